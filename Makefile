@@ -1,0 +1,59 @@
+# `make help` lists what can be done. Everything stays inside this folder.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8000
+UI_PORT ?= 5000
+BIN := .venv/bin
+# quiet libraries; no usage reports sent anywhere
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export GIT_PYTHON_REFRESH ?= quiet
+
+.PHONY: help setup demo serve ui check test bench-peers lock clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
+
+setup: .venv/.installed  ## make the environment from the locked requirements
+
+.venv/.installed: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+demo: setup  ## run the main job end to end; DATA=prices.csv runs it on a price file
+	$(BIN)/python -m pipelines.demo $(if $(DATA),--data "$(DATA)")
+
+serve: setup  ## serve the registered models on http://127.0.0.1:8000 (PORT=)
+	FORECASTER_PORT=$(PORT) $(BIN)/python -m service
+
+ui: setup  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_PORT=)
+	$(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
+
+check: setup  ## lint, type-check, check the layers of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment
+
+.venv-peers/.installed: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers.txt
+	touch $@
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet uv
+	.venv-lock/bin/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock" --quiet -o requirements.lock
+	rm -rf .venv-lock
+
+clean:  ## remove the environments and the local store
+	rm -rf .venv .venv-peers mlruns

@@ -1,0 +1,1 @@
+"""Recurrent time-series forecasting, from a series to a served, scored forecast."""

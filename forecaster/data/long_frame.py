@@ -1,0 +1,132 @@
+"""The long frame's one check: a frame of `unique_id, ds, y` goes in, trusted arrays come out, or what is wrong and where."""
+
+import numpy as np
+import pandas as pd
+
+from forecaster.domain.errors import SeriesError, TooShortError
+from forecaster.domain.frequency import infer, parse
+from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Times, Y
+
+
+def check_long_frame(frame: pd.DataFrame, freq: str | None = None, min_length: int = 1, where: str = "frame") -> Series:
+    """Return a long frame as arrays; the frame itself is left as it is.
+
+    Args:
+        frame: columns `unique_id`, `ds` (datetime, with or without a zone), `y` (number); series may be interleaved.
+            Errors name rows by the frame's index, under the index's name where it has one.
+        freq: the frequency that every series must keep; inferred when None, and then the same for all.
+        min_length: the least number of rows of each series.
+        where: what to call the frame in an error, such as its file.
+
+    Raises:
+        SeriesError: a column is missing or of the wrong type, a value is missing or not finite, timestamps are
+            duplicated, unsorted or irregular, or two series differ in frequency.
+        TooShortError: a series has fewer than `min_length` rows.
+    """
+    missing = [name for name in (UNIQUE_ID, DS, Y) if name not in frame.columns]
+    if missing:
+        raise SeriesError(f"{where}: missing columns {missing}; found {list(frame.columns)}; rename or map them")
+    if frame.empty:
+        raise SeriesError(f"{where}: no rows; give at least one series")
+    y = _numbers(frame, where)
+    ds = _times(frame, where)
+    ids = frame[UNIQUE_ID]
+    _refuse(ids.isna().to_numpy(), frame, where, UNIQUE_ID, "is missing; name the series")
+    codes, names = pd.factorize(ids)
+    order = np.argsort(codes, kind="stable")
+    bounds = np.concatenate(([0], np.cumsum(np.bincount(codes))))
+    values, wall, elapsed = y[order], _wall_clock(ds)[order], _elapsed(ds)[order]
+    _check_order(frame, order, bounds, elapsed, where)
+    series = Series(
+        unique_ids=tuple(str(name) for name in names),
+        values=values[:, None],
+        timestamps=wall,
+        bounds=bounds.astype(np.int64),
+        freq="",
+    )
+    _check_length(series, min_length, where)
+    frequency = _check_frequency(series, elapsed, freq, frame, order, where)
+    return Series(series.unique_ids, series.values, series.timestamps, series.bounds, frequency)
+
+
+def _numbers(frame: pd.DataFrame, where: str) -> Floats:
+    if not pd.api.types.is_numeric_dtype(frame[Y]) or pd.api.types.is_bool_dtype(frame[Y]):
+        raise SeriesError(f"{where}: column y holds {frame[Y].dtype}, not numbers; convert it first")
+    y = frame[Y].to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse(~np.isfinite(y), frame, where, Y, "is not a finite number; correct or remove the row, nothing is filled in")
+    return y
+
+
+def _times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
+    ds = frame[DS]
+    if not pd.api.types.is_datetime64_any_dtype(ds):
+        raise SeriesError(f"{where}: column ds holds {ds.dtype}, not timestamps; use pandas.to_datetime")
+    _refuse(ds.isna().to_numpy(), frame, where, DS, "is missing; correct or remove the row")
+    return ds
+
+
+def _wall_clock(ds: "pd.Series[pd.Timestamp]") -> Times:
+    return np.asarray(ds.dt.tz_localize(None), dtype="M8[ns]")
+
+
+def _elapsed(ds: "pd.Series[pd.Timestamp]") -> Times:
+    return np.asarray(ds if ds.dt.tz is None else ds.dt.tz_convert("UTC").dt.tz_localize(None), dtype="M8[ns]")
+
+
+def _refuse(wrong: np.ndarray, frame: pd.DataFrame, where: str, column: str, what: str) -> None:
+    if wrong.any():
+        position = int(np.flatnonzero(wrong)[0])
+        value = frame[column].iloc[position]
+        raise SeriesError(f"{where}, {_row(frame, position)}: {column} {what} (found {value!r}; {wrong.sum()} such rows)")
+
+
+def _row(frame: pd.DataFrame, position: int) -> str:
+    return f"{frame.index.name or 'row'} {frame.index[position]}"
+
+
+def _check_order(frame: pd.DataFrame, order: np.ndarray, bounds: np.ndarray, elapsed: Times, where: str) -> None:
+    steps = np.diff(elapsed) / np.timedelta64(1, "ns")
+    within = np.ones(len(steps), dtype=bool)
+    within[bounds[1:-1] - 1] = False
+    wrong = np.flatnonzero((steps <= 0) & within)
+    if len(wrong) == 0:
+        return
+    row = int(order[wrong[0] + 1])
+    what = "repeats the timestamp before it" if steps[wrong[0]] == 0 else "is earlier than the row before it"
+    raise SeriesError(
+        f"{where}, {_row(frame, row)}: ds {frame[DS].iloc[row]} of series '{frame[UNIQUE_ID].iloc[row]}' {what} "
+        f"({len(wrong)} such rows); sort by {DS} and remove duplicates"
+    )
+
+
+def _check_length(series: Series, min_length: int, where: str) -> None:
+    short = np.flatnonzero(series.lengths < min_length)
+    if len(short):
+        first = int(short[0])
+        raise TooShortError(
+            f"{where}: {len(short)} of {len(series)} series are too short: '{series.unique_ids[first]}' has "
+            f"{series.lengths[first]} rows, needs {min_length}; add rows or leave the series out"
+        )
+
+
+def _check_frequency(
+    series: Series, elapsed: Times, freq: str | None, frame: pd.DataFrame, order: np.ndarray, where: str
+) -> str:
+    frequency, owner = (parse(freq), "freq") if freq else (None, "")
+    for unique_id, rows in series:
+        name = f"{where}, series '{unique_id}'"
+        if frequency is None:
+            # days and longer are regular in the series' own zone, hours in elapsed time
+            frequency, owner = infer(series.timestamps[rows], name), unique_id
+            if not frequency.is_wall_clock:
+                frequency = infer(elapsed[rows], name)
+        clock = series.timestamps if frequency.is_wall_clock else elapsed
+        breaks = frequency.breaks(clock[rows])
+        if len(breaks):
+            row = rows.start + int(breaks[0])
+            raise SeriesError(
+                f"{name}, {_row(frame, int(order[row]))}: {series.timestamps[row]} is not one step of {frequency} "
+                f"({'as set' if owner == 'freq' else f'as in series {owner!r}'}) after {series.timestamps[row - 1]} "
+                f"({len(breaks)} such rows); mixed frequencies are not allowed: add the missing rows or set freq"
+            )
+    return str(frequency)

@@ -1,0 +1,12 @@
+"""Where series come from. A source is a frozen configuration with `load() -> long frame`; a new one is one entry here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from forecaster.data.sources.files import FilesSource
+from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
+
+AnySource = Annotated[FilesSource | SineSource | RandomWalkSource, Field(discriminator="source")]
+
+__all__ = ["AnySource", "FilesSource", "RandomWalkSource", "SineSource"]

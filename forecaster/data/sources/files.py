@@ -1,0 +1,120 @@
+"""Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from forecaster.domain.config import Config
+from forecaster.domain.errors import FileFormatError
+from forecaster.domain.series import DS, UNIQUE_ID, Y
+
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+class Columns(Config):
+    """Which of the file's columns are which; `unique_id: null` takes the whole file as one series, named for the file."""
+
+    ds: str = DS
+    y: str = Y
+    unique_id: str | None = None
+
+
+class FilesSource(Config):
+    """A table of series in a file.
+
+    Args:
+        path: a `.csv` (also gzipped) or `.parquet` file.
+        columns: the column names; when null, `unique_id, ds, y` or Yahoo's `Date, …, Close` are recognised.
+        delimiter: what separates a CSV's columns.
+        date_format: how a CSV spells its dates (strptime); when null, read from the first one.
+    """
+
+    source: Literal["files"] = "files"
+    path: Path
+    columns: Columns | None = None
+    delimiter: str = ","
+    date_format: str | None = None
+
+    def load(self) -> pd.DataFrame:
+        """Return the file as a long frame whose index is the row's line in the file (CSV) or its number (Parquet).
+
+        Raises:
+            FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
+                a date or a number cannot be read.
+        """
+        is_parquet = self.path.suffix == ".parquet"
+        table = self._read_parquet() if is_parquet else self._read_csv()
+        if table.empty:
+            raise FileFormatError(f"{self.path}: holds a header and no rows; give a file with data")
+        columns = self.columns or self._recognise(table)
+        wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else [])]
+        missing = [name for name in wanted if name not in table.columns]
+        if missing:
+            raise FileFormatError(f"{self.path}: no column {missing}; it has {list(table.columns)}; set data.columns")
+        ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
+        return pd.DataFrame(
+            {UNIQUE_ID: ids, DS: self._times(table[columns.ds]), Y: self._numbers(table[columns.y])}, index=table.index
+        )
+
+    def _read_csv(self) -> pd.DataFrame:
+        try:
+            # as text, so that a bad number is reported as it stands in the file
+            table = pd.read_csv(self.path, sep=self.delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        except pd.errors.EmptyDataError as error:
+            raise FileFormatError(f"{self.path}: is empty; give a file with a header and rows") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileFormatError(f"{self.path}: cannot be read ({error}); check data.path") from error
+        except pd.errors.ParserError as error:
+            raise FileFormatError(f"{self.path}: not a table ({error}); check data.delimiter") from error
+        if len(table.columns) == 1:
+            found = [f"{word} ({mark!r})" for mark, word in _DELIMITERS.items() if mark in table.columns[0]]
+            hint = f"it looks separated by {found[0]}" if found else "a date and a number are needed"
+            raise FileFormatError(f"{self.path}: one column only ({table.columns[0]!r}); {hint}; set data.delimiter")
+        table.index = pd.RangeIndex(2, len(table) + 2, name="line")
+        return table
+
+    def _read_parquet(self) -> pd.DataFrame:
+        try:
+            return pd.read_parquet(self.path).reset_index(drop=True)
+        except (OSError, ValueError) as error:
+            raise FileFormatError(f"{self.path}: cannot be read as Parquet ({error}); check data.path") from error
+
+    def _recognise(self, table: pd.DataFrame) -> Columns:
+        if {DS, Y} <= set(table.columns):
+            return Columns(unique_id=UNIQUE_ID if UNIQUE_ID in table.columns else None)
+        # Yahoo's header in any order and case, also as in AAPL.Close
+        plain = {str(name).lower().rpartition(".")[2]: str(name) for name in table.columns}
+        if {"date", "close"} <= set(plain):
+            return Columns(ds=plain["date"], y=plain["close"])
+        raise FileFormatError(
+            f"{self.path}: columns {list(table.columns)} are neither unique_id, ds, y nor Yahoo's Date, …, Close; "
+            "set data.columns to map them"
+        )
+
+    def _times(self, column: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
+        if pd.api.types.is_datetime64_any_dtype(column):
+            return column
+        try:
+            return pd.to_datetime(column, format=self.date_format)
+        except (ValueError, OverflowError):
+            times = pd.to_datetime(column, format=self.date_format, errors="coerce", utc=True)
+        if times.isna().any():
+            self._refuse(column, times.isna().to_numpy(), "a date")
+        return times
+
+    def _numbers(self, column: "pd.Series[str]") -> "pd.Series[float]":
+        if pd.api.types.is_numeric_dtype(column):
+            return column
+        numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+        if not np.isfinite(numbers).all():
+            self._refuse(column, ~np.isfinite(numbers.to_numpy()), "a finite number")
+        return numbers
+
+    def _refuse(self, column: "pd.Series[str]", wrong: np.ndarray, wanted: str) -> None:
+        position = int(np.flatnonzero(wrong)[0])
+        raise FileFormatError(
+            f"{self.path}, {column.index.name or 'row'} {column.index[position]}: column '{column.name}' holds "
+            f"{column.iloc[position]!r}, not {wanted} ({wrong.sum()} such rows); correct or remove the row"
+        )

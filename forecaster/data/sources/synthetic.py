@@ -1,0 +1,133 @@
+"""Series made from a seed: sums of sines, and a random walk that looks like prices."""
+
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+from forecaster.domain.config import Config
+from forecaster.domain.errors import ConfigError
+from forecaster.domain.frequency import parse
+from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
+
+
+class Sine(Config):
+    """One sine: `amplitude * sin(2π (t / period + phase))`, `t` counted in rows.
+
+    A range `[low, high]` instead of a number draws a value for each series, evenly; for `period` evenly in frequency.
+    """
+
+    amplitude: float | tuple[float, float] = 1.0
+    period: float | tuple[float, float] = 50.0
+    phase: float | tuple[float, float] = 0.0
+
+    @field_validator("period")
+    @classmethod
+    def _is_positive(cls, period: float | tuple[float, float]) -> float | tuple[float, float]:
+        if np.min(period) <= 0:
+            raise ValueError("period must be above 0")
+        return period
+
+
+class SineSource(Config):
+    """Sums of sines with a level, a trend per row and noise.
+
+    `noise` is the standard deviation, whatever its `noise_kind`.
+    """
+
+    source: Literal["sine"] = "sine"
+    sines: tuple[Sine, ...] = (Sine(),)
+    level: float = 0.0
+    trend: float = 0.0
+    noise: float = Field(0.1, ge=0)
+    noise_kind: Literal["normal", "uniform"] = "normal"
+    n_series: int = Field(1, ge=1)
+    length: int = Field(2000, ge=1)
+    start: datetime = datetime(2020, 1, 1)
+    freq: str = "h"
+    unique_id: str = "sine"
+    seed: int = 0
+
+    def load(self) -> pd.DataFrame:
+        """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
+        random = np.random.default_rng(self.seed)
+        t = np.arange(self.length, dtype=np.float64)
+        y = np.tile(self.level + self.trend * t, (self.n_series, 1))
+        for sine in self.sines:
+            amplitude, phase = _draw(sine.amplitude, random, self.n_series), _draw(sine.phase, random, self.n_series)
+            frequency = _draw(_inverted(sine.period), random, self.n_series)
+            y += amplitude * np.sin(2 * np.pi * (t * frequency + phase))
+        if self.noise_kind == "uniform":
+            y += random.uniform(-1, 1, y.shape) * self.noise * np.sqrt(3)
+        else:
+            y += random.normal(0, self.noise, y.shape)
+        return _long_frame(y, self.unique_id, _times(self.start, self.freq, self.length))
+
+    @field_validator("freq")
+    @classmethod
+    def _is_known(cls, freq: str) -> str:
+        return _known_frequency(freq)
+
+
+class RandomWalkSource(Config):
+    """Prices: a geometric random walk with `drift` and `volatility` per row, as log-returns."""
+
+    source: Literal["random_walk"] = "random_walk"
+    first_price: float = Field(100.0, gt=0)
+    drift: float = 0.0002
+    volatility: float = Field(0.01, ge=0)
+    n_series: int = Field(1, ge=1)
+    length: int = Field(2000, ge=1)
+    start: datetime = datetime(2018, 1, 1)
+    freq: str = "B"
+    unique_id: str = "walk"
+    seed: int = 0
+
+    def load(self) -> pd.DataFrame:
+        """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
+        random = np.random.default_rng(self.seed)
+        returns = random.normal(self.drift, self.volatility, (self.n_series, self.length))
+        returns[:, 0] = 0.0
+        prices = self.first_price * np.exp(np.cumsum(returns, axis=1))
+        return _long_frame(prices, self.unique_id, _times(self.start, self.freq, self.length))
+
+    @field_validator("freq")
+    @classmethod
+    def _is_known(cls, freq: str) -> str:
+        return _known_frequency(freq)
+
+
+def _known_frequency(freq: str) -> str:
+    try:
+        return str(parse(freq))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _inverted(period: float | tuple[float, float]) -> float | tuple[float, float]:
+    return (1 / period[1], 1 / period[0]) if isinstance(period, tuple) else 1 / period
+
+
+def _draw(number: float | tuple[float, float], random: np.random.Generator, n_series: int) -> Floats:
+    low, high = number if isinstance(number, tuple) else (number, number)
+    return random.uniform(low, high, (n_series, 1))
+
+
+def _times(start: datetime, freq: str, length: int) -> Times:
+    frequency = parse(freq)
+    first = np.datetime64(start.replace(tzinfo=None), "ns")
+    # the first time on the grid at or after start: a weekday, a month's first day
+    if frequency.unit == "B":
+        first = np.busday_offset(first.astype("M8[D]"), 0, roll="forward").astype("M8[ns]")
+    elif frequency.unit in ("MS", "ME"):
+        first = frequency.after(first, 1)[0]
+    return np.concatenate(([first], frequency.after(first, length - 1)))
+
+
+def _long_frame(y: Floats, unique_id: str, times: Times) -> pd.DataFrame:
+    n_series, length = y.shape
+    width = len(str(n_series - 1))
+    names = [unique_id] if n_series == 1 else [f"{unique_id}-{number:0{width}d}" for number in range(n_series)]
+    return pd.DataFrame({UNIQUE_ID: np.repeat(names, length), DS: np.tile(times, n_series), Y: y.ravel()})

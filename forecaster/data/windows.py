@@ -1,0 +1,178 @@
+"""Windows over many series: strided views of the values, cut so that none crosses two series or two parts of a split."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from forecaster.domain.config import Config
+from forecaster.domain.errors import TooShortError
+from forecaster.domain.series import Floats, Series
+
+PARTS = ("train", "validation", "calibration", "test")
+
+
+class SplitConfig(Config):
+    """The four parts: what is fitted, what stops and chooses, what sizes the intervals, what is looked at once.
+
+    `by: time` cuts each series' rows in chronological order; `by: series` gives whole series to each part.
+    The shares must add up to 1.
+    """
+
+    by: Literal["time", "series"] = "time"
+    train: float = Field(0.7, gt=0, lt=1)
+    validation: float = Field(0.1, gt=0, lt=1)
+    calibration: float = Field(0.1, gt=0, lt=1)
+    test: float = Field(0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "SplitConfig":
+        total = sum(self.shares)
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train + validation + calibration + test must be 1, are {total:g}")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        """Return the four shares in the order of `PARTS`."""
+        return self.train, self.validation, self.calibration, self.test
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of some stretches of rows; nothing is copied until a batch is taken.
+
+    Window `i` covers `input_size` rows of input and the `horizon` rows after them.
+
+    Args:
+        values: all rows, `(rows, features)`; the target is feature 0.
+        first: each stretch's first row, `(n_stretches,)`.
+        counts: how many windows each stretch holds, `(n_stretches,)`.
+        input_size: rows of input.
+        horizon: rows of target.
+        step_size: rows from one window's start to the next one's, within a stretch.
+    """
+
+    values: Floats
+    first: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    input_size: int
+    horizon: int
+    step_size: int = 1
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def starts(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first row of each window in `index`, `(n,)`."""
+        ends = np.cumsum(self.counts)
+        stretch = np.searchsorted(ends, index, side="right")
+        return self.first[stretch] + (index - (ends[stretch] - self.counts[stretch])) * self.step_size
+
+    def inputs(self, index: NDArray[np.int64] | None = None) -> Floats:
+        """Return input windows `(n, input_size, features)`: a view of a lone stretch, else a copy of those in `index`."""
+        view = sliding_window_view(self.values, self.input_size, axis=0).swapaxes(1, 2)
+        return self._take(view, 0, index)
+
+    def targets(self, index: NDArray[np.int64] | None = None) -> Floats:
+        """Return many-to-one targets `(n, horizon)`: the rows right after each input window; view or copy as `inputs`."""
+        view = sliding_window_view(self.values[:, 0], self.horizon)
+        return self._take(view, self.input_size, index)
+
+    def targets_each_step(self, index: NDArray[np.int64] | None = None) -> Floats:
+        """Return many-to-many targets `(n, input_size, horizon)`: at step `t` the `horizon` rows after it."""
+        ahead = sliding_window_view(self.values[1:, 0], self.horizon)
+        view = sliding_window_view(ahead, self.input_size, axis=0).swapaxes(1, 2)
+        return self._take(view, 0, index)
+
+    def input_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
+        """Return the inputs' times, `(n, input_size)`."""
+        return timestamps[self.starts(index)[:, None] + np.arange(self.input_size)]
+
+    def target_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
+        """Return the many-to-one targets' times, `(n, horizon)`."""
+        return timestamps[self.starts(index)[:, None] + self.input_size + np.arange(self.horizon)]
+
+    def _take(self, view: Floats, offset: int, index: NDArray[np.int64] | None) -> Floats:
+        if index is not None:
+            return view[self.starts(index) + offset]
+        if len(self.first) == 1:
+            begin = int(self.first[0]) + offset
+            return view[begin : begin + int(self.counts[0] - 1) * self.step_size + 1 : self.step_size]
+        return view[self.starts(np.arange(len(self))) + offset]
+
+
+def cut_windows(series: Series, input_size: int, horizon: int, step_size: int = 1) -> Windows:
+    """Return every window of every series.
+
+    Raises:
+        TooShortError: a series is shorter than `input_size + horizon`; all such series are counted, the first named.
+    """
+    starts, ends = series.bounds[:-1], series.bounds[1:]
+    return _windows(series, starts, ends, input_size, horizon, step_size, "the whole series")
+
+
+def split_windows(
+    series: Series, split: SplitConfig, input_size: int, horizon: int, step_size: int = 1
+) -> dict[str, Windows]:
+    """Return the windows of each part, by its name in `PARTS`; every window lies whole inside its part.
+
+    Raises:
+        TooShortError: a part of a series is shorter than `input_size + horizon`, or there are too few series to share.
+    """
+    cut = _cut_by_series if split.by == "series" else _cut_by_time
+    return {
+        part: _windows(series, starts, ends, input_size, horizon, step_size, f"the {part} part")
+        for part, (starts, ends) in cut(series, split).items()
+    }
+
+
+Stretches = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _cut_by_time(series: Series, split: SplitConfig) -> dict[str, Stretches]:
+    shares = np.cumsum((0.0, *split.shares))
+    shares[-1] = 1.0
+    # floor, with a nudge so that .7 + .1 of 50 rows is 40 and not 39
+    borders = series.bounds[:-1, None] + np.floor(series.lengths[:, None] * shares + 1e-9).astype(np.int64)
+    return {part: (borders[:, number], borders[:, number + 1]) for number, part in enumerate(PARTS)}
+
+
+def _cut_by_series(series: Series, split: SplitConfig) -> dict[str, Stretches]:
+    if len(series) < len(PARTS):
+        raise TooShortError(f"split.by: series needs at least {len(PARTS)} series, there are {len(series)}; use by: time")
+    shares = np.cumsum((0.0, *split.shares))
+    shares[-1] = 1.0
+    borders = np.floor(len(series) * shares + 1e-9).astype(np.int64)
+    parts = {}
+    for number, part in enumerate(PARTS):
+        chosen = slice(borders[number], borders[number + 1])
+        parts[part] = (series.bounds[:-1][chosen], series.bounds[1:][chosen])
+    return parts
+
+
+def _windows(
+    series: Series,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    input_size: int,
+    horizon: int,
+    step_size: int,
+    where: str,
+) -> Windows:
+    length = input_size + horizon
+    counts = (ends - starts - length) // step_size + 1
+    short = np.flatnonzero(counts < 1)
+    if len(starts) == 0:
+        raise TooShortError(f"{where} holds no series; give it a larger share of split or add series")
+    if len(short):
+        stretch = int(short[0])
+        owner = series.unique_ids[int(np.searchsorted(series.bounds, starts[stretch], side="right")) - 1]
+        raise TooShortError(
+            f"{len(short)} of {len(starts)} series are too short: '{owner}' has {ends[stretch] - starts[stretch]} rows "
+            f"in {where}, input_size + horizon needs {length}; add rows, lower input_size, or change split"
+        )
+    return Windows(series.values, starts.astype(np.int64), counts.astype(np.int64), input_size, horizon, step_size)

@@ -1,0 +1,1 @@
+"""What every other room speaks of: names, errors, configuration, the manifest. Imports nothing heavy."""

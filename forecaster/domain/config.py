@@ -1,0 +1,113 @@
+"""Configuration: frozen pydantic models read from YAML, every mistake named by its full path.
+
+Each room declares the models of what it does (a source, a transform, a network); this module only reads them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forecaster.domain.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of everything that a YAML file can declare: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
+    """Read a YAML file into `model`.
+
+    Args:
+        path: the YAML file.
+        model: the configuration's class.
+        overrides: `dotted.key=value` strings, applied in order; the value is read as YAML.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or has a bad value.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give the path of a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold keys and values, holds {type(raw).__name__}")
+    for override in overrides:
+        _override(raw, override)
+    return build_config(raw, model, str(path))
+
+
+def build_config(raw: dict[str, Any], model: type[ConfigT], where: str) -> ConfigT:
+    """Return `raw` as `model`; `where` names its origin in an error.
+
+    Raises:
+        ConfigError: a key is unknown, missing or has a bad value; all mistakes are named at once.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        mistakes = [f"{_path(raw, mistake['loc'])}: {_say(mistake)}" for mistake in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(mistakes)) from error
+
+
+def _say(mistake: Any) -> str:
+    if mistake["type"] == "extra_forbidden":
+        return "unknown key; remove it or check its spelling"
+    if mistake["type"] == "missing":
+        return "missing; set it"
+    message: str = mistake["msg"].removeprefix("Value error, ")
+    given = mistake.get("input")
+    return f"{message}, got {given!r}" if isinstance(given, str | int | float | bool | None) else message
+
+
+def _path(raw: Any, location: tuple[str | int, ...]) -> str:
+    """Spell a mistake's path as the file does: pydantic puts the chosen kind of a union between the keys."""
+    parts: list[str] = []
+    for position, part in enumerate(location):
+        is_last = position == len(location) - 1
+        try:
+            raw, is_key = raw[part], True
+        except (KeyError, IndexError, TypeError):
+            is_key = False
+        if is_key or is_last:
+            parts.append(str(part))
+    return ".".join(parts) or "(top level)"
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: write dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
+    *parents, last = key.split(".")
+    here: Any = raw
+    for parent in parents:
+        if isinstance(here, list):
+            here = _item(here, parent, key)
+        else:
+            here = here.setdefault(parent, {})
+        if not isinstance(here, dict | list):
+            raise ConfigError(f"--set {key}: '{parent}' holds a value, not keys")
+    if isinstance(here, list):
+        _item(here, last, key)
+        here[int(last)] = value
+    else:
+        here[last] = value
+
+
+def _item(items: list[Any], index: str, key: str) -> Any:
+    if not index.isdigit() or int(index) >= len(items):
+        raise ConfigError(f"--set {key}: '{index}' is not an item of a list of {len(items)}")
+    return items[int(index)]

@@ -1,0 +1,75 @@
+"""What a bundle promises: the manifest that travels with every registered version, and the names of its files."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+CALIBRATION = "calibration.json"
+GOLDEN = "golden.json"
+KERAS_MODEL = "model.keras"
+# what MLflow puts beside them when it saves an ONNX model
+MLFLOW_FILES = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt")
+# every file that a bundle holds and its manifest hashes; a bundle with any other file is refused
+HASHED_FILES = (MODEL, CALIBRATION, GOLDEN, KERAS_MODEL, *MLFLOW_FILES)
+# added by MLflow to a download, so no hash of it can be known beforehand
+DOWNLOAD_EXTRAS = ("registered_model_meta",)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingData(_Part):
+    """What the recipe was given: digest of the values and times, and their range (times as ISO 8601)."""
+
+    digest: str
+    n_series: int
+    rows: int
+    first: str
+    last: str
+
+
+class Skill(_Part):
+    """How the recipe did on the test part beside a baseline; `relative_mae` below 1 is better than the baseline."""
+
+    baseline: str
+    relative_mae: float
+    n_windows: int
+
+
+class Manifest(_Part):
+    """A registered version's promises.
+
+    Args:
+        graphs: each graph's file; `forecast` maps `x (batch, input_size, 1)` to `mean (batch, horizon)`, float64, raw.
+        input_size: rows of input that a forecast needs.
+        horizon: steps that the network was trained for; more are rolled out.
+        max_horizon: the longest roll-out that is answered.
+        freq: the step between timestamps.
+        is_positive: whether inputs must be above 0.
+        trained_until: the latest time that the served weights have seen.
+        recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
+        sha256: hash of each file but the manifest itself.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    graphs: dict[str, str]
+    name: str
+    topology: str
+    cell: str
+    input_size: int = Field(ge=1)
+    horizon: int = Field(ge=1)
+    max_horizon: int = Field(ge=1)
+    freq: str
+    transforms: list[dict[str, Any]]
+    is_positive: bool
+    training_data: TrainingData
+    trained_until: str
+    recipe_metrics: dict[str, float]
+    skill: Skill
+    libraries: dict[str, str]
+    created_at: str
+    sha256: dict[str, str]

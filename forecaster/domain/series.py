@@ -1,0 +1,68 @@
+"""The long frame's column names, and the arrays that a checked long frame becomes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNIQUE_ID = "unique_id"
+DS = "ds"
+Y = "y"
+CUTOFF = "cutoff"
+MEAN = "mean"
+MEDIAN = "median"
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.datetime64]
+
+
+def lower(level: float) -> str:
+    """Name the column of an interval's lower bound: `lo-80`."""
+    return f"lo-{level:g}"
+
+
+def upper(level: float) -> str:
+    """Name the column of an interval's upper bound: `hi-80`."""
+    return f"hi-{level:g}"
+
+
+def quantile_name(quantile: float) -> str:
+    """Name the column of a quantile (0–1) by its percentage: `q-10`, `q-2.5`."""
+    return f"q-{quantile * 100:g}"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Many series laid end to end, checked once and trusted from there on.
+
+    Args:
+        unique_ids: one name per series, `(n_series,)`.
+        values: every series' rows, one after the other, `(rows, features)`, float64, finite; the target is feature 0.
+        timestamps: the rows' times, `(rows,)`, datetime64, without a zone.
+        bounds: where each series begins, and the end of the last, `(n_series + 1,)`.
+        freq: the frequency that all of them share, as `forecaster.domain.frequency` spells it.
+    """
+
+    unique_ids: tuple[str, ...]
+    values: Floats
+    timestamps: Times
+    bounds: NDArray[np.int64]
+    freq: str
+
+    def __len__(self) -> int:
+        return len(self.unique_ids)
+
+    def __iter__(self) -> Iterator[tuple[str, slice]]:
+        """Yield each series' name and its rows."""
+        for index, unique_id in enumerate(self.unique_ids):
+            yield unique_id, self.rows(index)
+
+    def rows(self, index: int) -> slice:
+        """Return the rows of series number `index`."""
+        return slice(int(self.bounds[index]), int(self.bounds[index + 1]))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the number of rows of each series, `(n_series,)`."""
+        return np.diff(self.bounds)

@@ -1,0 +1,1 @@
+"""Pure functions over arrays: metrics, baselines, conformal intervals."""

@@ -1,0 +1,113 @@
+"""The network: topology x cell x head, built by `build_model` for training and traced by `trace_forecast` for serving."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from forecaster.data.transforms import Chain
+from forecaster.domain.config import Config
+from forecaster.models.cells import CELLS
+from forecaster.models.heads import HEADS
+from forecaster.models.topologies import TOPOLOGIES, Topology
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+
+def _one_of(known: dict[str, Any], name: str) -> str:
+    if name not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return name
+
+
+class ModelConfig(Config):
+    """Which network: every part by its name, `widths` from the first layer to the last, dropout after each layer."""
+
+    topology: str = "many_to_one"
+    cell: str = "lstm"
+    head: str = "point"
+    widths: tuple[int, ...] = Field((32,), min_length=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("topology")
+    @classmethod
+    def _topology_is_known(cls, name: str) -> str:
+        return _one_of(TOPOLOGIES, name)
+
+    @field_validator("cell")
+    @classmethod
+    def _cell_is_known(cls, name: str) -> str:
+        return _one_of(CELLS, name)
+
+    @field_validator("head")
+    @classmethod
+    def _head_is_known(cls, name: str) -> str:
+        return _one_of(HEADS, name)
+
+    @field_validator("widths")
+    @classmethod
+    def _widths_are_positive(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if min(widths, default=1) < 1:
+            raise ValueError("each width must be at least 1")
+        return widths
+
+    @property
+    def how(self) -> Topology:
+        """Return the topology itself."""
+        return TOPOLOGIES[self.topology]
+
+
+def build_model(config: ModelConfig, input_size: int, horizon: int, features: int = 1, seed: int = 0) -> "keras.Model":
+    """Return the untrained network, in the transformed space: float32 in, float32 out.
+
+    Args:
+        config: which network.
+        input_size: steps of input.
+        horizon: steps of forecast.
+        features: inputs at each step.
+        seed: decides the initial weights and the dropout masks.
+
+    Returns:
+        a model `(batch, input_size, features) → (batch, horizon)`, or `(batch, input_size, horizon)` many-to-many.
+    """
+    import keras
+
+    inputs = keras.Input((input_size, features), dtype="float32")
+    hidden = inputs
+    for number, units in enumerate(config.widths):
+        hidden = CELLS[config.cell].build(units, seed + 10 * number)(hidden)
+        if config.dropout:
+            hidden = keras.layers.Dropout(config.dropout, seed=seed + 10 * number + 2)(hidden)
+    # float32 whatever the precision policy: a float16 head would round the forecast
+    head = HEADS[config.head].build(horizon, seed + 10 * len(config.widths))
+    head.dtype_policy = keras.DTypePolicy("float32")
+    return keras.Model(inputs, head(config.how.readout(hidden)), name=f"{config.topology}_{config.cell}")
+
+
+def trace_forecast(model: "keras.Model", config: ModelConfig, chain: Chain, input_size: int) -> "onnx.ModelProto":
+    """Return the served graph: raw values in, raw values out, transforms inside.
+
+    Args:
+        model: the trained network, as `build_model` made it.
+        config: which network it is.
+        chain: the fitted transforms.
+        input_size: steps of input.
+
+    Returns:
+        an ONNX model `x (batch, input_size, 1) float64 → mean (batch, horizon) float64`.
+    """
+    import ndonnx
+    import spox.opset.ai.onnx.v21 as onnx
+
+    x = ndonnx.argument(shape=("batch", input_size, 1), dtype=ndonnx.float64)
+    transformed, contexts = chain.forward(x[:, :, 0])
+    hidden = onnx.transpose(ndonnx.astype(transformed[..., None], ndonnx.float32).unwrap_spox(), perm=[1, 0, 2])
+    recurrent = [layer for layer in model.layers if type(layer).__name__ == CELLS[config.cell].layer]
+    for layer in recurrent:
+        hidden = CELLS[config.cell].trace(hidden, layer.get_weights())
+    last = onnx.gather(hidden, onnx.const(input_size - 1), axis=0)
+    outputs = HEADS[config.head].trace(last, model.get_layer("head").get_weights())
+    z = ndonnx.astype(ndonnx.asarray(outputs), ndonnx.float64)
+    mean = chain.inverse(z, chain.last_contexts(contexts))
+    return ndonnx.build({"x": x}, {"mean": mean})

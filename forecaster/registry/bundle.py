@@ -1,0 +1,129 @@
+"""A bundle on disk: read only if it is exactly what its manifest says, so that nothing unknown is ever loaded."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from forecaster.domain.errors import BundleError
+from forecaster.domain.manifest import CALIBRATION, DOWNLOAD_EXTRAS, GOLDEN, HASHED_FILES, MANIFEST, Manifest
+from forecaster.domain.series import Floats
+from forecaster.evaluation.conformal import Calibration
+
+# the ONNX graph computes in float32, whose rounding differs by processor and batch
+GOLDEN_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs `(n, input_size)` and the means `(n, horizon)` that the exporting process got for them."""
+
+    inputs: Floats
+    mean: Floats
+
+    def check(self, mean: Floats, where: str) -> None:
+        """Raise BundleError unless `mean` `(n, horizon)` agrees, relative to each window's scale."""
+        scale = window_scale(self.inputs)
+        worst = float(np.max(np.abs(mean - self.mean) / scale))
+        if not worst <= GOLDEN_TOLERANCE:
+            raise BundleError(
+                f"{where}: golden inputs are answered {worst:.1e} of a window's scale off (limit {GOLDEN_TOLERANCE:g}); "
+                "export the model again with this version of onnxruntime"
+            )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its folder, its promises and its numbers."""
+
+    folder: Path
+    manifest: Manifest
+    calibration: Calibration
+    golden: Golden
+
+    def graph(self, name: str) -> Path:
+        """Return the file of the graph called `name`."""
+        return self.folder / self.manifest.graphs[name]
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Return the bundle in `folder`, every file of it named, hashed and of the expected form.
+
+    Raises:
+        BundleError: a file is missing, unknown, changed or malformed, or MLmodel would run code.
+    """
+    manifest = _read_manifest(folder)
+    _check_files(folder, manifest)
+    _check_mlmodel(folder)
+    calibration = _read_json(folder / CALIBRATION)
+    golden = _read_json(folder / GOLDEN)
+    try:
+        return Bundle(
+            folder,
+            manifest,
+            Calibration(
+                np.array(calibration["probabilities"], dtype=np.float64),
+                np.array(calibration["residuals"], dtype=np.float64),
+                int(calibration["n_windows"]),
+            ),
+            Golden(np.array(golden["inputs"], dtype=np.float64), np.array(golden["mean"], dtype=np.float64)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder}: {CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON; NaN and infinity are refused."""
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def window_scale(inputs: Floats) -> Floats:
+    """Return what differences are measured against, `(n, 1)`: each window's range, or its size where it is constant."""
+    size = np.abs(inputs).max(axis=1, keepdims=True)
+    return np.maximum(np.ptp(inputs, axis=1, keepdims=True), 1e-6 * size) + 1e-12
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read as JSON ({error}); register the model again") from error
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    raw = _read_json(folder / MANIFEST)
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        where = ", ".join(".".join(map(str, mistake["loc"])) for mistake in error.errors())
+        raise BundleError(f"{folder / MANIFEST}: not a manifest this version reads ({where}); register the model again") from error
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    links = [name for name in found if (folder / name).is_symlink()]
+    unknown = sorted(found - {MANIFEST, *HASHED_FILES, *DOWNLOAD_EXTRAS}) + links
+    missing = sorted({MANIFEST, *HASHED_FILES} - found)
+    if unknown or missing or set(manifest.sha256) != set(HASHED_FILES):
+        raise BundleError(f"{folder}: unknown files {unknown}, missing files {missing}; register the model again")
+    changed = [name for name, digest in manifest.sha256.items() if hash_file(folder / name) != digest]
+    if changed:
+        raise BundleError(f"{folder}: {changed} changed since the bundle was written; fetch or register it again")
+
+
+def _check_mlmodel(folder: Path) -> None:
+    described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    function = described.get("flavors", {}).get("python_function", {})
+    if function.get("loader_module") != "mlflow.onnx" or function.get("code") is not None:
+        raise BundleError(f"{folder / 'MLmodel'}: asks for code other than MLflow's ONNX loader; do not serve it")
