@@ -33,10 +33,10 @@ class TrainingData(_Part):
 
 
 class Skill(_Part):
-    """How the recipe did on the test part beside a baseline; `relative_mae` below 1 is better than the baseline."""
+    """How the recipe did on the test part beside a baseline; `relative_mae` below 1 is better; null: the baseline has no error."""
 
     baseline: str
-    relative_mae: float
+    relative_mae: float | None
     n_windows: int
 
 

@@ -1,0 +1,163 @@
+"""MLflow's registry, and the only file that talks to it: aliases and versions, never stages."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+# a server that is down must be noticed in seconds: MLflow's own defaults retry for minutes
+_TIMEOUTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+_ALIAS_TRIES = 5
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model as the registry has it: its aliases, and the run of each version that is ready."""
+
+    name: str
+    aliases: dict[str, int]
+    runs: dict[int, str]
+
+
+class Store:
+    """The registry behind a tracking URI, such as `sqlite:///mlruns/mlflow.db` or `http://mlflow:5000`."""
+
+    def __init__(self, uri: str, *, create: bool = False) -> None:
+        """Connect.
+
+        Args:
+            uri: MLflow's tracking URI.
+            create: whether a local SQLite store that does not exist is made.
+
+        Raises:
+            StoreUnavailable: the store is missing, unreadable or does not answer.
+        """
+        for name, value in _TIMEOUTS.items():
+            os.environ.setdefault(name, value)
+        self.uri = uri
+        file = sqlite_file(uri)
+        if file is not None and create:
+            _make_folder(file.parent)
+        elif file is not None and not file.is_file():
+            raise StoreUnavailable(f"{uri}: there is no such store; train a model first or correct the tracking URI")
+        import mlflow
+
+        self._client = mlflow.MlflowClient(uri)
+        self._ask(lambda: self._client.search_registered_models(max_results=1))
+
+    def register(self, name: str, source: str, run_id: str) -> int:
+        """Make a new version of model `name` from a bundle that a run has logged; return its number."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise StoreUnavailable(f"{self.uri}: cannot register '{name}' ({error.message})") from error
+        version = self._ask(lambda: self._client.create_model_version(name, source, run_id))
+        return int(version.version)
+
+    def promote(self, name: str, version: int) -> None:
+        """Make `version` the champion and keep the champion before it as `previous`; both are read back.
+
+        Raises:
+            UnknownModel: there is no such version.
+            RegistryError: what was written is not what is read back.
+        """
+        model = self.find(name)
+        if version not in model.runs:
+            raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+        before = model.aliases.get(CHAMPION)
+        if before is not None and before != version:
+            self._set_alias(name, PREVIOUS, before)
+        self._set_alias(name, CHAMPION, version)
+
+    def find(self, name: str) -> RegisteredModel:
+        """Return model `name`.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        found = [model for model in self.models() if model.name == name]
+        if not found:
+            raise UnknownModel(f"there is no registered model '{name}'; train it first")
+        return found[0]
+
+    def models(self) -> list[RegisteredModel]:
+        """Return every registered model."""
+        listed = self._ask(lambda: _all_pages(self._client.search_registered_models))
+        result = []
+        for model in listed:
+            aliases = self._ask(lambda name=model.name: self._client.get_registered_model(name).aliases)
+            versions = self._ask(lambda name=model.name: self._versions(name))
+            runs = {int(version.version): version.run_id for version in versions if version.status == "READY"}
+            result.append(RegisteredModel(model.name, {alias: int(number) for alias, number in aliases.items()}, runs))
+        return result
+
+    def download(self, name: str, version: int, folder: Path) -> None:
+        """Copy a version's bundle into `folder`, which exists and is empty."""
+        import mlflow
+
+        self._ask(
+            lambda: mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{name}/{version}", dst_path=str(folder), tracking_uri=self.uri
+            )
+        )
+
+    def _versions(self, name: str) -> list[Any]:
+        return _all_pages(lambda page_token: self._client.search_model_versions(f"name='{name}'", page_token=page_token))
+
+    def _set_alias(self, name: str, alias: str, version: int) -> None:
+        from mlflow.exceptions import MlflowException
+
+        # concurrent writers make single writes fail with HTTP 400; reading back is the only proof
+        for _ in range(_ALIAS_TRIES):
+            try:
+                self._client.set_registered_model_alias(name, alias, str(version))
+            except MlflowException:
+                continue
+            if int(self._ask(lambda: self._client.get_model_version_by_alias(name, alias)).version) == version:
+                return
+        raise RegistryError(f"model '{name}': alias '{alias}' could not be set to version {version}; try again")
+
+    def _ask(self, call: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return call()
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreUnavailable(f"{self.uri}: the MLflow store does not answer ({reason}); is it up?") from error
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a `sqlite:///` URI, or None for any other."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"{folder}: the store's folder cannot be made ({error}); set tracking.uri") from error
+
+
+def _all_pages(search: Any) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found

@@ -1,0 +1,100 @@
+"""The sync child: asks MLflow which versions count, and brings them, verified, into the service's cache.
+
+A process of its own, because MLflow is heavy and the serving process must stay lean:
+
+    python -m forecaster.registry.sync --tracking-uri sqlite:///mlruns/mlflow.db --cache mlruns/cache
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from forecaster.domain.errors import BundleError, ForecasterError
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.cache import NAME, ModelIndex, bundle_folder, write_index
+from forecaster.registry.store import RegisteredModel, Store
+
+# versions without an alias stay available by number, the newest of them
+NEWEST_KEPT = 3
+
+
+def sync(store: Store, cache: Path) -> dict[str, ModelIndex]:
+    """Bring the cache up to date with the registry.
+
+    Args:
+        store: where to ask.
+        cache: the cache's folder; made if missing.
+
+    Returns:
+        the index of each model whose versions could all be fetched and verified.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+        BundleError: a version cannot be trusted or written; the models before it are up to date, its own keeps its index.
+    """
+    indexes, problems = {}, []
+    for model in store.models():
+        try:
+            indexes[model.name] = _sync_model(store, cache, model)
+        except (BundleError, OSError) as error:
+            problems.append(str(error))
+    if problems:
+        raise BundleError("; ".join(problems))
+    return indexes
+
+
+def _sync_model(store: Store, cache: Path, model: RegisteredModel) -> ModelIndex:
+    if not NAME.fullmatch(model.name):
+        raise BundleError(f"model '{model.name}': its name cannot be served; use letters, digits, '.', '_' and '-'")
+    aliases = {alias: version for alias, version in model.aliases.items() if version in model.runs}
+    wanted = {*aliases.values(), *sorted(model.runs)[-NEWEST_KEPT:]}
+    for version in sorted(wanted):
+        _fetch(store, cache, model.name, version)
+    index = ModelIndex(aliases, {version: model.runs[version] for version in sorted(wanted)})
+    (cache / model.name).mkdir(parents=True, exist_ok=True)
+    write_index(cache, model.name, index)
+    _remove_others(cache / model.name, wanted)
+    return index
+
+
+def _fetch(store: Store, cache: Path, name: str, version: int) -> None:
+    target = bundle_folder(cache, name, version)
+    if target.is_dir():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as draft:
+        folder = Path(draft) / "bundle"
+        folder.mkdir()
+        store.download(name, version, folder)
+        bundle = read_bundle(folder)
+        if bundle.manifest.name != name:
+            raise BundleError(f"{name} version {version}: its manifest is of model '{bundle.manifest.name}'")
+        folder.replace(target)
+
+
+def _remove_others(folder: Path, wanted: set[int]) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and path.name.isdigit() and int(path.name) not in wanted:
+            shutil.rmtree(path)
+
+
+def main() -> int:
+    """Run one sync; 0 when all is up to date, 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m forecaster.registry.sync", description=__doc__)
+    parser.add_argument("--tracking-uri", required=True, help="where MLflow is")
+    parser.add_argument("--cache", required=True, type=Path, help="the service's cache folder")
+    arguments = parser.parse_args()
+    try:
+        indexes = sync(Store(arguments.tracking_uri), arguments.cache)
+    except ForecasterError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps({name: index.aliases for name, index in indexes.items()}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The devices at hand, and how Keras is set up on them. The one file that may name a backend."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+def prepare(seed: int, mixed_precision: bool) -> None:
+    """Seed everything, make operations deterministic and set the precision policy; call before a model is built."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy("mixed_float16" if mixed_precision else "float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def all_devices() -> Iterator[int]:
+    """Enter the scope in which a model is built for every GPU at hand; yields how many devices share a batch."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        gpus = tensorflow.config.list_logical_devices("GPU")
+        if len(gpus) > 1:
+            strategy = tensorflow.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+            with strategy.scope():
+                yield len(gpus)
+            return
+    elif len(keras.distribution.list_devices("gpu")) > 1:
+        devices = keras.distribution.list_devices("gpu")
+        distribution = keras.distribution.DataParallel(devices=devices)
+        with distribution.scope():
+            yield len(devices)
+        return
+    yield 1
+
+
+def describe() -> dict[str, str]:
+    """Return the backend and the devices, for the run's tags."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        names = [device.name for device in tensorflow.config.list_logical_devices()]
+    else:
+        names = keras.distribution.list_devices()
+    return {"backend": backend, "devices": ", ".join(names), "cpus": str(os.cpu_count())}
+
+
+def steps_per_execution(batches: int) -> int:
+    """Return how many batches to run per call into the backend; JAX would unroll them and compile for minutes."""
+    import keras
+
+    return min(25, batches) if keras.backend.backend() == "tensorflow" else 1

@@ -1,0 +1,130 @@
+"""From a fitted network to a bundle on disk, whose graph is first proven to answer as the network does."""
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecaster.data.transforms import Chain
+from forecaster.domain.errors import BundleError, ParityError
+from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_MODEL, MANIFEST, MODEL, Manifest
+from forecaster.domain.series import Floats
+from forecaster.evaluation.conformal import Calibration
+from forecaster.models.network import ModelConfig, trace_forecast
+from forecaster.registry.bundle import GOLDEN_TOLERANCE, hash_file, window_scale, write_json
+from forecaster.training.fit import predict_raw
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+GOLDEN_WINDOWS = 8
+_LIBRARIES = ("keras", "mlflow", "ndonnx", "numpy", "onnx", "onnxruntime", "spox", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted network with all that a forecast needs: float32 weights, its declaration, fitted transforms."""
+
+    model: "keras.Model"
+    config: ModelConfig
+    chain: Chain
+
+    def predict(self, inputs: Floats) -> Floats:
+        """Return raw forecasts `(n, horizon)` for raw inputs `(n, input_size)`."""
+        return predict_raw(self.model, self.chain, self.config.how, inputs)
+
+
+def write_bundle(
+    trained: Trained, calibration: Calibration, promises: Mapping[str, Any], inputs: Floats, folder: Path
+) -> Manifest:
+    """Write a bundle into `folder`, which must not exist; nothing is left there if it fails.
+
+    Args:
+        trained: the network to serve.
+        calibration: the residuals of its recipe.
+        promises: the manifest's fields that are not about files.
+        inputs: raw windows `(n, input_size)` on which parity is proven; the last few become the golden inputs.
+        folder: where to write.
+
+    Raises:
+        ParityError: the graph and the network differ by more than `GOLDEN_TOLERANCE` of a window's scale.
+        BundleError: the files cannot be written.
+    """
+    graph = trace_forecast(trained.model, trained.config, trained.chain, inputs.shape[1])
+    mean = check_parity(trained, graph, inputs)
+    try:
+        _save_onnx(graph, folder, inputs, mean)
+        trained.model.save(folder / KERAS_MODEL)
+        write_json(
+            folder / CALIBRATION,
+            {
+                "probabilities": calibration.probabilities.tolist(),
+                "residuals": calibration.residuals.tolist(),
+                "n_windows": calibration.n_windows,
+            },
+        )
+        write_json(
+            folder / GOLDEN, {"inputs": inputs[-GOLDEN_WINDOWS:].tolist(), "mean": mean[-GOLDEN_WINDOWS:].tolist()}
+        )
+        manifest = Manifest(
+            **promises,
+            graphs={"forecast": MODEL},
+            libraries={"python": platform.python_version(), **_versions()},
+            sha256={name: hash_file(folder / name) for name in HASHED_FILES},
+        )
+        write_json(folder / MANIFEST, manifest.model_dump())
+    except (OSError, ValueError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise BundleError(f"{folder}: the bundle cannot be written ({error}); nothing was registered") from error
+    return manifest
+
+
+def check_parity(trained: Trained, graph: "onnx.ModelProto", inputs: Floats) -> Floats:
+    """Return the graph's answers `(n, horizon)` to `inputs` `(n, input_size)`, proven equal to the network's.
+
+    Raises:
+        ParityError: they differ, or are not finite.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    mean = np.asarray(session.run(None, {"x": inputs[:, :, None]})[0])
+    worst = float(np.max(np.abs(mean - trained.predict(inputs)) / window_scale(inputs)))
+    if not worst <= GOLDEN_TOLERANCE:
+        raise ParityError(
+            f"the exported graph is {worst:.1e} of a window's scale off the trained network "
+            f"(limit {GOLDEN_TOLERANCE:g}); nothing was registered; report it with the config"
+        )
+    return mean
+
+
+def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Floats, mean: Floats) -> None:
+    import mlflow.onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    double = np.dtype(np.float64)
+    mlflow.onnx.save_model(
+        graph,
+        str(folder),
+        signature=ModelSignature(
+            Schema([TensorSpec(double, (-1, inputs.shape[1], 1), "x")]),
+            Schema([TensorSpec(double, (-1, mean.shape[1]), "mean")]),
+        ),
+        # without this list MLflow spends 15 s finding out; the names are all that serving it needs
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "onnx", "onnxruntime")],
+        # the default adds a file of random name
+        save_as_external_data=False,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}

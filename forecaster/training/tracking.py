@@ -1,0 +1,146 @@
+"""MLflow runs: what a training leaves behind for people to compare. A run that fails says so, with its error."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecaster.domain.config import Config
+from forecaster.domain.errors import ForecasterError, StoreUnavailable
+from forecaster.domain.series import DS, Floats, Times
+from forecaster.registry.store import sqlite_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TrackingConfig(Config):
+    """Where runs go: an MLflow tracking URI, an experiment, and the folder of unfinished fits' checkpoints."""
+
+    uri: str = "sqlite:///mlruns/mlflow.db"
+    experiment: str = "forecaster"
+    checkpoints: Path = Path("mlruns/checkpoints")
+
+
+@contextlib.contextmanager
+def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterator[str]:
+    """Open a run, or continue one, and yield its id; it ends FINISHED, FAILED with its error, or KILLED.
+
+    Raises:
+        StoreUnavailable: the store cannot be written.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(config.uri)
+    try:
+        experiment = _experiment(config)
+        run = _start(experiment, name, run_id)
+    except (MlflowException, OSError) as error:
+        raise StoreUnavailable(f"{config.uri}: no run can be opened ({error}); check tracking.uri") from error
+    try:
+        yield run.info.run_id
+    except KeyboardInterrupt:
+        mlflow.end_run("KILLED")
+        raise
+    except Exception as error:
+        # a full disk may refuse this too, and must not hide the error itself
+        with contextlib.suppress(MlflowException, OSError):
+            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:4000])
+            mlflow.end_run("FAILED")
+        if isinstance(error, MlflowException):
+            raise StoreUnavailable(f"{config.uri}: the run cannot be written ({error}); check the store") from error
+        if isinstance(error, OSError) and not isinstance(error, ForecasterError):
+            raise StoreUnavailable(f"the run's files cannot be written ({error}); free space and start again") from error
+        raise
+    mlflow.end_run()
+
+
+def _experiment(config: TrackingConfig) -> str:
+    import mlflow
+
+    found = mlflow.get_experiment_by_name(config.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    file = sqlite_file(config.uri)
+    # a local store keeps its artifacts beside it; a server knows its own place
+    location = (file.parent / "artifacts").resolve().as_uri() if file else None
+    return str(mlflow.create_experiment(config.experiment, artifact_location=location))
+
+
+def _start(experiment: str, name: str, run_id: str | None) -> Any:
+    import mlflow
+
+    if run_id is not None and mlflow.MlflowClient().search_runs([experiment], f"attributes.run_id = '{run_id}'"):
+        return mlflow.start_run(run_id=run_id)
+    return mlflow.start_run(experiment_id=experiment, run_name=name)
+
+
+def log_setup(config: dict[str, Any], tags: dict[str, str]) -> None:
+    """Record the resolved configuration, whole and as flat parameters, and the tags."""
+    import mlflow
+
+    mlflow.log_dict(config, "config.yaml")
+    mlflow.log_params(dict(_flat(config)))
+    mlflow.set_tags({**tags, "git_revision": git_revision()})
+
+
+def log_dataset(frame: "pd.DataFrame", name: str, digest: str, source: str) -> None:
+    """Record which data were used: name, schema and digest."""
+    import mlflow
+    import mlflow.data
+
+    plain = frame.assign(**{DS: frame[DS].astype(str)})
+    mlflow.log_input(mlflow.data.from_pandas(plain, source=source, name=name, digest=digest[:32]), context="training")
+
+
+def log_epoch(phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
+    """Record an epoch's losses under `recipe/` or `served/`."""
+    import mlflow
+
+    losses = {"loss": loss} if validation_loss is None else {"loss": loss, "validation_loss": validation_loss}
+    mlflow.log_metrics({f"{phase}/{name}": value for name, value in losses.items()}, step=epoch)
+
+
+def log_test(metrics: dict[str, float]) -> None:
+    """Record the test part's metrics, under `test/`."""
+    import mlflow
+
+    mlflow.log_metrics({f"test/{name}": value for name, value in metrics.items()})
+
+
+def log_forecast_plot(times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str) -> None:
+    """Record a picture of one test window: history and actuals `(input_size + horizon,)`, forecast and bands `(horizon,)`."""
+    import mlflow
+
+    from forecaster.training.plots import forecast_figure
+
+    mlflow.log_figure(forecast_figure(times, actual, mean, bands, title), "forecast.png")
+
+
+def log_bundle(folder: Path) -> str:
+    """Upload a bundle's files and return where they lie, for the registry."""
+    import mlflow
+
+    mlflow.log_artifacts(str(folder), "model")
+    run = mlflow.active_run()
+    return f"{run.info.artifact_uri}/model"
+
+
+def git_revision() -> str:
+    """Return the checkout's commit, with `-dirty` if it has changes; `unknown` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)  # noqa: S603
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,58 @@
+"""What every pipeline's command line shares: arguments, logs on stderr, errors in words, JSON as the last line of stdout."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from forecaster.domain.config import ConfigT, load_config
+from forecaster.domain.errors import ConfigError, ForecasterError
+
+FAILED = 1
+BAD_CONFIG = 2
+INTERRUPTED = 130
+
+
+def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m pipelines.NAME CONFIG.yaml [--set dotted.key=value …]`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{name}",
+        description=what,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG.yaml", help="the job's configuration")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", dest="overrides", nargs="+", default=[], action="extend", help="change dotted keys"
+    )
+    return parser
+
+
+def run_config(
+    parser: argparse.ArgumentParser, model: type[ConfigT], job: Callable[[ConfigT], dict[str, Any]]
+) -> int:
+    """Parse the command line, read the configuration, run the job; return the exit status."""
+    arguments = parser.parse_args()
+    return run(lambda: job(load_config(arguments.config, model, arguments.overrides)))
+
+
+def run(job: Callable[[], dict[str, Any]]) -> int:
+    """Run a job and print its answer; errors go to stderr in words, and to the exit status."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    # hundreds of lines on making the store's tables
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        answer = job()
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return BAD_CONFIG
+    except ForecasterError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nothing was registered; the same command continues from the last whole epoch\n")
+        return INTERRUPTED
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0

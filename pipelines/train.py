@@ -1,0 +1,15 @@
+"""Train, evaluate and register one version: `python -m pipelines.train pipelines/configs/sine.yaml`."""
+
+import sys
+from dataclasses import asdict
+
+from forecaster.training.recipe import TrainConfig, train
+from pipelines.command import config_parser, run_config
+
+if __name__ == "__main__":
+    parser = config_parser(
+        "train",
+        "Train, evaluate and register one version of a model.",
+        "python -m pipelines.train pipelines/configs/sine.yaml --set model.cell=gru fit.epochs=10",
+    )
+    sys.exit(run_config(parser, TrainConfig, lambda config: asdict(train(config))))
