@@ -1,4 +1,4 @@
-"""What every pipeline's command line shares: arguments, logs on stderr, errors in words, JSON as the last line of stdout."""
+"""What every pipeline's command line shares: arguments, logs on stderr, errors in words, JSON as stdout's last line."""
 
 import argparse
 import json
@@ -25,14 +25,18 @@ def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser
     )
     parser.add_argument("config", metavar="CONFIG.yaml", help="the job's configuration")
     parser.add_argument(
-        "--set", metavar="KEY=VALUE", dest="overrides", nargs="+", default=[], action="extend", help="change dotted keys"
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        nargs="+",
+        default=[],
+        action="extend",
+        help="change dotted keys",
     )
     return parser
 
 
-def run_config(
-    parser: argparse.ArgumentParser, model: type[ConfigT], job: Callable[[ConfigT], dict[str, Any]]
-) -> int:
+def run_config(parser: argparse.ArgumentParser, model: type[ConfigT], job: Callable[[ConfigT], dict[str, Any]]) -> int:
     """Parse the command line, read the configuration, run the job; return the exit status."""
     arguments = parser.parse_args()
     return run(lambda: job(load_config(arguments.config, model, arguments.overrides)))

@@ -1,4 +1,4 @@
-"""The long frame's one check: a frame of `unique_id, ds, y` goes in, trusted arrays come out, or what is wrong and where."""
+"""The long frame's one check: `unique_id, ds, y` go in, trusted arrays come out, or what is wrong and where."""
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,9 @@ def _refuse(wrong: np.ndarray, frame: pd.DataFrame, where: str, column: str, wha
     if wrong.any():
         position = int(np.flatnonzero(wrong)[0])
         value = frame[column].iloc[position]
-        raise SeriesError(f"{where}, {_row(frame, position)}: {column} {what} (found {value!r}; {wrong.sum()} such rows)")
+        raise SeriesError(
+            f"{where}, {_row(frame, position)}: {column} {what} (found {value!r}; {wrong.sum()} such rows)"
+        )
 
 
 def _row(frame: pd.DataFrame, position: int) -> str:

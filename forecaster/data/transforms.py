@@ -194,7 +194,7 @@ class Chain(Config):
         for step in self.steps:
             before = fitted
             learnt = step.fit(before.forward(chunk)[0] for chunk in chunks())
-            fitted = Chain(steps=(*before.steps, learnt), is_causal=self.is_causal)  # type: ignore[arg-type]
+            fitted = Chain(steps=(*before.steps, learnt), is_causal=self.is_causal)
         return fitted
 
     def check(self, values: Floats, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Windows over many series: strided views of the values, cut so that none crosses two series or two parts of a split."""
+"""Windows over many series: strided views of the values; none crosses two series or two parts of a split."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -70,15 +70,16 @@ class Windows:
         """Return the first row of each window in `index`, `(n,)`."""
         ends = np.cumsum(self.counts)
         stretch = np.searchsorted(ends, index, side="right")
-        return self.first[stretch] + (index - (ends[stretch] - self.counts[stretch])) * self.step_size
+        number = index - (ends[stretch] - self.counts[stretch])
+        return np.asarray(self.first[stretch] + number * self.step_size)
 
     def inputs(self, index: NDArray[np.int64] | None = None) -> Floats:
-        """Return input windows `(n, input_size, features)`: a view of a lone stretch, else a copy of those in `index`."""
+        """Return input windows `(n, input_size, features)`: a view of a lone stretch, a copy where `index` chooses."""
         view = sliding_window_view(self.values, self.input_size, axis=0).swapaxes(1, 2)
         return self._take(view, 0, index)
 
     def targets(self, index: NDArray[np.int64] | None = None) -> Floats:
-        """Return many-to-one targets `(n, horizon)`: the rows right after each input window; view or copy as `inputs`."""
+        """Return many-to-one targets `(n, horizon)`: the rows after each input window; view or copy as `inputs`."""
         view = sliding_window_view(self.values[:, 0], self.horizon)
         return self._take(view, self.input_size, index)
 
@@ -90,11 +91,11 @@ class Windows:
 
     def input_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
         """Return the inputs' times, `(n, input_size)`."""
-        return timestamps[self.starts(index)[:, None] + np.arange(self.input_size)]
+        return np.asarray(timestamps[self.starts(index)[:, None] + np.arange(self.input_size)])
 
     def target_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
         """Return the many-to-one targets' times, `(n, horizon)`."""
-        return timestamps[self.starts(index)[:, None] + self.input_size + np.arange(self.horizon)]
+        return np.asarray(timestamps[self.starts(index)[:, None] + self.input_size + np.arange(self.horizon)])
 
     def _take(self, view: Floats, offset: int, index: NDArray[np.int64] | None) -> Floats:
         if index is not None:
@@ -143,7 +144,9 @@ def _cut_by_time(series: Series, split: SplitConfig) -> dict[str, Stretches]:
 
 def _cut_by_series(series: Series, split: SplitConfig) -> dict[str, Stretches]:
     if len(series) < len(PARTS):
-        raise TooShortError(f"split.by: series needs at least {len(PARTS)} series, there are {len(series)}; use by: time")
+        raise TooShortError(
+            f"split.by: series needs at least {len(PARTS)} series, there are {len(series)}; use by: time"
+        )
     shares = np.cumsum((0.0, *split.shares))
     shares[-1] = 1.0
     borders = np.floor(len(series) * shares + 1e-9).astype(np.int64)

@@ -46,13 +46,13 @@ class Frequency:
         ahead = np.arange(1, steps + 1) * self.count
         if self.unit == "B":
             days = np.busday_offset(last.astype("M8[D]"), ahead, roll="backward")
-            return days.astype(last.dtype) + (last - last.astype("M8[D]"))
+            return np.asarray(days.astype(last.dtype) + (last - last.astype("M8[D]")))
         if self.unit in ("MS", "ME"):
             return self._months_after(last, ahead)
-        return last + ahead * np.timedelta64(_FIXED_SECONDS[self.unit], "s")
+        return np.asarray(last + ahead * np.timedelta64(_FIXED_SECONDS[self.unit], "s"))
 
     def breaks(self, timestamps: Times) -> np.ndarray:
-        """Return the rows `(n,)` whose timestamp is not what the row before it calls for; the first row never is one."""
+        """Return the rows `(n,)` whose timestamp is not what the row before it calls for; never the first."""
         if self.unit == "B":
             days = timestamps.astype("M8[D]")
             gaps = np.diff(days) / _DAY
@@ -71,8 +71,7 @@ class Frequency:
             days = (months + ahead).astype("M8[D]")
         else:
             days = (months + ahead + 1).astype("M8[D]") - _DAY
-        result: Times = days.astype(last.dtype) + time_of_day
-        return result
+        return np.asarray(days.astype(last.dtype) + time_of_day)
 
 
 def parse(name: str) -> Frequency:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
@@ -33,7 +33,7 @@ class TrainingData(_Part):
 
 
 class Skill(_Part):
-    """How the recipe did on the test part beside a baseline; `relative_mae` below 1 is better; null: the baseline has no error."""
+    """How the recipe did on the test part; `relative_mae` below 1 is better, null where the baseline has no error."""
 
     baseline: str
     relative_mae: float | None

@@ -62,8 +62,6 @@ def calibrate(actual: Floats, predicted: Floats) -> Calibration:
 def _ranked(ordered: Floats, probability: float) -> Floats:
     n = len(ordered)
     if probability == 0.5:
-        middle: Floats = np.median(ordered, axis=0)
-        return middle
-    if probability < 0.5:
-        return ordered[int(np.floor(probability * (n + 1) + 1e-9)) - 1]
-    return ordered[int(np.ceil(probability * (n + 1) - 1e-9)) - 1]
+        return np.asarray(np.median(ordered, axis=0))
+    lower, upper = np.floor(probability * (n + 1) + 1e-9), np.ceil(probability * (n + 1) - 1e-9)
+    return np.asarray(ordered[int(lower if probability < 0.5 else upper) - 1])

@@ -79,6 +79,6 @@ CELLS = {
     # Hochreiter & Schmidhuber (1997), doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. (2000).
     # Keras: input, forget, candidate, output; ONNX: input, output, forget, candidate
     "lstm": Cell("LSTM", (0, 3, 1, 2), "lstm", {}),
-    # Cho et al. (2014), arXiv 1406.1078, in the form where the reset gate acts after the recurrent product (Keras' default)
+    # Cho et al. (2014), arXiv 1406.1078, with the reset gate after the recurrent product, which is Keras' default
     "gru": Cell("GRU", (0, 1, 2), "gru", {"linear_before_reset": 1}),
 }

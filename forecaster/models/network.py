@@ -1,4 +1,4 @@
-"""The network: topology x cell x head, built by `build_model` for training and traced by `trace_forecast` for serving."""
+"""The network: topology × cell × head, built by `build_model` for training, traced by `trace_forecast` for serving."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -98,16 +98,17 @@ def trace_forecast(model: "keras.Model", config: ModelConfig, chain: Chain, inpu
         an ONNX model `x (batch, input_size, 1) float64 → mean (batch, horizon) float64`.
     """
     import ndonnx
-    import spox.opset.ai.onnx.v21 as onnx
+    import spox.opset.ai.onnx.v21 as operators
 
     x = ndonnx.argument(shape=("batch", input_size, 1), dtype=ndonnx.float64)
     transformed, contexts = chain.forward(x[:, :, 0])
-    hidden = onnx.transpose(ndonnx.astype(transformed[..., None], ndonnx.float32).unwrap_spox(), perm=[1, 0, 2])
+    hidden = operators.transpose(ndonnx.astype(transformed[..., None], ndonnx.float32).unwrap_spox(), perm=[1, 0, 2])
     recurrent = [layer for layer in model.layers if type(layer).__name__ == CELLS[config.cell].layer]
     for layer in recurrent:
         hidden = CELLS[config.cell].trace(hidden, layer.get_weights())
-    last = onnx.gather(hidden, onnx.const(input_size - 1), axis=0)
+    last = operators.gather(hidden, operators.const(input_size - 1), axis=0)
     outputs = HEADS[config.head].trace(last, model.get_layer("head").get_weights())
     z = ndonnx.astype(ndonnx.asarray(outputs), ndonnx.float64)
     mean = chain.inverse(z, chain.last_contexts(contexts))
-    return ndonnx.build({"x": x}, {"mean": mean})
+    graph: onnx.ModelProto = ndonnx.build({"x": x}, {"mean": mean})
+    return graph

@@ -1,4 +1,4 @@
-"""Topologies: what of a recurrent stack's outputs is a forecast, and what it learns from. A new topology is one entry here."""
+"""Topologies: what of a recurrent stack's outputs is a forecast, and what it learns from. A new one is one entry."""
 
 from dataclasses import dataclass
 from typing import Any

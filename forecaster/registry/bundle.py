@@ -32,7 +32,7 @@ class Golden:
         worst = float(np.max(np.abs(mean - self.mean) / scale))
         if not worst <= GOLDEN_TOLERANCE:
             raise BundleError(
-                f"{where}: golden inputs are answered {worst:.1e} of a window's scale off (limit {GOLDEN_TOLERANCE:g}); "
+                f"{where}: golden answers are {worst:.1e} of a window's scale off (limit {GOLDEN_TOLERANCE:g}); "
                 "export the model again with this version of onnxruntime"
             )
 
@@ -74,7 +74,9 @@ def read_bundle(folder: Path) -> Bundle:
             Golden(np.array(golden["inputs"], dtype=np.float64), np.array(golden["mean"], dtype=np.float64)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{folder}: {CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again") from error
+        raise BundleError(
+            f"{folder}: {CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -91,7 +93,7 @@ def hash_file(path: Path) -> str:
 def window_scale(inputs: Floats) -> Floats:
     """Return what differences are measured against, `(n, 1)`: each window's range, or its size where it is constant."""
     size = np.abs(inputs).max(axis=1, keepdims=True)
-    return np.maximum(np.ptp(inputs, axis=1, keepdims=True), 1e-6 * size) + 1e-12
+    return np.asarray(np.maximum(np.ptp(inputs, axis=1, keepdims=True), 1e-6 * size) + 1e-12)
 
 
 def _read_json(path: Path) -> Any:
@@ -107,7 +109,9 @@ def _read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(raw)
     except ValidationError as error:
         where = ", ".join(".".join(map(str, mistake["loc"])) for mistake in error.errors())
-        raise BundleError(f"{folder / MANIFEST}: not a manifest this version reads ({where}); register the model again") from error
+        raise BundleError(
+            f"{folder / MANIFEST}: not a manifest this version reads ({where}); register the model again"
+        ) from error
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""The service's cache: `NAME/VERSION/` holds a verified bundle, `NAME/index.json` says which versions and aliases count.
+"""The service's cache: `NAME/VERSION/` is a verified bundle, `NAME/index.json` says which versions and aliases count.
 
 Everything arrives by rename, so a reader sees the old or the new, whole.
 """

@@ -1,14 +1,15 @@
 """The predictor: a bundle answering. Arrays in and out at its core; `predict_frame` wraps it for people."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
-from forecaster.domain.frequency import parse
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, lower, quantile_name, upper
+from forecaster.domain.frequency import Frequency, parse
+from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Times, lower, quantile_name, upper
 from forecaster.registry.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] |
     if not all(0 < one < 100 for one in levels):
         raise RequestError(f"level: each must be above 0 and below 100, got {levels}")
     columns = tuple(name for one in levels for name in (lower(one), upper(one)))
-    edges = tuple(p for one in levels for p in (0.5 - one / 200, 0.5 + one / 200))
+    edges = tuple(p for one in levels for p in ((100 - one) / 200, (100 + one) / 200))
     return Bands(columns, edges)
 
 
@@ -71,7 +72,9 @@ class Predictor:
             mean = self._run(bundle.golden.inputs)
         # onnxruntime's own exceptions share no base but Exception
         except Exception as error:
-            raise BundleError(f"{bundle.graph('forecast')}: cannot be run ({error}); register the model again") from error
+            raise BundleError(
+                f"{bundle.graph('forecast')}: cannot be run ({error}); register the model again"
+            ) from error
         bundle.golden.check(mean, str(bundle.folder))
 
     def predict_arrays(self, inputs: Floats, horizon: int | None = None) -> Floats:
@@ -97,8 +100,8 @@ class Predictor:
         if manifest.is_positive and not (window > 0).all():
             row, column = np.argwhere(~(window > 0))[0]
             raise SeriesError(
-                f"inputs, series {row}, value {column} of the last {manifest.input_size}: {window[row, column]:g} is not "
-                "above 0, and the model takes logarithms; correct it"
+                f"inputs, series {row}, value {column} of the last {manifest.input_size}: {window[row, column]:g} is "
+                "not above 0, and the model takes logarithms; correct it"
             )
         means = [self._run(window)]
         while sum(mean.shape[1] for mean in means) < horizon:
@@ -107,11 +110,13 @@ class Predictor:
         mean = np.concatenate(means, axis=1)[:, :horizon]
         if not np.isfinite(mean).all():
             row = int(np.flatnonzero(~np.isfinite(mean).all(axis=1))[0])
-            raise RequestError(f"series {row}: its values lead to a forecast that is not finite; check their size and unit")
+            raise RequestError(
+                f"series {row}: its values lead to a forecast that is not finite; check their size and unit"
+            )
         return mean
 
     def quantiles(self, mean: Floats, probabilities: tuple[float, ...]) -> Floats:
-        """Return quantiles `(batch, horizon, len(probabilities))` around `mean` `(batch, horizon)`; NaN where uncalibrated.
+        """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
@@ -153,8 +158,8 @@ class Predictor:
         zone = frame[DS].dt.tz
         columns = {
             UNIQUE_ID: np.repeat(series.unique_ids, steps),
-            CUTOFF: _in_zone(pd.Series(np.repeat(last, steps)), zone, is_elapsed=False),
-            DS: _coming(self, last, steps, zone),
+            CUTOFF: in_zone(np.repeat(last, steps), zone),
+            DS: _coming(self.frequency, last, steps, zone),
             MEAN: mean.ravel(),
         }
         spread = self.quantiles(mean, wanted.probabilities)
@@ -185,24 +190,25 @@ class Predictor:
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
 
-def _coming(predictor: Predictor, last: np.ndarray, steps: int, zone: object) -> "pd.Series[pd.Timestamp]":
-    """Return the timestamps after each of `last`: days and longer by the zone's clock, hours and shorter by elapsed time."""
+def _coming(frequency: Frequency, last: Times, steps: int, zone: tzinfo | None) -> "pd.Series[Any]":
+    """Return the timestamps after each wall-clock time `last`: days by the zone's clock, hours by elapsed time."""
     import pandas as pd
 
-    if zone is None or predictor.frequency.is_wall_clock:
-        coming = pd.Series(np.concatenate([predictor.frequency.after(one, steps) for one in last]))
-        return _in_zone(coming, zone, is_elapsed=False)
-    elapsed = pd.Series(last).dt.tz_localize(zone, ambiguous=np.zeros(len(last), dtype=bool)).dt.tz_convert("UTC")
-    starts = elapsed.dt.tz_localize(None).to_numpy()
-    return _in_zone(
-        pd.Series(np.concatenate([predictor.frequency.after(one, steps) for one in starts])), zone, is_elapsed=True
-    )
+    if zone is None or frequency.is_wall_clock:
+        return in_zone(np.concatenate([frequency.after(one, steps) for one in last]), zone)
+    elapsed = in_zone(last, zone).dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    coming = pd.Series(np.concatenate([frequency.after(one, steps) for one in elapsed]))
+    return coming.dt.tz_localize("UTC").dt.tz_convert(zone)
 
 
-def _in_zone(times: "pd.Series[pd.Timestamp]", zone: object, *, is_elapsed: bool) -> "pd.Series[pd.Timestamp]":
+def in_zone(wall: Times, zone: tzinfo | None) -> "pd.Series[Any]":
+    """Return wall-clock times in their zone: a skipped one moves on, a repeated one is the later."""
+    import pandas as pd
+
+    times: pd.Series[Any] = pd.Series(wall)
     if zone is None:
         return times
-    if is_elapsed:
-        return times.dt.tz_localize("UTC").dt.tz_convert(zone)
-    # a wall-clock time that the zone skips moves to the next that exists; of one that it repeats, the later is meant
-    return times.dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.zeros(len(times), dtype=bool))
+    located: pd.Series[Any] = times.dt.tz_localize(
+        zone, nonexistent="shift_forward", ambiguous=np.zeros(len(times), dtype=bool)
+    )
+    return located

@@ -10,7 +10,8 @@ from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownMod
 CHAMPION = "champion"
 PREVIOUS = "previous"
 # a server that is down must be noticed in seconds: MLflow's own defaults retry for minutes
-_TIMEOUTS = {
+_ENVIRONMENT = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -40,7 +41,7 @@ class Store:
         Raises:
             StoreUnavailable: the store is missing, unreadable or does not answer.
         """
-        for name, value in _TIMEOUTS.items():
+        for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.uri = uri
         file = sqlite_file(uri)
@@ -103,18 +104,24 @@ class Store:
             result.append(RegisteredModel(model.name, {alias: int(number) for alias, number in aliases.items()}, runs))
         return result
 
-    def download(self, name: str, version: int, folder: Path) -> None:
-        """Copy a version's bundle into `folder`, which exists and is empty."""
+    def download(self, name: str, version: int, folder: Path) -> Path:
+        """Copy a version's bundle into `folder`, which exists and is empty; return where in it the bundle lies."""
         import mlflow
 
-        self._ask(
-            lambda: mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{name}/{version}", dst_path=str(folder), tracking_uri=self.uri
+        # the version's own place, because models:/ URIs are looked up in the process-wide registry
+        source = self._ask(lambda: self._client.get_model_version_download_uri(name, str(version)))
+        return Path(
+            self._ask(
+                lambda: mlflow.artifacts.download_artifacts(
+                    artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri
+                )
             )
         )
 
     def _versions(self, name: str) -> list[Any]:
-        return _all_pages(lambda page_token: self._client.search_model_versions(f"name='{name}'", page_token=page_token))
+        return _all_pages(
+            lambda page_token: self._client.search_model_versions(f"name='{name}'", page_token=page_token)
+        )
 
     def _set_alias(self, name: str, alias: str, version: int) -> None:
         from mlflow.exceptions import MlflowException

@@ -33,7 +33,7 @@ def sync(store: Store, cache: Path) -> dict[str, ModelIndex]:
 
     Raises:
         StoreUnavailable: the store does not answer.
-        BundleError: a version cannot be trusted or written; the models before it are up to date, its own keeps its index.
+        BundleError: a version cannot be trusted or written; its model keeps its index, the others are up to date.
     """
     indexes, problems = {}, []
     for model in store.models():
@@ -66,9 +66,7 @@ def _fetch(store: Store, cache: Path, name: str, version: int) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as draft:
-        folder = Path(draft) / "bundle"
-        folder.mkdir()
-        store.download(name, version, folder)
+        folder = store.download(name, version, Path(draft))
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
             raise BundleError(f"{name} version {version}: its manifest is of model '{bundle.manifest.name}'")

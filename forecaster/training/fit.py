@@ -71,7 +71,7 @@ class Examples:
         return inputs[:, :, None].astype(np.float32), targets.astype(np.float32)
 
     def weights(self, count: int) -> Float32 | None:
-        """Return each step's weight `(count, input_size)`, 0 where causal statistics are too young; None if all count."""
+        """Return each step's weight `(count, input_size)`, 0 where causal statistics are young; None if all count."""
         if not self.chain.warm_up:
             return None
         steps = np.ones(self.windows.input_size, dtype=np.float32)
@@ -143,7 +143,7 @@ def fit(
             history.is_finished = epoch + 1 >= config.epochs or epoch - history.best_epoch >= config.patience
             _save(model, history, best, checkpoint)
             on_epoch(epoch, loss, held_out)
-            bar.set_postfix(loss=f"{loss:.3g}", **({"validation": f"{held_out:.3g}"} if held_out is not None else {}))
+            bar.set_postfix({"loss": loss} | ({} if held_out is None else {"validation": held_out}), refresh=False)
             bar.update()
     model.set_weights(best)
     return history
@@ -232,7 +232,9 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
         draft.replace(checkpoint)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise TrainingError(f"{checkpoint}: the checkpoint cannot be written ({error}); free space, start again") from error
+        raise TrainingError(
+            f"{checkpoint}: the checkpoint cannot be written ({error}); free space, start again"
+        ) from error
 
 
 def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]]:

@@ -5,7 +5,9 @@ from typing import Any
 from forecaster.domain.series import Floats, Times
 
 
-def forecast_figure(times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str) -> Any:
+def forecast_figure(
+    times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str
+) -> Any:
     """Return a figure of history, what came, the forecast with its intervals, and the last value carried on.
 
     Args:

@@ -233,7 +233,7 @@ def _measure(
 
 
 def _naive_scale(config: TrainConfig, train: Windows, test_inputs: Floats) -> float:
-    """Return the in-sample MAE of the one-step naive forecast: of the train rows, or of the inputs where series are split."""
+    """Return the in-sample MAE of the one-step naive forecast, on train rows or, where series are split, on inputs."""
     if config.split.by == "series":
         return float(np.abs(np.diff(test_inputs, axis=1)).mean())
     lengths = (train.counts - 1) * train.step_size + train.input_size + train.horizon
@@ -297,7 +297,9 @@ def _log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str) -> None:
 def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -> None:
     last = np.array([len(test) - 1])
     inputs, actual = test.inputs(last)[:, :, 0], test.targets(last)[0]
-    times = np.concatenate([test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]])
+    times = np.concatenate(
+        [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
+    )
     mean = evaluated.trained.predict(inputs)[0]
     least = evaluated.calibration.probabilities[0]
     bands = {}

@@ -52,7 +52,9 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
         if isinstance(error, MlflowException):
             raise StoreUnavailable(f"{config.uri}: the run cannot be written ({error}); check the store") from error
         if isinstance(error, OSError) and not isinstance(error, ForecasterError):
-            raise StoreUnavailable(f"the run's files cannot be written ({error}); free space and start again") from error
+            raise StoreUnavailable(
+                f"the run's files cannot be written ({error}); free space and start again"
+            ) from error
         raise
     mlflow.end_run()
 
@@ -110,8 +112,10 @@ def log_test(metrics: dict[str, float]) -> None:
     mlflow.log_metrics({f"test/{name}": value for name, value in metrics.items()})
 
 
-def log_forecast_plot(times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str) -> None:
-    """Record a picture of one test window: history and actuals `(input_size + horizon,)`, forecast and bands `(horizon,)`."""
+def log_forecast_plot(
+    times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str
+) -> None:
+    """Record a picture of one test window; shapes as `forecast_figure` has them."""
     import mlflow
 
     from forecaster.training.plots import forecast_figure

@@ -1,4 +1,4 @@
-"""Where series come from. A source is a frozen configuration with `load() -> long frame`; a new one is one entry here."""
+"""Where series come from: a source is a frozen configuration with `load() -> long frame`; a new one is one entry."""
 
 from typing import Annotated
 

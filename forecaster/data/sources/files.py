@@ -1,7 +1,7 @@
 """Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class Columns(Config):
-    """Which of the file's columns are which; `unique_id: null` takes the whole file as one series, named for the file."""
+    """Which of the file's columns are which; `unique_id: null` takes the file as one series of the file's name."""
 
     ds: str = DS
     y: str = Y
@@ -93,7 +93,7 @@ class FilesSource(Config):
             "set data.columns to map them"
         )
 
-    def _times(self, column: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
+    def _times(self, column: "pd.Series[Any]") -> "pd.Series[Any]":
         if pd.api.types.is_datetime64_any_dtype(column):
             return column
         try:
@@ -104,7 +104,7 @@ class FilesSource(Config):
             self._refuse(column, times.isna().to_numpy(), "a date")
         return times
 
-    def _numbers(self, column: "pd.Series[str]") -> "pd.Series[float]":
+    def _numbers(self, column: "pd.Series[Any]") -> "pd.Series[Any]":
         if pd.api.types.is_numeric_dtype(column):
             return column
         numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
@@ -112,7 +112,7 @@ class FilesSource(Config):
             self._refuse(column, ~np.isfinite(numbers.to_numpy()), "a finite number")
         return numbers
 
-    def _refuse(self, column: "pd.Series[str]", wrong: np.ndarray, wanted: str) -> None:
+    def _refuse(self, column: "pd.Series[Any]", wrong: np.ndarray, wanted: str) -> None:
         position = int(np.flatnonzero(wrong)[0])
         raise FileFormatError(
             f"{self.path}, {column.index.name or 'row'} {column.index[position]}: column '{column.name}' holds "

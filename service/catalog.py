@@ -1,0 +1,159 @@
+"""The models being served: one immutable catalog, replaced by one assignment when the cache changes."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forecaster.domain.errors import BundleError, UnknownModel
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.cache import bundle_folder, fingerprint, read_indexes
+from forecaster.registry.predictor import Predictor
+from service.settings import Settings
+
+CHAMPION = "champion"
+# how often the cache is looked at; looking is a few stat calls
+WATCH_SECONDS = 0.5
+_log = logging.getLogger("service")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A served model: its aliases, and each version's predictor and MLflow run."""
+
+    name: str
+    aliases: Mapping[str, int]
+    versions: Mapping[int, Predictor]
+    runs: Mapping[int, str]
+
+    def version_of(self, alias: str | None, version: int | None) -> int:
+        """Return the version meant by an alias or a number.
+
+        Raises:
+            UnknownModel: it is not served.
+        """
+        if version is not None:
+            if version not in self.versions:
+                raise UnknownModel(
+                    f"model '{self.name}' serves no version {version}; it serves {sorted(self.versions)}"
+                )
+            return version
+        found = self.aliases.get(alias or CHAMPION)
+        if found is None or found not in self.versions:
+            raise UnknownModel(
+                f"model '{self.name}' has no alias '{alias or CHAMPION}'; it has {sorted(self.aliases)} "
+                f"and versions {sorted(self.versions)}"
+            )
+        return found
+
+
+Catalog = Mapping[str, Model]
+
+
+def find_model(catalog: Catalog, name: str) -> Model:
+    """Return a served model by name.
+
+    Raises:
+        UnknownModel: it is not served.
+    """
+    if name not in catalog:
+        raise UnknownModel(f"there is no model '{name}'; there are {sorted(catalog)}")
+    return catalog[name]
+
+
+def load_catalog(cache: Path, before: Catalog) -> tuple[Catalog, list[str]]:
+    """Return what the cache holds, and what could not be loaded.
+
+    Predictors already loaded are kept; where a version behind an alias cannot be loaded, the model stays as it was.
+    """
+    catalog, problems = {}, []
+    for name, index in read_indexes(cache).items():
+        old = before.get(name)
+        versions = {}
+        for version in index.runs:
+            try:
+                kept = old.versions.get(version) if old else None
+                versions[version] = kept or Predictor(read_bundle(bundle_folder(cache, name, version)))
+            except (BundleError, OSError) as error:
+                problems.append(f"model '{name}' version {version}: {error}")
+        if all(version in versions for version in index.aliases.values()):
+            catalog[name] = Model(name, index.aliases, versions, index.runs)
+        elif old:
+            catalog[name] = old
+        elif versions:
+            aliases = {alias: version for alias, version in index.aliases.items() if version in versions}
+            catalog[name] = Model(name, aliases, versions, index.runs)
+    return catalog, problems
+
+
+@dataclass
+class Shelf:
+    """Holds the catalog and keeps it up to date; only `watch` writes to it."""
+
+    settings: Settings
+    catalog: Catalog = field(default_factory=dict)
+    last_problem: str | None = None
+    _seen: tuple[tuple[str, int], ...] = ()
+
+    async def watch(self) -> None:
+        """Load what the cache holds whenever it changes, and start a sync child now and then, until cancelled."""
+        await self._reload()
+        syncing = asyncio.create_task(self._sync_now_and_then()) if self.settings.tracking_uri else None
+        try:
+            while True:
+                await asyncio.sleep(WATCH_SECONDS)
+                await self._reload()
+        finally:
+            if syncing:
+                syncing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await syncing
+
+    async def _reload(self) -> None:
+        seen = fingerprint(self.settings.cache_dir)
+        if seen == self._seen:
+            return
+        try:
+            catalog, problems = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog)
+        except BundleError as error:
+            self._report(str(error))
+        else:
+            self.catalog = catalog
+            self._report("; ".join(problems) or None)
+            _log.info("serving %s", {name: dict(model.aliases) for name, model in catalog.items()})
+        self._seen = seen
+
+    async def _sync_now_and_then(self) -> None:
+        while True:
+            await self._sync()
+            await asyncio.sleep(self.settings.refresh_seconds)
+
+    async def _sync(self) -> None:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "forecaster.registry.sync"),
+            *("--tracking-uri", self.settings.tracking_uri, "--cache", str(self.settings.cache_dir)),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, said = await asyncio.wait_for(child.communicate(), self.settings.sync_timeout_seconds)
+        except TimeoutError:
+            self._report(f"sync: no answer from MLflow within {self.settings.sync_timeout_seconds:g} s")
+            return
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if child.returncode:
+            lines = said.decode(errors="replace").strip().splitlines()
+            self._report(f"sync: {lines[-1] if lines else f'exit status {child.returncode}'}")
+        elif self.last_problem and self.last_problem.startswith("sync: "):
+            self._report(None)
+
+    def _report(self, problem: str | None) -> None:
+        if problem and problem != self.last_problem:
+            _log.error("%s", problem)
+        self.last_problem = problem

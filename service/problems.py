@@ -1,0 +1,74 @@
+"""Errors as RFC 9457 problems: one table from domain errors to statuses, and nothing of the inside in any answer."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from forecaster.domain.errors import (
+    DataError,
+    ForecasterError,
+    RequestError,
+    StoreUnavailable,
+    UnknownModel,
+)
+from service.schemas import Mistake, Problem
+
+STATUSES: dict[type[ForecasterError], HTTPStatus] = {
+    UnknownModel: HTTPStatus.NOT_FOUND,
+    DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    int(status): {"model": Problem, "description": status.phrase, "content": {"application/problem+json": {}}}
+    for status in (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
+}
+_log = logging.getLogger("service")
+
+
+class MalformedBody(ForecasterError):
+    """A body that is not what the schema asks for."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("; ".join(f"{mistake.location}: {mistake.message}" for mistake in mistakes))
+        self.mistakes = mistakes
+
+
+class BodyTooLarge(ForecasterError):
+    """A body beyond the limit."""
+
+
+def problem(status: int, detail: str, mistakes: list[Mistake] | None = None) -> JSONResponse:
+    """Return an error as `application/problem+json`."""
+    content = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=mistakes or [])
+    return JSONResponse(content.model_dump(), status, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` as a problem."""
+
+    @app.exception_handler(ForecasterError)
+    async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
+        if isinstance(error, MalformedBody):
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.mistakes)
+        if isinstance(error, BodyTooLarge):
+            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+        for kind, status in STATUSES.items():
+            if isinstance(error, kind):
+                return problem(status, str(error))
+        return await on_surprise(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        answer = problem(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def on_surprise(request: Request, error: Exception) -> JSONResponse:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; it is in the service's log")

@@ -1,0 +1,30 @@
+"""Which models are served, and what each version promises."""
+
+from fastapi import APIRouter
+
+from service.catalog import Model, find_model
+from service.dependencies import ShelfDep
+from service.problems import RESPONSES
+from service.schemas import ModelOut, ModelsOut
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+async def list_models(shelf: ShelfDep) -> ModelsOut:
+    """List every model that is served."""
+    return ModelsOut(models=[_describe(model) for model in shelf.catalog.values()])
+
+
+@router.get("/{name}", responses={404: RESPONSES[404]})
+async def read_model(name: str, shelf: ShelfDep) -> ModelOut:
+    """Return one model's aliases and versions."""
+    return _describe(find_model(shelf.catalog, name))
+
+
+def _describe(model: Model) -> ModelOut:
+    versions = {
+        version: {"run_id": model.runs[version], **predictor.manifest.model_dump(exclude={"sha256", "graphs"})}
+        for version, predictor in model.versions.items()
+    }
+    return ModelOut(name=model.name, aliases=dict(model.aliases), versions=versions)

@@ -1,0 +1,150 @@
+"""What clients send and get, as OpenAPI shows it. Requests refuse unknown fields; numbers must be finite numbers."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, JsonValue, Strict
+
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+Whole = Annotated[int, Strict()]
+
+EXAMPLE_REQUEST: dict[str, JsonValue] = {
+    "model": "sine",
+    "series": [
+        {
+            "unique_id": "a",
+            "ds": ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"],
+            "y": [0.1, 0.2, 0.3],
+        }
+    ],
+    "horizon": 3,
+    "level": [80, 95],
+}
+EXAMPLE_RESPONSE: dict[str, JsonValue] = {
+    "model": {"name": "sine", "version": 3, "alias": "champion", "run_id": "0123456789abcdef0123456789abcdef"},
+    "forecasts": [
+        {
+            "unique_id": "a",
+            "cutoff": "2026-01-01T02:00:00Z",
+            "ds": ["2026-01-01T03:00:00Z", "2026-01-01T04:00:00Z", "2026-01-01T05:00:00Z"],
+            "mean": [0.4, 0.5, 0.6],
+            "lo-80": [0.3, 0.4, 0.5],
+            "hi-80": [0.5, 0.6, 0.7],
+            "lo-95": [0.2, 0.3, 0.4],
+            "hi-95": [0.6, 0.7, 0.8],
+        }
+    ],
+    "skill": {"baseline": "naive", "relative_mae": 0.41, "n_windows": 200},
+    "warnings": [],
+}
+
+
+class SeriesIn(BaseModel):
+    """One series' history, oldest first; times with or without a zone, answered the same way."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    unique_id: str = Field(min_length=1, max_length=200)
+    ds: list[Annotated[datetime, Strict()]]
+    y: list[Number]
+    hist_exog: dict[str, list[Number]] = {}
+    futr_exog: dict[str, list[Number]] = {}
+    stat_exog: dict[str, Number] = {}
+
+
+class ForecastRequest(BaseModel):
+    """Which model, of which history, how far ahead, and which intervals (`level`, 0–100) or `quantiles` (0–1)."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_REQUEST]})
+
+    model: str
+    alias: str | None = Field(None, description="`champion` when neither alias nor version is given")
+    version: Whole | None = Field(None, description="instead of an alias")
+    series: list[SeriesIn] = Field(min_length=1)
+    horizon: Whole | None = Field(None, description="steps; the trained horizon when left out")
+    level: list[Number] | None = Field(None, max_length=20)
+    quantiles: list[Number] | None = Field(None, max_length=40)
+
+
+class ServedModel(BaseModel):
+    """Which version answered, by which alias, and the MLflow run that made it."""
+
+    name: str
+    version: int
+    alias: str | None
+    run_id: str
+
+
+class SkillOut(BaseModel):
+    """How the version's recipe did on its test part; below 1 is better than the baseline."""
+
+    baseline: str
+    relative_mae: float | None
+    n_windows: int
+
+
+class ForecastOut(BaseModel):
+    """One series' forecast; beside `mean` a list `lo-LEVEL` and `hi-LEVEL`, or `q-PERCENT`, for each one asked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    unique_id: str
+    cutoff: str
+    ds: list[str]
+    mean: list[float]
+
+
+class ForecastResponse(BaseModel):
+    """Forecasts, which version made them, and the evidence for it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_RESPONSE]})
+
+    model: ServedModel
+    forecasts: list[ForecastOut]
+    skill: SkillOut
+    warnings: list[str]
+
+
+class ModelOut(BaseModel):
+    """A model that is served: its aliases, and each version's manifest without the hashes."""
+
+    name: str
+    aliases: dict[str, int]
+    versions: dict[int, dict[str, Any]]
+
+
+class ModelsOut(BaseModel):
+    """Every model that is served."""
+
+    models: list[ModelOut]
+
+
+class Readiness(BaseModel):
+    """Whether forecasts are answered, of which versions, and what went wrong last."""
+
+    status: str
+    models: dict[str, dict[str, int]]
+    last_problem: str | None
+
+
+class Liveness(BaseModel):
+    """That the process answers."""
+
+    status: str
+
+
+class Mistake(BaseModel):
+    """One mistake in a request: where, and what."""
+
+    location: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error. Source: RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[Mistake] = []

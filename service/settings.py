@@ -1,0 +1,39 @@
+"""The service's settings, read from `FORECASTER_*` variables. The README lists each; a test holds it to that."""
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What can be set; every field's variable is its name in capitals behind `FORECASTER_`."""
+
+    model_config = SettingsConfigDict(env_prefix="FORECASTER_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback only, for there are no keys yet")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
+    cache_dir: Path = Field(Path("mlruns/cache"), description="folder of the version-keyed cache")
+    refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
+    sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
+    max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
+    max_series: int = Field(5000, gt=0, description="most series in one request")
+    log_level: str = Field("info", description="uvicorn's log level")
+
+    @field_validator("host")
+    @classmethod
+    def _is_loopback(cls, host: str) -> str:
+        if host != "localhost" and not _is_loopback_address(host):
+            raise ValueError(
+                "must be a loopback address: the service has no keys yet; put a proxy that asks for them before it"
+            )
+        return host
+
+
+def _is_loopback_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,81 @@
+"""Timestamps of a request: zones kept as they came, regularity judged, the coming ones answered the same way."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from forecaster.domain.errors import SeriesError
+from forecaster.domain.frequency import Frequency
+from forecaster.domain.series import Times
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A series' timestamps.
+
+    Args:
+        wall: as written, `(n,)`, datetime64[us].
+        elapsed: in UTC where there are zones, else as written, `(n,)`.
+        offset: the last one's distance from UTC; None without a zone.
+    """
+
+    wall: Times
+    elapsed: Times
+    offset: timedelta | None
+
+    def check(self, frequency: Frequency, where: str) -> None:
+        """Raise SeriesError where a timestamp is not one step of `frequency` after the one before it."""
+        backwards = np.flatnonzero(np.diff(self.elapsed) <= np.timedelta64(0)) + 1
+        if len(backwards):
+            raise SeriesError(
+                f"{where}.ds[{backwards[0]}]: {self.wall[backwards[0]]} is not after the one before it; "
+                "sort by ds and remove duplicates"
+            )
+        breaks = frequency.breaks(self.wall if frequency.is_wall_clock else self.elapsed)
+        if len(breaks):
+            raise SeriesError(
+                f"{where}.ds[{breaks[0]}]: {self.wall[breaks[0]]} is not one step of {frequency} after "
+                f"{self.wall[breaks[0] - 1]}; add the missing rows or ask a model of this frequency"
+            )
+
+    def coming(self, frequency: Frequency, steps: int) -> list[str]:
+        """Return the `steps` timestamps after the last one, in its own offset."""
+        return self._spell(frequency.after(self.wall[-1], steps))
+
+    @property
+    def cutoff(self) -> str:
+        """Return the last timestamp."""
+        return self._spell(self.wall[-1:])[0]
+
+    def _spell(self, times: Times) -> list[str]:
+        whole = not (times.astype(np.int64) % 1_000_000).any()
+        texts = np.datetime_as_string(times, unit="s" if whole else "us")
+        return [text + _suffix(self.offset) for text in texts.tolist()]
+
+
+def read_clock(ds: list[datetime], where: str) -> Clock:
+    """Return a request's timestamps, at least one.
+
+    Raises:
+        SeriesError: some have a zone and some have none.
+    """
+    has_zone = [time.tzinfo is not None for time in ds]
+    if any(has_zone) != all(has_zone):
+        row = has_zone.index(not has_zone[0])
+        raise SeriesError(f"{where}.ds[{row}]: some timestamps have a zone and some have none; write all the same way")
+    wall = np.array([time.replace(tzinfo=None) for time in ds], dtype="M8[us]")
+    if not has_zone[0]:
+        return Clock(wall, wall, None)
+    offsets = [time.utcoffset() or timedelta() for time in ds]
+    return Clock(wall, wall - np.array(offsets, dtype="m8[us]"), offsets[-1])
+
+
+def _suffix(offset: timedelta | None) -> str:
+    if offset is None:
+        return ""
+    if not offset:
+        return "Z"
+    sign = "-" if offset < timedelta() else "+"
+    minutes = abs(offset) // timedelta(minutes=1)
+    return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}"

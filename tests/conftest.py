@@ -1,0 +1,71 @@
+"""What tests share: small configurations, and one really trained and registered model for the whole session."""
+
+import os
+
+# before anything imports them: quiet libraries that report to nobody
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecaster.domain.config import build_config
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.cache import bundle_folder
+from forecaster.registry.predictor import Predictor
+from forecaster.registry.store import Store
+from forecaster.registry.sync import sync
+from forecaster.training.recipe import Registered, TrainConfig, train
+
+
+def small_config(folder: Path, **changes: Any) -> TrainConfig:
+    """Return a recipe that trains in seconds, tracked in `folder`."""
+    raw: dict[str, Any] = {
+        "name": "sine",
+        "data": {"source": "sine", "length": 800, "seed": 3, "sines": [{"period": 12}]},
+        "input_size": 24,
+        "horizon": 4,
+        "transforms": [{"kind": "standardize"}],
+        "model": {"cell": "gru", "widths": [8]},
+        "fit": {"epochs": 8, "batch_size": 32, "learning_rate": 0.02},
+        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db", "checkpoints": str(folder / "checkpoints")},
+    }
+    return build_config(raw | changes, TrainConfig, "test")
+
+
+@dataclass(frozen=True)
+class House:
+    """A store with versions of the model `sine`, the champion among them, and a cache that holds them."""
+
+    folder: Path
+    config: TrainConfig
+    versions: tuple[Registered, ...]
+    cache: Path
+
+    @property
+    def store(self) -> Store:
+        return Store(self.config.tracking.uri)
+
+    def predictor(self, version: int) -> Predictor:
+        return Predictor(read_bundle(bundle_folder(self.cache, "sine", version)))
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Train two small versions for real: a many-to-one GRU, the champion, and a many-to-many LSTM."""
+    folder = tmp_path_factory.mktemp("house with a space")
+    config = small_config(folder)
+    many = small_config(
+        folder,
+        model={"cell": "lstm", "topology": "many_to_many", "widths": [8]},
+        transforms=[{"kind": "mean_std"}],
+    )
+    versions = (train(config), train(many))
+    store = Store(config.tracking.uri)
+    store.promote("sine", versions[0].version)
+    sync(store, folder / "cache")
+    return House(folder, config, versions, folder / "cache")
