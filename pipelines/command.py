@@ -45,8 +45,9 @@ def run_config(parser: argparse.ArgumentParser, model: type[ConfigT], job: Calla
 def run(job: Callable[[], dict[str, Any]]) -> int:
     """Run a job and print its answer; errors go to stderr in words, and to the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    # hundreds of lines on making the store's tables
+    # hundreds of lines on making the store's tables, and advice on retracing that does not apply to two networks
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         answer = job()
     except ConfigError as error:

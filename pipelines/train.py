@@ -3,7 +3,8 @@
 import sys
 from dataclasses import asdict
 
-from forecaster.training.recipe import TrainConfig, train
+from forecaster.training.job import train
+from forecaster.training.recipe import TrainConfig
 from pipelines.command import config_parser, run_config
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
-from forecaster.training.recipe import Registered, TrainConfig, train
+from forecaster.training.job import Registered, train
+from forecaster.training.recipe import TrainConfig
 
 
 def small_config(folder: Path, **changes: Any) -> TrainConfig:

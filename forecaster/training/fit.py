@@ -108,8 +108,9 @@ def fit(
     validation: Examples | None,
     seed: int,
     checkpoint: Path,
-    on_epoch: Callable[[int, float, float | None], None] = lambda *_: None,
-    label: str = "training",
+    on_epoch: Callable[[int, float, float | None], None],
+    label: str,
+    epochs: int | None = None,
 ) -> History:
     """Fit `model` in place, continuing from `checkpoint` where there is one; it ends with the best weights.
 
@@ -117,19 +118,21 @@ def fit(
         model: as `build_model` made it.
         config: how.
         train: what it learns from.
-        validation: what chooses the epoch; None trains all `config.epochs` and keeps the last.
+        validation: what chooses the epoch; None keeps the last.
         seed: decides the order of the windows.
         checkpoint: the `.npz` file that holds the state after each epoch; left in place when the fit ends.
         on_epoch: called with the epoch's number from 0, its loss and its validation loss.
         label: what the progress bar is called.
+        epochs: end after so many, on the learning rates of `config.epochs`; all of them when None.
 
     Raises:
         TrainingError: the loss is not finite, or the checkpoint cannot be written or is of another network.
     """
     batch_size = min(config.batch_size, len(train))
+    epochs = epochs or config.epochs
     _compile(model, config, batches=len(train) // batch_size)
     history, best = _restore(model, checkpoint)
-    with tqdm(total=config.epochs, initial=history.epochs, desc=label, unit="epoch", dynamic_ncols=True) as bar:
+    with tqdm(total=epochs, initial=history.epochs, desc=label, unit="epoch", dynamic_ncols=True) as bar:
         while not history.is_finished:
             epoch = history.epochs
             loss = _run_epoch(model, train, batch_size, np.random.default_rng((seed, epoch)))
@@ -140,7 +143,7 @@ def fit(
                 history.validation_loss.append(held_out)
             if held_out is None or held_out <= min(history.validation_loss):
                 history.best_epoch, best = epoch, model.get_weights()
-            history.is_finished = epoch + 1 >= config.epochs or epoch - history.best_epoch >= config.patience
+            history.is_finished = epoch + 1 >= epochs or epoch - history.best_epoch >= config.patience
             _save(model, history, best, checkpoint)
             on_epoch(epoch, loss, held_out)
             bar.set_postfix({"loss": loss} | ({} if held_out is None else {"validation": held_out}), refresh=False)

@@ -1,18 +1,11 @@
-"""The recipe: from a configuration to a registered version.
+"""The recipe: what is fitted on which windows, and what the held-out parts say of it.
 
 A network is fitted on the train part, stopped on validation, its residuals taken on calibration, and looked at once on
-test. The same recipe, for as many epochs, is then fitted on every window up to the latest observation, and that is what
-is registered; the manifest says which figures belong to the recipe.
+test. The same recipe, for as many epochs, can then be fitted on every window up to the latest observation.
 """
 
-import contextlib
-import fcntl
-import hashlib
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +16,26 @@ from pydantic import Field
 
 from forecaster.data.long_frame import check_long_frame
 from forecaster.data.sources import AnySource, FilesSource
-from forecaster.data.transforms import AnyTransform, Chain, Log
-from forecaster.data.windows import SplitConfig, Windows, cut_windows, split_windows
+from forecaster.data.transforms import AnyTransform, Chain
+from forecaster.data.windows import SplitConfig, Windows, cut_windows
 from forecaster.domain.config import Config
-from forecaster.domain.errors import TrainingError
-from forecaster.domain.manifest import Skill, TrainingData
 from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
-from forecaster.evaluation.metrics import METRICS, mase, relative_mae
+from forecaster.evaluation.metrics import METRICS, mae, mase, relative_mae
 from forecaster.models.network import ModelConfig, build_model
-from forecaster.registry.store import Store
-from forecaster.training import devices, tracking
-from forecaster.training.export import Trained, write_bundle
+from forecaster.training import devices
+from forecaster.training.export import Trained
 from forecaster.training.fit import Examples, FitConfig, History, fit
 from forecaster.training.tracking import TrackingConfig
 
-# no roll-out longer than this many trained horizons: it feeds on its own output
-MAX_ROLL_OUT = 10
-_PARITY_WINDOWS = 256
+LEVELS = (80, 95)
+# called after each epoch with the phase (`recipe` or `served`), the epoch, its loss and its validation loss
+OnEpoch = Callable[[str, int, float, float | None], None]
+
+
+def say_nothing(phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
+    """Ignore an epoch: for whoever tracks nothing."""
 
 
 class TrainConfig(Config):
@@ -74,16 +68,6 @@ class TrainConfig(Config):
 
 
 @dataclass(frozen=True)
-class Registered:
-    """What a training leaves: a run, a version of a model, and the recipe's metrics on the test part."""
-
-    run_id: str
-    model: str
-    version: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
 class Evaluated:
     """A recipe's fit and what the held-out parts say of it."""
 
@@ -91,35 +75,6 @@ class Evaluated:
     history: History
     calibration: Calibration
     metrics: dict[str, float]
-
-
-def train(config: TrainConfig) -> Registered:
-    """Run the recipe and register what it gives; killed and started again, it ends the same.
-
-    Raises:
-        DataError, TrainingError, BundleError, StoreUnavailable: as their names say; nothing is registered then.
-    """
-    frame = config.data.load()
-    series = prepare(config, frame)
-    parts = split_windows(series, config.split, config.input_size, config.horizon, config.step_size)
-    store = Store(config.tracking.uri, create=True)
-    digest = digest_series(series)
-    key = hashlib.sha256(f"{config.model_dump_json()}{digest}".encode()).hexdigest()[:16]
-    with (
-        _checkpoints(config.tracking.checkpoints / key) as checkpoints,
-        tracking.tracked_run(config.tracking, _title(config), _known_run(checkpoints)) as run_id,
-    ):
-        (checkpoints / "run_id").write_text(run_id, encoding="utf-8")
-        _log_inputs(config, frame, digest)
-        evaluated = evaluate(config, parts, checkpoints)
-        tracking.log_test(evaluated.metrics)
-        _log_plot(parts["test"], series, evaluated, _title(config))
-        served = _refit(config, series, evaluated, checkpoints) if config.refit else evaluated.trained
-        seen = cut_windows(series, config.input_size, config.horizon) if config.refit else parts["train"]
-        promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
-        version = _register(store, run_id, served, evaluated, promises, seen)
-        shutil.rmtree(checkpoints)
-    return Registered(run_id, config.name, version, evaluated.metrics)
 
 
 def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
@@ -136,52 +91,64 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
     return series
 
 
-def evaluate(config: TrainConfig, parts: dict[str, Windows], checkpoints: Path) -> Evaluated:
+def evaluate(
+    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = say_nothing
+) -> Evaluated:
     """Fit on train and validation, calibrate on calibration, measure on test.
 
     Args:
         config: the recipe.
         parts: the windows of each part.
         checkpoints: the folder in which an interrupted fit is kept.
+        on_epoch: told of each epoch.
     """
     devices.prepare(config.seed, config.fit.mixed_precision)
     chain = _fit_chain(config, parts["train"])
     how = config.model.how
     trained, history = _fit(
         config,
-        config.fit,
         Examples(parts["train"], chain, how),
         Examples(parts["validation"], chain, how),
         checkpoints / "recipe.npz",
+        on_epoch,
     )
     held_back = parts["calibration"]
     calibration = calibrate(held_back.targets(_all(held_back)), trained.predict(_inputs(held_back)))
     return Evaluated(trained, history, calibration, _measure(config, parts, trained, calibration))
 
 
-def digest_series(series: Series) -> str:
-    """Return the SHA-256 of the series' names, times and values."""
-    digest = hashlib.sha256()
-    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values):
-        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+def refit(
+    config: TrainConfig, series: Series, epochs: int, checkpoints: Path, on_epoch: OnEpoch = say_nothing
+) -> Trained:
+    """Fit the recipe for `epochs` epochs on every window up to the latest observation."""
+    windows = cut_windows(series, config.input_size, config.horizon, config.step_size)
+    chain = _fit_chain(config, windows)
+    devices.prepare(config.seed, config.fit.mixed_precision)
+    examples = Examples(windows, chain, config.model.how)
+    return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs)[0]
 
 
 def _fit(
-    config: TrainConfig, how: FitConfig, train: Examples, validation: Examples | None, checkpoint: Path
+    config: TrainConfig,
+    train: Examples,
+    validation: Examples | None,
+    checkpoint: Path,
+    on_epoch: OnEpoch,
+    epochs: int | None = None,
 ) -> tuple[Trained, History]:
     phase = checkpoint.stem
     with devices.all_devices():
         model = build_model(config.model, config.input_size, config.horizon, seed=config.seed)
         history = fit(
             model,
-            how,
+            config.fit,
             train,
             validation,
             config.seed,
             checkpoint,
-            on_epoch=lambda epoch, loss, held_out: tracking.log_epoch(phase, epoch, loss, held_out),
-            label=f"{_title(config)} {phase}",
+            on_epoch=lambda epoch, loss, held_out: on_epoch(phase, epoch, loss, held_out),
+            label=f"{title(config)} {phase}",
+            epochs=epochs,
         )
     return Trained(_in_float32(config, model), config.model, train.chain), history
 
@@ -203,15 +170,6 @@ def _fit_chain(config: TrainConfig, windows: Windows) -> Chain:
     )
 
 
-def _refit(config: TrainConfig, series: Series, evaluated: Evaluated, checkpoints: Path) -> Trained:
-    windows = cut_windows(series, config.input_size, config.horizon, config.step_size)
-    chain = _fit_chain(config, windows)
-    how = config.fit.model_copy(update={"epochs": evaluated.history.best_epoch + 1})
-    devices.prepare(config.seed, config.fit.mixed_precision)
-    examples = Examples(windows, chain, config.model.how)
-    return _fit(config, how, examples, None, checkpoints / "served.npz")[0]
-
-
 def _measure(
     config: TrainConfig, parts: dict[str, Windows], trained: Trained, calibration: Calibration
 ) -> dict[str, float]:
@@ -223,8 +181,11 @@ def _measure(
     metrics |= {f"naive-{name}": metric(actual, naive) for name, metric in METRICS.items()}
     metrics |= {"mase": mase(actual, mean, scale), "naive-mase": mase(actual, naive, scale)}
     metrics["relative_mae"] = relative_mae(actual, mean, naive)
-    for level in (80, 95):
-        edges = np.array([0.5 - level / 200, 0.5 + level / 200])
+    # what choices between recipes are made on, so that test is looked at for the table alone
+    validation = parts["validation"]
+    metrics["validation-mae"] = mae(validation.targets(_all(validation)), trained.predict(_inputs(validation)))
+    for level in LEVELS:
+        edges = np.array([(100 - level) / 200, (100 + level) / 200])
         if calibration.probabilities[0] <= edges[0]:
             spread = calibration.quantiles(edges)
             inside = (actual >= mean + spread[:, 0]) & (actual <= mean + spread[:, 1])
@@ -241,98 +202,8 @@ def _naive_scale(config: TrainConfig, train: Windows, test_inputs: Floats) -> fl
     return float(np.concatenate(steps).mean())
 
 
-def _promises(
-    config: TrainConfig, series: Series, digest: str, evaluated: Evaluated, trained_until: str, n_windows: int
-) -> dict[str, Any]:
-    return {
-        "name": config.name,
-        "topology": config.model.topology,
-        "cell": config.model.cell,
-        "input_size": config.input_size,
-        "horizon": config.horizon,
-        "max_horizon": config.horizon * MAX_ROLL_OUT,
-        "freq": series.freq,
-        "transforms": [step.model_dump() for step in evaluated.trained.chain.steps],
-        "is_positive": any(isinstance(step, Log) for step in config.transforms),
-        "training_data": TrainingData(
-            digest=digest,
-            n_series=len(series),
-            rows=len(series.values),
-            first=str(series.timestamps.min()),
-            last=str(series.timestamps.max()),
-        ),
-        "trained_until": trained_until,
-        "recipe_metrics": evaluated.metrics,
-        "skill": Skill(baseline="naive", relative_mae=evaluated.metrics.get("relative_mae"), n_windows=n_windows),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _trained_until(series: Series, seen: Windows) -> str:
-    last = seen.first + (seen.counts - 1) * seen.step_size + seen.input_size + seen.horizon - 1
-    return str(series.timestamps[last].max())
-
-
-def _register(
-    store: Store, run_id: str, served: Trained, evaluated: Evaluated, promises: dict[str, Any], seen: Windows
-) -> int:
-    sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
-    inputs = np.ascontiguousarray(seen.inputs(sample)[:, :, 0])
-    promises = {**promises, "transforms": [step.model_dump() for step in served.chain.steps]}
-    with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
-        folder = Path(scratch) / "bundle"
-        write_bundle(served, evaluated.calibration, promises, inputs, folder)
-        source = tracking.log_bundle(folder)
-    return store.register(promises["name"], source, run_id)
-
-
-def _log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str) -> None:
-    model = config.model
-    tags = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
-    tracking.log_setup(config.model_dump(mode="json"), tags | devices.describe())
-    source = str(config.data.path) if isinstance(config.data, FilesSource) else config.data.source
-    tracking.log_dataset(frame, config.data.source, digest, source)
-
-
-def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -> None:
-    last = np.array([len(test) - 1])
-    inputs, actual = test.inputs(last)[:, :, 0], test.targets(last)[0]
-    times = np.concatenate(
-        [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
-    )
-    mean = evaluated.trained.predict(inputs)[0]
-    least = evaluated.calibration.probabilities[0]
-    bands = {}
-    for level in (80, 95):
-        if least <= 0.5 - level / 200:
-            spread = evaluated.calibration.quantiles(np.array([0.5 - level / 200, 0.5 + level / 200]))
-            bands[level] = (mean + spread[:, 0], mean + spread[:, 1])
-    tracking.log_forecast_plot(times, np.concatenate([inputs[0], actual]), mean, bands, f"{title}: last test window")
-
-
-@contextlib.contextmanager
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    """Hold a fit's folder for this process alone; the lock ends with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error}); set tracking.checkpoints") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingError(f"{folder}: another process is training this configuration; wait for it") from error
-        yield folder
-        folder.with_suffix(".lock").unlink()
-
-
-def _known_run(checkpoints: Path) -> str | None:
-    file = checkpoints / "run_id"
-    return file.read_text(encoding="utf-8") if file.exists() else None
-
-
-def _title(config: TrainConfig) -> str:
+def title(config: TrainConfig) -> str:
+    """Return what a run of this configuration is called."""
     return f"{config.name} {config.model.cell} {config.model.topology}"
 
 

@@ -89,12 +89,15 @@ def log_setup(config: dict[str, Any], tags: dict[str, str]) -> None:
 
 
 def log_dataset(frame: "pd.DataFrame", name: str, digest: str, source: str) -> None:
-    """Record which data were used: name, schema and digest."""
+    """Record which data were used: name, schema, digest, and the file or generator that they come from."""
     import mlflow
     import mlflow.data
+    from mlflow.data.code_dataset_source import CodeDatasetSource
 
     plain = frame.assign(**{DS: frame[DS].astype(str)})
-    mlflow.log_input(mlflow.data.from_pandas(plain, source=source, name=name, digest=digest[:32]), context="training")
+    # a path as such would be taken for an artifact and looked up
+    dataset = mlflow.data.from_pandas(plain, CodeDatasetSource({"source": source}), name=name, digest=digest[:32])
+    mlflow.log_input(dataset, context="training")
 
 
 def log_epoch(phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
@@ -109,7 +112,9 @@ def log_test(metrics: dict[str, float]) -> None:
     """Record the test part's metrics, under `test/`."""
     import mlflow
 
-    mlflow.log_metrics({f"test/{name}": value for name, value in metrics.items()})
+    held_out = {name: value for name, value in metrics.items() if name != "validation-mae"}
+    mlflow.log_metrics({f"test/{name}": value for name, value in held_out.items()})
+    mlflow.log_metric("validation/mae", metrics["validation-mae"])
 
 
 def log_forecast_plot(

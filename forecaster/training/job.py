@@ -1,0 +1,176 @@
+"""The job: a configuration in, a registered version out, tracked on the way; killed and run again, it ends the same.
+
+What is registered has seen every window up to the latest observation; the manifest says which figures belong to the
+recipe that was evaluated before.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forecaster.data.sources import FilesSource
+from forecaster.data.transforms import Log
+from forecaster.data.windows import Windows, cut_windows, split_windows
+from forecaster.domain.errors import TrainingError
+from forecaster.domain.manifest import Skill, TrainingData
+from forecaster.domain.series import Series
+from forecaster.registry.store import Store
+from forecaster.training import devices, tracking
+from forecaster.training.export import Trained, write_bundle
+from forecaster.training.recipe import LEVELS, Evaluated, TrainConfig, evaluate, prepare, refit, title
+
+# no roll-out longer than this many trained horizons: it feeds on its own output
+MAX_ROLL_OUT = 10
+_PARITY_WINDOWS = 256
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What a training leaves: a run, a version of a model, and the recipe's metrics on the test part."""
+
+    run_id: str
+    model: str
+    version: int
+    metrics: dict[str, float]
+
+
+def train(config: TrainConfig) -> Registered:
+    """Run the recipe and register what it gives; killed and started again, it ends the same.
+
+    Raises:
+        DataError, TrainingError, BundleError, StoreUnavailable: as their names say; nothing is registered then.
+    """
+    frame = config.data.load()
+    series = prepare(config, frame)
+    parts = split_windows(series, config.split, config.input_size, config.horizon, config.step_size)
+    store = Store(config.tracking.uri, create=True)
+    digest = digest_series(series)
+    key = hashlib.sha256(f"{config.model_dump_json()}{digest}".encode()).hexdigest()[:16]
+    with (
+        _checkpoints(config.tracking.checkpoints / key) as checkpoints,
+        tracking.tracked_run(config.tracking, title(config), _known_run(checkpoints)) as run_id,
+    ):
+        (checkpoints / "run_id").write_text(run_id, encoding="utf-8")
+        _log_inputs(config, frame, digest)
+        evaluated = evaluate(config, parts, checkpoints, tracking.log_epoch)
+        tracking.log_test(evaluated.metrics)
+        _log_plot(parts["test"], series, evaluated, title(config))
+        served, seen = evaluated.trained, parts["train"]
+        if config.refit:
+            epochs = evaluated.history.best_epoch + 1
+            served = refit(config, series, epochs, checkpoints, tracking.log_epoch)
+            seen = cut_windows(series, config.input_size, config.horizon)
+        promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
+        version = _register(store, run_id, served, evaluated, promises, seen)
+        shutil.rmtree(checkpoints)
+    return Registered(run_id, config.name, version, evaluated.metrics)
+
+
+def digest_series(series: Series) -> str:
+    """Return the SHA-256 of the series' names, times and values."""
+    digest = hashlib.sha256()
+    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values):
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def _promises(
+    config: TrainConfig, series: Series, digest: str, evaluated: Evaluated, trained_until: str, n_windows: int
+) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "topology": config.model.topology,
+        "cell": config.model.cell,
+        "input_size": config.input_size,
+        "horizon": config.horizon,
+        "max_horizon": config.horizon * MAX_ROLL_OUT,
+        "freq": series.freq,
+        "transforms": [step.model_dump() for step in evaluated.trained.chain.steps],
+        "is_positive": any(isinstance(step, Log) for step in config.transforms),
+        "training_data": TrainingData(
+            digest=digest,
+            n_series=len(series),
+            rows=len(series.values),
+            first=str(series.timestamps.min()),
+            last=str(series.timestamps.max()),
+        ),
+        "trained_until": trained_until,
+        "recipe_metrics": evaluated.metrics,
+        "skill": Skill(baseline="naive", relative_mae=evaluated.metrics.get("relative_mae"), n_windows=n_windows),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _trained_until(series: Series, seen: Windows) -> str:
+    last = seen.first + (seen.counts - 1) * seen.step_size + seen.input_size + seen.horizon - 1
+    return str(series.timestamps[last].max())
+
+
+def _register(
+    store: Store, run_id: str, served: Trained, evaluated: Evaluated, promises: dict[str, Any], seen: Windows
+) -> int:
+    sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
+    inputs = np.ascontiguousarray(seen.inputs(sample)[:, :, 0])
+    promises = {**promises, "transforms": [step.model_dump() for step in served.chain.steps]}
+    with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
+        folder = Path(scratch) / "bundle"
+        write_bundle(served, evaluated.calibration, promises, inputs, folder)
+        source = tracking.log_bundle(folder)
+    return store.register(promises["name"], source, run_id)
+
+
+def _log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str) -> None:
+    model = config.model
+    tags = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
+    tracking.log_setup(config.model_dump(mode="json"), tags | devices.describe())
+    source = str(config.data.path) if isinstance(config.data, FilesSource) else config.data.source
+    tracking.log_dataset(frame, config.data.source, digest, source)
+
+
+def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -> None:
+    last = np.array([len(test) - 1])
+    inputs, actual = test.inputs(last)[:, :, 0], test.targets(last)[0]
+    times = np.concatenate(
+        [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
+    )
+    mean = evaluated.trained.predict(inputs)[0]
+    least = evaluated.calibration.probabilities[0]
+    bands = {}
+    for level in LEVELS:
+        edges = np.array([(100 - level) / 200, (100 + level) / 200])
+        if least <= edges[0]:
+            spread = evaluated.calibration.quantiles(edges)
+            bands[level] = (mean + spread[:, 0], mean + spread[:, 1])
+    tracking.log_forecast_plot(times, np.concatenate([inputs[0], actual]), mean, bands, f"{title}: last test window")
+
+
+@contextlib.contextmanager
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    """Hold a fit's folder for this process alone; the lock ends with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error}); set tracking.checkpoints") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(f"{folder}: another process is training this configuration; wait for it") from error
+        yield folder
+        folder.with_suffix(".lock").unlink()
+
+
+def _known_run(checkpoints: Path) -> str | None:
+    file = checkpoints / "run_id"
+    return file.read_text(encoding="utf-8") if file.exists() else None

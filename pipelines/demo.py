@@ -1,0 +1,185 @@
+"""The main job from the first day to the last: `make demo`, or `make demo DATA=prices.csv` on real prices.
+
+The last `horizon` rows are held back before anything else happens, so that the forecast can be laid beside what came.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forecaster.domain.config import load_config
+from forecaster.domain.errors import ForecasterError
+from forecaster.domain.series import DS, MEAN, UNIQUE_ID, Y, lower, upper
+from forecaster.registry.store import CHAMPION, Store
+from forecaster.training.job import Registered, train
+from forecaster.training.plots import forecast_figure
+from forecaster.training.recipe import TrainConfig, prepare
+from pipelines.command import run
+
+CONFIGS = Path("pipelines/configs")
+FOLDER = Path("mlruns/demo")
+LEVELS = [80, 95]
+READY_WITHIN_SECONDS = 90
+# the two contestants of the same job
+MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=many_to_many", "model.cell=gru"])
+
+
+def demo(data: Path | None) -> dict[str, Any]:
+    """Run everything and return the forecast's errors beside the last value's."""
+    file = CONFIGS / ("stock.yaml" if data else "sine.yaml")
+    job = load_config(file, TrainConfig, [f"data.path={json.dumps(str(data))}"] if data else [])
+    known, coming = _hold_back(job)
+    versions = [_train(file, known, [*changes, f"freq={job.freq or 'null'}"]) for changes in MODELS]
+    # chosen on validation; the test part is for the table alone
+    best = min(versions, key=lambda version: version.metrics["validation-mae"])
+    Store(job.tracking.uri).promote(job.name, best.version)
+    _say_versions(versions, best)
+    history = pd.read_csv(known, parse_dates=[DS]).tail(job.input_size)
+    with _serving(job, best.version) as url:
+        answer = _ask(url, job.name, history, len(coming))
+    frame = _lay_beside(answer["forecasts"][0], history, coming)
+    picture = _draw(frame, history, f"{job.name} version {best.version}, forecast over HTTP")
+    errors = {name: float(np.abs(frame[column] - frame["actual"]).mean()) for name, column in ERRORS.items()}
+    _say_forecast(frame, answer, errors)
+    _say_next(picture)
+    return {"model": answer["model"], **errors, "plot": str(picture)}
+
+
+ERRORS = {"mae": MEAN, "naive_mae": "naive"}
+
+
+def _hold_back(job: TrainConfig) -> tuple[Path, pd.DataFrame]:
+    """Write all rows but the last `horizon` to a file and return it with those that were held back."""
+    frame = job.data.load()
+    prepare(job, frame)
+    if frame[UNIQUE_ID].nunique() > 1:
+        frame = frame[frame[UNIQUE_ID] == frame[UNIQUE_ID].iloc[0]]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    known = FOLDER / "known.csv"
+    frame.iloc[: -job.horizon].to_csv(known, index=False)
+    return known, frame.iloc[-job.horizon :]
+
+
+def _train(file: Path, known: Path, changes: list[str]) -> Registered:
+    data = {"source": "files", "path": str(known)}
+    return train(load_config(file, TrainConfig, [f"data={json.dumps(data)}", *changes]))
+
+
+@contextmanager
+def _serving(job: TrainConfig, version: int) -> Iterator[str]:
+    """Run the service on a free port, yield its URL once `version` is its champion, and stop it."""
+    settings = {"FORECASTER_PORT": "0", "FORECASTER_TRACKING_URI": job.tracking.uri}
+    with (FOLDER / "service.log").open("w", encoding="utf-8") as log:
+        service = subprocess.Popen(
+            [sys.executable, "-m", "service"], stderr=log, stdout=log, env={**os.environ, **settings}
+        )
+        try:
+            yield _wait_for(service, Path(log.name), job.name, version)
+        finally:
+            service.terminate()
+            service.wait(timeout=30)
+
+
+def _wait_for(service: "subprocess.Popen[bytes]", log: Path, model: str, version: int) -> str:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline and service.poll() is None:
+        found = re.search(r"serving on (http://\S+)", log.read_text(encoding="utf-8"))
+        # a cache from an earlier day answers at once, with the champion of that day
+        if found and _champions(found[1]).get(model) == version:
+            return found[1]
+        time.sleep(0.2)
+    raise ForecasterError(
+        f"the service did not serve version {version} of '{model}' within {READY_WITHIN_SECONDS} s; its log is {log}"
+    )
+
+
+def _champions(url: str) -> dict[str, int]:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as answer:  # noqa: S310
+            models = json.load(answer)["models"]
+    except (urllib.error.URLError, ConnectionError):
+        return {}
+    return {name: aliases.get(CHAMPION, 0) for name, aliases in models.items()}
+
+
+def _ask(url: str, model: str, history: pd.DataFrame, horizon: int) -> dict[str, Any]:
+    times = [time.isoformat() for time in history[DS]]
+    series = {"unique_id": str(history[UNIQUE_ID].iloc[0]), "ds": times, "y": history[Y].tolist()}
+    body = {"model": model, "series": [series], "horizon": horizon, "level": LEVELS}
+    request = urllib.request.Request(  # noqa: S310
+        f"{url}/v1/forecasts", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        result: dict[str, Any] = json.load(answer)
+        return result
+
+
+def _lay_beside(forecast: dict[str, Any], history: pd.DataFrame, coming: pd.DataFrame) -> pd.DataFrame:
+    bounds = [name for level in LEVELS for name in (lower(level), upper(level))]
+    frame = pd.DataFrame({name: forecast[name] for name in (DS, MEAN, *bounds)})
+    return frame.assign(actual=coming[Y].to_numpy(), naive=float(history[Y].iloc[-1]))
+
+
+def _draw(frame: pd.DataFrame, history: pd.DataFrame, title: str) -> Path:
+    times = np.concatenate([history[DS].to_numpy(), pd.to_datetime(frame[DS]).to_numpy()])
+    actual = np.concatenate([history[Y].to_numpy(), frame["actual"].to_numpy()])
+    bands = {level: (frame[lower(level)].to_numpy(), frame[upper(level)].to_numpy()) for level in LEVELS}
+    picture = FOLDER / "forecast.png"
+    forecast_figure(times, actual, frame[MEAN].to_numpy(), bands, title).savefig(picture, dpi=120)
+    return picture
+
+
+def _say_versions(versions: list[Registered], best: Registered) -> None:
+    rows = [
+        {
+            "version": version.version,
+            "validation MAE": version.metrics["validation-mae"],
+            "test MAE": version.metrics["mae"],
+            "last value's": version.metrics["naive-mae"],
+            "relative MAE": version.metrics["relative_mae"],
+            "": "champion" if version is best else "",
+        }
+        for version in versions
+    ]
+    sys.stdout.write(f"\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.4g}'.format)}\n")
+
+
+def _say_forecast(frame: pd.DataFrame, answer: dict[str, Any], errors: dict[str, float]) -> None:
+    sys.stdout.write(f"\nForecast over HTTP, by version {answer['model']['version']}:\n")
+    sys.stdout.write(frame.to_string(index=False, float_format="{:.4g}".format) + "\n")
+    sys.stdout.write(f"\nMAE of these rows: forecast {errors['mae']:.4g}, last value {errors['naive_mae']:.4g}\n")
+    for warning in answer["warnings"]:
+        sys.stdout.write(f"The service warns: {warning}\n")
+
+
+def _say_next(picture: Path) -> None:
+    sys.stdout.write(
+        f"\nPlot: {picture}\n"
+        "Runs, side by side: make ui, then http://127.0.0.1:5000\n"
+        "The service and its docs: make serve, then http://127.0.0.1:8000/docs\n\n"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.demo",
+        description=__doc__,
+        epilog="example:\n  python -m pipelines.demo --data prices.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, help="a price file in Yahoo's CSV format; a noisy sine without it")
+    arguments = parser.parse_args()
+    sys.exit(run(lambda: demo(arguments.data)))
