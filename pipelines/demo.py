@@ -29,7 +29,7 @@ from forecaster.training.plots import forecast_figure
 from forecaster.training.recipe import TrainConfig, prepare
 from pipelines.command import run
 
-CONFIGS = Path("pipelines/configs")
+CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
 LEVELS = [80, 95]
 READY_WITHIN_SECONDS = 90

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from forecaster.domain.config import build_config
 from forecaster.registry.bundle import read_bundle
@@ -21,6 +22,14 @@ from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.job import Registered, train
 from forecaster.training.recipe import TrainConfig
+
+# the same examples on each machine, however slow it is
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
+
+# real price files, which are not ours to ship: beside the checkout, or where this variable says
+REAL_DATA = Path(os.environ.get("FORECASTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real price files in {REAL_DATA}")
 
 
 def small_config(folder: Path, **changes: Any) -> TrainConfig:

@@ -118,10 +118,8 @@ def _check_frequency(
     for unique_id, rows in series:
         name = f"{where}, series '{unique_id}'"
         if frequency is None:
-            # days and longer are regular in the series' own zone, hours in elapsed time
-            frequency, owner = infer(series.timestamps[rows], name), unique_id
-            if not frequency.is_wall_clock:
-                frequency = infer(elapsed[rows], name)
+            frequency, owner = infer(series.timestamps[rows], name, elapsed[rows]), unique_id
+        # days and longer are regular in the series' own zone, hours in elapsed time
         clock = series.timestamps if frequency.is_wall_clock else elapsed
         breaks = frequency.breaks(clock[rows])
         if len(breaks):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from forecaster.domain.config import Config
 from forecaster.domain.errors import SeriesError
@@ -76,7 +76,9 @@ class Standardize(Affine):
             squares += float(chunk.var()) * chunk.size + difference**2 * count * chunk.size / total
             mean += difference * chunk.size / total
             count = total
-        return Standardize(offset=mean, scale=float(np.sqrt(squares / count)) or 1.0)
+        deviation = float(np.sqrt(squares / count))
+        # what rounding leaves of a constant's deviation is none
+        return Standardize(offset=mean, scale=deviation if deviation > 1e-12 * abs(mean) else 1.0)
 
 
 class MinMax(Affine):
@@ -170,6 +172,15 @@ class MeanStd(Transform):
 AnyTransform = Annotated[Standardize | MinMax | Log | Difference | LastValue | MeanStd, Field(discriminator="kind")]
 
 
+def _log_comes_first(steps: tuple[AnyTransform, ...]) -> tuple[AnyTransform, ...]:
+    if any(isinstance(step, Log) for step in steps[1:]):
+        raise ValueError("log must come first, for what another transform returns may be below 0")
+    return steps
+
+
+Transforms = Annotated[tuple[AnyTransform, ...], AfterValidator(_log_comes_first)]
+
+
 class Chain(Config):
     """Transforms in the order in which they are applied.
 
@@ -178,15 +189,8 @@ class Chain(Config):
         is_causal: whether the network answers at each step, so that step t must not see past t.
     """
 
-    steps: tuple[AnyTransform, ...]
+    steps: Transforms
     is_causal: bool
-
-    @field_validator("steps")
-    @classmethod
-    def _log_comes_first(cls, steps: tuple[AnyTransform, ...]) -> tuple[AnyTransform, ...]:
-        if any(isinstance(step, Log) for step in steps[1:]):
-            raise ValueError("log must come first, for what another transform returns may be below 0")
-        return steps
 
     def fit(self, chunks: Callable[[], Iterable[Floats]]) -> "Chain":
         """Return the chain fitted to the windows `(n, time)` that calling `chunks` yields, step by step."""

@@ -89,40 +89,47 @@ def parse(name: str) -> Frequency:
     return Frequency(count * times, unit)
 
 
-def infer(timestamps: Times, where: str) -> Frequency:
-    """Return the one frequency that `timestamps` `(n,)`, increasing, keep throughout.
+def infer(wall: Times, where: str, elapsed: Times | None = None) -> Frequency:
+    """Return the one frequency that increasing timestamps keep throughout.
 
     Args:
+        wall: as the series' own clock shows them, `(n,)`.
         where: what to call the series in an error.
+        elapsed: the same in UTC, `(n,)`, where they have a zone.
 
     Raises:
         SeriesError: there are fewer than three timestamps or no one frequency fits them all.
     """
-    if len(timestamps) < 3:
-        raise SeriesError(f"{where}: {len(timestamps)} timestamps do not show a frequency; set freq")
-    for candidate in _candidates(timestamps):
-        if len(candidate.breaks(timestamps)) == 0 and _starts_well(candidate, timestamps[0]):
+    if len(wall) < 3:
+        raise SeriesError(f"{where}: {len(wall)} timestamps do not show a frequency; set freq")
+    elapsed = wall if elapsed is None else elapsed
+    for candidate in _candidates(wall, elapsed):
+        clock = wall if candidate.is_wall_clock else elapsed
+        if len(candidate.breaks(clock)) == 0 and _starts_well(candidate, wall[0]):
             return candidate
-    steps, counts = np.unique(np.diff(timestamps), return_counts=True)
-    usual = steps[np.argmax(counts)]
-    row = int(np.flatnonzero(np.diff(timestamps) != usual)[0]) + 1
+    steps = np.diff(elapsed if np.median(np.diff(elapsed)) < _DAY else wall)
+    found, counts = np.unique(steps, return_counts=True)
+    usual = found[np.argmax(counts)]
+    row = int(np.flatnonzero(steps != usual)[0]) + 1
     raise SeriesError(
-        f"{where}: mixed frequencies: the usual step is {_days(usual)}, but row {row} ({timestamps[row]}) comes "
-        f"{_days(np.diff(timestamps)[row - 1])} after the row before; add the missing rows, "
+        f"{where}: mixed frequencies: the usual step is {_spell(usual)}, but row {row} ({wall[row]}) comes "
+        f"{_spell(steps[row - 1])} after the row before; add the missing rows, "
         "or set freq: B for prices, whose exchange closes on holidays"
     )
 
 
-def _candidates(timestamps: Times) -> list[Frequency]:
-    months = np.diff(timestamps[:2].astype("M8[M]"))[0] / np.timedelta64(1, "M")
+def _candidates(wall: Times, elapsed: Times) -> list[Frequency]:
+    months = np.diff(wall[:2].astype("M8[M]"))[0] / np.timedelta64(1, "M")
     candidates = [Frequency(int(months), unit) for unit in ("MS", "ME") if months >= 1]
-    seconds = float((timestamps[1] - timestamps[0]) / np.timedelta64(1, "s"))
-    if seconds >= 1 and seconds.is_integer():
-        unit = next(unit for unit in ("D", "h", "min", "s") if seconds % _FIXED_SECONDS[unit] == 0)
+    days = float((wall[1] - wall[0]) / _DAY)
+    seconds = float((elapsed[1] - elapsed[0]) / np.timedelta64(1, "s"))
+    if days >= 1 and days.is_integer():
+        candidates.append(Frequency(int(days), "D"))
+    elif seconds >= 1 and seconds.is_integer():
+        unit = next(unit for unit in ("h", "min", "s") if seconds % _FIXED_SECONDS[unit] == 0)
         candidates.append(Frequency(int(seconds) // _FIXED_SECONDS[unit], unit))
-    gaps = np.diff(timestamps.astype("M8[D]")) / _DAY
     # weekdays without a single holiday; with holidays, whoever knows the series must say B
-    if set(np.unique(gaps)) <= {1.0, 3.0}:
+    if set(np.unique(np.diff(wall.astype("M8[D]")) / _DAY)) <= {1.0, 3.0}:
         candidates.append(Frequency(1, "B"))
     return candidates
 
@@ -136,6 +143,6 @@ def _starts_well(candidate: Frequency, first: np.datetime64) -> bool:
     return candidate.unit != "B" or bool(np.is_busday(day))
 
 
-def _days(step: np.timedelta64) -> str:
+def _spell(step: np.timedelta64) -> str:
     seconds = step / np.timedelta64(1, "s")
     return f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:g} s"

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from forecaster.data.long_frame import check_long_frame
 from forecaster.data.sources import AnySource, FilesSource
-from forecaster.data.transforms import AnyTransform, Chain
+from forecaster.data.transforms import Chain, Transforms
 from forecaster.data.windows import SplitConfig, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.series import Floats, Series
@@ -59,7 +59,7 @@ class TrainConfig(Config):
     horizon: int = Field(ge=1)
     step_size: int = Field(1, ge=1)
     split: SplitConfig = SplitConfig()
-    transforms: tuple[AnyTransform, ...] = ()
+    transforms: Transforms = ()
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
     refit: bool = True

@@ -1,0 +1,1 @@
+"""What the README claims about accuracy and speed, each a command: `python -m benchmarks.NAME`."""

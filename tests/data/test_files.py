@@ -1,0 +1,106 @@
+"""Series from files: the formats that are recognised, and what every bad file is told."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.data.sources.files import Columns, FilesSource
+from forecaster.domain.errors import FileFormatError
+from tests.conftest import REAL_DATA, needs_real_data
+
+YAHOO = {
+    "as downloaded": "Date,Open,High,Low,Close,Adj Close\n2026-01-02,1,2,0.5,1.5,1.4\n2026-01-05,1,2,0.5,1.75,1.6\n",
+    "other order, slashes": "Date,Close,High,Low,Open,Volume\n2026/1/2,1.5,2,1,1,10\n2026/1/5,1.75,2,1,1,9\n",
+    "with the symbol": "Date,SPY.Open,SPY.Close\n2026-01-02,1,1.5\n2026-01-05,1,1.75\n",
+    "capitals, byte order mark": "\ufeffDATE,CLOSE\n2026-01-02,1.5\n2026-01-05,1.75\n",
+    "windows line ends": "date,close\r\n2026-01-02,1.5\r\n2026-01-05,1.75\r\n",
+}
+
+
+@pytest.mark.parametrize("text", YAHOO.values(), ids=YAHOO.keys())
+def test_yahoos_format_is_recognised(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "SPY.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    frame = FilesSource(path=path).load()
+    assert frame["unique_id"].tolist() == ["SPY", "SPY"]
+    assert frame["ds"].tolist() == [pd.Timestamp("2026-01-02"), pd.Timestamp("2026-01-05")]
+    assert frame["y"].tolist() == [1.5, 1.75]
+    assert frame.index.tolist() == [2, 3]
+
+
+def _long() -> pd.DataFrame:
+    times = pd.date_range("2026-01-01", periods=5, freq="h", tz="UTC")
+    parts = [pd.DataFrame({"unique_id": name, "ds": times, "y": np.arange(5) / 3}) for name in ("a", "b")]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("name", ["long.csv", "long.csv.gz", "long.parquet"])
+def test_a_long_frame_survives_the_file(tmp_path: Path, name: str) -> None:
+    frame, path = _long(), tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    read = FilesSource(path=path).load()
+    pd.testing.assert_frame_equal(read.reset_index(drop=True), frame, check_dtype=False)
+
+
+def test_columns_delimiter_and_dates_can_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "meter.csv"
+    path.write_text("when;what;how much\n31.12.2025;a;1\n01.01.2026;a;2\n")
+    source = FilesSource(
+        path=path, delimiter=";", date_format="%d.%m.%Y", columns=Columns(ds="when", y="how much", unique_id="what")
+    )
+    assert source.load()["ds"].tolist() == [pd.Timestamp("2025-12-31"), pd.Timestamp("2026-01-01")]
+
+
+ROWS = "ds,y\n2026-01-01,1\n2026-01-02,2\n2026-01-03,3\n"
+BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "empty": ("", {}, "is empty; give a file"),
+    "header only": ("ds,y\n", {}, "a header and no rows"),
+    "wrong delimiter": (ROWS.replace(",", ";"), {}, r"one column only \('ds;y'\); it looks separated by semicolons"),
+    "one column": ("y\n1\n", {}, "one column only"),
+    "unknown columns": ("when,what\n2026-01-01,1\n", {}, "neither unique_id, ds, y nor Yahoo's"),
+    "mapped column missing": (
+        ROWS,
+        {"columns": {"ds": "date", "y": "y"}},
+        r"no column \['date'\]; it has \['ds', 'y'\]",
+    ),
+    "text in y": (ROWS.replace(",2\n", ",two\n"), {}, "line 3: column 'y' holds 'two', not a finite number"),
+    "no number": (ROWS.replace(",2\n", ",\n"), {}, "line 3: column 'y' holds '', not a finite number"),
+    "NaN": (ROWS.replace(",2\n", ",NaN\n"), {}, "line 3: column 'y' holds 'NaN'"),
+    "1e999": (ROWS.replace(",2\n", ",1e999\n"), {}, "line 3: column 'y' holds '1e999'"),
+    "no date": (ROWS.replace("2026-01-02", "soon"), {}, "line 3: column 'ds' holds 'soon', not a date"),
+    "impossible date": (ROWS.replace("2026-01-02", "2026-02-30"), {}, "line 3: column 'ds' holds '2026-02-30'"),
+    "blank line": (ROWS.replace("2026-01-02,2", ""), {}, "line 3: column 'y' holds ''"),
+    "ragged": (ROWS.replace(",2\n", ",2,2,2\n"), {}, "not a table .*line 3"),
+    "not text": ("\x00\x01PK,\x03\n\x00\x00,\x00\n", {}, "neither unique_id"),
+}
+
+
+@pytest.mark.parametrize(("text", "settings", "said"), BAD.values(), ids=BAD.keys())
+def test_a_bad_file_is_told_what_and_where(tmp_path: Path, text: str, settings: dict[str, Any], said: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=said) as error:
+        FilesSource(path=path, **settings).load()
+    assert "bad.csv" in str(error.value)
+
+
+def test_files_that_are_not_there_or_not_what_they_are_called(tmp_path: Path) -> None:
+    (tmp_path / "fake.parquet").write_text(ROWS)
+    (tmp_path / "latin.csv").write_bytes("ds,y\n2026-01-01,é\n".encode("latin-1"))
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("absent.csv", "absent.parquet", "fake.parquet", "latin.csv", "folder.csv"):
+        with pytest.raises(FileFormatError, match=f"{name}: cannot be read"):
+            FilesSource(path=tmp_path / name).load()
+
+
+@needs_real_data
+def test_real_price_files_are_read() -> None:
+    files = sorted((REAL_DATA / "stock").glob("*20*.csv"))
+    assert files
+    for file in files:
+        frame = FilesSource(path=file).load()
+        assert len(frame) > 1000
+        assert frame["y"].gt(0).all()

@@ -1,0 +1,112 @@
+"""Transforms: exact inverse, no step that sees past itself, fitted on what they are given."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydantic import TypeAdapter
+
+from forecaster.data.transforms import AnyTransform, Chain
+from forecaster.domain.errors import SeriesError
+from forecaster.domain.series import Floats
+
+KINDS = ["standardize", "min_max", "log", "difference", "last_value", "mean_std"]
+CHAINS = [
+    ["standardize"], ["min_max"], ["log"], ["difference"], ["last_value"], ["mean_std"],
+    ["log", "last_value", "standardize"], ["log", "difference", "standardize"], ["mean_std", "min_max"], [],
+]  # fmt: skip
+BATCH, TIME, HORIZON = 3, 7, 4
+
+values = arrays(np.float64, (BATCH, TIME + HORIZON), elements=st.floats(0.5, 1e6))
+
+
+def chain(kinds: Iterable[str], is_causal: bool, training: Floats) -> Chain:
+    steps = tuple(TypeAdapter(AnyTransform).validate_python({"kind": kind}) for kind in kinds)
+    return Chain(steps=steps, is_causal=is_causal).fit(lambda: [training[:2], training[2:]])
+
+
+def each_step(all_values: Floats) -> Floats:
+    """Return many-to-many targets `(batch, time, horizon)`."""
+    return np.stack([all_values[:, t + 1 : t + 1 + HORIZON] for t in range(TIME)], axis=1)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("kinds", CHAINS, ids="-".join)
+@given(values=values)
+def test_the_inverse_is_exact(kinds: list[str], is_causal: bool, values: Floats) -> None:
+    fitted = chain(kinds, is_causal, values)
+    inputs = values[:, :TIME]
+    targets = each_step(values) if is_causal else values[:, TIME:]
+    _, contexts = fitted.forward(inputs)
+    back = fitted.inverse(fitted.targets(targets, contexts), contexts)
+    np.testing.assert_allclose(back, targets, rtol=1e-9, atol=1e-7 * np.abs(values).max())
+    # what is served is the last step's forecast
+    last = fitted.last_contexts(contexts)
+    final = values[:, TIME:]
+    np.testing.assert_allclose(
+        fitted.inverse(fitted.targets(final, last), last), final, atol=1e-7 * np.abs(values).max()
+    )
+
+
+@pytest.mark.parametrize("kinds", CHAINS, ids="-".join)
+@given(values=values, step=st.integers(0, TIME - 2), change=st.floats(-0.4, 1e5))
+def test_a_causal_step_does_not_see_what_comes_after_it(
+    kinds: list[str], values: Floats, step: int, change: float
+) -> None:
+    fitted = chain(kinds, True, values)
+    inputs = values[:, :TIME]
+    changed = inputs.copy()
+    changed[:, step + 1 :] += change
+    outputs = np.ones((BATCH, TIME, HORIZON))
+    for before, after in zip(_seen(fitted, inputs, outputs), _seen(fitted, changed, outputs), strict=True):
+        np.testing.assert_array_equal(before[:, : step + 1], after[:, : step + 1])
+
+
+def _seen(fitted: Chain, inputs: Floats, outputs: Floats) -> tuple[Floats, Floats]:
+    transformed, contexts = fitted.forward(inputs)
+    return transformed, fitted.inverse(outputs, contexts)
+
+
+@given(values=values)
+def test_fitting_in_chunks_is_fitting_at_once(values: Floats) -> None:
+    for kind in ("standardize", "min_max"):
+        (step,) = chain([kind], False, values).steps
+        at_once: Any = TypeAdapter(AnyTransform).validate_python({"kind": kind}).fit([values])
+        assert step.offset == pytest.approx(at_once.offset, rel=1e-9)  # type: ignore[union-attr]
+        assert step.scale == pytest.approx(at_once.scale, rel=1e-6, abs=1e-6)  # type: ignore[union-attr]
+
+
+def test_standardize_and_min_max_do_what_their_names_say() -> None:
+    training = np.random.default_rng(0).normal(50, 4, (100, TIME))
+    standardized, _ = chain(["standardize"], False, training).forward(training)
+    assert standardized.mean() == pytest.approx(0, abs=1e-12)
+    assert standardized.std() == pytest.approx(1)
+    bounded, _ = chain(["min_max"], False, training).forward(training)
+    assert (bounded.min(), bounded.max()) == (0, 1)
+
+
+def test_constants_survive() -> None:
+    constant = np.full((4, TIME + HORIZON), 3.0)
+    for kind in KINDS:
+        for is_causal in (False, True):
+            fitted = chain([kind], is_causal, constant)
+            transformed, contexts = fitted.forward(constant[:, :TIME])
+            zeros = np.zeros((4, TIME, HORIZON) if is_causal else (4, HORIZON))
+            assert np.isfinite(transformed).all()
+            assert np.isfinite(fitted.inverse(zeros, contexts)).all()
+
+
+def test_large_values_are_subtracted_in_float64() -> None:
+    window = 7e5 + np.linspace(0, 1e-3, TIME)[None]
+    transformed, _ = chain(["last_value"], False, np.tile(window, (3, 1))).forward(window)
+    np.testing.assert_allclose(transformed, np.linspace(-1e-3, 0, TIME)[None], atol=1e-9)
+
+
+def test_log_names_the_row_that_it_cannot_take() -> None:
+    fitted = Chain(steps=(TypeAdapter(AnyTransform).validate_python({"kind": "log"}),), is_causal=False)
+    with pytest.raises(SeriesError, match=r"prices.csv, row 2: y is 0, and transforms: log needs values above 0"):
+        fitted.check(np.array([1.0, 2.0, 0.0, -1.0]), "prices.csv")

@@ -1,0 +1,129 @@
+"""Windows: what each holds, whose times its targets have, what it may not straddle, and what it costs."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.data.windows import PARTS, SplitConfig, Windows, cut_windows, split_windows
+from forecaster.domain.errors import TooShortError
+from forecaster.domain.frequency import parse
+from forecaster.domain.series import Series
+
+FREQUENCIES = ["h", "15min", "D", "B", "MS"]
+
+
+@st.composite
+def series(draw: st.DrawFn, least: int = 12) -> Series:
+    """Some series whose values are their row numbers, so that a value says where it comes from."""
+    lengths = draw(st.lists(st.integers(least, 40), min_size=1, max_size=4))
+    freq = draw(st.sampled_from(FREQUENCIES))
+    times = [pd.date_range("2026-01-01", periods=length, freq=freq).to_numpy("M8[ns]") for length in lengths]
+    rows = sum(lengths)
+    bounds = np.concatenate(([0], np.cumsum(lengths)))
+    names = tuple(f"s{number}" for number in range(len(lengths)))
+    return Series(names, np.arange(rows, dtype=np.float64)[:, None], np.concatenate(times), bounds, freq)
+
+
+def _all(windows: Windows) -> np.ndarray:
+    return np.arange(len(windows))
+
+
+@given(series(), st.integers(1, 6), st.integers(1, 6), st.integers(1, 4))
+def test_windows_are_those_of_the_definition(series: Series, input_size: int, horizon: int, step_size: int) -> None:
+    windows = cut_windows(series, input_size, horizon, step_size)
+    length = input_size + horizon
+    expected = [
+        list(range(start, start + length))
+        for _, rows in series
+        for start in range(rows.start, rows.stop - length + 1, step_size)
+    ]
+    inputs, targets = windows.inputs(_all(windows))[:, :, 0], windows.targets(_all(windows))
+    np.testing.assert_array_equal(np.concatenate([inputs, targets], axis=1), expected)
+    np.testing.assert_array_equal(windows.inputs()[:, :, 0], inputs)
+    np.testing.assert_array_equal(windows.targets(), targets)
+    # many-to-many: step t's targets are the values right after it
+    each = windows.targets_each_step(_all(windows))
+    assert each.shape == (len(windows), input_size, horizon)
+    np.testing.assert_array_equal(each, inputs[:, :, None] + np.arange(1, horizon + 1))
+    np.testing.assert_array_equal(windows.targets_each_step(), each)
+
+
+@given(series(), st.integers(1, 6), st.integers(1, 6))
+def test_the_last_inputs_time_plus_k_steps_is_target_ks_time(series: Series, input_size: int, horizon: int) -> None:
+    windows = cut_windows(series, input_size, horizon)
+    times = windows.target_times(series.timestamps, _all(windows))
+    last = windows.input_times(series.timestamps, _all(windows))[:, -1]
+    frequency = parse(series.freq)
+    np.testing.assert_array_equal(times, [frequency.after(one, horizon) for one in last])
+    # and these are the times of the rows that the targets are
+    np.testing.assert_array_equal(times, series.timestamps[windows.targets(_all(windows)).astype(int)])
+
+
+@given(series(least=32), st.sampled_from(["time", "series"]), st.integers(1, 3), st.integers(1, 2))
+def test_no_window_straddles_two_parts_or_two_series(series: Series, by: str, input_size: int, horizon: int) -> None:
+    split = SplitConfig(by=by, train=0.4, validation=0.2, calibration=0.2, test=0.2)  # type: ignore[arg-type]
+    if by == "series" and len(series) < 4:
+        with pytest.raises(TooShortError, match="at least 4 series"):
+            split_windows(series, split, input_size, horizon)
+        return
+    parts = split_windows(series, split, input_size, horizon)
+    assert list(parts) == list(PARTS)
+    seen: list[set[int]] = []
+    for windows in parts.values():
+        rows = np.concatenate([windows.inputs(_all(windows))[:, :, 0], windows.targets(_all(windows))], axis=1).astype(
+            int
+        )
+        owners = np.searchsorted(series.bounds, rows, side="right")
+        assert (owners == owners[:, :1]).all()
+        seen.append(set(rows.ravel().tolist()))
+    assert all(not (one & other) for number, one in enumerate(seen) for other in seen[number + 1 :])
+    assert set().union(*seen) == set(range(len(series.values)))
+    if by == "time":
+        for _, rows_of in series:
+            own = [[row for row in part if rows_of.start <= row < rows_of.stop] for part in seen]
+            assert all(max(before) < min(after) for before, after in itertools.pairwise(own))
+
+
+def _plain(lengths: list[int]) -> Series:
+    rows = sum(lengths)
+    times = np.arange(rows).astype("M8[h]").astype("M8[ns]")
+    bounds = np.concatenate(([0], np.cumsum(lengths)))
+    names = tuple(f"s{number}" for number in range(len(lengths)))
+    return Series(names, np.zeros((rows, 1)), times, bounds, "h")
+
+
+def test_one_series_too_short_among_many_is_named() -> None:
+    with pytest.raises(
+        TooShortError, match=r"1 of 3 series are too short: 's1' has 5 rows in the whole series.*needs 10"
+    ):
+        cut_windows(_plain([20, 5, 20]), 8, 2)
+    with pytest.raises(TooShortError, match="'s0' has 2 rows in the validation part"):
+        split_windows(_plain([20]), SplitConfig(), 3, 1)
+
+
+def test_a_lone_series_windows_are_views() -> None:
+    windows = cut_windows(_plain([50]), 8, 2)
+    for array in (windows.inputs(), windows.targets(), windows.targets_each_step()):
+        assert np.shares_memory(array, windows.values)
+
+
+@pytest.mark.parametrize("n_series", [1, 1000])
+def test_ten_million_rows_cost_at_most_a_fifth_more_than_their_values(n_series: int) -> None:
+    series = _plain([10_000_000 // n_series] * n_series)
+    tracemalloc.start()
+    try:
+        parts = split_windows(series, SplitConfig(), 100, 10)
+        for windows in parts.values():
+            for begin in range(0, len(windows), len(windows) // 20):
+                index = np.arange(begin, min(begin + 1024, len(windows)))
+                windows.inputs(index)
+                windows.targets(index)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 0.2 * series.values.nbytes
