@@ -1,7 +1,6 @@
 """The predictor: a bundle answering. Arrays in and out at its core; `predict_frame` wraps it for people."""
 
 from dataclasses import dataclass
-from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import onnxruntime
 
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Frequency, parse
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Times, lower, quantile_name, upper
+from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, lower, quantile_name, upper
 from forecaster.registry.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -154,12 +153,12 @@ class Predictor:
         inputs = np.stack([series.values[rows, 0][-self.manifest.input_size :] for _, rows in series])
         mean = self.predict_arrays(inputs, horizon)
         steps = mean.shape[1]
-        last = series.timestamps[series.bounds[1:] - 1]
-        zone = frame[DS].dt.tz
+        # from the frame itself, for the array's wall clock cannot tell the two hours of a repeated one apart
+        last = frame.groupby(UNIQUE_ID, sort=False)[DS].last()
         columns = {
             UNIQUE_ID: np.repeat(series.unique_ids, steps),
-            CUTOFF: in_zone(np.repeat(last, steps), zone),
-            DS: _coming(self.frequency, last, steps, zone),
+            CUTOFF: last.repeat(steps).reset_index(drop=True),
+            DS: _coming(self.frequency, last, steps),
             MEAN: mean.ravel(),
         }
         spread = self.quantiles(mean, wanted.probabilities)
@@ -190,25 +189,21 @@ class Predictor:
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
 
-def _coming(frequency: Frequency, last: Times, steps: int, zone: tzinfo | None) -> "pd.Series[Any]":
-    """Return the timestamps after each wall-clock time `last`: days by the zone's clock, hours by elapsed time."""
+def _coming(frequency: Frequency, last: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":
+    """Return the timestamps after each one of `last`: days by the zone's own clock, hours by elapsed time."""
     import pandas as pd
 
-    if zone is None or frequency.is_wall_clock:
-        return in_zone(np.concatenate([frequency.after(one, steps) for one in last]), zone)
-    elapsed = in_zone(last, zone).dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-    coming = pd.Series(np.concatenate([frequency.after(one, steps) for one in elapsed]))
-    return coming.dt.tz_localize("UTC").dt.tz_convert(zone)
-
-
-def in_zone(wall: Times, zone: tzinfo | None) -> "pd.Series[Any]":
-    """Return wall-clock times in their zone: a skipped one moves on, a repeated one is the later."""
-    import pandas as pd
-
-    times: pd.Series[Any] = pd.Series(wall)
+    zone = last.dt.tz
+    is_elapsed = zone is not None and not frequency.is_wall_clock
+    clock = (last.dt.tz_convert("UTC") if is_elapsed else last).dt.tz_localize(None).to_numpy()
+    coming: pd.Series[Any] = pd.Series(np.concatenate([frequency.after(one, steps) for one in clock]))
     if zone is None:
-        return times
-    located: pd.Series[Any] = times.dt.tz_localize(
-        zone, nonexistent="shift_forward", ambiguous=np.zeros(len(times), dtype=bool)
+        return coming
+    # a time that the clock skips moves on, one that it repeats is the later
+    is_summer = np.zeros(len(coming), dtype=bool)
+    located: pd.Series[Any] = (
+        coming.dt.tz_localize("UTC").dt.tz_convert(zone)
+        if is_elapsed
+        else coming.dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=is_summer)
     )
     return located

@@ -1,0 +1,51 @@
+"""Conformal intervals: they cover what they promise, never cross, widen with the level, contain the median."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.domain.errors import RequestError
+from forecaster.evaluation.conformal import PROBABILITIES, calibrate
+
+
+@pytest.mark.parametrize("level", [50, 80, 95])
+@pytest.mark.parametrize("n", [99, 399])
+def test_coverage_is_what_is_promised_whatever_the_distribution(level: int, n: int) -> None:
+    random = np.random.default_rng(level + n)
+    edges = np.array([(100 - level) / 200, (100 + level) / 200])
+    covered = []
+    for _ in range(400):
+        residuals, coming = random.gumbel(size=(n, 1)), random.gumbel(size=(100, 1))
+        lower, upper = calibrate(residuals, np.zeros((n, 1))).quantiles(edges)[0]
+        covered.append(((coming >= lower) & (coming <= upper)).mean())
+    # 400 draws of 100: a standard error below .003; the promise is at least the level, by at most 2 / (n + 1) more
+    assert level / 100 - 0.01 <= np.mean(covered) <= level / 100 + 2 / (n + 1) + 0.01
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(20, 500), horizon=st.integers(1, 5))
+def test_quantiles_never_cross_and_intervals_contain_the_median(seed: int, n: int, horizon: int) -> None:
+    residuals = np.random.default_rng(seed).standard_t(2, size=(n, horizon))
+    calibration = calibrate(residuals, np.zeros_like(residuals))
+    asked = np.linspace(calibration.probabilities[0], calibration.probabilities[-1], 37)
+    found = calibration.quantiles(asked)
+    assert found.shape == (horizon, 37)
+    assert (np.diff(found, axis=1) >= 0).all()
+    median = calibration.quantiles(np.array([0.5]))
+    np.testing.assert_allclose(median[:, 0], np.median(residuals, axis=0))
+    assert ((found[:, :1] <= median) & (median <= found[:, -1:])).all()
+
+
+def test_each_step_has_its_own_residuals() -> None:
+    residuals = np.random.default_rng(0).normal(size=(1000, 2)) * [1, 10]
+    near, far = calibrate(residuals, np.zeros_like(residuals)).quantiles(np.array([0.1, 0.9]))
+    assert np.ptp(far) > 8 * np.ptp(near)
+
+
+def test_a_few_windows_promise_no_more_than_they_know() -> None:
+    calibration = calibrate(np.arange(19.0)[:, None], np.zeros((19, 1)))
+    assert calibration.probabilities.tolist() == [p for p in PROBABILITIES if 0.05 <= p <= 0.95]
+    # with 19 windows the 5 % quantile is the least residual
+    np.testing.assert_array_equal(calibration.quantiles(np.array([0.05, 0.95])), [[0, 18]])
+    with pytest.raises(RequestError, match=r"0\.01 lies beyond the calibrated range 0\.05 to 0\.95 \(19 calibration"):
+        calibration.quantiles(np.array([0.01]))

@@ -1,0 +1,87 @@
+"""Networks: shapes, causality, seeds, and a served graph that answers as the network does."""
+
+import numpy as np
+import pytest
+
+from forecaster.data.transforms import Chain
+from forecaster.domain.config import build_config
+from forecaster.models.cells import CELLS
+from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.topologies import TOPOLOGIES
+from forecaster.training.export import Trained, check_parity, trace_forecast
+
+INPUT_SIZE, HORIZON = 20, 5
+TRANSFORMS = [
+    [], ["standardize"], ["min_max"], ["log", "last_value", "standardize"], ["difference", "standardize"], ["mean_std"],
+]  # fmt: skip
+
+
+def _config(topology: str, cell: str, widths: tuple[int, ...] = (6, 5), dropout: float = 0.0) -> ModelConfig:
+    return ModelConfig(topology=topology, cell=cell, widths=widths, dropout=dropout)
+
+
+def _trained(topology: str, cell: str, kinds: list[str], windows: np.ndarray) -> Trained:
+    config = _config(topology, cell)
+    raw = {"steps": [{"kind": kind} for kind in kinds], "is_causal": config.how.answers_each_step}
+    chain = build_config(raw, Chain, "test").fit(lambda: [windows])
+    model = build_model(config, INPUT_SIZE, HORIZON, seed=3)
+    random = np.random.default_rng(0)
+    model.set_weights([weight + random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
+    return Trained(model, config, chain)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_outputs_have_the_shape_of_the_topology(topology: str, cell: str) -> None:
+    model = build_model(_config(topology, cell), INPUT_SIZE, HORIZON, features=2)
+    assert model.input_shape == (None, INPUT_SIZE, 2)
+    each_step = (INPUT_SIZE,) if topology == "many_to_many" else ()
+    assert model.output_shape == (None, *each_step, HORIZON)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kinds", TRANSFORMS, ids="-".join)
+def test_many_to_many_at_a_step_ignores_what_comes_after_it(cell: str, kinds: list[str]) -> None:
+    windows = np.random.default_rng(1).uniform(0.5, 1.5, (8, INPUT_SIZE))
+    trained = _trained("many_to_many", cell, kinds, windows)
+    changed = windows.copy()
+    changed[:, 12:] *= 1.3
+
+    def every_step(values: np.ndarray) -> np.ndarray:
+        inputs, contexts = trained.chain.forward(values)
+        outputs = trained.model.predict_on_batch(inputs[:, :, None].astype(np.float32))
+        return np.asarray(trained.chain.inverse(outputs.astype(np.float64), contexts))
+
+    before, after = every_step(windows), every_step(changed)
+    np.testing.assert_array_equal(before[:, :12], after[:, :12])
+    assert (before[:, 12:] != after[:, 12:]).any()
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kinds", TRANSFORMS, ids="-".join)
+def test_the_served_graph_answers_as_the_network_does(topology: str, cell: str, kinds: list[str]) -> None:
+    windows = np.cumsum(np.random.default_rng(2).normal(0, 1, (40, INPUT_SIZE)), axis=1) + 100
+    trained = _trained(topology, cell, kinds, windows)
+    graph = trace_forecast(trained.model, trained.config, trained.chain, INPUT_SIZE)
+    mean = check_parity(trained, graph, windows)
+    assert mean.shape == (40, HORIZON)
+    assert mean.dtype == np.float64
+
+
+def test_the_seed_decides_the_weights() -> None:
+    first, again, other = (build_model(_config("many_to_one", "gru"), 5, 2, seed=seed) for seed in (1, 1, 2))
+    for one, same, different in zip(first.get_weights(), again.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert one.ndim == 1 or not np.array_equal(one, different) or not one.any()
+
+
+def test_dropout_is_for_training_only() -> None:
+    import keras
+
+    model = build_model(_config("many_to_one", "lstm", dropout=0.5), 5, 2)
+    x = np.ones((4, 5, 1), np.float32)
+    predicted = [keras.ops.convert_to_numpy(model(x, training=False)) for _ in range(2)]
+    np.testing.assert_array_equal(*predicted)
+    trained = [keras.ops.convert_to_numpy(model(x, training=True)) for _ in range(2)]
+    assert not np.array_equal(*trained)

@@ -1,0 +1,164 @@
+"""The predictor's properties: no leak from the future, nor from another series, nor from how many are asked at once."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from forecaster.domain.errors import RequestError, SeriesError, TooShortError
+from forecaster.domain.series import Floats
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.cache import bundle_folder
+from forecaster.registry.predictor import Predictor, bands
+from tests.conftest import House
+
+INPUT_SIZE, HORIZON = 24, 4
+windows = arrays(np.float64, (5, INPUT_SIZE), elements=st.floats(-3, 3))
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def predictor(house: House, request: pytest.FixtureRequest) -> Predictor:
+    return house.predictor(request.param)
+
+
+def frame(
+    y: Floats, name: str = "a", tz: str | None = None, freq: str = "h", start: str = "2026-01-01"
+) -> pd.DataFrame:
+    return pd.DataFrame({"unique_id": name, "ds": pd.date_range(start, periods=len(y), freq=freq, tz=tz), "y": y})
+
+
+@given(
+    values=arrays(np.float64, 60, elements=st.floats(-3, 3)),
+    cutoff=st.integers(INPUT_SIZE, 59),
+    change=st.floats(-9, 9),
+)
+def test_values_after_the_cutoff_do_not_change_a_bit(
+    predictor: Predictor, values: Floats, cutoff: int, change: float
+) -> None:
+    changed = values.copy()
+    changed[cutoff:] += change
+    before = predictor.predict_frame(frame(values[:cutoff]), level=(80,))
+    pd.testing.assert_frame_equal(
+        before, predictor.predict_frame(frame(changed[:cutoff]), level=(80,)), check_exact=True
+    )
+    # and values before the last `input_size` do not either
+    older = values.copy()
+    older[: cutoff - INPUT_SIZE] += 5
+    pd.testing.assert_frame_equal(before, predictor.predict_frame(frame(older[:cutoff]), level=(80,)), check_exact=True)
+
+
+@given(values=windows)
+def test_a_forecast_does_not_depend_on_the_others_or_on_how_many_they_are(predictor: Predictor, values: Floats) -> None:
+    together = predictor.predict_arrays(values, 6)
+    alone = np.concatenate([predictor.predict_arrays(one[None], 6) for one in values])
+    many = predictor.predict_arrays(np.tile(values, (300, 1)), 6)[-5:]
+    reordered = predictor.predict_arrays(values[::-1], 6)[::-1]
+    for other in (alone, many, reordered):
+        np.testing.assert_array_equal(together, other)
+
+
+@given(values=windows)
+def test_saved_and_loaded_it_answers_the_same(house: House, predictor: Predictor, values: Floats) -> None:
+    again = Predictor(read_bundle(predictor.bundle.folder))
+    np.testing.assert_array_equal(predictor.predict_arrays(values), again.predict_arrays(values))
+
+
+def test_the_keras_model_saved_beside_it_answers_the_same(house: House, predictor: Predictor) -> None:
+    import keras
+
+    from forecaster.data.transforms import Chain
+    from forecaster.domain.config import build_config
+    from forecaster.models.network import ModelConfig
+    from forecaster.training.export import Trained
+
+    manifest = predictor.manifest
+    config = ModelConfig(topology=manifest.topology, cell=manifest.cell, widths=(8,))
+    raw = {"steps": manifest.transforms, "is_causal": config.how.answers_each_step}
+    model = keras.models.load_model(predictor.bundle.folder / "model.keras", safe_mode=True, compile=False)
+    trained = Trained(model, config, build_config(raw, Chain, "manifest"))
+    values = np.random.default_rng(0).normal(size=(30, INPUT_SIZE))
+    np.testing.assert_allclose(trained.predict(values), predictor.predict_arrays(values), atol=1e-5)
+
+
+def test_frames_and_arrays_agree_series_by_series(predictor: Predictor) -> None:
+    random = np.random.default_rng(1)
+    parts = {name: random.normal(size=length) for name, length in (("a", 24), ("b", 40), ("c", 31))}
+    answer = predictor.predict_frame(pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
+    assert list(answer) == ["unique_id", "cutoff", "ds", "mean", "lo-80", "hi-80", "lo-95", "hi-95"]
+    mean = predictor.predict_arrays(np.stack([y[-INPUT_SIZE:] for y in parts.values()]))
+    np.testing.assert_array_equal(answer["mean"], mean.ravel())
+    assert answer["unique_id"].tolist() == [name for name in parts for _ in range(HORIZON)]
+    assert (answer[["lo-95", "lo-80", "hi-80", "hi-95"]].diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
+    for name, y in parts.items():
+        rows = answer[answer["unique_id"] == name]
+        cutoff = pd.Timestamp("2026-01-01") + pd.Timedelta(hours=len(y) - 1)
+        assert (rows["cutoff"] == cutoff).all()
+        assert rows["ds"].tolist() == list(pd.date_range(cutoff, periods=HORIZON + 1, freq="h")[1:])
+
+
+@pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
+def test_the_clock_change_falls_into_the_horizon(predictor: Predictor, tz: str | None) -> None:
+    for start in ("2026-03-27 22:00", "2026-10-23 22:00", "2026-03-06 23:00"):
+        times = pd.date_range(start, periods=60, freq="h", tz=tz)
+        for length in range(INPUT_SIZE, 34):
+            known = pd.DataFrame({"unique_id": "a", "ds": times[:length], "y": np.zeros(length)})
+            answer = predictor.predict_frame(known, horizon=8)
+            assert answer["ds"].tolist() == list(times[length : length + 8])
+
+
+def test_a_longer_horizon_is_rolled_out_without_intervals_beyond_the_trained(predictor: Predictor) -> None:
+    values = np.random.default_rng(2).normal(size=(3, INPUT_SIZE))
+    short, long = predictor.predict_arrays(values), predictor.predict_arrays(values, 11)
+    np.testing.assert_array_equal(long[:, :HORIZON], short)
+    # its own output is the input of what follows
+    follows = predictor.predict_arrays(np.concatenate([values, short], axis=1))
+    np.testing.assert_array_equal(long[:, HORIZON : 2 * HORIZON], follows)
+    spread = predictor.quantiles(long, (0.1, 0.9))
+    assert np.isfinite(spread[:, :HORIZON]).all()
+    assert np.isnan(spread[:, HORIZON:]).all()
+
+
+BAD: dict[str, tuple[Callable[[Predictor], object], type[Exception], str]] = {
+    "too short": (
+        lambda p: p.predict_frame(pd.concat([frame(np.zeros(30)), frame(np.zeros(20), "b")])),
+        TooShortError,
+        "1 of 2 series are too short: 'b' has 20 rows, needs 24",
+    ),
+    "short arrays": (lambda p: p.predict_arrays(np.zeros((2, 20))), TooShortError, "4 more are missing"),
+    "horizon 0": (lambda p: p.predict_arrays(np.zeros((1, 24)), 0), RequestError, "outside 1 to 40"),
+    "horizon a million": (lambda p: p.predict_arrays(np.zeros((1, 24)), 1_000_000), RequestError, "outside 1 to 40"),
+    "another frequency": (lambda p: p.predict_frame(frame(np.zeros(30), freq="D")), SeriesError, "one step of h"),
+    "NaN": (lambda p: p.predict_frame(frame(np.full(30, np.nan))), SeriesError, "not a finite number"),
+}
+
+
+@pytest.mark.parametrize(("ask", "error", "said"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_answered_is_told_why(
+    predictor: Predictor, ask: Callable[[Predictor], object], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        ask(predictor)
+
+
+def test_bands_name_their_columns() -> None:
+    assert bands(level=(95, 80)).columns == ("lo-80", "hi-80", "lo-95", "hi-95")
+    assert bands(level=(80,)).probabilities == pytest.approx((0.1, 0.9))
+    assert bands(quantiles=(0.9, 0.025)).columns == ("q-2.5", "q-90")
+    assert bands().columns == ()
+    for wrong in (
+        {"level": (0,)},
+        {"level": (100,)},
+        {"quantiles": (0,)},
+        {"quantiles": (1,)},
+        {"level": (80,), "quantiles": (0.1,)},
+    ):
+        with pytest.raises(RequestError):
+            bands(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_cache_is_where_the_bundle_is(house: House) -> None:
+    assert house.predictor(1).bundle.folder == bundle_folder(house.cache, "sine", 1)
