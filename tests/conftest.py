@@ -1,6 +1,8 @@
 """What tests share: small configurations, and one really trained and registered model for the whole session."""
 
 import os
+import subprocess
+import sys
 
 # before anything imports them: quiet libraries that report to nobody
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -79,3 +81,25 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     store.promote("sine", versions[0].version)
     sync(store, folder / "cache")
     return House(folder, config, versions, folder / "cache")
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def start_module(module: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
+    """Start `python -m module` in `cwd`, as a person would from a checkout elsewhere."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_module(module: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m module` in `cwd` to its end."""
+    process = start_module(module, *arguments, cwd=cwd, **environment)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

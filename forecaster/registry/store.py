@@ -51,7 +51,7 @@ class Store:
             raise StoreUnavailable(f"{uri}: there is no such store; train a model first or correct the tracking URI")
         import mlflow
 
-        self._client = mlflow.MlflowClient(uri)
+        self._client = self._ask(lambda: mlflow.MlflowClient(uri))
         self._ask(lambda: self._client.search_registered_models(max_results=1))
 
     def register(self, name: str, source: str, run_id: str) -> int:

@@ -1,0 +1,91 @@
+"""The registry: aliases are moved and read back; a store that is missing, broken, read-only or down is named."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forecaster.domain.errors import StoreUnavailable, UnknownModel
+from forecaster.registry.store import Store
+from forecaster.training.job import train
+from tests.conftest import House, small_config
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def store(house: House) -> Iterator[Store]:
+    yield house.store
+    house.store.promote("sine", 2)
+    house.store.promote("sine", 1)
+
+
+def test_promotion_keeps_the_champion_before_as_previous(store: Store) -> None:
+    store.promote("sine", 2)
+    assert store.find("sine").aliases == {"champion": 2, "previous": 1}
+    # once more changes nothing: the one before is not forgotten
+    store.promote("sine", 2)
+    assert store.find("sine").aliases == {"champion": 2, "previous": 1}
+
+
+def test_only_what_exists_is_promoted(store: Store) -> None:
+    with pytest.raises(UnknownModel, match=r"has no version 9; it has \[1, 2\]"):
+        store.promote("sine", 9)
+    with pytest.raises(UnknownModel, match="no registered model 'nobody'"):
+        store.promote("nobody", 1)
+
+
+def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="there is no such store; train a model first"):
+        Store(f"sqlite:///{tmp_path}/absent.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database, however long it may be" * 100)
+    with pytest.raises(StoreUnavailable, match=r"mlflow\.db: the MLflow store does not answer"):
+        Store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_a_store_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable, match="folder cannot be made"):
+        train(small_config(tmp_path / "file"))
+
+
+def test_a_server_that_is_down_is_noticed_soon() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            Store(f"http://127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.fixture
+def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield the folder of a store that this process may read and not write; root is made nobody for it."""
+    folder = tmp_path_factory.mktemp("read-only")
+    Store(f"sqlite:///{folder}/mlflow.db", create=True)
+    (folder / "checkpoints").mkdir(mode=0o777)
+    (folder / "checkpoints").chmod(0o777)
+    above = [path for path in folder.parents if path.owner() == folder.owner() and path.stat().st_mode & 0o777 == 0o700]
+    for path in above:
+        path.chmod(0o755)
+    (folder / "mlflow.db").chmod(0o444)
+    folder.chmod(0o555)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(NOBODY)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    folder.chmod(0o755)
+    for path in above:
+        path.chmod(0o700)
+
+
+def test_a_read_only_store_is_named_and_nothing_is_registered(read_only_store: Path, house: House) -> None:
+    with pytest.raises(StoreUnavailable, match=r"mlflow\.db"):
+        train(small_config(read_only_store))
+    assert Store(f"sqlite:///{read_only_store}/mlflow.db").models() == []

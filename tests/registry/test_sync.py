@@ -1,0 +1,63 @@
+"""The sync child: what counts in the registry is verified and brought into the cache, whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from forecaster.domain.errors import BundleError
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.cache import bundle_folder, fingerprint, read_indexes
+from forecaster.registry.sync import sync
+from tests.conftest import House, run_module
+
+
+def test_the_child_fills_an_empty_cache_and_then_has_nothing_to_do(house: House, tmp_path: Path) -> None:
+    arguments = ("--tracking-uri", house.config.tracking.uri, "--cache", tmp_path / "cache")
+    first = run_module("forecaster.registry.sync", *arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["sine"]["champion"] == 1
+    before = fingerprint(tmp_path / "cache")
+    run_module("forecaster.registry.sync", *arguments, cwd=tmp_path)
+    assert fingerprint(tmp_path / "cache") == before
+    index = read_indexes(tmp_path / "cache")["sine"]
+    assert index.runs == {version.version: version.run_id for version in house.versions}
+    for version in index.runs:
+        assert read_bundle(bundle_folder(tmp_path / "cache", "sine", version)).manifest.name == "sine"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_the_child_says_why_it_failed(tmp_path: Path) -> None:
+    done = run_module(
+        "forecaster.registry.sync", "--tracking-uri", f"sqlite:///{tmp_path}/no.db", "--cache", tmp_path, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"sqlite:///{tmp_path}/no.db: there is no such store")
+
+
+def test_a_spoilt_version_keeps_the_index_as_it_was(house: House, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(house.cache, cache)
+    shutil.rmtree(bundle_folder(cache, "sine", 2))
+    before = fingerprint(cache)
+    source = house.folder / "artifacts" / house.versions[1].run_id / "artifacts" / "model" / "calibration.json"
+    good = source.read_bytes()
+    source.write_bytes(good + b" ")
+    try:
+        with pytest.raises(BundleError, match=r"\['calibration.json'\] changed"):
+            sync(house.store, cache)
+    finally:
+        source.write_bytes(good)
+    assert fingerprint(cache) == before
+    assert not bundle_folder(cache, "sine", 2).exists()
+    assert not list(cache.glob("*/.fetch-*"))
+
+
+def test_versions_that_no_longer_count_are_removed(house: House, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(house.cache, cache)
+    shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", 77))
+    sync(house.store, cache)
+    assert not bundle_folder(cache, "sine", 77).exists()
+    assert bundle_folder(cache, "sine", 1).exists()
