@@ -24,12 +24,11 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class Contestant:
-    """A recipe within a task: what it changes in the task's configuration, and its bar."""
+    """A recipe within a task, and the most that its figure may be."""
 
     topology: str
     cell: str
     bar: float
-    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ TASKS = {
 def measure(task: Task, data: Path | None) -> Iterator[Row]:
     """Yield each contestant's figure on the test part, after the last value's."""
     for number, contestant in enumerate(task.contestants):
-        changes = [f"model.topology={contestant.topology}", f"model.cell={contestant.cell}", *contestant.changes]
+        changes = [f"model.topology={contestant.topology}", f"model.cell={contestant.cell}"]
         if data:
             changes.append(f"data.path={json.dumps(str(data))}")
         metrics = _evaluate(load_config(CONFIGS / task.config, TrainConfig, changes)).metrics

@@ -55,7 +55,10 @@ class Store:
         self._ask(lambda: self._client.search_registered_models(max_results=1))
 
     def register(self, name: str, source: str, run_id: str) -> int:
-        """Make a new version of model `name` from a bundle that a run has logged; return its number."""
+        """Make a version of model `name` from the bundle that a run has logged; return its number.
+
+        A run makes one version: asked again, after a kill, this returns the one that it made.
+        """
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
@@ -64,8 +67,10 @@ class Store:
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise StoreUnavailable(f"{self.uri}: cannot register '{name}' ({error.message})") from error
-        version = self._ask(lambda: self._client.create_model_version(name, source, run_id))
-        return int(version.version)
+        made = [version for version, run in self._runs(name).items() if run == run_id]
+        if made:
+            return made[0]
+        return int(self._ask(lambda: self._client.create_model_version(name, source, run_id)).version)
 
     def promote(self, name: str, version: int) -> None:
         """Make `version` the champion and keep the champion before it as `previous`; both are read back.
@@ -99,9 +104,8 @@ class Store:
         result = []
         for model in listed:
             aliases = self._ask(lambda name=model.name: self._client.get_registered_model(name).aliases)
-            versions = self._ask(lambda name=model.name: self._versions(name))
-            runs = {int(version.version): version.run_id for version in versions if version.status == "READY"}
-            result.append(RegisteredModel(model.name, {alias: int(number) for alias, number in aliases.items()}, runs))
+            numbers = {alias: int(number) for alias, number in aliases.items()}
+            result.append(RegisteredModel(model.name, numbers, self._runs(model.name)))
         return result
 
     def download(self, name: str, version: int, folder: Path) -> Path:
@@ -118,10 +122,14 @@ class Store:
             )
         )
 
-    def _versions(self, name: str) -> list[Any]:
-        return _all_pages(
-            lambda page_token: self._client.search_model_versions(f"name='{name}'", page_token=page_token)
+    def _runs(self, name: str) -> dict[int, str]:
+        """Return the run of each version of a model that is ready."""
+        versions = self._ask(
+            lambda: _all_pages(
+                lambda page_token: self._client.search_model_versions(f"name='{name}'", page_token=page_token)
+            )
         )
+        return {int(version.version): version.run_id for version in versions if version.status == "READY"}
 
     def _set_alias(self, name: str, alias: str, version: int) -> None:
         from mlflow.exceptions import MlflowException

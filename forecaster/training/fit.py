@@ -121,7 +121,7 @@ def fit(
         validation: what chooses the epoch; None keeps the last.
         seed: decides the order of the windows.
         checkpoint: the `.npz` file that holds the state after each epoch; left in place when the fit ends.
-        on_epoch: called with the epoch's number from 0, its loss and its validation loss.
+        on_epoch: called with the epoch's number from 0, its loss and its validation loss; after a kill maybe twice.
         label: what the progress bar is called.
         epochs: end after so many, on the learning rates of `config.epochs`; all of them when None.
 
@@ -144,8 +144,9 @@ def fit(
             if held_out is None or held_out <= min(history.validation_loss):
                 history.best_epoch, best = epoch, model.get_weights()
             history.is_finished = epoch + 1 >= epochs or epoch - history.best_epoch >= config.patience
-            _save(model, history, best, checkpoint)
+            # told before it is saved: killed in between, an epoch is told twice, and never left out
             on_epoch(epoch, loss, held_out)
+            _save(model, history, best, checkpoint)
             bar.set_postfix({"loss": loss} | ({} if held_out is None else {"validation": held_out}), refresh=False)
             bar.update()
     model.set_weights(best)

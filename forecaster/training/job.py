@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,7 +70,7 @@ def train(config: TrainConfig) -> Registered:
             served = refit(config, series, epochs, checkpoints, tracking.log_epoch)
             seen = cut_windows(series, config.input_size, config.horizon)
         promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
-        version = _register(store, run_id, served, evaluated, promises, seen)
+        version = _register(store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
         shutil.rmtree(checkpoints)
     return Registered(run_id, config.name, version, evaluated.metrics)
 
@@ -117,15 +116,21 @@ def _trained_until(series: Series, seen: Windows) -> str:
 
 
 def _register(
-    store: Store, run_id: str, served: Trained, evaluated: Evaluated, promises: dict[str, Any], seen: Windows
+    store: Store,
+    run_id: str,
+    served: Trained,
+    evaluated: Evaluated,
+    promises: dict[str, Any],
+    seen: Windows,
+    folder: Path,
 ) -> int:
     sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
     inputs = np.ascontiguousarray(seen.inputs(sample)[:, :, 0])
     promises = {**promises, "transforms": [step.model_dump() for step in served.chain.steps]}
-    with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
-        folder = Path(scratch) / "bundle"
-        write_bundle(served, evaluated.calibration, promises, inputs, folder)
-        source = tracking.log_bundle(folder)
+    # what a killed training left half-written
+    shutil.rmtree(folder, ignore_errors=True)
+    write_bundle(served, evaluated.calibration, promises, inputs, folder)
+    source = tracking.log_bundle(folder)
     return store.register(promises["name"], source, run_id)
 
 

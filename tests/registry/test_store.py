@@ -30,6 +30,12 @@ def test_promotion_keeps_the_champion_before_as_previous(store: Store) -> None:
     assert store.find("sine").aliases == {"champion": 2, "previous": 1}
 
 
+def test_a_run_that_registers_again_makes_no_second_version(house: House) -> None:
+    run = house.versions[1].run_id
+    assert house.store.register("sine", f"{house.folder}/artifacts/{run}/artifacts/model", run) == 2
+    assert set(house.store.find("sine").runs) == {1, 2}
+
+
 def test_only_what_exists_is_promoted(store: Store) -> None:
     with pytest.raises(UnknownModel, match=r"has no version 9; it has \[1, 2\]"):
         store.promote("sine", 9)

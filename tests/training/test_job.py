@@ -1,0 +1,185 @@
+"""The job: what a training leaves behind when it goes well, and that it leaves nothing registered when it does not."""
+
+import json
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from forecaster.data.windows import split_windows
+from forecaster.domain.errors import ForecasterError, TooShortError, TrainingError
+from forecaster.registry.store import Store
+from forecaster.training import job
+from forecaster.training.job import train
+from forecaster.training.recipe import TrainConfig, evaluate, prepare
+from tests.conftest import House, small_config, start_module
+
+
+def runs(folder: Path) -> list[Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+
+
+def test_a_run_shows_all_that_decided_it_and_all_that_came_of_it(house: House) -> None:
+    client = mlflow.MlflowClient(house.config.tracking.uri)
+    run = client.get_run(house.versions[1].run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "sine lstm many_to_many"
+    assert run.data.params["model.topology"] == "many_to_many"
+    config = Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/config.yaml")).read_text()
+    assert TrainConfig.model_validate(yaml.safe_load(config)).input_size == 24
+    assert {"cell", "topology", "horizon", "dataset_digest", "git_revision", "backend", "devices"} <= set(run.data.tags)
+    (dataset,) = run.inputs.dataset_inputs
+    assert run.data.tags["dataset_digest"].startswith(dataset.dataset.digest)
+    errors = {"mae", "rmse", "smape", "mase"}
+    expected = {f"test/{prefix}{name}" for name in errors for prefix in ("", "naive-")} | {"test/relative_mae"}
+    assert expected | {"test/coverage-80", "validation/mae"} <= set(run.data.metrics)
+    assert run.data.metrics["test/relative_mae"] == pytest.approx(
+        run.data.metrics["test/mae"] / run.data.metrics["test/naive-mae"]
+    )
+    for loss in ("recipe/loss", "recipe/validation_loss", "served/loss"):
+        assert len(client.get_metric_history(run.info.run_id, loss)) > 1
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {
+        "config.yaml",
+        "forecast.png",
+        "model",
+    }
+
+
+def test_a_sine_is_learnt_and_the_manifest_says_by_what(house: House) -> None:
+    for number, registered in enumerate(house.versions, start=1):
+        manifest = house.predictor(number).manifest
+        assert registered.metrics["relative_mae"] < 0.4
+        assert manifest.skill.relative_mae == registered.metrics["relative_mae"]
+        assert manifest.recipe_metrics == registered.metrics
+        assert manifest.trained_until == manifest.training_data.last == "2020-02-03T07:00:00.000000000"
+        assert manifest.training_data.rows == 800
+
+
+def test_a_version_that_is_not_refitted_says_until_when_it_was_trained(tmp_path: Path) -> None:
+    registered = train(small_config(tmp_path, refit=False, fit={"epochs": 1}))
+    bundle = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model"
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    # 70 % of 800 hours
+    assert manifest["trained_until"] == "2020-01-24T07:00:00.000000000"
+
+
+def test_the_test_part_decides_nothing(tmp_path: Path) -> None:
+    config = small_config(tmp_path, fit={"epochs": 3, "batch_size": 32, "learning_rate": 0.02})
+    outcomes = []
+    for change in (0.0, 9.0):
+        frame = config.data.load()
+        frame.loc[frame.index[-80:], "y"] += change
+        series = prepare(config, frame)
+        parts = split_windows(series, config.split, config.input_size, config.horizon)
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        outcomes.append(evaluate(config, parts, folder))
+    for one, other in zip(*(outcome.trained.model.get_weights() for outcome in outcomes), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert outcomes[0].trained.chain == outcomes[1].trained.chain
+    np.testing.assert_array_equal(outcomes[0].calibration.residuals, outcomes[1].calibration.residuals)
+    assert outcomes[0].metrics["mae"] < outcomes[1].metrics["mae"]
+
+
+def test_a_fit_that_diverges_is_a_failed_run_with_its_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is not finite .*lower fit\.learning_rate"):
+        train(small_config(tmp_path, transforms=[], fit={"epochs": 5, "learning_rate": 1e30, "clip_norm": 1e30}))
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error"].startswith("TrainingError: epoch ")
+    assert Store(f"sqlite:///{tmp_path}/mlflow.db").models() == []
+
+
+def test_data_that_is_not_fit_opens_no_run(tmp_path: Path) -> None:
+    with pytest.raises(TooShortError, match="'sine' has 20 rows, needs 28"):
+        train(small_config(tmp_path, data={"source": "sine", "length": 20}))
+    assert not list(tmp_path.iterdir())
+
+
+@contextmanager
+def _files_no_larger_than(size: int) -> Iterator[None]:
+    """Make every write beyond `size` bytes of a file fail, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# what fills up first: the store's tables, the checkpoint of the first epoch, the bundle
+@pytest.mark.parametrize("name", ["tracked_run", "evaluate", "write_bundle"])
+def test_on_a_full_disk_nothing_is_registered_and_with_space_again_it_ends_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config = small_config(tmp_path, fit={"epochs": 1})
+    room = job.tracking if name == "tracked_run" else job
+    step = getattr(room, name)
+
+    def without_space(*arguments: Any) -> Any:
+        with _files_no_larger_than(2_000):
+            return step(*arguments)
+
+    @contextmanager
+    def run_without_space(*arguments: Any) -> Iterator[str]:
+        with _files_no_larger_than(2_000), step(*arguments) as run_id:
+            yield run_id
+
+    monkeypatch.setattr(room, name, run_without_space if name == "tracked_run" else without_space)
+    with pytest.raises(
+        ForecasterError, match=r"disk I/O error|disk is full|File too large|Unable to (synchronously )?"
+    ):
+        train(config)
+    assert Store(config.tracking.uri).models() == []
+    assert not list(tmp_path.rglob("model.*"))
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+    assert {run.info.status for run in runs(tmp_path)} <= {"FAILED"}
+    monkeypatch.setattr(room, name, step)
+    assert train(config).version == 1
+
+
+def _interrupt(folder: Path) -> tuple[int, str]:
+    config = small_config(folder, fit={"epochs": 500, "patience": 500}).model_dump(mode="json")
+    (folder / "job.yaml").write_text(yaml.safe_dump(config))
+    process = start_module("pipelines.train", "job.yaml", cwd=folder)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not list(folder.glob("checkpoints/*/recipe.npz")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out == ""
+    return process.returncode, err
+
+
+def test_ctrl_c_ends_the_run_as_killed_and_registers_nothing(tmp_path: Path) -> None:
+    status, said = _interrupt(tmp_path)
+    assert status == 130
+    assert "nothing was registered; the same command continues" in said
+    assert "Traceback" not in said
+    assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
+    assert Store(f"sqlite:///{tmp_path}/mlflow.db").models() == []
+
+
+def test_two_at_once_on_one_configuration_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path, fit={"epochs": 1})
+    seen: list[str] = []
+
+    def evaluate_and_train_again(*arguments: Any) -> Any:
+        with pytest.raises(TrainingError, match="another process is training this configuration"):
+            train(config)
+        seen.append("refused")
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(job, "evaluate", evaluate_and_train_again)
+    assert train(config).version == 1
+    assert seen == ["refused"]
