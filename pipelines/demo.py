@@ -48,12 +48,16 @@ def demo(data: Path | None) -> dict[str, Any]:
     Store(job.tracking.uri).promote(job.name, best.version)
     _say_versions(versions, best)
     history = pd.read_csv(known, parse_dates=[DS]).tail(job.input_size)
+    # with few calibration windows the outermost level is not known, and the service would refuse it
+    levels = [level for level in LEVELS if f"coverage-{level}" in best.metrics]
     with _serving(job, best.version) as url:
-        answer = _ask(url, job.name, history, len(coming))
-    frame = _lay_beside(answer["forecasts"][0], history, coming)
-    picture = _draw(frame, history, f"{job.name} version {best.version}, forecast over HTTP")
+        answer = _ask(url, job.name, history, len(coming), levels)
+    frame = _lay_beside(answer["forecasts"][0], history, coming, levels)
+    picture = _draw(frame, history, levels, f"{job.name} version {best.version}, forecast over HTTP")
     errors = {name: float(np.abs(frame[column] - frame["actual"]).mean()) for name, column in ERRORS.items()}
     _say_forecast(frame, answer, errors)
+    for level in set(LEVELS) - set(levels):
+        sys.stdout.write(f"No {level} % interval: the file leaves too few calibration windows to know it\n")
     _say_next(picture)
     return {"model": answer["model"], **errors, "plot": str(picture)}
 
@@ -115,28 +119,33 @@ def _champions(url: str) -> dict[str, int]:
     return {name: aliases.get(CHAMPION, 0) for name, aliases in models.items()}
 
 
-def _ask(url: str, model: str, history: pd.DataFrame, horizon: int) -> dict[str, Any]:
+def _ask(url: str, model: str, history: pd.DataFrame, horizon: int, levels: list[int]) -> dict[str, Any]:
     times = [time.isoformat() for time in history[DS]]
     series = {"unique_id": str(history[UNIQUE_ID].iloc[0]), "ds": times, "y": history[Y].tolist()}
-    body = {"model": model, "series": [series], "horizon": horizon, "level": LEVELS}
+    body = {"model": model, "series": [series], "horizon": horizon, "level": levels}
     request = urllib.request.Request(  # noqa: S310
         f"{url}/v1/forecasts", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        result: dict[str, Any] = json.load(answer)
-        return result
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            result: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise ForecasterError(f"the service refused: {json.load(error)['detail']}") from error
+    return result
 
 
-def _lay_beside(forecast: dict[str, Any], history: pd.DataFrame, coming: pd.DataFrame) -> pd.DataFrame:
-    bounds = [name for level in LEVELS for name in (lower(level), upper(level))]
+def _lay_beside(
+    forecast: dict[str, Any], history: pd.DataFrame, coming: pd.DataFrame, levels: list[int]
+) -> pd.DataFrame:
+    bounds = [name for level in levels for name in (lower(level), upper(level))]
     frame = pd.DataFrame({name: forecast[name] for name in (DS, MEAN, *bounds)})
     return frame.assign(actual=coming[Y].to_numpy(), naive=float(history[Y].iloc[-1]))
 
 
-def _draw(frame: pd.DataFrame, history: pd.DataFrame, title: str) -> Path:
+def _draw(frame: pd.DataFrame, history: pd.DataFrame, levels: list[int], title: str) -> Path:
     times = np.concatenate([history[DS].to_numpy(), pd.to_datetime(frame[DS]).to_numpy()])
     actual = np.concatenate([history[Y].to_numpy(), frame["actual"].to_numpy()])
-    bands = {level: (frame[lower(level)].to_numpy(), frame[upper(level)].to_numpy()) for level in LEVELS}
+    bands = {level: (frame[lower(level)].to_numpy(), frame[upper(level)].to_numpy()) for level in levels}
     picture = FOLDER / "forecast.png"
     forecast_figure(times, actual, frame[MEAN].to_numpy(), bands, title).savefig(picture, dpi=120)
     return picture

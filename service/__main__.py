@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
 from pydantic import ValidationError
@@ -36,7 +37,9 @@ def main() -> int:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
         sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (docs at /docs)\n")
         config = uvicorn.Config(create_app(settings), log_level=settings.log_level, access_log=False)
-        uvicorn.Server(config).run(sockets=[listener])
+        # uvicorn raises Ctrl-C again after shutting down in order
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,7 +21,9 @@ class Settings(BaseSettings):
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
     max_series: int = Field(5000, gt=0, description="most series in one request")
-    log_level: str = Field("info", description="uvicorn's log level")
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
+        "info", description="least level logged"
+    )
 
     @field_validator("host")
     @classmethod

@@ -1,0 +1,61 @@
+"""`make demo`, whole: on the sine twice, and on a price file in Yahoo's format."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from forecaster.data.sources import RandomWalkSource
+from forecaster.registry.store import Store
+from tests.conftest import run_module
+
+
+def _write_prices(path: Path) -> None:
+    frame = RandomWalkSource(length=600, seed=9).load()
+    prices = frame["y"].round(4)
+    rows = [
+        f"{day:%Y-%m-%d},{price},{price},{price},{price},{price},100"
+        for day, price in zip(frame["ds"], prices, strict=True)
+    ]
+    path.write_text("\n".join(["Date,Open,High,Low,Close,Adj Close,Volume", *rows]) + "\n")
+
+
+def test_the_demo_runs_from_data_to_forecast_and_again(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    for champion in (1, 3):
+        done = run_module("pipelines.demo", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout.splitlines()[-1])
+        # the LSTM, which on this sine is the better of each day's two
+        assert answer["model"]["version"] == champion
+        assert answer["mae"] < 0.3 * answer["naive_mae"]
+        for said in ("lo-80", "hi-95", "actual", "naive", "make ui", "make serve", "/docs"):
+            assert said in done.stdout
+        assert "epoch" in done.stderr
+        assert Path(folder / answer["plot"]).read_bytes().startswith(b"\x89PNG")
+    assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").find("sine").aliases == {"champion": 3, "previous": 1}
+    assert [path.name for path in folder.iterdir()] == ["mlruns"]
+
+
+def test_the_demo_runs_on_a_price_file(tmp_path: Path) -> None:
+    _write_prices(tmp_path / "prices.csv")
+    done = run_module("pipelines.demo", "--data", "prices.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["model"]["name"] == "stock"
+    # 600 rows leave too few calibration windows to know a 95 % interval
+    assert "lo-80" in done.stdout
+    assert "lo-95" not in done.stdout
+    assert "No 95 % interval: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "is empty"), ("Date,Close\n2026-01-05,1\n2026-01-06,1e999\n", "line 3")]
+)
+def test_the_demo_names_what_is_wrong_with_a_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    done = run_module("pipelines.demo", "--data", "bad.csv", cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]

@@ -1,0 +1,136 @@
+"""The command lines as people use them: a config in, a registered version out, promoted, and served by MLflow too."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import ROOT, House, run_module, small_config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a job")
+    config = small_config(folder, fit={"epochs": 2, "learning_rate": 0.02}).model_dump(mode="json")
+    (folder / "job.yaml").write_text(yaml.safe_dump(config))
+    promotion = {"name": "sine", "tracking": config["tracking"]}
+    (folder / "promote.yaml").write_text(yaml.safe_dump(promotion))
+    return folder
+
+
+def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
+    done = run_module("pipelines.train", "job.yaml", "--set", "model.cell=simple_rnn", "horizon=3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert set(answer) == {"run_id", "model", "version", "metrics"}
+    assert (answer["model"], answer["version"]) == ("sine", 1)
+    assert {"mae", "naive-mae", "relative_mae", "mase", "smape", "rmse"} <= set(answer["metrics"])
+    assert "epoch" in done.stderr
+    again = run_module("pipelines.train", "job.yaml", "--set", "model.widths=[4,4]", cwd=folder)
+    assert json.loads(again.stdout.splitlines()[-1])["version"] == 2
+    for arguments, aliases in (
+        (["version=1"], {"champion": 1}),
+        ([], {"champion": 2, "previous": 1}),
+    ):
+        promoted = run_module(
+            "pipelines.promote", "promote.yaml", *(["--set", *arguments] if arguments else []), cwd=folder
+        )
+        assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
+
+
+@pytest.mark.parametrize("pipeline", ["train", "promote", "demo"])
+def test_help_shows_an_example_that_parses(pipeline: str, tmp_path: Path) -> None:
+    done = run_module(f"pipelines.{pipeline}", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"example:\n  python -m pipelines.{pipeline} " in done.stdout
+
+
+BAD: dict[str, tuple[list[str], int, str]] = {
+    "no file": (["absent.yaml"], 2, "error: absent.yaml: cannot be read"),
+    "unknown key": (["job.yaml", "--set", "modle.cell=gru"], 2, "error: job.yaml: modle: unknown key"),
+    "unknown cell": (["job.yaml", "--set", "model.cell=cnn"], 2, "model.cell: must be one of simple_rnn, lstm, gru"),
+    "horizon 0": (["job.yaml", "--set", "horizon=0"], 2, "horizon: "),
+    "no data": (["job.yaml", "--set", "data={source: files, path: nowhere.csv}"], 1, "nowhere.csv: cannot be read"),
+    "too short": (["job.yaml", "--set", "data.length=30"], 1, "'sine' has"),
+    "horizon a million": (["job.yaml", "--set", "horizon=1000000"], 1, "needs 1000024"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "status", "said"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_an_exit_status_and_one_line_in_words(
+    folder: Path, arguments: list[str], status: int, said: str
+) -> None:
+    before = _versions(folder)
+    done = run_module("pipelines.train", *arguments, cwd=folder)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert _versions(folder) == before
+
+
+def _versions(folder: Path) -> int:
+    return len(list(folder.glob("artifacts/*/artifacts/model")))
+
+
+@contextmanager
+def _mlflow_serving(house: House, version: int) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    binaries = Path(sys.executable).parent
+    process = subprocess.Popen(
+        [binaries / "mlflow", "models", "serve", "-m", f"models:/sine/{version}", "--env-manager", "local",
+         "--host", "127.0.0.1", "--port", str(port)],
+        env={**os.environ, "MLFLOW_TRACKING_URI": house.config.tracking.uri,
+             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
+        cwd=house.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}/ping"):
+            assert process.poll() is None and time.monotonic() < deadline, "mlflow models serve did not start"
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        # it starts a server of its own and leaves it behind when only it is told to stop
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_mlflow_serves_the_same_version_with_the_same_numbers(house: House, version: int) -> None:
+    predictor = house.predictor(version)
+    windows = np.random.default_rng(4).normal(size=(3, predictor.manifest.input_size))
+    with _mlflow_serving(house, version) as url:
+        body = json.dumps({"inputs": {"x": windows[:, :, None].tolist()}}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            said: dict[str, Any] = json.load(answer)["predictions"]
+    np.testing.assert_array_equal(said["mean"], predictor.predict_arrays(windows))
+
+
+def test_make_help_lists_each_command() -> None:
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for command in ("setup", "demo", "serve", "ui", "check", "test", "bench-peers", "lock", "clean"):
+        assert any(line.startswith((f"{command} ", f"{command}:")) for line in said.splitlines()), said

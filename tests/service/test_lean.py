@@ -1,0 +1,62 @@
+"""The serving process is lean, after a forecast and a swap too: no framework, no frames, little memory."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, House
+
+BANNED = ("tensorflow", "keras", "mlflow", "pandas", "pyarrow", "exchange_calendars", "torch", "jax", "matplotlib")
+# serves for real, on a socket, and asks itself, before and after the champion changes
+SCRIPT = """
+import json, sys, threading, time, urllib.request
+from pathlib import Path
+import uvicorn
+from forecaster.registry.cache import ModelIndex, read_indexes, write_index
+from service.app import create_app
+from service.settings import Settings
+
+cache, body = Path(sys.argv[1]), sys.argv[2].encode()
+config = uvicorn.Config(create_app(Settings(cache_dir=cache, tracking_uri=sys.argv[3])), port=0, log_level="warning")
+server = uvicorn.Server(config)
+threading.Thread(target=server.run, daemon=True).start()
+while not server.started:
+    time.sleep(0.01)
+url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+def ask_until(version):
+    for _ in range(600):
+        try:
+            answer = json.load(urllib.request.urlopen(urllib.request.Request(f"{url}/v1/forecasts", body)))
+        except urllib.error.HTTPError:
+            answer = None
+        if answer and answer["model"]["version"] == version:
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"never answered by version {version}: {answer}")
+
+ask_until(1)
+index = read_indexes(cache)["sine"]
+write_index(cache, "sine", ModelIndex({"champion": 2}, index.runs))
+ask_until(2)
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+modules = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"modules": modules, "rss_kb": int(status["VmRSS"].split()[0])}))
+"""
+
+
+def test_after_a_forecast_and_a_swap_nothing_heavy_is_loaded(house: House, tmp_path: Path) -> None:
+    from tests.service.conftest import ask
+
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(cache), json.dumps(ask()), ""],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert not set(BANNED) & set(found["modules"])
+    assert {"onnxruntime", "fastapi"} <= set(found["modules"])
+    assert found["rss_kb"] < 180 * 1024

@@ -1,0 +1,144 @@
+"""Which models are served: what is listed, how a new champion takes over, and what a broken one cannot break."""
+
+import json
+import re
+import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import House, start_module
+from tests.service.conftest import ask
+
+
+@contextmanager
+def serving(cache: Path, **settings: Any) -> Iterator[TestClient]:
+    app = create_app(Settings(cache_dir=cache, **{"tracking_uri": ""} | settings))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def answered_by(client: TestClient) -> int | None:
+    answer = client.post("/v1/forecasts", json=ask())
+    return int(answer.json()["model"]["version"]) if answer.status_code == 200 else None
+
+
+def test_models_are_listed_with_what_each_version_promises(client: TestClient, house: House) -> None:
+    (model,) = client.get("/v1/models").json()["models"]
+    assert model == client.get("/v1/models/sine").json()
+    assert model["aliases"]["champion"] == 1
+    for registered in house.versions:
+        version = model["versions"][str(registered.version)]
+        assert version["run_id"] == registered.run_id
+        assert version["recipe_metrics"] == registered.metrics
+        assert (version["input_size"], version["horizon"], version["freq"]) == (24, 4, "h")
+        assert "sha256" not in version
+    assert client.get("/v1/models/nobody").status_code == 404
+
+
+def test_health_says_what_is_served(client: TestClient) -> None:
+    assert client.get("/health/live").json() == {"status": "live"}
+    assert client.get("/health/ready").json()["models"]["sine"]["champion"] == 1
+
+
+def test_the_openapi_examples_are_true(client: TestClient, house: House) -> None:
+    schema = client.get("/openapi.json").json()
+    assert {"/v1/forecasts", "/v1/models", "/v1/models/{name}", "/health/live", "/health/ready"} <= set(schema["paths"])
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema)))
+    assert references <= set(schema["components"]["schemas"])
+    (example,) = schema["components"]["schemas"]["ForecastRequest"]["examples"]
+    # the example is as short as fits a page; the model asks for 24 rows and says so
+    answer = client.post("/v1/forecasts", json=example)
+    assert (answer.status_code, "21 more are missing" in answer.json()["detail"]) == (422, True)
+    (response,) = schema["components"]["schemas"]["ForecastResponse"]["examples"]
+    real = client.post("/v1/forecasts", json=ask(level=[80, 95])).json()
+    assert set(response) == set(real)
+    assert set(response["forecasts"][0]) == set(real["forecasts"][0])
+    assert set(response["skill"]) == set(real["skill"])
+    assert client.get("/docs").status_code == 200
+
+
+def test_nothing_is_served_before_there_is_a_model(tmp_path: Path) -> None:
+    with serving(tmp_path / "cache") as client:
+        answer = client.get("/health/ready")
+        assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
+        assert client.get("/health/live").status_code == 200
+        assert client.post("/v1/forecasts", json=ask()).status_code == 404
+
+
+def test_a_promotion_reaches_the_service_by_itself(house: House, tmp_path: Path) -> None:
+    with serving(tmp_path / "cache", tracking_uri=house.config.tracking.uri, refresh_seconds=0.5) as client:
+        wait_until(lambda: answered_by(client) == 1)
+        house.store.promote("sine", 2)
+        try:
+            wait_until(lambda: answered_by(client) == 2)
+            assert client.post("/v1/forecasts", json=ask(alias="previous")).json()["model"]["version"] == 1
+        finally:
+            house.store.promote("sine", 1)
+
+
+def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    with serving(cache) as client:
+        wait_until(lambda: answered_by(client) == 1)
+        shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", 3))
+        (bundle_folder(cache, "sine", 3) / "model.onnx").write_bytes(b"poison")
+        runs = read_indexes(cache)["sine"].runs
+        write_index(cache, "sine", ModelIndex({"champion": 3}, {**runs, 3: "0" * 32}))
+        wait_until(lambda: client.get("/health/ready").json()["last_problem"] is not None)
+        ready = client.get("/health/ready")
+        assert ready.status_code == 200
+        assert "model 'sine' version 3: " in ready.json()["last_problem"]
+        assert answered_by(client) == 1
+
+
+@contextmanager
+def served_process(cwd: Path, **settings: str) -> Iterator[str]:
+    process = start_module("service", cwd=cwd, FORECASTER_PORT="0", **settings)
+    assert process.stderr is not None
+    try:
+        found = re.search(r"serving on (http://\S+)", process.stderr.readline())
+        assert found
+        yield found[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    # it shuts down in order and then ends by the signal, which is what supervisors expect
+    assert process.returncode == -signal.SIGTERM
+
+
+def _get(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except urllib.error.URLError:
+        return 0, None
+
+
+def test_the_service_runs_from_its_cache_with_mlflow_stopped(house: House, tmp_path: Path) -> None:
+    settings = {"FORECASTER_TRACKING_URI": "http://127.0.0.1:1", "FORECASTER_CACHE_DIR": str(house.cache)}
+    with served_process(tmp_path, **settings) as url:
+        wait_until(lambda: _get(f"{url}/health/ready")[0] == 200)
+        wait_until(lambda: "sync: " in str(_get(f"{url}/health/ready")[1]["last_problem"]))
+        request = urllib.request.Request(f"{url}/v1/forecasts", json.dumps(ask()).encode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.load(answer)["model"]["version"] == 1

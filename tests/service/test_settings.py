@@ -1,0 +1,56 @@
+"""Settings: each is in the README, and what cannot work is said before anything starts."""
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from tests.conftest import ROOT, run_module
+
+
+def test_the_readme_lists_each_variable_with_its_default() -> None:
+    table = dict(
+        re.findall(r"^\| `FORECASTER_(\w+)` \| `?([^|`]*)`? \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    )
+    expected = {name.upper(): str(field.default) for name, field in Settings.model_fields.items()}
+    assert table == expected
+
+
+def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECASTER_MAX_SERIES", "7")
+    monkeypatch.setenv("FORECASTER_CACHE_DIR", "/somewhere else")
+    settings = Settings()
+    assert settings.max_series == 7
+    assert settings.cache_dir == Path("/somewhere else")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FORECASTER_HOST", "0.0.0.0", "must be a loopback address: the service has no keys yet"),
+        ("FORECASTER_HOST", "example.org", "must be a loopback address"),
+        ("FORECASTER_PORT", "eighty", "valid integer"),
+        ("FORECASTER_PORT", "70000", "less than or equal to 65535"),
+        ("FORECASTER_REFRESH_SECONDS", "0", "greater than 0"),
+        ("FORECASTER_LOG_LEVEL", "loud", "'critical', 'error', 'warning', 'info' or 'debug'"),
+    ],
+)
+def test_a_bad_setting_is_named_and_nothing_starts(tmp_path: Path, name: str, value: str, said: str) -> None:
+    done = run_module("service", cwd=tmp_path, **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {name}: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_module("service", cwd=tmp_path, FORECASTER_PORT=str(port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: FORECASTER_PORT: 127.0.0.1:{port} cannot be taken")
+    assert "Traceback" not in done.stderr
