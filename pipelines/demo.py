@@ -23,7 +23,8 @@ import pandas as pd
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.series import DS, MEAN, UNIQUE_ID, Y, lower, upper
-from forecaster.registry.store import CHAMPION, Store
+from forecaster.registry.cache import CHAMPION
+from forecaster.registry.store import Store
 from forecaster.training.job import Registered, train
 from forecaster.training.plots import forecast_figure
 from forecaster.training.recipe import TrainConfig, prepare
@@ -123,6 +124,8 @@ def _ask(url: str, model: str, history: pd.DataFrame, horizon: int, levels: list
     times = [time.isoformat() for time in history[DS]]
     series = {"unique_id": str(history[UNIQUE_ID].iloc[0]), "ds": times, "y": history[Y].tolist()}
     body = {"model": model, "series": [series], "horizon": horizon, "level": levels}
+    # kept, so that people can send it again with curl
+    (FOLDER / "request.json").write_text(json.dumps(body), encoding="utf-8")
     request = urllib.request.Request(  # noqa: S310
         f"{url}/v1/forecasts", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -178,7 +181,8 @@ def _say_next(picture: Path) -> None:
     sys.stdout.write(
         f"\nPlot: {picture}\n"
         "Runs, side by side: make ui, then http://127.0.0.1:5000\n"
-        "The service and its docs: make serve, then http://127.0.0.1:8000/docs\n\n"
+        "The service and its docs: make serve, then http://127.0.0.1:8000/docs, or\n"
+        f"  curl http://127.0.0.1:8000/v1/forecasts -d @{FOLDER}/request.json\n\n"
     )
 
 

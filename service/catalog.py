@@ -10,11 +10,10 @@ from pathlib import Path
 
 from forecaster.domain.errors import BundleError, UnknownModel
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.cache import bundle_folder, fingerprint, read_indexes
+from forecaster.registry.cache import ModelIndex, bundle_folder, fingerprint, read_indexes
 from forecaster.registry.predictor import Predictor
 from service.settings import Settings
 
-CHAMPION = "champion"
 # how often the cache is looked at; looking is a few stat calls
 WATCH_SECONDS = 0.5
 _log = logging.getLogger("service")
@@ -22,32 +21,11 @@ _log = logging.getLogger("service")
 
 @dataclass(frozen=True)
 class Model:
-    """A served model: its aliases, and each version's predictor and MLflow run."""
+    """A served model: its aliases and runs, and each version's predictor."""
 
     name: str
-    aliases: Mapping[str, int]
-    versions: Mapping[int, Predictor]
-    runs: Mapping[int, str]
-
-    def version_of(self, alias: str | None, version: int | None) -> int:
-        """Return the version meant by an alias or a number.
-
-        Raises:
-            UnknownModel: it is not served.
-        """
-        if version is not None:
-            if version not in self.versions:
-                raise UnknownModel(
-                    f"model '{self.name}' serves no version {version}; it serves {sorted(self.versions)}"
-                )
-            return version
-        found = self.aliases.get(alias or CHAMPION)
-        if found is None or found not in self.versions:
-            raise UnknownModel(
-                f"model '{self.name}' has no alias '{alias or CHAMPION}'; it has {sorted(self.aliases)} "
-                f"and versions {sorted(self.versions)}"
-            )
-        return found
+    index: ModelIndex
+    predictors: Mapping[int, Predictor]
 
 
 Catalog = Mapping[str, Model]
@@ -72,20 +50,16 @@ def load_catalog(cache: Path, before: Catalog) -> tuple[Catalog, list[str]]:
     catalog, problems = {}, []
     for name, index in read_indexes(cache).items():
         old = before.get(name)
-        versions = {}
-        for version in index.runs:
+        predictors = dict(old.predictors) if old else {}
+        for version in index.runs.keys() - predictors.keys():
             try:
-                kept = old.versions.get(version) if old else None
-                versions[version] = kept or Predictor(read_bundle(bundle_folder(cache, name, version)))
+                predictors[version] = Predictor(read_bundle(bundle_folder(cache, name, version)))
             except (BundleError, OSError) as error:
                 problems.append(f"model '{name}' version {version}: {error}")
-        if all(version in versions for version in index.aliases.values()):
-            catalog[name] = Model(name, index.aliases, versions, index.runs)
-        elif old:
+        if old and not predictors.keys() >= set(index.aliases.values()):
             catalog[name] = old
-        elif versions:
-            aliases = {alias: version for alias, version in index.aliases.items() if version in versions}
-            catalog[name] = Model(name, aliases, versions, index.runs)
+        elif served := {version: predictors[version] for version in index.runs if version in predictors}:
+            catalog[name] = Model(name, index.only(served), served)
     return catalog, problems
 
 
@@ -123,7 +97,7 @@ class Shelf:
         else:
             self.catalog = catalog
             self._report("; ".join(problems) or None)
-            _log.info("serving %s", {name: dict(model.aliases) for name, model in catalog.items()})
+            _log.info("serving %s", {name: dict(model.index.aliases) for name, model in catalog.items()})
         self._seen = seen
 
     async def _sync_now_and_then(self) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 
 from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
+from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor, bands
-from service.catalog import CHAMPION, Catalog, find_model
+from service.catalog import Catalog, find_model
 from service.schemas import ForecastRequest, SeriesIn
 from service.timestamps import Clock, read_clock
 
@@ -30,8 +31,8 @@ def forecast(request: ForecastRequest, catalog: Catalog, max_series: int) -> dic
         None if request.quantiles is None else tuple(request.quantiles),
     )
     model = find_model(catalog, request.model)
-    version = model.version_of(request.alias, request.version)
-    predictor = model.versions[version]
+    version = model.index.version_of(model.name, request.alias, request.version)
+    predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
     predictor.check_horizon(horizon)
     _refuse_repeated(request.series)
@@ -45,7 +46,7 @@ def forecast(request: ForecastRequest, catalog: Catalog, max_series: int) -> dic
             "name": model.name,
             "version": version,
             "alias": None if request.version is not None else request.alias or CHAMPION,
-            "run_id": model.runs[version],
+            "run_id": model.index.runs[version],
         },
         "forecasts": [
             {

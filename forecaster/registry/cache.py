@@ -6,12 +6,15 @@ Everything arrives by rename, so a reader sees the old or the new, whole.
 import json
 import os
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from forecaster.domain.errors import BundleError
+from forecaster.domain.errors import BundleError, UnknownModel
 
 INDEX = "index.json"
+CHAMPION = "champion"
+PREVIOUS = "previous"
 # MLflow allows almost anything as a name; here it becomes a folder and part of a URL
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -22,6 +25,26 @@ class ModelIndex:
 
     aliases: dict[str, int]
     runs: dict[int, str]
+
+    def version_of(self, name: str, alias: str | None, version: int | None) -> int:
+        """Return the version of model `name` meant by an alias or a number; the champion when both are None.
+
+        Raises:
+            UnknownModel: there is no such alias or version.
+        """
+        found = self.aliases.get(alias or CHAMPION) if version is None else version
+        if found not in self.runs:
+            asked = f"alias '{alias or CHAMPION}'" if version is None else f"version {version}"
+            raise UnknownModel(
+                f"model '{name}' has no {asked}; it has the aliases {sorted(self.aliases)} "
+                f"and the versions {sorted(self.runs)}"
+            )
+        return found
+
+    def only(self, versions: Collection[int]) -> "ModelIndex":
+        """Return the index without whatever is not one of `versions`."""
+        aliases = {alias: version for alias, version in self.aliases.items() if version in versions}
+        return ModelIndex(aliases, {version: run for version, run in self.runs.items() if version in versions})
 
 
 def bundle_folder(cache: Path, name: str, version: int) -> Path:

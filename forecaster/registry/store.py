@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
+from forecaster.registry.cache import CHAMPION, PREVIOUS
 
-CHAMPION = "champion"
-PREVIOUS = "previous"
 # a server that is down must be noticed in seconds: MLflow's own defaults retry for minutes
 _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -19,7 +19,7 @@ async def read_liveness() -> Liveness:
 @router.get("/ready", responses={503: {"model": Readiness, "description": "no model can be served yet"}})
 async def read_readiness(shelf: ShelfDep, response: Response) -> Readiness:
     """Say whether forecasts are answered, of which versions, and what went wrong last."""
-    served: dict[str, Any] = {name: dict(model.aliases) for name, model in shelf.catalog.items()}
+    served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in shelf.catalog.items()}
     if not served:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return Readiness(status="ready" if served else "not ready", models=served, last_problem=shelf.last_problem)

@@ -1,0 +1,85 @@
+"""How fast a network trains, beside NeuralForecast's of the same size: `python -m benchmarks.training`.
+
+One layer of 64 units, 50 rows in, 10 out, batches of 64, in one run on one machine; the peer needs `make bench-peers`.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import Row, report
+from forecaster.data.sources import RandomWalkSource
+from forecaster.data.transforms import Chain, Standardize
+from forecaster.data.windows import cut_windows
+from forecaster.domain.series import Series
+from forecaster.models.cells import CELLS
+from forecaster.models.network import ModelConfig, build_model
+from forecaster.training import devices
+from forecaster.training.fit import Examples, FitConfig, fit
+
+UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS, STRETCHES = 64, 50, 10, 64, 200, 4
+ROOT = Path(__file__).parents[1]
+PEER = ROOT / ".venv-peers" / "bin" / "python"
+
+
+def our_rate(cell: str) -> float:
+    """Return windows per second of this project's fit, checkpoints and transforms included, first epoch left out."""
+    devices.prepare(seed=0, mixed_precision=False)
+    rows = STEPS * BATCH_SIZE + INPUT_SIZE + HORIZON - 1
+    values = RandomWalkSource(length=rows).load()["y"].to_numpy()[:, None]
+    series = Series(("a",), values, np.arange(rows).astype("M8[D]"), np.array([0, rows]), "D")
+    windows = cut_windows(series, INPUT_SIZE, HORIZON)
+    chain = Chain(steps=(Standardize(),), is_causal=False).fit(lambda: [windows.inputs()[:, :, 0]])
+    config = ModelConfig(cell=cell, widths=(UNITS,))
+    examples = Examples(windows, chain, config.how)
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            build_model(config, INPUT_SIZE, HORIZON),
+            FitConfig(epochs=STRETCHES + 1, batch_size=BATCH_SIZE, patience=STRETCHES + 1),
+            examples,
+            None,
+            seed=0,
+            checkpoint=Path(folder) / "recipe.npz",
+            on_epoch=lambda *_: ends.append(time.perf_counter()),
+            label=cell,
+        )
+    return len(windows) / statistics.median(np.diff(ends).tolist())
+
+
+def peer_rate(cell: str) -> float:
+    """Return windows per second of NeuralForecast's fit, first stretch left out."""
+    numbers = [str(number) for number in (UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS)]
+    script = ROOT / "benchmarks" / "peers" / "neuralforecast_training.py"
+    done = subprocess.run([PEER, script, cell, *numbers], capture_output=True, text=True, check=True)
+    stretches: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return STEPS * BATCH_SIZE / statistics.median(stretches)
+
+
+def measure() -> Iterator[Row]:
+    """Yield each cell's rate and how many times as long as the peer it takes."""
+    for cell in CELLS:
+        ours, theirs = our_rate(cell), peer_rate(cell)
+        yield Row(f"{cell}, this project", ours, None, "windows/s")
+        yield Row(f"{cell}, NeuralForecast", theirs, None, "windows/s")
+        yield Row(f"{cell}, time beside NeuralForecast's", theirs / ours, 1.0, "ratio")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__).parse_args()
+    if not PEER.exists():
+        sys.exit("error: the peers are not installed; run make bench-peers")
+    report(list(measure()))
+
+
+if __name__ == "__main__":
+    main()
