@@ -26,7 +26,7 @@ def test_a_sum_of_sines_is_the_formula() -> None:
 
 @given(kind=st.sampled_from(["normal", "uniform"]), noise=st.floats(0.01, 5), seed=st.integers(0, 2**31))
 def test_noise_has_the_size_that_is_set_and_follows_the_seed(kind: str, noise: float, seed: int) -> None:
-    source = SineSource(sines=(), noise=noise, noise_kind=kind, length=4000, seed=seed)  # type: ignore[arg-type]
+    source = SineSource(sines=(), noise=noise, noise_kind=kind, length=4000, seed=seed)
     y = source.load()["y"]
     assert y.std() == pytest.approx(noise, rel=0.1)
     pd.testing.assert_series_equal(y, source.load()["y"])

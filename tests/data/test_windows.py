@@ -66,7 +66,7 @@ def test_the_last_inputs_time_plus_k_steps_is_target_ks_time(series: Series, inp
 
 @given(series(least=32), st.sampled_from(["time", "series"]), st.integers(1, 3), st.integers(1, 2))
 def test_no_window_straddles_two_parts_or_two_series(series: Series, by: str, input_size: int, horizon: int) -> None:
-    split = SplitConfig(by=by, train=0.4, validation=0.2, calibration=0.2, test=0.2)  # type: ignore[arg-type]
+    split = SplitConfig(by=by, train=0.4, validation=0.2, calibration=0.2, test=0.2)
     if by == "series" and len(series) < 4:
         with pytest.raises(TooShortError, match="at least 4 series"):
             split_windows(series, split, input_size, horizon)

@@ -13,7 +13,7 @@ def test_all_is_the_real_surface() -> None:
 
 
 def test_the_drawing_shows_each_error_under_its_parent() -> None:
-    parents = []
+    parents: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
         found = re.match(r"^    ((?:[│ ]   )*)(?:[├└]── )?([A-Z]\w+)", line)
         if found:

@@ -1,13 +1,17 @@
 """`make demo`, whole: on the sine twice, and on a price file in Yahoo's format."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from forecaster.data.sources import RandomWalkSource
 from forecaster.registry.store import Store
-from tests.conftest import run_module
+from tests.conftest import ROOT, run_module
 
 
 def _write_prices(path: Path) -> None:
@@ -34,6 +38,7 @@ def test_the_demo_runs_from_data_to_forecast_and_again(tmp_path: Path) -> None:
             assert said in done.stdout
         assert "epoch" in done.stderr
         assert Path(folder / answer["plot"]).read_bytes().startswith(b"\x89PNG")
+    _check_the_readmes_python(folder)
     assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").find("sine").aliases == {"champion": 3, "previous": 1}
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
 
@@ -47,6 +52,18 @@ def test_the_demo_runs_on_a_price_file(tmp_path: Path) -> None:
     assert "lo-80" in done.stdout
     assert "lo-95" not in done.stdout
     assert "No 95 % interval: " in done.stdout
+
+
+def _check_the_readmes_python(folder: Path) -> None:
+    """Run the README's example where the demo has been, as it stands there."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    command = [sys.executable, "-c", example]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lo-95" in done.stdout
+    assert "2026-03-24 20:00:00" in done.stdout
 
 
 @pytest.mark.parametrize(

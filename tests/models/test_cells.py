@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model
 
 BATCH, TIME, INPUTS, UNITS = 3, 9, 2, 4
-Array = np.ndarray
+Array = NDArray[np.floating[Any]]
 
 
 def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def simple_rnn(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:

@@ -6,9 +6,9 @@ import pytest
 from forecaster.data.transforms import Chain
 from forecaster.domain.config import build_config
 from forecaster.models.cells import CELLS
-from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.network import ModelConfig, build_model, trace_forecast
 from forecaster.models.topologies import TOPOLOGIES
-from forecaster.training.export import Trained, check_parity, trace_forecast
+from forecaster.training.export import Trained, check_parity
 
 INPUT_SIZE, HORIZON = 20, 5
 TRANSFORMS = [

@@ -157,7 +157,7 @@ def test_bands_name_their_columns() -> None:
         {"level": (80,), "quantiles": (0.1,)},
     ):
         with pytest.raises(RequestError):
-            bands(**wrong)  # type: ignore[arg-type]
+            bands(**wrong)
 
 
 def test_the_cache_is_where_the_bundle_is(house: House) -> None:

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from forecaster.data.windows import split_windows
 from forecaster.domain.errors import ForecasterError, TooShortError, TrainingError
 from forecaster.registry.store import Store
-from forecaster.training import job
+from forecaster.training import job, tracking
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig, evaluate, prepare
 from tests.conftest import House, small_config, start_module
@@ -123,7 +123,7 @@ def test_on_a_full_disk_nothing_is_registered_and_with_space_again_it_ends_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = small_config(tmp_path, fit={"epochs": 1})
-    room = job.tracking if name == "tracked_run" else job
+    room = tracking if name == "tracked_run" else job
     step = getattr(room, name)
 
     def without_space(*arguments: Any) -> Any:
