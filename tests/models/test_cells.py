@@ -20,7 +20,8 @@ def sigmoid(x: Array) -> Array:
 
 def simple_rnn(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
     """Elman (1990): h_t = tanh(W x_t + U h_{t-1} + b)."""
-    hidden, outputs = np.zeros((len(x), UNITS)), []
+    hidden: Array = np.zeros((len(x), UNITS))
+    outputs = []
     for t in range(x.shape[1]):
         hidden = np.tanh(x[:, t] @ kernel + hidden @ recurrent + bias)
         outputs.append(hidden)
@@ -29,7 +30,8 @@ def simple_rnn(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
 
 def lstm(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
     """Gers, Schmidhuber & Cummins (2000): i, f, o = σ(·); c_t = f c_{t-1} + i tanh(·); h_t = o tanh(c_t)."""
-    hidden = cell = np.zeros((len(x), UNITS))
+    hidden: Array = np.zeros((len(x), UNITS))
+    cell = hidden
     outputs = []
     for t in range(x.shape[1]):
         i, f, g, o = np.split(x[:, t] @ kernel + hidden @ recurrent + bias, 4, axis=1)
@@ -41,7 +43,8 @@ def lstm(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
 
 def gru(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
     """Cho et al. (2014, v1): z, r = σ(·); h' = tanh(W x + r (U h)); h_t = z h_{t-1} + (1 - z) h'."""
-    hidden, outputs = np.zeros((len(x), UNITS)), []
+    hidden: Array = np.zeros((len(x), UNITS))
+    outputs = []
     for t in range(x.shape[1]):
         z_x, r_x, h_x = np.split(x[:, t] @ kernel + bias[0], 3, axis=1)
         z_h, r_h, h_h = np.split(hidden @ recurrent + bias[1], 3, axis=1)
