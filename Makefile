@@ -5,11 +5,13 @@ PYTHON ?= python3
 PORT ?= 8000
 UI_PORT ?= 5000
 BIN := .venv/bin
-# quiet libraries; no usage reports sent anywhere
+# quiet libraries, whose own files stay inside this folder too
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
-export MLFLOW_DISABLE_TELEMETRY ?= true
 export GIT_PYTHON_REFRESH ?= quiet
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export KERAS_HOME ?= $(CURDIR)/.venv/keras
+export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
 .PHONY: help setup demo serve ui check test bench-peers lock clean
 

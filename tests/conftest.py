@@ -4,10 +4,9 @@ import os
 import subprocess
 import sys
 
-# before anything imports them: quiet libraries that report to nobody
+# before anything imports it: a quiet library
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from dataclasses import dataclass
 from pathlib import Path

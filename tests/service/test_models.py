@@ -136,9 +136,14 @@ def _get(url: str) -> tuple[int, Any]:
 
 def test_the_service_runs_from_its_cache_with_mlflow_stopped(house: House, tmp_path: Path) -> None:
     settings = {"FORECASTER_TRACKING_URI": "http://127.0.0.1:1", "FORECASTER_CACHE_DIR": str(house.cache)}
+    home = tmp_path / "home"
+    home.mkdir()
+    settings |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     with served_process(tmp_path, **settings) as url:
         wait_until(lambda: _get(f"{url}/health/ready")[0] == 200)
         wait_until(lambda: "sync: " in str(_get(f"{url}/health/ready")[1]["last_problem"]))
         request = urllib.request.Request(f"{url}/v1/forecasts", json.dumps(ask()).encode())
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.load(answer)["model"]["version"] == 1
+    # no library has left an identifier to be reported by
+    assert not list(home.rglob("*"))
