@@ -69,6 +69,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "text in y": (ROWS.replace(",2\n", ",two\n"), {}, "line 3: column 'y' holds 'two', not a finite number"),
     "no number": (ROWS.replace(",2\n", ",\n"), {}, "line 3: column 'y' holds '', not a finite number"),
     "NaN": (ROWS.replace(",2\n", ",NaN\n"), {}, "line 3: column 'y' holds 'NaN'"),
+    "infinity": (ROWS.replace(",2\n", ",inf\n"), {}, "line 3: column 'y' holds 'inf'"),
     "1e999": (ROWS.replace(",2\n", ",1e999\n"), {}, "line 3: column 'y' holds '1e999'"),
     "no date": (ROWS.replace("2026-01-02", "soon"), {}, "line 3: column 'ds' holds 'soon', not a date"),
     "impossible date": (ROWS.replace("2026-01-02", "2026-02-30"), {}, "line 3: column 'ds' holds '2026-02-30'"),

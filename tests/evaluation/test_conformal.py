@@ -42,6 +42,12 @@ def test_each_step_has_its_own_residuals() -> None:
     assert np.ptp(far) > 8 * np.ptp(near)
 
 
+def test_ranks_are_rounded_outwards() -> None:
+    # of 50 residuals 10 % is rank 5.1: the 5th from below, the 5th from above
+    calibration = calibrate(np.arange(1.0, 51.0)[:, None], np.zeros((50, 1)))
+    np.testing.assert_array_equal(calibration.quantiles(np.array([0.1, 0.9])), [[5, 46]])
+
+
 def test_a_few_windows_promise_no_more_than_they_know() -> None:
     calibration = calibrate(np.arange(19.0)[:, None], np.zeros((19, 1)))
     assert calibration.probabilities.tolist() == [p for p in PROBABILITIES if 0.05 <= p <= 0.95]
