@@ -142,7 +142,12 @@ def _lay_beside(
 ) -> pd.DataFrame:
     bounds = [name for level in levels for name in (lower(level), upper(level))]
     frame = pd.DataFrame({name: forecast[name] for name in (DS, MEAN, *bounds)})
-    return frame.assign(actual=coming[Y].to_numpy(), naive=float(history[Y].iloc[-1]))
+    frame = frame.assign(actual=coming[Y].to_numpy(), naive=float(history[Y].iloc[-1]))
+    # an exchange that was closed on a weekday: the k-th forecast is of the k-th session, whose date is another
+    sessions = coming[DS].to_numpy()
+    if (pd.to_datetime(frame[DS]).to_numpy() != sessions).any():
+        frame.insert(len(frame.columns) - 1, "on", sessions)
+    return frame
 
 
 def _draw(frame: pd.DataFrame, history: pd.DataFrame, levels: list[int], title: str) -> Path:
