@@ -5,7 +5,15 @@
     ├── DataError              a series or a file is not what it must be
     │   ├── FileFormatError    a file cannot be read as a table of series
     │   ├── SeriesError        a long frame or a request's series breaks a rule
-    │   └── TooShortError      a series has fewer rows than the work needs
+    │   ├── TooShortError      a series has fewer rows than the work needs
+    │   ├── CalendarError      an exchange's calendar is unknown or does not reach that far
+    │   └── MarketDataError    a symbol's prices cannot be had, or cannot be trusted; says if a retry can help
+    │       ├── UnknownSymbol      the source does not know it
+    │       ├── NoData             the exchange had no session in the range
+    │       ├── RateLimited        the source asks for fewer requests
+    │       ├── SourceUnavailable  the source cannot be reached, or gives nothing where there must be something
+    │       ├── BadResponse        the source's answer is not of the form that it must have
+    │       └── QualityError       the prices break a rule, and nothing was stored
     ├── TrainingError          a fit went wrong (a loss that is not finite, a checkpoint that does not fit)
     ├── BundleError            a bundle cannot be written, read or trusted
     │   └── ParityError        the exported graph does not answer as the trained model does
@@ -18,19 +26,27 @@ Each message names the field, file and row where there is one and says what to d
 """
 
 __all__ = [
+    "BadResponse",
     "BundleError",
+    "CalendarError",
     "ConfigError",
     "DataError",
     "FileFormatError",
     "ForecasterError",
+    "MarketDataError",
+    "NoData",
     "ParityError",
+    "QualityError",
+    "RateLimited",
     "RegistryError",
     "RequestError",
     "SeriesError",
+    "SourceUnavailable",
     "StoreUnavailable",
     "TooShortError",
     "TrainingError",
     "UnknownModel",
+    "UnknownSymbol",
 ]
 
 
@@ -56,6 +72,50 @@ class SeriesError(DataError):
 
 class TooShortError(DataError):
     """A series has fewer rows than the work needs."""
+
+
+class CalendarError(DataError):
+    """An exchange's calendar is unknown or does not reach that far."""
+
+
+class MarketDataError(DataError):
+    """A symbol's prices cannot be had, or cannot be trusted."""
+
+    can_retry = False
+
+    def __init__(self, symbol: str, message: str) -> None:
+        super().__init__(f"{symbol}: {message}")
+        self.symbol = symbol
+
+
+class UnknownSymbol(MarketDataError):
+    """The source does not know the symbol."""
+
+
+class NoData(MarketDataError):
+    """The exchange had no completed session in the range."""
+
+
+class RateLimited(MarketDataError):
+    """The source asks for fewer requests; the whole batch must wait."""
+
+    can_retry = True
+
+
+class SourceUnavailable(MarketDataError):
+    """The source cannot be reached, or gives nothing where there must be something."""
+
+    can_retry = True
+
+
+class BadResponse(MarketDataError):
+    """The source's answer is not of the form that it must have."""
+
+    can_retry = True
+
+
+class QualityError(MarketDataError):
+    """The prices break a rule that no price may break; nothing was stored."""
 
 
 class TrainingError(ForecasterError):

@@ -1,0 +1,83 @@
+"""Bars: a symbol's daily prices as a source gives them, and the adjusted prices that we compute from them."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
+
+if TYPE_CHECKING:
+    from typing import Self
+
+SESSION = "session"
+OPEN, HIGH, LOW, CLOSE = PRICES = ("open", "high", "low", "close")
+ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT = "adj_close", "volume", "dividend", "split"
+COLUMNS = (*PRICES, ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where bars come from: source, currency, exchange (as the source names it), zone, when (ISO 8601, UTC)."""
+
+    source: str
+    currency: str
+    exchange: str
+    zone: str
+    fetched_at: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A symbol's daily bars.
+
+    Args:
+        symbol: as the source spells it.
+        frame: index `session`, increasing dates without a zone; columns `COLUMNS`, float64. Prices and dividends are
+            in `origin.currency`, adjusted for splits and not for dividends; `split` is new shares per old, 0 on other
+            days; `adj_close` is the source's own, for comparison.
+        origin: where they come from.
+    """
+
+    symbol: str
+    frame: pd.DataFrame
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def sessions(self) -> Times:
+        """Return the dates, `(n,)`, datetime64[D]."""
+        return np.asarray(self.frame.index.to_numpy().astype("M8[D]"))
+
+    def until(self, last: np.datetime64) -> "Self":
+        """Return the bars of sessions up to `last`, included."""
+        return replace(self, frame=self.frame[self.sessions <= last])
+
+    def before(self, first: np.datetime64) -> "Self":
+        """Return the bars of sessions before `first`."""
+        return replace(self, frame=self.frame[self.sessions < first])
+
+    def adjustment(self) -> Floats:
+        """Return what each session's prices are multiplied with to account for later dividends, `(n,)`.
+
+        Source: the factor `1 - dividend / previous close` of the CRSP convention, taken over all later dividends.
+        """
+        previous = self.frame[CLOSE].shift(1).to_numpy()
+        factors = np.where(self.frame[DIVIDEND] > 0, 1 - self.frame[DIVIDEND] / previous, 1.0)
+        # a dividend on the first stored session has no close before it, and no session that it could adjust
+        factors[0] = 1.0
+        later = np.cumprod(factors[::-1])[::-1]
+        return np.asarray(np.append(later[1:], 1.0))
+
+    def adjusted(self) -> pd.DataFrame:
+        """Return open, high, low and close adjusted for dividends and splits, and volume; same index."""
+        prices = self.frame[list(PRICES)].mul(self.adjustment(), axis=0)
+        return prices.assign(**{VOLUME: self.frame[VOLUME]})
+
+    def long_frame(self) -> pd.DataFrame:
+        """Return the adjusted closes as a long frame `unique_id, ds, y`."""
+        close = self.adjusted()[CLOSE]
+        return pd.DataFrame({UNIQUE_ID: self.symbol, DS: close.index, Y: close.to_numpy()})

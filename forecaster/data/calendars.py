@@ -1,0 +1,128 @@
+"""Exchanges' calendars: which days are sessions, which have ended, which come next.
+
+Source of the holidays: exchange_calendars, which knows them about a year ahead.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecaster.domain.errors import CalendarError
+from forecaster.domain.series import Times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# the first year for which sessions are wanted
+FIRST = "1962-01-02"
+# prices settle for a while after the close; a bar is complete then
+SETTLING_MINUTES = 30
+ALWAYS, WEEKDAYS = "24/7", "24/5"
+# Yahoo's names of exchanges, as its chart metadata spells them
+YAHOO_EXCHANGES = {
+    "NYQ": "XNYS", "NYS": "XNYS", "PCX": "XNYS", "ASE": "XNYS", "BTS": "XNYS", "SNP": "XNYS", "DJI": "XNYS",
+    "NMS": "XNAS", "NGM": "XNAS", "NCM": "XNAS", "NAS": "XNAS", "NIM": "XNAS", "WCB": "XNYS", "CXI": "XNYS",
+    "CBT": "CBOT", "CME": "CME", "CMX": "COMEX", "NYM": "NYMEX", "TOR": "XTSE", "VAN": "XTSX", "MEX": "XMEX",
+    "SAO": "BVMF", "BUE": "XBUE", "SGO": "XSGO", "LSE": "XLON", "IOB": "XLON", "FGI": "XLON", "GER": "XETR",
+    "FRA": "XFRA", "DUS": "XDUS", "HAM": "XHAM", "PAR": "XPAR", "AMS": "XAMS", "BRU": "XBRU", "LIS": "XLIS",
+    "MIL": "XMIL", "MCE": "XMAD", "EBS": "XSWX", "VIE": "XWBO", "STO": "XSTO", "CPH": "XCSE", "HEL": "XHEL",
+    "OSL": "XOSL", "ICE": "XICE", "ISE": "XDUB", "WSE": "XWAR", "PRA": "XPRA", "BUD": "XBUD", "ATH": "ASEX",
+    "IST": "XIST", "TLV": "XTAE", "SAU": "XSAU", "JNB": "XJSE", "JPX": "XTKS", "OSA": "XTKS", "HKG": "XHKG",
+    "SHH": "XSHG", "SHZ": "XSHG", "KSC": "XKRX", "KOE": "XKRX", "TAI": "XTAI", "TWO": "XTAI", "SES": "XSES",
+    "KLS": "XKLS", "JKT": "XIDX", "SET": "XBKK", "BSE": "XBOM", "NSI": "XBOM", "ASX": "XASX", "NZE": "XNZE",
+    "CCC": ALWAYS, "CCY": WEEKDAYS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """One exchange's sessions, as dates `datetime64[D]`."""
+
+    name: str
+    _days: Times
+    _schedule: Any
+
+    @property
+    def last(self) -> np.datetime64:
+        """Return the last day that the calendar knows."""
+        return np.datetime64(self._days[-1], "D")
+
+    def sessions(self, first: np.datetime64, last: np.datetime64) -> Times:
+        """Return the sessions from `first` to `last`, both included, `(n,)`.
+
+        Raises:
+            CalendarError: the calendar does not reach that far.
+        """
+        self._check_reach(first, last)
+        begin, end = np.searchsorted(self._days, [first.astype("M8[D]"), last.astype("M8[D]") + np.timedelta64(1, "D")])
+        return self._days[begin:end]
+
+    def after(self, last: np.datetime64, steps: int) -> Times:
+        """Return the `steps` sessions after `last`, `(steps,)`.
+
+        Raises:
+            CalendarError: the calendar ends before.
+        """
+        begin = int(np.searchsorted(self._days, last.astype("M8[D]"), side="right"))
+        if begin + steps > len(self._days):
+            raise CalendarError(
+                f"calendar {self.name} ends on {self.last}, before {steps} sessions after {last.astype('M8[D]')}; "
+                "ask for fewer, or update exchange_calendars"
+            )
+        return self._days[begin : begin + steps]
+
+    def last_completed(self, now: datetime) -> np.datetime64:
+        """Return the latest session whose close lies at least `SETTLING_MINUTES` before `now`, which has a zone."""
+        import pandas as pd
+
+        closes: pd.Series[pd.Timestamp] = self._schedule["close"]
+        settled = pd.Timestamp(now).tz_convert("UTC") - pd.Timedelta(minutes=SETTLING_MINUTES)
+        position = int(closes.searchsorted(settled, side="right")) - 1
+        return np.datetime64(self._days[position], "D")
+
+    def closes(self) -> "pd.Series[pd.Timestamp]":
+        """Return each session's closing time in UTC; half-days close early."""
+        closes: pd.Series[pd.Timestamp] = self._schedule["close"]
+        return closes
+
+    def _check_reach(self, first: np.datetime64, last: np.datetime64) -> None:
+        if first < self._days[0] - np.timedelta64(14, "D") or last > self.last + np.timedelta64(14, "D"):
+            raise CalendarError(
+                f"calendar {self.name} knows {self._days[0]} to {self.last}, asked for {first} to {last}; "
+                "ask for days within it, or update exchange_calendars"
+            )
+
+
+@cache
+def get_calendar(name: str) -> Calendar:
+    """Return the calendar of an exchange by its market identifier code, `24/7` or `24/5`.
+
+    Raises:
+        CalendarError: there is none of that name.
+    """
+    import exchange_calendars
+    import pandas as pd
+    from exchange_calendars.errors import InvalidCalendarName
+
+    try:
+        earliest = exchange_calendars.get_calendar(name).bound_min()
+    except InvalidCalendarName as error:
+        known = ", ".join(sorted(set(YAHOO_EXCHANGES.values())))
+        raise CalendarError(f"there is no calendar '{name}'; there are {known}") from error
+    first = pd.Timestamp(FIRST) if earliest is None else max(pd.Timestamp(FIRST), earliest)
+    found = exchange_calendars.get_calendar(name, start=first)
+    return Calendar(name, found.schedule.index.to_numpy().astype("M8[D]"), found.schedule)
+
+
+def calendar_of(exchange: str) -> Calendar:
+    """Return the calendar of an exchange as Yahoo names it.
+
+    Raises:
+        CalendarError: the name is not in the table.
+    """
+    if exchange not in YAHOO_EXCHANGES:
+        raise CalendarError(f"exchange '{exchange}' has no calendar in the table; set calendar in the configuration")
+    return get_calendar(YAHOO_EXCHANGES[exchange])

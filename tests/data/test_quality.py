@@ -1,0 +1,103 @@
+"""Quality rules: each is broken once and found, on the day where it is broken, and good prices break none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.data.bars import Bars
+from forecaster.data.calendars import get_calendar
+from forecaster.data.quality import HARD, SOFT, check
+from forecaster.domain.errors import QualityError
+from tests.data.prices import Company
+
+DAY = "2024-06-12"
+COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0})
+EXPECTED = get_calendar("XNYS").sessions(np.datetime64("2024-01-02"), np.datetime64("2024-12-31"))
+
+
+def _set(column: str, value: float, day: str = DAY) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[day, column] = value
+        return frame
+
+    return change
+
+
+def _scale(factor: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[:"2024-07-05", ["open", "high", "low", "close", "adj_close"]] *= factor
+        return frame
+
+    return change
+
+
+def _jump(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.loc[DAY, ["open", "high", "low", "close", "adj_close"]] *= 1.6
+    return frame
+
+
+def _stale(frame: pd.DataFrame) -> pd.DataFrame:
+    days = frame[:DAY].tail(5).index
+    for column in ("open", "high", "low", "close", "adj_close"):
+        frame.loc[days, column] = frame[column][days].iloc[0]
+    return frame
+
+
+def _repeat(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame[:DAY], frame[DAY:]])
+
+
+def _holiday(frame: pd.DataFrame) -> pd.DataFrame:
+    extra = frame.loc[["2024-07-03"]].set_axis(pd.DatetimeIndex(["2024-07-04"]))
+    return pd.concat([frame, extra]).sort_index()
+
+
+def _no_trace(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["adj_close"] = frame["close"]
+    return frame
+
+
+BROKEN: dict[str, list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]]] = {
+    "bad_price": [
+        (DAY, _set("close", np.nan)), (DAY, _set("open", np.inf)), (DAY, _set("low", 0.0)),
+        (DAY, _set("adj_close", -1.0)), (DAY, _set("high", np.nan)),
+    ],
+    "bad_number": [(DAY, _set("volume", np.nan)), (DAY, _set("dividend", -1.0)), (DAY, _set("split", np.inf))],
+    "out_of_order": [(DAY, _repeat)],
+    "split_not_applied": [("2024-07-08", _scale(4.0))],
+    "inconsistent": [(DAY, _set("high", 1.0)), (DAY, _set("low", 1e6))],
+    "missing_session": [(DAY, lambda frame: frame.drop(index=pd.Timestamp(DAY)))],
+    "unexpected_session": [("2024-07-04", _holiday)],
+    "outlier": [(DAY, _jump)],
+    "stale": [(DAY, _stale)],
+    "dividend_not_adjusted": [("2024-03-14", _no_trace)],
+}  # fmt: skip
+
+
+def _changed(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Bars:
+    bars = COMPANY.bars()
+    return replace(bars, frame=change(bars.frame.copy()))
+
+
+def test_good_prices_break_no_rule() -> None:
+    assert check(COMPANY.bars(), EXPECTED).issues == ()
+
+
+def test_every_rule_is_broken_here() -> None:
+    assert set(BROKEN) == {*HARD, *SOFT}
+
+
+@pytest.mark.parametrize(("rule", "day", "change"), [(rule, *case) for rule, cases in BROKEN.items() for case in cases])
+def test_a_broken_rule_is_found_on_its_day(rule: str, day: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    report = check(_changed(change), EXPECTED)
+    issue = next(issue for issue in report.issues if issue.rule == rule)
+    assert day in issue.days
+    assert issue.is_hard == (rule in HARD)
+    if issue.is_hard:
+        with pytest.raises(QualityError, match=f"ABC: .*{rule}: .*{day}.*nothing was stored"):
+            report.refuse()
+    else:
+        report.refuse()

@@ -1,0 +1,111 @@
+"""The bar store: what is written is read, names never collide, a crash leaves the old file or the new one, whole."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.data.store import TAIL_ROWS, BarStore, file_name
+from forecaster.domain.errors import DataError, FileFormatError
+from tests.conftest import ROOT
+from tests.data.prices import ORIGIN, Company
+
+SYMBOLS = ["BRK-B", "^GSPC", "EURUSD=X", "005930.KS", "brk-b", "../evil", "a/b", "Ä", "."]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    for number, symbol in enumerate(SYMBOLS):
+        bars = Company(symbol=symbol, seed=number, dividends={"2024-03-14": 1.0}).bars()
+        with store.lock(symbol):
+            store.write(bars)
+        found = store.read(symbol)
+        assert found is not None
+        assert (found.symbol, found.origin) == (symbol, ORIGIN)
+        pd.testing.assert_frame_equal(found.frame, bars.frame, check_freq=False, check_index_type=False)
+        tail = json.loads((tmp_path / f"{file_name(symbol)}.tail.json").read_text())
+        assert tail["ds"][-1] == "2024-12-31"
+        assert tail["y"] == bars.adjusted()["close"].tail(TAIL_ROWS).tolist()
+    assert store.symbols() == sorted(SYMBOLS)
+    assert store.read("NOBODY") is None
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+def test_file_names_are_safe_and_never_collide(one: str, other: str) -> None:
+    names = []
+    for symbol in (one, other):
+        try:
+            symbol.encode()
+        except UnicodeEncodeError:
+            return
+        names.append(file_name(symbol))
+    assert (names[0].lower() == names[1].lower()) == (one == other)
+    assert all(character.isascii() and (character.isalnum() or character in "-_.%") for character in names[0])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ABC.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(FileFormatError, match=r"ABC\.parquet: cannot be read"):
+        BarStore(tmp_path).read("ABC")
+
+
+def test_a_symbol_that_another_process_updates_is_waited_for(tmp_path: Path) -> None:
+    store = BarStore(tmp_path, lock_timeout_seconds=0.2)
+    script = "import sys,time; from pathlib import Path; from forecaster.data.store import BarStore\n"
+    script += "with BarStore(Path(sys.argv[1])).lock('ABC'): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(DataError, match="ABC: another process"), store.lock("ABC"):
+        pass
+    with store.lock("OTHER"):
+        pass
+    holder.kill()
+    holder.communicate()
+    # its lock ends with it, however it ends
+    with store.lock("ABC"):
+        pass
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from forecaster.data.store import BarStore
+from tests.data.prices import Company
+store = BarStore(Path(sys.argv[1]))
+versions = [Company(seed=seed, dividends={"2024-03-14": 1.0}).bars() for seed in (1, 2)]
+with store.lock("ABC"):
+    store.write(versions[0])
+print("ready", flush=True)
+while True:
+    for bars in versions:
+        with store.lock("ABC"):
+            store.write(bars)
+"""
+
+
+def test_killed_in_mid_write_many_times_the_file_is_always_whole(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    whole = {seed: Company(seed=seed, dividends={"2024-03-14": 1.0}).bars().frame["close"].iloc[0] for seed in (1, 2)}
+    for attempt in range(12):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(0.02 + attempt * 0.0037)
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        found = store.read("ABC")
+        assert found is not None
+        assert len(found) == 252
+        assert found.frame["close"].iloc[0] in whole.values()
+        assert len(json.loads((tmp_path / "ABC.tail.json").read_text())["y"]) == 252
+    with store.lock("ABC"):
+        store.write(Company(seed=1).bars())
+    assert {path.suffix for path in tmp_path.iterdir()} == {".parquet", ".json", ".lock"}
