@@ -45,7 +45,7 @@ def forecast(request: ForecastRequest, catalog: Catalog, max_series: int) -> dic
         "model": {
             "name": model.name,
             "version": version,
-            "alias": None if request.version is not None else request.alias or CHAMPION,
+            "alias": None if request.version is not None else CHAMPION if request.alias is None else request.alias,
             "run_id": model.index.runs[version],
         },
         "forecasts": [

@@ -3,10 +3,18 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, JsonValue, Strict
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
+
+
+def _at_midnight(time: Any) -> Any:
+    """Spell a date as the time at which it begins; what is neither is left for pydantic to refuse."""
+    return f"{time}T00:00:00" if isinstance(time, str) and len(time) == len("2026-01-01") else time
+
+
+Time = Annotated[datetime, Strict(), BeforeValidator(_at_midnight)]
 
 EXAMPLE_REQUEST: dict[str, JsonValue] = {
     "model": "sine",
@@ -40,12 +48,12 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
 
 
 class SeriesIn(BaseModel):
-    """One series' history, oldest first; times with or without a zone, answered the same way."""
+    """One series' history, oldest first; times with or without a zone, or dates."""
 
     model_config = ConfigDict(extra="forbid")
 
     unique_id: str = Field(min_length=1, max_length=200)
-    ds: list[Annotated[datetime, Strict()]]
+    ds: list[Time]
     y: list[Number]
     hist_exog: dict[str, list[Number]] = {}
     futr_exog: dict[str, list[Number]] = {}

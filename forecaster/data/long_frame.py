@@ -7,6 +7,8 @@ from forecaster.domain.errors import SeriesError, TooShortError
 from forecaster.domain.frequency import infer, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Times, Y
 
+LARGEST = 1e150
+
 
 def check_long_frame(frame: pd.DataFrame, freq: str | None = None, min_length: int = 1, where: str = "frame") -> Series:
     """Return a long frame as arrays; the frame itself is left as it is.
@@ -54,6 +56,7 @@ def _numbers(frame: pd.DataFrame, where: str) -> Floats:
         raise SeriesError(f"{where}: column y holds {frame[Y].dtype}, not numbers; convert it first")
     y = frame[Y].to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse(~np.isfinite(y), frame, where, Y, "is not a finite number; correct or remove the row, nothing is filled in")
+    _refuse(np.abs(y) > LARGEST, frame, where, Y, f"is beyond {LARGEST:g}, whose square overflows; use a larger unit")
     return y
 
 

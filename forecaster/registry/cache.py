@@ -32,9 +32,10 @@ class ModelIndex:
         Raises:
             UnknownModel: there is no such alias or version.
         """
-        found = self.aliases.get(alias or CHAMPION) if version is None else version
+        alias = CHAMPION if alias is None else alias
+        found = self.aliases.get(alias) if version is None else version
         if found not in self.runs:
-            asked = f"alias '{alias or CHAMPION}'" if version is None else f"version {version}"
+            asked = f"alias '{alias}'" if version is None else f"version {version}"
             raise UnknownModel(
                 f"model '{name}' has no {asked}; it has the aliases {sorted(self.aliases)} "
                 f"and the versions {sorted(self.runs)}"

@@ -63,7 +63,7 @@ class TrainConfig(Config):
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
     refit: bool = True
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     tracking: TrackingConfig = TrackingConfig()
 
 

@@ -49,6 +49,7 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "text in ds": (lambda good: good.assign(ds=good["ds"].astype(str)), "column ds holds .*, not timestamps"),
     "NaN": (_set(7, "y", np.nan), "row 7: y is not a finite number"),
     "infinity": (_set(7, "y", np.inf), "row 7: y is not a finite number"),
+    "huge": (_set(7, "y", -1e200), r"row 7: y is beyond 1e\+150"),
     "no time": (_set(3, "ds", pd.NaT), "row 3: ds is missing"),
     "no name": (_set(3, "unique_id", None), "row 3: unique_id is missing"),
     "repeated time": (_set(9, "ds", pd.Timestamp("2026-01-03")), "row 9: ds .* of series 'b' repeats the timestamp"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from forecaster.data.long_frame import check_long_frame
 from forecaster.data.sources import RandomWalkSource, SineSource
 from forecaster.data.sources.synthetic import Sine
+from forecaster.domain.errors import ConfigError
 
 
 def test_a_sum_of_sines_is_the_formula() -> None:
@@ -52,6 +53,11 @@ def test_a_random_walk_has_the_returns_that_are_set() -> None:
     assert returns.std() == pytest.approx(0.02, rel=0.02)
     assert returns.mean() == pytest.approx(0.001, abs=3 * 0.02 / np.sqrt(40_000))
     pd.testing.assert_frame_equal(frame, source.load())
+
+
+def test_timestamps_beyond_the_last_nanosecond_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.length: 300 steps of 12MS from 20.* reach beyond 2262"):
+        SineSource(freq="YS", length=300).load()
 
 
 @pytest.mark.parametrize("freq", ["h", "B", "MS", "ME", "15min"])

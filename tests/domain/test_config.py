@@ -43,6 +43,7 @@ def test_overrides_reach_into_keys_and_lists(file: Path) -> None:
         ("model.widths=[0]", "model.widths: each width must be at least 1"),
         ("split={train: 0.9}", "split: train + validation + calibration + test must be 1"),
         ("horizon=0", "horizon: "),
+        ("seed=4294967296", "seed: "),
         ("horizon=null", "horizon: "),
         ("fit.learning_rate=.nan", "fit.learning_rate: "),
         ("data.noise=1e999", "data.noise: "),

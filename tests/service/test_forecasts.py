@@ -37,6 +37,16 @@ def test_timestamps_follow_the_series_zone(client: TestClient) -> None:
     ]  # fmt: skip
 
 
+def test_dates_are_taken_as_midnight(client: TestClient) -> None:
+    daily = series()
+    daily["ds"] = [f"2026-01-{day:02d}" for day in range(1, 31)]
+    answer = client.post("/v1/forecasts", json=ask(series=[daily]))
+    # understood, and refused for being days where the model's are hours
+    assert answer.status_code == 422
+    assert "series[0] ('a').ds[1]: 2026-01-02T00:00:00" in answer.json()["detail"]
+    assert "is not one step of h" in answer.json()["detail"]
+
+
 def test_horizon_longer_than_trained_is_rolled_out_and_said_so(client: TestClient) -> None:
     answer = client.post("/v1/forecasts", json=ask(horizon=6)).json()
     forecast = answer["forecasts"][0]
@@ -58,6 +68,7 @@ BAD = {
     "horizon a million": (ask(horizon=1_000_000), 422, "40"),
     "unknown model": (ask(model="nobody"), 404, "nobody"),
     "unknown alias": (ask(alias="nobody"), 404, "nobody"),
+    "empty alias": (ask(alias=""), 404, "no alias ''"),
     "unknown version": (ask(version=99), 404, "99"),
     "alias and version": (ask(alias="champion", version=1), 422, "not both"),
     "level and quantiles": (ask(quantiles=[0.1]), 422, "not both"),

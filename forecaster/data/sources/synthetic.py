@@ -12,6 +12,9 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
 
+# the last second that nanoseconds since 1970 can count
+LAST = np.datetime64("2262-04-11T23:47:16", "s")
+
 
 class Sine(Config):
     """One sine: `amplitude * sin(2π (t / period + phase))`, `t` counted in rows.
@@ -123,7 +126,12 @@ def _times(start: datetime, freq: str, length: int) -> Times:
         first = np.busday_offset(first.astype("M8[D]"), 0, roll="forward").astype("M8[ns]")
     elif frequency.unit in ("MS", "ME"):
         first = frequency.after(first, 1)[0]
-    return np.concatenate(([first], frequency.after(first, length - 1)))
+    # reckoned in seconds, for nanoseconds would overflow unseen
+    seconds = first.astype("M8[s]")
+    times = np.concatenate(([seconds], frequency.after(seconds, length - 1)))
+    if times[-1] > LAST:
+        raise ConfigError(f"data.length: {length} steps of {freq} from {seconds} reach beyond {LAST}; ask for fewer")
+    return times.astype("M8[ns]")
 
 
 def _long_frame(y: Floats, unique_id: str, times: Times) -> pd.DataFrame:
