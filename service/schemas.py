@@ -4,17 +4,20 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
+from pydantic_core import PydanticCustomError
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
 
 
-def _at_midnight(time: Any) -> Any:
-    """Spell a date as the time at which it begins; what is neither is left for pydantic to refuse."""
-    return f"{time}T00:00:00" if isinstance(time, str) and len(time) == len("2026-01-01") else time
+def _is_spelt_out(time: Any) -> Any:
+    """Refuse numbers, which pydantic would take for seconds since 1970."""
+    if not isinstance(time, str) or time[4:5] != "-":
+        raise PydanticCustomError("time", "Input should be a date or a time in ISO 8601, as 2026-01-31T00:00:00Z")
+    return time
 
 
-Time = Annotated[datetime, Strict(), BeforeValidator(_at_midnight)]
+Time = Annotated[datetime, BeforeValidator(_is_spelt_out)]
 
 EXAMPLE_REQUEST: dict[str, JsonValue] = {
     "model": "sine",
