@@ -12,6 +12,7 @@ from forecaster.domain.errors import ConfigError, ForecasterError
 
 FAILED = 1
 BAD_CONFIG = 2
+PARTLY_FAILED = 3
 INTERRUPTED = 130
 
 
@@ -36,14 +37,19 @@ def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser
     return parser
 
 
-def run_config(parser: argparse.ArgumentParser, model: type[ConfigT], job: Callable[[ConfigT], dict[str, Any]]) -> int:
+def run_config(
+    parser: argparse.ArgumentParser,
+    model: type[ConfigT],
+    job: Callable[[ConfigT], dict[str, Any]],
+    status: Callable[[dict[str, Any]], int] = lambda answer: 0,
+) -> int:
     """Parse the command line, read the configuration, run the job; return the exit status."""
     arguments = parser.parse_args()
-    return run(lambda: job(load_config(arguments.config, model, arguments.overrides)))
+    return run(lambda: job(load_config(arguments.config, model, arguments.overrides)), status)
 
 
-def run(job: Callable[[], dict[str, Any]]) -> int:
-    """Run a job and print its answer; errors go to stderr in words, and to the exit status."""
+def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], int] = lambda answer: 0) -> int:
+    """Run a job, print its answer and return the exit status that `status` reads from it; errors go to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     # hundreds of lines on making the store's tables, and advice on retracing that does not apply to two networks
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -60,4 +66,4 @@ def run(job: Callable[[], dict[str, Any]]) -> int:
         sys.stderr.write("interrupted: nothing was registered; the same command continues from the last whole epoch\n")
         return INTERRUPTED
     sys.stdout.write(json.dumps(answer) + "\n")
-    return 0
+    return status(answer)

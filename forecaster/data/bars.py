@@ -19,13 +19,23 @@ COLUMNS = (*PRICES, ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where bars come from: source, currency, exchange (as the source names it), zone, when (ISO 8601, UTC)."""
+    """Where bars come from.
+
+    Args:
+        source: its name.
+        currency: of prices and dividends.
+        exchange: as the source names it.
+        zone: the exchange's.
+        fetched_at: ISO 8601, UTC.
+        asked_from: the first date that was asked for, ISO 8601; the first bar may be later.
+    """
 
     source: str
     currency: str
     exchange: str
     zone: str
     fetched_at: str
+    asked_from: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 from forecaster.data.bars import COLUMNS, SESSION, Bars, Origin
 from forecaster.data.calendars import get_calendar
 
-ORIGIN = Origin("test", "USD", "NYQ", "America/New_York", "2026-01-01T00:00:00+00:00")
+ORIGIN = Origin("test", "USD", "NYQ", "America/New_York", "2026-01-01T00:00:00+00:00", "2024-01-02")
 
 
 @dataclass

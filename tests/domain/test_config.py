@@ -83,6 +83,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(Path("pipelines/configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_configurations_that_ship_are_valid(path: Path) -> None:
+    from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
 
-    load_config(path, PromoteConfig if path.name == "promote.yaml" else TrainConfig)
+    load_config(path, {"promote.yaml": PromoteConfig, "fetch.yaml": FetchConfig}.get(path.name, TrainConfig))

@@ -17,7 +17,14 @@ def test_the_readmes_tree_names_each_file() -> None:
     named = set(re.findall(r"\b([\w-]+\.(?:py|yaml|md))\b", tree))
     packages = [ROOT / name for name in ("forecaster", "service", "pipelines", "benchmarks")]
     modules = {path.name for package in packages for path in package.rglob("*.py")} - {"__init__.py", "__main__.py"}
-    listed = {*modules, *(path.name for path in (ROOT / "docs").iterdir()), "sine.yaml", "stock.yaml", "promote.yaml"}
+    listed = {
+        *modules,
+        *(path.name for path in (ROOT / "docs").iterdir()),
+        "sine.yaml",
+        "stock.yaml",
+        "promote.yaml",
+        "fetch.yaml",
+    }
     assert listed - named == {"neuralforecast_training.py"}
     assert named <= listed
 

@@ -50,7 +50,7 @@ def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
         assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
 
 
-@pytest.mark.parametrize("pipeline", ["train", "promote", "demo"])
+@pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo"])
 def test_help_shows_an_example_that_parses(pipeline: str, tmp_path: Path) -> None:
     done = run_module(f"pipelines.{pipeline}", "--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -1,0 +1,178 @@
+"""Updates: what comes in pieces ends as what comes at once, and a failure leaves the store as it was."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.data.bars import Bars
+from forecaster.data.session import SessionConfig
+from forecaster.data.sources.yahoo import YahooSource
+from forecaster.data.store import BarStore
+from forecaster.data.update import OVERLAP_SESSIONS, update
+from forecaster.domain.errors import NoData, QualityError, SourceUnavailable
+from tests.conftest import ROOT
+from tests.data.prices import Company
+from tests.data.yahoo_stand_in import Yahoo, standing_in
+
+FIRST = np.datetime64("2024-01-02")
+COMPANY = Company(dividends={"2024-06-13": 1.2}, splits={"2024-09-09": 4.0})
+pytestmark = pytest.mark.filterwarnings("ignore:::yfinance")
+
+
+@dataclass
+class OnADay:
+    """A source as it is on a day: it knows the events up to then."""
+
+    day: str
+    name: str = "yahoo"
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
+        self.asked.append((str(first), str(last)))
+        bars = COMPANY.bars(str(first), self.day).until(last)
+        return replace(bars, origin=replace(bars.origin, source=self.name, asked_from=""))
+
+
+def evening(day: str) -> datetime:
+    return datetime.fromisoformat(f"{day}T23:00:00").replace(tzinfo=UTC)
+
+
+def run(store: BarStore, source: OnADay, first: np.datetime64 = FIRST) -> str | None:
+    return update(store, source, "ABC", first, np.datetime64(source.day), evening(source.day)).refetched
+
+
+def test_a_dividend_and_a_split_between_fetches_end_in_a_store_equal_to_a_fresh_fetch(tmp_path: Path) -> None:
+    step, whole = BarStore(tmp_path / "step"), BarStore(tmp_path / "whole")
+    reasons = [run(step, OnADay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")]
+    assert reasons[:2] == [None, None]
+    assert reasons[2] is not None and "the adjustment of 2024-" in reasons[2]
+    assert reasons[3] is not None and "the close of 2024-" in reasons[3]
+    assert reasons[4] is None
+    run(whole, OnADay("2024-09-11"))
+    one, other = step.read("ABC"), whole.read("ABC")
+    assert one is not None and other is not None
+    pd.testing.assert_frame_equal(one.frame, other.frame, check_exact=True)
+
+
+def test_only_the_overlap_and_the_tail_are_asked_for(tmp_path: Path) -> None:
+    store, source = BarStore(tmp_path), OnADay("2024-05-31")
+    run(store, source)
+    later = OnADay("2024-06-05")
+    run(store, later)
+    old = COMPANY.bars(last="2024-05-31").sessions
+    assert later.asked == [(str(old[-OVERLAP_SESSIONS]), "2024-06-05")]
+    before = (tmp_path / "ABC.parquet").stat().st_mtime_ns
+    assert update(store, later, "ABC", FIRST, np.datetime64("2024-06-05"), evening("2024-06-05")).new == 0
+    # nothing new, nothing written
+    assert (tmp_path / "ABC.parquet").stat().st_mtime_ns == before
+
+
+def test_an_earlier_start_fetches_all(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    run(store, OnADay("2024-05-31"), np.datetime64("2024-03-01"))
+    assert run(store, OnADay("2024-05-31")) == "the store began at 2024-03-01"
+    bars = store.read("ABC")
+    assert bars is not None and bars.sessions[0] == FIRST
+    assert run(store, OnADay("2024-05-31")) is None
+
+
+def test_the_bar_of_a_running_session_is_withheld(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    noon = datetime(2024, 5, 31, 16, 0, tzinfo=UTC)
+    update(store, OnADay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
+    bars = store.read("ABC")
+    assert bars is not None and str(bars.sessions[-1]) == "2024-05-30"
+    with pytest.raises(NoData, match="no session from 2024-05-31 to 2024-05-31 has ended yet"):
+        update(
+            BarStore(tmp_path / "new"),
+            OnADay("2024-05-31"),
+            "ABC",
+            np.datetime64("2024-05-31"),
+            np.datetime64("2024-05-31"),
+            noon,
+        )
+
+
+def test_two_sources_are_never_mixed(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    run(store, OnADay("2024-05-31"))
+    with pytest.raises(QualityError, match="ABC: is stored from yahoo: two sources are not mixed"):
+        run(store, OnADay("2024-06-05", name="files"))
+
+
+def test_what_breaks_a_hard_rule_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    store = BarStore(tmp_path)
+    run(store, OnADay("2024-05-31"))
+    before = (tmp_path / "ABC.parquet").read_bytes()
+
+    class Spoilt(OnADay):
+        def fetch(self, *arguments: object, **options: object) -> Bars:
+            bars = super().fetch(*arguments, **options)  # type: ignore[arg-type]
+            bars.frame.iloc[-1, 3] = np.nan
+            return bars
+
+    with pytest.raises(QualityError, match=r"bad_price: .*2024-06-05"):
+        run(store, Spoilt("2024-06-05"))
+    assert (tmp_path / "ABC.parquet").read_bytes() == before
+
+
+@pytest.fixture
+def yahoo() -> Iterator[Yahoo]:
+    with standing_in(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
+        yield yahoo
+
+
+def test_a_source_that_fails_leaves_the_store_as_it_was(yahoo: Yahoo, tmp_path: Path) -> None:
+    store = BarStore(tmp_path / "bars")
+    session = SessionConfig(origin=yahoo.url, pause_seconds=0, timeout_seconds=2)
+    source = YahooSource(session, cache=tmp_path / "yfinance", tries=2, backoff_seconds=0.01)
+    now = evening("2024-12-31")
+    update(store, source, "ABC", FIRST, np.datetime64("2024-11-29"), now)
+    before = (tmp_path / "bars" / "ABC.parquet").read_bytes()
+    yahoo.misbehave = lambda symbol: (500, b"<html>")
+    with pytest.raises(SourceUnavailable):
+        update(store, source, "ABC", FIRST, np.datetime64("2024-12-31"), now)
+    assert (tmp_path / "bars" / "ABC.parquet").read_bytes() == before
+    yahoo.misbehave = None
+    update(store, source, "ABC", FIRST, np.datetime64("2024-12-31"), now)
+    bars = store.read("ABC")
+    assert bars is not None
+    pd.testing.assert_frame_equal(bars.frame, COMPANY.bars().frame, check_freq=False, check_index_type=False)
+
+
+UPDATER = """
+import sys
+from pathlib import Path
+import numpy as np
+from forecaster.data.store import BarStore
+from tests.data.test_update import OnADay, run
+for day in ("2024-05-31", "2024-06-14", "2024-09-10", "2024-09-11") * 3:
+    if sys.argv[2] == "late" or day < "2024-09":
+        run(BarStore(Path(sys.argv[1])), OnADay(max(day, sys.argv[3])))
+"""
+
+
+def test_two_processes_updating_one_symbol_end_in_a_whole_store(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", UPDATER, tmp_path, kind, "2024-09-11"],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        )
+        for kind in ("late", "early")
+    ]
+    for process in both:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    bars = BarStore(tmp_path).read("ABC")
+    assert bars is not None
+    pd.testing.assert_frame_equal(
+        bars.frame, COMPANY.bars(last="2024-09-11").frame, check_freq=False, check_index_type=False
+    )

@@ -1,0 +1,147 @@
+"""A stand-in for Yahoo on loopback: chart answers of the recorded form, made from bars, and every way to misbehave."""
+
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from forecaster.data.bars import ADJUSTED_CLOSE, DIVIDEND, PRICES, SPLIT, VOLUME, Bars
+
+ZONE = ZoneInfo("America/New_York")
+Answer = tuple[int, bytes]
+
+
+def chart(bars: Bars, first: float, last: float) -> dict[str, Any]:
+    """Return the chart answer with the bars whose opening lies within `first` to `last`, in seconds since 1970."""
+    opens = np.array([_opening(day.item()) for day in bars.sessions])
+    shown = bars.frame[(opens >= first) & (opens < last)]
+    stamps = [int(stamp) for stamp in opens[(opens >= first) & (opens < last)]]
+    events: dict[str, Any] = {}
+    for stamp, (_, row) in zip(stamps, shown.iterrows(), strict=True):
+        if row[DIVIDEND]:
+            events.setdefault("dividends", {})[str(stamp)] = {"amount": row[DIVIDEND], "date": stamp}
+        if row[SPLIT]:
+            split = {"date": stamp, "numerator": row[SPLIT], "denominator": 1.0, "splitRatio": f"{row[SPLIT]:g}:1"}
+            events.setdefault("splits", {})[str(stamp)] = split
+    result: dict[str, Any] = {"meta": meta(bars.symbol), "indicators": {"quote": [{}], "adjclose": [{}]}}
+    if stamps:
+        result["timestamp"] = stamps
+        result["indicators"]["quote"] = [{name: shown[name].tolist() for name in (*PRICES, VOLUME)}]
+        result["indicators"]["adjclose"] = [{"adjclose": shown[ADJUSTED_CLOSE].tolist()}]
+    if events:
+        result["events"] = events
+    return {"chart": {"result": [result], "error": None}}
+
+
+def meta(symbol: str) -> dict[str, Any]:
+    """Return what Yahoo says of a symbol."""
+    return {
+        "currency": "USD", "symbol": symbol, "exchangeName": "NYQ", "fullExchangeName": "NYSE",
+        "instrumentType": "EQUITY", "firstTradeDate": 0, "gmtoffset": -18000, "timezone": "EST",
+        "exchangeTimezoneName": "America/New_York", "priceHint": 2, "dataGranularity": "1d", "range": "",
+        "regularMarketTime": 1735678800, "regularMarketPrice": 1.0, "validRanges": ["1d", "max"],
+        "currentTradingPeriod": {
+            name: {"timezone": "EST", "start": 0, "end": 0, "gmtoffset": -18000} for name in ("pre", "regular", "post")
+        },
+    }  # fmt: skip
+
+
+def _opening(day: Any) -> float:
+    return (datetime(day.year, day.month, day.day, tzinfo=ZONE) + timedelta(hours=9, minutes=30)).timestamp()
+
+
+def unknown(symbol: str) -> Answer:
+    """Return what Yahoo answers for a symbol that it does not know."""
+    error = {"code": "Not Found", "description": "No data found, symbol may be delisted"}
+    return 404, json.dumps({"chart": {"result": None, "error": error}}).encode()
+
+
+@dataclass
+class Yahoo:
+    """The stand-in's state: which bars it has, and how the next chart requests for data are answered."""
+
+    bars: dict[str, Bars] = field(default_factory=dict)
+    misbehave: Callable[[str], Answer | None] | None = None
+    requests: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+    url: str = ""
+
+    def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
+        """Return status and body of a request."""
+        self.requests.append(path)
+        if path.endswith("/getcrumb"):
+            return 200, b"FakeCrumb.01"
+        if "/v8/finance/chart/" not in path:
+            return 404, b"{}"
+        symbol = path.rpartition("/")[2]
+        # the first request for a symbol only asks for its time zone
+        if self.misbehave and "period1" in query and (odd := self.misbehave(symbol)):
+            return odd
+        if symbol not in self.bars:
+            return unknown(symbol)
+        first, last = (float(query[name][0]) if name in query else 9e9 for name in ("period1", "period2"))
+        return 200, json.dumps(chart(self.bars[symbol], first, last)).encode()
+
+
+@contextmanager
+def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo]:
+    """Serve on a free port of loopback; with a certificate also as an HTTPS proxy that is every host of Yahoo's."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_CONNECT(self) -> None:
+            host = self.path.partition(":")[0]
+            if certificate is None or not host.endswith(".yahoo.com"):
+                self.send_error(403)
+                return
+            yahoo.hosts.add(host)
+            self.send_response(200)
+            self.end_headers()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.connection = context.wrap_socket(self.connection, server_side=True)
+            # the next request of this connection is read through TLS
+            self.rfile = self.connection.makefile("rb")
+            self.wfile = cast(Any, self.connection.makefile("wb", 0))
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            status, body = yahoo.answer(parts.path, parse_qs(parts.query))
+            if status == 0:
+                time.sleep(float(body))
+                self.close_connection = True
+                return
+            self.send_response(status)
+            self.send_header("Set-Cookie", "A3=fake; Domain=.yahoo.com; Path=/; Max-Age=31536000")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def finish(self) -> None:
+            super().finish()
+            # the server closes the plain socket only
+            self.connection.close()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yahoo.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield yahoo
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,113 @@
+"""`python -m pipelines.fetch`: through a proxy over TLS with nothing changed, and when things go wrong."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from forecaster.data.calendars import get_calendar
+from forecaster.data.store import BarStore
+from tests.conftest import ROOT, run_module
+from tests.data.certificates import write_certificates
+from tests.data.prices import Company
+from tests.data.yahoo_stand_in import Answer, Yahoo, standing_in
+
+
+def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
+    last = str(get_calendar("XNYS").last_completed(datetime.now(UTC)))
+    return Yahoo({s: Company(symbol=s, seed=n, first=first, last=last).bars() for n, s in enumerate(symbols)})
+
+
+def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_path: Path) -> None:
+    authority, certificate = write_certificates(tmp_path)
+    with standing_in(_companies(["SPY", "AAPL"]), certificate) as yahoo:
+        environment = {"HTTPS_PROXY": yahoo.url, "REQUESTS_CA_BUNDLE": str(authority), "HOME": str(tmp_path / "home")}
+        for new in (len(yahoo.bars["SPY"]), 0):
+            done = run_module(
+                "pipelines.fetch", ROOT / "pipelines" / "configs" / "fetch.yaml", cwd=tmp_path, **environment
+            )
+            assert done.returncode == 0, done.stderr
+            answer = json.loads(done.stdout.splitlines()[-1])
+            assert [(one["symbol"], one["new"]) for one in answer["stored"]] == [("SPY", new), ("AAPL", new)]
+            assert answer["failed"] == {}
+        # the real hosts were asked for: the chart's, and the one that gives the cookie
+        assert {"query2.finance.yahoo.com", "fc.yahoo.com"} <= yahoo.hosts
+    store = BarStore(tmp_path / "mlruns" / "bars")
+    assert store.symbols() == ["AAPL", "SPY"]
+    stored = store.read("SPY")
+    assert stored is not None
+    assert stored.frame["close"].tolist() == yahoo.bars["SPY"].frame["close"].tolist()
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[tuple[Yahoo, Path]]:
+    symbols = [f"S{number:02d}" for number in range(12)]
+    with standing_in(_companies(symbols, "2026-01-02")) as yahoo:
+        session = {"origin": yahoo.url, "pause_seconds": 0, "timeout_seconds": 5}
+        config = {"symbols": symbols, "start": "2026-01-02", "session": session}
+        (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
+        yield yahoo, tmp_path
+
+
+def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(job: tuple[Yahoo, Path]) -> None:
+    yahoo, folder = job
+    lock, served = threading.Lock(), [0]
+
+    def limit(symbol: str) -> Answer | None:
+        with lock:
+            served[0] += 1
+            return (429, b"Too Many Requests") if served[0] > 5 else None
+
+    yahoo.misbehave = limit
+    done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
+    assert done.returncode == 3
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert [one["symbol"] for one in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
+    assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
+    assert list(answer["failed"].values())[1:] == ["not asked: rate limit"] * 6
+    yahoo.misbehave = None
+    again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    counts = [one["new"] for one in json.loads(again.stdout.splitlines()[-1])["stored"]]
+    assert counts == [0] * 5 + [len(yahoo.bars["S05"])] * 7
+
+
+def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path]) -> None:
+    _, folder = job
+    done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00, NOBODY, S01]", cwd=folder)
+    assert done.returncode == 3
+    assert "error: NOBODY: Yahoo does not know it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert BarStore(folder / "mlruns" / "bars").symbols() == ["S00", "S01"]
+
+
+def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run_module(
+        "pipelines.fetch", ROOT / "pipelines" / "configs" / "fetch.yaml", cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:1"
+    )
+    assert time.monotonic() - started < 30
+    assert done.returncode == 3
+    assert "SPY: Yahoo cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("symbols=[]", "symbols: "),
+        ("symbols=[A, A]", "symbols: one is named twice"),
+        ("end=2000-01-01", "end 2000-01-01 lies before start 2026-01-02"),
+        ("interval=1h", "interval: "),
+        ("session.proxi=x", "session.proxi: unknown key"),
+    ],
+)
+def test_a_bad_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:
+    done = run_module("pipelines.fetch", "job.yaml", "--set", change, cwd=job[1])
+    assert done.returncode == 2
+    assert said in done.stderr
