@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from forecaster.domain.errors import SeriesError
-from forecaster.domain.frequency import Frequency
+from forecaster.domain.frequency import Step
 from forecaster.domain.series import Times
 
 
@@ -24,7 +24,7 @@ class Clock:
     elapsed: Times
     offset: timedelta | None
 
-    def check(self, frequency: Frequency, where: str) -> None:
+    def check(self, frequency: Step, where: str) -> None:
         """Raise SeriesError where a timestamp is not one step of `frequency` after the one before it."""
         backwards = np.flatnonzero(np.diff(self.elapsed) <= np.timedelta64(0)) + 1
         if len(backwards):
@@ -39,7 +39,7 @@ class Clock:
                 f"{self.wall[breaks[0] - 1]}; add the missing rows or ask a model of this frequency"
             )
 
-    def coming(self, frequency: Frequency, steps: int) -> list[str]:
+    def coming(self, frequency: Step, steps: int) -> list[str]:
         """Return the `steps` timestamps after the last one, in its own offset."""
         return self._spell(frequency.after(self.wall[-1], steps))
 

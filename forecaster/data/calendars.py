@@ -6,15 +6,13 @@ Source of the holidays: exchange_calendars, which knows them about a year ahead.
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from forecaster.domain.errors import CalendarError
 from forecaster.domain.series import Times
-
-if TYPE_CHECKING:
-    import pandas as pd
+from forecaster.domain.sessions import Sessions
 
 # the first year for which sessions are wanted
 FIRST = "1962-01-02"
@@ -35,6 +33,10 @@ YAHOO_EXCHANGES = {
     "KLS": "XKLS", "JKT": "XIDX", "SET": "XBKK", "BSE": "XBOM", "NSI": "XBOM", "ASX": "XASX", "NZE": "XNZE",
     "CCC": ALWAYS, "CCY": WEEKDAYS,
 }  # fmt: skip
+
+
+# what `freq` may be beside a frequency
+NAMES = frozenset(YAHOO_EXCHANGES.values())
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,15 @@ class Calendar:
         position = int(closes.searchsorted(settled, side="right")) - 1
         return np.datetime64(self._days[position], "D")
 
-    def closes(self) -> "pd.Series[pd.Timestamp]":
-        """Return each session's closing time in UTC; half-days close early."""
-        closes: pd.Series[pd.Timestamp] = self._schedule["close"]
-        return closes
+    def as_frequency(self) -> Sessions:
+        """Return the sessions in the form that travels with a model."""
+        every = np.arange(self._days[0], self.last + 1)
+        weekdays = (every.astype(np.int64) + 3) % 7
+        open_on = np.isin(np.arange(7), weekdays[np.isin(every, self._days)])
+        closed = every[~np.isin(every, self._days) & open_on[weekdays]]
+        mask = "".join("1" if is_open else "0" for is_open in open_on)
+        days = tuple(np.datetime_as_string(closed).tolist())
+        return Sessions(name=self.name, first=str(every[0]), last=str(every[-1]), weekmask=mask, closed=days)
 
     def _check_reach(self, first: np.datetime64, last: np.datetime64) -> None:
         if first < self._days[0] - np.timedelta64(14, "D") or last > self.last + np.timedelta64(14, "D"):

@@ -4,19 +4,21 @@ import numpy as np
 import pandas as pd
 
 from forecaster.domain.errors import SeriesError, TooShortError
-from forecaster.domain.frequency import infer, parse
+from forecaster.domain.frequency import Step, infer, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Times, Y
 
 LARGEST = 1e150
 
 
-def check_long_frame(frame: pd.DataFrame, freq: str | None = None, min_length: int = 1, where: str = "frame") -> Series:
+def check_long_frame(
+    frame: pd.DataFrame, freq: str | Step | None = None, min_length: int = 1, where: str = "frame"
+) -> Series:
     """Return a long frame as arrays; the frame itself is left as it is.
 
     Args:
         frame: columns `unique_id`, `ds` (datetime, with or without a zone), `y` (number); series may be interleaved.
             Errors name rows by the frame's index, under the index's name where it has one.
-        freq: the frequency that every series must keep; inferred when None, and then the same for all.
+        freq: the frequency or the sessions that every series must keep; inferred when None, and then one for all.
         min_length: the least number of rows of each series.
         where: what to call the frame in an error, such as its file.
 
@@ -115,9 +117,10 @@ def _check_length(series: Series, min_length: int, where: str) -> None:
 
 
 def _check_frequency(
-    series: Series, elapsed: Times, freq: str | None, frame: pd.DataFrame, order: np.ndarray, where: str
+    series: Series, elapsed: Times, freq: str | Step | None, frame: pd.DataFrame, order: np.ndarray, where: str
 ) -> str:
-    frequency, owner = (parse(freq), "freq") if freq else (None, "")
+    frequency = parse(freq) if isinstance(freq, str) else freq
+    owner = None if freq is None else "freq"
     for unique_id, rows in series:
         name = f"{where}, series '{unique_id}'"
         if frequency is None:

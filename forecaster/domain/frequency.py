@@ -7,6 +7,7 @@ Weeks, quarters and years are read as `7D`, `3MS`/`3ME` and `12MS`/`12ME`.
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,20 @@ _NAME = re.compile(r"(\d*)([A-Za-z]+)")
 _DAY = np.timedelta64(1, "D")
 # A weekday series may skip a closed week and its two week-ends, not more.
 LONGEST_CLOSURE_DAYS = 12
+
+
+class Step(Protocol):
+    """What lies between a series' timestamps: a frequency, or an exchange's sessions."""
+
+    @property
+    def is_wall_clock(self) -> bool:
+        """Say whether steps are judged in the series' own zone and not in elapsed time."""
+
+    def after(self, last: np.datetime64, steps: int) -> Times:
+        """Return the timestamps of the `steps` steps that follow `last`, `(steps,)`, in `last`'s resolution."""
+
+    def breaks(self, timestamps: Times) -> np.ndarray:
+        """Return the rows `(n,)` whose timestamp is not what the row before it calls for; never the first."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from forecaster.domain.sessions import Sessions
+
 SCHEMA_VERSION: Literal[1] = 1
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
@@ -48,7 +50,8 @@ class Manifest(_Part):
         input_size: rows of input that a forecast needs.
         horizon: steps that the network was trained for; more are rolled out.
         max_horizon: the longest roll-out that is answered.
-        freq: the step between timestamps.
+        freq: the step between timestamps; an exchange's code where they are its sessions.
+        sessions: those sessions, past and coming.
         is_positive: whether inputs must be above 0.
         trained_until: the latest time that the served weights have seen.
         recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
@@ -64,6 +67,7 @@ class Manifest(_Part):
     horizon: int = Field(ge=1)
     max_horizon: int = Field(ge=1)
     freq: str
+    sessions: Sessions | None = None
     transforms: list[dict[str, Any]]
     is_positive: bool
     training_data: TrainingData

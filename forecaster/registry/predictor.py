@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
-from forecaster.domain.frequency import Frequency, parse
+from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, lower, quantile_name, upper
 from forecaster.registry.bundle import Bundle
 
@@ -58,7 +58,7 @@ class Predictor:
         """
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self.frequency = parse(bundle.manifest.freq)
+        self.frequency: Step = bundle.manifest.sessions or parse(bundle.manifest.freq)
         options = onnxruntime.SessionOptions()
         # two threads gain nothing on small recurrent graphs: processes scale it
         options.intra_op_num_threads = 1
@@ -149,7 +149,7 @@ class Predictor:
         from forecaster.data.long_frame import check_long_frame
 
         wanted = bands(level, quantiles)
-        series = check_long_frame(frame, self.manifest.freq, self.manifest.input_size)
+        series = check_long_frame(frame, self.frequency, self.manifest.input_size)
         inputs = np.stack([series.values[rows, 0][-self.manifest.input_size :] for _, rows in series])
         mean = self.predict_arrays(inputs, horizon)
         steps = mean.shape[1]
@@ -189,7 +189,7 @@ class Predictor:
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
 
-def _coming(frequency: Frequency, last: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":
+def _coming(frequency: Step, last: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":
     """Return the timestamps after each one of `last`: days by the zone's own clock, hours by elapsed time."""
     import pandas as pd
 

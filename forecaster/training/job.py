@@ -26,7 +26,7 @@ from forecaster.domain.series import Series
 from forecaster.registry.store import Store
 from forecaster.training import devices, tracking
 from forecaster.training.export import Trained, write_bundle
-from forecaster.training.recipe import LEVELS, Evaluated, TrainConfig, evaluate, prepare, refit, title
+from forecaster.training.recipe import LEVELS, Evaluated, TrainConfig, evaluate, prepare, refit, sessions_of, title
 
 # no roll-out longer than this many trained horizons: it feeds on its own output
 MAX_ROLL_OUT = 10
@@ -94,6 +94,7 @@ def _promises(
         "horizon": config.horizon,
         "max_horizon": config.horizon * MAX_ROLL_OUT,
         "freq": series.freq,
+        "sessions": sessions_of(config),
         "transforms": [step.model_dump() for step in evaluated.trained.chain.steps],
         "is_positive": any(isinstance(step, Log) for step in config.transforms),
         "training_data": TrainingData(

@@ -14,12 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
 from forecaster.data.sources import AnySource, FilesSource
 from forecaster.data.transforms import Chain, Transforms
 from forecaster.data.windows import SplitConfig, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.series import Floats, Series
+from forecaster.domain.sessions import Sessions
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.evaluation.metrics import METRICS, mae, mase, relative_mae
@@ -43,7 +45,7 @@ class TrainConfig(Config):
 
     Args:
         name: the registered model that gains a version.
-        freq: the series' frequency; inferred when null.
+        freq: the series' frequency, or the code of the exchange whose sessions they are; inferred when null.
         input_size: rows of input.
         horizon: rows of forecast.
         step_size: rows from one training window's start to the next one's.
@@ -84,11 +86,16 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
         DataError: the frame is not fit for the configuration.
     """
     where = str(config.data.path) if isinstance(config.data, FilesSource) else config.data.source
-    series = check_long_frame(frame, config.freq, config.input_size + config.horizon, where)
+    series = check_long_frame(frame, sessions_of(config) or config.freq, config.input_size + config.horizon, where)
     chain = Chain(steps=config.transforms, is_causal=config.model.how.answers_each_step)
     for unique_id, rows in series:
         chain.check(series.values[rows, 0], f"{where}, series '{unique_id}'")
     return series
+
+
+def sessions_of(config: TrainConfig) -> Sessions | None:
+    """Return the sessions of the exchange that `freq` names, None where it is a frequency."""
+    return get_calendar(config.freq).as_frequency() if config.freq in NAMES else None
 
 
 def evaluate(

@@ -24,7 +24,10 @@ async def read_model(name: str, shelf: ShelfDep) -> ModelOut:
 
 def _describe(model: Model) -> ModelOut:
     versions = {
-        version: {"run_id": model.index.runs[version], **predictor.manifest.model_dump(exclude={"sha256", "graphs"})}
+        version: {
+            "run_id": model.index.runs[version],
+            **predictor.manifest.model_dump(exclude={"sha256": True, "graphs": True, "sessions": {"closed"}}),
+        }
         for version, predictor in model.predictors.items()
     }
     return ModelOut(name=model.name, aliases=dict(model.index.aliases), versions=versions)

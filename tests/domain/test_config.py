@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.domain.config import load_config
+from forecaster.domain.config import Config, load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.training.recipe import TrainConfig
 
@@ -86,4 +86,5 @@ def test_the_configurations_that_ship_are_valid(path: Path) -> None:
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
 
-    load_config(path, {"promote.yaml": PromoteConfig, "fetch.yaml": FetchConfig}.get(path.name, TrainConfig))
+    others: dict[str, type[Config]] = {"promote.yaml": PromoteConfig, "fetch.yaml": FetchConfig}
+    load_config(path, others.get(path.name, TrainConfig))

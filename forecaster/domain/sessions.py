@@ -1,0 +1,77 @@
+"""An exchange's sessions as a frequency: one step is from a session to the next. Needs numpy only, as serving does."""
+
+from functools import cached_property
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from forecaster.domain.errors import CalendarError
+from forecaster.domain.series import Times
+
+
+class Sessions(BaseModel):
+    """The sessions of an exchange between two dates, small enough to travel in a manifest.
+
+    Args:
+        name: the exchange's market identifier code, `24/7` or `24/5`.
+        first: the first date that is known, ISO 8601.
+        last: the last one.
+        weekmask: for Monday to Sunday, `1` where there was ever a session.
+        closed: the other days on which there was none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    first: str
+    last: str
+    weekmask: str
+    closed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_wall_clock(self) -> bool:
+        """Say that steps are judged in the series' own zone."""
+        return True
+
+    def after(self, last: np.datetime64, steps: int) -> Times:
+        """Return the timestamps of the `steps` sessions after `last`, `(steps,)`, in its resolution and time of day.
+
+        Raises:
+            CalendarError: `last` or one of them lies outside what is known.
+        """
+        self._check_reach(np.asarray(last))
+        ahead = np.arange(1, steps + 1)
+        days = np.busday_offset(last.astype("M8[D]"), ahead, roll="backward", busdaycal=self._calendar)
+        if days[-1] > np.datetime64(self.last):
+            raise CalendarError(
+                f"calendar {self.name} is known until {self.last}, and {steps} sessions after {last.astype('M8[D]')} "
+                "reach beyond; ask for fewer steps, or train the model again"
+            )
+        return np.asarray(days.astype(last.dtype) + (last - last.astype("M8[D]")))
+
+    def breaks(self, timestamps: Times) -> np.ndarray:
+        """Return the rows `(n,)` that are not the session after the row before; never the first.
+
+        Raises:
+            CalendarError: a timestamp lies outside what is known.
+        """
+        self._check_reach(timestamps)
+        days = timestamps.astype("M8[D]")
+        steps = np.busday_count(days[:-1], days[1:], busdaycal=self._calendar)
+        is_session = np.is_busday(days, busdaycal=self._calendar)
+        return np.flatnonzero((steps != 1) | ~is_session[1:] | ~is_session[:-1]) + 1
+
+    def _check_reach(self, timestamps: Times) -> None:
+        days = timestamps.astype("M8[D]")
+        if days.size and (days.min() < np.datetime64(self.first) or days.max() > np.datetime64(self.last)):
+            raise CalendarError(
+                f"calendar {self.name} is known from {self.first} to {self.last}, the times are from {days.min()} to "
+                f"{days.max()}; leave out what lies beyond, or train the model again"
+            )
+
+    @cached_property
+    def _calendar(self) -> np.busdaycalendar:
+        return np.busdaycalendar(self.weekmask, np.array(self.closed, dtype="M8[D]"))
