@@ -12,20 +12,30 @@ from forecaster.domain.errors import (
     DataError,
     ForecasterError,
     RequestError,
+    StaleData,
     StoreUnavailable,
     UnknownModel,
+    UnknownSymbol,
 )
 from service.schemas import Mistake, Problem
 
 STATUSES: dict[type[ForecasterError], HTTPStatus] = {
     UnknownModel: HTTPStatus.NOT_FOUND,
+    UnknownSymbol: HTTPStatus.NOT_FOUND,
+    StaleData: HTTPStatus.CONFLICT,
     DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_TOLD = (
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
 RESPONSES: dict[int | str, dict[str, Any]] = {
     int(status): {"model": Problem, "description": status.phrase, "content": {"application/problem+json": {}}}
-    for status in (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
+    for status in _TOLD
 }
 _log = logging.getLogger("service")
 

@@ -71,7 +71,8 @@ class ForecastRequest(BaseModel):
     model: str
     alias: str | None = Field(None, description="`champion` when neither alias nor version is given")
     version: Whole | None = Field(None, description="instead of an alias")
-    series: list[SeriesIn] = Field(min_length=1)
+    series: list[SeriesIn] | None = Field(None, min_length=1, description="the histories; or")
+    unique_ids: list[str] | None = Field(None, min_length=1, description="symbols of the bar store, instead of series")
     horizon: Whole | None = Field(None, description="steps; the trained horizon when left out")
     level: list[Number] | None = Field(None, max_length=20)
     quantiles: list[Number] | None = Field(None, max_length=40)

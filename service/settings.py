@@ -17,6 +17,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
     cache_dir: Path = Field(Path("mlruns/cache"), description="folder of the version-keyed cache")
+    bars_dir: Path = Field(Path("mlruns/bars"), description="folder of the bar store, for forecasts by unique_ids")
+    stale_after_hours: float = Field(24, ge=0, description="how long a session may have ended and not be stored")
     refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")

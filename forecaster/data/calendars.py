@@ -85,6 +85,19 @@ class Calendar:
         position = int(closes.searchsorted(settled, side="right")) - 1
         return np.datetime64(self._days[position], "D")
 
+    def due_after(self, last: np.datetime64) -> datetime:
+        """Return when the session after `last` will have ended and settled, in UTC.
+
+        Raises:
+            CalendarError: the calendar ends before.
+        """
+        import pandas as pd
+
+        position = int(np.searchsorted(self._days, self.after(last, 1)[0]))
+        closes: pd.Series[pd.Timestamp] = self._schedule["close"]
+        due: datetime = (closes.iloc[position] + pd.Timedelta(minutes=SETTLING_MINUTES)).to_pydatetime()
+        return due
+
     def as_frequency(self) -> Sessions:
         """Return the sessions in the form that travels with a model."""
         every = np.arange(self._days[0], self.last + 1)

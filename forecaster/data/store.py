@@ -5,18 +5,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from forecaster.data.bars import CLOSE, COLUMNS, SESSION, Bars, Origin
+from forecaster.data.tails import Tail, file_name, symbol_of
 from forecaster.domain.errors import DataError, FileFormatError
 
 TAIL_ROWS = 512
-_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 _META = b"forecaster"
 
 
@@ -29,7 +29,7 @@ class BarStore:
 
     def symbols(self) -> list[str]:
         """Return the symbols that are stored, sorted."""
-        return sorted(_symbol(path.name.removesuffix(".parquet")) for path in self.folder.glob("*.parquet"))
+        return sorted(symbol_of(path.name.removesuffix(".parquet")) for path in self.folder.glob("*.parquet"))
 
     def read(self, symbol: str) -> Bars | None:
         """Return a symbol's bars, or None where there are none.
@@ -50,8 +50,12 @@ class BarStore:
                 f"{path}: cannot be read ({error}); restore it, or remove it and fetch again"
             ) from error
 
-    def write(self, bars: Bars) -> None:
+    def write(self, bars: Bars, due_at: datetime) -> None:
         """Replace a symbol's bars, and the tail; a crash at any instant leaves the old file or the new one, whole.
+
+        Args:
+            bars: all that is known of the symbol.
+            due_at: when the next session will have ended and settled, with a zone.
 
         Raises:
             DataError: a file cannot be written.
@@ -63,7 +67,7 @@ class BarStore:
         pq.write_table(table, sink)
         try:
             _replace(self._path(bars.symbol, "parquet"), sink.getvalue().to_pybytes())
-            _replace(self._path(bars.symbol, "tail.json"), json.dumps(_tail(bars)).encode())
+            _replace(self._path(bars.symbol, "tail.json"), _tail(bars, due_at).to_json().encode())
         except OSError as error:
             raise DataError(
                 f"{self.folder}: {bars.symbol} cannot be written ({error}); free space and retry"
@@ -96,24 +100,10 @@ class BarStore:
         return self.folder / f"{file_name(symbol)}.{suffix}"
 
 
-def file_name(symbol: str) -> str:
-    """Return a name that is safe on every file system and of this symbol alone, whatever is made of its case.
-
-    Capitals, digits, `-`, `_` and `.` stay; all else, small letters too, becomes `%` and hexadecimal bytes.
-    """
-    return "".join(chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in symbol.encode())
-
-
-def _symbol(name: str) -> str:
-    head, *parts = name.split("%")
-    return (head.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in parts)).decode()
-
-
-def _tail(bars: Bars) -> dict[str, object]:
+def _tail(bars: Bars, due_at: datetime) -> Tail:
     """Return the last sessions' adjusted closes, which is all that a forecast needs."""
-    close = bars.adjusted()[CLOSE].tail(TAIL_ROWS)
-    days = np.datetime_as_string(close.index.to_numpy().astype("M8[D]")).tolist()
-    return {"symbol": bars.symbol, "exchange": bars.origin.exchange, "ds": days, "y": close.tolist()}
+    closes = bars.adjusted()[CLOSE].to_numpy()[-TAIL_ROWS:]
+    return Tail(bars.symbol, bars.sessions[-TAIL_ROWS:], closes, due_at)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -83,7 +83,7 @@ def update(
         report = check(merged, days.sessions(merged.sessions[0], merged.sessions[-1]))
         report.refuse()
         if old is None or not merged.frame.equals(old.frame):
-            store.write(merged)
+            store.write(merged, days.due_after(merged.sessions[-1]))
     known = set() if old is None else set(old.sessions.tolist())
     new = sum(day not in known for day in merged.sessions.tolist())
     return Updated(symbol, len(merged), new, refetched, tuple(str(issue) for issue in report.issues))

@@ -13,7 +13,8 @@
     │       ├── RateLimited        the source asks for fewer requests
     │       ├── SourceUnavailable  the source cannot be reached, or gives nothing where there must be something
     │       ├── BadResponse        the source's answer is not of the form that it must have
-    │       └── QualityError       the prices break a rule, and nothing was stored
+    │       ├── QualityError       the prices break a rule, and nothing was stored
+    │       └── StaleData          sessions have ended that are not stored
     ├── TrainingError          a fit went wrong (a loss that is not finite, a checkpoint that does not fit)
     ├── BundleError            a bundle cannot be written, read or trusted
     │   └── ParityError        the exported graph does not answer as the trained model does
@@ -42,6 +43,7 @@ __all__ = [
     "RequestError",
     "SeriesError",
     "SourceUnavailable",
+    "StaleData",
     "StoreUnavailable",
     "TooShortError",
     "TrainingError",
@@ -116,6 +118,12 @@ class BadResponse(MarketDataError):
 
 class QualityError(MarketDataError):
     """The prices break a rule that no price may break; nothing was stored."""
+
+
+class StaleData(MarketDataError):
+    """Sessions have ended that are not stored."""
+
+    can_retry = True
 
 
 class TrainingError(ForecasterError):

@@ -22,4 +22,4 @@ _REQUEST_BODY = {
 async def create_forecast(body: ForecastBody, shelf: ShelfDep) -> JSONResponse:
     """Forecast each series from its history."""
     # the answer is built to the schema and sent as it is; validating it again would only cost time
-    return JSONResponse(await run_in_threadpool(forecast, body, shelf.catalog, shelf.settings.max_series))
+    return JSONResponse(await run_in_threadpool(forecast, body, shelf.catalog, shelf.settings))

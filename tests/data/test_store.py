@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.data.store import TAIL_ROWS, BarStore, file_name
+from forecaster.data.store import TAIL_ROWS, BarStore
+from forecaster.data.tails import file_name, read_tail
 from forecaster.domain.errors import DataError, FileFormatError
 from tests.conftest import ROOT
 from tests.data.prices import ORIGIN, Company
 
+DUE = datetime(2025, 1, 2, 21, 30, tzinfo=UTC)
 SYMBOLS = ["BRK-B", "^GSPC", "EURUSD=X", "005930.KS", "brk-b", "../evil", "a/b", "Ä", "."]
 
 
@@ -25,14 +28,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     for number, symbol in enumerate(SYMBOLS):
         bars = Company(symbol=symbol, seed=number, dividends={"2024-03-14": 1.0}).bars()
         with store.lock(symbol):
-            store.write(bars)
+            store.write(bars, DUE)
         found = store.read(symbol)
         assert found is not None
         assert (found.symbol, found.origin) == (symbol, ORIGIN)
         pd.testing.assert_frame_equal(found.frame, bars.frame, check_freq=False, check_index_type=False)
-        tail = json.loads((tmp_path / f"{file_name(symbol)}.tail.json").read_text())
-        assert tail["ds"][-1] == "2024-12-31"
-        assert tail["y"] == bars.adjusted()["close"].tail(TAIL_ROWS).tolist()
+        tail = read_tail(tmp_path, symbol)
+        assert (tail.symbol, str(tail.days[-1]), tail.due_at) == (symbol, "2024-12-31", DUE)
+        assert tail.closes.tolist() == bars.adjusted()["close"].tail(TAIL_ROWS).tolist()
     assert store.symbols() == sorted(SYMBOLS)
     assert store.read("NOBODY") is None
 
@@ -78,16 +81,17 @@ WRITER = """
 import sys
 from pathlib import Path
 from forecaster.data.store import BarStore
+from tests.data.test_store import DUE
 from tests.data.prices import Company
 store = BarStore(Path(sys.argv[1]))
 versions = [Company(seed=seed, dividends={"2024-03-14": 1.0}).bars() for seed in (1, 2)]
 with store.lock("ABC"):
-    store.write(versions[0])
+    store.write(versions[0], DUE)
 print("ready", flush=True)
 while True:
     for bars in versions:
         with store.lock("ABC"):
-            store.write(bars)
+            store.write(bars, DUE)
 """
 
 
@@ -107,5 +111,5 @@ def test_killed_in_mid_write_many_times_the_file_is_always_whole(tmp_path: Path)
         assert found.frame["close"].iloc[0] in whole.values()
         assert len(json.loads((tmp_path / "ABC.tail.json").read_text())["y"]) == 252
     with store.lock("ABC"):
-        store.write(Company(seed=1).bars())
+        store.write(Company(seed=1).bars(), DUE)
     assert {path.suffix for path in tmp_path.iterdir()} == {".parquet", ".json", ".lock"}

@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from forecaster.data.sources.files import FilesSource
+from forecaster.data.sources.stored import StoredSource
 from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
 
-AnySource = Annotated[FilesSource | SineSource | RandomWalkSource, Field(discriminator="source")]
+AnySource = Annotated[FilesSource | StoredSource | SineSource | RandomWalkSource, Field(discriminator="source")]
 
-__all__ = ["AnySource", "FilesSource", "RandomWalkSource", "SineSource"]
+__all__ = ["AnySource", "FilesSource", "RandomWalkSource", "SineSource", "StoredSource"]

@@ -1,0 +1,76 @@
+"""The tail of a stored series, for processes without frames: its last adjusted closes, and when more are due."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from forecaster.domain.errors import FileFormatError, UnknownSymbol
+from forecaster.domain.series import Floats, Times
+
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last sessions of a symbol.
+
+    Args:
+        symbol: as the source spells it.
+        days: the sessions, `(n,)`, datetime64[D].
+        closes: adjusted, `(n,)`.
+        due_at: when the session after the last has ended and settled, with a zone.
+    """
+
+    symbol: str
+    days: Times
+    closes: Floats
+    due_at: datetime
+
+    def to_json(self) -> str:
+        """Return the tail as text."""
+        content = {
+            "symbol": self.symbol,
+            "ds": np.datetime_as_string(self.days).tolist(),
+            "y": self.closes.tolist(),
+            "due_at": self.due_at.isoformat(),
+        }
+        return json.dumps(content, allow_nan=False)
+
+
+def read_tail(folder: Path, symbol: str) -> Tail:
+    """Return the tail of a stored symbol.
+
+    Raises:
+        UnknownSymbol: it is not stored.
+        FileFormatError: its file cannot be read.
+    """
+    path = folder / f"{file_name(symbol)}.tail.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Tail(
+            str(content["symbol"]),
+            np.array(content["ds"], dtype="M8[D]"),
+            np.array(content["y"], dtype=np.float64),
+            datetime.fromisoformat(content["due_at"]),
+        )
+    except FileNotFoundError as error:
+        raise UnknownSymbol(symbol, "is not in the bar store; fetch it first, or send its history as series") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: cannot be read ({error}); fetch the symbol again") from error
+
+
+def file_name(symbol: str) -> str:
+    """Return a name that is safe on every file system and of this symbol alone, whatever is made of its case.
+
+    Capitals, digits, `-`, `_` and `.` stay; all else, small letters too, becomes `%` and hexadecimal bytes.
+    """
+    return "".join(chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in symbol.encode())
+
+
+def symbol_of(name: str) -> str:
+    """Return the symbol that `file_name` made `name` of."""
+    head, *parts = name.split("%")
+    return (head.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in parts)).decode()

@@ -1,0 +1,113 @@
+"""The stock road: prices fetched from the stand-in, trained from the store, forecast over HTTP by `unique_ids`."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from forecaster.data.calendars import get_calendar
+from forecaster.data.store import BarStore
+from forecaster.data.tails import read_tail
+from forecaster.registry.load import load_predictor
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import ROOT, run_module
+from tests.data.prices import Company
+from tests.data.yahoo_stand_in import Yahoo, standing_in
+
+
+def _run(folder: Path, module: str, *arguments: object) -> dict[str, Any]:
+    done = run_module(module, *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stock road")
+    last = str(get_calendar("XNYS").last_completed(datetime.now(UTC)))
+    company = Company(symbol="ABC", first="2022-01-03", last=last, dividends={"2024-06-13": 2.0})
+    with standing_in(Yahoo({"ABC": company.bars()})) as yahoo:
+        job = {"symbols": ["ABC"], "start": "2022-01-03", "session": {"origin": yahoo.url, "pause_seconds": 0}}
+        (folder / "fetch.yaml").write_text(yaml.safe_dump(job))
+        _run(folder, "pipelines.fetch", "fetch.yaml")
+    changes = ["data={source: store, symbols: [ABC]}", "freq=XNYS", "fit.epochs=1"]
+    _run(folder, "pipelines.train", ROOT / "pipelines" / "configs" / "stock.yaml", "--set", *changes)
+    _run(folder, "pipelines.promote", ROOT / "pipelines" / "configs" / "promote.yaml", "--set", "name=stock")
+    return folder
+
+
+def _client(folder: Path, bars: Path, **settings: Any) -> TestClient:
+    cache = folder / "mlruns" / "cache"
+    return TestClient(create_app(Settings(cache_dir=cache, tracking_uri="", bars_dir=bars, **settings)))
+
+
+def _ask(client: TestClient, **changes: Any) -> Any:
+    while client.get("/health/ready").status_code != 200:
+        pass
+    return client.post("/v1/forecasts", json={"model": "stock", "level": [80], **changes})
+
+
+def test_a_stored_symbol_is_forecast_on_its_coming_sessions(folder: Path) -> None:
+    mlruns = folder / "mlruns"
+    predictor = load_predictor("stock", tracking_uri=f"sqlite:///{mlruns}/mlflow.db", cache=mlruns / "cache")
+    bars = BarStore(mlruns / "bars").read("ABC")
+    assert bars is not None
+    expected = predictor.predict_frame(bars.long_frame(), level=(80,))
+    with _client(folder, mlruns / "bars") as client:
+        answer = _ask(client, unique_ids=["ABC"]).json()
+    (forecast,) = answer["forecasts"]
+    assert forecast["mean"] == expected["mean"].tolist()
+    assert forecast["lo-80"] == expected["lo-80"].tolist()
+    coming = get_calendar("XNYS").after(bars.sessions[-1], 5)
+    assert forecast["ds"] == [f"{day}T00:00:00" for day in coming]
+    assert forecast["ds"] == expected["ds"].dt.strftime("%Y-%m-%dT%H:%M:%S").tolist()
+
+
+def test_a_stale_symbol_is_refused_with_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    bars = Path(shutil.copytree(folder / "mlruns" / "bars", tmp_path / "bars"))
+    tail = read_tail(bars, "ABC")
+    content = json.loads(tail.to_json()) | {"due_at": "2025-01-02T21:30:00+00:00"}
+    (bars / "ABC.tail.json").write_text(json.dumps(content))
+    with _client(folder, bars) as client:
+        answer = _ask(client, unique_ids=["ABC"])
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert f"ABC: the store ends with session {tail.days[-1]}" in answer.json()["detail"]
+    assert "complete at 2025-01-02T21:30:00+00:00" in answer.json()["detail"]
+
+
+def test_what_cannot_be_asked_for_is_told_why(folder: Path) -> None:
+    series = {"unique_id": "ABC", "ds": ["2026-01-02"], "y": [1.0]}
+    with _client(folder, folder / "mlruns" / "bars", max_series=3) as client:
+        for changes, status, said in (
+            ({"unique_ids": ["NOBODY"]}, 404, "NOBODY: is not in the bar store"),
+            ({"unique_ids": ["../../etc/passwd"]}, 404, "is not in the bar store"),
+            ({"unique_ids": ["ABC", "ABC"]}, 422, "unique_ids[1]: 'ABC' is also unique_ids[0]"),
+            ({"unique_ids": ["A", "B", "C", "D"]}, 422, "unique_ids: 4 are more than 3"),
+            ({"unique_ids": []}, 422, "unique_ids"),
+            ({"unique_ids": ["ABC"], "series": [series]}, 422, "series and unique_ids: give one of them"),
+            ({}, 422, "series and unique_ids: give one of them"),
+        ):
+            answer = _ask(client, **changes)
+            assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.json()
+
+
+def test_a_training_refuses_what_is_stale_or_not_stored(folder: Path, tmp_path: Path) -> None:
+    config = ROOT / "pipelines" / "configs" / "stock.yaml"
+    store = BarStore(tmp_path / "bars")
+    with store.lock("OLD"):
+        store.write(Company(symbol="OLD").bars(), datetime(2025, 1, 2, tzinfo=UTC))
+    for symbol, said in (("OLD", "OLD: ends on 2024-12-31 and lacks"), ("NOBODY", "NOBODY: is not in")):
+        data = f"data={{source: store, symbols: [{symbol}], folder: {json.dumps(str(tmp_path / 'bars'))}}}"
+        done = run_module("pipelines.train", config, "--set", data, "freq=XNYS", cwd=tmp_path)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bars"]
