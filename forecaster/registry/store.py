@@ -1,9 +1,13 @@
 """MLflow's registry, and the only file that talks to it: aliases and versions, never stages."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
@@ -50,8 +54,9 @@ class Store:
             raise StoreUnavailable(f"{uri}: there is no such store; train a model first or correct the tracking URI")
         import mlflow
 
-        self._client = self._ask(lambda: mlflow.MlflowClient(uri))
-        self._ask(lambda: self._client.search_registered_models(max_results=1))
+        with _made_by_one(file if create else None):
+            self._client = self._ask(lambda: mlflow.MlflowClient(uri))
+            self._ask(lambda: self._client.search_registered_models(max_results=1))
 
     def register(self, name: str, source: str, run_id: str) -> int:
         """Make a version of model `name` from the bundle that a run has logged; return its number.
@@ -157,6 +162,23 @@ class Store:
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a `sqlite:///` URI, or None for any other."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _made_by_one(file: Path | None) -> Iterator[None]:
+    """Let one process at a time make a SQLite store: two that make its tables together break it."""
+    if file is None:
+        yield
+        return
+    lock = FileLock(file.with_name(f"{file.name}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise StoreUnavailable(f"{file}: the store cannot be written ({error}); check its permissions") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make_folder(folder: Path) -> None:

@@ -70,7 +70,12 @@ def _fetch(store: Store, cache: Path, name: str, version: int) -> None:
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
             raise BundleError(f"{name} version {version}: its manifest is of model '{bundle.manifest.name}'")
-        folder.replace(target)
+        try:
+            folder.replace(target)
+        except OSError:
+            # another process has brought the same version meanwhile
+            if not target.is_dir():
+                raise
 
 
 def _remove_others(folder: Path, wanted: set[int]) -> None:

@@ -61,6 +61,7 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
 
 def _experiment(config: TrackingConfig) -> str:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     found = mlflow.get_experiment_by_name(config.experiment)
     if found is not None:
@@ -68,7 +69,14 @@ def _experiment(config: TrackingConfig) -> str:
     file = sqlite_file(config.uri)
     # a local store keeps its artifacts beside it; a server knows its own place
     location = (file.parent / "artifacts").resolve().as_uri() if file else None
-    return str(mlflow.create_experiment(config.experiment, artifact_location=location))
+    try:
+        return str(mlflow.create_experiment(config.experiment, artifact_location=location))
+    except MlflowException:
+        # another process has made it meanwhile
+        found = mlflow.get_experiment_by_name(config.experiment)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def _start(experiment: str, name: str, run_id: str | None) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import ROOT, House, run_module, small_config
+from tests.conftest import ROOT, House, run_module, small_config, start_module
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,21 @@ def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
             "pipelines.promote", "promote.yaml", *(["--set", *arguments] if arguments else []), cwd=folder
         )
         assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
+
+
+def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text((folder / "job.yaml").read_text())
+    uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+    together = [
+        start_module("pipelines.train", "job.yaml", "--set", uri, f"seed={seed}", "fit.epochs=1", cwd=tmp_path)
+        for seed in range(3)
+    ]
+    versions = set()
+    for process in together:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        versions.add(json.loads(out.splitlines()[-1])["version"])
+    assert versions == {1, 2, 3}
 
 
 @pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo"])
