@@ -77,10 +77,9 @@ class Bars:
         """
         previous = self.frame[CLOSE].shift(1).to_numpy()
         factors = np.where(self.frame[DIVIDEND] > 0, 1 - self.frame[DIVIDEND] / previous, 1.0)
-        # a dividend on the first stored session has no close before it, and no session that it could adjust
-        factors[0] = 1.0
-        later = np.cumprod(factors[::-1])[::-1]
-        return np.asarray(np.append(later[1:], 1.0))
+        # the first session's own dividend has no close before it, and nothing that it could adjust
+        later = np.cumprod(factors[:0:-1])[::-1]
+        return np.asarray(np.append(later, 1.0))
 
     def adjusted(self) -> pd.DataFrame:
         """Return open, high, low and close adjusted for dividends and splits, and volume; same index."""

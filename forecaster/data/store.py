@@ -39,7 +39,8 @@ class BarStore:
         """
         path = self._path(symbol, "parquet")
         try:
-            table = pq.read_table(path)
+            # at once: opened twice, it could be another file the second time
+            table = pq.read_table(pa.BufferReader(path.read_bytes()))
             meta = json.loads(table.schema.metadata[_META])
             frame = table.to_pandas().set_index(SESSION)
             return Bars(meta["symbol"], frame[list(COLUMNS)], Origin(**meta["origin"]))

@@ -24,6 +24,11 @@ def test_a_dividend_worked_by_hand() -> None:
     assert adjusted["open"].tolist() == [95, 95, 95, 95]
 
 
+def test_a_dividend_on_the_first_session_adjusts_nothing() -> None:
+    bars = Company(dividends={"2024-01-02": 5.0}).bars()
+    np.testing.assert_array_equal(bars.adjusted()["close"], bars.frame["close"])
+
+
 def test_without_events_nothing_is_adjusted() -> None:
     bars = Company().bars()
     np.testing.assert_array_equal(bars.adjusted()["close"], bars.frame["close"])

@@ -102,7 +102,10 @@ def test_killed_in_mid_write_many_times_the_file_is_always_whole(tmp_path: Path)
         writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
         writer.stdout.readline()
-        time.sleep(0.02 + attempt * 0.0037)
+        kill_at = time.monotonic() + 0.1 + attempt * 0.0037
+        while time.monotonic() < kill_at:
+            # a reader that holds no lock sees whole files too
+            assert store.read("ABC") is not None
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
         found = store.read("ABC")

@@ -1,11 +1,13 @@
 """Updates: what comes in pieces ends as what comes at once, and a failure leaves the store as it was."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from forecaster.data.update import OVERLAP_SESSIONS, update
 from forecaster.domain.errors import NoData, QualityError, SourceUnavailable
 from tests.conftest import ROOT
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Yahoo, standing_in
+from tests.data.yahoo_stand_in import Yahoo, chart, standing_in
 
 FIRST = np.datetime64("2024-01-02")
 COMPANY = Company(dividends={"2024-06-13": 1.2}, splits={"2024-09-09": 4.0})
@@ -145,6 +147,60 @@ def test_a_source_that_fails_leaves_the_store_as_it_was(yahoo: Yahoo, tmp_path: 
     bars = store.read("ABC")
     assert bars is not None
     pd.testing.assert_frame_equal(bars.frame, COMPANY.bars().frame, check_freq=False, check_index_type=False)
+
+
+def _null(*names: str) -> Callable[[dict[str, Any]], None]:
+    def change(result: dict[str, Any]) -> None:
+        for name in names:
+            result["indicators"]["quote"][0][name][100] = None
+
+    return change
+
+
+def _close(price: float) -> Callable[[dict[str, Any]], None]:
+    return lambda result: result["indicators"]["quote"][0]["close"].__setitem__(100, price)
+
+
+def _repeated(result: dict[str, Any]) -> None:
+    result["timestamp"][101] = result["timestamp"][100]
+
+
+def _nothing(result: dict[str, Any]) -> None:
+    _null(*PRICE_NAMES, "volume")(result)
+    result["indicators"]["adjclose"][0]["adjclose"][100] = None
+
+
+PRICE_NAMES = ("open", "high", "low", "close")
+# what Yahoo has been seen to send, the rule that it breaks, and whether that rule is hard
+SHAPES: dict[str, tuple[Callable[[dict[str, Any]], None], str, bool]] = {
+    "no prices and no volume": (_nothing, "bad_price", True),
+    "no prices with a volume": (_null(*PRICE_NAMES), "bad_price", True),
+    "no close": (_null("close"), "bad_price", True),
+    "no open": (_null("open"), "bad_price", True),
+    "a close of zero": (_close(0.0), "bad_price", True),
+    "a negative close": (_close(-5.0), "bad_price", True),
+    "a close of a billion": (_close(1e9), "outlier", False),
+    "a repeated date": (_repeated, "missing_session", False),
+}
+
+
+@pytest.mark.parametrize(("change", "rule", "is_hard"), SHAPES.values(), ids=SHAPES.keys())
+def test_each_odd_shape_is_refused_or_flagged_and_nothing_is_filled_in(
+    yahoo: Yahoo, tmp_path: Path, change: Callable[[dict[str, Any]], None], rule: str, is_hard: bool
+) -> None:
+    body = chart(COMPANY.bars(), 0, 9e9)
+    change(body["chart"]["result"][0])
+    yahoo.misbehave = lambda symbol: (200, json.dumps(body).encode())
+    store = BarStore(tmp_path / "bars")
+    session = SessionConfig(origin=yahoo.url, pause_seconds=0, timeout_seconds=2)
+    source = YahooSource(session, cache=tmp_path / "yfinance", tries=1)
+    last, now = np.datetime64("2024-12-31"), evening("2024-12-31")
+    if is_hard:
+        with pytest.raises(QualityError, match=f"{rule}: .*2024-05-24"):
+            update(store, source, "ABC", FIRST, last, now)
+        assert store.symbols() == []
+    else:
+        assert any(issue.startswith(f"{rule}: ") for issue in update(store, source, "ABC", FIRST, last, now).issues)
 
 
 UPDATER = """
