@@ -63,7 +63,7 @@ def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], in
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing was registered; the same command continues from the last whole epoch\n")
+        sys.stderr.write("interrupted; what was not finished was not registered, and the same command continues\n")
         return INTERRUPTED
     sys.stdout.write(json.dumps(answer) + "\n")
     return status(answer)

@@ -69,7 +69,7 @@ class Shelf:
 
     settings: Settings
     catalog: Catalog = field(default_factory=dict)
-    last_problem: str | None = None
+    _problems: dict[str, str | None] = field(default_factory=dict)
     _seen: tuple[tuple[str, int], ...] = ()
 
     async def watch(self) -> None:
@@ -87,22 +87,26 @@ class Shelf:
                     await syncing
 
     async def _reload(self) -> None:
-        seen = fingerprint(self.settings.cache_dir)
-        if seen == self._seen:
-            return
         try:
+            seen = fingerprint(self.settings.cache_dir)
+            if seen == self._seen:
+                return
             catalog, problems = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog)
-        except BundleError as error:
-            self._report(str(error))
-        else:
-            self.catalog = catalog
-            self._report("; ".join(problems) or None)
-            _log.info("serving %s", {name: dict(model.index.aliases) for name, model in catalog.items()})
+        # whatever is wrong with a cache, what is served stays served, and the next change is looked at
+        except Exception as error:
+            self._report("load", f"the cache cannot be loaded: {error!r}")
+            return
+        self.catalog = catalog
+        self._report("load", "; ".join(problems) or None)
+        _log.info("serving %s", {name: dict(model.index.aliases) for name, model in catalog.items()})
         self._seen = seen
 
     async def _sync_now_and_then(self) -> None:
         while True:
-            await self._sync()
+            try:
+                await self._sync()
+            except OSError as error:
+                self._report("sync", f"sync: the child cannot be started ({error})")
             await asyncio.sleep(self.settings.refresh_seconds)
 
     async def _sync(self) -> None:
@@ -115,7 +119,7 @@ class Shelf:
         try:
             _, said = await asyncio.wait_for(child.communicate(), self.settings.sync_timeout_seconds)
         except TimeoutError:
-            self._report(f"sync: no answer from MLflow within {self.settings.sync_timeout_seconds:g} s")
+            self._report("sync", f"sync: no answer from MLflow within {self.settings.sync_timeout_seconds:g} s")
             return
         finally:
             if child.returncode is None:
@@ -123,11 +127,16 @@ class Shelf:
                 await child.wait()
         if child.returncode:
             lines = said.decode(errors="replace").strip().splitlines()
-            self._report(f"sync: {lines[-1] if lines else f'exit status {child.returncode}'}")
-        elif self.last_problem and self.last_problem.startswith("sync: "):
-            self._report(None)
+            self._report("sync", f"sync: {lines[-1] if lines else f'exit status {child.returncode}'}")
+        else:
+            self._report("sync", None)
 
-    def _report(self, problem: str | None) -> None:
-        if problem and problem != self.last_problem:
+    @property
+    def last_problem(self) -> str | None:
+        """Return what is wrong with the cache's models and with the sync, None if nothing is."""
+        return "; ".join(problem for problem in self._problems.values() if problem) or None
+
+    def _report(self, where: str, problem: str | None) -> None:
+        if problem and problem != self._problems.get(where):
             _log.error("%s", problem)
-        self.last_problem = problem
+        self._problems[where] = problem

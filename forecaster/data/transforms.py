@@ -261,6 +261,7 @@ def _running_moments(x: Array) -> tuple[Array, Array]:
 
 
 def _positive(xp: Any, deviation: Array, mean: Array) -> Array:
-    """Keep a constant window's deviation above 0, in proportion to its values so that scaling still commutes."""
-    floor = xp.abs(mean) * 1e-9 + 1e-100
-    return xp.where(deviation > floor, deviation, floor)
+    """Take a constant window in units of its level, or of 1 at level 0: a tiny deviation would overflow float32."""
+    level = xp.abs(mean)
+    usable = xp.where(level > 0, level, xp.ones_like(level))
+    return xp.where(deviation > level * 1e-9, deviation, usable)

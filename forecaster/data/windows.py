@@ -107,12 +107,14 @@ class Windows:
 
 
 def cut_windows(series: Series, input_size: int, horizon: int, step_size: int = 1) -> Windows:
-    """Return every window of every series.
+    """Return every window of every series; with a `step_size` they are counted from the series' end.
 
     Raises:
         TooShortError: a series is shorter than `input_size + horizon`; all such series are counted, the first named.
     """
     starts, ends = series.bounds[:-1], series.bounds[1:]
+    # the latest observation is in, whatever the step
+    starts = starts + np.maximum(ends - starts - input_size - horizon, 0) % step_size
     return _windows(series, starts, ends, input_size, horizon, step_size, "the whole series")
 
 
@@ -121,12 +123,16 @@ def split_windows(
 ) -> dict[str, Windows]:
     """Return the windows of each part, by its name in `PARTS`; every window lies whole inside its part.
 
+    `step_size` is for the train part; the others are looked at window by window.
+
     Raises:
         TooShortError: a part of a series is shorter than `input_size + horizon`, or there are too few series to share.
     """
     cut = _cut_by_series if split.by == "series" else _cut_by_time
     return {
-        part: _windows(series, starts, ends, input_size, horizon, step_size, f"the {part} part")
+        part: _windows(
+            series, starts, ends, input_size, horizon, step_size if part == "train" else 1, f"the {part} part"
+        )
         for part, (starts, ends) in cut(series, split).items()
     }
 

@@ -71,7 +71,7 @@ class Frequency:
         if self.unit == "B":
             days = timestamps.astype("M8[D]")
             gaps = np.diff(days) / _DAY
-            wrong = (gaps > LONGEST_CLOSURE_DAYS) | ~np.is_busday(days[1:])
+            wrong = (gaps < 1) | (gaps > LONGEST_CLOSURE_DAYS) | ~np.is_busday(days[1:])
         elif self.unit in ("MS", "ME"):
             wrong = self._months_after(timestamps[:-1], np.full(len(timestamps) - 1, self.count)) != timestamps[1:]
         else:

@@ -28,7 +28,7 @@ class Golden:
 
     def check(self, mean: Floats, where: str) -> None:
         """Raise BundleError unless `mean` `(n, horizon)` agrees, relative to each window's scale."""
-        scale = window_scale(self.inputs)
+        scale = window_scale(self.inputs, self.mean)
         worst = float(np.max(np.abs(mean - self.mean) / scale))
         if not worst <= GOLDEN_TOLERANCE:
             raise BundleError(
@@ -90,10 +90,15 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def window_scale(inputs: Floats) -> Floats:
-    """Return what differences are measured against, `(n, 1)`: each window's range, or its size where it is constant."""
-    size = np.abs(inputs).max(axis=1, keepdims=True)
-    return np.asarray(np.maximum(np.ptp(inputs, axis=1, keepdims=True), 1e-6 * size) + 1e-12)
+def window_scale(inputs: Floats, mean: Floats) -> Floats:
+    """Return what differences are measured against, `(n, 1)`: each window's range, and where it is flat the usual one.
+
+    Where all windows are flat it is the size of the largest value or forecast.
+    """
+    spread = np.ptp(inputs, axis=1, keepdims=True)
+    size = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
+    usual = float(np.median(spread)) or float(spread.max()) or size
+    return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
 
 
 def _read_json(path: Path) -> Any:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from forecaster.domain.errors import BundleError
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
-from forecaster.registry.sync import sync
+from forecaster.registry.sync import sync_model
 
 
 def load_predictor(
@@ -31,6 +32,8 @@ def load_predictor(
         BundleError: a bundle cannot be trusted.
     """
     store = Store(tracking_uri)
-    store.find(name)
-    index = sync(store, cache)[name]
-    return Predictor(read_bundle(bundle_folder(cache, name, index.version_of(name, alias, version))))
+    problems: list[str] = []
+    found = sync_model(store, cache, store.find(name), problems)
+    if name not in found:
+        raise BundleError("; ".join(problems))
+    return Predictor(read_bundle(bundle_folder(cache, name, found[name].version_of(name, alias, version))))

@@ -8,6 +8,7 @@ import onnxruntime
 
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Step, parse
+from forecaster.domain.manifest import MODEL
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, lower, quantile_name, upper
 from forecaster.registry.bundle import Bundle
 
@@ -58,23 +59,22 @@ class Predictor:
         """
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self.frequency: Step = bundle.manifest.sessions or parse(bundle.manifest.freq)
         options = onnxruntime.SessionOptions()
         # two threads gain nothing on small recurrent graphs: processes scale it
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
+            self.frequency: Step = bundle.manifest.sessions or parse(bundle.manifest.freq)
             self._session = onnxruntime.InferenceSession(
                 bundle.graph("forecast"), options, providers=["CPUExecutionProvider"]
             )
-            mean = self._run(bundle.golden.inputs)
+            bundle.golden.check(self._run(bundle.golden.inputs), str(bundle.folder))
+        except BundleError:
+            raise
         # onnxruntime's own exceptions share no base but Exception
         except Exception as error:
-            raise BundleError(
-                f"{bundle.graph('forecast')}: cannot be run ({error}); register the model again"
-            ) from error
-        bundle.golden.check(mean, str(bundle.folder))
+            raise BundleError(f"{bundle.folder / MODEL}: cannot be run ({error}); register the model again") from error
 
     def predict_arrays(self, inputs: Floats, horizon: int | None = None) -> Floats:
         """Return the mean forecast, rolled out beyond the trained horizon.
@@ -154,7 +154,7 @@ class Predictor:
         mean = self.predict_arrays(inputs, horizon)
         steps = mean.shape[1]
         # from the frame itself, for the array's wall clock cannot tell the two hours of a repeated one apart
-        last = frame.groupby(UNIQUE_ID, sort=False)[DS].last()
+        last = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
         columns = {
             UNIQUE_ID: np.repeat(series.unique_ids, steps),
             CUTOFF: last.repeat(steps).reset_index(drop=True),

@@ -128,10 +128,10 @@ class Store:
 
     def _runs(self, name: str) -> dict[int, str]:
         """Return the run of each version of a model that is ready."""
+        quote = '"' if "'" in name else "'"
+        wanted = f"name={quote}{name}{quote}"
         versions = self._ask(
-            lambda: _all_pages(
-                lambda page_token: self._client.search_model_versions(f"name='{name}'", page_token=page_token)
-            )
+            lambda: _all_pages(lambda page_token: self._client.search_model_versions(wanted, page_token=page_token))
         )
         return {int(version.version): version.run_id for version in versions if version.status == "READY"}
 

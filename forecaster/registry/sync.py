@@ -33,31 +33,42 @@ def sync(store: Store, cache: Path) -> dict[str, ModelIndex]:
 
     Raises:
         StoreUnavailable: the store does not answer.
-        BundleError: a version cannot be trusted or written; its model keeps its index, the others are up to date.
+        BundleError: a version cannot be trusted or written. All else is up to date; a model whose alias it carries
+            keeps its index.
     """
-    indexes, problems = {}, []
+    indexes: dict[str, ModelIndex] = {}
+    problems: list[str] = []
     for model in store.models():
-        try:
-            indexes[model.name] = _sync_model(store, cache, model)
-        except (BundleError, OSError) as error:
-            problems.append(str(error))
+        indexes |= sync_model(store, cache, model, problems)
     if problems:
         raise BundleError("; ".join(problems))
     return indexes
 
 
-def _sync_model(store: Store, cache: Path, model: RegisteredModel) -> ModelIndex:
+def sync_model(store: Store, cache: Path, model: RegisteredModel, problems: list[str]) -> dict[str, ModelIndex]:
+    """Bring one model's versions, and return its index by its name; what went wrong is added to `problems`."""
     if not NAME.fullmatch(model.name):
-        raise BundleError(f"model '{model.name}': its name cannot be served; use letters, digits, '.', '_' and '-'")
+        problems.append(f"model '{model.name}': its name cannot be served; use letters, digits, '.', '_' and '-'")
+        return {}
     aliases = {alias: version for alias, version in model.aliases.items() if version in model.runs}
     wanted = {*aliases.values(), *sorted(model.runs)[-NEWEST_KEPT:]}
-    for version in sorted(wanted):
-        _fetch(store, cache, model.name, version)
-    index = ModelIndex(aliases, {version: model.runs[version] for version in sorted(wanted)})
+    fetched = {version for version in sorted(wanted) if _is_fetched(store, cache, model.name, version, problems)}
+    if not fetched >= set(aliases.values()):
+        return {}
+    index = ModelIndex(aliases, {version: model.runs[version] for version in sorted(fetched)})
     (cache / model.name).mkdir(parents=True, exist_ok=True)
     write_index(cache, model.name, index)
-    _remove_others(cache / model.name, wanted)
-    return index
+    _remove_others(cache / model.name, fetched)
+    return {model.name: index}
+
+
+def _is_fetched(store: Store, cache: Path, name: str, version: int, problems: list[str]) -> bool:
+    try:
+        _fetch(store, cache, name, version)
+    except (BundleError, OSError) as error:
+        problems.append(f"{name} version {version}: {error}")
+        return False
+    return True
 
 
 def _fetch(store: Store, cache: Path, name: str, version: int) -> None:
@@ -69,7 +80,7 @@ def _fetch(store: Store, cache: Path, name: str, version: int) -> None:
         folder = store.download(name, version, Path(draft))
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
-            raise BundleError(f"{name} version {version}: its manifest is of model '{bundle.manifest.name}'")
+            raise BundleError(f"its manifest is of model '{bundle.manifest.name}'")
         try:
             folder.replace(target)
         except OSError:

@@ -49,7 +49,7 @@ def write_bundle(
         trained: the network to serve.
         calibration: the residuals of its recipe.
         promises: the manifest's fields that are not about files.
-        inputs: raw windows `(n, input_size)` on which parity is proven; the last few become the golden inputs.
+        inputs: raw windows `(n, input_size)` on which parity is proven; some become the golden inputs.
         folder: where to write.
 
     Raises:
@@ -58,6 +58,7 @@ def write_bundle(
     """
     graph = trace_forecast(trained.model, trained.config, trained.chain, inputs.shape[1])
     mean = check_parity(trained, graph, inputs)
+    golden = np.linspace(0, len(inputs) - 1, min(len(inputs), GOLDEN_WINDOWS)).astype(np.int64)
     try:
         _save_onnx(graph, folder, inputs, mean)
         trained.model.save(folder / KERAS_MODEL)
@@ -69,9 +70,7 @@ def write_bundle(
                 "n_windows": calibration.n_windows,
             },
         )
-        write_json(
-            folder / GOLDEN, {"inputs": inputs[-GOLDEN_WINDOWS:].tolist(), "mean": mean[-GOLDEN_WINDOWS:].tolist()}
-        )
+        write_json(folder / GOLDEN, {"inputs": inputs[golden].tolist(), "mean": mean[golden].tolist()})
         manifest = Manifest(
             **promises,
             graphs={"forecast": MODEL},
@@ -97,7 +96,7 @@ def check_parity(trained: Trained, graph: "onnx.ModelProto", inputs: Floats) -> 
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     mean = np.asarray(session.run(None, {"x": inputs[:, :, None]})[0])
-    worst = float(np.max(np.abs(mean - trained.predict(inputs)) / window_scale(inputs)))
+    worst = float(np.max(np.abs(mean - trained.predict(inputs)) / window_scale(inputs, mean)))
     if not worst <= GOLDEN_TOLERANCE:
         raise ParityError(
             f"the exported graph is {worst:.1e} of a window's scale off the trained network "

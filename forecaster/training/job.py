@@ -66,9 +66,8 @@ def train(config: TrainConfig) -> Registered:
         _log_plot(parts["test"], series, evaluated, title(config))
         served, seen = evaluated.trained, parts["train"]
         if config.refit:
-            epochs = evaluated.history.best_epoch + 1
-            served = refit(config, series, epochs, checkpoints, tracking.log_epoch)
-            seen = cut_windows(series, config.input_size, config.horizon)
+            seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
+            served = refit(config, seen, evaluated.history.best_epoch + 1, checkpoints, tracking.log_epoch)
         promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
         version = _register(store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
         shutil.rmtree(checkpoints)

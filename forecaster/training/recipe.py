@@ -18,7 +18,7 @@ from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
 from forecaster.data.sources import AnySource, FilesSource
 from forecaster.data.transforms import Chain, Transforms
-from forecaster.data.windows import SplitConfig, Windows, cut_windows
+from forecaster.data.windows import SplitConfig, Windows
 from forecaster.domain.config import Config
 from forecaster.domain.series import Floats, Series
 from forecaster.domain.sessions import Sessions
@@ -125,10 +125,9 @@ def evaluate(
 
 
 def refit(
-    config: TrainConfig, series: Series, epochs: int, checkpoints: Path, on_epoch: OnEpoch = say_nothing
+    config: TrainConfig, windows: Windows, epochs: int, checkpoints: Path, on_epoch: OnEpoch = say_nothing
 ) -> Trained:
-    """Fit the recipe for `epochs` epochs on every window up to the latest observation."""
-    windows = cut_windows(series, config.input_size, config.horizon, config.step_size)
+    """Fit the recipe for `epochs` epochs on windows that reach up to the latest observation."""
     chain = _fit_chain(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
     examples = Examples(windows, chain, config.model.how)

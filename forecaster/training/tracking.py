@@ -37,6 +37,9 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
     try:
         experiment = _experiment(config)
         run = _start(experiment, name, run_id)
+        if "error" in run.data.tags:
+            # of an attempt before this one
+            mlflow.delete_tag("error")
     except (MlflowException, OSError) as error:
         raise StoreUnavailable(f"{config.uri}: no run can be opened ({error}); check tracking.uri") from error
     try:
@@ -48,6 +51,7 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
         # a full disk may refuse this too, and must not hide the error itself
         with contextlib.suppress(MlflowException, OSError):
             mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:4000])
+        with contextlib.suppress(MlflowException, OSError):
             mlflow.end_run("FAILED")
         if isinstance(error, MlflowException):
             raise StoreUnavailable(f"{config.uri}: the run cannot be written ({error}); check the store") from error

@@ -75,6 +75,12 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "impossible date": (ROWS.replace("2026-01-02", "2026-02-30"), {}, "line 3: column 'ds' holds '2026-02-30'"),
     "blank line": (ROWS.replace("2026-01-02,2", ""), {}, "line 3: column 'y' holds ''"),
     "ragged": (ROWS.replace(",2\n", ",2,2,2\n"), {}, "not a table .*line 3"),
+    "more fields than the header": ("ds,y\n2026-01-01,1,2\n2026-01-02,2,3\n", {}, "more fields than the header"),
+    "mixed offsets": (
+        "ds,y\n2026-03-08T00:00:00-05:00,1\n2026-03-09T00:00:00-04:00,2\n",
+        {},
+        "column 'ds' mixes offsets from UTC",
+    ),
     "not text": ("\x00\x01PK,\x03\n\x00\x00,\x00\n", {}, "neither unique_id"),
 }
 

@@ -40,7 +40,9 @@ def test_windows_are_those_of_the_definition(series: Series, input_size: int, ho
     expected = [
         list(range(start, start + length))
         for _, rows in series
-        for start in range(rows.start, rows.stop - length + 1, step_size)
+        for start in range(
+            rows.start + (rows.stop - rows.start - length) % step_size, rows.stop - length + 1, step_size
+        )
     ]
     inputs, targets = windows.inputs(_all(windows))[:, :, 0], windows.targets(_all(windows))
     np.testing.assert_array_equal(np.concatenate([inputs, targets], axis=1), expected)

@@ -45,6 +45,8 @@ def test_a_missing_row_breaks_the_series_where_it_is_missing(name: str, missing:
 def test_weekdays_may_skip_holidays_but_not_a_month_and_not_land_on_a_sunday() -> None:
     days = np.array(["2024-12-24", "2024-12-26", "2024-12-27", "2025-02-03", "2025-02-09"], dtype="M8[ns]")
     assert parse("B").breaks(days).tolist() == [3, 4]
+    hours = np.array(["2024-12-24T09", "2024-12-24T10", "2024-12-26T09"], dtype="M8[h]").astype("M8[ns]")
+    assert parse("B").breaks(hours).tolist() == [1]
 
 
 @pytest.mark.parametrize("name", ["", "0D", "2B", "fortnight", "-1h", "1.5h", "d", "15 min"])

@@ -5,6 +5,7 @@ import pytest
 
 from forecaster.data.transforms import Chain
 from forecaster.domain.config import build_config
+from forecaster.domain.errors import ParityError
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model, trace_forecast
 from forecaster.models.topologies import TOPOLOGIES
@@ -67,6 +68,16 @@ def test_the_served_graph_answers_as_the_network_does(topology: str, cell: str, 
     mean = check_parity(trained, graph, windows)
     assert mean.shape == (40, HORIZON)
     assert mean.dtype == np.float64
+
+
+def test_a_graph_that_answers_otherwise_is_never_written() -> None:
+    windows = np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE))
+    trained = _trained("many_to_one", "lstm", ["standardize"], windows)
+    graph = trace_forecast(trained.model, trained.config, trained.chain, INPUT_SIZE)
+    head = trained.model.get_layer("head")
+    head.set_weights([weight + 0.01 for weight in head.get_weights()])
+    with pytest.raises(ParityError, match="nothing was registered"):
+        check_parity(trained, graph, windows)
 
 
 def test_the_seed_decides_the_weights() -> None:

@@ -36,12 +36,14 @@ def test_the_child_says_why_it_failed(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"sqlite:///{tmp_path}/no.db: there is no such store")
 
 
-def test_a_spoilt_version_keeps_the_index_as_it_was(house: House, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_only_a_spoilt_version_with_an_alias_holds_the_index_back(house: House, tmp_path: Path, version: int) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(house.cache, cache)
-    shutil.rmtree(bundle_folder(cache, "sine", 2))
+    shutil.rmtree(bundle_folder(cache, "sine", version))
     before = fingerprint(cache)
-    source = house.folder / "artifacts" / house.versions[1].run_id / "artifacts" / "model" / "calibration.json"
+    run = house.versions[version - 1].run_id
+    source = house.folder / "artifacts" / run / "artifacts" / "model" / "calibration.json"
     good = source.read_bytes()
     source.write_bytes(good + b" ")
     try:
@@ -49,8 +51,10 @@ def test_a_spoilt_version_keeps_the_index_as_it_was(house: House, tmp_path: Path
             sync(house.store, cache)
     finally:
         source.write_bytes(good)
-    assert fingerprint(cache) == before
-    assert not bundle_folder(cache, "sine", 2).exists()
+    has_alias = version in house.store.find("sine").aliases.values()
+    assert (fingerprint(cache) == before) == has_alias
+    assert set(read_indexes(cache)["sine"].runs) == ({1, 2} if has_alias else {1})
+    assert not bundle_folder(cache, "sine", version).exists()
     assert not list(cache.glob("*/.fetch-*"))
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
@@ -107,6 +108,22 @@ def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(house: House, 
         assert ready.status_code == 200
         assert "model 'sine' version 3: " in ready.json()["last_problem"]
         assert answered_by(client) == 1
+
+
+@pytest.mark.parametrize("index", ["[]", "{", '{"aliases": {"champion": 1}, "runs": [1]}'])
+def test_a_broken_index_leaves_what_is_served_and_a_whole_one_is_taken_again(
+    house: House, tmp_path: Path, index: str
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    good = (cache / "sine" / "index.json").read_text()
+    with serving(cache) as client:
+        wait_until(lambda: answered_by(client) == 1)
+        (cache / "sine" / "index.json").write_text(index)
+        wait_until(lambda: client.get("/health/ready").json()["last_problem"] is not None)
+        assert answered_by(client) == 1
+        (cache / "sine" / "index.json").write_text(good.replace('"champion": 1', '"champion": 2'))
+        wait_until(lambda: answered_by(client) == 2)
+        assert client.get("/health/ready").json()["last_problem"] is None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +69,8 @@ class FilesSource(Config):
             raise FileFormatError(f"{self.path}: cannot be read ({error}); check data.path") from error
         except pd.errors.ParserError as error:
             raise FileFormatError(f"{self.path}: not a table ({error}); check data.delimiter") from error
+        if not isinstance(table.index, pd.RangeIndex):
+            raise FileFormatError(f"{self.path}: the rows have more fields than the header; correct one of them")
         if len(table.columns) == 1:
             found = [f"{word} ({mark!r})" for mark, word in _DELIMITERS.items() if mark in table.columns[0]]
             hint = f"it looks separated by {found[0]}" if found else "a date and a number are needed"
@@ -97,7 +100,15 @@ class FilesSource(Config):
         if pd.api.types.is_datetime64_any_dtype(column):
             return column
         try:
-            return pd.to_datetime(column, format=self.date_format)
+            with warnings.catch_warnings():
+                # it warns of mixed offsets, which are refused below
+                warnings.simplefilter("ignore", FutureWarning)
+                times = pd.to_datetime(column, format=self.date_format)
+            if not pd.api.types.is_datetime64_any_dtype(times):
+                raise FileFormatError(
+                    f"{self.path}: column '{column.name}' mixes offsets from UTC; write local times without, or UTC"
+                )
+            return times
         except (ValueError, OverflowError):
             times = pd.to_datetime(column, format=self.date_format, errors="coerce", utc=True)
         if times.isna().any():
