@@ -50,10 +50,12 @@ class Serving:
 def fill_cache(folder: Path) -> tuple[Path, TrainConfig]:
     """Train two versions of the sine model for an epoch and return a cache that holds them."""
     changes = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.checkpoints={folder}/checkpoints"]
-    config = load_config(CONFIG, TrainConfig, [*changes, "fit.epochs=1"])
+    config = load_config(CONFIG, TrainConfig, [*changes, "fit.epochs=1"], "train")
     store = Store(config.tracking.uri, create=True)
     for cell in ("lstm", "gru"):
-        version = train(load_config(CONFIG, TrainConfig, [*changes, "fit.epochs=1", f"model.cell={cell}"])).version
+        version = train(
+            load_config(CONFIG, TrainConfig, [*changes, "fit.epochs=1", f"model.cell={cell}"], "train")
+        ).version
     store.promote(config.name, version)
     sync(store, folder / "cache")
     return folder / "cache", config

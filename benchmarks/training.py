@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Row, report
+from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.sources import RandomWalkSource
 from forecaster.data.transforms import Chain, Standardize
 from forecaster.data.windows import cut_windows
@@ -37,9 +38,10 @@ def our_rate(cell: str) -> float:
     values = RandomWalkSource(length=rows).load()["y"].to_numpy()[:, None]
     series = Series(("a",), values, np.arange(rows).astype("M8[D]"), np.array([0, rows]), "D")
     windows = cut_windows(series, INPUT_SIZE, HORIZON)
-    chain = Chain(steps=(Standardize(),), is_causal=False).fit(lambda: [windows.inputs()[:, :, 0]])
+    target = Chain(steps=(Standardize(),), is_causal=False)
+    preprocessing = Preprocessing(target=target).fit(lambda: [windows.inputs()])
     config = ModelConfig(cell=cell, widths=(UNITS,))
-    examples = Examples(windows, chain, config.how)
+    examples = Examples(windows, preprocessing, config.how)
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(

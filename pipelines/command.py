@@ -24,7 +24,7 @@ def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", metavar="CONFIG.yaml", help="the job's configuration")
+    parser.add_argument("config", metavar="CONFIG.yaml", help=f"the configuration, or a job's with a section {name}")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -32,7 +32,7 @@ def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser
         nargs="+",
         default=[],
         action="extend",
-        help="change dotted keys",
+        help="change dotted keys of it",
     )
     return parser
 
@@ -45,7 +45,8 @@ def run_config(
 ) -> int:
     """Parse the command line, read the configuration, run the job; return the exit status."""
     arguments = parser.parse_args()
-    return run(lambda: job(load_config(arguments.config, model, arguments.overrides)), status)
+    section = parser.prog.rpartition(".")[2]
+    return run(lambda: job(load_config(arguments.config, model, arguments.overrides, section)), status)
 
 
 def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], int] = lambda answer: 0) -> int:

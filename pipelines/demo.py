@@ -41,7 +41,9 @@ MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=ma
 def demo(data: Path | None) -> dict[str, Any]:
     """Run everything and return the forecast's errors beside the last value's."""
     file = CONFIGS / ("stock.yaml" if data else "sine.yaml")
-    job = load_config(file, TrainConfig, [f"data.path={json.dumps(str(data))}"] if data else [])
+    source = {"source": "files", "path": str(data)}
+    changes = [f"data={json.dumps(source)}", "freq=B"] if data else []
+    job = load_config(file, TrainConfig, changes, "train")
     known, coming = _hold_back(job)
     versions = [_train(file, known, [*changes, f"freq={job.freq or 'null'}"]) for changes in MODELS]
     # chosen on validation; the test part is for the table alone
@@ -80,7 +82,7 @@ def _hold_back(job: TrainConfig) -> tuple[Path, pd.DataFrame]:
 
 def _train(file: Path, known: Path, changes: list[str]) -> Registered:
     data = {"source": "files", "path": str(known)}
-    return train(load_config(file, TrainConfig, [f"data={json.dumps(data)}", *changes]))
+    return train(load_config(file, TrainConfig, [f"data={json.dumps(data)}", *changes], "train"))
 
 
 @contextmanager

@@ -31,6 +31,6 @@ if __name__ == "__main__":
     parser = config_parser(
         "promote",
         "Make a version the champion of its model; the champion before it becomes `previous`.",
-        "python -m pipelines.promote pipelines/configs/promote.yaml --set name=sine version=2",
+        "python -m pipelines.promote pipelines/configs/sine.yaml --set version=2",
     )
     sys.exit(run_config(parser, PromoteConfig, promote))

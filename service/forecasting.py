@@ -10,7 +10,7 @@ from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor, bands
 from service.catalog import Catalog, find_model
-from service.histories import read_histories
+from service.histories import History, read_histories
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
@@ -34,8 +34,9 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
     predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
     predictor.check_horizon(horizon)
-    histories = read_histories(request, predictor, settings)
-    mean = predictor.predict_arrays(np.stack([history.values for history in histories]), horizon)
+    histories = read_histories(request, predictor, horizon, settings)
+    values = np.stack([history.values for history in histories])
+    mean = predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
     spread = predictor.quantiles(mean, wanted.probabilities)
     if np.isinf(spread).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
@@ -59,6 +60,16 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
         "skill": predictor.manifest.skill.model_dump(),
         "warnings": _warnings(predictor, horizon, has_bands=bool(wanted.columns)),
     }
+
+
+def _known(histories: list[History], predictor: Predictor, horizon: int) -> Floats | None:
+    """Return what is known ahead, None where the model takes nothing."""
+    manifest = predictor.manifest
+    if not manifest.futr_exog and not manifest.calendar_features:
+        return None
+    times = np.stack([history.clock.wall[-manifest.input_size :] for history in histories])
+    sent = [history.futr_exog for history in histories if history.futr_exog is not None]
+    return predictor.known_ahead(times, horizon, np.stack(sent) if sent else None)
 
 
 def _with_nulls(values: Floats) -> list[float | None]:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from forecaster.data.bar_features import bar_feature
 from forecaster.data.tails import Tail, read_tail
-from forecaster.domain.errors import RequestError, SeriesError, StaleData
+from forecaster.domain.errors import ConfigError, RequestError, SeriesError, StaleData
 from forecaster.domain.series import Floats
 from forecaster.registry.predictor import Predictor
 from service.schemas import ForecastRequest, SeriesIn
@@ -16,15 +17,23 @@ from service.timestamps import Clock, read_clock
 
 @dataclass(frozen=True)
 class History:
-    """One series: its name, its timestamps, its last `input_size` values."""
+    """One series: its name, its timestamps, and of its last `input_size` rows the values and the exogenous ones.
+
+    Args:
+        unique_id: its name.
+        clock: all of its timestamps.
+        values: the target and `hist_exog`, `(input_size, 1 + hist_exog)`.
+        futr_exog: over these rows and the steps to come, `(input_size + steps, futr_exog)`; None where none is taken.
+    """
 
     unique_id: str
     clock: Clock
     values: Floats
+    futr_exog: Floats | None = None
 
 
-def read_histories(request: ForecastRequest, predictor: Predictor, settings: Settings) -> list[History]:
-    """Return the request's histories, checked against what the model needs.
+def read_histories(request: ForecastRequest, predictor: Predictor, steps: int, settings: Settings) -> list[History]:
+    """Return the request's histories, checked against what the model needs to forecast `steps` steps.
 
     Raises:
         RequestError: there are too many, or both or neither of `series` and `unique_ids`.
@@ -40,7 +49,7 @@ def read_histories(request: ForecastRequest, predictor: Predictor, settings: Set
     _refuse_repeated(names, where)
     places = [f"{where}[{number}] ('{name}')" for number, name in enumerate(names)]
     if request.series is not None:
-        return [_sent(one, place, predictor) for one, place in zip(request.series, places, strict=True)]
+        return [_sent(one, place, predictor, steps) for one, place in zip(request.series, places, strict=True)]
     now = datetime.now(UTC)
     return [_stored(name, place, predictor, settings, now) for name, place in zip(names, places, strict=True)]
 
@@ -54,26 +63,56 @@ def _refuse_repeated(names: list[str], where: str) -> None:
         seen[name] = number
 
 
-def _sent(one: SeriesIn, where: str, predictor: Predictor) -> History:
-    if len(one.ds) != len(one.y):
-        raise SeriesError(f"{where}: ds has {len(one.ds)} entries and y has {len(one.y)}; give one time per value")
-    exogenous = [*one.hist_exog, *one.futr_exog, *one.stat_exog]
-    if exogenous:
-        raise RequestError(f"{where}: the model takes no exogenous columns, got {exogenous}; leave them out")
-    predictor.check_length(len(one.y), f"{where}.y")
+def _sent(one: SeriesIn, where: str, predictor: Predictor, steps: int) -> History:
+    manifest, length = predictor.manifest, len(one.y)
+    if len(one.ds) != length:
+        raise SeriesError(f"{where}: ds has {len(one.ds)} entries and y has {length}; give one time per value")
+    if one.stat_exog:
+        raise RequestError(f"{where}.stat_exog: the model takes none, got {list(one.stat_exog)}; leave them out")
+    predictor.check_length(length, f"{where}.y")
+    ahead = predictor.steps_ahead(steps)
+    hist = _columns(one.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
+    futr = _columns(one.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
     clock = read_clock(one.ds, where)
     clock.check(predictor.frequency, where)
-    return History(one.unique_id, clock, np.array(one.y[-predictor.manifest.input_size :]))
+    values = np.array([one.y, *hist]).T[-manifest.input_size :]
+    futr_exog = np.array(futr).T[-manifest.input_size - ahead :] if futr else None
+    return History(one.unique_id, clock, values, futr_exog)
+
+
+def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int, where: str) -> list[list[float]]:
+    """Return the columns that the model takes, in its order."""
+    missing, unknown = [name for name in wanted if name not in given], sorted(given.keys() - set(wanted))
+    if missing or unknown:
+        raise RequestError(
+            f"{where}: the model takes {list(wanted) or 'none'}; missing are {missing}, not taken are {unknown}"
+        )
+    for name in wanted:
+        if len(given[name]) != length:
+            what = "one value per time" if where.endswith("hist_exog") else "one value per time and per step to come"
+            raise RequestError(f"{where}.{name}: {len(given[name])} values, {length} are needed: {what}")
+    return [given[name] for name in wanted]
 
 
 def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now: datetime) -> History:
     tail = read_tail(settings.bars_dir, name)
     _refuse_stale(tail, now, timedelta(hours=settings.stale_after_hours))
-    predictor.check_length(len(tail.closes), where)
-    days = tail.days[-predictor.manifest.input_size :].astype("M8[us]")
+    manifest = predictor.manifest
+    if manifest.futr_exog:
+        raise RequestError(f"{where}: the store does not know {list(manifest.futr_exog)} ahead; send series")
+    predictor.check_length(len(tail.days), where)
+    days = tail.days[-manifest.input_size :].astype("M8[us]")
     clock = Clock(days, days, None)
     clock.check(predictor.frequency, where)
-    return History(name, clock, tail.closes[-predictor.manifest.input_size :])
+    hist = [_bar_feature(feature, tail.bars, where) for feature in manifest.hist_exog]
+    return History(name, clock, np.stack([tail.bars["close"], *hist], axis=1)[-manifest.input_size :])
+
+
+def _bar_feature(name: str, bars: dict[str, Floats], where: str) -> Floats:
+    try:
+        return bar_feature(name, bars)
+    except ConfigError as error:
+        raise RequestError(f"{where}: the store has no '{name}', which the model takes; send series") from error
 
 
 def _refuse_stale(tail: Tail, now: datetime, patience: timedelta) -> None:

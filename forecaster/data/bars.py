@@ -1,11 +1,13 @@
 """Bars: a symbol's daily prices as a source gives them, and the adjusted prices that we compute from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from forecaster.data.bar_features import bar_feature
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
 
 if TYPE_CHECKING:
@@ -86,7 +88,13 @@ class Bars:
         prices = self.frame[list(PRICES)].mul(self.adjustment(), axis=0)
         return prices.assign(**{VOLUME: self.frame[VOLUME]})
 
-    def long_frame(self) -> pd.DataFrame:
-        """Return the adjusted closes as a long frame `unique_id, ds, y`."""
-        close = self.adjusted()[CLOSE]
-        return pd.DataFrame({UNIQUE_ID: self.symbol, DS: close.index, Y: close.to_numpy()})
+    def long_frame(self, features: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the adjusted closes as a long frame `unique_id, ds, y`, and bar features beside them.
+
+        Raises:
+            ConfigError: there is no such bar feature.
+        """
+        prices = self.adjusted()
+        columns = {str(name): column.to_numpy() for name, column in prices.items()}
+        frame = pd.DataFrame({UNIQUE_ID: self.symbol, DS: prices.index, Y: columns[CLOSE]})
+        return frame.assign(**{name: bar_feature(name, columns) for name in features})

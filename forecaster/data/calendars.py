@@ -44,6 +44,7 @@ class Calendar:
     """One exchange's sessions, as dates `datetime64[D]`."""
 
     name: str
+    zone: str
     _days: Times
     _schedule: Any
 
@@ -134,15 +135,17 @@ def get_calendar(name: str) -> Calendar:
         raise CalendarError(f"there is no calendar '{name}'; there are {known}") from error
     first = pd.Timestamp(FIRST) if earliest is None else max(pd.Timestamp(FIRST), earliest)
     found = exchange_calendars.get_calendar(name, start=first)
-    return Calendar(name, found.schedule.index.to_numpy().astype("M8[D]"), found.schedule)
+    return Calendar(name, str(found.tz), found.schedule.index.to_numpy().astype("M8[D]"), found.schedule)
 
 
 def calendar_of(exchange: str) -> Calendar:
-    """Return the calendar of an exchange as Yahoo names it.
+    """Return the calendar of an exchange as Yahoo names it, or by its market identifier code.
 
     Raises:
         CalendarError: the name is not in the table.
     """
+    if exchange in NAMES:
+        return get_calendar(exchange)
     if exchange not in YAHOO_EXCHANGES:
         raise CalendarError(f"exchange '{exchange}' has no calendar in the table; set calendar in the configuration")
     return get_calendar(YAHOO_EXCHANGES[exchange])

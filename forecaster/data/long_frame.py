@@ -1,5 +1,8 @@
 """The long frame's one check: `unique_id, ds, y` go in, trusted arrays come out, or what is wrong and where."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -11,7 +14,12 @@ LARGEST = 1e150
 
 
 def check_long_frame(
-    frame: pd.DataFrame, freq: str | Step | None = None, min_length: int = 1, where: str = "frame"
+    frame: pd.DataFrame,
+    freq: str | Step | None = None,
+    min_length: int = 1,
+    where: str = "frame",
+    hist_exog: Sequence[str] = (),
+    futr_exog: Sequence[str] = (),
 ) -> Series:
     """Return a long frame as arrays; the frame itself is left as it is.
 
@@ -21,44 +29,85 @@ def check_long_frame(
         freq: the frequency or the sessions that every series must keep; inferred when None, and then one for all.
         min_length: the least number of rows of each series.
         where: what to call the frame in an error, such as its file.
+        hist_exog: the columns beside `y` that are known up to each row, in the order that they are wanted.
+        futr_exog: the columns that are known ahead.
 
     Raises:
         SeriesError: a column is missing or of the wrong type, a value is missing or not finite, timestamps are
             duplicated, unsorted or irregular, or two series differ in frequency.
         TooShortError: a series has fewer than `min_length` rows.
     """
-    missing = [name for name in (UNIQUE_ID, DS, Y) if name not in frame.columns]
+    missing = [name for name in (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog) if name not in frame.columns]
     if missing:
         raise SeriesError(f"{where}: missing columns {missing}; found {list(frame.columns)}; rename or map them")
     if frame.empty:
         raise SeriesError(f"{where}: no rows; give at least one series")
-    y = _numbers(frame, where)
+    values = np.stack([_numbers(frame, name, where) for name in (Y, *hist_exog)], axis=1)
+    known = np.stack([_numbers(frame, name, where) for name in futr_exog], axis=1) if futr_exog else None
     ds = _times(frame, where)
     ids = frame[UNIQUE_ID]
     _refuse(ids.isna().to_numpy(), frame, where, UNIQUE_ID, "is missing; name the series")
     codes, names = pd.factorize(ids)
     order = np.argsort(codes, kind="stable")
     bounds = np.concatenate(([0], np.cumsum(np.bincount(codes))))
-    values, wall, elapsed = y[order], _wall_clock(ds)[order], _elapsed(ds)[order]
+    wall, elapsed = _wall_clock(ds)[order], _elapsed(ds)[order]
     _check_order(frame, order, bounds, elapsed, where)
     series = Series(
         unique_ids=tuple(str(name) for name in names),
-        values=values[:, None],
+        values=values[order],
         timestamps=wall,
         bounds=bounds.astype(np.int64),
         freq="",
+        known=None if known is None else known[order],
     )
     _check_length(series, min_length, where)
     frequency = _check_frequency(series, elapsed, freq, frame, order, where)
-    return Series(series.unique_ids, series.values, series.timestamps, series.bounds, frequency)
+    return replace(series, freq=frequency)
 
 
-def _numbers(frame: pd.DataFrame, where: str) -> Floats:
-    if not pd.api.types.is_numeric_dtype(frame[Y]) or pd.api.types.is_bool_dtype(frame[Y]):
-        raise SeriesError(f"{where}: column y holds {frame[Y].dtype}, not numbers; convert it first")
-    y = frame[Y].to_numpy(dtype=np.float64, na_value=np.nan)
-    _refuse(~np.isfinite(y), frame, where, Y, "is not a finite number; correct or remove the row, nothing is filled in")
-    _refuse(np.abs(y) > LARGEST, frame, where, Y, f"is beyond {LARGEST:g}, whose square overflows; use a larger unit")
+def known_after(
+    frame: pd.DataFrame | None, futr_exog: Sequence[str], series: Series, coming: "pd.Series[pd.Timestamp]"
+) -> Floats:
+    """Return what is known ahead of each series' end.
+
+    Args:
+        frame: columns `unique_id`, `ds` and `futr_exog`; rows may be in any order, and more than are needed.
+        futr_exog: the columns that are wanted.
+        series: those that end.
+        coming: the timestamps to come, series by series, as many of each.
+
+    Returns:
+        `(n_series, steps, len(futr_exog))`.
+
+    Raises:
+        SeriesError: a column or a row is missing, or a value is not a number.
+    """
+    if frame is None:
+        raise SeriesError(f"futr_frame: the model knows {list(futr_exog)} ahead; give them for the steps to come")
+    missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
+    if missing:
+        raise SeriesError(f"futr_frame: missing columns {missing}; found {list(frame.columns)}")
+    steps = len(coming) // len(series)
+    wanted = pd.DataFrame({UNIQUE_ID: np.repeat(series.unique_ids, steps), DS: coming.to_numpy()})
+    wanted[DS] = coming.to_numpy() if coming.dt.tz is None else coming.reset_index(drop=True)
+    found = wanted.merge(frame.assign(**{UNIQUE_ID: frame[UNIQUE_ID].astype(str)}), "left", [UNIQUE_ID, DS])
+    if len(found) > len(wanted):
+        raise SeriesError("futr_frame: some rows have the same unique_id and ds; remove duplicates")
+    known = np.stack([_numbers(found, name, "futr_frame") for name in futr_exog], axis=1)
+    return known.reshape(len(series), steps, len(futr_exog))
+
+
+def _numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
+    column = frame[name]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise SeriesError(f"{where}: column {name} holds {column.dtype}, not numbers; convert it first")
+    y = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse(
+        ~np.isfinite(y), frame, where, name, "is not a finite number; correct or remove the row, nothing is filled in"
+    )
+    _refuse(
+        np.abs(y) > LARGEST, frame, where, name, f"is beyond {LARGEST:g}, whose square overflows; use a larger unit"
+    )
     return y
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from forecaster.data.bars import CLOSE, COLUMNS, SESSION, Bars, Origin
+from forecaster.data.bars import COLUMNS, SESSION, Bars, Origin
+from forecaster.data.quality import Report
 from forecaster.data.tails import Tail, file_name, symbol_of
 from forecaster.domain.errors import DataError, FileFormatError
 
@@ -51,12 +52,13 @@ class BarStore:
                 f"{path}: cannot be read ({error}); restore it, or remove it and fetch again"
             ) from error
 
-    def write(self, bars: Bars, due_at: datetime) -> None:
-        """Replace a symbol's bars, and the tail; a crash at any instant leaves the old file or the new one, whole.
+    def write(self, bars: Bars, due_at: datetime, report: Report | None = None) -> None:
+        """Replace a symbol's bars, tail and report; a crash at any instant leaves the old file or the new one, whole.
 
         Args:
             bars: all that is known of the symbol.
             due_at: when the next session will have ended and settled, with a zone.
+            report: what the quality rules found in them.
 
         Raises:
             DataError: a file cannot be written.
@@ -69,6 +71,8 @@ class BarStore:
         try:
             _replace(self._path(bars.symbol, "parquet"), sink.getvalue().to_pybytes())
             _replace(self._path(bars.symbol, "tail.json"), _tail(bars, due_at).to_json().encode())
+            if report is not None:
+                _replace(self._path(bars.symbol, "quality.json"), json.dumps(asdict(report), indent=1).encode())
         except OSError as error:
             raise DataError(
                 f"{self.folder}: {bars.symbol} cannot be written ({error}); free space and retry"
@@ -102,9 +106,10 @@ class BarStore:
 
 
 def _tail(bars: Bars, due_at: datetime) -> Tail:
-    """Return the last sessions' adjusted closes, which is all that a forecast needs."""
-    closes = bars.adjusted()[CLOSE].to_numpy()[-TAIL_ROWS:]
-    return Tail(bars.symbol, bars.sessions[-TAIL_ROWS:], closes, due_at)
+    """Return the last sessions' adjusted bars, which is all that a forecast needs."""
+    last = bars.adjusted().tail(TAIL_ROWS)
+    columns = {str(name): column.to_numpy() for name, column in last.items()}
+    return Tail(bars.symbol, bars.sessions[-TAIL_ROWS:], columns, due_at)
 
 
 def _replace(path: Path, content: bytes) -> None:

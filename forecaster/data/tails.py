@@ -1,4 +1,4 @@
-"""The tail of a stored series, for processes without frames: its last adjusted closes, and when more are due."""
+"""The tail of a stored series, for processes without frames: its last adjusted bars, and when more are due."""
 
 import json
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Tail:
     Args:
         symbol: as the source spells it.
         days: the sessions, `(n,)`, datetime64[D].
-        closes: adjusted, `(n,)`.
+        bars: `open, high, low, close, volume`, adjusted, `(n,)` each.
         due_at: when the session after the last has ended and settled, with a zone.
     """
 
     symbol: str
     days: Times
-    closes: Floats
+    bars: dict[str, Floats]
     due_at: datetime
 
     def to_json(self) -> str:
@@ -34,7 +34,7 @@ class Tail:
         content = {
             "symbol": self.symbol,
             "ds": np.datetime_as_string(self.days).tolist(),
-            "y": self.closes.tolist(),
+            "bars": {name: column.tolist() for name, column in self.bars.items()},
             "due_at": self.due_at.isoformat(),
         }
         return json.dumps(content, allow_nan=False)
@@ -53,7 +53,7 @@ def read_tail(folder: Path, symbol: str) -> Tail:
         return Tail(
             str(content["symbol"]),
             np.array(content["ds"], dtype="M8[D]"),
-            np.array(content["y"], dtype=np.float64),
+            {name: np.array(column, dtype=np.float64) for name, column in content["bars"].items()},
             datetime.fromisoformat(content["due_at"]),
         )
     except FileNotFoundError as error:

@@ -233,6 +233,11 @@ class Chain(Config):
         return tuple(tuple(array[:, -1, :] for array in context) for context in contexts)
 
     @property
+    def needs_positive(self) -> bool:
+        """Say whether raw values must be above 0."""
+        return any(isinstance(step, Log) for step in self.steps)
+
+    @property
     def warm_up(self) -> float:
         """Return the share of a window whose causal statistics are still too young to learn from."""
         return 0.25 if self.is_causal and any(isinstance(step, MeanStd) for step in self.steps) else 0.0

@@ -82,8 +82,8 @@ def update(
             raise NoData(symbol, f"no session from {first} to {last} has ended yet; ask later")
         report = check(merged, days.sessions(merged.sessions[0], merged.sessions[-1]))
         report.refuse()
-        if old is None or not merged.frame.equals(old.frame):
-            store.write(merged, days.due_after(merged.sessions[-1]))
+        if old is None or merged.origin.asked_from != old.origin.asked_from or not merged.frame.equals(old.frame):
+            store.write(merged, days.due_after(merged.sessions[-1]), report)
     known = set() if old is None else set(old.sessions.tolist())
     new = sum(day not in known for day in merged.sessions.tolist())
     return Updated(symbol, len(merged), new, refetched, tuple(str(issue) for issue in report.issues))

@@ -1,5 +1,6 @@
 """Windows over many series: strided views of the values; none crosses two series or two parts of a split."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field, model_validator
 
 from forecaster.domain.config import Config
 from forecaster.domain.errors import TooShortError
-from forecaster.domain.series import Floats, Series
+from forecaster.domain.series import Floats, Inputs, Series
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -48,12 +49,13 @@ class Windows:
     Window `i` covers `input_size` rows of input and the `horizon` rows after them.
 
     Args:
-        values: all rows, `(rows, features)`; the target is feature 0.
+        values: all rows, `(rows, 1 + hist_exog)`; the target is feature 0.
         first: each stretch's first row, `(n_stretches,)`.
         counts: how many windows each stretch holds, `(n_stretches,)`.
         input_size: rows of input.
         horizon: rows of target.
         step_size: rows from one window's start to the next one's, within a stretch.
+        known: all rows of what is known ahead, `(rows, features)`, or None.
     """
 
     values: Floats
@@ -62,6 +64,7 @@ class Windows:
     input_size: int
     horizon: int
     step_size: int = 1
+    known: Floats | None = None
 
     def __len__(self) -> int:
         return int(self.counts.sum())
@@ -73,10 +76,12 @@ class Windows:
         number = index - (ends[stretch] - self.counts[stretch])
         return np.asarray(self.first[stretch] + number * self.step_size)
 
-    def inputs(self, index: NDArray[np.int64] | None = None) -> Floats:
-        """Return input windows `(n, input_size, features)`: a view of a lone stretch, a copy where `index` chooses."""
-        view = sliding_window_view(self.values, self.input_size, axis=0).swapaxes(1, 2)
-        return self._take(view, 0, index)
+    def inputs(self, index: NDArray[np.int64] | None = None) -> Inputs:
+        """Return the windows' inputs: views of a lone stretch, copies where `index` chooses."""
+        values = self._take(self._view(self.values, self.input_size), 0, index)
+        if self.known is None:
+            return Inputs(values)
+        return Inputs(values, self._take(self._view(self.known, self.input_size + self.horizon), 0, index))
 
     def targets(self, index: NDArray[np.int64] | None = None) -> Floats:
         """Return many-to-one targets `(n, horizon)`: the rows after each input window; view or copy as `inputs`."""
@@ -96,6 +101,15 @@ class Windows:
     def target_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
         """Return the many-to-one targets' times, `(n, horizon)`."""
         return np.asarray(timestamps[self.starts(index)[:, None] + self.input_size + np.arange(self.horizon)])
+
+    def chunks(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """Yield the numbers of the windows in order, at most `size` at a time, so that memory is bounded."""
+        for begin in range(0, len(self), size):
+            yield np.arange(begin, min(begin + size, len(self)))
+
+    @staticmethod
+    def _view(rows: Floats, length: int) -> Floats:
+        return sliding_window_view(rows, length, axis=0).swapaxes(1, 2)
 
     def _take(self, view: Floats, offset: int, index: NDArray[np.int64] | None) -> Floats:
         if index is not None:
@@ -184,4 +198,5 @@ def _windows(
             f"{len(short)} of {len(starts)} series are too short: '{owner}' has {ends[stretch] - starts[stretch]} rows "
             f"in {where}, input_size + horizon needs {length}; add rows, lower input_size, or change split"
         )
-    return Windows(series.values, starts.astype(np.int64), counts.astype(np.int64), input_size, horizon, step_size)
+    first, counts = starts.astype(np.int64), counts.astype(np.int64)
+    return Windows(series.values, first, counts, input_size, horizon, step_size, series.known)

@@ -22,13 +22,16 @@ class Config(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
-    """Read a YAML file into `model`.
+def load_config(
+    path: str | Path, model: type[ConfigT], overrides: Sequence[str] = (), section: str | None = None
+) -> ConfigT:
+    """Read a YAML file, or one of its sections, into `model`.
 
     Args:
         path: the YAML file.
         model: the configuration's class.
         overrides: `dotted.key=value` strings, applied in order; the value is read as YAML.
+        section: which key of a file that has sections, that is, nothing but keys of keys and values.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or has a bad value.
@@ -41,9 +44,14 @@ def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str]
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(raw).__name__}")
+    where = str(path)
+    if section and raw and all(isinstance(value, dict) for value in raw.values()):
+        if section not in raw:
+            raise ConfigError(f"{path}: has no section '{section}'; it has {list(raw)}")
+        raw, where = raw[section], f"{path}, {section}"
     for override in overrides:
         _override(raw, override)
-    return build_config(raw, model, str(path))
+    return build_config(raw, model, where)
 
 
 def build_config(raw: dict[str, Any], model: type[ConfigT], where: str) -> ConfigT:

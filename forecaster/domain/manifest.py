@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forecaster.domain.sessions import Sessions
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
@@ -46,19 +46,25 @@ class Manifest(_Part):
     """A registered version's promises.
 
     Args:
-        graphs: each graph's file; `forecast` maps `x (batch, input_size, 1)` to `mean (batch, horizon)`, float64, raw.
+        graphs: each graph's file; `forecast` maps `x (batch, input_size, 1 + hist_exog)`, and where anything is known
+            ahead `known (batch, input_size + horizon, futr_exog + calendar_features)`, to `mean (batch, horizon)`; raw,
+            float64.
         input_size: rows of input that a forecast needs.
         horizon: steps that the network was trained for; more are rolled out.
         max_horizon: the longest roll-out that is answered.
         freq: the step between timestamps; an exchange's code where they are its sessions.
         sessions: those sessions, past and coming.
-        is_positive: whether inputs must be above 0.
+        is_positive: whether the target must be above 0.
+        hist_exog: the transforms of each column that is known up to the forecast's start, in the graph's order.
+        futr_exog: the scale of each column that whoever asks must know ahead.
+        calendar_features: the scale of each feature that is computed from the timestamps.
         trained_until: the latest time that the served weights have seen.
         recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
         sha256: hash of each file but the manifest itself.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    # 1 had no exogenous columns, and golden inputs of the target alone
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     graphs: dict[str, str]
     name: str
     topology: str
@@ -70,6 +76,9 @@ class Manifest(_Part):
     sessions: Sessions | None = None
     transforms: list[dict[str, Any]]
     is_positive: bool
+    hist_exog: dict[str, list[dict[str, Any]]] = {}
+    futr_exog: dict[str, dict[str, Any]] = {}
+    calendar_features: dict[str, dict[str, Any]] = {}
     training_data: TrainingData
     trained_until: str
     recipe_metrics: dict[str, float]

@@ -33,15 +33,47 @@ def quantile_name(quantile: float) -> str:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What forecasts are made from.
+
+    Args:
+        values: raw, `(n, input_size, 1 + hist_exog)`, float64; the target is feature 0.
+        known: raw, `(n, input_size + horizon, futr_exog + calendar_features)`, float64; None where there are none.
+    """
+
+    values: Floats
+    known: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: slice | NDArray[np.int64]) -> "Inputs":
+        """Return some of the windows."""
+        return Inputs(self.values[rows], None if self.known is None else self.known[rows])
+
+    @property
+    def target(self) -> Floats:
+        """Return the target's own past, `(n, input_size)`, a view."""
+        return self.values[:, :, 0]
+
+    @property
+    def feeds(self) -> dict[str, Floats]:
+        """Return the arrays by the names that the served graph has for them."""
+        return {"x": self.values} if self.known is None else {"x": self.values, "known": self.known}
+
+
+@dataclass(frozen=True)
 class Series:
     """Many series laid end to end, checked once and trusted from there on.
 
     Args:
         unique_ids: one name per series, `(n_series,)`.
-        values: every series' rows, one after the other, `(rows, features)`, float64, finite; the target is feature 0.
+        values: every series' rows, one after the other, `(rows, 1 + hist_exog)`, float64, finite; the target is
+            feature 0.
         timestamps: the rows' times, `(rows,)`, datetime64, without a zone.
         bounds: where each series begins, and the end of the last, `(n_series + 1,)`.
         freq: the frequency that all of them share, as `forecaster.domain.frequency` spells it.
+        known: what is known ahead of its time, `(rows, features)`, float64, finite; None where there is nothing.
     """
 
     unique_ids: tuple[str, ...]
@@ -49,6 +81,7 @@ class Series:
     timestamps: Times
     bounds: NDArray[np.int64]
     freq: str
+    known: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.unique_ids)

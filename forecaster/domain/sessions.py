@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from forecaster.domain.errors import CalendarError
-from forecaster.domain.series import Times
+from forecaster.domain.series import Floats, Times
 
 
 class Sessions(BaseModel):
@@ -63,6 +63,40 @@ class Sessions(BaseModel):
         steps = np.busday_count(days[:-1], days[1:], busdaycal=self._calendar)
         is_session = np.is_busday(days, busdaycal=self._calendar)
         return np.flatnonzero((steps != 1) | ~is_session[1:] | ~is_session[:-1]) + 1
+
+    def since_holiday(self, timestamps: Times, farthest: int) -> Floats:
+        """Return how many sessions lie between each timestamp and the holiday before it, at most `farthest`.
+
+        A holiday is a day of the week mask on which the exchange was closed.
+
+        Raises:
+            CalendarError: a timestamp lies outside what is known.
+        """
+        self._check_reach(timestamps)
+        days = timestamps.astype("M8[D]")
+        holidays = np.concatenate(([np.datetime64(self.first)], self._calendar.holidays))
+        before = holidays[np.searchsorted(holidays, days, side="right") - 1]
+        return np.minimum(np.busday_count(before, days, busdaycal=self._calendar), farthest).astype(np.float64)
+
+    def until_holiday(self, timestamps: Times, farthest: int) -> Floats:
+        """Return how many sessions lie between each timestamp and the holiday after it, at most `farthest`.
+
+        Raises:
+            CalendarError: the calendar ends before that is known.
+        """
+        self._check_reach(timestamps)
+        days = timestamps.astype("M8[D]")
+        beyond = np.datetime64(self.last) + np.timedelta64(1, "D")
+        holidays = np.concatenate((self._calendar.holidays, [beyond]))
+        after = holidays[np.searchsorted(holidays, days)]
+        sessions = np.busday_count(days + np.timedelta64(1, "D"), after, busdaycal=self._calendar)
+        if ((after == beyond) & (sessions < farthest)).any():
+            raise CalendarError(
+                f"calendar {self.name} is known until {self.last}, too early to tell the holiday after {days.max()}; "
+                "ask for fewer steps, or train the model again"
+            )
+        # none between a holiday and itself
+        return np.clip(sessions, 0, farthest).astype(np.float64)
 
     def _check_reach(self, timestamps: Times) -> None:
         days = timestamps.astype("M8[D]")

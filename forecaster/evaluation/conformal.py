@@ -4,6 +4,7 @@ Source: Papadopoulos et al. (2002), doi:10.1007/3-540-36755-1_29; the finite-sam
 doi:10.1080/01621459.2017.1307116, equation 4, applied to each tail.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,12 @@ class Calibration:
                 f"({self.n_windows} calibration windows; level up to {100 * (greatest - least):g}); ask for less"
             )
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
+
+    def bands(self, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
+        """Return the residuals below and above, `(horizon,)` each, of those `levels` (0–100) that are supported."""
+        edges = {level: np.array([(100 - level) / 200, (100 + level) / 200]) for level in levels}
+        spreads = {level: self.quantiles(one) for level, one in edges.items() if one[0] >= self.probabilities[0] - 1e-9}
+        return {level: (spread[:, 0], spread[:, 1]) for level, spread in spreads.items()}
 
 
 def calibrate(actual: Floats, predicted: Floats) -> Calibration:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from forecaster.data.transforms import Chain
+from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import Config
 from forecaster.models.cells import CELLS
 from forecaster.models.heads import HEADS
@@ -58,23 +58,30 @@ class ModelConfig(Config):
         return TOPOLOGIES[self.topology]
 
 
-def build_model(config: ModelConfig, input_size: int, horizon: int, features: int = 1, seed: int = 0) -> "keras.Model":
+def build_model(
+    config: ModelConfig, input_size: int, horizon: int, features: int = 1, known: int = 0, seed: int = 0
+) -> "keras.Model":
     """Return the untrained network, in the transformed space: float32 in, float32 out.
 
     Args:
         config: which network.
         input_size: steps of input.
         horizon: steps of forecast.
-        features: inputs at each step.
+        features: inputs at each step, the target and `hist_exog`.
+        known: further ones that are known ahead; each step sees its own, and the head those of the horizon.
         seed: decides the initial weights and the dropout masks.
 
     Returns:
-        a model `(batch, input_size, features) → (batch, horizon)`, or `(batch, input_size, horizon)` many-to-many.
+        a model `(batch, input_size, features) → (batch, horizon)`, or `(batch, input_size, horizon)` many-to-many;
+        with a second input `(batch, input_size + horizon, known)` where there is something known.
     """
     import keras
 
-    inputs = keras.Input((input_size, features), dtype="float32")
-    hidden = inputs
+    inputs = [keras.Input((input_size, features), dtype="float32")]
+    hidden = inputs[0]
+    if known:
+        inputs.append(keras.Input((input_size + horizon, known), dtype="float32"))
+        hidden = keras.ops.concatenate([hidden, inputs[1][:, :input_size]], axis=-1)
     for number, units in enumerate(config.widths):
         hidden = CELLS[config.cell].build(units, seed + 10 * number)(hidden)
         if config.dropout:
@@ -82,33 +89,48 @@ def build_model(config: ModelConfig, input_size: int, horizon: int, features: in
     # float32 whatever the precision policy: a float16 head would round the forecast
     head = HEADS[config.head].build(horizon, seed + 10 * len(config.widths))
     head.dtype_policy = keras.DTypePolicy("float32")
-    return keras.Model(inputs, head(config.how.readout(hidden)), name=f"{config.topology}_{config.cell}")
+    read = config.how.readout(hidden)
+    if known:
+        read = keras.ops.concatenate([read, config.how.ahead(inputs[1], input_size, horizon)], axis=-1)
+    return keras.Model(inputs, head(read), name=f"{config.topology}_{config.cell}")
 
 
-def trace_forecast(model: "keras.Model", config: ModelConfig, chain: Chain, input_size: int) -> "onnx.ModelProto":
+def trace_forecast(
+    model: "keras.Model", config: ModelConfig, preprocessing: Preprocessing, input_size: int, horizon: int
+) -> "onnx.ModelProto":
     """Return the served graph: raw values in, raw values out, transforms inside.
 
     Args:
         model: the trained network, as `build_model` made it.
         config: which network it is.
-        chain: the fitted transforms.
+        preprocessing: fitted.
         input_size: steps of input.
+        horizon: steps of forecast.
 
     Returns:
-        an ONNX model `x (batch, input_size, 1) float64 → mean (batch, horizon) float64`.
+        an ONNX model `x (batch, input_size, 1 + hist_exog) → mean (batch, horizon)`, float64; with a second input
+        `known (batch, input_size + horizon, features)` where something is known ahead.
     """
     import ndonnx
     import spox.opset.ai.onnx.v21 as operators
 
-    x = ndonnx.argument(shape=("batch", input_size, 1), dtype=ndonnx.float64)
-    transformed, contexts = chain.forward(x[:, :, 0])
-    hidden = operators.transpose(ndonnx.astype(transformed[..., None], ndonnx.float32).unwrap_spox(), perm=[1, 0, 2])
+    arguments = {"x": ndonnx.argument(shape=("batch", input_size, 1 + len(preprocessing.hist)), dtype=ndonnx.float64)}
+    if preprocessing.known:
+        shape = ("batch", input_size + horizon, len(preprocessing.known))
+        arguments["known"] = ndonnx.argument(shape=shape, dtype=ndonnx.float64)
+    (x, *known), contexts = preprocessing.forward(arguments["x"], arguments.get("known"))
+    steps = ndonnx.concat([x, *(ahead[:, :input_size, :] for ahead in known)], axis=2)
+    hidden = operators.transpose(ndonnx.astype(steps, ndonnx.float32).unwrap_spox(), perm=[1, 0, 2])
     recurrent = [layer for layer in model.layers if type(layer).__name__ == CELLS[config.cell].layer]
     for layer in recurrent:
         hidden = CELLS[config.cell].trace(hidden, layer.get_weights())
-    last = operators.gather(hidden, operators.const(input_size - 1), axis=0)
-    outputs = HEADS[config.head].trace(last, model.get_layer("head").get_weights())
+    last = ndonnx.asarray(operators.gather(hidden, operators.const(input_size - 1), axis=0))
+    width = horizon * len(preprocessing.known)
+    ahead = [ndonnx.reshape(ndonnx.astype(one[:, input_size:, :], ndonnx.float32), (-1, width)) for one in known]
+    read = ndonnx.concat([last, *ahead], axis=1).unwrap_spox()
+    outputs = HEADS[config.head].trace(read, model.get_layer("head").get_weights())
     z = ndonnx.astype(ndonnx.asarray(outputs), ndonnx.float64)
-    mean = chain.inverse(z, chain.last_contexts(contexts))
-    graph: onnx.ModelProto = ndonnx.build({"x": x}, {"mean": mean})
+    target = preprocessing.target
+    mean = target.inverse(z, target.last_contexts(contexts))
+    graph: onnx.ModelProto = ndonnx.build(arguments, {"mean": mean})
     return graph

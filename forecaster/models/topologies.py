@@ -25,6 +25,22 @@ class Topology:
         """Return what the head is applied to: `(batch, time, units)` as it is, or its last step `(batch, units)`."""
         return hidden if self.answers_each_step else hidden[:, -1, :]
 
+    def ahead(self, known: Any, input_size: int, horizon: int) -> Any:
+        """Return what the head is told of the horizon: `(batch, [time,] horizon · features)`, step by step.
+
+        Args:
+            known: what is known ahead, `(batch, input_size + horizon, features)`.
+            input_size: steps of input.
+            horizon: steps of forecast.
+        """
+        import keras
+
+        first = 1 if self.answers_each_step else input_size
+        steps = [known[:, first + step : input_size + step + 1] for step in range(horizon)]
+        # (batch, time or 1, horizon · features)
+        joined = keras.ops.concatenate(steps, axis=-1)
+        return joined if self.answers_each_step else joined[:, 0, :]
+
     def targets(self, windows: Windows, index: NDArray[np.int64]) -> Floats:
         """Return raw targets: `(n, input_size, horizon)` or `(n, horizon)`."""
         return windows.targets_each_step(index) if self.answers_each_step else windows.targets(index)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, DOWNLOAD_EXTRAS, GOLDEN, HASHED_FILES, MANIFEST, Manifest
-from forecaster.domain.series import Floats
+from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 
 # the ONNX graph computes in float32, whose rounding differs by processor and batch
@@ -21,14 +21,14 @@ GOLDEN_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs `(n, input_size)` and the means `(n, horizon)` that the exporting process got for them."""
+    """Inputs, and the means `(n, horizon)` that the exporting process got for them."""
 
-    inputs: Floats
+    inputs: Inputs
     mean: Floats
 
     def check(self, mean: Floats, where: str) -> None:
         """Raise BundleError unless `mean` `(n, horizon)` agrees, relative to each window's scale."""
-        scale = window_scale(self.inputs, self.mean)
+        scale = window_scale(self.inputs.target, self.mean)
         worst = float(np.max(np.abs(mean - self.mean) / scale))
         if not worst <= GOLDEN_TOLERANCE:
             raise BundleError(
@@ -71,7 +71,7 @@ def read_bundle(folder: Path) -> Bundle:
                 np.array(calibration["residuals"], dtype=np.float64),
                 int(calibration["n_windows"]),
             ),
-            Golden(np.array(golden["inputs"], dtype=np.float64), np.array(golden["mean"], dtype=np.float64)),
+            Golden(_golden_inputs(golden["inputs"]), np.array(golden["mean"], dtype=np.float64)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
@@ -99,6 +99,14 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     size = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
     usual = float(np.median(spread)) or float(spread.max()) or size
     return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
+
+
+def _golden_inputs(raw: Any) -> Inputs:
+    # schema version 1 wrote the target alone
+    arrays = {"x": np.array(raw)[:, :, None]} if isinstance(raw, list) else raw
+    known = arrays.get("known")
+    x = np.array(arrays["x"], dtype=np.float64)
+    return Inputs(x, None if known is None else np.array(known, dtype=np.float64))
 
 
 def _read_json(path: Path) -> Any:

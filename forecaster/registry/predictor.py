@@ -6,10 +6,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
+from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.manifest import MODEL
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, lower, quantile_name, upper
+from forecaster.domain.series import (
+    CUTOFF,
+    DS,
+    MEAN,
+    UNIQUE_ID,
+    Floats,
+    Inputs,
+    Series,
+    Times,
+    lower,
+    quantile_name,
+    upper,
+)
 from forecaster.registry.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -76,12 +89,14 @@ class Predictor:
         except Exception as error:
             raise BundleError(f"{bundle.folder / MODEL}: cannot be run ({error}); register the model again") from error
 
-    def predict_arrays(self, inputs: Floats, horizon: int | None = None) -> Floats:
+    def predict_arrays(self, inputs: Floats, horizon: int | None = None, known: Floats | None = None) -> Floats:
         """Return the mean forecast, rolled out beyond the trained horizon.
 
         Args:
-            inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used.
+            inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used. Where the model
+                takes `hist_exog`, `(batch, at least input_size, 1 + hist_exog)`, the target first.
             horizon: steps; the trained horizon when None.
+            known: as `known_ahead` returns it, where the model takes anything known ahead.
 
         Returns:
             `(batch, horizon)`, raw values.
@@ -95,17 +110,15 @@ class Predictor:
         horizon = manifest.horizon if horizon is None else horizon
         self.check_horizon(horizon)
         self.check_length(inputs.shape[1], "inputs")
-        window = inputs[:, -manifest.input_size :].astype(np.float64)
-        if manifest.is_positive and not (window > 0).all():
-            row, column = np.argwhere(~(window > 0))[0]
-            raise SeriesError(
-                f"inputs, series {row}, value {column} of the last {manifest.input_size}: {window[row, column]:g} is "
-                "not above 0, and the model takes logarithms; correct it"
-            )
-        means = [self._run(window)]
-        while sum(mean.shape[1] for mean in means) < horizon:
-            window = np.concatenate([window, means[-1]], axis=1)[:, -manifest.input_size :]
-            means.append(self._run(window))
+        self._check_features(inputs, known, horizon)
+        window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
+        self._check_positive(window[:, :, 0])
+        means: list[Floats] = []
+        for first in range(0, horizon, manifest.horizon):
+            if means:
+                window = np.concatenate([window, means[-1][:, :, None]], axis=1)[:, -manifest.input_size :]
+            ahead = None if known is None else known[:, first : first + manifest.input_size + manifest.horizon]
+            means.append(self._run(Inputs(window, ahead)))
         mean = np.concatenate(means, axis=1)[:, :horizon]
         if not np.isfinite(mean).all():
             row = int(np.flatnonzero(~np.isfinite(mean).all(axis=1))[0])
@@ -113,6 +126,34 @@ class Predictor:
                 f"series {row}: its values lead to a forecast that is not finite; check their size and unit"
             )
         return mean
+
+    def known_ahead(self, times: Times, horizon: int | None = None, futr_exog: Floats | None = None) -> Floats | None:
+        """Return what the graph is told of the inputs' times and of those to come, None where it takes nothing.
+
+        Args:
+            times: the last `input_size` timestamps of each series, by its own clock, `(batch, input_size)`.
+            horizon: steps; the trained horizon when None.
+            futr_exog: raw values of the manifest's `futr_exog`, in its order, over the inputs and the steps to come,
+                `(batch, input_size + steps_ahead(horizon), futr_exog)`.
+
+        Returns:
+            `(batch, input_size + steps_ahead(horizon), futr_exog + calendar_features)`.
+
+        Raises:
+            CalendarError: the exchange's calendar ends before that.
+        """
+        names = tuple(self.manifest.calendar_features)
+        if not names:
+            return futr_exog
+        steps = self.steps_ahead(self.manifest.horizon if horizon is None else horizon)
+        lasts, number = np.unique(times[:, -1], return_inverse=True)
+        coming = np.stack([self.frequency.after(last, steps) for last in lasts])[number]
+        told = calendar_features(names, np.concatenate([times, coming], axis=1), self.frequency)
+        return told if futr_exog is None else np.concatenate([futr_exog, told], axis=2)
+
+    def steps_ahead(self, horizon: int) -> int:
+        """Return how many steps must be known ahead for a forecast of `horizon`: whole trained horizons."""
+        return -(-horizon // self.manifest.horizon) * self.manifest.horizon
 
     def quantiles(self, mean: Floats, probabilities: tuple[float, ...]) -> Floats:
         """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
@@ -132,29 +173,41 @@ class Predictor:
         horizon: int | None = None,
         level: tuple[float, ...] | None = None,
         quantiles: tuple[float, ...] | None = None,
+        futr_frame: "pd.DataFrame | None" = None,
     ) -> "pd.DataFrame":
         """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
 
         Args:
-            frame: columns `unique_id, ds, y`, in the model's frequency.
+            frame: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
             horizon: steps; the trained horizon when None.
             level: intervals' coverage, 0–100; or
             quantiles: 0–1, not both.
+            futr_frame: `unique_id, ds` and the model's `futr_exog` for the steps after each series' last row, at least
+                `steps_ahead(horizon)` of them.
 
         Raises:
             SeriesError, TooShortError, RequestError: as `check_long_frame` and `predict_arrays` say.
         """
         import pandas as pd
 
-        from forecaster.data.long_frame import check_long_frame
+        from forecaster.data.long_frame import check_long_frame, known_after
 
         wanted = bands(level, quantiles)
-        series = check_long_frame(frame, self.frequency, self.manifest.input_size)
-        inputs = np.stack([series.values[rows, 0][-self.manifest.input_size :] for _, rows in series])
-        mean = self.predict_arrays(inputs, horizon)
-        steps = mean.shape[1]
+        manifest = self.manifest
+        futr_exog = tuple(manifest.futr_exog)
+        series = check_long_frame(
+            frame, self.frequency, manifest.input_size, "frame", tuple(manifest.hist_exog), futr_exog
+        )
+        steps = manifest.horizon if horizon is None else horizon
         # from the frame itself, for the array's wall clock cannot tell the two hours of a repeated one apart
         last = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
+        told = None
+        if futr_exog:
+            ahead = known_after(futr_frame, futr_exog, series, _coming(self.frequency, last, self.steps_ahead(steps)))
+            told = np.concatenate([_lasts(series, series.known, manifest.input_size), ahead], axis=1)
+        times = _lasts(series, series.timestamps, manifest.input_size)
+        known = self.known_ahead(times, steps, told)
+        mean = self.predict_arrays(_lasts(series, series.values, manifest.input_size), steps, known)
         columns = {
             UNIQUE_ID: np.repeat(series.unique_ids, steps),
             CUTOFF: last.repeat(steps).reset_index(drop=True),
@@ -181,12 +234,41 @@ class Predictor:
                 f"{self.manifest.input_size - length} more are missing before the first"
             )
 
-    def _run(self, window: Floats) -> Floats:
+    def _check_features(self, inputs: Floats, known: Floats | None, horizon: int) -> None:
+        manifest = self.manifest
+        wanted = {"inputs": 1 + len(manifest.hist_exog), "known": len(manifest.futr_exog | manifest.calendar_features)}
+        rows = manifest.input_size + self.steps_ahead(horizon)
+        if inputs.ndim + (wanted["inputs"] == 1) < 3 or (inputs.ndim == 3 and inputs.shape[2] != wanted["inputs"]):
+            raise RequestError(
+                f"inputs: shape {inputs.shape}; the model takes the target and {list(manifest.hist_exog)} along the "
+                "last axis"
+            )
+        shape = None if known is None else known.shape
+        if shape != ((len(inputs), rows, wanted["known"]) if wanted["known"] else None):
+            raise RequestError(
+                f"known: shape {shape}; the model takes {[*manifest.futr_exog, *manifest.calendar_features]} of {rows} "
+                "rows; make it with known_ahead"
+            )
+
+    def _check_positive(self, window: Floats) -> None:
+        if self.manifest.is_positive and not (window > 0).all():
+            row, column = np.argwhere(~(window > 0))[0]
+            raise SeriesError(
+                f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
+                "is not above 0, and the model takes logarithms; correct it"
+            )
+
+    def _run(self, inputs: Inputs) -> Floats:
         parts = [
-            self._session.run(None, {"x": window[begin : begin + MAX_BATCH, :, None]})[0]
-            for begin in range(0, len(window), MAX_BATCH)
+            self._session.run(None, inputs.take(slice(begin, begin + MAX_BATCH)).feeds)[0]
+            for begin in range(0, len(inputs), MAX_BATCH)
         ]
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
+
+
+def _lasts(series: Series, rows: Any, count: int) -> Any:
+    """Return the last `count` rows of each series, `(n_series, count, …)`."""
+    return np.stack([rows[within][-count:] for _, within in series])
 
 
 def _coming(frequency: Step, last: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":

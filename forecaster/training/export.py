@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forecaster.data.transforms import Chain
+from forecaster.data.preprocessing import Preprocessing
+from forecaster.data.windows import Windows
 from forecaster.domain.errors import BundleError, ParityError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_MODEL, MANIFEST, MODEL, Manifest
-from forecaster.domain.series import Floats
+from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 from forecaster.models.network import ModelConfig, trace_forecast
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, hash_file, window_scale, write_json
-from forecaster.training.fit import predict_raw
+from forecaster.training.fit import CHUNK_VALUES, predict_raw
 
 if TYPE_CHECKING:
     import keras
@@ -33,15 +34,21 @@ class Trained:
 
     model: "keras.Model"
     config: ModelConfig
-    chain: Chain
+    preprocessing: Preprocessing
 
-    def predict(self, inputs: Floats) -> Floats:
-        """Return raw forecasts `(n, horizon)` for raw inputs `(n, input_size)`."""
-        return predict_raw(self.model, self.chain, self.config.how, inputs)
+    def predict(self, inputs: Inputs) -> Floats:
+        """Return raw forecasts `(n, horizon)` for raw inputs."""
+        return predict_raw(self.model, self.preprocessing, self.config.how, inputs)
+
+    def forecast(self, windows: Windows) -> Floats:
+        """Return raw forecasts `(n, horizon)` of every window, made chunk by chunk so that memory is bounded."""
+        width = windows.horizon if self.config.how.answers_each_step else 1
+        size = max(1, CHUNK_VALUES // (windows.input_size * width))
+        return np.concatenate([self.predict(windows.inputs(index)) for index in windows.chunks(size)])
 
 
 def write_bundle(
-    trained: Trained, calibration: Calibration, promises: Mapping[str, Any], inputs: Floats, folder: Path
+    trained: Trained, calibration: Calibration, promises: Mapping[str, Any], inputs: Inputs, folder: Path
 ) -> Manifest:
     """Write a bundle into `folder`, which must not exist; nothing is left there if it fails.
 
@@ -49,14 +56,15 @@ def write_bundle(
         trained: the network to serve.
         calibration: the residuals of its recipe.
         promises: the manifest's fields that are not about files.
-        inputs: raw windows `(n, input_size)` on which parity is proven; some become the golden inputs.
+        inputs: raw windows on which parity is proven; some become the golden inputs.
         folder: where to write.
 
     Raises:
         ParityError: the graph and the network differ by more than `GOLDEN_TOLERANCE` of a window's scale.
         BundleError: the files cannot be written.
     """
-    graph = trace_forecast(trained.model, trained.config, trained.chain, inputs.shape[1])
+    horizon = trained.model.output_shape[-1]
+    graph = trace_forecast(trained.model, trained.config, trained.preprocessing, inputs.values.shape[1], horizon)
     mean = check_parity(trained, graph, inputs)
     golden = np.linspace(0, len(inputs) - 1, min(len(inputs), GOLDEN_WINDOWS)).astype(np.int64)
     try:
@@ -70,7 +78,8 @@ def write_bundle(
                 "n_windows": calibration.n_windows,
             },
         )
-        write_json(folder / GOLDEN, {"inputs": inputs[golden].tolist(), "mean": mean[golden].tolist()})
+        feeds = {name: array.tolist() for name, array in inputs.take(golden).feeds.items()}
+        write_json(folder / GOLDEN, {"inputs": feeds, "mean": mean[golden].tolist()})
         manifest = Manifest(
             **promises,
             graphs={"forecast": MODEL},
@@ -84,8 +93,8 @@ def write_bundle(
     return manifest
 
 
-def check_parity(trained: Trained, graph: "onnx.ModelProto", inputs: Floats) -> Floats:
-    """Return the graph's answers `(n, horizon)` to `inputs` `(n, input_size)`, proven equal to the network's.
+def check_parity(trained: Trained, graph: "onnx.ModelProto", inputs: Inputs) -> Floats:
+    """Return the graph's answers `(n, horizon)` to raw inputs, proven equal to the network's.
 
     Raises:
         ParityError: they differ, or are not finite.
@@ -95,8 +104,8 @@ def check_parity(trained: Trained, graph: "onnx.ModelProto", inputs: Floats) -> 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    mean = np.asarray(session.run(None, {"x": inputs[:, :, None]})[0])
-    worst = float(np.max(np.abs(mean - trained.predict(inputs)) / window_scale(inputs, mean)))
+    mean = np.asarray(session.run(None, inputs.feeds)[0])
+    worst = float(np.max(np.abs(mean - trained.predict(inputs)) / window_scale(inputs.target, mean)))
     if not worst <= GOLDEN_TOLERANCE:
         raise ParityError(
             f"the exported graph is {worst:.1e} of a window's scale off the trained network "
@@ -105,7 +114,7 @@ def check_parity(trained: Trained, graph: "onnx.ModelProto", inputs: Floats) -> 
     return mean
 
 
-def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Floats, mean: Floats) -> None:
+def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Inputs, mean: Floats) -> None:
     import mlflow.onnx
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -115,7 +124,7 @@ def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Floats, mean: Flo
         graph,
         str(folder),
         signature=ModelSignature(
-            Schema([TensorSpec(double, (-1, inputs.shape[1], 1), "x")]),
+            Schema([TensorSpec(double, (-1, *array.shape[1:]), name) for name, array in inputs.feeds.items()]),
             Schema([TensorSpec(double, (-1, mean.shape[1]), "mean")]),
         ),
         # without this list MLflow spends 15 s finding out; the names are all that serving it needs

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
-from forecaster.data.transforms import Chain
+from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.config import Config
 from forecaster.domain.errors import TrainingError
-from forecaster.domain.series import Floats
+from forecaster.domain.series import Floats, Inputs
 from forecaster.models.topologies import Topology
 from forecaster.training import devices
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 # how many input values are transformed at a time: bounds memory, and is long enough to keep Keras busy
-_CHUNK_VALUES = 2**23
+CHUNK_VALUES = 2**23
 
 
 class FitConfig(Config):
@@ -58,30 +58,32 @@ class Examples:
     """Windows as the network sees them: transformed, float32, made chunk by chunk."""
 
     windows: Windows
-    chain: Chain
+    preprocessing: Preprocessing
     topology: Topology
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, index: NDArray[np.int64]) -> tuple[Float32, Float32]:
-        """Return inputs `(n, input_size, 1)` and targets as the topology has them, transformed."""
-        inputs, contexts = self.chain.forward(self.windows.inputs(index)[:, :, 0])
-        targets = self.chain.targets(self.topology.targets(self.windows, index), contexts)
-        return inputs[:, :, None].astype(np.float32), targets.astype(np.float32)
+    def take(self, index: NDArray[np.int64]) -> tuple[list[Float32], Float32]:
+        """Return the network's inputs, as `Preprocessing.forward` has them, and targets as the topology has them."""
+        raw = self.windows.inputs(index)
+        inputs, contexts = self.preprocessing.forward(raw.values, raw.known)
+        targets = self.preprocessing.target.targets(self.topology.targets(self.windows, index), contexts)
+        return [one.astype(np.float32) for one in inputs], targets.astype(np.float32)
 
     def weights(self, count: int) -> Float32 | None:
         """Return each step's weight `(count, input_size)`, 0 where causal statistics are young; None if all count."""
-        if not self.chain.warm_up:
+        warm_up = self.preprocessing.target.warm_up
+        if not warm_up:
             return None
         steps = np.ones(self.windows.input_size, dtype=np.float32)
-        steps[: int(np.ceil(self.chain.warm_up * len(steps)))] = 0
+        steps[: int(np.ceil(warm_up * len(steps)))] = 0
         return np.tile(steps, (count, 1))
 
     def chunks(self, index: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
         """Yield `index` in chunks of whole batches that bound memory."""
         values = self.windows.input_size * (self.windows.horizon if self.topology.answers_each_step else 1)
-        size = max(1, _CHUNK_VALUES // (values * batch_size)) * batch_size
+        size = max(1, CHUNK_VALUES // (values * batch_size)) * batch_size
         for begin in range(0, len(index), size):
             yield index[begin : begin + size]
 
@@ -167,22 +169,24 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     return total / len(examples)
 
 
-def predict(model: "keras.Model", inputs: Float32, batch_size: int = 512) -> Float32:
+def predict(model: "keras.Model", inputs: list[Float32], batch_size: int = 512) -> Float32:
     """Return the network's outputs for `inputs`, batch by batch; every batch has one shape, so none is traced anew."""
-    size = min(batch_size, len(inputs))
+    size = min(batch_size, len(inputs[0]))
     outputs = []
-    for begin in range(0, len(inputs), size):
-        batch = inputs[begin : begin + size]
-        padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.float32)])
-        outputs.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
+    for begin in range(0, len(inputs[0]), size):
+        batch = [one[begin : begin + size] for one in inputs]
+        count = len(batch[0])
+        padded = [np.concatenate([one, np.zeros((size - count, *one.shape[1:]), np.float32)]) for one in batch]
+        outputs.append(np.asarray(model.predict_on_batch(padded))[:count])
     return np.concatenate(outputs)
 
 
-def predict_raw(model: "keras.Model", chain: Chain, topology: Topology, inputs: Floats) -> Floats:
-    """Return raw forecasts `(n, horizon)` for raw inputs `(n, input_size)`, through Keras and numpy."""
-    transformed, contexts = chain.forward(inputs)
-    outputs = topology.last(predict(model, transformed[:, :, None].astype(np.float32)))
-    return np.asarray(chain.inverse(outputs.astype(np.float64), chain.last_contexts(contexts)))
+def predict_raw(model: "keras.Model", preprocessing: Preprocessing, topology: Topology, inputs: Inputs) -> Floats:
+    """Return raw forecasts `(n, horizon)` for raw inputs, through Keras and numpy."""
+    prepared, contexts = preprocessing.forward(inputs.values, inputs.known)
+    outputs = topology.last(predict(model, [one.astype(np.float32) for one in prepared]))
+    target = preprocessing.target
+    return np.asarray(target.inverse(outputs.astype(np.float64), target.last_contexts(contexts)))
 
 
 def _compile(model: "keras.Model", config: FitConfig, batches: int) -> None:

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.sources import FilesSource
-from forecaster.data.transforms import Log
+from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows, cut_windows, split_windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.manifest import Skill, TrainingData
@@ -49,7 +48,7 @@ def train(config: TrainConfig) -> Registered:
     Raises:
         DataError, TrainingError, BundleError, StoreUnavailable: as their names say; nothing is registered then.
     """
-    frame = config.data.load()
+    frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     parts = split_windows(series, config.split, config.input_size, config.horizon, config.step_size)
     store = Store(config.tracking.uri, create=True)
@@ -69,7 +68,7 @@ def train(config: TrainConfig) -> Registered:
             seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
             served = refit(config, seen, evaluated.history.best_epoch + 1, checkpoints, tracking.log_epoch)
         promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
-        version = _register(store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
+        version = _register(config, store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
         shutil.rmtree(checkpoints)
     return Registered(run_id, config.name, version, evaluated.metrics)
 
@@ -77,7 +76,8 @@ def train(config: TrainConfig) -> Registered:
 def digest_series(series: Series) -> str:
     """Return the SHA-256 of the series' names, times and values."""
     digest = hashlib.sha256()
-    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values):
+    known = () if series.known is None else (series.known,)
+    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values, *known):
         digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
@@ -91,11 +91,11 @@ def _promises(
         "cell": config.model.cell,
         "input_size": config.input_size,
         "horizon": config.horizon,
-        "max_horizon": config.horizon * MAX_ROLL_OUT,
+        # a roll-out knows no more of the future than the model's own output
+        "max_horizon": config.horizon * (1 if config.exogenous else MAX_ROLL_OUT),
         "freq": series.freq,
         "sessions": sessions_of(config),
-        "transforms": [step.model_dump() for step in evaluated.trained.chain.steps],
-        "is_positive": any(isinstance(step, Log) for step in config.transforms),
+        "is_positive": evaluated.trained.preprocessing.target.needs_positive,
         "training_data": TrainingData(
             digest=digest,
             n_series=len(series),
@@ -115,7 +115,21 @@ def _trained_until(series: Series, seen: Windows) -> str:
     return str(series.timestamps[last].max())
 
 
+def _preprocessing(config: TrainConfig, fitted: Preprocessing) -> dict[str, Any]:
+    """Return what the manifest says of the inputs, with the numbers that were fitted."""
+    hist = zip(config.hist_exog, fitted.hist, strict=True)
+    known = [scale.model_dump() for scale in fitted.known]
+    n_futr = len(config.futr_exog)
+    return {
+        "transforms": [step.model_dump() for step in fitted.target.steps],
+        "hist_exog": {one.column: [step.model_dump() for step in chain.steps] for one, chain in hist},
+        "futr_exog": dict(zip(config.futr_exog, known[:n_futr], strict=True)),
+        "calendar_features": dict(zip(config.calendar_features, known[n_futr:], strict=True)),
+    }
+
+
 def _register(
+    config: TrainConfig,
     store: Store,
     run_id: str,
     served: Trained,
@@ -125,8 +139,8 @@ def _register(
     folder: Path,
 ) -> int:
     sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
-    inputs = np.ascontiguousarray(seen.inputs(sample)[:, :, 0])
-    promises = {**promises, "transforms": [step.model_dump() for step in served.chain.steps]}
+    inputs = seen.inputs(sample)
+    promises |= _preprocessing(config, served.preprocessing)
     # what a killed training left half-written
     shutil.rmtree(folder, ignore_errors=True)
     write_bundle(served, evaluated.calibration, promises, inputs, folder)
@@ -138,25 +152,20 @@ def _log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str) -> None:
     model = config.model
     tags = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
     tracking.log_setup(config.model_dump(mode="json"), tags | devices.describe())
-    source = str(config.data.path) if isinstance(config.data, FilesSource) else config.data.source
-    tracking.log_dataset(frame, config.data.source, digest, source)
+    tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 
 def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -> None:
     last = np.array([len(test) - 1])
-    inputs, actual = test.inputs(last)[:, :, 0], test.targets(last)[0]
+    inputs, actual = test.inputs(last), test.targets(last)[0]
     times = np.concatenate(
         [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
     )
     mean = evaluated.trained.predict(inputs)[0]
-    least = evaluated.calibration.probabilities[0]
-    bands = {}
-    for level in LEVELS:
-        edges = np.array([(100 - level) / 200, (100 + level) / 200])
-        if least <= edges[0]:
-            spread = evaluated.calibration.quantiles(edges)
-            bands[level] = (mean + spread[:, 0], mean + spread[:, 1])
-    tracking.log_forecast_plot(times, np.concatenate([inputs[0], actual]), mean, bands, f"{title}: last test window")
+    bands = {level: (mean + low, mean + high) for level, (low, high) in evaluated.calibration.bands(LEVELS).items()}
+    tracking.log_forecast_plot(
+        times, np.concatenate([inputs.target[0], actual]), mean, bands, f"{title}: last test window"
+    )
 
 
 @contextlib.contextmanager

@@ -4,23 +4,25 @@ A network is fitted on the train part, stopped on validation, its residuals take
 test. The same recipe, for as many epochs, can then be fitted on every window up to the latest observation.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from forecaster.data.calendar_features import calendar_features, check_names
 from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
-from forecaster.data.sources import AnySource, FilesSource
-from forecaster.data.transforms import Chain, Transforms
+from forecaster.data.preprocessing import HistColumns, Preprocessing
+from forecaster.data.sources import AnySource
+from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import SplitConfig, Windows
 from forecaster.domain.config import Config
-from forecaster.domain.series import Floats, Series
+from forecaster.domain.frequency import Step, parse
+from forecaster.domain.series import DS, UNIQUE_ID, Inputs, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
@@ -49,7 +51,10 @@ class TrainConfig(Config):
         input_size: rows of input.
         horizon: rows of forecast.
         step_size: rows from one training window's start to the next one's.
-        transforms: applied to the inputs in this order.
+        transforms: applied to the target in this order.
+        hist_exog: columns of the data that are known up to the forecast's start, each with its transforms.
+        futr_exog: columns that are known ahead; whoever asks for a forecast gives them for the horizon too.
+        calendar_features: what the timestamps themselves tell, known ahead to everyone.
         seed: decides the weights, the order of windows and the dropout masks.
         refit: whether the registered version is fitted once more, through the latest observation.
     """
@@ -62,11 +67,33 @@ class TrainConfig(Config):
     step_size: int = Field(1, ge=1)
     split: SplitConfig = SplitConfig()
     transforms: Transforms = ()
+    hist_exog: HistColumns = ()
+    futr_exog: tuple[str, ...] = ()
+    calendar_features: tuple[str, ...] = ()
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
     refit: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _columns_are_told_apart(self) -> "TrainConfig":
+        names = [*(one.column for one in self.hist_exog), *self.futr_exog]
+        repeated = sorted({name for name in names if names.count(name) > 1 or name in (UNIQUE_ID, DS, Y)})
+        if repeated:
+            raise ValueError(f"hist_exog and futr_exog: {repeated} are named twice, or are the series themselves")
+        return self
+
+    @property
+    def exogenous(self) -> tuple[str, ...]:
+        """Return the columns that the data must have beside the target."""
+        return (*(one.column for one in self.hist_exog), *self.futr_exog)
+
+    def build_network(self) -> Any:
+        """Return the untrained network."""
+        known = len(self.futr_exog) + len(self.calendar_features)
+        features = 1 + len(self.hist_exog)
+        return build_model(self.model, self.input_size, self.horizon, features, known, self.seed)
 
 
 @dataclass(frozen=True)
@@ -84,13 +111,38 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
 
     Raises:
         DataError: the frame is not fit for the configuration.
+        ConfigError: a calendar feature is unknown, or needs an exchange's sessions.
     """
-    where = str(config.data.path) if isinstance(config.data, FilesSource) else config.data.source
-    series = check_long_frame(frame, sessions_of(config) or config.freq, config.input_size + config.horizon, where)
-    chain = Chain(steps=config.transforms, is_causal=config.model.how.answers_each_step)
+    sessions, where = sessions_of(config), config.data.place
+    check_names(config.calendar_features, sessions)
+    hist = [one.column for one in config.hist_exog]
+    length = config.input_size + config.horizon
+    series = check_long_frame(frame, sessions or config.freq, length, where, hist, config.futr_exog)
+    preprocessing = unfitted(config)
     for unique_id, rows in series:
-        chain.check(series.values[rows, 0], f"{where}, series '{unique_id}'")
-    return series
+        for name, chain, column in zip(
+            (Y, *hist), (preprocessing.target, *preprocessing.hist), series.values[rows].T, strict=True
+        ):
+            chain.check(column, f"{where}, series '{unique_id}', column {name}")
+    return _with_calendar(series, config.calendar_features, sessions or parse(series.freq))
+
+
+def _with_calendar(series: Series, names: tuple[str, ...], step: Step) -> Series:
+    if not names:
+        return series
+    told = calendar_features(names, series.timestamps, step)
+    known = told if series.known is None else np.concatenate([series.known, told], axis=1)
+    return replace(series, known=known)
+
+
+def unfitted(config: TrainConfig) -> Preprocessing:
+    """Return the preprocessing that a configuration asks for, not yet fitted."""
+    is_causal = config.model.how.answers_each_step
+    return Preprocessing(
+        target=Chain(steps=config.transforms, is_causal=is_causal),
+        hist=tuple(Chain(steps=one.transforms, is_causal=is_causal) for one in config.hist_exog),
+        known=tuple(Standardize() for _ in (*config.futr_exog, *config.calendar_features)),
+    )
 
 
 def sessions_of(config: TrainConfig) -> Sessions | None:
@@ -110,17 +162,17 @@ def evaluate(
         on_epoch: told of each epoch.
     """
     devices.prepare(config.seed, config.fit.mixed_precision)
-    chain = _fit_chain(config, parts["train"])
+    preprocessing = _fit_preprocessing(config, parts["train"])
     how = config.model.how
     trained, history = _fit(
         config,
-        Examples(parts["train"], chain, how),
-        Examples(parts["validation"], chain, how),
+        Examples(parts["train"], preprocessing, how),
+        Examples(parts["validation"], preprocessing, how),
         checkpoints / "recipe.npz",
         on_epoch,
     )
     held_back = parts["calibration"]
-    calibration = calibrate(held_back.targets(_all(held_back)), trained.predict(_inputs(held_back)))
+    calibration = calibrate(held_back.targets(), trained.forecast(held_back))
     return Evaluated(trained, history, calibration, _measure(config, parts, trained, calibration))
 
 
@@ -128,9 +180,9 @@ def refit(
     config: TrainConfig, windows: Windows, epochs: int, checkpoints: Path, on_epoch: OnEpoch = say_nothing
 ) -> Trained:
     """Fit the recipe for `epochs` epochs on windows that reach up to the latest observation."""
-    chain = _fit_chain(config, windows)
+    preprocessing = _fit_preprocessing(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
-    examples = Examples(windows, chain, config.model.how)
+    examples = Examples(windows, preprocessing, config.model.how)
     return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs)[0]
 
 
@@ -144,7 +196,7 @@ def _fit(
 ) -> tuple[Trained, History]:
     phase = checkpoint.stem
     with devices.all_devices():
-        model = build_model(config.model, config.input_size, config.horizon, seed=config.seed)
+        model = config.build_network()
         history = fit(
             model,
             config.fit,
@@ -156,53 +208,48 @@ def _fit(
             label=f"{title(config)} {phase}",
             epochs=epochs,
         )
-    return Trained(_in_float32(config, model), config.model, train.chain), history
+    return Trained(_in_float32(config, model), config.model, train.preprocessing), history
 
 
 def _in_float32(config: TrainConfig, model: Any) -> Any:
     """Return the network as it is exported and measured: float32 whatever it was trained in, on one device."""
     devices.prepare(config.seed, mixed_precision=False)
-    plain = build_model(config.model, config.input_size, config.horizon, seed=config.seed)
+    plain = config.build_network()
     plain.set_weights(model.get_weights())
     return plain
 
 
-def _fit_chain(config: TrainConfig, windows: Windows) -> Chain:
-    chain = Chain(steps=config.transforms, is_causal=config.model.how.answers_each_step)
-    size = max(1, 2**22 // windows.input_size)
-    index = _all(windows)
-    return chain.fit(
-        lambda: (windows.inputs(index[begin : begin + size])[:, :, 0] for begin in range(0, len(index), size))
-    )
+def _fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
+    def chunks() -> Iterator[Inputs]:
+        return (windows.inputs(index) for index in windows.chunks(max(1, 2**22 // windows.input_size)))
+
+    return unfitted(config).fit(chunks)
 
 
 def _measure(
     config: TrainConfig, parts: dict[str, Windows], trained: Trained, calibration: Calibration
 ) -> dict[str, float]:
     windows = parts["test"]
-    inputs, actual = _inputs(windows), windows.targets(_all(windows))
-    mean, naive = trained.predict(inputs), last_value(inputs, config.horizon)
-    scale = _naive_scale(config, parts["train"], inputs)
+    actual, mean = windows.targets(), trained.forecast(windows)
+    naive = last_value(windows.inputs().target, config.horizon)
+    scale = _naive_scale(config, parts["train"], windows)
     metrics = {name: metric(actual, mean) for name, metric in METRICS.items()}
     metrics |= {f"naive-{name}": metric(actual, naive) for name, metric in METRICS.items()}
     metrics |= {"mase": mase(actual, mean, scale), "naive-mase": mase(actual, naive, scale)}
     metrics["relative_mae"] = relative_mae(actual, mean, naive)
     # what choices between recipes are made on, so that test is looked at for the table alone
     validation = parts["validation"]
-    metrics["validation-mae"] = mae(validation.targets(_all(validation)), trained.predict(_inputs(validation)))
-    for level in LEVELS:
-        edges = np.array([(100 - level) / 200, (100 + level) / 200])
-        if calibration.probabilities[0] <= edges[0]:
-            spread = calibration.quantiles(edges)
-            inside = (actual >= mean + spread[:, 0]) & (actual <= mean + spread[:, 1])
-            metrics[f"coverage-{level}"] = float(inside.mean())
+    metrics["validation-mae"] = mae(validation.targets(), trained.forecast(validation))
+    for level, (low, high) in calibration.bands(LEVELS).items():
+        inside = (actual >= mean + low) & (actual <= mean + high)
+        metrics[f"coverage-{level}"] = float(inside.mean())
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def _naive_scale(config: TrainConfig, train: Windows, test_inputs: Floats) -> float:
+def _naive_scale(config: TrainConfig, train: Windows, test: Windows) -> float:
     """Return the in-sample MAE of the one-step naive forecast, on train rows or, where series are split, on inputs."""
     if config.split.by == "series":
-        return float(np.abs(np.diff(test_inputs, axis=1)).mean())
+        return float(np.abs(np.diff(test.inputs().target, axis=1)).mean())
     lengths = (train.counts - 1) * train.step_size + train.input_size + train.horizon
     steps = [np.abs(np.diff(train.values[a : a + n, 0])) for a, n in zip(train.first, lengths, strict=True)]
     return float(np.concatenate(steps).mean())
@@ -211,11 +258,3 @@ def _naive_scale(config: TrainConfig, train: Windows, test_inputs: Floats) -> fl
 def title(config: TrainConfig) -> str:
     """Return what a run of this configuration is called."""
     return f"{config.name} {config.model.cell} {config.model.topology}"
-
-
-def _all(windows: Windows) -> NDArray[np.int64]:
-    return np.arange(len(windows))
-
-
-def _inputs(windows: Windows) -> Floats:
-    return windows.inputs(_all(windows))[:, :, 0]

@@ -35,7 +35,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(found.frame, bars.frame, check_freq=False, check_index_type=False)
         tail = read_tail(tmp_path, symbol)
         assert (tail.symbol, str(tail.days[-1]), tail.due_at) == (symbol, "2024-12-31", DUE)
-        assert tail.closes.tolist() == bars.adjusted()["close"].tail(TAIL_ROWS).tolist()
+        assert tail.bars["close"].tolist() == bars.adjusted()["close"].tail(TAIL_ROWS).tolist()
     assert store.symbols() == sorted(SYMBOLS)
     assert store.read("NOBODY") is None
 
@@ -112,7 +112,7 @@ def test_killed_in_mid_write_many_times_the_file_is_always_whole(tmp_path: Path)
         assert found is not None
         assert len(found) == 252
         assert found.frame["close"].iloc[0] in whole.values()
-        assert len(json.loads((tmp_path / "ABC.tail.json").read_text())["y"]) == 252
+        assert len(json.loads((tmp_path / "ABC.tail.json").read_text())["bars"]["close"]) == 252
     with store.lock("ABC"):
         store.write(Company(seed=1).bars(), DUE)
     assert {path.suffix for path in tmp_path.iterdir()} == {".parquet", ".json", ".lock"}

@@ -44,9 +44,9 @@ def test_windows_are_those_of_the_definition(series: Series, input_size: int, ho
             rows.start + (rows.stop - rows.start - length) % step_size, rows.stop - length + 1, step_size
         )
     ]
-    inputs, targets = windows.inputs(_all(windows))[:, :, 0], windows.targets(_all(windows))
+    inputs, targets = windows.inputs(_all(windows)).target, windows.targets(_all(windows))
     np.testing.assert_array_equal(np.concatenate([inputs, targets], axis=1), expected)
-    np.testing.assert_array_equal(windows.inputs()[:, :, 0], inputs)
+    np.testing.assert_array_equal(windows.inputs().target, inputs)
     np.testing.assert_array_equal(windows.targets(), targets)
     # many-to-many: step t's targets are the values right after it
     each = windows.targets_each_step(_all(windows))
@@ -77,7 +77,7 @@ def test_no_window_straddles_two_parts_or_two_series(series: Series, by: str, in
     assert list(parts) == list(PARTS)
     seen: list[set[int]] = []
     for windows in parts.values():
-        rows = np.concatenate([windows.inputs(_all(windows))[:, :, 0], windows.targets(_all(windows))], axis=1).astype(
+        rows = np.concatenate([windows.inputs(_all(windows)).target, windows.targets(_all(windows))], axis=1).astype(
             int
         )
         owners = np.searchsorted(series.bounds, rows, side="right")
@@ -110,7 +110,7 @@ def test_one_series_too_short_among_many_is_named() -> None:
 
 def test_a_lone_series_windows_are_views() -> None:
     windows = cut_windows(_plain([50]), 8, 2)
-    for array in (windows.inputs(), windows.targets(), windows.targets_each_step()):
+    for array in (windows.inputs().values, windows.targets(), windows.targets_each_step()):
         assert np.shares_memory(array, windows.values)
 
 

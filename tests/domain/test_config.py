@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from forecaster.domain.config import Config, load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.training.recipe import TrainConfig
+from tests.conftest import ROOT
 
 GOOD = """
 name: sine
@@ -81,10 +83,33 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.yaml", TrainConfig)
 
 
-@pytest.mark.parametrize("path", sorted(Path("pipelines/configs").glob("*.yaml")), ids=lambda path: path.name)
+SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT / room / "configs").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_configurations_that_ship_are_valid(path: Path) -> None:
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
+    from pipelines.synthesize import SynthesizeConfig
 
-    others: dict[str, type[Config]] = {"promote.yaml": PromoteConfig, "fetch.yaml": FetchConfig}
-    load_config(path, others.get(path.name, TrainConfig))
+    kinds: dict[str, type[Config]] = {
+        "fetch": FetchConfig,
+        "train": TrainConfig,
+        "promote": PromoteConfig,
+        "synthesize": SynthesizeConfig,
+    }
+    if path.parents[1].name == "benchmarks":
+        load_config(path, TrainConfig)
+    else:
+        for section in yaml.safe_load(path.read_text()):
+            load_config(path, kinds[section], section=section)
+
+
+def test_a_job_has_sections_and_one_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"train": yaml.safe_load(GOOD), "promote": {"name": "sine"}}))
+    assert load_config(path, TrainConfig, ["horizon=5"], "train").horizon == 5
+    with pytest.raises(ConfigError, match=r"job\.yaml: has no section 'fetch'; it has"):
+        load_config(path, TrainConfig, section="fetch")
+    with pytest.raises(ConfigError, match=r"job\.yaml, train: horizon: "):
+        load_config(path, TrainConfig, ["horizon=0"], "train")

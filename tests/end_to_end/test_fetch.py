@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -29,7 +30,7 @@ def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_p
         environment = {"HTTPS_PROXY": yahoo.url, "REQUESTS_CA_BUNDLE": str(authority), "HOME": str(tmp_path / "home")}
         for new in (len(yahoo.bars["SPY"]), 0):
             done = run_module(
-                "pipelines.fetch", ROOT / "pipelines" / "configs" / "fetch.yaml", cwd=tmp_path, **environment
+                "pipelines.fetch", ROOT / "pipelines" / "configs" / "stock.yaml", cwd=tmp_path, **environment
             )
             assert done.returncode == 0, done.stderr
             answer = json.loads(done.stdout.splitlines()[-1])
@@ -90,7 +91,7 @@ def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path])
 def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run_module(
-        "pipelines.fetch", ROOT / "pipelines" / "configs" / "fetch.yaml", cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:1"
+        "pipelines.fetch", ROOT / "pipelines" / "configs" / "stock.yaml", cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:1"
     )
     assert time.monotonic() - started < 30
     assert done.returncode == 3
@@ -105,9 +106,37 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
         ("end=2000-01-01", "end 2000-01-01 lies before start 2026-01-02"),
         ("interval=1h", "interval: "),
         ("session.proxi=x", "session.proxi: unknown key"),
+        ("source=files", "calendar: a file does not tell its exchange"),
+        ("files={A: a.csv}", "files: set it for source: files, and only there"),
     ],
 )
 def test_a_bad_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--set", change, cwd=job[1])
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_ones_own_files_and_made_up_prices_take_the_same_road(tmp_path: Path) -> None:
+    Company().bars().frame.reset_index().to_csv(tmp_path / "mine.csv", index=False)
+    job = {
+        "symbols": ["MINE"],
+        "start": "2024-01-01",
+        "source": "files",
+        "files": {"MINE": "mine.csv"},
+        "calendar": "XNYS",
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"fetch": job}))
+    done = run_module("pipelines.fetch", "job.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    synthetic = ROOT / "pipelines" / "configs" / "synthetic.yaml"
+    for end in ("2024-06-28", "2024-07-05"):
+        done = run_module("pipelines.synthesize", synthetic, "--set", f"end={end}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert [one["new"] for one in json.loads(done.stdout.splitlines()[-1])["stored"]] == [4, 4]
+    store = BarStore(tmp_path / "mlruns" / "bars")
+    assert store.symbols() == ["MINE", "WALK", "WAVE"]
+    mine, walk = store.read("MINE"), store.read("WALK")
+    assert mine is not None and walk is not None
+    pd.testing.assert_frame_equal(mine.frame, Company().bars().frame, check_freq=False, check_index_type=False)
+    assert (mine.origin.source, walk.origin.source) == ("files", "synthetic")
+    assert str(walk.sessions[-1]) == "2024-07-05"

@@ -37,9 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job = {"symbols": ["ABC"], "start": "2022-01-03", "session": {"origin": yahoo.url, "pause_seconds": 0}}
         (folder / "fetch.yaml").write_text(yaml.safe_dump(job))
         _run(folder, "pipelines.fetch", "fetch.yaml")
-    changes = ["data={source: store, symbols: [ABC]}", "freq=XNYS", "fit.epochs=1"]
+    exogenous = ["hist_exog=[volume, range_within]", "calendar_features=[day_of_week, sessions_until_holiday]"]
+    changes = ["data={source: store, symbols: [ABC]}", "fit.epochs=1", *exogenous]
     _run(folder, "pipelines.train", ROOT / "pipelines" / "configs" / "stock.yaml", "--set", *changes)
-    _run(folder, "pipelines.promote", ROOT / "pipelines" / "configs" / "promote.yaml", "--set", "name=stock")
+    _run(folder, "pipelines.promote", ROOT / "pipelines" / "configs" / "stock.yaml")
     return folder
 
 
@@ -59,7 +60,8 @@ def test_a_stored_symbol_is_forecast_on_its_coming_sessions(folder: Path) -> Non
     predictor = load_predictor("stock", tracking_uri=f"sqlite:///{mlruns}/mlflow.db", cache=mlruns / "cache")
     bars = BarStore(mlruns / "bars").read("ABC")
     assert bars is not None
-    expected = predictor.predict_frame(bars.long_frame(), level=(80,))
+    assert list(predictor.manifest.hist_exog) == ["volume", "range_within"]
+    expected = predictor.predict_frame(bars.long_frame(["volume", "range_within"]), level=(80,))
     with _client(folder, mlruns / "bars") as client:
         answer = _ask(client, unique_ids=["ABC"]).json()
     (forecast,) = answer["forecasts"]
@@ -106,7 +108,7 @@ def test_a_training_refuses_what_is_stale_or_not_stored(folder: Path, tmp_path: 
         store.write(Company(symbol="OLD").bars(), datetime(2025, 1, 2, tzinfo=UTC))
     for symbol, said in (("OLD", "OLD: ends on 2024-12-31 and lacks"), ("NOBODY", "NOBODY: is not in")):
         data = f"data={{source: store, symbols: [{symbol}], folder: {json.dumps(str(tmp_path / 'bars'))}}}"
-        done = run_module("pipelines.train", config, "--set", data, "freq=XNYS", cwd=tmp_path)
+        done = run_module("pipelines.train", config, "--set", data, cwd=tmp_path)
         assert done.returncode == 1
         assert said in done.stderr
         assert "Traceback" not in done.stderr

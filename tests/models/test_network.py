@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from forecaster.data.transforms import Chain
+from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import ParityError
+from forecaster.domain.series import Inputs
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model, trace_forecast
 from forecaster.models.topologies import TOPOLOGIES
@@ -21,14 +22,28 @@ def _config(topology: str, cell: str, widths: tuple[int, ...] = (6, 5), dropout:
     return ModelConfig(topology=topology, cell=cell, widths=widths, dropout=dropout)
 
 
-def _trained(topology: str, cell: str, kinds: list[str], windows: np.ndarray) -> Trained:
+def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> Trained:
     config = _config(topology, cell)
-    raw = {"steps": [{"kind": kind} for kind in kinds], "is_causal": config.how.answers_each_step}
-    chain = build_config(raw, Chain, "test").fit(lambda: [windows])
-    model = build_model(config, INPUT_SIZE, HORIZON, seed=3)
+    is_causal = config.how.answers_each_step
+    hist, known = inputs.values.shape[2] - 1, 0 if inputs.known is None else inputs.known.shape[2]
+    raw = {
+        "target": {"steps": [{"kind": kind} for kind in kinds], "is_causal": is_causal},
+        "hist": [{"steps": [{"kind": "mean_std"}], "is_causal": is_causal}] * hist,
+        "known": [{}] * known,
+    }
+    preprocessing = build_config(raw, Preprocessing, "test").fit(lambda: [inputs])
+    model = build_model(config, INPUT_SIZE, HORIZON, 1 + hist, known, seed=3)
     random = np.random.default_rng(0)
     model.set_weights([weight + random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
-    return Trained(model, config, chain)
+    return Trained(model, config, preprocessing)
+
+
+def _with_exogenous(values: np.ndarray) -> Inputs:
+    """Return windows whose target has two `hist_exog` beside it, and three columns known ahead."""
+    random = np.random.default_rng(7)
+    hist = random.uniform(1, 9, (*values.shape, 2))
+    known = random.uniform(-5, 5, (len(values), INPUT_SIZE + HORIZON, 3))
+    return Inputs(np.concatenate([values[:, :, None], hist], axis=2), known)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -43,19 +58,33 @@ def test_outputs_have_the_shape_of_the_topology(topology: str, cell: str) -> Non
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kinds", TRANSFORMS, ids="-".join)
 def test_many_to_many_at_a_step_ignores_what_comes_after_it(cell: str, kinds: list[str]) -> None:
-    windows = np.random.default_rng(1).uniform(0.5, 1.5, (8, INPUT_SIZE))
-    trained = _trained("many_to_many", cell, kinds, windows)
-    changed = windows.copy()
-    changed[:, 12:] *= 1.3
+    inputs = _with_exogenous(np.random.default_rng(1).uniform(0.5, 1.5, (8, INPUT_SIZE)))
+    assert inputs.known is not None
+    trained = _trained("many_to_many", cell, kinds, inputs)
+    values, known = inputs.values.copy(), inputs.known.copy()
+    values[:, 12:] *= 1.3
+    # step 11 sees what is known of steps 12 to 16
+    known[:, 12 + HORIZON :] += 1
 
-    def every_step(values: np.ndarray) -> np.ndarray:
-        inputs, contexts = trained.chain.forward(values)
-        outputs = trained.model.predict_on_batch(inputs[:, :, None].astype(np.float32))
-        return np.asarray(trained.chain.inverse(outputs.astype(np.float64), contexts))
+    def every_step(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+        prepared, contexts = trained.preprocessing.forward(values, known)
+        outputs = trained.model.predict_on_batch([one.astype(np.float32) for one in prepared])
+        return np.asarray(trained.preprocessing.target.inverse(outputs.astype(np.float64), contexts))
 
-    before, after = every_step(windows), every_step(changed)
+    before, after = every_step(inputs.values, inputs.known), every_step(values, known)
     np.testing.assert_array_equal(before[:, :12], after[:, :12])
     assert (before[:, 12:] != after[:, 12:]).any()
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("step", range(HORIZON))
+def test_a_forecast_sees_all_that_is_known_of_its_horizon(topology: str, step: int) -> None:
+    inputs = _with_exogenous(np.random.default_rng(1).uniform(0.5, 1.5, (1, INPUT_SIZE)))
+    assert inputs.known is not None
+    trained = _trained(topology, "gru", [], inputs)
+    known = inputs.known.copy()
+    known[:, INPUT_SIZE + step] += 1
+    assert (trained.predict(inputs) != trained.predict(Inputs(inputs.values, known))).all()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -63,17 +92,18 @@ def test_many_to_many_at_a_step_ignores_what_comes_after_it(cell: str, kinds: li
 @pytest.mark.parametrize("kinds", TRANSFORMS, ids="-".join)
 def test_the_served_graph_answers_as_the_network_does(topology: str, cell: str, kinds: list[str]) -> None:
     windows = np.cumsum(np.random.default_rng(2).normal(0, 1, (40, INPUT_SIZE)), axis=1) + 100
-    trained = _trained(topology, cell, kinds, windows)
-    graph = trace_forecast(trained.model, trained.config, trained.chain, INPUT_SIZE)
-    mean = check_parity(trained, graph, windows)
-    assert mean.shape == (40, HORIZON)
-    assert mean.dtype == np.float64
+    for inputs in (Inputs(windows[:, :, None]), _with_exogenous(windows)):
+        trained = _trained(topology, cell, kinds, inputs)
+        graph = trace_forecast(trained.model, trained.config, trained.preprocessing, INPUT_SIZE, HORIZON)
+        mean = check_parity(trained, graph, inputs)
+        assert mean.shape == (40, HORIZON)
+        assert mean.dtype == np.float64
 
 
 def test_a_graph_that_answers_otherwise_is_never_written() -> None:
-    windows = np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE))
+    windows = Inputs(np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE, 1)))
     trained = _trained("many_to_one", "lstm", ["standardize"], windows)
-    graph = trace_forecast(trained.model, trained.config, trained.chain, INPUT_SIZE)
+    graph = trace_forecast(trained.model, trained.config, trained.preprocessing, INPUT_SIZE, HORIZON)
     head = trained.model.get_layer("head")
     head.set_weights([weight + 0.01 for weight in head.get_weights()])
     with pytest.raises(ParityError, match="nothing was registered"):
@@ -91,7 +121,7 @@ def test_dropout_is_for_training_only() -> None:
     import keras
 
     model = build_model(_config("many_to_one", "lstm", dropout=0.5), 5, 2)
-    x = np.ones((4, 5, 1), np.float32)
+    x = [np.ones((4, 5, 1), np.float32)]
     predicted = [keras.ops.convert_to_numpy(model(x, training=False)) for _ in range(2)]
     np.testing.assert_array_equal(*predicted)
     trained = [keras.ops.convert_to_numpy(model(x, training=True)) for _ in range(2)]

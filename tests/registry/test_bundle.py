@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -106,3 +107,12 @@ def test_a_graph_that_cannot_run_is_refused(folder: Path) -> None:
     _hash_anew(folder, "model.onnx")
     with pytest.raises(BundleError, match=r"model\.onnx: cannot be run"):
         Predictor(read_bundle(folder))
+
+
+def test_a_bundle_of_the_first_schema_still_answers() -> None:
+    bundle = read_bundle(Path(__file__).parent / "bundles" / "schema-1")
+    assert bundle.manifest.schema_version == 1
+    predictor = Predictor(bundle)
+    mean = predictor.predict_arrays(bundle.golden.inputs.target)
+    np.testing.assert_allclose(mean, bundle.golden.mean, rtol=1e-6)
+    assert predictor.predict_arrays(bundle.golden.inputs.target, horizon=5).shape == (8, 5)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import RequestError, SeriesError, TooShortError
-from forecaster.domain.series import Floats, Series
+from forecaster.domain.series import Floats, Inputs, Series
 from forecaster.registry.predictor import Predictor, bands
 from tests.conftest import House
 
@@ -42,7 +42,7 @@ def test_values_after_the_cutoff_do_not_change_a_bit(
         """Return the forecasts of every window of a series, as evaluations make them."""
         times = np.arange(len(y)).astype("M8[h]").astype("M8[ns]")
         series = Series(("a",), y[:, None], times, np.array([0, len(y)]), "h")
-        return predictor.predict_arrays(cut_windows(series, INPUT_SIZE, HORIZON).inputs()[:, :, 0])
+        return predictor.predict_arrays(cut_windows(series, INPUT_SIZE, HORIZON).inputs().target)
 
     changed = values.copy()
     changed[cutoff:] += change
@@ -69,13 +69,13 @@ def test_a_forecast_does_not_depend_on_the_others_or_on_how_many_they_are(predic
 
 def test_saved_and_loaded_it_answers_as_when_it_was_written(predictor: Predictor) -> None:
     golden = predictor.bundle.golden
-    np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs), golden.mean)
+    np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.mean)
 
 
 def test_the_keras_model_saved_beside_it_answers_the_same(house: House, predictor: Predictor) -> None:
     import keras
 
-    from forecaster.data.transforms import Chain
+    from forecaster.data.preprocessing import Preprocessing
     from forecaster.domain.config import build_config
     from forecaster.models.network import ModelConfig
     from forecaster.training.export import Trained
@@ -84,9 +84,9 @@ def test_the_keras_model_saved_beside_it_answers_the_same(house: House, predicto
     config = ModelConfig(topology=manifest.topology, cell=manifest.cell, widths=(8,))
     raw = {"steps": manifest.transforms, "is_causal": config.how.answers_each_step}
     model = keras.models.load_model(predictor.bundle.folder / "model.keras", safe_mode=True, compile=False)
-    trained = Trained(model, config, build_config(raw, Chain, "manifest"))
+    trained = Trained(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
     values = np.random.default_rng(0).normal(size=(30, INPUT_SIZE))
-    np.testing.assert_allclose(trained.predict(values), predictor.predict_arrays(values), atol=1e-5)
+    np.testing.assert_allclose(trained.predict(Inputs(values[:, :, None])), predictor.predict_arrays(values), atol=1e-5)
 
 
 def test_frames_and_arrays_agree_series_by_series(predictor: Predictor) -> None:

@@ -110,7 +110,7 @@ def test_the_test_part_decides_nothing(tmp_path: Path) -> None:
         outcomes.append(evaluate(config, parts, folder))
     for one, other in zip(*(outcome.trained.model.get_weights() for outcome in outcomes), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert outcomes[0].trained.chain == outcomes[1].trained.chain
+    assert outcomes[0].trained.preprocessing == outcomes[1].trained.preprocessing
     np.testing.assert_array_equal(outcomes[0].calibration.residuals, outcomes[1].calibration.residuals)
     assert outcomes[0].metrics["mae"] < outcomes[1].metrics["mae"]
 

@@ -1,6 +1,7 @@
 """Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,26 +39,45 @@ class FilesSource(Config):
     delimiter: str = ","
     date_format: str | None = None
 
-    def load(self) -> pd.DataFrame:
+    @property
+    def place(self) -> str:
+        """Return the file."""
+        return str(self.path)
+
+    def header(self) -> list[str]:
+        """Return the names of the file's columns.
+
+        Raises:
+            FileFormatError: it cannot be read, or has no rows.
+        """
+        return [str(name) for name in self._read().columns]
+
+    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the file as a long frame whose index is the row's line in the file (CSV) or its number (Parquet).
+
+        Args:
+            exogenous: further columns that are wanted, numbers.
 
         Raises:
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
                 a date or a number cannot be read.
         """
-        is_parquet = self.path.suffix == ".parquet"
-        table = self._read_parquet() if is_parquet else self._read_csv()
-        if table.empty:
-            raise FileFormatError(f"{self.path}: holds a header and no rows; give a file with data")
+        table = self._read()
         columns = self.columns or self._recognise(table)
-        wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else [])]
+        wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else []), *exogenous]
         missing = [name for name in wanted if name not in table.columns]
         if missing:
             raise FileFormatError(f"{self.path}: no column {missing}; it has {list(table.columns)}; set data.columns")
         ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
-        return pd.DataFrame(
-            {UNIQUE_ID: ids, DS: self._times(table[columns.ds]), Y: self._numbers(table[columns.y])}, index=table.index
-        )
+        read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds]), Y: self._numbers(table[columns.y])}
+        read |= {name: self._numbers(table[name]) for name in exogenous}
+        return pd.DataFrame(read, index=table.index)
+
+    def _read(self) -> pd.DataFrame:
+        table = self._read_parquet() if self.path.suffix == ".parquet" else self._read_csv()
+        if table.empty:
+            raise FileFormatError(f"{self.path}: holds a header and no rows; give a file with data")
+        return table
 
     def _read_csv(self) -> pd.DataFrame:
         try:

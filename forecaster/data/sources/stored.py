@@ -1,15 +1,17 @@
-"""Series from the bar store: adjusted closes of symbols that `pipelines.fetch` has stored."""
+"""Series from the bar store: adjusted closes of stored symbols, with features of their bars beside them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from forecaster.data.bars import Bars
-from forecaster.data.calendars import calendar_of, get_calendar
+from forecaster.data.calendars import Calendar, calendar_of, get_calendar
+from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
 from forecaster.domain.errors import QualityError, UnknownSymbol
@@ -22,6 +24,7 @@ class StoredSource(Config):
         symbols: one series each.
         folder: the store's.
         max_age_sessions: a symbol that lacks more completed sessions than this is refused; null takes any.
+        max_flagged: for a soft quality rule, on how many days it may be broken; rules that are not named, on any.
         calendar: the exchange's market identifier code, where the source's name for it is not in the table.
     """
 
@@ -29,28 +32,55 @@ class StoredSource(Config):
     symbols: tuple[str, ...] = Field(min_length=1)
     folder: Path = Path("mlruns/bars")
     max_age_sessions: int | None = Field(5, ge=0)
+    max_flagged: dict[str, Annotated[int, Field(ge=0)]] = Field({"missing_session": 0})
     calendar: str | None = None
 
-    def load(self) -> pd.DataFrame:
+    @field_validator("max_flagged")
+    @classmethod
+    def _rules_are_known(cls, limits: dict[str, int]) -> dict[str, int]:
+        unknown = sorted(limits.keys() - SOFT.keys())
+        if unknown:
+            raise ValueError(f"{unknown} are no soft rules; choose from {', '.join(SOFT)}")
+        return limits
+
+    @property
+    def place(self) -> str:
+        """Return the store's folder."""
+        return str(self.folder)
+
+    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the adjusted closes as a long frame.
 
-        Raises:
-            UnknownSymbol: a symbol is not stored.
-            QualityError: a symbol is stale.
-        """
-        return pd.concat([self._load(symbol) for symbol in self.symbols], ignore_index=True)
+        Args:
+            exogenous: bar features that are wanted beside them.
 
-    def _load(self, symbol: str) -> pd.DataFrame:
+        Raises:
+            ConfigError: there is no such bar feature.
+            UnknownSymbol: a symbol is not stored.
+            QualityError: a symbol is stale, or breaks a quality rule on more days than is allowed.
+        """
+        return pd.concat([self._load(symbol, exogenous) for symbol in self.symbols], ignore_index=True)
+
+    def _load(self, symbol: str, exogenous: Sequence[str]) -> pd.DataFrame:
         bars = BarStore(self.folder).read(symbol)
         if bars is None:
             raise UnknownSymbol(symbol, f"is not in {self.folder}; run pipelines.fetch for it")
-        self._refuse_stale(bars)
-        return bars.long_frame()
+        calendar = get_calendar(self.calendar) if self.calendar else calendar_of(bars.origin.exchange)
+        self._refuse_stale(bars, calendar)
+        self._refuse_flagged(bars, calendar)
+        return bars.long_frame(exogenous)
 
-    def _refuse_stale(self, bars: Bars) -> None:
+    def _refuse_flagged(self, bars: Bars, calendar: Calendar) -> None:
+        for issue in check(bars, calendar.sessions(bars.sessions[0], bars.sessions[-1])).issues:
+            limit = self.max_flagged.get(issue.rule, len(issue.days))
+            if len(issue.days) > limit:
+                raise QualityError(
+                    bars.symbol, f"{issue}, more days than data.max_flagged allows ({limit}); fetch again, or raise it"
+                )
+
+    def _refuse_stale(self, bars: Bars, calendar: Calendar) -> None:
         if self.max_age_sessions is None:
             return
-        calendar = get_calendar(self.calendar) if self.calendar else calendar_of(bars.origin.exchange)
         last = bars.sessions[-1]
         missing = calendar.sessions(last + np.timedelta64(1, "D"), calendar.last_completed(datetime.now(UTC)))
         if len(missing) > self.max_age_sessions:

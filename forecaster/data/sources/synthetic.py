@@ -1,5 +1,6 @@
 """Series made from a seed: sums of sines, and a random walk that looks like prices."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -53,8 +54,14 @@ class SineSource(Config):
     unique_id: str = "sine"
     seed: int = 0
 
-    def load(self) -> pd.DataFrame:
+    @property
+    def place(self) -> str:
+        """Return what made the series."""
+        return self.source
+
+    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
+        _refuse(exogenous, self.source)
         random = np.random.default_rng(self.seed)
         t = np.arange(self.length, dtype=np.float64)
         y = np.tile(self.level + self.trend * t, (self.n_series, 1))
@@ -88,8 +95,14 @@ class RandomWalkSource(Config):
     unique_id: str = "walk"
     seed: int = 0
 
-    def load(self) -> pd.DataFrame:
+    @property
+    def place(self) -> str:
+        """Return what made the series."""
+        return self.source
+
+    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
+        _refuse(exogenous, self.source)
         random = np.random.default_rng(self.seed)
         returns = random.normal(self.drift, self.volatility, (self.n_series, self.length))
         returns[:, 0] = 0.0
@@ -100,6 +113,11 @@ class RandomWalkSource(Config):
     @classmethod
     def _is_known(cls, freq: str) -> str:
         return _known_frequency(freq)
+
+
+def _refuse(exogenous: Sequence[str], source: str) -> None:
+    if exogenous:
+        raise ConfigError(f"hist_exog, futr_exog: source {source} makes no columns {list(exogenous)}; remove them")
 
 
 def _known_frequency(freq: str) -> str:

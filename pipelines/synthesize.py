@@ -1,0 +1,42 @@
+"""Write made-up prices into the bar store: `python -m pipelines.synthesize pipelines/configs/synthetic.yaml`."""
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from forecaster.data.sources.made_up import MadeUp
+from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
+from forecaster.data.store import BarStore
+from forecaster.domain.config import Config
+from pipelines.command import config_parser, run_config
+from pipelines.fetch import status, update_all
+
+
+class SynthesizeConfig(Config):
+    """Which series by symbol, on which exchange's sessions, from when to when (null: the latest completed session)."""
+
+    series: dict[str, Annotated[SineSource | RandomWalkSource, Field(discriminator="source")]] = Field(min_length=1)
+    start: date
+    end: date | None = None
+    calendar: str = "24/7"
+    store: Path = Path("mlruns/bars")
+
+
+def synthesize(config: SynthesizeConfig) -> dict[str, Any]:
+    """Bring every series up to date; one that fails leaves the others."""
+    source = MadeUp(config.series, np.datetime64(config.start), config.calendar)
+    symbols = tuple(config.series)
+    return update_all(BarStore(config.store), source, symbols, config.start, config.end, config.calendar)
+
+
+if __name__ == "__main__":
+    parser = config_parser(
+        "synthesize",
+        "Write made-up prices into the bar store: sines and random walks on an exchange's sessions.",
+        "python -m pipelines.synthesize pipelines/configs/synthetic.yaml --set end=2025-12-31",
+    )
+    sys.exit(run_config(parser, SynthesizeConfig, synthesize, status))

@@ -1,0 +1,39 @@
+"""Made-up bars: on the exchange's sessions, the same prices however many are asked for, and never at or below 0."""
+
+import numpy as np
+import pytest
+
+from forecaster.data.calendars import get_calendar
+from forecaster.data.quality import check
+from forecaster.data.sources.made_up import Generator, MadeUp
+from forecaster.data.sources.synthetic import RandomWalkSource, Sine, SineSource
+from forecaster.domain.errors import ConfigError, UnknownSymbol
+
+START = np.datetime64("2024-01-02")
+SERIES: dict[str, Generator] = {
+    "WALK": RandomWalkSource(seed=4),
+    "WAVE": SineSource(level=50, sines=(Sine(amplitude=5, period=21),)),
+    "LOW": SineSource(level=0.5),
+}
+
+
+@pytest.mark.parametrize("symbol", ["WALK", "WAVE"])
+def test_the_past_stays_when_more_is_asked_for(symbol: str) -> None:
+    source = MadeUp(SERIES, START, "XNYS")
+    short = source.fetch(symbol, START, np.datetime64("2024-06-28"))
+    longer = source.fetch(symbol, np.datetime64("2024-03-01"), np.datetime64("2024-12-31"))
+    both = longer.until(short.sessions[-1])
+    np.testing.assert_array_equal(both.frame, short.frame[short.sessions >= np.datetime64("2024-03-01")])
+    days = get_calendar("XNYS").sessions(np.datetime64("2024-03-01"), np.datetime64("2024-12-31"))
+    assert longer.sessions.tolist() == days.tolist()
+    assert check(longer, days).issues == ()
+    assert len(np.unique(longer.frame["close"])) == len(days)
+
+
+def test_what_cannot_be_prices_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"LOW: \d+ of 252 values are not above 0, .* raise level"):
+        MadeUp(SERIES, START, "XNYS").fetch("LOW", START, np.datetime64("2024-12-31"))
+    with pytest.raises(ConfigError, match=r"LONG: \['length'\] are decided by"):
+        MadeUp({"LONG": SineSource(length=5)}, START, "XNYS").fetch("LONG", START, START)
+    with pytest.raises(UnknownSymbol, match=r"there are \['LOW', 'WALK', 'WAVE'\]"):
+        MadeUp(SERIES, START, "XNYS").fetch("NOBODY", START, START)

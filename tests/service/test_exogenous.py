@@ -1,0 +1,166 @@
+"""Exogenous columns from a file to HTTP: learnt from, asked for by name, and blind to what is not known yet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from forecaster.domain.errors import ConfigError, RequestError, SeriesError
+from forecaster.registry.load import load_predictor
+from forecaster.registry.predictor import Predictor
+from forecaster.registry.store import Store
+from forecaster.training.job import Registered, train
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import small_config
+
+ROWS, INPUT_SIZE, HORIZON = 900, 24, 4
+
+
+def table() -> pd.DataFrame:
+    """Return sales that follow yesterday's visits (known afterwards), a promotion (known ahead) and the weekday."""
+    random = np.random.default_rng(5)
+    days = pd.date_range("2023-01-02", periods=ROWS, freq="D")
+    visits = random.normal(50, 10, ROWS)
+    promotion = (random.uniform(size=ROWS) < 0.3).astype(float)
+    sales = 3 * np.concatenate([[50], visits[:-1]]) + 100 * promotion + 40 * (days.dayofweek >= 5)
+    return pd.DataFrame({"ds": days, "y": sales, "visits": visits, "promotion": promotion})
+
+
+@pytest.fixture(scope="module", params=["many_to_one", "many_to_many"])
+def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Registered, Predictor]:
+    folder = tmp_path_factory.mktemp("sales")
+    table().to_csv(folder / "sales.csv", index=False)
+    changes: dict[str, Any] = {
+        "name": "sales",
+        "data": {"source": "files", "path": str(folder / "sales.csv")},
+        "hist_exog": ["visits"],
+        "futr_exog": ["promotion"],
+        "calendar_features": ["day_of_week", "month"],
+        "model": {"cell": "gru", "widths": [16], "topology": request.param},
+        "fit": {"epochs": 25, "batch_size": 32, "learning_rate": 0.02, "patience": 25},
+    }
+    registered = train(small_config(folder, **changes))
+    uri = f"sqlite:///{folder}/mlflow.db"
+    Store(uri).promote("sales", registered.version)
+    return registered, load_predictor("sales", tracking_uri=uri, cache=folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def client(trained: tuple[Registered, Predictor]) -> Iterator[TestClient]:
+    cache = trained[1].bundle.folder.parents[1]
+    with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
+        while client.get("/health/ready").status_code != 200:
+            pass
+        yield client
+
+
+def history(end: int = 800) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what is known at row `end`, and what is known ahead of it."""
+    whole = table().assign(unique_id="shop")
+    return whole.iloc[end - 40 : end], whole.iloc[end : end + HORIZON][["unique_id", "ds", "promotion"]]
+
+
+def series(**changes: Any) -> dict[str, Any]:
+    past, ahead = history()
+    body = {
+        "unique_id": "shop",
+        "ds": past["ds"].dt.strftime("%Y-%m-%d").tolist(),
+        "y": past["y"].tolist(),
+        "hist_exog": {"visits": past["visits"].tolist()},
+        "futr_exog": {"promotion": [*past["promotion"], *ahead["promotion"]]},
+    }
+    return body | changes
+
+
+def test_what_the_columns_tell_is_learnt(trained: tuple[Registered, Predictor]) -> None:
+    registered, predictor = trained
+    # a promotion on an unknown day is most of the error of whoever does not know it
+    assert registered.metrics["relative_mae"] < 0.45
+    assert list(predictor.manifest.hist_exog) == ["visits"]
+    assert list(predictor.manifest.futr_exog) == ["promotion"]
+    assert list(predictor.manifest.calendar_features) == ["day_of_week", "month"]
+    assert predictor.manifest.max_horizon == HORIZON
+
+
+def test_http_and_python_answer_alike(trained: tuple[Registered, Predictor], client: TestClient) -> None:
+    past, ahead = history()
+    expected = trained[1].predict_frame(past, level=(80,), futr_frame=ahead)
+    answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
+    (forecast,) = answer.json()["forecasts"]
+    assert forecast["mean"] == expected["mean"].tolist()
+    assert forecast["hi-80"] == expected["hi-80"].tolist()
+    # the rows of futr_frame may come in any order, and be more
+    more = pd.concat([ahead, ahead.assign(unique_id="other"), history(804)[1]]).iloc[::-1]
+    pd.testing.assert_frame_equal(trained[1].predict_frame(past, level=(80,), futr_frame=more), expected)
+
+
+def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[Registered, Predictor]) -> None:
+    predictor = trained[1]
+    past, ahead = history()
+    before = predictor.predict_frame(past, futr_frame=ahead)["mean"].to_numpy()
+    for changed_past, changed_ahead in (
+        (past.assign(visits=past["visits"] + 5), ahead),
+        (past.assign(promotion=1 - past["promotion"]), ahead),
+        (past, ahead.assign(promotion=1 - ahead["promotion"])),
+    ):
+        assert (predictor.predict_frame(changed_past, futr_frame=changed_ahead)["mean"].to_numpy() != before).all()
+    old = past.index < past.index[-INPUT_SIZE]
+    changed = past.assign(visits=past["visits"].where(~old, 0.0), promotion=past["promotion"].where(~old, 9.0))
+    np.testing.assert_array_equal(predictor.predict_frame(changed, futr_frame=ahead)["mean"], before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hist_exog": {}}, "hist_exog: the model takes ['visits']; missing are ['visits'], not taken are []"),
+        ({"futr_exog": {}}, "futr_exog: the model takes ['promotion']; missing are ['promotion']"),
+        ({"hist_exog": {"visits": [1.0] * 40, "rain": [1.0]}}, "missing are [], not taken are ['rain']"),
+        ({"hist_exog": {"visits": [1.0] * 39}}, "hist_exog.visits: 39 values, 40 are needed: one value per time"),
+        (
+            {"futr_exog": {"promotion": [1.0] * 40}},
+            "40 values, 44 are needed: one value per time and per step to come",
+        ),
+        ({"stat_exog": {"size": 1.0}}, "stat_exog: the model takes none, got ['size']"),
+    ],
+)
+def test_columns_that_are_missing_or_wrong_are_named(client: TestClient, changes: dict[str, Any], said: str) -> None:
+    answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series(**changes)]})
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"]
+
+
+def test_a_roll_out_is_refused_for_it_would_need_columns_nobody_knows(client: TestClient) -> None:
+    answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "horizon": HORIZON + 1})
+    assert answer.status_code == 422
+    assert "horizon: 5 is outside 1 to 4" in answer.json()["detail"]
+
+
+def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predictor]) -> None:
+    past, ahead = history()
+    for frame, futr_frame, said in (
+        (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
+        (past, None, r"futr_frame: the model knows \['promotion'\] ahead"),
+        (past, ahead.drop(columns="promotion"), r"futr_frame: missing columns \['promotion'\]"),
+        (past, ahead.iloc[1:], "futr_frame, row 0: promotion is not a finite number"),
+        (past, pd.concat([ahead, ahead]), "same unique_id and ds"),
+    ):
+        with pytest.raises(SeriesError, match=said):
+            trained[1].predict_frame(frame, futr_frame=futr_frame)
+    with pytest.raises(RequestError, match="known: shape None; the model takes"):
+        trained[1].predict_arrays(np.zeros((1, INPUT_SIZE, 2)))
+    with pytest.raises(RequestError, match=r"inputs: shape \(1, 24\); the model takes the target and \['visits'\]"):
+        trained[1].predict_arrays(np.zeros((1, INPUT_SIZE)))
+
+
+def test_a_configuration_cannot_ask_for_what_the_data_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"source sine makes no columns \['rain'\]"):
+        train(small_config(tmp_path, hist_exog=["rain"]))
+    with pytest.raises(ConfigError, match="named twice, or are the series themselves"):
+        small_config(tmp_path, hist_exog=["y"])
+    with pytest.raises(ConfigError, match="need an exchange's sessions"):
+        train(small_config(tmp_path, calendar_features=["sessions_until_holiday"]))
