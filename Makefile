@@ -21,6 +21,8 @@ help:  ## list the commands
 setup: .venv/.installed  ## make the environment from the locked requirements
 
 .venv/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+	  f"python {sys.version.split()[0]} found, 3.11 to 3.13 needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	touch $@
@@ -32,7 +34,7 @@ serve: setup  ## serve the registered models on http://127.0.0.1:8000 (PORT=)
 	FORECASTER_PORT=$(PORT) $(BIN)/python -m service
 
 ui: setup  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_PORT=)
-	$(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
 
 check: setup  ## lint, type-check, check the layers of imports
 	$(BIN)/ruff check .

@@ -74,9 +74,12 @@ def _hold_back(job: TrainConfig) -> tuple[Path, pd.DataFrame]:
     prepare(job, frame)
     if frame[UNIQUE_ID].nunique() > 1:
         frame = frame[frame[UNIQUE_ID] == frame[UNIQUE_ID].iloc[0]]
-    FOLDER.mkdir(parents=True, exist_ok=True)
     known = FOLDER / "known.csv"
-    frame.iloc[: -job.horizon].to_csv(known, index=False)
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        frame.iloc[: -job.horizon].to_csv(known, index=False)
+    except OSError as error:
+        raise ForecasterError(f"{known}: cannot be written ({error}); free space, or run it elsewhere") from error
     return known, frame.iloc[-job.horizon :]
 
 
@@ -168,7 +171,8 @@ def _say_versions(versions: list[Registered], best: Registered) -> None:
             "validation MAE": version.metrics["validation-mae"],
             "test MAE": version.metrics["mae"],
             "last value's": version.metrics["naive-mae"],
-            "relative MAE": version.metrics["relative_mae"],
+            # none where the last value has no error
+            "relative MAE": version.metrics.get("relative_mae", np.nan),
             "": "champion" if version is best else "",
         }
         for version in versions

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from forecaster.data.session import SessionConfig
 from forecaster.data.sources.price_files import PriceFiles
+from forecaster.data.sources.tiingo import TiingoSource
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore
 from forecaster.data.update import Source, Updated, update
@@ -33,7 +34,7 @@ class FetchConfig(Config):
     start: date
     end: date | None = None
     interval: Literal["1d"] = "1d"
-    source: Literal["yahoo", "files"] = "yahoo"
+    source: Literal["yahoo", "tiingo", "files"] = "yahoo"
     session: SessionConfig = SessionConfig()
     files: dict[str, Path] = Field({})
     currency: str = "USD"
@@ -57,6 +58,7 @@ class FetchConfig(Config):
 
 SOURCES: dict[str, Callable[[FetchConfig], Source]] = {
     "yahoo": lambda config: YahooSource(config.session, cache=config.store.parent / "yfinance"),
+    "tiingo": lambda config: TiingoSource(config.session),
     "files": lambda config: PriceFiles(config.files, config.calendar or "", config.currency),
 }
 

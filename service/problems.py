@@ -13,7 +13,6 @@ from forecaster.domain.errors import (
     ForecasterError,
     RequestError,
     StaleData,
-    StoreUnavailable,
     UnknownModel,
     UnknownSymbol,
 )
@@ -25,7 +24,6 @@ STATUSES: dict[type[ForecasterError], HTTPStatus] = {
     StaleData: HTTPStatus.CONFLICT,
     DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _TOLD = (
     HTTPStatus.NOT_FOUND,

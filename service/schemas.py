@@ -1,5 +1,6 @@
 """What clients send and get, as OpenAPI shows it. Requests refuse unknown fields; numbers must be finite numbers."""
 
+import math
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,14 +20,12 @@ def _is_spelt_out(time: Any) -> Any:
 
 Time = Annotated[datetime, BeforeValidator(_is_spelt_out)]
 
+# two days of the demo's hourly sine, which is as much as its model needs
+_HOURS = [f"2026-01-0{1 + hour // 24}T{hour % 24:02d}:00:00Z" for hour in range(48)]
 EXAMPLE_REQUEST: dict[str, JsonValue] = {
     "model": "sine",
     "series": [
-        {
-            "unique_id": "a",
-            "ds": ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"],
-            "y": [0.1, 0.2, 0.3],
-        }
+        {"unique_id": "a", "ds": [*_HOURS], "y": [round(math.sin(math.tau * hour / 24), 2) for hour in range(48)]}
     ],
     "horizon": 3,
     "level": [80, 95],
@@ -36,8 +35,8 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
     "forecasts": [
         {
             "unique_id": "a",
-            "cutoff": "2026-01-01T02:00:00Z",
-            "ds": ["2026-01-01T03:00:00Z", "2026-01-01T04:00:00Z", "2026-01-01T05:00:00Z"],
+            "cutoff": "2026-01-02T23:00:00Z",
+            "ds": ["2026-01-03T00:00:00Z", "2026-01-03T01:00:00Z", "2026-01-03T02:00:00Z"],
             "mean": [0.4, 0.5, 0.6],
             "lo-80": [0.3, 0.4, 0.5],
             "hi-80": [0.5, 0.6, 0.7],

@@ -1,4 +1,4 @@
-"""The one place that knows about HTTP to Yahoo: origin, proxy, certificates, pace, time-outs, server errors."""
+"""The one place that knows about HTTP to sources: origin, proxy, certificates, pace, time-outs, server errors."""
 
 import threading
 import time
@@ -15,10 +15,10 @@ CHART = "/v8/finance/chart/"
 
 
 class SessionConfig(Config):
-    """How Yahoo is reached.
+    """How a source is reached.
 
     Args:
-        origin: `scheme://host:port` that every request goes to instead of Yahoo's hosts.
+        origin: `scheme://host:port` that every request goes to instead of the source's hosts.
         proxy: for all requests; `HTTPS_PROXY` is heeded without it.
         ca_bundle: certificates to trust; `REQUESTS_CA_BUNDLE` is heeded without it.
         timeout_seconds: for one request.
@@ -36,8 +36,8 @@ class ServerError(OSError):
     """A chart request was answered with a status of 500 or above, which must not be taken for an empty answer."""
 
 
-class YahooSession(requests.Session):  # type: ignore[misc]
-    """A browser-like session, for yfinance to use as its own."""
+class MarketSession(requests.Session):  # type: ignore[misc]
+    """A browser-like session that keeps to its configuration."""
 
     def __init__(self, config: SessionConfig) -> None:
         settings: dict[str, Any] = {"impersonate": "chrome"}
@@ -57,10 +57,7 @@ class YahooSession(requests.Session):  # type: ignore[misc]
             parts = urlsplit(url)
             url = f"{self._config.origin}{parts.path}{'?' + parts.query if parts.query else ''}"
         options["timeout"] = self._config.timeout_seconds
-        response = super().request(method, url, *arguments, **options)
-        if CHART in url and response.status_code >= 500:
-            raise ServerError(f"status {response.status_code}")
-        return response
+        return super().request(method, url, *arguments, **options)
 
     def _wait(self) -> None:
         with self._pace:
@@ -68,3 +65,14 @@ class YahooSession(requests.Session):  # type: ignore[misc]
             if ahead > 0:
                 time.sleep(ahead)
             self._last_request_at = time.monotonic()
+
+
+class YahooSession(MarketSession):
+    """The same for yfinance, which would take a server's error for an empty answer."""
+
+    def request(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
+        """Send a request; raise ServerError where a chart cannot be had."""
+        response = super().request(method, url, *arguments, **options)
+        if CHART in url and response.status_code >= 500:
+            raise ServerError(f"status {response.status_code}")
+        return response

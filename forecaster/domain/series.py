@@ -11,7 +11,6 @@ DS = "ds"
 Y = "y"
 CUTOFF = "cutoff"
 MEAN = "mean"
-MEDIAN = "median"
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.datetime64]

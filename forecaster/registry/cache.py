@@ -83,5 +83,6 @@ def write_index(cache: Path, name: str, index: ModelIndex) -> bool:
 
 
 def fingerprint(cache: Path) -> tuple[tuple[str, int], ...]:
-    """Return something that changes whenever an index does."""
-    return tuple((file.parent.name, file.stat().st_mtime_ns) for file in sorted(cache.glob(f"*/{INDEX}")))
+    """Return something that changes whenever an index does, or a bundle is brought anew."""
+    found = sorted([*cache.glob(f"*/{INDEX}"), *cache.glob("*/[0-9]*")])
+    return tuple((f"{path.parent.name}/{path.name}", path.stat().st_mtime_ns) for path in found)

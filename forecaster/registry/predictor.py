@@ -1,5 +1,6 @@
 """The predictor: a bundle answering. Arrays in and out at its core; `predict_frame` wraps it for people."""
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +215,12 @@ class Predictor:
             DS: _coming(self.frequency, last, steps),
             MEAN: mean.ravel(),
         }
+        if steps > manifest.horizon:
+            warnings.warn(
+                f"horizon {steps} exceeds the trained {manifest.horizon}: later steps are rolled out on the model's "
+                "own output and have no intervals",
+                stacklevel=2,
+            )
         spread = self.quantiles(mean, wanted.probabilities)
         columns |= {name: spread[:, :, number].ravel() for number, name in enumerate(wanted.columns)}
         return pd.DataFrame(columns)

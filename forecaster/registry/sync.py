@@ -10,15 +10,19 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from forecaster.domain.errors import BundleError, ForecasterError
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.cache import NAME, ModelIndex, bundle_folder, write_index
+from forecaster.registry.cache import INDEX, NAME, ModelIndex, bundle_folder, write_index
 from forecaster.registry.store import RegisteredModel, Store
 
 # versions without an alias stay available by number, the newest of them
 NEWEST_KEPT = 3
+DRAFT = ".fetch-"
+# no child lives as long
+ABANDONED_AFTER_SECONDS = 3600
 
 
 def sync(store: Store, cache: Path) -> dict[str, ModelIndex]:
@@ -38,8 +42,15 @@ def sync(store: Store, cache: Path) -> dict[str, ModelIndex]:
     """
     indexes: dict[str, ModelIndex] = {}
     problems: list[str] = []
-    for model in store.models():
+    _remove_abandoned(cache)
+    models = store.models()
+    for model in models:
         indexes |= sync_model(store, cache, model, problems)
+    for file in cache.glob(f"*/{INDEX}"):
+        if file.parent.name not in {model.name for model in models}:
+            # deleted in the registry, so it is served no more
+            file.unlink()
+            shutil.rmtree(file.parent)
     if problems:
         raise BundleError("; ".join(problems))
     return indexes
@@ -73,20 +84,39 @@ def _is_fetched(store: Store, cache: Path, name: str, version: int, problems: li
 
 def _fetch(store: Store, cache: Path, name: str, version: int) -> None:
     target = bundle_folder(cache, name, version)
-    if target.is_dir():
+    if _is_whole(target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as draft:
+    with tempfile.TemporaryDirectory(prefix=DRAFT, dir=target.parent) as draft:
         folder = store.download(name, version, Path(draft))
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
             raise BundleError(f"its manifest is of model '{bundle.manifest.name}'")
+        if target.is_dir() and not _is_whole(target):
+            target.rename(Path(draft) / "damaged")
         try:
             folder.replace(target)
         except OSError:
             # another process has brought the same version meanwhile
             if not target.is_dir():
                 raise
+
+
+def _is_whole(target: Path) -> bool:
+    if not target.is_dir():
+        return False
+    try:
+        read_bundle(target)
+    except (BundleError, OSError):
+        return False
+    return True
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what killed children left half-fetched."""
+    for draft in cache.glob(f"*/{DRAFT}*"):
+        if time.time() - draft.stat().st_mtime > ABANDONED_AFTER_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _remove_others(folder: Path, wanted: set[int]) -> None:

@@ -6,6 +6,7 @@ The order of each epoch's windows depends on the seed and the epoch alone, and t
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -249,11 +250,16 @@ def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]
     if not checkpoint.exists():
         return History(), model.get_weights()
     variables = _variables(model)
-    with np.load(checkpoint, allow_pickle=False) as saved:
-        shapes = [saved[f"v{number}"].shape for number in range(sum(name[0] == "v" for name in saved.files))]
-        if shapes != [tuple(variable.shape) for variable in variables]:
-            raise TrainingError(f"{checkpoint}: is of another network; remove it and start again")
-        for number, variable in enumerate(variables):
-            variable.assign(saved[f"v{number}"])
+    try:
+        with checkpoint.open("rb") as content, np.load(content, allow_pickle=False) as file:
+            saved = dict(file)
+        shapes = [saved[f"v{number}"].shape for number in range(sum(name[0] == "v" for name in saved))]
         best = [saved[f"b{number}"] for number in range(len(model.get_weights()))]
-        return History(**json.loads(str(saved["history"]))), best
+        history = History(**json.loads(str(saved["history"])))
+    except (OSError, EOFError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{checkpoint}: cannot be read ({error}); remove it and start again") from error
+    if shapes != [tuple(variable.shape) for variable in variables]:
+        raise TrainingError(f"{checkpoint}: is of another network; remove it and start again")
+    for number, variable in enumerate(variables):
+        variable.assign(saved[f"v{number}"])
+    return history, best

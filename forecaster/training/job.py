@@ -69,7 +69,9 @@ def train(config: TrainConfig) -> Registered:
             served = refit(config, seen, evaluated.history.best_epoch + 1, checkpoints, tracking.log_epoch)
         promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
         version = _register(config, store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
-        shutil.rmtree(checkpoints)
+        # at once, for a folder that lost its run's id in mid-removal would be a new run and a second version
+        done = checkpoints.rename(checkpoints.with_suffix(".done"))
+        shutil.rmtree(done)
     return Registered(run_id, config.name, version, evaluated.metrics)
 
 

@@ -1,7 +1,9 @@
 """The sync child: what counts in the registry is verified and brought into the cache, whole or not at all."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,30 @@ def test_versions_that_no_longer_count_are_removed(house: House, tmp_path: Path)
     sync(house.store, cache)
     assert not bundle_folder(cache, "sine", 77).exists()
     assert bundle_folder(cache, "sine", 1).exists()
+
+
+def test_a_bundle_damaged_in_the_cache_is_brought_again(house: House, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(house.cache, cache)
+    damaged = bundle_folder(cache, "sine", 1) / "model.onnx"
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:100])
+    before = fingerprint(cache)
+    sync(house.store, cache)
+    assert damaged.read_bytes() == good
+    # and whoever watches the cache sees that there is something new
+    assert fingerprint(cache) != before
+    assert sorted(path.name for path in (cache / "sine").iterdir()) == ["1", "2", "index.json"]
+
+
+def test_what_is_deleted_in_the_registry_or_was_abandoned_leaves_the_cache(house: House, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(house.cache, cache)
+    shutil.copytree(house.cache / "sine", cache / "deleted")
+    for age, name in ((7200, ".fetch-old"), (60, ".fetch-now")):
+        draft = cache / "sine" / name
+        draft.mkdir()
+        os.utime(draft, (time.time() - age,) * 2)
+    sync(house.store, cache)
+    assert [path.name for path in cache.iterdir()] == ["sine"]
+    assert sorted(path.name for path in (cache / "sine").iterdir()) == [".fetch-now", "1", "2", "index.json"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from service.schemas import EXAMPLE_REQUEST
 from tests.conftest import House
 from tests.service.conftest import ask, series
 
@@ -24,6 +25,14 @@ def test_forecast_equals_in_process_output(client: TestClient, house: House) -> 
     }  # fmt: skip
     assert answer["skill"]["relative_mae"] == house.versions[0].metrics["relative_mae"]
     assert answer["warnings"] == []
+
+
+def test_the_documented_example_is_answered(client: TestClient) -> None:
+    answer = client.post("/v1/forecasts", json=EXAMPLE_REQUEST)
+    # the house's model takes fewer rows than the demo's
+    assert answer.status_code == 200, answer.json()
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["ForecastRequest"]
+    assert schema["examples"] == [EXAMPLE_REQUEST]
 
 
 def test_timestamps_follow_the_series_zone(client: TestClient) -> None:

@@ -6,9 +6,7 @@ one of the market data errors, and an empty answer is believed only where the ex
 
 import json
 import logging
-import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +18,10 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, SESSION, SPLIT, Bars, Origin
-from forecaster.data.calendars import Calendar, calendar_of
 from forecaster.data.session import SessionConfig, YahooSession
+from forecaster.data.sources.asking import ask, nothing
 from forecaster.domain.errors import (
     BadResponse,
-    CalendarError,
-    MarketDataError,
-    NoData,
     RateLimited,
     SourceUnavailable,
     UnknownSymbol,
@@ -69,21 +64,13 @@ class YahooSource:
         Raises:
             UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: as their names say.
         """
-        for number in range(self.tries):
-            try:
-                return self._fetch_once(symbol, first, last, exchange)
-            except MarketDataError as error:
-                if isinstance(error, RateLimited) or not error.can_retry or number == self.tries - 1:
-                    raise
-                # full jitter, so that many fetchers do not come back together
-                time.sleep(random.uniform(0, self.backoff_seconds * 2**number))  # noqa: S311
-        raise AssertionError("tries is at least 1")
+        return ask(lambda: self._fetch_once(symbol, first, last, exchange), self.tries, self.backoff_seconds)
 
     def _fetch_once(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None) -> Bars:
         with _LOCK, _errors_of(symbol):
             frame, meta = self._ask(symbol, first, last)
         if frame is None or frame.empty:
-            raise _nothing(symbol, meta.get("exchangeName") or exchange, first, last)
+            raise nothing(symbol, "Yahoo", meta.get("exchangeName") or exchange, first, last)
         missing = {"currency", "exchangeName", "exchangeTimezoneName"} - meta.keys()
         absent = _YAHOOS_NAMES.keys() - set(frame.columns)
         if missing or absent:
@@ -169,18 +156,3 @@ def _errors_of(symbol: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise SourceUnavailable(symbol, f"Yahoo cannot be reached ({error}); check the network, try later") from error
-
-
-def _nothing(symbol: str, exchange: str | None, first: np.datetime64, last: np.datetime64) -> MarketDataError:
-    try:
-        calendar: Calendar | None = calendar_of(exchange) if exchange else None
-    except CalendarError:
-        calendar = None
-    if calendar is not None and _is_quiet(calendar, first, last):
-        return NoData(symbol, f"{calendar.name} had no completed session from {first} to {last}; ask for other days")
-    return SourceUnavailable(symbol, f"Yahoo gave no bars from {first} to {last}, where there must be some; try later")
-
-
-def _is_quiet(calendar: Calendar, first: np.datetime64, last: np.datetime64) -> bool:
-    until = min(last, calendar.last_completed(datetime.now(UTC)))
-    return bool(until < first) or len(calendar.sessions(first, until)) == 0

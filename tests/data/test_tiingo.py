@@ -1,0 +1,172 @@
+"""Tiingo against a stand-in: traded prices become split-adjusted bars, and every bad answer an error of its kind."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.data.session import SessionConfig
+from forecaster.data.sources.tiingo import KEY, TiingoSource
+from forecaster.domain.errors import (
+    BadResponse,
+    ConfigError,
+    ForecasterError,
+    NoData,
+    RateLimited,
+    SourceUnavailable,
+    UnknownSymbol,
+)
+from tests.data.prices import Company
+
+FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
+SECRET = "0123456789abcdef"
+# one split within what is asked for, one after it
+COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0, "2024-11-18": 2.0})
+
+
+def rows(first: str) -> list[dict[str, Any]]:
+    """Return Tiingo's rows: prices as they were traded, and its own adjusted close."""
+    frame = COMPANY.bars().frame
+    later = frame["split"].where(frame["split"] > 0, 1.0)[::-1].cumprod().shift(1, fill_value=1.0)[::-1]
+    traded = frame.assign(
+        date=[f"{day:%Y-%m-%d}T00:00:00.000Z" for day in frame.index],
+        adjClose=frame["adj_close"],
+        volume=frame["volume"] / later,
+        divCash=frame["dividend"] * later,
+        splitFactor=frame["split"].where(frame["split"] > 0, 1.0),
+        **{name: frame[name] * later for name in ("open", "high", "low", "close")},
+    )
+    # Tiingo tells more than we take
+    told = traded.loc[first:].drop(columns=["adj_close", "dividend", "split"]).assign(adjOpen=0.0, adjVolume=0)
+    return [{str(name): value for name, value in row.items()} for row in told.to_dict("records")]
+
+
+class Tiingo:
+    """The stand-in: `odd` answers to the next requests for prices, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.odd: list[tuple[int, bytes]] = []
+        self.about: dict[str, Any] = {"ticker": "ABC", "name": "A", "exchangeCode": "NYSE", "startDate": "2024-01-02"}
+        self.asked: list[str] = []
+        self.url = ""
+
+    def answer(self, path: str, query: dict[str, list[str]], authorization: str | None) -> tuple[int, bytes]:
+        self.asked.append(path)
+        if authorization != f"Token {SECRET}":
+            return 403, b'{"detail": "Invalid token."}'
+        if not path.startswith("/tiingo/daily/ABC-B"):
+            return 404, b'{"detail": "Not found."}'
+        if not path.endswith("/prices"):
+            return 200, json.dumps(self.about).encode()
+        if self.odd:
+            return self.odd.pop(0)
+        return 200, json.dumps(rows(query["startDate"][0])).encode()
+
+
+@pytest.fixture
+def tiingo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiingo]:
+    tiingo = Tiingo()
+    monkeypatch.setenv(KEY, SECRET)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            status, body = tiingo.answer(parts.path, parse_qs(parts.query), self.headers["Authorization"])
+            if status == 0:
+                time.sleep(1)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    tiingo.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield tiingo
+    server.shutdown()
+    server.server_close()
+
+
+def source(tiingo: Tiingo, tries: int = 2) -> TiingoSource:
+    session = SessionConfig(origin=tiingo.url, pause_seconds=0, timeout_seconds=0.5)
+    return TiingoSource(session, tries=tries, backoff_seconds=0.01)
+
+
+def test_traded_prices_become_bars_adjusted_for_every_split(tiingo: Tiingo) -> None:
+    bars = source(tiingo).fetch("ABC.B", FIRST, LAST)
+    expected = COMPANY.bars(str(FIRST)).until(LAST)
+    pd.testing.assert_frame_equal(bars.frame, expected.frame, check_freq=False, check_index_type=False, rtol=1e-9)
+    # the events after `last` are in Tiingo's adjusted close too: none of them is a dividend here
+    np.testing.assert_allclose(bars.adjusted()["close"], bars.frame["adj_close"], rtol=1e-6)
+    assert (bars.origin.source, bars.origin.currency, bars.origin.exchange) == ("tiingo", "USD", "NYQ")
+    assert tiingo.asked == ["/tiingo/daily/ABC-B", "/tiingo/daily/ABC-B/prices"]
+
+
+WHOLE = json.dumps(rows("2024-02-01")).encode()
+ODD = {
+    "too many": ((429, b"{}"), RateLimited, "fewer requests"),
+    "too many, said with success": (
+        (200, b"Error: You have run over your hourly request allocation."),
+        RateLimited,
+        "an hour",
+    ),
+    "server error": ((500, b"oops"), SourceUnavailable, "status 500"),
+    "a page": ((200, b"<html>maintenance</html>"), BadResponse, "is not JSON"),
+    "cut": ((200, WHOLE[:500]), BadResponse, "is not JSON"),
+    "a field is missing": ((200, WHOLE.replace(b'"divCash"', b'"cash"')), BadResponse, "divCash"),
+    "text for a number": ((200, WHOLE.replace(b'"splitFactor": 1.0', b'"splitFactor": "x"')), BadResponse, "'x'"),
+    "no rows": ((200, b"[]"), SourceUnavailable, "gave no bars from 2024-02-01"),
+    "hangs": ((0, b""), SourceUnavailable, "cannot be reached"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_each_odd_answer_is_an_error_of_its_kind(tiingo: Tiingo, name: str) -> None:
+    answer, kind, said = ODD[name]
+    tiingo.odd = [answer, answer]
+    with pytest.raises(kind, match=said) as error:
+        source(tiingo).fetch("ABC.B", FIRST, LAST)
+    assert SECRET not in str(error.value)
+    # a rate limit is not asked again
+    assert len(tiingo.odd) == (1 if kind is RateLimited else 0)
+
+
+def test_one_bad_answer_is_recovered_from(tiingo: Tiingo) -> None:
+    tiingo.odd = [(500, b"")]
+    assert len(source(tiingo).fetch("ABC.B", FIRST, LAST)) > 100
+
+
+def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases: list[tuple[str, str, str, type[ForecasterError], str]] = [
+        ("NOBODY", "2024-02-01", "2024-02-09", UnknownSymbol, "NOBODY: Tiingo does not know it"),
+        # a week-end
+        ("ABC.B", "2024-02-03", "2024-02-04", NoData, "XNYS had no completed session"),
+    ]
+    for symbol, first, last, kind, said in cases:
+        with pytest.raises(kind, match=said):
+            source(tiingo).fetch(symbol, np.datetime64(first), np.datetime64(last))
+    tiingo.about["exchangeCode"] = "SHE"
+    with pytest.raises(BadResponse, match="exchange is none of"):
+        source(tiingo, tries=1).fetch("ABC.B", FIRST, LAST)
+    monkeypatch.setenv(KEY, "wrong")
+    with pytest.raises(ConfigError, match=f"does not accept the key in {KEY}") as error:
+        source(tiingo).fetch("ABC.B", FIRST, LAST)
+    assert "wrong" not in str(error.value)
+    monkeypatch.delenv(KEY)
+    with pytest.raises(ConfigError, match=f"set the environment variable {KEY}"):
+        source(tiingo).fetch("ABC.B", FIRST, LAST)
+    monkeypatch.setenv(KEY, SECRET)
+    nowhere = TiingoSource(SessionConfig(origin="http://127.0.0.1:1", pause_seconds=0), tries=1)
+    with pytest.raises(SourceUnavailable, match="cannot be reached"):
+        nowhere.fetch("ABC.B", FIRST, LAST)

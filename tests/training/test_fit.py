@@ -1,0 +1,93 @@
+"""The fit: it stops when nothing gets better, ends with the best weights, and learns from what it should alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forecaster.data.preprocessing import Preprocessing
+from forecaster.data.transforms import Chain, MeanStd, Standardize
+from forecaster.data.windows import Windows, cut_windows, split_windows
+from forecaster.domain.errors import TrainingError
+from forecaster.domain.series import Series
+from forecaster.models.network import ModelConfig, build_model
+from forecaster.training.fit import Examples, FitConfig, History, fit, validation_loss
+from forecaster.training.recipe import evaluate, prepare
+from tests.conftest import small_config
+
+INPUT_SIZE, HORIZON = 12, 3
+
+
+def windows(seed: int, length: int = 200) -> Windows:
+    y = np.random.default_rng(seed).normal(size=(length, 1))
+    times = np.arange(length).astype("M8[h]")
+    return cut_windows(Series(("a",), y, times, np.array([0, length]), "h"), INPUT_SIZE, HORIZON)
+
+
+def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig]:
+    """Fit on noise: what is learnt there is wrong elsewhere, so the validation loss turns soon."""
+    model_config = ModelConfig(cell="gru", widths=(24,))
+    preprocessing = Preprocessing(target=Chain(steps=(), is_causal=False))
+    train, validation = (Examples(windows(seed), preprocessing, model_config.how) for seed in (1, 2))
+    config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
+    model = build_model(model_config, INPUT_SIZE, HORIZON, seed=5)
+    history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *told: None, "test")
+    return model, history, validation, config
+
+
+def test_it_stops_when_nothing_gets_better_and_ends_with_the_best_weights(tmp_path: Path) -> None:
+    model, history, validation, config = run(tmp_path)
+    best = int(np.argmin(history.validation_loss))
+    assert history.best_epoch == best
+    assert history.epochs == best + 1 + config.patience < config.epochs
+    assert validation_loss(model, config, validation) == pytest.approx(history.validation_loss[best], rel=1e-6)
+    assert history.validation_loss[-1] > 1.001 * history.validation_loss[best]
+
+
+def test_a_small_norm_keeps_the_first_steps_small(tmp_path: Path) -> None:
+    """Adam's steps do not depend on the gradient's size, so the clipping shows where the sizes differ by batch."""
+    import keras
+
+    (tmp_path / "clipped").mkdir()
+    (tmp_path / "free").mkdir()
+    clipped = run(tmp_path / "clipped", epochs=1, clip_norm=1e-6)[0]
+    free = run(tmp_path / "free", epochs=1, clip_norm=1e6)[0]
+    assert clipped.optimizer.global_clipnorm == 1e-6
+    moments = [
+        max(float(keras.ops.max(keras.ops.abs(v))) for v in model.optimizer.variables if "velocity" in v.path)
+        for model in (clipped, free)
+    ]
+    assert moments[0] < 1e-12 < moments[1]
+
+
+def test_preprocessing_is_fitted_on_train_alone(tmp_path: Path) -> None:
+    """Whatever lies beyond the train part, the fitted numbers are the same."""
+    config = small_config(tmp_path, fit={"epochs": 1})
+    chains = []
+    for name, change in (("one", 0.0), ("other", 50.0)):
+        frame = config.data.load()
+        frame.loc[frame.index[560:], "y"] += change
+        parts = split_windows(prepare(config, frame), config.split, config.input_size, config.horizon)
+        (tmp_path / name).mkdir()
+        chains.append(evaluate(config, parts, tmp_path / name).trained.preprocessing)
+    assert chains[0] == chains[1]
+
+
+def test_steps_whose_statistics_are_young_do_not_count(tmp_path: Path) -> None:
+    how = ModelConfig(topology="many_to_many").how
+    young = Examples(windows(1), Preprocessing(target=Chain(steps=(MeanStd(),), is_causal=True)), how)
+    weights = young.weights(2)
+    assert weights is not None
+    np.testing.assert_array_equal(weights, [[0.0] * 3 + [1.0] * 9] * 2)
+    scaled = Chain(steps=(Standardize(offset=0, scale=1),), is_causal=True)
+    assert Examples(windows(1), Preprocessing(target=scaled), how).weights(2) is None
+
+
+def test_a_spoilt_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    whole = (tmp_path / "a.npz").read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"PK" + whole[2:200]):
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(TrainingError, match=r"a\.npz: cannot be read .*remove it"):
+            run(tmp_path)
