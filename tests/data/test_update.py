@@ -165,6 +165,10 @@ def _repeated(result: dict[str, Any]) -> None:
     result["timestamp"][101] = result["timestamp"][100]
 
 
+def _repeated_tail(result: dict[str, Any]) -> None:
+    result["timestamp"][-2] = result["timestamp"][-1]
+
+
 def _nothing(result: dict[str, Any]) -> None:
     _null(*PRICE_NAMES, "volume")(result)
     result["indicators"]["adjclose"][0]["adjclose"][100] = None
@@ -172,7 +176,7 @@ def _nothing(result: dict[str, Any]) -> None:
 
 PRICE_NAMES = ("open", "high", "low", "close")
 # what Yahoo has been seen to send, the rule that it breaks, and whether that rule is hard
-SHAPES: dict[str, tuple[Callable[[dict[str, Any]], None], str, bool]] = {
+SHAPES: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
     "no prices and no volume": (_nothing, "bad_price", True),
     "no prices with a volume": (_null(*PRICE_NAMES), "bad_price", True),
     "no close": (_null("close"), "bad_price", True),
@@ -181,12 +185,15 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], None], str, bool]] = {
     "a negative close": (_close(-5.0), "bad_price", True),
     "a close of a billion": (_close(1e9), "outlier", False),
     "a repeated date": (_repeated, "missing_session", False),
+    "a repeated date at the tail": (_repeated_tail, "missing_session", False),
+    # the adjusted closes then silently equal the closes, across a dividend too
+    "no adjusted closes at all": (lambda result: result["indicators"].pop("adjclose"), "dividend_not_adjusted", False),
 }
 
 
 @pytest.mark.parametrize(("change", "rule", "is_hard"), SHAPES.values(), ids=SHAPES.keys())
 def test_each_odd_shape_is_refused_or_flagged_and_nothing_is_filled_in(
-    yahoo: Yahoo, tmp_path: Path, change: Callable[[dict[str, Any]], None], rule: str, is_hard: bool
+    yahoo: Yahoo, tmp_path: Path, change: Callable[[dict[str, Any]], object], rule: str, is_hard: bool
 ) -> None:
     body = chart(COMPANY.bars(), 0, 9e9)
     change(body["chart"]["result"][0])
@@ -201,6 +208,16 @@ def test_each_odd_shape_is_refused_or_flagged_and_nothing_is_filled_in(
         assert store.symbols() == []
     else:
         assert any(issue.startswith(f"{rule}: ") for issue in update(store, source, "ABC", FIRST, last, now).issues)
+
+
+def test_a_volume_that_is_not_told_is_zero_as_yfinance_has_it(yahoo: Yahoo, tmp_path: Path) -> None:
+    body = chart(COMPANY.bars(), 0, 9e9)
+    _null("volume")(body["chart"]["result"][0])
+    yahoo.misbehave = lambda symbol: (200, json.dumps(body).encode())
+    session = SessionConfig(origin=yahoo.url, pause_seconds=0, timeout_seconds=2)
+    bars = YahooSource(session, cache=tmp_path, tries=1).fetch("ABC", FIRST, np.datetime64("2024-12-31"))
+    assert bars.frame["volume"].iloc[100] == 0
+    assert np.isfinite(bars.frame.to_numpy()).all()
 
 
 UPDATER = """

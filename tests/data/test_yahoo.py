@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from forecaster.data.session import SessionConfig
 from forecaster.data.sources.yahoo import YahooSource
+from forecaster.data.store import BarStore
+from forecaster.data.update import update
 from forecaster.domain.errors import (
     BadResponse,
     MarketDataError,
@@ -20,7 +23,7 @@ from forecaster.domain.errors import (
     UnknownSymbol,
 )
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Answer, Yahoo, chart, standing_in
+from tests.data.yahoo_stand_in import CUT, Answer, Yahoo, chart, standing_in
 
 FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
 COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0})
@@ -90,6 +93,7 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[str], Answer], type[MarketDataError]]] =
     "null": (_says(200, b"null"), SourceUnavailable),
     "will be right back": (_says(200, b"Will be right back"), SourceUnavailable),
     "hang": (lambda symbol: (0, b"3"), SourceUnavailable),
+    "cut body": (lambda symbol: (CUT, b'{"chart": {"result": ['), SourceUnavailable),
     "reset": (lambda symbol: (0, b"0"), SourceUnavailable),
     "ragged arrays": (_changed(lambda result: _closes(result).pop()), BadResponse),
     "a string price": (_changed(lambda result: _closes(result).__setitem__(3, "x")), BadResponse),
@@ -99,16 +103,32 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[str], Answer], type[MarketDataError]]] =
 
 
 @pytest.mark.parametrize(("answer", "error"), MISBEHAVIOUR.values(), ids=MISBEHAVIOUR.keys())
-def test_each_misbehaviour_is_an_error_of_its_kind(
-    yahoo: Yahoo, source: YahooSource, answer: Callable[[str], Answer], error: type[MarketDataError]
+def test_each_misbehaviour_is_an_error_of_its_kind_and_the_store_stays_as_it_was(
+    yahoo: Yahoo, source: YahooSource, tmp_path: Path, answer: Callable[[str], Answer], error: type[MarketDataError]
 ) -> None:
+    store, now = BarStore(tmp_path / "bars"), datetime(2025, 1, 1, tzinfo=UTC)
+    update(store, source, "ABC", FIRST, np.datetime64("2024-06-03"), now)
+    before = {path.name: path.read_bytes() for path in store.folder.iterdir()}
     yahoo.misbehave = answer
     with pytest.raises(error, match=r"^ABC: Yahoo") as raised:
-        source.fetch("ABC", FIRST, LAST)
+        update(store, source, "ABC", FIRST, LAST, now)
     assert type(raised.value) is error
+    assert {path.name: path.read_bytes() for path in store.folder.iterdir()} == before
     # and nothing of it is remembered
     yahoo.misbehave = None
-    assert len(source.fetch("ABC", FIRST, LAST)) > 100
+    update(store, source, "ABC", FIRST, LAST, now)
+    bars = store.read("ABC")
+    assert bars is not None
+    expected = COMPANY.bars(str(FIRST)).until(LAST).frame
+    pd.testing.assert_frame_equal(bars.frame, expected, check_freq=False, check_index_type=False, rtol=1e-9)
+
+
+def test_a_refusal_that_comes_as_a_crumb_spoils_no_bars(yahoo: Yahoo, source: YahooSource) -> None:
+    for status in (429, 200):
+        yahoo.crumb = (status, b"Too Many Requests")
+        expected = COMPANY.bars(str(FIRST)).until(LAST).frame
+        bars = source.fetch("ABC", FIRST, LAST)
+        pd.testing.assert_frame_equal(bars.frame, expected, check_freq=False, check_index_type=False, rtol=1e-9)
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -19,7 +19,10 @@ import numpy as np
 from forecaster.data.bars import ADJUSTED_CLOSE, DIVIDEND, PRICES, SPLIT, VOLUME, Bars
 
 ZONE = ZoneInfo("America/New_York")
+# status 0 waits as many seconds as the body says and closes the connection
 Answer = tuple[int, bytes]
+# a body that ends before the length that was announced
+CUT = -1
 
 
 def chart(bars: Bars, first: float, last: float) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class Yahoo:
 
     bars: dict[str, Bars] = field(default_factory=dict)
     misbehave: Callable[[str], Answer | None] | None = None
+    crumb: Answer = (200, b"FakeCrumb.01")
     requests: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
     url: str = ""
@@ -81,7 +85,7 @@ class Yahoo:
         """Return status and body of a request."""
         self.requests.append(path)
         if path.endswith("/getcrumb"):
-            return 200, b"FakeCrumb.01"
+            return self.crumb
         if "/v8/finance/chart/" not in path:
             return 404, b"{}"
         symbol = path.rpartition("/")[2]
@@ -121,6 +125,13 @@ def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
             status, body = yahoo.answer(parts.path, parse_qs(parts.query))
             if status == 0:
                 time.sleep(float(body))
+                self.close_connection = True
+                return
+            if status == CUT:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body) + 100))
+                self.end_headers()
+                self.wfile.write(body)
                 self.close_connection = True
                 return
             self.send_response(status)
