@@ -1,4 +1,4 @@
-"""Naive forecasts that every model must be compared with. A new baseline is one entry in `BASELINES`."""
+"""Naive forecasts that every model must be compared with. A new one is an entry in `BASELINES`."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,40 @@ import numpy as np
 
 from forecaster.domain.series import Floats
 
-Baseline = Callable[[Floats, int], Floats]
+# of inputs `(n, input_size)`, horizon and season_length
+Baseline = Callable[[Floats, int, int], Floats]
 
 
-def last_value(inputs: Floats, horizon: int) -> Floats:
+def last_value(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
     """Repeat the last known value: `(n, input_size) → (n, horizon)`, same unit, a read-only view.
 
-    Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, 5.2 (naive method).
+    Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, 5.2, as are the others here.
     """
     return np.broadcast_to(inputs[:, -1:], (len(inputs), horizon))
 
 
-BASELINES: dict[str, Baseline] = {"naive": last_value}
+def seasonal_naive(inputs: Floats, horizon: int, season_length: int) -> Floats:
+    """Repeat the last season; where the inputs are shorter than one, the last value."""
+    if season_length > inputs.shape[1]:
+        return last_value(inputs, horizon)
+    season = inputs[:, inputs.shape[1] - season_length :]
+    return season[:, np.arange(horizon) % season_length]
+
+
+def drift(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
+    """Go on along the line through the first and the last input."""
+    slope = (inputs[:, -1:] - inputs[:, :1]) / (inputs.shape[1] - 1)
+    return np.asarray(inputs[:, -1:] + slope * np.arange(1, horizon + 1))
+
+
+def window_mean(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
+    """Repeat the inputs' mean."""
+    return np.broadcast_to(inputs.mean(axis=1, keepdims=True), (len(inputs), horizon))
+
+
+BASELINES: dict[str, Baseline] = {
+    "naive": last_value,
+    "seasonal_naive": seasonal_naive,
+    "drift": drift,
+    "window_mean": window_mean,
+}

@@ -1,10 +1,16 @@
-"""Forecast errors over arrays `(n, horizon)`. A new metric is one entry in `METRICS`."""
+"""Forecast errors over arrays `(n, horizon)`, pooled. A new one is an entry in `METRICS`.
 
-from collections.abc import Callable
+A metric per step is the metric of one column, per series that of its rows: `by_step`, `by_series`.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecaster.domain.series import Floats
+
+Metric = Callable[[Floats, Floats], float]
 
 
 def mae(actual: Floats, predicted: Floats) -> float:
@@ -27,7 +33,12 @@ def smape(actual: Floats, predicted: Floats) -> float:
     return float(200 * ratio.mean())
 
 
-METRICS: dict[str, Callable[[Floats, Floats], float]] = {"mae": mae, "rmse": rmse, "smape": smape}
+def bias(actual: Floats, predicted: Floats) -> float:
+    """Return the mean error, predicted less actual: above 0 where forecasts are too high."""
+    return float((predicted - actual).mean())
+
+
+METRICS: dict[str, Metric] = {"mae": mae, "rmse": rmse, "smape": smape, "bias": bias}
 
 
 def relative_mae(actual: Floats, predicted: Floats, baseline: Floats) -> float:
@@ -38,9 +49,45 @@ def relative_mae(actual: Floats, predicted: Floats, baseline: Floats) -> float:
     return ours / theirs
 
 
-def mase(actual: Floats, predicted: Floats, scale: float) -> float:
-    """Return the MAE over the in-sample MAE of the one-step naive forecast, `scale`; infinite where that is 0.
+def naive_scale(history: Floats, season_length: int = 1) -> float:
+    """Return the in-sample MAE of the seasonal naive forecast of one series `(rows,)`: the scale of its MASE."""
+    return float(np.abs(history[season_length:] - history[:-season_length]).mean())
+
+
+def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
+    """Return the mean of absolute errors, each over its series' `naive_scale`.
+
+    Args:
+        actual: `(n, horizon)`.
+        predicted: `(n, horizon)`.
+        scale: of each row's series, `(n, 1)`, or of all. Where it is 0, no error counts 0 and any other is infinite.
 
     Source: Hyndman & Koehler (2006), doi:10.1016/j.ijforecast.2006.03.001, equation 3.
     """
-    return mae(actual, predicted) / scale if scale > 0 else float("inf")
+    return float(_ratio(np.abs(actual - predicted), scale).mean())
+
+
+def rmsse(actual: Floats, predicted: Floats, squared_scale: Floats | float) -> float:
+    """Return the root of the mean of squared errors, each over its series' in-sample mean squared naive error.
+
+    Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1.
+    """
+    return float(np.sqrt(_ratio((actual - predicted) ** 2, squared_scale).mean()))
+
+
+def by_step(metric: Metric, actual: Floats, predicted: Floats) -> list[float]:
+    """Return the metric of each step of the horizon."""
+    return [metric(actual[:, [step]], predicted[:, [step]]) for step in range(actual.shape[1])]
+
+
+def by_series(
+    metric: Metric, actual: Floats, predicted: Floats, owners: NDArray[np.int64], unique_ids: Sequence[str]
+) -> dict[str, float]:
+    """Return the metric of each series that owns rows; `owners` `(n,)` are positions in `unique_ids`."""
+    return {unique_ids[one]: metric(actual[owners == one], predicted[owners == one]) for one in np.unique(owners)}
+
+
+def _ratio(errors: Floats, scale: Floats | float) -> Floats:
+    whole = np.broadcast_to(np.asarray(scale, dtype=np.float64), errors.shape)
+    unscaled = np.where(errors == 0, 0.0, np.inf)
+    return np.divide(errors, whole, out=unscaled, where=whole > 0)

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from forecaster.evaluation.baselines import last_value
-from forecaster.evaluation.metrics import mae, mase, relative_mae, rmse, smape
+from forecaster.evaluation.metrics import (
+    bias,
+    by_series,
+    by_step,
+    mae,
+    mase,
+    naive_scale,
+    relative_mae,
+    rmse,
+    rmsse,
+    smape,
+)
 
 ACTUAL = np.array([[1.0, 2.0], [3.0, 5.0]])
 PREDICTED = np.array([[1.0, 4.0], [2.0, 5.0]])
@@ -32,3 +43,43 @@ def test_zero_denominators_are_defined() -> None:
 
 def test_the_last_value_is_carried_on() -> None:
     np.testing.assert_array_equal(last_value(np.array([[1.0, 2.0], [4.0, 3.0]]), 3), [[2, 2, 2], [3, 3, 3]])
+
+
+def test_scaled_errors_take_each_rows_own_scale() -> None:
+    actual, predicted = np.array([[1.0, 2.0], [100.0, 200.0]]), np.array([[2.0, 2.0], [200.0, 200.0]])
+    scale = np.array([[1.0], [100.0]])
+    assert mase(actual, predicted, scale) == pytest.approx(0.5)
+    assert rmsse(actual, predicted, scale**2) == pytest.approx(np.sqrt(0.5))
+    assert naive_scale(np.array([1.0, 3.0, 2.0, 6.0])) == pytest.approx((2 + 1 + 4) / 3)
+    assert naive_scale(np.array([1.0, 3.0, 2.0, 6.0]), 2) == pytest.approx((1 + 3) / 2)
+    # a constant series: no error is none, any other has no size
+    assert mase(actual, actual, np.zeros((2, 1))) == 0
+    assert mase(actual, predicted, np.zeros((2, 1))) == np.inf
+
+
+def test_per_step_and_per_series_it_is_the_metric_of_that_part() -> None:
+    actual, predicted = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([[1.0, 4.0], [3.0, 4.0], [9.0, 6.0]])
+    assert by_step(mae, actual, predicted) == pytest.approx([4 / 3, 2 / 3])
+    assert by_series(mae, actual, predicted, np.array([0, 0, 2]), ["a", "b", "c"]) == {"a": 0.5, "c": 2.0}
+    assert bias(actual, predicted) == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
+def test_as_utilsforecast_has_them() -> None:
+    import pandas as pd
+    from utilsforecast import losses
+
+    random = np.random.default_rng(0)
+    train, actual, predicted = random.normal(size=50), random.normal(size=(1, 12)), random.normal(size=(1, 12))
+    frame = pd.DataFrame({"unique_id": "a", "ds": range(12), "y": actual[0], "m": predicted[0]})
+    past = pd.DataFrame({"unique_id": "a", "ds": range(-50, 0), "y": train})
+    ours = {
+        "mae": mae(actual, predicted),
+        "rmse": rmse(actual, predicted),
+        "bias": bias(actual, predicted),
+        "mase": mase(actual, predicted, naive_scale(train, 3)),
+        "rmsse": rmsse(actual, predicted, float(((train[3:] - train[:-3]) ** 2).mean())),
+    }
+    theirs = {name: getattr(losses, name)(frame, ["m"])["m"].iloc[0] for name in ("mae", "rmse", "bias")}
+    theirs |= {name: getattr(losses, name)(frame, ["m"], 3, past)["m"].iloc[0] for name in ("mase", "rmsse")}
+    assert ours == pytest.approx(theirs)

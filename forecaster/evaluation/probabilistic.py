@@ -1,0 +1,47 @@
+"""Scores of quantiles and intervals: quantiles `(n, horizon, n_probabilities)`, bounds `(n, horizon)`."""
+
+import numpy as np
+
+from forecaster.domain.series import Floats
+
+
+def pinball(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
+    """Return the mean pinball loss, in the values' unit.
+
+    Source: Koenker & Bassett (1978), doi:10.2307/1913643.
+    """
+    import scoringrules
+
+    return float(scoringrules.quantile_score(actual[..., None], quantiles, probabilities).mean())
+
+
+def scaled_crps(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
+    """Return twice the pinball losses, averaged over the probabilities, over the sum of absolute actual values.
+
+    Infinite where all actual values are 0 and a quantile is not. Source: Rangapuram et al. (2021), PMLR 139, section 4.
+    """
+    total = float(np.abs(actual).sum())
+    loss = 2 * pinball(actual, quantiles, probabilities) * actual.size
+    if total == 0:
+        return 0.0 if loss == 0 else float("inf")
+    return loss / total
+
+
+def coverage(actual: Floats, low: Floats, high: Floats) -> float:
+    """Return the share of values that lie within their bounds, 0 to 1."""
+    return float(((actual >= low) & (actual <= high)).mean())
+
+
+def width(low: Floats, high: Floats) -> float:
+    """Return the intervals' mean width, in the values' unit."""
+    return float((high - low).mean())
+
+
+def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> float:
+    """Return the mean interval score of bounds meant to cover `level` (0–100): width, and a penalty for each miss.
+
+    Source: Winkler (1972), doi:10.2307/2284720; Gneiting & Raftery (2007), doi:10.1198/016214506000001437, equation 43.
+    """
+    import scoringrules
+
+    return float(scoringrules.interval_score(actual, low, high, 1 - level / 100).mean())

@@ -1,0 +1,44 @@
+"""Baselines: hand values, and a ridge that finds a linear law whatever the unit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.evaluation.baselines import BASELINES
+from forecaster.evaluation.ridge import fit_ridge
+
+INPUTS = np.array([[1.0, 2.0, 4.0, 7.0], [5.0, 5.0, 5.0, 5.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "season_length", "expected"),
+    [
+        ("naive", 1, [[7, 7, 7], [5, 5, 5]]),
+        ("seasonal_naive", 2, [[4, 7, 4], [5, 5, 5]]),
+        ("seasonal_naive", 4, [[1, 2, 4], [5, 5, 5]]),
+        # shorter than a season
+        ("seasonal_naive", 5, [[7, 7, 7], [5, 5, 5]]),
+        ("drift", 1, [[9, 11, 13], [5, 5, 5]]),
+        ("window_mean", 1, [[3.5, 3.5, 3.5], [5, 5, 5]]),
+    ],
+)
+def test_by_hand(name: str, season_length: int, expected: list[list[float]]) -> None:
+    np.testing.assert_allclose(BASELINES[name](INPUTS, 3, season_length), expected)
+
+
+@given(size=st.floats(1e-3, 1e6), level=st.floats(-1e3, 1e3), chunk=st.integers(7, 400))
+def test_a_ridge_finds_a_linear_law_in_any_unit(size: float, level: float, chunk: int) -> None:
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(400, 6))
+    law = random.normal(size=(6, 2))
+    targets = inputs[:, -1:] + (inputs - inputs[:, -1:]) @ law + 0.5
+    inputs, targets = level + size * inputs, level + size * targets
+    pairs = ((inputs[begin : begin + chunk], targets[begin : begin + chunk]) for begin in range(0, 400, chunk))
+    ridge = fit_ridge(pairs, penalty=1e-9)
+    np.testing.assert_allclose(ridge.predict(inputs), targets, atol=1e-5 * size * 20)
+
+
+def test_a_ridge_of_constants_repeats_them() -> None:
+    inputs = np.full((20, 4), 3.0)
+    np.testing.assert_allclose(fit_ridge([(inputs, inputs[:, :2])]).predict(inputs), inputs[:, :2])

@@ -1,0 +1,75 @@
+"""Significance: the right statistic, the right size where there is nothing, and power where there is something."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from forecaster.domain.errors import DataError
+from forecaster.evaluation.significance import block_bootstrap_error, diebold_mariano
+
+
+def test_one_step_ahead_it_is_nearly_a_paired_t_test() -> None:
+    random = np.random.default_rng(1)
+    first, second = random.exponential(1.0, 40), random.exponential(1.2, 40)
+    found = diebold_mariano(first, second, horizon=1)
+    # with one step the correction turns the variance over n into that over n - 1
+    theirs = stats.ttest_rel(first, second)
+    assert found.statistic == pytest.approx(theirs.statistic)
+    assert found.p_value == pytest.approx(theirs.pvalue)
+    assert found.mean_difference == pytest.approx((first - second).mean())
+    less = diebold_mariano(first, second, 1, "less")
+    assert less.p_value == pytest.approx(stats.ttest_rel(first, second, alternative="less").pvalue)
+
+
+def test_by_hand_with_two_steps() -> None:
+    difference = np.array([1.0, 2.0, 0.0, 1.0, 3.0, 2.0, 1.0, 2.0])
+    centred = difference - 1.5
+    variance = (centred @ centred / 8 + 2 * (centred[:-1] @ centred[1:]) / 8) / 8
+    correction = np.sqrt((8 + 1 - 4 + 2 / 8) / 8)
+    found = diebold_mariano(difference, np.zeros(8), horizon=2)
+    assert found.statistic == pytest.approx(1.5 / np.sqrt(variance) * correction)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(found.statistic, 7))
+
+
+def test_exchanged_it_says_the_opposite_and_equal_losses_show_nothing() -> None:
+    random = np.random.default_rng(2)
+    first, second = random.normal(size=50) ** 2, random.normal(size=50) ** 2
+    one, other = diebold_mariano(first, second, 3), diebold_mariano(second, first, 3)
+    assert (one.statistic, one.p_value) == pytest.approx((-other.statistic, other.p_value))
+    same = diebold_mariano(first, first, 3)
+    assert (same.statistic, same.p_value) == (0, 1)
+    assert diebold_mariano(first, first, 3, "less").p_value == 0.5
+
+
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_where_there_is_no_difference_one_in_twenty_is_significant(horizon: int) -> None:
+    random = np.random.default_rng(3)
+    noise = random.normal(size=(1500, 200 + horizon))
+    # losses that overlap as those of successive origins do
+    kernel = np.ones(horizon) / horizon
+    rejected = 0
+    for row in noise:
+        losses = np.convolve(row, kernel, "valid")[:200]
+        rejected += diebold_mariano(losses, np.zeros(200), horizon).p_value < 0.05
+    assert 0.03 < rejected / len(noise) < 0.075
+
+
+def test_a_real_difference_is_found() -> None:
+    random = np.random.default_rng(4)
+    assert diebold_mariano(random.exponential(1, 200), random.exponential(1.6, 200), 1, "less").p_value < 0.01
+
+
+def test_too_few_windows_are_said() -> None:
+    with pytest.raises(DataError, match=r"significance: 7 windows, 8 are needed"):
+        diebold_mariano(np.arange(7.0), np.zeros(7), 1)
+    with pytest.raises(DataError, match=r"10 windows, 11 are needed"):
+        diebold_mariano(np.arange(10.0), np.zeros(10), 10)
+
+
+def test_the_bootstraps_error_is_that_of_independent_values_and_grows_with_dependence() -> None:
+    random = np.random.default_rng(5)
+    independent = random.normal(size=400)
+    assert block_bootstrap_error(independent, 1) == pytest.approx(independent.std() / 20, rel=0.1)
+    dependent = np.repeat(random.normal(size=40), 10)
+    assert block_bootstrap_error(dependent, 20) > 2 * block_bootstrap_error(dependent, 1)
+    assert block_bootstrap_error(independent, 1) == block_bootstrap_error(independent, 1)
