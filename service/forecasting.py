@@ -37,7 +37,7 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
     histories = read_histories(request, predictor, horizon, settings)
     values = np.stack([history.values for history in histories])
     mean = predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
-    spread = predictor.quantiles(mean, wanted.probabilities)
+    spread = predictor.quantiles(values, mean, wanted.probabilities)
     if np.isinf(spread).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
     return {

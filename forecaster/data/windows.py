@@ -1,6 +1,7 @@
 """Windows over many series: strided views of the values; none crosses two series or two parts of a split."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +53,7 @@ class Windows:
         values: all rows, `(rows, 1 + hist_exog)`; the target is feature 0.
         first: each stretch's first row, `(n_stretches,)`.
         counts: how many windows each stretch holds, `(n_stretches,)`.
+        owners: the position of each stretch's series, `(n_stretches,)`.
         input_size: rows of input.
         horizon: rows of target.
         step_size: rows from one window's start to the next one's, within a stretch.
@@ -61,6 +63,7 @@ class Windows:
     values: Floats
     first: NDArray[np.int64]
     counts: NDArray[np.int64]
+    owners: NDArray[np.int64]
     input_size: int
     horizon: int
     step_size: int = 1
@@ -71,10 +74,16 @@ class Windows:
 
     def starts(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the first row of each window in `index`, `(n,)`."""
-        ends = np.cumsum(self.counts)
-        stretch = np.searchsorted(ends, index, side="right")
+        ends, stretch = np.cumsum(self.counts), self._stretches(index)
         number = index - (ends[stretch] - self.counts[stretch])
         return np.asarray(self.first[stretch] + number * self.step_size)
+
+    def owners_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the position of the series of each window in `index`, `(n,)`."""
+        return np.asarray(self.owners[self._stretches(index)])
+
+    def _stretches(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(np.cumsum(self.counts), index, side="right")
 
     def inputs(self, index: NDArray[np.int64] | None = None) -> Inputs:
         """Return the windows' inputs: views of a lone stretch, copies where `index` chooses."""
@@ -133,48 +142,57 @@ def cut_windows(series: Series, input_size: int, horizon: int, step_size: int = 
 
 
 def split_windows(
-    series: Series, split: SplitConfig, input_size: int, horizon: int, step_size: int = 1
+    series: Series,
+    split: SplitConfig,
+    input_size: int,
+    horizon: int,
+    step_size: int = 1,
+    parts: Sequence[str] = PARTS,
 ) -> dict[str, Windows]:
-    """Return the windows of each part, by its name in `PARTS`; every window lies whole inside its part.
+    """Return the windows of each part, by its name; every window lies whole inside its part.
 
-    `step_size` is for the train part; the others are looked at window by window.
+    `step_size` is for the train part; the others are looked at window by window. Of fewer `parts` the shares are scaled
+    up to 1. By time, a series that has no window in a part, because it began later or ended before, is not in it.
 
     Raises:
-        TooShortError: a part of a series is shorter than `input_size + horizon`, or there are too few series to share.
+        TooShortError: a part has no window at all, or there are too few series to share.
     """
     cut = _cut_by_series if split.by == "series" else _cut_by_time
+    shares = np.array([getattr(split, part) for part in parts])
     return {
-        part: _windows(
-            series, starts, ends, input_size, horizon, step_size if part == "train" else 1, f"the {part} part"
-        )
-        for part, (starts, ends) in cut(series, split).items()
+        part: _windows(series, *stretches, input_size, horizon, step_size if part == "train" else 1, f"the {part} part")
+        for part, stretches in zip(parts, cut(series, shares / shares.sum(), input_size + horizon), strict=True)
     }
 
 
 Stretches = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def _cut_by_time(series: Series, split: SplitConfig) -> dict[str, Stretches]:
-    shares = np.cumsum((0.0, *split.shares))
-    shares[-1] = 1.0
-    # floor, with a nudge so that .7 + .1 of 50 rows is 40 and not 39
-    borders = series.bounds[:-1, None] + np.floor(series.lengths[:, None] * shares + 1e-9).astype(np.int64)
-    return {part: (borders[:, number], borders[:, number + 1]) for number, part in enumerate(PARTS)}
-
-
-def _cut_by_series(series: Series, split: SplitConfig) -> dict[str, Stretches]:
-    if len(series) < len(PARTS):
-        raise TooShortError(
-            f"split.by: series needs at least {len(PARTS)} series, there are {len(series)}; use by: time"
-        )
-    shares = np.cumsum((0.0, *split.shares))
-    shares[-1] = 1.0
-    borders = np.floor(len(series) * shares + 1e-9).astype(np.int64)
-    parts = {}
-    for number, part in enumerate(PARTS):
-        chosen = slice(borders[number], borders[number + 1])
-        parts[part] = (series.bounds[:-1][chosen], series.bounds[1:][chosen])
+def _cut_by_time(series: Series, shares: Floats, length: int) -> list[Stretches]:
+    """Cut all series at the same times, so that none knows what comes after another's border."""
+    # the longest series' rows tell the times; floor, with a nudge so that .7 + .1 of 50 rows is 40 and not 39
+    longest = series.rows(int(np.argmax(series.lengths)))
+    rows = np.floor((longest.stop - longest.start) * np.cumsum(shares)[:-1] + 1e-9).astype(np.int64)
+    times = series.timestamps[longest][rows]
+    inner = [within.start + np.searchsorted(series.timestamps[within], times) for _, within in series]
+    borders = np.column_stack([series.bounds[:-1], np.array(inner), series.bounds[1:]])
+    parts = []
+    for number in range(len(shares)):
+        starts, ends = borders[:, number], borders[:, number + 1]
+        is_in = ends - starts >= length
+        # where no series has a window, the error names the first that is too short
+        parts.append((starts[is_in], ends[is_in]) if is_in.any() else (starts, ends))
     return parts
+
+
+def _cut_by_series(series: Series, shares: Floats, length: int) -> list[Stretches]:
+    if len(series) < len(shares):
+        raise TooShortError(
+            f"split.by: series needs at least {len(shares)} series, there are {len(series)}; use by: time"
+        )
+    borders = np.floor(len(series) * np.concatenate(([0.0], np.cumsum(shares))) + 1e-9).astype(np.int64)
+    starts, ends = series.bounds[:-1], series.bounds[1:]
+    return [(starts[a:b], ends[a:b]) for a, b in itertools.pairwise(borders)]
 
 
 def _windows(
@@ -198,5 +216,6 @@ def _windows(
             f"{len(short)} of {len(starts)} series are too short: '{owner}' has {ends[stretch] - starts[stretch]} rows "
             f"in {where}, input_size + horizon needs {length}; add rows, lower input_size, or change split"
         )
+    owners = np.searchsorted(series.bounds, starts, side="right") - 1
     first, counts = starts.astype(np.int64), counts.astype(np.int64)
-    return Windows(series.values, first, counts, input_size, horizon, step_size, series.known)
+    return Windows(series.values, first, counts, owners, input_size, horizon, step_size, series.known)

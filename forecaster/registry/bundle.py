@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, DOWNLOAD_EXTRAS, GOLDEN, HASHED_FILES, MANIFEST, Manifest
 from forecaster.domain.series import Floats, Inputs
-from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.conformal import SCALES, Calibration
 
 # the ONNX graph computes in float32, whose rounding differs by processor and batch
 GOLDEN_TOLERANCE = 1e-4
@@ -70,6 +70,9 @@ def read_bundle(folder: Path) -> Bundle:
                 np.array(calibration["probabilities"], dtype=np.float64),
                 np.array(calibration["residuals"], dtype=np.float64),
                 int(calibration["n_windows"]),
+                # schema version 1 had no other
+                _known_scale(calibration.get("scale", "constant")),
+                float(calibration.get("least", 1.0)),
             ),
             Golden(_golden_inputs(golden["inputs"]), np.array(golden["mean"], dtype=np.float64)),
         )
@@ -99,6 +102,12 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     size = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
     usual = float(np.median(spread)) or float(spread.max()) or size
     return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
+
+
+def _known_scale(name: Any) -> str:
+    if name not in SCALES:
+        raise ValueError(f"scale {name!r} is unknown")
+    return str(name)
 
 
 def _golden_inputs(raw: Any) -> Inputs:

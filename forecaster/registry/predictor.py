@@ -156,16 +156,22 @@ class Predictor:
         """Return how many steps must be known ahead for a forecast of `horizon`: whole trained horizons."""
         return -(-horizon // self.manifest.horizon) * self.manifest.horizon
 
-    def quantiles(self, mean: Floats, probabilities: tuple[float, ...]) -> Floats:
+    def quantiles(self, inputs: Floats, mean: Floats, probabilities: tuple[float, ...]) -> Floats:
         """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
+
+        Args:
+            inputs: what `mean` was forecast from, as `predict_arrays` takes it.
+            mean: as `predict_arrays` returned it.
+            probabilities: 0–1.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
         """
-        residuals = self.bundle.calibration.quantiles(np.array(probabilities))
-        steps = min(mean.shape[1], len(residuals))
+        past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
+        spread = self.bundle.calibration.spread(past, np.array(probabilities))
+        steps = min(mean.shape[1], spread.shape[1])
         result = np.full((*mean.shape, len(probabilities)), np.nan)
-        result[:, :steps] = mean[:, :steps, None] + residuals[None, :steps]
+        result[:, :steps] = mean[:, :steps, None] + spread[:, :steps]
         return result
 
     def predict_frame(
@@ -208,7 +214,8 @@ class Predictor:
             told = np.concatenate([_lasts(series, series.known, manifest.input_size), ahead], axis=1)
         times = _lasts(series, series.timestamps, manifest.input_size)
         known = self.known_ahead(times, steps, told)
-        mean = self.predict_arrays(_lasts(series, series.values, manifest.input_size), steps, known)
+        inputs = _lasts(series, series.values, manifest.input_size)
+        mean = self.predict_arrays(inputs, steps, known)
         columns = {
             UNIQUE_ID: np.repeat(series.unique_ids, steps),
             CUTOFF: last.repeat(steps).reset_index(drop=True),
@@ -221,7 +228,7 @@ class Predictor:
                 "own output and have no intervals",
                 stacklevel=2,
             )
-        spread = self.quantiles(mean, wanted.probabilities)
+        spread = self.quantiles(inputs, mean, wanted.probabilities)
         columns |= {name: spread[:, :, number].ravel() for number, name in enumerate(wanted.columns)}
         return pd.DataFrame(columns)
 

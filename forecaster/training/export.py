@@ -76,6 +76,8 @@ def write_bundle(
                 "probabilities": calibration.probabilities.tolist(),
                 "residuals": calibration.residuals.tolist(),
                 "n_windows": calibration.n_windows,
+                "scale": calibration.scale,
+                "least": calibration.least,
             },
         )
         feeds = {name: array.tolist() for name, array in inputs.take(golden).feeds.items()}

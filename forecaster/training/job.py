@@ -164,7 +164,10 @@ def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -
         [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
     )
     mean = evaluated.trained.predict(inputs)[0]
-    bands = {level: (mean + low, mean + high) for level, (low, high) in evaluated.calibration.bands(LEVELS).items()}
+    bands = {
+        level: (mean + low[0], mean + high[0])
+        for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS).items()
+    }
     tracking.log_forecast_plot(
         times, np.concatenate([inputs.target[0], actual]), mean, bands, f"{title}: last test window"
     )

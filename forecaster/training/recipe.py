@@ -7,7 +7,7 @@ test. The same recipe, for as many epochs, can then be fitted on every window up
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,12 @@ from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import SplitConfig, Windows
 from forecaster.domain.config import Config
 from forecaster.domain.frequency import Step, parse
-from forecaster.domain.series import DS, UNIQUE_ID, Inputs, Series, Y
+from forecaster.domain.series import DS, UNIQUE_ID, Floats, Inputs, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
-from forecaster.evaluation.metrics import METRICS, mae, mase, relative_mae
+from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
+from forecaster.evaluation.probabilistic import coverage
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.training import devices
 from forecaster.training.export import Trained
@@ -56,6 +57,7 @@ class TrainConfig(Config):
         futr_exog: columns that are known ahead; whoever asks for a forecast gives them for the horizon too.
         calendar_features: what the timestamps themselves tell, known ahead to everyone.
         seed: decides the weights, the order of windows and the dropout masks.
+        intervals: the unit in which residuals are compared: `constant`, or `ewma`, the window's volatility.
         refit: whether the registered version is fitted once more, through the latest observation.
     """
 
@@ -72,6 +74,7 @@ class TrainConfig(Config):
     calendar_features: tuple[str, ...] = ()
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
+    intervals: Literal["constant", "ewma"] = "constant"
     refit: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     tracking: TrackingConfig = TrackingConfig()
@@ -153,7 +156,15 @@ def sessions_of(config: TrainConfig) -> Sessions | None:
 def evaluate(
     config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = say_nothing
 ) -> Evaluated:
-    """Fit on train and validation, calibrate on calibration, measure on test.
+    """Fit on train and validation, calibrate on calibration, measure on test; arguments as `fit_recipe` has them."""
+    fitted = fit_recipe(config, parts, checkpoints, on_epoch)
+    return Evaluated(*fitted, _measure(config, parts, *fitted))
+
+
+def fit_recipe(
+    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = say_nothing
+) -> tuple[Trained, History, Calibration]:
+    """Fit on train, stopped on validation, and take the residuals on calibration.
 
     Args:
         config: the recipe.
@@ -172,8 +183,8 @@ def evaluate(
         on_epoch,
     )
     held_back = parts["calibration"]
-    calibration = calibrate(held_back.targets(), trained.forecast(held_back))
-    return Evaluated(trained, history, calibration, _measure(config, parts, trained, calibration))
+    past = held_back.inputs().target
+    return trained, history, calibrate(held_back.targets(), trained.forecast(held_back), past, config.intervals)
 
 
 def refit(
@@ -227,12 +238,13 @@ def _fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
 
 
 def _measure(
-    config: TrainConfig, parts: dict[str, Windows], trained: Trained, calibration: Calibration
+    config: TrainConfig, parts: dict[str, Windows], trained: Trained, history: History, calibration: Calibration
 ) -> dict[str, float]:
     windows = parts["test"]
     actual, mean = windows.targets(), trained.forecast(windows)
-    naive = last_value(windows.inputs().target, config.horizon)
-    scale = _naive_scale(config, parts["train"], windows)
+    past = windows.inputs().target
+    naive = last_value(past, config.horizon)
+    scale = scales(parts["train"], windows)
     metrics = {name: metric(actual, mean) for name, metric in METRICS.items()}
     metrics |= {f"naive-{name}": metric(actual, naive) for name, metric in METRICS.items()}
     metrics |= {"mase": mase(actual, mean, scale), "naive-mase": mase(actual, naive, scale)}
@@ -240,19 +252,27 @@ def _measure(
     # what choices between recipes are made on, so that test is looked at for the table alone
     validation = parts["validation"]
     metrics["validation-mae"] = mae(validation.targets(), trained.forecast(validation))
-    for level, (low, high) in calibration.bands(LEVELS).items():
-        inside = (actual >= mean + low) & (actual <= mean + high)
-        metrics[f"coverage-{level}"] = float(inside.mean())
+    for level, (low, high) in calibration.bands(past, LEVELS).items():
+        metrics[f"coverage-{level}"] = coverage(actual, mean + low, mean + high)
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def _naive_scale(config: TrainConfig, train: Windows, test: Windows) -> float:
-    """Return the in-sample MAE of the one-step naive forecast, on train rows or, where series are split, on inputs."""
-    if config.split.by == "series":
-        return float(np.abs(np.diff(test.inputs().target, axis=1)).mean())
+def scales(train: Windows, windows: Windows) -> Floats:
+    """Return the scale of each window's MASE, `(n, 1)`: its series' one-step naive MAE on its train rows.
+
+    A series that has no train rows, as where whole series are split, has its own inputs' instead.
+    """
     lengths = (train.counts - 1) * train.step_size + train.input_size + train.horizon
-    steps = [np.abs(np.diff(train.values[a : a + n, 0])) for a, n in zip(train.first, lengths, strict=True)]
-    return float(np.concatenate(steps).mean())
+    known = {
+        int(owner): naive_scale(train.values[first : first + length, 0])
+        for owner, first, length in zip(train.owners, train.first, lengths, strict=True)
+    }
+    owners = windows.owners_of(np.arange(len(windows)))
+    found = np.array([known.get(int(owner), np.nan) for owner in owners])[:, None]
+    if np.isnan(found).any():
+        own = np.abs(np.diff(windows.inputs().target, axis=1)).mean(axis=1, keepdims=True)
+        return np.where(np.isnan(found), own, found)
+    return found
 
 
 def title(config: TrainConfig) -> str:

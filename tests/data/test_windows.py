@@ -84,19 +84,20 @@ def test_no_window_straddles_two_parts_or_two_series(series: Series, by: str, in
         assert (owners == owners[:, :1]).all()
         seen.append(set(rows.ravel().tolist()))
     assert all(not (one & other) for number, one in enumerate(seen) for other in seen[number + 1 :])
-    assert set().union(*seen) == set(range(len(series.values)))
     if by == "time":
-        for _, rows_of in series:
-            own = [[row for row in part if rows_of.start <= row < rows_of.stop] for part in seen]
-            assert all(max(before) < min(after) for before, after in itertools.pairwise(own))
+        # whatever the series, a part knows no time of a later one
+        times = [series.timestamps[sorted(part)] for part in seen]
+        assert all(before.max() < after.min() for before, after in itertools.pairwise(times))
+    if by == "series" or len(set(series.lengths)) == 1:
+        assert set().union(*seen) == set(range(len(series.values)))
 
 
 def _plain(lengths: list[int]) -> Series:
     rows = sum(lengths)
-    times = np.arange(rows).astype("M8[h]").astype("M8[ns]")
+    times = np.concatenate([np.arange(length) for length in lengths]).astype("M8[s]")
     bounds = np.concatenate(([0], np.cumsum(lengths)))
     names = tuple(f"s{number}" for number in range(len(lengths)))
-    return Series(names, np.zeros((rows, 1)), times, bounds, "h")
+    return Series(names, np.zeros((rows, 1)), times, bounds, "s")
 
 
 def test_one_series_too_short_among_many_is_named() -> None:
@@ -106,6 +107,28 @@ def test_one_series_too_short_among_many_is_named() -> None:
         cut_windows(_plain([20, 5, 20]), 8, 2)
     with pytest.raises(TooShortError, match="'s0' has 2 rows in the validation part"):
         split_windows(_plain([20]), SplitConfig(), 3, 1)
+
+
+def test_a_series_that_began_later_is_in_the_parts_that_it_has_rows_for() -> None:
+    long, late = np.arange(100).astype("M8[s]"), np.arange(75, 100).astype("M8[s]")
+    values = np.arange(125.0)[:, None]
+    series = Series(("long", "late"), values, np.concatenate([long, late]), np.array([0, 100, 125]), "s")
+    parts = split_windows(series, SplitConfig(), 3, 1)
+    assert {name: windows.first.tolist() for name, windows in parts.items()} == {
+        "train": [0],
+        "validation": [70, 100],
+        "calibration": [80, 105],
+        "test": [90, 115],
+    }
+
+
+def test_of_fewer_parts_the_shares_are_scaled_up() -> None:
+    parts = split_windows(_plain([90]), SplitConfig(), 3, 1, parts=PARTS[:3])
+    assert {name: (int(windows.first[0]), len(windows)) for name, windows in parts.items()} == {
+        "train": (0, 67),
+        "validation": (70, 7),
+        "calibration": (80, 7),
+    }
 
 
 def test_a_lone_series_windows_are_views() -> None:

@@ -123,7 +123,7 @@ def test_a_longer_horizon_is_rolled_out_without_intervals_beyond_the_trained(pre
     # its own output is the input of what follows
     follows = predictor.predict_arrays(np.concatenate([values, short], axis=1))
     np.testing.assert_array_equal(long[:, HORIZON : 2 * HORIZON], follows)
-    spread = predictor.quantiles(long, (0.1, 0.9))
+    spread = predictor.quantiles(values, long, (0.1, 0.9))
     assert np.isfinite(spread[:, :HORIZON]).all()
     assert np.isnan(spread[:, HORIZON:]).all()
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.schemas import EXAMPLE_REQUEST
 from tests.conftest import House
 from tests.service.conftest import ask, series
 
@@ -14,8 +13,9 @@ from tests.service.conftest import ask, series
 def test_forecast_equals_in_process_output(client: TestClient, house: House) -> None:
     answer = client.post("/v1/forecasts", json=ask(level=[80, 95])).json()
     predictor = house.predictor(house.versions[0].version)
-    mean = predictor.predict_arrays(np.array([series()["y"]]))
-    spread = predictor.quantiles(mean, (0.1, 0.9))
+    inputs = np.array([series()["y"]])
+    mean = predictor.predict_arrays(inputs)
+    spread = predictor.quantiles(inputs, mean, (0.1, 0.9))
     forecast = answer["forecasts"][0]
     assert forecast["mean"] == mean[0].tolist()
     assert forecast["lo-80"] == spread[0, :, 0].tolist()
@@ -25,14 +25,6 @@ def test_forecast_equals_in_process_output(client: TestClient, house: House) -> 
     }  # fmt: skip
     assert answer["skill"]["relative_mae"] == house.versions[0].metrics["relative_mae"]
     assert answer["warnings"] == []
-
-
-def test_the_documented_example_is_answered(client: TestClient) -> None:
-    answer = client.post("/v1/forecasts", json=EXAMPLE_REQUEST)
-    # the house's model takes fewer rows than the demo's
-    assert answer.status_code == 200, answer.json()
-    schema = client.get("/openapi.json").json()["components"]["schemas"]["ForecastRequest"]
-    assert schema["examples"] == [EXAMPLE_REQUEST]
 
 
 def test_timestamps_follow_the_series_zone(client: TestClient) -> None:

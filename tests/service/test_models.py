@@ -65,9 +65,9 @@ def test_the_openapi_examples_are_true(client: TestClient, house: House) -> None
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema)))
     assert references <= set(schema["components"]["schemas"])
     (example,) = schema["components"]["schemas"]["ForecastRequest"]["examples"]
-    # the example is as short as fits a page; the model asks for 24 rows and says so
+    # as long as the demo's model needs, which is more than the house's
     answer = client.post("/v1/forecasts", json=example)
-    assert (answer.status_code, "21 more are missing" in answer.json()["detail"]) == (422, True)
+    assert answer.status_code == 200, answer.json()
     (response,) = schema["components"]["schemas"]["ForecastResponse"]["examples"]
     real = client.post("/v1/forecasts", json=ask(level=[80, 95])).json()
     assert set(response) == set(real)
