@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from forecaster.domain.config import ConfigT, load_config
+from forecaster.domain.config import Config, ConfigT, load_config
 from forecaster.domain.errors import ConfigError, ForecasterError
 
 FAILED = 1
@@ -47,6 +47,20 @@ def run_config(
     arguments = parser.parse_args()
     section = parser.prog.rpartition(".")[2]
     return run(lambda: job(load_config(arguments.config, model, arguments.overrides, section)), status)
+
+
+def load_sections(arguments: argparse.Namespace, **models: type[Config]) -> tuple[Any, ...]:
+    """Return several sections of a job's file, in the order of `models`; the last is the pipeline's own.
+
+    A key of `--set` that begins with another section's name is that section's: `train.model.cell=gru`.
+    """
+    *others, own = models
+    overrides: dict[str, list[str]] = {section: [] for section in models}
+    for override in arguments.overrides:
+        section, _, rest = override.partition(".")
+        key = section if section in others and rest else own
+        overrides[key].append(rest if key != own else override)
+    return tuple(load_config(arguments.config, model, overrides[section], section) for section, model in models.items())
 
 
 def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], int] = lambda answer: 0) -> int:

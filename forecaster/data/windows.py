@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -110,6 +110,10 @@ class Windows:
     def target_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
         """Return the many-to-one targets' times, `(n, horizon)`."""
         return np.asarray(timestamps[self.starts(index)[:, None] + self.input_size + np.arange(self.horizon)])
+
+    def choose(self, stretches: NDArray[np.int64]) -> "Windows":
+        """Return the windows of some stretches."""
+        return replace(self, first=self.first[stretches], counts=self.counts[stretches], owners=self.owners[stretches])
 
     def chunks(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Yield the numbers of the windows in order, at most `size` at a time, so that memory is bounded."""

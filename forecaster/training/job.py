@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> Registered:
         tracking.tracked_run(config.tracking, title(config), _known_run(checkpoints)) as run_id,
     ):
         (checkpoints / "run_id").write_text(run_id, encoding="utf-8")
-        _log_inputs(config, frame, digest)
+        log_inputs(config, frame, digest, {"kind": "training"})
         evaluated = evaluate(config, parts, checkpoints, tracking.log_epoch)
         tracking.log_test(evaluated.metrics)
         _log_plot(parts["test"], series, evaluated, title(config))
@@ -150,10 +150,11 @@ def _register(
     return store.register(promises["name"], source, run_id)
 
 
-def _log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str) -> None:
+def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict[str, str]) -> None:
+    """Record what decides a run of this recipe, in the active run; `more` are further tags."""
     model = config.model
     tags = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
-    tracking.log_setup(config.model_dump(mode="json"), tags | devices.describe())
+    tracking.log_setup(config.model_dump(mode="json"), tags | devices.describe() | more)
     tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 

@@ -92,6 +92,10 @@ class TrainConfig(Config):
         """Return the columns that the data must have beside the target."""
         return (*(one.column for one in self.hist_exog), *self.futr_exog)
 
+    def with_cell(self, cell: str) -> "TrainConfig":
+        """Return the same recipe with another cell."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"cell": cell})})
+
     def build_network(self) -> Any:
         """Return the untrained network."""
         known = len(self.futr_exog) + len(self.calendar_features)

@@ -91,11 +91,11 @@ def _start(experiment: str, name: str, run_id: str | None) -> Any:
     return mlflow.start_run(experiment_id=experiment, run_name=name)
 
 
-def log_setup(config: dict[str, Any], tags: dict[str, str]) -> None:
-    """Record the resolved configuration, whole and as flat parameters, and the tags."""
+def log_setup(config: dict[str, Any], tags: dict[str, str], file: str = "config.yaml") -> None:
+    """Record a resolved configuration, whole in `file` and as flat parameters, and the tags."""
     import mlflow
 
-    mlflow.log_dict(config, "config.yaml")
+    mlflow.log_dict(config, file)
     mlflow.log_params(dict(_flat(config)))
     mlflow.set_tags({**tags, "git_revision": git_revision()})
 
@@ -124,9 +124,46 @@ def log_test(metrics: dict[str, float]) -> None:
     """Record the test part's metrics, under `test/`."""
     import mlflow
 
-    held_out = {name: value for name, value in metrics.items() if name != "validation-mae"}
-    mlflow.log_metrics({f"test/{name}": value for name, value in held_out.items()})
+    log_metrics({name: value for name, value in metrics.items() if name != "validation-mae"})
     mlflow.log_metric("validation/mae", metrics["validation-mae"])
+
+
+def log_metrics(metrics: dict[str, float]) -> None:
+    """Record figures of rows that no fit has seen, under `test/`."""
+    import mlflow
+
+    mlflow.log_metrics({f"test/{name}": value for name, value in metrics.items()})
+
+
+def log_figure(figure: Any, name: str) -> None:
+    """Record a picture."""
+    import mlflow
+
+    mlflow.log_figure(figure, name)
+
+
+def log_table(columns: dict[str, list[Any]], name: str) -> None:
+    """Record a table that the UI shows."""
+    import mlflow
+
+    mlflow.log_table(columns, name)
+
+
+def log_file(file: Path) -> None:
+    """Record a file as it is."""
+    import mlflow
+
+    mlflow.log_artifact(str(file))
+
+
+def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
+    """Record a run within the active one, under `test/`."""
+    import mlflow
+
+    # the parent's experiment, which is not the process-wide one
+    experiment = mlflow.active_run().info.experiment_id
+    with mlflow.start_run(experiment_id=experiment, run_name=name, nested=True, tags=tags):
+        log_metrics(metrics)
 
 
 def log_forecast_plot(

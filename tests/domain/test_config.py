@@ -88,6 +88,7 @@ SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_configurations_that_ship_are_valid(path: Path) -> None:
+    from forecaster.lifecycle.backtest import BacktestConfig
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
     from pipelines.synthesize import SynthesizeConfig
@@ -95,6 +96,7 @@ def test_the_configurations_that_ship_are_valid(path: Path) -> None:
     kinds: dict[str, type[Config]] = {
         "fetch": FetchConfig,
         "train": TrainConfig,
+        "backtest": BacktestConfig,
         "promote": PromoteConfig,
         "synthesize": SynthesizeConfig,
     }

@@ -149,3 +149,19 @@ def test_make_help_lists_each_command() -> None:
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("setup", "demo", "serve", "ui", "check", "test", "bench-peers", "lock", "clean"):
         assert any(line.startswith((f"{command} ", f"{command}:")) for line in said.splitlines()), said
+
+
+def test_a_backtest_is_told_of_the_recipe_and_of_itself(folder: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((folder / "job.yaml").read_text())
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"train": recipe, "backtest": {"n_windows": 12}}))
+    changes = ["cells=[gru, simple_rnn]", "train.fit.epochs=1", f"train.tracking.uri=sqlite:///{tmp_path}/m.db"]
+    done = run_module("pipelines.backtest", "job.yaml", "--set", *changes, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout.splitlines()[-1])["runs"]
+    assert [run["cell"] for run in runs] == ["gru", "simple_rnn"]
+    assert "12 origins, 1 apart, refit: never" in done.stdout
+    for name in ("gru", "simple_rnn", "naive", "ridge"):
+        assert f" {name} " in done.stdout
+    refused = run_module("pipelines.backtest", "job.yaml", "--set", "train.fit.epoch=1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "job.yaml, train: fit.epoch: unknown key" in refused.stderr

@@ -1,0 +1,1 @@
+"""What needs models, evaluation and registry together: backtests."""

@@ -1,0 +1,188 @@
+"""The backtest: a recipe at many cutoffs, each time knowing what was known then, beside the baselines.
+
+At a refit all is done anew with the rows up to its cutoff: transforms, fit, calibration, and where the recipe says so
+the refit on every row. Between refits the forecasts of all origins are made at once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from forecaster.data.windows import PARTS, Windows, cut_windows, split_windows
+from forecaster.domain.config import Config
+from forecaster.domain.series import Floats, Series
+from forecaster.evaluation.baselines import BASELINES
+from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.ridge import fit_ridge
+from forecaster.lifecycle.adaptive import adaptive_bands
+from forecaster.lifecycle.origins import Origins, known_at, roll
+from forecaster.models.cells import CELLS
+from forecaster.training.export import Trained
+from forecaster.training.recipe import TrainConfig, fit_recipe, refit
+
+MODEL = "model"
+RIDGE = "ridge"
+_CHUNK = 4096
+
+
+class BacktestConfig(Config):
+    """Where a recipe is tried.
+
+    Args:
+        n_windows: origins, the last a horizon before the end.
+        step_size: rows from one origin to the next.
+        refit: `never` after the first origin, at `each`, or at every so many origins.
+        season_length: rows of a season, for the seasonal naive baseline.
+        baselines: what the recipe is compared with.
+        levels: of the intervals, 0–100.
+        cells: which are tried, one after the other; the recipe's own when empty.
+    """
+
+    n_windows: int = Field(100, ge=1)
+    step_size: int = Field(1, ge=1)
+    refit: Literal["never", "each"] | int = "never"
+    season_length: int = Field(1, ge=1)
+    baselines: tuple[str, ...] = ("naive", "seasonal_naive", "drift", "window_mean", RIDGE)
+    levels: tuple[int, ...] = (80, 95)
+    cells: tuple[str, ...] = ()
+
+    @field_validator("baselines")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in (*BASELINES, RIDGE)]
+        if unknown or "naive" not in names:
+            raise ValueError(f"must hold naive, and may hold {', '.join((*BASELINES, RIDGE))}; got {', '.join(names)}")
+        return names
+
+    @field_validator("cells")
+    @classmethod
+    def _cells_are_known(cls, cells: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [cell for cell in cells if cell not in CELLS]
+        if unknown:
+            raise ValueError(f"{unknown} are unknown; choose from {', '.join(CELLS)}")
+        return cells
+
+    @field_validator("refit")
+    @classmethod
+    def _is_positive(cls, refit: str | int) -> str | int:
+        if isinstance(refit, int) and refit < 1:
+            raise ValueError("must be never, each, or a number of origins from 1")
+        return refit
+
+    @property
+    def origins_per_refit(self) -> int | None:
+        """Return how many origins one fit serves, None for all."""
+        return {"never": None, "each": 1}.get(str(self.refit), self.refit if isinstance(self.refit, int) else None)
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What came of it; every array's rows are the origins' windows.
+
+    Args:
+        origins: the windows and their cutoffs.
+        actual: `(n, horizon)`.
+        forecasts: means by name, `(n, horizon)` each: `model` is the recipe, the others are the baselines.
+        bands: bounds of the recipe's intervals by level, `(n, horizon)` each.
+        adaptive: the same, adapted to what was covered.
+        refits: the position of each refit's first cutoff.
+    """
+
+    origins: Origins
+    actual: Floats
+    forecasts: dict[str, Floats]
+    bands: dict[int, tuple[Floats, Floats]]
+    adaptive: dict[int, tuple[Floats, Floats]]
+    refits: tuple[int, ...]
+
+
+def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpoints: Path) -> Backtest:
+    """Try a recipe.
+
+    Args:
+        config: the recipe.
+        trial: where.
+        series: checked against the recipe.
+        checkpoints: a folder of this trial alone, for interrupted fits.
+
+    Raises:
+        TooShortError: there are too few rows for the origins, or before the first of them.
+    """
+    origins = roll(series, config.input_size, config.horizon, trial.n_windows, trial.step_size)
+    blocks = list(origins.blocks(trial.origins_per_refit))
+    forecasts: list[dict[str, Floats]] = []
+    calibrations: list[Calibration] = []
+    for number, (cutoffs, rows) in enumerate(blocks):
+        known = known_at(series, origins.cutoffs[cutoffs.start], config.input_size + config.horizon)
+        trained, calibration = fit_until_now(config, known, checkpoints / f"{number}")
+        calibrations += [calibration] * len(cutoffs)
+        windows = origins.windows.choose(rows)
+        forecasts.append({MODEL: trained.forecast(windows)} | _baselines(trial, known, windows))
+    joined = {name: np.concatenate([block[name] for block in forecasts]) for name in forecasts[0]}
+    return Backtest(
+        origins,
+        origins.windows.targets(),
+        joined,
+        *_intervals(trial, origins, joined[MODEL], calibrations),
+        tuple(cutoffs.start for cutoffs, _ in blocks),
+    )
+
+
+def fit_until_now(config: TrainConfig, known: Series, checkpoints: Path) -> tuple[Trained, Calibration]:
+    """Return what a training on `known` would serve: its network, refitted if it says so, and the calibration."""
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    parts = split_windows(known, config.split, config.input_size, config.horizon, config.step_size, PARTS[:3])
+    trained, history, calibration = fit_recipe(config, parts, checkpoints)
+    if config.refit:
+        seen = cut_windows(known, config.input_size, config.horizon, config.step_size)
+        trained = refit(config, seen, history.best_epoch + 1, checkpoints)
+    return trained, calibration
+
+
+def _baselines(trial: BacktestConfig, known: Series, windows: Windows) -> dict[str, Floats]:
+    past = windows.inputs().target
+    return {
+        name: _ridge(known, windows) if name == RIDGE else BASELINES[name](past, windows.horizon, trial.season_length)
+        for name in trial.baselines
+    }
+
+
+def _ridge(known: Series, windows: Windows) -> Floats:
+    past = cut_windows(known, windows.input_size, windows.horizon)
+
+    def pairs() -> Iterator[tuple[Floats, Floats]]:
+        return ((past.inputs(index).target, past.targets(index)) for index in past.chunks(_CHUNK))
+
+    return fit_ridge(pairs()).predict(windows.inputs().target)
+
+
+Bands = dict[int, tuple[Floats, Floats]]
+
+
+def _intervals(
+    trial: BacktestConfig, origins: Origins, mean: Floats, calibrations: list[Calibration]
+) -> tuple[Bands, Bands]:
+    """Return static and adaptive bounds of the levels that every calibration knows; `calibrations` are the cutoffs'."""
+    past, actual = origins.windows.inputs().target, origins.windows.targets()
+    units = np.empty((len(mean), 1))
+    static: dict[int, list[tuple[Floats, Floats]]] = {level: [] for level in trial.levels}
+    for number, calibration in enumerate(calibrations):
+        rows = slice(*np.searchsorted(origins.numbers, [number, number + 1]))
+        units[rows] = calibration.units(past[rows])
+        for level, (low, high) in calibration.bands(past[rows], trial.levels).items():
+            static[level].append((mean[rows] + low, mean[rows] + high))
+    known = [level for level, parts in static.items() if len(parts) == len(calibrations)]
+    bands = {
+        level: (np.concatenate([low for low, _ in static[level]]), np.concatenate([high for _, high in static[level]]))
+        for level in known
+    }
+    owners, numbers = origins.windows.owners, origins.numbers
+    adaptive = {
+        level: adaptive_bands(calibrations, actual, mean, units, level, numbers, owners, trial.step_size)
+        for level in known
+    }
+    return bands, adaptive

@@ -1,0 +1,98 @@
+"""Rolling origins: the cutoffs at which a backtest stands, and what was known at each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.data.windows import Windows
+from forecaster.domain.errors import TooShortError
+from forecaster.domain.series import Series, Times
+
+
+@dataclass(frozen=True)
+class Origins:
+    """The windows that are forecast, in the order of their cutoffs.
+
+    Args:
+        windows: one window per cutoff and series.
+        cutoffs: the cutoffs, increasing, `(n_cutoffs,)`.
+        numbers: each window's cutoff, as a position in `cutoffs`, `(n,)`, increasing.
+    """
+
+    windows: Windows
+    cutoffs: Times
+    numbers: NDArray[np.int64]
+
+    def blocks(self, size: int | None) -> Iterator[tuple[range, NDArray[np.int64]]]:
+        """Yield `size` successive cutoffs' positions, and their windows; all at once where `size` is None."""
+        count = len(self.cutoffs)
+        for begin in range(0, count, size or count):
+            cutoffs = range(begin, min(begin + (size or count), count))
+            yield cutoffs, np.arange(*np.searchsorted(self.numbers, [cutoffs.start, cutoffs.stop]))
+
+
+def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_size: int) -> Origins:
+    """Return the last `n_windows` origins, the last a horizon before the longest series' end.
+
+    They are `step_size` of its rows apart. A series is forecast where it has `input_size` rows up to the cutoff
+    and `horizon` after it.
+
+    Raises:
+        TooShortError: the longest series has too few rows.
+    """
+    longest = series.rows(int(np.argmax(series.lengths)))
+    rows = longest.stop - 1 - horizon - step_size * np.arange(n_windows)[::-1]
+    if rows[0] - longest.start + 1 < input_size:
+        needed = input_size + horizon + step_size * (n_windows - 1)
+        raise TooShortError(
+            f"backtest: {n_windows} windows of {input_size} and {horizon} rows, {step_size} apart, need {needed} rows, "
+            f"the longest series has {longest.stop - longest.start}; lower n_windows or step_size"
+        )
+    cutoffs = series.timestamps[rows]
+    starts, numbers, owners = [], [], []
+    for owner, (_, within) in enumerate(series):
+        times = series.timestamps[within]
+        found = np.searchsorted(times, cutoffs)
+        fits = (found >= input_size - 1) & (found + horizon < len(times))
+        fits[fits] = times[found[fits]] == cutoffs[fits]
+        starts.append(within.start + found[fits] - input_size + 1)
+        numbers.append(np.flatnonzero(fits))
+        owners.append(np.full(int(fits.sum()), owner))
+    order = np.argsort(np.concatenate(numbers), kind="stable")
+    first = np.concatenate(starts)[order].astype(np.int64)
+    windows = Windows(
+        series.values,
+        first,
+        np.ones(len(first), dtype=np.int64),
+        np.concatenate(owners)[order].astype(np.int64),
+        input_size,
+        horizon,
+        known=series.known,
+    )
+    return Origins(windows, cutoffs, np.concatenate(numbers)[order])
+
+
+def known_at(series: Series, cutoff: np.datetime64, least: int) -> Series:
+    """Return the rows of all series up to `cutoff`, of those that have at least `least` then.
+
+    Raises:
+        TooShortError: none has.
+    """
+    ends = [
+        within.start + int(np.searchsorted(series.timestamps[within], cutoff, side="right")) for _, within in series
+    ]
+    kept = [owner for owner, end in enumerate(ends) if end - series.bounds[owner] >= least]
+    if not kept:
+        raise TooShortError(f"backtest: no series has {least} rows at {cutoff}; lower n_windows, or add rows")
+    rows = np.concatenate([np.arange(series.bounds[owner], ends[owner]) for owner in kept])
+    lengths = [ends[owner] - int(series.bounds[owner]) for owner in kept]
+    return replace(
+        series,
+        unique_ids=tuple(series.unique_ids[owner] for owner in kept),
+        values=series.values[rows],
+        timestamps=series.timestamps[rows],
+        bounds=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+        known=None if series.known is None else series.known[rows],
+    )

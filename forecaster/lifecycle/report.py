@@ -1,0 +1,107 @@
+"""What a backtest says: errors beside the baselines', coverage, and whether the differences are more than chance."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
+from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae
+from forecaster.evaluation.probabilistic import coverage, width, winkler
+from forecaster.evaluation.significance import LEAST_WINDOWS, block_bootstrap_error, diebold_mariano
+from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
+
+
+def score(result: Backtest, trial: BacktestConfig, series: Series) -> dict[str, float]:
+    """Return the recipe's figures, by the names that a training's runs have too, and each baseline's beside them.
+
+    `naive-mae` is a baseline's error, `naive-p_value` how likely the recipe's would be so much smaller by chance;
+    `coverage-80-error` the standard error of a coverage, for origins overlap.
+    """
+    actual, mean = result.actual, result.forecasts[MODEL]
+    scale = _scales(result, series)
+    figures = {name: metric(actual, mean) for name, metric in METRICS.items()}
+    figures |= {
+        "mase": mase(actual, mean, scale),
+        "relative_mae": relative_mae(actual, mean, result.forecasts["naive"]),
+    }
+    for name in trial.baselines:
+        figures |= {f"{name}-{kind}": metric(actual, result.forecasts[name]) for kind, metric in METRICS.items()}
+        figures[f"{name}-mase"] = mase(actual, result.forecasts[name], scale)
+    figures |= _p_values(result, trial) | _intervals(result, trial)
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
+
+
+def losses(result: Backtest, name: str) -> Floats:
+    """Return a forecast's mean absolute error at each cutoff that has windows, over series and steps."""
+    errors = np.abs(result.actual - result.forecasts[name]).mean(axis=1)
+    return _by_cutoff(result, errors)
+
+
+def cross_validation_frame(result: Backtest, series: Series) -> pd.DataFrame:
+    """Return every forecast: `unique_id, ds, cutoff, y`, a column per model, and the recipe's intervals."""
+    n, horizon = result.actual.shape
+    windows = result.origins.windows
+    times = windows.target_times(series.timestamps, np.arange(n))
+    columns: dict[str, Any] = {
+        UNIQUE_ID: np.repeat(np.array(series.unique_ids)[windows.owners], horizon),
+        DS: times.ravel(),
+        CUTOFF: np.repeat(result.origins.cutoffs[result.origins.numbers], horizon),
+        Y: result.actual.ravel(),
+    }
+    columns |= {name: mean.ravel() for name, mean in result.forecasts.items()}
+    for kind, bands in (("", result.bands), ("-adaptive", result.adaptive)):
+        for level, (low, high) in bands.items():
+            columns |= {
+                f"{MODEL}{kind}-{lower(level)}": low.ravel(),
+                f"{MODEL}{kind}-{upper(level)}": high.ravel(),
+            }
+    return pd.DataFrame(columns)
+
+
+def overlap(horizon: int, step_size: int) -> int:
+    """Return how many successive origins' horizons overlap."""
+    return -(-horizon // step_size)
+
+
+def _p_values(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
+    ours, reach = losses(result, MODEL), overlap(result.actual.shape[1], trial.step_size)
+    if len(ours) < max(LEAST_WINDOWS, reach + 1):
+        # too few to tell: no figure rather than a wrong one
+        return {}
+    return {
+        f"{name}-p_value": diebold_mariano(ours, losses(result, name), reach, "less").p_value
+        for name in trial.baselines
+    }
+
+
+def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    block = 2 * overlap(result.actual.shape[1], trial.step_size)
+    for kind, bands in (("", result.bands), ("-adaptive", result.adaptive)):
+        for level, (low, high) in bands.items():
+            inside = ((result.actual >= low) & (result.actual <= high)).mean(axis=1)
+            figures |= {
+                f"coverage-{level}{kind}": coverage(result.actual, low, high),
+                f"coverage-{level}{kind}-error": block_bootstrap_error(_by_cutoff(result, inside), block),
+                f"width-{level}{kind}": width(low, high),
+                f"winkler-{level}{kind}": winkler(result.actual, low, high, level),
+            }
+    return figures
+
+
+def _by_cutoff(result: Backtest, values: Floats) -> Floats:
+    """Return the mean of windows' values `(n,)` at each cutoff that has any."""
+    counts = np.bincount(result.origins.numbers)
+    sums = np.bincount(result.origins.numbers, values)
+    return np.asarray(sums[counts > 0] / counts[counts > 0])
+
+
+def _scales(result: Backtest, series: Series) -> Floats:
+    """Return each window's MASE scale `(n, 1)`, from its series' rows up to the first cutoff."""
+    first = result.origins.cutoffs[0]
+    scale = np.zeros(len(series))
+    for owner, (_, rows) in enumerate(series):
+        known = series.values[rows, 0][series.timestamps[rows] <= first]
+        scale[owner] = naive_scale(known) if len(known) > 1 else 0.0
+    return scale[result.origins.windows.owners][:, None]

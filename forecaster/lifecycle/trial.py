@@ -1,0 +1,73 @@
+"""A backtest as an MLflow run: the same metric names and tags as a training's, so that people can compare them."""
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from forecaster.domain.series import Series
+from forecaster.evaluation.metrics import by_step, mae
+from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backtest
+from forecaster.lifecycle.plots import coverage_figure, errors_figure
+from forecaster.lifecycle.report import cross_validation_frame, score
+from forecaster.training import tracking
+from forecaster.training.job import digest_series, log_inputs
+from forecaster.training.recipe import TrainConfig, prepare, title
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a backtest leaves: a run, and its figures."""
+
+    run_id: str
+    cell: str
+    metrics: dict[str, float]
+
+
+def try_recipe(config: TrainConfig, trial: BacktestConfig) -> Tried:
+    """Run a backtest, tracked; killed and started again, its fits go on from their checkpoints.
+
+    Raises:
+        DataError, TrainingError, StoreUnavailable: as their names say.
+    """
+    frame = config.data.load(config.exogenous)
+    series = prepare(config, frame)
+    digest = digest_series(series)
+    key = hashlib.sha256(f"{config.model_dump_json()}{trial.model_dump_json()}{digest}".encode()).hexdigest()[:16]
+    checkpoints = config.tracking.checkpoints / f"backtest-{key}"
+    with tracking.tracked_run(config.tracking, f"{title(config)} backtest", None) as run_id:
+        log_inputs(config, frame, digest, {"kind": "backtest"})
+        tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
+        result = backtest(config, trial, series, checkpoints)
+        metrics = score(result, trial, series)
+        tracking.log_metrics(metrics)
+        _log_pictures(result, series, title(config))
+        _log_refits(result, trial, series)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return Tried(run_id, config.model.cell, metrics)
+
+
+def _log_pictures(result: Backtest, series: Series, title: str) -> None:
+    tracking.log_figure(errors_figure(result, f"{title}: error by step"), "errors.png")
+    if result.bands:
+        tracking.log_figure(coverage_figure(result, f"{title}: coverage"), "coverage.png")
+    errors = {name: by_step(mae, result.actual, mean) for name, mean in result.forecasts.items()}
+    tracking.log_table({"step": list(range(1, result.actual.shape[1] + 1)), **errors}, "errors_by_step.json")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cross_validation.parquet"
+        cross_validation_frame(result, series).to_parquet(file, index=False)
+        tracking.log_file(file)
+
+
+def _log_refits(result: Backtest, trial: BacktestConfig, series: Series) -> None:
+    """Record each refit as a run within the run, with the error of its origins."""
+    if len(result.refits) < 2:
+        return
+    ends = (*result.refits[1:], len(result.origins.cutoffs))
+    for begin, end in zip(result.refits, ends, strict=True):
+        rows = (result.origins.numbers >= begin) & (result.origins.numbers < end)
+        errors = {name: mae(result.actual[rows], mean[rows]) for name, mean in result.forecasts.items()}
+        figures = {"mae": errors[MODEL]} | {f"{name}-mae": value for name, value in errors.items() if name != MODEL}
+        cutoff = str(result.origins.cutoffs[begin])
+        tracking.log_nested(f"refit at {cutoff}", figures, {"cutoff": cutoff, "n_windows": str(int(rows.sum()))})

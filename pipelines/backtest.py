@@ -1,0 +1,43 @@
+"""Try a recipe at many past cutoffs, beside baselines: `python -m pipelines.backtest pipelines/configs/sine.yaml`."""
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.trial import Tried, try_recipe
+from forecaster.training.recipe import TrainConfig
+from pipelines.command import config_parser, load_sections, run
+
+
+def run_backtests(config: TrainConfig, trial: BacktestConfig) -> dict[str, Any]:
+    """Try the recipe with each cell and print them side by side."""
+    recipes = [config.with_cell(cell) for cell in trial.cells or (config.model.cell,)]
+    tried = [try_recipe(recipe, trial) for recipe in recipes]
+    _say(tried, trial)
+    return {"runs": [asdict(one) for one in tried]}
+
+
+def _say(tried: list[Tried], trial: BacktestConfig) -> None:
+    names = ("mae", "relative_mae", "naive-p_value", *(f"coverage-{level}" for level in trial.levels))
+    rows = [{"": one.cell} | {name: one.metrics.get(name) for name in names} for one in tried]
+    first = tried[0].metrics
+    rows += [
+        {"": name, "mae": first[f"{name}-mae"], "relative_mae": first[f"{name}-mae"] / first["naive-mae"]}
+        for name in trial.baselines
+        if first["naive-mae"] > 0
+    ]
+    sys.stdout.write(pd.DataFrame(rows).to_string(index=False, float_format="{:.4g}".format, na_rep="") + "\n")
+    sys.stdout.write(f"{trial.n_windows} origins, {trial.step_size} apart, refit: {trial.refit}\n")
+
+
+if __name__ == "__main__":
+    parser = config_parser(
+        "backtest",
+        "Try the recipe of the section `train` at many past cutoffs, beside the baselines.",
+        "python -m pipelines.backtest pipelines/configs/sine.yaml --set n_windows=50 refit=10 train.model.cell=gru",
+    )
+    arguments = parser.parse_args()
+    sys.exit(run(lambda: run_backtests(*load_sections(arguments, train=TrainConfig, backtest=BacktestConfig))))
