@@ -16,6 +16,7 @@
     │       ├── QualityError       the prices break a rule, and nothing was stored
     │       └── StaleData          sessions have ended that are not stored
     ├── TrainingError          a fit went wrong (a loss that is not finite, a checkpoint that does not fit)
+    │   └── LeakageError       what comes later changes what is prepared, fitted or forecast before it
     ├── BundleError            a bundle cannot be written, read or trusted
     │   └── ParityError        the exported graph does not answer as the trained model does
     ├── RegistryError          the tracking store or the registry cannot do what was asked
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "FileFormatError",
     "ForecasterError",
+    "LeakageError",
     "MarketDataError",
     "NoData",
     "ParityError",
@@ -128,6 +130,10 @@ class StaleData(MarketDataError):
 
 class TrainingError(ForecasterError):
     """A fit went wrong."""
+
+
+class LeakageError(TrainingError):
+    """What comes later changes what is prepared, fitted or forecast before it."""
 
 
 class BundleError(ForecasterError):

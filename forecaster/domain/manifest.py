@@ -42,6 +42,18 @@ class Skill(_Part):
     n_windows: int
 
 
+class Certificate(_Part):
+    """That the future was changed, and nothing before it was.
+
+    Args:
+        digests: by part, of every array that is fitted on or transformed before it begins, SHA-256.
+        cutoffs: at which forecasts stayed the same bit by bit.
+    """
+
+    digests: dict[str, str]
+    cutoffs: tuple[str, ...]
+
+
 class Manifest(_Part):
     """A registered version's promises.
 
@@ -59,6 +71,7 @@ class Manifest(_Part):
         futr_exog: the scale of each column that whoever asks must know ahead.
         calendar_features: the scale of each feature that is computed from the timestamps.
         trained_until: the latest time that the served weights have seen.
+        certificate: of a training without leakage; without it there is no promotion.
         recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
         sha256: hash of each file but the manifest itself.
     """
@@ -83,6 +96,7 @@ class Manifest(_Part):
     trained_until: str
     recipe_metrics: dict[str, float]
     skill: Skill
+    certificate: Certificate | None = None
     libraries: dict[str, str]
     created_at: str
     sha256: dict[str, str]

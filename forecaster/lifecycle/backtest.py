@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from forecaster.data.windows import PARTS, Windows, cut_windows, split_windows
+from forecaster.data.windows import PARTS, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.baselines import BASELINES
@@ -22,7 +22,7 @@ from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.origins import Origins, known_at, roll
 from forecaster.models.cells import CELLS
 from forecaster.training.export import Trained
-from forecaster.training.recipe import TrainConfig, fit_recipe, refit
+from forecaster.training.recipe import TrainConfig, fit_recipe, refit, split
 
 MODEL = "model"
 RIDGE = "ridge"
@@ -135,7 +135,7 @@ def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpo
 def fit_until_now(config: TrainConfig, known: Series, checkpoints: Path) -> tuple[Trained, Calibration]:
     """Return what a training on `known` would serve: its network, refitted if it says so, and the calibration."""
     checkpoints.mkdir(parents=True, exist_ok=True)
-    parts = split_windows(known, config.split, config.input_size, config.horizon, config.step_size, PARTS[:3])
+    parts = split(config, known, PARTS[:3])
     trained, history, calibration = fit_recipe(config, parts, checkpoints)
     if config.refit:
         seen = cut_windows(known, config.input_size, config.horizon, config.step_size)

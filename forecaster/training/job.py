@@ -18,14 +18,25 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.preprocessing import Preprocessing
-from forecaster.data.windows import Windows, cut_windows, split_windows
+from forecaster.data.windows import Windows, cut_windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.manifest import Skill, TrainingData
 from forecaster.domain.series import Series
 from forecaster.registry.store import Store
 from forecaster.training import devices, tracking
 from forecaster.training.export import Trained, write_bundle
-from forecaster.training.recipe import LEVELS, Evaluated, TrainConfig, evaluate, prepare, refit, sessions_of, title
+from forecaster.training.leakage import certify
+from forecaster.training.recipe import (
+    LEVELS,
+    Evaluated,
+    TrainConfig,
+    evaluate,
+    prepare,
+    refit,
+    sessions_of,
+    split,
+    title,
+)
 
 # no roll-out longer than this many trained horizons: it feeds on its own output
 MAX_ROLL_OUT = 10
@@ -50,7 +61,7 @@ def train(config: TrainConfig) -> Registered:
     """
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
-    parts = split_windows(series, config.split, config.input_size, config.horizon, config.step_size)
+    parts = split(config, series)
     store = Store(config.tracking.uri, create=True)
     digest = digest_series(series)
     key = hashlib.sha256(f"{config.model_dump_json()}{digest}".encode()).hexdigest()[:16]
@@ -67,7 +78,9 @@ def train(config: TrainConfig) -> Registered:
         if config.refit:
             seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
             served = refit(config, seen, evaluated.history.best_epoch + 1, checkpoints, tracking.log_epoch)
+        certificate = certify(config, frame, served)
         promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
+        promises["certificate"] = certificate
         version = _register(config, store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
         # at once, for a folder that lost its run's id in mid-removal would be a new run and a second version
         done = checkpoints.rename(checkpoints.with_suffix(".done"))

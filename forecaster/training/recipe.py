@@ -4,7 +4,7 @@ A network is fitted on the train part, stopped on validation, its residuals take
 test. The same recipe, for as many epochs, can then be fitted on every window up to the latest observation.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from forecaster.data.long_frame import check_long_frame
 from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
 from forecaster.data.transforms import Chain, Standardize, Transforms
-from forecaster.data.windows import SplitConfig, Windows
+from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Inputs, Series, Y
@@ -142,6 +142,15 @@ def _with_calendar(series: Series, names: tuple[str, ...], step: Step) -> Series
     return replace(series, known=known)
 
 
+def split(config: TrainConfig, series: Series, parts: Sequence[str] = PARTS) -> dict[str, Windows]:
+    """Return the windows of each part.
+
+    Raises:
+        TooShortError: a part has none.
+    """
+    return split_windows(series, config.split, config.input_size, config.horizon, config.step_size, parts)
+
+
 def unfitted(config: TrainConfig) -> Preprocessing:
     """Return the preprocessing that a configuration asks for, not yet fitted."""
     is_causal = config.model.how.answers_each_step
@@ -177,7 +186,7 @@ def fit_recipe(
         on_epoch: told of each epoch.
     """
     devices.prepare(config.seed, config.fit.mixed_precision)
-    preprocessing = _fit_preprocessing(config, parts["train"])
+    preprocessing = fit_preprocessing(config, parts["train"])
     how = config.model.how
     trained, history = _fit(
         config,
@@ -195,7 +204,7 @@ def refit(
     config: TrainConfig, windows: Windows, epochs: int, checkpoints: Path, on_epoch: OnEpoch = say_nothing
 ) -> Trained:
     """Fit the recipe for `epochs` epochs on windows that reach up to the latest observation."""
-    preprocessing = _fit_preprocessing(config, windows)
+    preprocessing = fit_preprocessing(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
     examples = Examples(windows, preprocessing, config.model.how)
     return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs)[0]
@@ -234,7 +243,9 @@ def _in_float32(config: TrainConfig, model: Any) -> Any:
     return plain
 
 
-def _fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
+def fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
+    """Return what the configuration asks to be done to the inputs, fitted on these windows alone."""
+
     def chunks() -> Iterator[Inputs]:
         return (windows.inputs(index) for index in windows.chunks(max(1, 2**22 // windows.input_size)))
 
