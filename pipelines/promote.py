@@ -1,36 +1,75 @@
-"""Make a version the champion and keep the one before as `previous`: `python -m pipelines.promote CONFIG.yaml`."""
+"""Let a version through the gate to champion: `python -m pipelines.promote pipelines/configs/sine.yaml`."""
 
+import argparse
 import sys
 from typing import Any
 
+import pandas as pd
 from pydantic import Field
 
 from forecaster.domain.config import Config
+from forecaster.domain.errors import ConfigError
+from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.gate import Decision, GateConfig
+from forecaster.lifecycle.promotion import judge
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig
-from pipelines.command import config_parser, run_config
+from pipelines.command import config_parser, load_sections, run
 
 
 class PromoteConfig(Config):
-    """Which version of which model; the newest when `version` is null."""
+    """Which version of which model (the newest when `version` is null), how strict the gate is, where it is tried."""
 
     name: str
     version: int | None = Field(None, ge=1)
+    gate: GateConfig = GateConfig()
+    backtest: BacktestConfig = BacktestConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
-def promote(config: PromoteConfig) -> dict[str, Any]:
-    """Set the aliases and return them as they are read back."""
+def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
+    """Judge a version and, if it is let through, make it the champion; the answer has the aliases as read back."""
     store = Store(config.tracking.uri)
-    version = config.version or max(store.find(config.name).runs)
-    store.promote(config.name, version)
-    return {"model": config.name, "version": version, "aliases": store.find(config.name).aliases}
+    model = store.find(config.name)
+    version = config.version or max(model.runs)
+    answer: dict[str, Any] = {"model": config.name, "version": version, "promoted": True, "criteria": []}
+    if has_gate:
+        decision = judge(store, config.name, version, config.gate, config.backtest)
+        _say(decision)
+        answer |= {"promoted": decision.is_promoted, "criteria": [vars(one) for one in decision.criteria]}
+    aliases = store.promote(config.name, version) if answer["promoted"] else store.find(config.name).aliases
+    return answer | {"aliases": aliases}
+
+
+def roll_back(config: PromoteConfig) -> dict[str, Any]:
+    """Make the previous version the champion again."""
+    return {"model": config.name, "aliases": Store(config.tracking.uri).roll_back(config.name)}
+
+
+def _say(decision: Decision) -> None:
+    rows = [
+        {"criterion": one.name, "": "met" if one.is_met else "NOT MET", "reason": one.reason}
+        for one in decision.criteria
+    ]
+    table = pd.DataFrame(rows).to_string(index=False, justify="left", max_colwidth=120)
+    sys.stdout.write(f"{table}\n{'promoted' if decision.is_promoted else 'kept: the champion stays'}\n")
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    (config,) = load_sections(arguments, promote=PromoteConfig)
+    if arguments.rollback and arguments.without_gate:
+        raise ConfigError("--rollback and --without-gate: give one of them")
+    return roll_back(config) if arguments.rollback else promote(config, not arguments.without_gate)
 
 
 if __name__ == "__main__":
     parser = config_parser(
         "promote",
-        "Make a version the champion of its model; the champion before it becomes `previous`.",
-        "python -m pipelines.promote pipelines/configs/sine.yaml --set version=2",
+        "Try a version beside the champion and the baselines, and make it the champion if it is let through.",
+        "python -m pipelines.promote pipelines/configs/sine.yaml --set version=2\n"
+        "  python -m pipelines.promote pipelines/configs/sine.yaml --rollback",
     )
-    sys.exit(run_config(parser, PromoteConfig, promote))
+    parser.add_argument("--rollback", action="store_true", help="make the previous version the champion again")
+    parser.add_argument("--without-gate", action="store_true", help="promote it as it is, tried or not")
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: _run(parsed)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from forecaster.data.windows import PARTS, Windows, cut_windows
@@ -25,6 +26,7 @@ from forecaster.training.export import Trained
 from forecaster.training.recipe import TrainConfig, fit_recipe, refit, split
 
 MODEL = "model"
+Bands = dict[int, tuple[Floats, Floats]]
 RIDGE = "ridge"
 _CHUNK = 4096
 
@@ -95,9 +97,24 @@ class Backtest:
     origins: Origins
     actual: Floats
     forecasts: dict[str, Floats]
-    bands: dict[int, tuple[Floats, Floats]]
-    adaptive: dict[int, tuple[Floats, Floats]]
+    bands: Bands
+    adaptive: Bands
     refits: tuple[int, ...]
+
+    def choose(self, rows: NDArray[np.int64]) -> "Backtest":
+        """Return what came of some windows."""
+
+        def chosen(bands: Bands) -> Bands:
+            return {level: (low[rows], high[rows]) for level, (low, high) in bands.items()}
+
+        return Backtest(
+            Origins(self.origins.windows.choose(rows), self.origins.cutoffs, self.origins.numbers[rows]),
+            self.actual[rows],
+            {name: mean[rows] for name, mean in self.forecasts.items()},
+            chosen(self.bands),
+            chosen(self.adaptive),
+            self.refits,
+        )
 
 
 def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpoints: Path) -> Backtest:
@@ -158,9 +175,6 @@ def _ridge(known: Series, windows: Windows) -> Floats:
         return ((past.inputs(index).target, past.targets(index)) for index in past.chunks(_CHUNK))
 
     return fit_ridge(pairs()).predict(windows.inputs().target)
-
-
-Bands = dict[int, tuple[Floats, Floats]]
 
 
 def _intervals(

@@ -14,6 +14,7 @@ from forecaster.domain.errors import BundleError, UnknownModel
 
 INDEX = "index.json"
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 PREVIOUS = "previous"
 # MLflow allows almost anything as a name; here it becomes a folder and part of a URL
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -1,6 +1,8 @@
 """MLflow's registry, and the only file that talks to it: aliases and versions, never stages."""
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,20 +78,47 @@ class Store:
             return made[0]
         return int(self._ask(lambda: self._client.create_model_version(name, source, run_id)).version)
 
-    def promote(self, name: str, version: int) -> None:
-        """Make `version` the champion and keep the champion before it as `previous`; both are read back.
+    def promote(self, name: str, version: int) -> dict[str, int]:
+        """Make `version` the champion and keep the champion before it as `previous`; return the aliases as read back.
+
+        One process at a time: whoever comes second waits, and finds the first one's champion.
 
         Raises:
             UnknownModel: there is no such version.
             RegistryError: what was written is not what is read back.
         """
-        model = self.find(name)
-        if version not in model.runs:
-            raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
-        before = model.aliases.get(CHAMPION)
-        if before is not None and before != version:
-            self._set_alias(name, PREVIOUS, before)
-        self._set_alias(name, CHAMPION, version)
+        with self._one_at_a_time(name):
+            model = self.find(name)
+            if version not in model.runs:
+                raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+            before = model.aliases.get(CHAMPION)
+            if before is not None and before != version:
+                self.set_alias(name, PREVIOUS, before)
+            self.set_alias(name, CHAMPION, version)
+            return self.find(name).aliases
+
+    def roll_back(self, name: str) -> dict[str, int]:
+        """Make the `previous` version the champion again, and the champion `previous`; return the aliases as read back.
+
+        Raises:
+            UnknownModel: there is no such model, or it has no previous champion.
+        """
+        with self._one_at_a_time(name):
+            aliases = self.find(name).aliases
+            if PREVIOUS not in aliases:
+                raise UnknownModel(f"model '{name}' has no previous champion; its aliases are {aliases}")
+            self.set_alias(name, PREVIOUS, aliases[CHAMPION])
+            self.set_alias(name, CHAMPION, aliases[PREVIOUS])
+            return self.find(name).aliases
+
+    @contextmanager
+    def _one_at_a_time(self, name: str) -> Iterator[None]:
+        """Hold a model's aliases for this process, beside a local store or, for a server, among this machine's."""
+        file = sqlite_file(self.uri)
+        key = hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) if file is None else file.parent
+        with FileLock(folder / f".promotion-{key}.lock"):
+            yield
 
     def find(self, name: str) -> RegisteredModel:
         """Return model `name`.
@@ -135,18 +164,42 @@ class Store:
         )
         return {int(version.version): version.run_id for version in versions if version.status == "READY"}
 
-    def _set_alias(self, name: str, alias: str, version: int) -> None:
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point an alias to a version.
+
+        Raises:
+            RegistryError: what was written is not what is read back.
+        """
         from mlflow.exceptions import MlflowException
 
+        reason = ""
         # concurrent writers make single writes fail with HTTP 400; reading back is the only proof
         for _ in range(_ALIAS_TRIES):
             try:
                 self._client.set_registered_model_alias(name, alias, str(version))
-            except MlflowException:
+            except MlflowException as error:
+                reason = f" ({error.message})"
                 continue
             if int(self._ask(lambda: self._client.get_model_version_by_alias(name, alias)).version) == version:
                 return
-        raise RegistryError(f"model '{name}': alias '{alias}' could not be set to version {version}; try again")
+        raise RegistryError(f"model '{name}': alias '{alias}' could not be set to version {version}{reason}; try again")
+
+    def read_artifact(self, run_id: str, path: str) -> str:
+        """Return the text of a file that a run has logged.
+
+        Raises:
+            StoreUnavailable: it is not there, or the store does not answer.
+        """
+        import mlflow
+
+        place = self._ask(lambda: self._client.get_run(run_id)).info.artifact_uri
+        with tempfile.TemporaryDirectory() as folder:
+            file = self._ask(
+                lambda: mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{place}/{path}", dst_path=folder, tracking_uri=self.uri
+                )
+            )
+            return Path(file).read_text(encoding="utf-8")
 
     def _ask(self, call: Any) -> Any:
         from mlflow.exceptions import MlflowException

@@ -156,6 +156,18 @@ def log_file(file: Path) -> None:
     mlflow.log_artifact(str(file))
 
 
+def log_decision(uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool) -> None:
+    """Record with a finished run what the gate decided on its version: a tag per criterion, and the table."""
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    for criterion in criteria:
+        word = "met" if criterion["is_met"] else "not met"
+        client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
+    client.set_tag(run_id, "gate", "promoted" if is_promoted else "kept")
+    client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
+
+
 def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
     """Record a run within the active one, under `test/`."""
     import mlflow

@@ -45,7 +45,11 @@ def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
         ([], {"champion": 2, "previous": 1}),
     ):
         promoted = run_module(
-            "pipelines.promote", "promote.yaml", *(["--set", *arguments] if arguments else []), cwd=folder
+            "pipelines.promote",
+            "promote.yaml",
+            "--without-gate",
+            *(["--set", *arguments] if arguments else []),
+            cwd=folder,
         )
         assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
 

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exogenous = ["hist_exog=[volume, range_within]", "calendar_features=[day_of_week, sessions_until_holiday]"]
     changes = ["data={source: store, symbols: [ABC]}", "fit.epochs=1", *exogenous]
     _run(folder, "pipelines.train", ROOT / "pipelines" / "configs" / "stock.yaml", "--set", *changes)
-    _run(folder, "pipelines.promote", ROOT / "pipelines" / "configs" / "stock.yaml")
+    _run(folder, "pipelines.promote", ROOT / "pipelines" / "configs" / "stock.yaml", "--without-gate")
     return folder
 
 

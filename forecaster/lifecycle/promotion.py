@@ -1,0 +1,115 @@
+"""From a registered version to champion, through the gate: recipes are tried on the same data, at the same cutoffs."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from forecaster.domain.config import build_config
+from forecaster.domain.errors import RegistryError, UnknownModel
+from forecaster.domain.series import Series
+from forecaster.evaluation.metrics import mae
+from forecaster.evaluation.significance import Comparison, diebold_mariano
+from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backtest
+from forecaster.lifecycle.gate import Decision, Evidence, GateConfig, decide
+from forecaster.lifecycle.report import losses, overlap, score
+from forecaster.registry.bundle import Bundle, read_bundle
+from forecaster.registry.cache import CHALLENGER, CHAMPION
+from forecaster.registry.predictor import Predictor
+from forecaster.registry.store import RegisteredModel, Store
+from forecaster.training import tracking
+from forecaster.training.recipe import TrainConfig, prepare
+
+_LATENCY_RUNS = 200
+
+
+def judge(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig) -> Decision:
+    """Try a version's recipe and the champion's, decide, and record the decision with the version's run.
+
+    Args:
+        store: the registry.
+        name: the model.
+        version: the challenger; it gets that alias.
+        gate: how strict.
+        trial: at which cutoffs.
+
+    Raises:
+        UnknownModel: there is no such version.
+        RegistryError: the challenger and the champion cannot be compared.
+        DataError, TrainingError, BundleError: as their names say.
+    """
+    model = store.find(name)
+    if version not in model.runs:
+        raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+    store.set_alias(name, CHALLENGER, version)
+    decision = decide(_gather(store, model, version, trial), gate)
+    tracking.log_decision(
+        store.uri, model.runs[version], [vars(one) for one in decision.criteria], decision.is_promoted
+    )
+    return decision
+
+
+def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestConfig) -> Evidence:
+    config = _recipe(store, model.runs[version])
+    champion = model.aliases.get(CHAMPION)
+    with tempfile.TemporaryDirectory() as draft:
+        folder = Path(draft)
+        bundle = read_bundle(store.download(model.name, version, _made(folder / "bundle")))
+        result, series = _try(config, trial, folder / "challenger")
+        metrics = score(result, trial, series)
+        beside, theirs = None, None
+        if champion is not None and champion != version:
+            other = _recipe(store, model.runs[champion])
+            _check_comparable(config, other, model.name, champion)
+            # on the challenger's data, so that both are asked the same
+            rival, _ = _try(other.model_copy(update={"data": config.data}), trial, folder / "champion")
+            beside, theirs = _compare(result, rival, len(series), trial)
+        return Evidence(metrics, trial.levels, bundle.manifest.certificate, _latency(bundle), beside, theirs)
+
+
+def _recipe(store: Store, run_id: str) -> TrainConfig:
+    text = store.read_artifact(run_id, "config.yaml")
+    return build_config(yaml.safe_load(text), TrainConfig, f"run {run_id}, config.yaml")
+
+
+def _try(config: TrainConfig, trial: BacktestConfig, checkpoints: Path) -> tuple[Backtest, Series]:
+    series = prepare(config, config.data.load(config.exogenous))
+    return backtest(config, trial, series, checkpoints), series
+
+
+def _check_comparable(config: TrainConfig, other: TrainConfig, name: str, champion: int) -> None:
+    ours, theirs = (config.horizon, config.freq), (other.horizon, other.freq)
+    if ours != theirs:
+        raise RegistryError(
+            f"model '{name}': horizon and freq are {ours}, the champion's (version {champion}) {theirs}, and cannot be "
+            "compared; register it under another name, or promote it without the gate"
+        )
+
+
+def _compare(ours: Backtest, theirs: Backtest, n_series: int, trial: BacktestConfig) -> tuple[Comparison, float]:
+    """Return our losses beside theirs and their MAE, on the windows that both have."""
+    keys, others = (one.origins.numbers * n_series + one.origins.windows.owners for one in (ours, theirs))
+    _, mine, other = np.intersect1d(keys, others, return_indices=True)
+    first, second = ours.choose(mine), theirs.choose(other)
+    reach = overlap(ours.actual.shape[1], trial.step_size)
+    comparison = diebold_mariano(losses(first, MODEL), losses(second, MODEL), reach, "less")
+    return comparison, mae(second.actual, second.forecasts[MODEL])
+
+
+def _latency(bundle: Bundle) -> float:
+    """Return the median time of one forecast of one series, in seconds."""
+    predictor, golden = Predictor(bundle), bundle.golden.inputs.take(slice(0, 1))
+    seconds = []
+    for _ in range(_LATENCY_RUNS):
+        begin = time.perf_counter()
+        predictor.predict_arrays(golden.values, known=golden.known)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder

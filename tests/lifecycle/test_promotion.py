@@ -1,0 +1,122 @@
+"""Promotion: through the gate, one process at a time, read back, and back again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+
+from forecaster.domain.errors import RegistryError, UnknownModel
+from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.gate import GateConfig
+from forecaster.lifecycle.promotion import judge
+from forecaster.registry.store import Store
+from forecaster.training.job import train
+from tests.conftest import ROOT, run_module, small_config
+
+GOOD = {"epochs": 12, "batch_size": 32, "learning_rate": 0.02, "patience": 12}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions: one that has learnt nothing, and a good one."""
+    folder = tmp_path_factory.mktemp("promotion")
+    for fit in ({"epochs": 1, "learning_rate": 3.0}, GOOD):
+        train(small_config(folder, fit=fit))
+    job = {"name": "sine", "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"}, "backtest": {"n_windows": 60}}
+    job["gate"] = {"coverage_tolerance": 0.1}
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return folder
+
+
+def promote(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    done = run_module("pipelines.promote", "job.yaml", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer, done.stdout
+
+
+def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Path) -> None:
+    bad, said = promote(folder, "--set", "version=1")
+    assert not bad["promoted"]
+    assert bad["aliases"] == {"challenger": 1}
+    assert "kept: the champion stays" in said
+    assert "NOT MET relative_mae" in said
+    good, said = promote(folder)
+    assert good["promoted"], said
+    assert good["aliases"] == {"champion": 2, "challenger": 2}
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = Store(f"sqlite:///{folder}/mlflow.db").find("sine").runs
+    tags = {version: client.get_run(run).data.tags for version, run in runs.items()}
+    assert (tags[1]["gate"], tags[2]["gate"]) == ("kept", "promoted")
+    assert tags[1]["gate/baseline"].startswith("not met: relative_mae")
+    assert tags[2]["gate/champion"] == "met: there is none yet"
+    again, _ = promote(folder, "--set", "version=1")
+    (champion,) = [one for one in again["criteria"] if one["name"] == "champion"]
+    assert not champion["is_met"]
+    assert "% better" in champion["reason"]
+    assert again["aliases"]["champion"] == 2
+
+
+def test_one_command_rolls_back_and_forth(folder: Path) -> None:
+    promote(folder, "--without-gate", "--set", "version=2")
+    forced, _ = promote(folder, "--without-gate", "--set", "version=1")
+    assert (forced["aliases"]["champion"], forced["aliases"]["previous"]) == (1, 2)
+    back, _ = promote(folder, "--rollback")
+    assert (back["aliases"]["champion"], back["aliases"]["previous"]) == (2, 1)
+    forth, _ = promote(folder, "--rollback")
+    assert (forth["aliases"]["champion"], forth["aliases"]["previous"]) == (1, 2)
+
+
+def test_what_cannot_be_judged_is_said(folder: Path, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{folder}/mlflow.db")
+    with pytest.raises(UnknownModel, match=r"no version 9; it has \[1, 2\]"):
+        judge(store, "sine", 9, GateConfig(), BacktestConfig())
+    with pytest.raises(UnknownModel, match="no previous champion"):
+        train(small_config(tmp_path, fit={"epochs": 1}))
+        Store(f"sqlite:///{tmp_path}/mlflow.db").roll_back("sine")
+    store.promote("sine", 2)
+    other = train(small_config(folder, horizon=3, fit={"epochs": 1}))
+    with pytest.raises(
+        RegistryError, match=r"horizon and freq are \(3, None\), the champion's \(version 2\) \(4, None\)"
+    ):
+        judge(store, "sine", other.version, GateConfig(), BacktestConfig(n_windows=10))
+
+
+PROMOTER = """
+import sys
+from forecaster.registry.store import Store
+store = Store(sys.argv[1])
+for version in map(int, sys.argv[2].split(",")):
+    before_and_after = store.promote("sine", version)
+    print(before_and_after["champion"], before_and_after.get("previous"), flush=True)
+"""
+
+
+def test_promotions_that_come_together_end_in_one_consistent_state(folder: Path) -> None:
+    """64 promotions by 4 processes: each reads back its own, and the last two aliases are two successive ones."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    store = Store(uri)
+    store.promote("sine", 1)
+    orders = [",".join(["1,2"] * 8), ",".join(["2,1"] * 8)] * 2
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PROMOTER, uri, order], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for order in orders
+    ]
+    answers = []
+    for process, order in zip(together, orders, strict=True):
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0
+        lines = [line.split() for line in said.splitlines()]
+        # each saw its own version as champion when it was let go
+        assert [int(champion) for champion, _ in lines] == [int(version) for version in order.split(",")]
+        answers += lines
+    assert len(answers) == 64
+    aliases = store.find("sine").aliases
+    assert {aliases["champion"], aliases["previous"]} == {1, 2}
