@@ -39,29 +39,36 @@ def adaptive_bands(
         step_size: rows from one cutoff to the next.
     """
     horizon = actual.shape[1]
-    missed = 1 - level / 100
-    wanted = np.full((int(owners.max()) + 1, horizon), missed)
+    share = 1 - level / 100
+    wanted = np.full((int(owners.max()) + 1, horizon), share)
     low, high = np.empty_like(mean), np.empty_like(mean)
-    pending: dict[int, NDArray[np.int64]] = {}
+    # by cutoff: the series that it forecast, and how far from the wanted share each outcome will turn out
+    pending: list[tuple[NDArray[np.int64], Floats]] = []
     lags = -(-np.arange(1, horizon + 1) // step_size)
+    borders = np.searchsorted(numbers, np.arange(len(calibrations) + 1))
     for number, calibration in enumerate(calibrations):
         for step, lag in enumerate(lags):
-            due = pending.get(number - int(lag))
-            if due is not None and len(due):
-                is_missed = (actual[due, step] < low[due, step]) | (actual[due, step] > high[due, step])
-                wanted[owners[due], step] += RATE * (missed - is_missed)
-        rows = np.arange(*np.searchsorted(numbers, [number, number + 1]))
-        pending[number] = rows
+            if lag <= number:
+                due, surprise = pending[number - lag]
+                wanted[due, step] += RATE * surprise[:, step]
+        rows = slice(borders[number], borders[number + 1])
         below, above = _edges(calibration, wanted[owners[rows]])
         low[rows], high[rows] = mean[rows] + units[rows] * below, mean[rows] + units[rows] * above
+        is_missed = (actual[rows] < low[rows]) | (actual[rows] > high[rows])
+        pending.append((owners[rows], np.asarray(share - is_missed, dtype=np.float64)))
     return low, high
 
 
 def _edges(calibration: Calibration, missed: Floats) -> tuple[Floats, Floats]:
     """Return residual quantiles `(n, horizon)` for each window's and step's own share of misses."""
-    least = calibration.probabilities[0]
-    tail = np.clip(missed / 2, least, 0.5)
-    grids = calibration.residuals
-    below = [np.interp(tail[:, step], calibration.probabilities, grids[step]) for step in range(len(grids))]
-    above = [np.interp(1 - tail[:, step], calibration.probabilities, grids[step]) for step in range(len(grids))]
-    return np.stack(below, axis=1), np.stack(above, axis=1)
+    tail = np.clip(missed / 2, calibration.probabilities[0], 0.5)
+    return _interpolated(calibration, tail), _interpolated(calibration, 1 - tail)
+
+
+def _interpolated(calibration: Calibration, probabilities: Floats) -> Floats:
+    """Return the quantile of each step's residuals at its own probability, as `numpy.interp` does for one step."""
+    grid, steps = calibration.probabilities, np.arange(probabilities.shape[1])
+    right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
+    share = (probabilities - grid[right - 1]) / (grid[right] - grid[right - 1])
+    before, after = calibration.residuals[steps, right - 1], calibration.residuals[steps, right]
+    return np.asarray(before + np.clip(share, 0, 1) * (after - before))

@@ -184,12 +184,13 @@ def _intervals(
     past, actual = origins.windows.inputs().target, origins.windows.targets()
     units = np.empty((len(mean), 1))
     static: dict[int, list[tuple[Floats, Floats]]] = {level: [] for level in trial.levels}
-    for number, calibration in enumerate(calibrations):
-        rows = slice(*np.searchsorted(origins.numbers, [number, number + 1]))
+    fits = 0
+    for calibration, cutoffs in _runs(calibrations):
+        rows, fits = slice(*np.searchsorted(origins.numbers, [cutoffs.start, cutoffs.stop])), fits + 1
         units[rows] = calibration.units(past[rows])
         for level, (low, high) in calibration.bands(past[rows], trial.levels).items():
             static[level].append((mean[rows] + low, mean[rows] + high))
-    known = [level for level, parts in static.items() if len(parts) == len(calibrations)]
+    known = [level for level, parts in static.items() if len(parts) == fits]
     bands = {
         level: (np.concatenate([low for low, _ in static[level]]), np.concatenate([high for _, high in static[level]]))
         for level in known
@@ -200,3 +201,12 @@ def _intervals(
         for level in known
     }
     return bands, adaptive
+
+
+def _runs(calibrations: list[Calibration]) -> Iterator[tuple[Calibration, range]]:
+    """Yield each calibration with the successive cutoffs that it serves."""
+    begin = 0
+    for number in range(1, len(calibrations) + 1):
+        if number == len(calibrations) or calibrations[number] is not calibrations[begin]:
+            yield calibrations[begin], range(begin, number)
+            begin = number

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forecaster.data.transforms import Standardize
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Series
 from forecaster.evaluation.conformal import calibrate
+from forecaster.evaluation.significance import diebold_mariano
 from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.backtest import MODEL, BacktestConfig, backtest, fit_until_now
 from forecaster.lifecycle.origins import known_at
-from forecaster.lifecycle.report import cross_validation_frame, losses, score
+from forecaster.lifecycle.report import cross_validation_frame, losses, overlap, score
 from forecaster.lifecycle.trial import Tried, try_recipe
 from forecaster.training.recipe import TrainConfig, prepare
 from tests.conftest import REAL_DATA, needs_real_data, small_config
@@ -65,6 +67,27 @@ def test_without_refits_it_is_what_one_training_would_have_served(tmp_path: Path
     low, high = calibration.bands(inputs.target, [80])[80]
     np.testing.assert_allclose(result.bands[80][0], result.forecasts[MODEL] + low)
     np.testing.assert_allclose(result.bands[80][1], result.forecasts[MODEL] + high)
+
+
+def test_what_is_served_has_seen_every_row_before_the_cutoff_only_where_the_recipe_says_so(tmp_path: Path) -> None:
+    config, series = _prepared(tmp_path, fit={"epochs": 1})
+    known = known_at(series, series.timestamps[500], 28)
+    for refits, fitted_on in ((True, 501), (False, int(0.7 / 0.9 * 501 + 1e-9))):
+        recipe = config.model_copy(update={"refit": refits})
+        trained, _ = fit_until_now(recipe, known, tmp_path / str(refits))
+        (scale,) = trained.preprocessing.target.steps
+        windows = np.lib.stride_tricks.sliding_window_view(series.values[: fitted_on - config.horizon, 0], 24)
+        assert isinstance(scale, Standardize)
+        assert scale.offset == pytest.approx(windows.mean(), rel=1e-9)
+
+
+def test_significance_knows_how_far_origins_overlap(tmp_path: Path) -> None:
+    assert [overlap(10, step) for step in (1, 3, 10, 20)] == [10, 4, 1, 1]
+    config, series = _prepared(tmp_path, fit={"epochs": 1})
+    trial = BacktestConfig(n_windows=40, step_size=3)
+    result = backtest(config, trial, series, tmp_path / "a")
+    expected = diebold_mariano(losses(result, MODEL), losses(result, "drift"), 2, "less").p_value
+    assert score(result, trial, series)["drift-p_value"] == expected
 
 
 def test_on_a_sine_every_naive_baseline_is_beaten_beyond_chance(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
+from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
+from forecaster.domain.frequency import parse
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -97,6 +99,20 @@ def test_http_and_python_answer_alike(trained: tuple[Registered, Predictor], cli
     # the rows of futr_frame may come in any order, and be more
     more = pd.concat([ahead, ahead.assign(unique_id="other"), history(804)[1]]).iloc[::-1]
     pd.testing.assert_frame_equal(trained[1].predict_frame(past, level=(80,), futr_frame=more), expected)
+
+
+def test_calendar_features_are_those_of_the_history_and_of_the_days_to_come(
+    trained: tuple[Registered, Predictor],
+) -> None:
+    days = np.array(
+        [np.arange("2025-11-01", "2025-11-25", dtype="M8[D]"), np.arange("2025-12-01", "2025-12-25", dtype="M8[D]")]
+    )
+    futr = np.zeros((2, INPUT_SIZE + HORIZON, 1))
+    known = trained[1].known_ahead(days, None, futr)
+    assert known is not None
+    ahead = np.concatenate([days, days[:, -1:] + np.arange(1, HORIZON + 1)], axis=1)
+    expected = calendar_features(["day_of_week", "month"], ahead, parse("D"))
+    np.testing.assert_array_equal(known, np.concatenate([futr, expected], axis=2))
 
 
 def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[Registered, Predictor]) -> None:

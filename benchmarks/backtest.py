@@ -1,0 +1,105 @@
+"""Backtest 1,000 origins × 100 series beside NeuralForecast: `make bench-peers`, then `python -m benchmarks.backtest`.
+
+The network is trained for one step on their side and not timed on ours; what is timed is every forecast, the static and
+adaptive intervals, the figures, and the leakage certificate.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks.report import Row, report
+from forecaster.domain.config import build_config
+from forecaster.domain.errors import ForecasterError
+from forecaster.lifecycle import backtest as room
+from forecaster.lifecycle.backtest import BacktestConfig, backtest, fit_until_now
+from forecaster.lifecycle.origins import known_at, roll
+from forecaster.lifecycle.report import score
+from forecaster.training.leakage import certify
+from forecaster.training.recipe import TrainConfig, prepare
+
+N_SERIES, N_WINDOWS, INPUT_SIZE, HORIZON, UNITS, ROUNDS = 100, 1000, 50, 10, 64, 3
+ROOT = Path(__file__).parents[1]
+PEER = ROOT / ".venv-peers" / "bin" / "python"
+RECIPE = {
+    "name": "walk",
+    "data": {
+        "source": "random_walk", "n_series": N_SERIES, "length": N_WINDOWS + HORIZON + 6 * INPUT_SIZE + 6 * HORIZON,
+    },
+    "input_size": INPUT_SIZE,
+    "horizon": HORIZON,
+    # few windows for the single epoch that comes before
+    "step_size": 16,
+    "transforms": [{"kind": "standardize"}],
+    "model": {"cell": "lstm", "widths": [UNITS]},
+    "fit": {"epochs": 1},
+    "split": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2},
+    "intervals": "ewma",
+    "refit": False,
+}  # fmt: skip
+
+
+def our_seconds(folder: Path) -> tuple[list[float], list[float]]:
+    """Return what a backtest and what the certificate took, without the training, in each round."""
+    config = build_config(RECIPE, TrainConfig, "benchmark")
+    frame = config.data.load()
+    series = prepare(config, frame)
+    trial = BacktestConfig(n_windows=N_WINDOWS, baselines=("naive",))
+    origins = roll(series, INPUT_SIZE, HORIZON, N_WINDOWS, 1)
+    fitted = fit_until_now(config, known_at(series, origins.cutoffs[0], INPUT_SIZE + HORIZON), folder)
+    # the training is not what is measured
+    room.fit_until_now = lambda *arguments: fitted
+    trials, certificates = [], []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        figures = score(backtest(config, trial, series, folder), trial, series)
+        middle = time.perf_counter()
+        certify(config, frame, fitted[0])
+        trials.append(middle - begin)
+        certificates.append(time.perf_counter() - middle)
+        if not np.isfinite(figures["mae"]):
+            raise ForecasterError("the backtest gave no figure")
+    return trials, certificates
+
+
+def peer_seconds() -> list[float]:
+    """Return what NeuralForecast's cross-validation took in each round."""
+    numbers = [str(number) for number in (N_SERIES, N_WINDOWS, INPUT_SIZE, HORIZON, UNITS)]
+    script = ROOT / "benchmarks" / "peers" / "neuralforecast_backtest.py"
+    done = subprocess.run([str(PEER), str(script), *numbers], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ForecasterError(f"{script.name} failed: {done.stderr[-500:]}")
+    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
+
+
+def main() -> int:
+    """Measure both sides one after the other and print the table."""
+    if not PEER.exists():
+        sys.stderr.write("error: the peers are not installed; run make bench-peers first\n")
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        trials, certificates = our_seconds(Path(folder))
+    ours, certificate = statistics.median(trials), statistics.median(certificates)
+    theirs = statistics.median(peer_seconds())
+    report(
+        [
+            Row("backtest, intervals and figures", ours, None, "s"),
+            Row("leakage certificate", certificate, None, "s"),
+            Row("NeuralForecast's cross_validation", theirs, None, "s"),
+            Row("ours, all of it, over theirs", (ours + certificate) / theirs, 1.0, "ratio"),
+            Row("largest memory of our process", psutil.Process().memory_info().rss / 2**20, None, "MiB"),
+        ]
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
