@@ -36,8 +36,14 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
     predictor.check_horizon(horizon)
     histories = read_histories(request, predictor, horizon, settings)
     values = np.stack([history.values for history in histories])
-    mean = predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
-    spread = predictor.quantiles(values, mean, wanted.probabilities)
+    skill = predictor.manifest.skill
+    is_baseline = settings.without_skill == "baseline" and not skill.is_shown
+    mean = (
+        predictor.predict_baseline(values, horizon)
+        if is_baseline
+        else predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
+    )
+    spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline)
     if np.isinf(spread).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
     return {
@@ -57,8 +63,9 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
             }
             for row, history in enumerate(histories)
         ],
-        "skill": predictor.manifest.skill.model_dump(),
-        "warnings": _warnings(predictor, horizon, has_bands=bool(wanted.columns)),
+        "forecast_by": skill.baseline if is_baseline else "model",
+        "skill": skill.model_dump(),
+        "warnings": _warnings(predictor, horizon, is_baseline, has_bands=bool(wanted.columns)),
     }
 
 
@@ -76,15 +83,17 @@ def _with_nulls(values: Floats) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def _warnings(predictor: Predictor, horizon: int, *, has_bands: bool) -> list[str]:
+def _warnings(predictor: Predictor, horizon: int, is_baseline: bool, *, has_bands: bool) -> list[str]:
     warnings = []
     trained = predictor.manifest.horizon
     if horizon > trained:
-        text = f"horizon {horizon} exceeds the trained {trained}: later steps are rolled out on the model's own output"
+        how = "are the baseline's" if is_baseline else "are rolled out on the model's own output"
+        text = f"horizon {horizon} exceeds the trained {trained}: later steps {how}"
         warnings.append(text + (" and have no intervals" if has_bands else ""))
     skill = predictor.manifest.skill
-    if skill.relative_mae is None or skill.relative_mae >= 1:
-        warnings.append(
-            f"no demonstrated skill: on its test part the model is no better than the {skill.baseline} baseline"
-        )
+    if not skill.is_shown:
+        worse = skill.relative_mae is None or skill.relative_mae >= 1
+        so = "is no better than" if worse else f"may be by chance (p {skill.p_value:.2g}) better than"
+        text = f"no demonstrated skill: on its test part the model {so} the {skill.baseline} baseline"
+        warnings.append(text + (", whose forecast this is" if is_baseline else ""))
     return warnings

@@ -44,7 +44,16 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
             "hi-95": [0.6, 0.7, 0.8],
         }
     ],
-    "skill": {"baseline": "naive", "relative_mae": 0.41, "n_windows": 200},
+    "forecast_by": "model",
+    "skill": {
+        "baseline": "naive",
+        "relative_mae": 0.41,
+        "n_windows": 200,
+        "p_value": 0.0001,
+        "coverage": {"80": 0.81, "95": 0.95},
+        "first": "2025-12-01T00:00:00.000000000",
+        "last": "2025-12-31T23:00:00.000000000",
+    },
     "warnings": [],
 }
 
@@ -92,6 +101,10 @@ class SkillOut(BaseModel):
     baseline: str
     relative_mae: float | None
     n_windows: int
+    p_value: float | None = Field(description="how likely so much smaller an error would be by chance")
+    coverage: dict[str, float] = Field(description="by level, the share of values that the interval covered")
+    first: str | None
+    last: str | None
 
 
 class ForecastOut(BaseModel):
@@ -112,6 +125,7 @@ class ForecastResponse(BaseModel):
 
     model: ServedModel
     forecasts: list[ForecastOut]
+    forecast_by: str = Field(description="`model`, or the baseline that is served in its place")
     skill: SkillOut
     warnings: list[str]
 

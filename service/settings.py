@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
     max_series: int = Field(5000, gt=0, description="most series in one request")
+    without_skill: Literal["model", "baseline"] = Field(
+        "model", description="what is served where a model shows no skill: its forecast, or the `baseline`'s"
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level logged"
     )

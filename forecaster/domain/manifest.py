@@ -20,6 +20,10 @@ HASHED_FILES = (MODEL, CALIBRATION, GOLDEN, KERAS_MODEL, *MLFLOW_FILES)
 DOWNLOAD_EXTRAS = ("registered_model_meta",)
 
 
+# a difference that chance makes more often than this shows nothing
+SIGNIFICANCE = 0.05
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,11 +39,31 @@ class TrainingData(_Part):
 
 
 class Skill(_Part):
-    """How the recipe did on the test part; `relative_mae` below 1 is better, null where the baseline has no error."""
+    """How the recipe did on the test part.
+
+    Args:
+        baseline: what it is compared with.
+        relative_mae: its MAE over the baseline's, below 1 is better; None where the baseline has no error.
+        n_windows: how many windows that is measured on.
+        p_value: how likely so much smaller an error would be by chance; None where there are too few windows to tell.
+        coverage: the share of values that each level's interval covered.
+        first: the first time that was forecast, ISO 8601.
+        last: the last one.
+    """
 
     baseline: str
     relative_mae: float | None
     n_windows: int
+    p_value: float | None = None
+    coverage: dict[str, float] = {}
+    first: str | None = None
+    last: str | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Say whether the model is better than the baseline, and not likely by chance."""
+        is_better = self.relative_mae is not None and self.relative_mae < 1
+        return is_better and (self.p_value is None or self.p_value < SIGNIFICANCE)
 
 
 class Certificate(_Part):

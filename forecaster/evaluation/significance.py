@@ -59,6 +59,10 @@ def diebold_mariano(
         return Comparison(0.0, 0.5 if alternative == "less" else 1.0, mean, n)
     correction = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     variance = _long_run_variance(difference, horizon) / n
+    if variance <= 0:
+        # always the same difference: nothing is left to chance
+        is_unlikely = mean < 0 or alternative == "two-sided"
+        return Comparison(float(np.copysign(np.inf, mean)), 0.0 if is_unlikely else 1.0, mean, n)
     statistic = float(mean / np.sqrt(variance) * np.sqrt(max(correction, 0.0)))
     tail = stats.t.cdf(statistic, n - 1) if alternative == "less" else 2 * stats.t.cdf(-abs(statistic), n - 1)
     return Comparison(statistic, float(tail), mean, n)

@@ -39,12 +39,13 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its folder, its promises and its numbers."""
+    """A verified bundle: its folder, its promises, and its numbers; `baseline` is None before schema version 2."""
 
     folder: Path
     manifest: Manifest
     calibration: Calibration
     golden: Golden
+    baseline: Calibration | None = None
 
     def graph(self, name: str) -> Path:
         """Return the file of the graph called `name`."""
@@ -60,23 +61,18 @@ def read_bundle(folder: Path) -> Bundle:
     manifest = _read_manifest(folder)
     _check_files(folder, manifest)
     _check_mlmodel(folder)
-    calibration = _read_json(folder / CALIBRATION)
-    golden = _read_json(folder / GOLDEN)
+    raw, golden = _read_json(folder / CALIBRATION), _read_json(folder / GOLDEN)
     try:
+        # schema version 1 had the model's alone
+        calibrations = {"model": raw} if manifest.schema_version == 1 else raw
         return Bundle(
             folder,
             manifest,
-            Calibration(
-                np.array(calibration["probabilities"], dtype=np.float64),
-                np.array(calibration["residuals"], dtype=np.float64),
-                int(calibration["n_windows"]),
-                # schema version 1 had no other
-                _known_scale(calibration.get("scale", "constant")),
-                float(calibration.get("least", 1.0)),
-            ),
+            _calibration(calibrations["model"]),
             Golden(_golden_inputs(golden["inputs"]), np.array(golden["mean"], dtype=np.float64)),
+            _calibration(calibrations["naive"]) if "naive" in calibrations else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{folder}: {CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again"
         ) from error
@@ -104,10 +100,17 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
 
 
-def _known_scale(name: Any) -> str:
-    if name not in SCALES:
-        raise ValueError(f"scale {name!r} is unknown")
-    return str(name)
+def _calibration(raw: Any) -> Calibration:
+    scale = raw.get("scale", "constant")
+    if scale not in SCALES:
+        raise ValueError(f"scale {scale!r} is unknown")
+    return Calibration(
+        np.array(raw["probabilities"], dtype=np.float64),
+        np.array(raw["residuals"], dtype=np.float64),
+        int(raw["n_windows"]),
+        str(scale),
+        float(raw.get("least", 1.0)),
+    )
 
 
 def _golden_inputs(raw: Any) -> Inputs:

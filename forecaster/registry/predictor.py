@@ -24,6 +24,7 @@ from forecaster.domain.series import (
     quantile_name,
     upper,
 )
+from forecaster.evaluation.baselines import last_value
 from forecaster.registry.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -156,21 +157,32 @@ class Predictor:
         """Return how many steps must be known ahead for a forecast of `horizon`: whole trained horizons."""
         return -(-horizon // self.manifest.horizon) * self.manifest.horizon
 
-    def quantiles(self, inputs: Floats, mean: Floats, probabilities: tuple[float, ...]) -> Floats:
+    def predict_baseline(self, inputs: Floats, horizon: int | None = None) -> Floats:
+        """Return the last value carried on, `(batch, horizon)`: what is served where a model shows no skill."""
+        past = np.atleast_3d(inputs)[:, :, 0].astype(np.float64)
+        return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
+
+    def quantiles(
+        self, inputs: Floats, mean: Floats, probabilities: tuple[float, ...], is_baseline: bool = False
+    ) -> Floats:
         """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
 
         Args:
             inputs: what `mean` was forecast from, as `predict_arrays` takes it.
             mean: as `predict_arrays` returned it.
             probabilities: 0–1.
+            is_baseline: whether `mean` is the baseline's; then its own residuals are taken, NaN where there are none.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
         """
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
-        spread = self.bundle.calibration.spread(past, np.array(probabilities))
-        steps = min(mean.shape[1], spread.shape[1])
+        calibration = self.bundle.baseline if is_baseline else self.bundle.calibration
         result = np.full((*mean.shape, len(probabilities)), np.nan)
+        if calibration is None:
+            return result
+        spread = calibration.spread(past, np.array(probabilities))
+        steps = min(mean.shape[1], spread.shape[1])
         result[:, :steps] = mean[:, :steps, None] + spread[:, :steps]
         return result
 

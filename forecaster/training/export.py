@@ -59,13 +59,17 @@ class Trained:
 
 
 def write_bundle(
-    trained: Trained, calibration: Calibration, promises: Mapping[str, Any], inputs: Inputs, folder: Path
+    trained: Trained,
+    calibrations: Mapping[str, Calibration],
+    promises: Mapping[str, Any],
+    inputs: Inputs,
+    folder: Path,
 ) -> Manifest:
     """Write a bundle into `folder`, which must not exist; nothing is left there if it fails.
 
     Args:
         trained: the network to serve.
-        calibration: the residuals of its recipe.
+        calibrations: the residuals of its recipe, `model`, and of the baseline.
         promises: the manifest's fields that are not about files.
         inputs: raw windows on which parity is proven; some become the golden inputs.
         folder: where to write.
@@ -80,16 +84,7 @@ def write_bundle(
     try:
         _save_onnx(graph, folder, inputs, mean)
         trained.model.save(folder / KERAS_MODEL)
-        write_json(
-            folder / CALIBRATION,
-            {
-                "probabilities": calibration.probabilities.tolist(),
-                "residuals": calibration.residuals.tolist(),
-                "n_windows": calibration.n_windows,
-                "scale": calibration.scale,
-                "least": calibration.least,
-            },
-        )
+        write_json(folder / CALIBRATION, {name: _plain(one) for name, one in calibrations.items()})
         feeds = {name: array.tolist() for name, array in inputs.take(golden).feeds.items()}
         write_json(folder / GOLDEN, {"inputs": feeds, "mean": mean[golden].tolist()})
         manifest = Manifest(
@@ -129,6 +124,16 @@ def open_session(graph: "onnx.ModelProto") -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _plain(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "probabilities": calibration.probabilities.tolist(),
+        "residuals": calibration.residuals.tolist(),
+        "n_windows": calibration.n_windows,
+        "scale": calibration.scale,
+        "least": calibration.least,
+    }
 
 
 def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Inputs, mean: Floats) -> None:

@@ -21,7 +21,10 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.manifest import Skill, TrainingData
-from forecaster.domain.series import Series
+from forecaster.domain.series import Floats, Series, Times
+from forecaster.evaluation.baselines import last_value
+from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.registry.store import Store
 from forecaster.training import devices, tracking
 from forecaster.training.export import Trained, write_bundle
@@ -79,9 +82,10 @@ def train(config: TrainConfig) -> Registered:
             seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
             served = refit(config, seen, evaluated.history.best_epoch + 1, checkpoints, tracking.log_epoch)
         certificate = certify(config, frame, served)
-        promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), len(parts["test"]))
+        skill = _skill(config, series, parts["test"], evaluated)
+        promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), skill)
         promises["certificate"] = certificate
-        version = _register(config, store, run_id, served, evaluated, promises, seen, checkpoints / "bundle")
+        version = _register(config, store, run_id, served, evaluated, promises, seen, parts, checkpoints / "bundle")
         # at once, for a folder that lost its run's id in mid-removal would be a new run and a second version
         done = checkpoints.rename(checkpoints.with_suffix(".done"))
         shutil.rmtree(done)
@@ -98,7 +102,7 @@ def digest_series(series: Series) -> str:
 
 
 def _promises(
-    config: TrainConfig, series: Series, digest: str, evaluated: Evaluated, trained_until: str, n_windows: int
+    config: TrainConfig, series: Series, digest: str, evaluated: Evaluated, trained_until: str, skill: Skill
 ) -> dict[str, Any]:
     return {
         "name": config.name,
@@ -120,9 +124,44 @@ def _promises(
         ),
         "trained_until": trained_until,
         "recipe_metrics": evaluated.metrics,
-        "skill": Skill(baseline="naive", relative_mae=evaluated.metrics.get("relative_mae"), n_windows=n_windows),
+        "skill": skill,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evaluated) -> Skill:
+    every = np.arange(len(test))
+    cutoffs = test.input_times(series.timestamps, every)[:, -1]
+    actual, naive = test.targets(), last_value(test.inputs().target, config.horizon)
+    ours, theirs = (
+        _by_cutoff(cutoffs, np.abs(actual - mean).mean(axis=1)) for mean in (evaluated.trained.forecast(test), naive)
+    )
+    is_enough = len(ours) >= max(LEAST_WINDOWS, config.horizon + 1)
+    coming = test.target_times(series.timestamps, every)
+    return Skill(
+        baseline="naive",
+        relative_mae=evaluated.metrics.get("relative_mae"),
+        n_windows=len(test),
+        p_value=diebold_mariano(ours, theirs, config.horizon, "less").p_value if is_enough else None,
+        coverage={
+            str(level): evaluated.metrics[f"coverage-{level}"]
+            for level in LEVELS
+            if f"coverage-{level}" in evaluated.metrics
+        },
+        first=str(coming.min()),
+        last=str(coming.max()),
+    )
+
+
+def _calibrate_naive(config: TrainConfig, held_back: Windows) -> Calibration:
+    past = held_back.inputs().target
+    return calibrate(held_back.targets(), last_value(past, config.horizon), past, config.intervals)
+
+
+def _by_cutoff(cutoffs: Times, losses: Floats) -> Floats:
+    """Return the mean loss of each cutoff, in their order: windows of one cutoff say little more than one."""
+    numbers = np.unique(cutoffs, return_inverse=True)[1]
+    return np.asarray(np.bincount(numbers, losses) / np.bincount(numbers))
 
 
 def _trained_until(series: Series, seen: Windows) -> str:
@@ -151,6 +190,7 @@ def _register(
     evaluated: Evaluated,
     promises: dict[str, Any],
     seen: Windows,
+    parts: dict[str, Windows],
     folder: Path,
 ) -> int:
     sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
@@ -158,7 +198,8 @@ def _register(
     promises |= _preprocessing(config, served.preprocessing)
     # what a killed training left half-written
     shutil.rmtree(folder, ignore_errors=True)
-    write_bundle(served, evaluated.calibration, promises, inputs, folder)
+    calibrations = {"model": evaluated.calibration, "naive": _calibrate_naive(config, parts["calibration"])}
+    write_bundle(served, calibrations, promises, inputs, folder)
     source = tracking.log_bundle(folder)
     return store.register(promises["name"], source, run_id)
 

@@ -41,6 +41,13 @@ def test_exchanged_it_says_the_opposite_and_equal_losses_show_nothing() -> None:
     assert diebold_mariano(first, first, 3, "less").p_value == 0.5
 
 
+def test_a_difference_that_is_always_the_same_is_no_chance() -> None:
+    low, high = np.zeros(20), np.full(20, 0.5)
+    assert diebold_mariano(low, high, 3, "less").p_value == 0
+    assert diebold_mariano(high, low, 3, "less").p_value == 1
+    assert diebold_mariano(high, low, 3).p_value == 0
+
+
 @pytest.mark.parametrize("horizon", [1, 5])
 def test_where_there_is_no_difference_one_in_twenty_is_significant(horizon: int) -> None:
     random = np.random.default_rng(3)

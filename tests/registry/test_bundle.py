@@ -79,7 +79,9 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         "asks for code",
     ),
     "golden of another form": (_edit("golden.json", lambda g: g.pop("inputs")), "malformed"),
-    "calibration of another form": (_edit("calibration.json", lambda c: c.update(residuals="x")), "malformed"),
+    "calibration of another form": (_edit("calibration.json", lambda c: c["model"].update(residuals="x")), "malformed"),
+    "no calibration of the model": (_edit("calibration.json", lambda c: c.pop("model")), "malformed"),
+    "residuals in an unknown unit": (_edit("calibration.json", lambda c: c["naive"].update(scale="x")), "malformed"),
 }
 
 

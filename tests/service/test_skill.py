@@ -1,0 +1,112 @@
+"""Skill in every answer: shown with its evidence, missed in words, and by setting replaced by the baseline."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from forecaster.domain.manifest import Skill
+from forecaster.registry.load import load_predictor
+from forecaster.registry.predictor import Predictor
+from forecaster.registry.store import Store
+from forecaster.training.job import train
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import House, small_config
+from tests.service.conftest import ask
+
+DAYS = pd.bdate_range("2026-01-01", periods=24)
+PRICES = np.linspace(90, 110, 24) + np.sin(np.arange(24))
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A model of a random walk, which has no skill to show."""
+    folder = tmp_path_factory.mktemp("walk")
+    changes = {
+        "name": "walk",
+        "data": {"source": "random_walk", "length": 800, "seed": 5},
+        "transforms": [{"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"}],
+        "intervals": "ewma",
+        "fit": {"epochs": 2},
+    }
+    registered = train(small_config(folder, **changes))
+    uri = f"sqlite:///{folder}/mlflow.db"
+    Store(uri).promote("walk", registered.version)
+    return load_predictor("walk", tracking_uri=uri, cache=folder / "cache")
+
+
+@contextmanager
+def serving(cache: Path, **settings: Any) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(cache_dir=cache, tracking_uri="", **settings))) as client:
+        while client.get("/health/ready").status_code != 200:
+            pass
+        yield client
+
+
+def answer_of(client: TestClient, **changes: Any) -> dict[str, Any]:
+    series = {"unique_id": "w", "ds": DAYS.strftime("%Y-%m-%d").tolist(), "y": PRICES.tolist()}
+    request = {"model": "walk", "series": [series], "level": [80]} | changes
+    answer: dict[str, Any] = client.post("/v1/forecasts", json=request).json()
+    return answer
+
+
+def test_skill_is_told_with_its_evidence(client: TestClient, house: House) -> None:
+    answer = client.post("/v1/forecasts", json=ask()).json()
+    skill = answer["skill"]
+    assert answer["forecast_by"] == "model"
+    assert skill["p_value"] < 0.001
+    assert skill["coverage"]["80"] == house.versions[0].metrics["coverage-80"]
+    # the last tenth of 800 hours, less the first window's inputs
+    assert (skill["first"], skill["last"]) == ("2020-02-01T00:00:00.000000000", "2020-02-03T07:00:00.000000000")
+    assert skill["n_windows"] == 53
+
+
+def test_without_skill_it_is_said_and_the_model_answers(walk: Predictor) -> None:
+    assert not walk.manifest.skill.is_shown
+    with serving(walk.bundle.folder.parents[1]) as client:
+        answer = answer_of(client)
+    (forecast,) = answer["forecasts"]
+    assert answer["forecast_by"] == "model"
+    assert forecast["mean"] == walk.predict_arrays(PRICES[None])[0].tolist()
+    assert [text for text in answer["warnings"] if text.startswith("no demonstrated skill")]
+
+
+def test_by_setting_the_baseline_is_served_in_its_place_and_named(walk: Predictor) -> None:
+    with serving(walk.bundle.folder.parents[1], without_skill="baseline") as client:
+        answer = answer_of(client)
+        longer = answer_of(client, horizon=6)
+    (forecast,) = answer["forecasts"]
+    assert answer["forecast_by"] == "naive"
+    assert forecast["mean"] == [PRICES[-1]] * 4
+    assert any("whose forecast this is" in text for text in answer["warnings"])
+    assert walk.bundle.baseline is not None
+    low, high = walk.bundle.baseline.bands(PRICES[None], [80])[80]
+    np.testing.assert_allclose(forecast["lo-80"], PRICES[-1] + low[0])
+    np.testing.assert_allclose(forecast["hi-80"], PRICES[-1] + high[0])
+    # further away it is less certain
+    widths = np.array(forecast["hi-80"]) - np.array(forecast["lo-80"])
+    assert widths[-1] > widths[0]
+    assert longer["forecasts"][0]["mean"] == [PRICES[-1]] * 6
+    assert longer["forecasts"][0]["lo-80"][4:] == [None, None]
+
+
+def test_a_model_with_skill_is_served_whatever_the_setting(house: House) -> None:
+    with serving(house.cache, without_skill="baseline") as client:
+        assert client.post("/v1/forecasts", json=ask()).json()["forecast_by"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("relative_mae", "p_value", "is_shown"),
+    [(0.9, 0.01, True), (0.9, 0.2, False), (1.0, 0.01, False), (None, None, False), (0.9, None, True)],
+)
+def test_skill_is_a_smaller_error_that_chance_does_not_explain(
+    relative_mae: float | None, p_value: float | None, is_shown: bool
+) -> None:
+    skill = Skill(baseline="naive", relative_mae=relative_mae, n_windows=50, p_value=p_value)
+    assert skill.is_shown == is_shown
