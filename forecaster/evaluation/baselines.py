@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from forecaster.domain.series import Floats
+from forecaster.evaluation.conformal import ewma
 
 # of inputs `(n, input_size)`, horizon and season_length
 Baseline = Callable[[Floats, int, int], Floats]
@@ -35,6 +36,18 @@ def drift(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
 def window_mean(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
     """Repeat the inputs' mean."""
     return np.broadcast_to(inputs.mean(axis=1, keepdims=True), (len(inputs), horizon))
+
+
+def random_walk_bands(inputs: Floats, horizon: int, level: float) -> tuple[Floats, Floats]:
+    """Return bounds `(n, horizon)` of the last value as a random walk of the window's volatility has them.
+
+    Its standard deviation grows with the root of the step. Source: J.P. Morgan/Reuters (1996), RiskMetrics Technical
+    Document, sections 4.2 and 5.2.
+    """
+    from scipy import stats
+
+    reach = stats.norm.ppf(0.5 + level / 200) * ewma(inputs) * np.sqrt(np.arange(1, horizon + 1))
+    return np.asarray(inputs[:, -1:] - reach), np.asarray(inputs[:, -1:] + reach)
 
 
 BASELINES: dict[str, Baseline] = {

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
+from forecaster.evaluation.baselines import random_walk_bands
 from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage, width, winkler
 from forecaster.evaluation.significance import LEAST_WINDOWS, block_bootstrap_error, diebold_mariano
@@ -87,6 +88,11 @@ def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
                 f"width-{level}{kind}": width(low, high),
                 f"winkler-{level}{kind}": winkler(result.actual, low, high, level),
             }
+    past, horizon = result.origins.windows.inputs().target, result.actual.shape[1]
+    for level in result.bands:
+        low, high = random_walk_bands(past, horizon, level)
+        figures[f"naive-winkler-{level}"] = winkler(result.actual, low, high, level)
+        figures[f"naive-coverage-{level}"] = coverage(result.actual, low, high)
     return figures
 
 

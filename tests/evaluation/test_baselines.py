@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.evaluation.baselines import BASELINES
+from forecaster.evaluation.baselines import BASELINES, random_walk_bands
 from forecaster.evaluation.ridge import fit_ridge
 
 INPUTS = np.array([[1.0, 2.0, 4.0, 7.0], [5.0, 5.0, 5.0, 5.0]])
@@ -42,3 +42,15 @@ def test_a_ridge_finds_a_linear_law_in_any_unit(size: float, level: float, chunk
 def test_a_ridge_of_constants_repeats_them() -> None:
     inputs = np.full((20, 4), 3.0)
     np.testing.assert_allclose(fit_ridge([(inputs, inputs[:, :2])]).predict(inputs), inputs[:, :2])
+
+
+def test_a_random_walks_bounds_are_those_of_its_law() -> None:
+    """On Gaussian walks they cover what they promise at each step; on a line that does not move they are the line."""
+    walks = np.cumsum(np.random.default_rng(0).normal(size=(4000, 110)), axis=1)
+    inputs, actual = walks[:, :100], walks[:, 100:]
+    low, high = random_walk_bands(inputs, 10, 80)
+    covered = ((actual >= low) & (actual <= high)).mean(axis=0)
+    # the volatility is itself an estimate, so a little less
+    np.testing.assert_allclose(covered, 0.79, atol=0.025)
+    flat = random_walk_bands(np.ones((1, 5)), 3, 80)
+    np.testing.assert_array_equal(flat, np.ones((2, 1, 3)))
