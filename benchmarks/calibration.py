@@ -1,6 +1,6 @@
 """Do intervals cover what they promise? `python -m benchmarks.calibration --data FOLDER` on real files and on sines.
 
-Each series' last third is held back: a GRU is trained, stopped and calibrated on the first two thirds and forecasts every
+The last third of each series is held back: a GRU is fitted and calibrated on the first two thirds and forecasts every
 origin of the last, without a refit. Beside it stand the bounds of a random walk of the window's volatility.
 """
 

@@ -50,16 +50,16 @@ def run_config(
 
 
 def load_sections(arguments: argparse.Namespace, **models: type[Config]) -> tuple[Any, ...]:
-    """Return several sections of a job's file, in the order of `models`; the last is the pipeline's own.
+    """Return several sections of a job's file, in the order of `models`.
 
-    A key of `--set` that begins with another section's name is that section's: `train.model.cell=gru`.
+    A key of `--set` that begins with a section's name is that section's: `train.model.cell=gru`. Others are the last's.
     """
-    *others, own = models
+    last = [*models][-1]
     overrides: dict[str, list[str]] = {section: [] for section in models}
     for override in arguments.overrides:
         section, _, rest = override.partition(".")
-        key = section if section in others and rest else own
-        overrides[key].append(rest if key != own else override)
+        is_named = section in models and rest
+        overrides[section if is_named else last].append(rest if is_named else override)
     return tuple(load_config(arguments.config, model, overrides[section], section) for section, model in models.items())
 
 
@@ -82,3 +82,10 @@ def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], in
         return INTERRUPTED
     sys.stdout.write(json.dumps(answer) + "\n")
     return status(answer)
+
+
+def left_table(rows: list[dict[str, str]]) -> str:
+    """Return rows of words as a table whose columns begin at the left."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    lines = [{name: name for name in widths}, *rows]
+    return "\n".join("  ".join(line[name].ljust(width) for name, width in widths.items()).rstrip() for line in lines)

@@ -4,7 +4,6 @@ import argparse
 import sys
 from typing import Any
 
-import pandas as pd
 from pydantic import Field
 
 from forecaster.domain.config import Config
@@ -14,7 +13,7 @@ from forecaster.lifecycle.gate import Decision, GateConfig
 from forecaster.lifecycle.promotion import judge
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig
-from pipelines.command import config_parser, load_sections, run
+from pipelines.command import config_parser, left_table, load_sections, run
 
 
 class PromoteConfig(Config):
@@ -27,15 +26,19 @@ class PromoteConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
 
-def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
-    """Judge a version and, if it is let through, make it the champion; the answer has the aliases as read back."""
+def promote(config: PromoteConfig, has_gate: bool = True, tries: int = 1, is_quiet: bool = False) -> dict[str, Any]:
+    """Judge a version and, if it is let through, make it the champion; the answer has the aliases as read back.
+
+    Of several `tries` at once, one is better by chance more easily, and its p-value is multiplied with their number.
+    """
     store = Store(config.tracking.uri)
     model = store.find(config.name)
     version = config.version or max(model.runs)
     answer: dict[str, Any] = {"model": config.name, "version": version, "promoted": True, "criteria": []}
     if has_gate:
-        decision = judge(store, config.name, version, config.gate, config.backtest)
-        _say(decision)
+        decision = judge(store, config.name, version, config.gate, config.backtest, tries)
+        if not is_quiet:
+            _say(decision)
         answer |= {"promoted": decision.is_promoted, "criteria": [vars(one) for one in decision.criteria]}
     aliases = store.promote(config.name, version) if answer["promoted"] else store.find(config.name).aliases
     return answer | {"aliases": aliases}
@@ -46,13 +49,18 @@ def roll_back(config: PromoteConfig) -> dict[str, Any]:
     return {"model": config.name, "aliases": Store(config.tracking.uri).roll_back(config.name)}
 
 
+def as_row(criterion: dict[str, Any]) -> dict[str, str]:
+    """Return a criterion as a row of words."""
+    return {
+        "criterion": criterion["name"],
+        "": "met" if criterion["is_met"] else "NOT MET",
+        "reason": criterion["reason"],
+    }
+
+
 def _say(decision: Decision) -> None:
-    rows = [
-        {"criterion": one.name, "": "met" if one.is_met else "NOT MET", "reason": one.reason}
-        for one in decision.criteria
-    ]
-    table = pd.DataFrame(rows).to_string(index=False, justify="left", max_colwidth=120)
-    sys.stdout.write(f"{table}\n{'promoted' if decision.is_promoted else 'kept: the champion stays'}\n")
+    table = left_table([as_row(vars(one)) for one in decision.criteria])
+    sys.stdout.write(f"{table}\n{'promoted' if decision.is_promoted else 'kept out: the champion stays'}\n")
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Evidence:
         latency_seconds: the median of one forecast of one series.
         beside_champion: its losses beside the champion's on the same cutoffs; None where there is no champion.
         champion_mae: the champion's MAE on them.
+        tries: how many recipes were tried at once; their p-values are multiplied with it (Bonferroni).
     """
 
     metrics: dict[str, float]
@@ -47,6 +48,7 @@ class Evidence:
     latency_seconds: float
     beside_champion: Comparison | None
     champion_mae: float | None
+    tries: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,14 @@ def _is_not_worse_than_the_baseline(evidence: Evidence, gate: GateConfig) -> Cri
     if relative is None:
         return Criterion("baseline", False, "the last value has no error here, and the version has")
     chance = evidence.metrics.get("naive-p_value")
-    skill = "" if chance is None else f", p {chance:.2g}" + ("" if chance < gate.significance else ": no skill shown")
+    skill = "" if chance is None else _skill(min(1.0, chance * evidence.tries), evidence.tries, gate)
     reason = f"relative_mae {relative:.4g}, at most {1 + gate.margin:g}{skill}"
     return Criterion("baseline", relative <= 1 + gate.margin, reason)
+
+
+def _skill(chance: float, tries: int, gate: GateConfig) -> str:
+    of = f" for the best of {tries} tries" if tries > 1 else ""
+    return f", p {chance:.2g}{of}" + ("" if chance < gate.significance else ": no skill shown")
 
 
 def _is_better_than_the_champion(evidence: Evidence, gate: GateConfig) -> Criterion:

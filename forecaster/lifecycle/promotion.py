@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from forecaster.training.recipe import TrainConfig, prepare
 _LATENCY_RUNS = 200
 
 
-def judge(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig) -> Decision:
+def judge(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig, tries: int = 1) -> Decision:
     """Try a version's recipe and the champion's, decide, and record the decision with the version's run.
 
     Args:
@@ -35,6 +36,7 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
         version: the challenger; it gets that alias.
         gate: how strict.
         trial: at which cutoffs.
+        tries: how many recipes are tried at once.
 
     Raises:
         UnknownModel: there is no such version.
@@ -45,7 +47,7 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
     if version not in model.runs:
         raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
     store.set_alias(name, CHALLENGER, version)
-    decision = decide(_gather(store, model, version, trial), gate)
+    decision = decide(replace(_gather(store, model, version, trial), tries=tries), gate)
     tracking.log_decision(
         store.uri, model.runs[version], [vars(one) for one in decision.criteria], decision.is_promoted
     )

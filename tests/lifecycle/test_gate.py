@@ -89,6 +89,14 @@ def test_no_skill_is_said_even_where_it_is_let_through() -> None:
     assert "p 0.6: no skill shown" in decision.criteria[1].reason
 
 
+def test_of_several_tries_one_is_better_by_chance_more_easily() -> None:
+    evidence = changed(relative_mae=0.99, **{"naive-p_value": 0.03})
+    assert "p 0.03" in decide(evidence, GateConfig()).criteria[1].reason
+    assert "no skill" not in decide(evidence, GateConfig()).criteria[1].reason
+    several = decide(replace(evidence, tries=3), GateConfig()).criteria[1].reason
+    assert "p 0.09 for the best of 3 tries: no skill shown" in several
+
+
 def test_how_strict_it_is_can_be_set() -> None:
     settings: dict[str, Any] = {"margin": -0.1}
     with pytest.raises(ValueError, match="margin"):

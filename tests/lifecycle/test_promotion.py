@@ -44,8 +44,8 @@ def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Pa
     bad, said = promote(folder, "--set", "version=1")
     assert not bad["promoted"]
     assert bad["aliases"] == {"challenger": 1}
-    assert "kept: the champion stays" in said
-    assert "NOT MET relative_mae" in said
+    assert "kept out: the champion stays" in said
+    assert "NOT MET  relative_mae" in said
     good, said = promote(folder)
     assert good["promoted"], said
     assert good["aliases"] == {"champion": 2, "challenger": 2}
@@ -120,3 +120,21 @@ def test_promotions_that_come_together_end_in_one_consistent_state(folder: Path)
     assert len(answers) == 64
     aliases = store.find("sine").aliases
     assert {aliases["champion"], aliases["previous"]} == {1, 2}
+
+
+def test_a_contest_trains_judges_and_promotes_in_one_command(tmp_path: Path) -> None:
+    recipe = small_config(tmp_path, fit=GOOD).model_dump(mode="json")
+    trial = {"n_windows": 60, "cells": ["gru", "simple_rnn"]}
+    job = {"train": recipe, "backtest": trial, "promote": {"name": "sine", "gate": {"coverage_tolerance": 0.1}}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    done = run_module("pipelines.contest", "job.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    first, second = answer["contestants"]
+    assert (first["cell"], first["version"], second["cell"], second["version"]) == ("gru", 1, "simple_rnn", 2)
+    assert first["promoted"]
+    assert answer["aliases"]["champion"] == (2 if second["promoted"] else 1)
+    assert "gru, version 1" in done.stdout
+    assert "for the best of 2 tries" in done.stdout
+    (champion,) = [one for one in second["criteria"] if one["name"] == "champion"]
+    assert "the champion's" in champion["reason"]
