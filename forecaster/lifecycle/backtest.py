@@ -19,6 +19,7 @@ from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.baselines import BASELINES
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.ridge import fit_ridge
+from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
 from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.origins import Origins, known_at, roll
 from forecaster.models.cells import CELLS
@@ -55,9 +56,9 @@ class BacktestConfig(Config):
     @field_validator("baselines")
     @classmethod
     def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in (*BASELINES, RIDGE)]
-        if unknown or "naive" not in names:
-            raise ValueError(f"must hold naive, and may hold {', '.join((*BASELINES, RIDGE))}; got {', '.join(names)}")
+        known = (*BASELINES, RIDGE, *STATISTICAL)
+        if set(names) - set(known) or "naive" not in names:
+            raise ValueError(f"must hold naive, and may hold {', '.join(known)}; got {', '.join(names)}")
         return names
 
     @field_validator("cells")
@@ -138,7 +139,7 @@ def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpo
         trained, calibration = fit_until_now(config, known, checkpoints / f"{number}")
         calibrations += [calibration] * len(cutoffs)
         windows = origins.windows.choose(rows)
-        forecasts.append({MODEL: trained.forecast(windows)} | _baselines(trial, known, windows))
+        forecasts.append({MODEL: trained.forecast(windows)} | _baselines(trial, known, windows, series.bounds))
     joined = {name: np.concatenate([block[name] for block in forecasts]) for name in forecasts[0]}
     return Backtest(
         origins,
@@ -160,12 +161,21 @@ def fit_until_now(config: TrainConfig, known: Series, checkpoints: Path) -> tupl
     return trained, calibration
 
 
-def _baselines(trial: BacktestConfig, known: Series, windows: Windows) -> dict[str, Floats]:
-    past = windows.inputs().target
-    return {
-        name: _ridge(known, windows) if name == RIDGE else BASELINES[name](past, windows.horizon, trial.season_length)
-        for name in trial.baselines
-    }
+def _baselines(trial: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64]) -> dict[str, Floats]:
+    past, season = windows.inputs().target, trial.season_length
+    forecasts: dict[str, Floats] = {}
+    for name in trial.baselines:
+        if name == RIDGE:
+            forecasts[name] = _ridge(known, windows)
+        elif name in STATISTICAL:
+            # of the whole series up to the cutoff, not of a window's inputs alone
+            ends = windows.first + windows.input_size
+            begins = bounds[windows.owners]
+            histories = [windows.values[begin:end, 0] for begin, end in zip(begins, ends, strict=True)]
+            forecasts[name] = forecast_histories(name, histories, windows.horizon, season)
+        else:
+            forecasts[name] = BASELINES[name](past, windows.horizon, season)
+    return forecasts
 
 
 def _ridge(known: Series, windows: Windows) -> Floats:

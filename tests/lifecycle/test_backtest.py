@@ -14,6 +14,7 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Series
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.significance import diebold_mariano
+from forecaster.evaluation.statistical import forecast_histories
 from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.backtest import MODEL, BacktestConfig, backtest, fit_until_now
 from forecaster.lifecycle.origins import known_at
@@ -177,6 +178,21 @@ def test_an_outcome_is_learnt_from_only_when_its_time_has_come() -> None:
     for step in range(3):
         # the target of step k at cutoff 10 is known at cutoff 10 + k
         assert np.flatnonzero(before[:, step] != after[:, step])[0] == 10 + step + 1
+
+
+def test_a_classical_baseline_is_fitted_to_what_was_known_at_each_cutoff(tmp_path: Path) -> None:
+    config, series = _prepared(
+        tmp_path, data={"source": "sine", "length": 200, "n_series": 2}, fit={"epochs": 1}, input_size=12
+    )
+    trial = BacktestConfig(n_windows=5, baselines=("naive", "theta"))
+    result = backtest(config, trial, series, tmp_path / "a")
+    frame = cross_validation_frame(result, series)
+    for (name, cutoff), rows in frame.groupby(["unique_id", "cutoff"]):
+        within = series.rows(series.unique_ids.index(str(name)))
+        known = series.timestamps[within] <= np.datetime64(pd.Timestamp(str(cutoff)))
+        expected = forecast_histories("theta", [series.values[within, 0][known]], 4, 1)[0]
+        np.testing.assert_array_equal(rows["theta"], expected)
+    assert "theta-p_value" not in score(result, trial, series)
 
 
 def test_losses_are_by_cutoff(tmp_path: Path) -> None:
