@@ -19,7 +19,7 @@ def test_the_readmes_tree_names_each_file() -> None:
     modules = {path.name for package in packages for path in package.rglob("*.py")} - {"__init__.py", "__main__.py"}
     listed = {
         *modules,
-        *(path.name for path in (ROOT / "docs").iterdir()),
+        *(path.name for path in (ROOT / "docs").glob("*.md")),
         *(path.name for path in (ROOT / "pipelines" / "configs").iterdir()),
     }
     assert listed - named == {"neuralforecast_training.py", "neuralforecast_backtest.py"}
