@@ -10,7 +10,7 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import Decision, GateConfig
-from forecaster.lifecycle.promotion import judge
+from forecaster.lifecycle.promotion import check_certified, judge
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig
 from pipelines.command import config_parser, left_table, load_sections, run
@@ -40,6 +40,8 @@ def promote(config: PromoteConfig, has_gate: bool = True, tries: int = 1, is_qui
         if not is_quiet:
             _say(decision)
         answer |= {"promoted": decision.is_promoted, "criteria": [vars(one) for one in decision.criteria]}
+    else:
+        check_certified(store, config.name, version)
     aliases = store.promote(config.name, version) if answer["promoted"] else store.find(config.name).aliases
     return answer | {"aliases": aliases}
 
@@ -78,6 +80,6 @@ if __name__ == "__main__":
         "  python -m pipelines.promote pipelines/configs/sine.yaml --rollback",
     )
     parser.add_argument("--rollback", action="store_true", help="make the previous version the champion again")
-    parser.add_argument("--without-gate", action="store_true", help="promote it as it is, tried or not")
+    parser.add_argument("--without-gate", action="store_true", help="promote it as it is, certified but not tried")
     parsed = parser.parse_args()
     sys.exit(run(lambda: _run(parsed)))

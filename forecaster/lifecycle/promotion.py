@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from forecaster.domain.config import build_config
-from forecaster.domain.errors import RegistryError, UnknownModel
+from forecaster.domain.errors import BundleError, RegistryError, UnknownModel
 from forecaster.domain.series import Series
 from forecaster.evaluation.metrics import mae
 from forecaster.evaluation.significance import Comparison, diebold_mariano
@@ -52,6 +52,21 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
         store.uri, model.runs[version], [vars(one) for one in decision.criteria], decision.is_promoted
     )
     return decision
+
+
+def check_certified(store: Store, name: str, version: int) -> None:
+    """Raise BundleError unless a version has a leakage certificate: without it there is no promotion.
+
+    Raises:
+        UnknownModel: there is no such version.
+    """
+    model = store.find(name)
+    if version not in model.runs:
+        raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+    with tempfile.TemporaryDirectory() as draft:
+        manifest = read_bundle(store.download(name, version, Path(draft))).manifest
+    if manifest.certificate is None:
+        raise BundleError(f"model '{name}' version {version} has no leakage certificate; train it again")
 
 
 def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestConfig) -> Evidence:

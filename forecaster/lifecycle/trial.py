@@ -5,8 +5,12 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from forecaster.domain.series import Series
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.domain.series import CUTOFF, UNIQUE_ID, Series
 from forecaster.evaluation.metrics import by_step, mae
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backtest
 from forecaster.lifecycle.plots import coverage_figure, errors_figure
@@ -14,6 +18,9 @@ from forecaster.lifecycle.report import cross_validation_frame, score
 from forecaster.training import tracking
 from forecaster.training.job import digest_series, log_inputs
 from forecaster.training.recipe import TrainConfig, prepare, title
+
+# a table of more is no longer looked at
+_MOST_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -70,4 +77,19 @@ def _log_refits(result: Backtest, trial: BacktestConfig, series: Series) -> None
         errors = {name: mae(result.actual[rows], mean[rows]) for name, mean in result.forecasts.items()}
         figures = {"mae": errors[MODEL]} | {f"{name}-mae": value for name, value in errors.items() if name != MODEL}
         cutoff = str(result.origins.cutoffs[begin])
-        tracking.log_nested(f"refit at {cutoff}", figures, {"cutoff": cutoff, "n_windows": str(int(rows.sum()))})
+        tags = {"cutoff": cutoff, "n_windows": str(int(rows.sum()))}
+        tracking.log_nested(f"refit at {cutoff}", figures, tags, _windows(result, series, np.flatnonzero(rows)))
+
+
+def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Return a refit's windows as columns: series, cutoff and errors; of very many, evenly spread ones."""
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).astype(np.int64)]
+    errors = {
+        name: np.abs(result.actual[chosen] - mean[chosen]).mean(axis=1).tolist()
+        for name, mean in result.forecasts.items()
+    }
+    return {
+        UNIQUE_ID: [series.unique_ids[owner] for owner in result.origins.windows.owners[chosen]],
+        CUTOFF: [str(cutoff) for cutoff in result.origins.cutoffs[result.origins.numbers[chosen]]],
+        **errors,
+    }

@@ -168,14 +168,15 @@ def log_decision(uri: str, run_id: str, criteria: list[dict[str, Any]], is_promo
     client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
 
 
-def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
-    """Record a run within the active one, under `test/`."""
+def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table: dict[str, list[Any]]) -> None:
+    """Record a run within the active one: figures under `test/`, and a table of its windows."""
     import mlflow
 
     # the parent's experiment, which is not the process-wide one
     experiment = mlflow.active_run().info.experiment_id
     with mlflow.start_run(experiment_id=experiment, run_name=name, nested=True, tags=tags):
         log_metrics(metrics)
+        mlflow.log_table(table, "windows.json")
 
 
 def log_forecast_plot(

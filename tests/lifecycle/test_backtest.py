@@ -1,5 +1,6 @@
 """The backtest: honest about time, right in its figures, and of known outcome on series of known skill."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ def test_a_run_has_a_trainings_names_and_a_run_for_each_refit(tried: tuple[Tried
     assert sorted(refit.data.tags["n_windows"] for refit in nested) == ["15", "15"]
     weighted = np.mean([refit.data.metrics["test/mae"] for refit in nested])
     assert weighted == pytest.approx(one.metrics["mae"])
+    for refit in nested:
+        text = (folder / "artifacts" / refit.info.run_id / "artifacts" / "windows.json").read_text()
+        table = json.loads(text)
+        errors = [row[table["columns"].index("model")] for row in table["data"]]
+        assert len(errors) == 15
+        assert np.mean(errors) == pytest.approx(refit.data.metrics["test/mae"])
     names = {artifact.path for artifact in client.list_artifacts(one.run_id)}
     assert {"errors.png", "coverage.png", "errors_by_step.json", "backtest.yaml", "config.yaml"} <= names
     assert not list((folder / "checkpoints").glob("backtest-*"))

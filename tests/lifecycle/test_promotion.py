@@ -87,6 +87,21 @@ def test_what_cannot_be_judged_is_said(folder: Path, tmp_path: Path) -> None:
         judge(store, "sine", other.version, GateConfig(), BacktestConfig(n_windows=10))
 
 
+def test_without_a_certificate_there_is_no_promotion_not_even_without_the_gate(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    Store(uri, create=True)
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("old", artifact_location=(tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment)
+    client.log_artifacts(run.info.run_id, str(ROOT / "tests" / "registry" / "bundles" / "schema-1"), "model")
+    Store(uri).register("old", f"{run.info.artifact_uri}/model", run.info.run_id)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"name": "old", "tracking": {"uri": uri}}))
+    done = run_module("pipelines.promote", "job.yaml", "--without-gate", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "model 'old' version 1 has no leakage certificate; train it again" in done.stderr
+    assert Store(uri).find("old").aliases == {}
+
+
 PROMOTER = """
 import sys
 from forecaster.registry.store import Store
