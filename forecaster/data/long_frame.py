@@ -87,9 +87,10 @@ def known_after(
     missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
     if missing:
         raise SeriesError(f"futr_frame: missing columns {missing}; found {list(frame.columns)}")
+    if (_times(frame, "futr_frame").dt.tz is None) != (coming.dt.tz is None):
+        raise SeriesError("futr_frame: its times and the history's must both have a zone, or neither")
     steps = len(coming) // len(series)
-    wanted = pd.DataFrame({UNIQUE_ID: np.repeat(series.unique_ids, steps), DS: coming.to_numpy()})
-    wanted[DS] = coming.to_numpy() if coming.dt.tz is None else coming.reset_index(drop=True)
+    wanted = pd.DataFrame({UNIQUE_ID: np.repeat(series.unique_ids, steps), DS: coming.reset_index(drop=True)})
     found = wanted.merge(frame.assign(**{UNIQUE_ID: frame[UNIQUE_ID].astype(str)}), "left", [UNIQUE_ID, DS])
     if len(found) > len(wanted):
         raise SeriesError("futr_frame: some rows have the same unique_id and ds; remove duplicates")

@@ -164,6 +164,8 @@ def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predi
         (past, ahead.drop(columns="promotion"), r"futr_frame: missing columns \['promotion'\]"),
         (past, ahead.iloc[1:], "futr_frame, row 0: promotion is not a finite number"),
         (past, pd.concat([ahead, ahead]), "same unique_id and ds"),
+        (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), "both have a zone, or neither"),
+        (past, ahead.assign(ds=ahead["ds"].astype(str)), "column ds holds object, not timestamps"),
     ):
         with pytest.raises(SeriesError, match=said):
             trained[1].predict_frame(frame, futr_frame=futr_frame)
