@@ -84,7 +84,10 @@ def by_series(
     metric: Metric, actual: Floats, predicted: Floats, owners: NDArray[np.int64], unique_ids: Sequence[str]
 ) -> dict[str, float]:
     """Return the metric of each series that owns rows; `owners` `(n,)` are positions in `unique_ids`."""
-    return {unique_ids[one]: metric(actual[owners == one], predicted[owners == one]) for one in np.unique(owners)}
+    order = np.argsort(owners, kind="stable")
+    found, starts = np.unique(owners[order], return_index=True)
+    rows = np.split(order, starts[1:])
+    return {unique_ids[one]: metric(actual[own], predicted[own]) for one, own in zip(found, rows, strict=True)}
 
 
 def _ratio(errors: Floats, scale: Floats | float) -> Floats:

@@ -7,8 +7,8 @@ import pandas as pd
 
 from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
 from forecaster.evaluation.baselines import random_walk_bands
-from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae
-from forecaster.evaluation.probabilistic import coverage, width, winkler
+from forecaster.evaluation.metrics import METRICS, mase, relative_mae, rmsse
+from forecaster.evaluation.probabilistic import coverage, scaled_crps, width, winkler
 from forecaster.evaluation.significance import LEAST_WINDOWS, block_bootstrap_error, diebold_mariano
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
 
@@ -20,10 +20,11 @@ def score(result: Backtest, trial: BacktestConfig, series: Series) -> dict[str, 
     `coverage-80-error` the standard error of a coverage, for origins overlap.
     """
     actual, mean = result.actual, result.forecasts[MODEL]
-    scale = _scales(result, series)
+    scale, squared_scale = _scales(result, series)
     figures = {name: metric(actual, mean) for name, metric in METRICS.items()}
     figures |= {
         "mase": mase(actual, mean, scale),
+        "rmsse": rmsse(actual, mean, squared_scale),
         "relative_mae": relative_mae(actual, mean, result.forecasts["naive"]),
     }
     for name in trial.baselines:
@@ -88,12 +89,22 @@ def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
                 f"width-{level}{kind}": width(low, high),
                 f"winkler-{level}{kind}": winkler(result.actual, low, high, level),
             }
+    if result.bands:
+        figures["scaled_crps"] = scaled_crps(result.actual, *_quantiles(result))
     past, horizon = result.origins.windows.inputs().target, result.actual.shape[1]
     for level in result.bands:
         low, high = random_walk_bands(past, horizon, level)
         figures[f"naive-winkler-{level}"] = winkler(result.actual, low, high, level)
         figures[f"naive-coverage-{level}"] = coverage(result.actual, low, high)
     return figures
+
+
+def _quantiles(result: Backtest) -> tuple[Floats, Floats]:
+    """Return the bounds of all static intervals as quantiles `(n, horizon, 2 · levels)`, and their probabilities."""
+    levels = sorted(result.bands)
+    bounds = [result.bands[level][0] for level in reversed(levels)] + [result.bands[level][1] for level in levels]
+    below = [(100 - level) / 200 for level in reversed(levels)]
+    return np.stack(bounds, axis=2), np.array([*below, *(1 - p for p in reversed(below))])
 
 
 def _by_cutoff(result: Backtest, values: Floats) -> Floats:
@@ -103,11 +114,13 @@ def _by_cutoff(result: Backtest, values: Floats) -> Floats:
     return np.asarray(sums[counts > 0] / counts[counts > 0])
 
 
-def _scales(result: Backtest, series: Series) -> Floats:
-    """Return each window's MASE scale `(n, 1)`, from its series' rows up to the first cutoff."""
+def _scales(result: Backtest, series: Series) -> tuple[Floats, Floats]:
+    """Return each window's scales of MASE and RMSSE, `(n, 1)`, from its series' rows up to the first cutoff."""
     first = result.origins.cutoffs[0]
-    scale = np.zeros(len(series))
+    scales = np.zeros((len(series), 2))
     for owner, (_, rows) in enumerate(series):
-        known = series.values[rows, 0][series.timestamps[rows] <= first]
-        scale[owner] = naive_scale(known) if len(known) > 1 else 0.0
-    return scale[result.origins.windows.owners][:, None]
+        steps = np.diff(series.values[rows, 0][series.timestamps[rows] <= first])
+        if len(steps):
+            scales[owner] = np.abs(steps).mean(), (steps**2).mean()
+    own = scales[result.origins.windows.owners]
+    return own[:, :1], own[:, 1:]

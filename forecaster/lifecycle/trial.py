@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.series import CUTOFF, UNIQUE_ID, Series
-from forecaster.evaluation.metrics import by_step, mae
+from forecaster.evaluation.metrics import by_series, by_step, mae
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backtest
 from forecaster.lifecycle.plots import coverage_figure, errors_figure
 from forecaster.lifecycle.report import cross_validation_frame, score
@@ -61,6 +61,12 @@ def _log_pictures(result: Backtest, series: Series, title: str) -> None:
         tracking.log_figure(coverage_figure(result, f"{title}: coverage"), "coverage.png")
     errors = {name: by_step(mae, result.actual, mean) for name, mean in result.forecasts.items()}
     tracking.log_table({"step": list(range(1, result.actual.shape[1] + 1)), **errors}, "errors_by_step.json")
+    by_name = {
+        name: by_series(mae, result.actual, mean, result.origins.windows.owners, series.unique_ids)
+        for name, mean in result.forecasts.items()
+    }
+    columns = {name: list(errors.values()) for name, errors in by_name.items()}
+    tracking.log_table({UNIQUE_ID: list(by_name[MODEL]), **columns}, "errors_by_series.json")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "cross_validation.parquet"
         cross_validation_frame(result, series).to_parquet(file, index=False)

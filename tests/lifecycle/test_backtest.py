@@ -122,6 +122,14 @@ def test_the_figures_are_those_of_the_frame(tried: tuple[Tried, Path], tmp_path:
     assert len(frame) == 30 * 4
     assert one.metrics["mae"] == pytest.approx((frame["y"] - frame["model"]).abs().mean())
     assert one.metrics["naive-mae"] == pytest.approx((frame["y"] - frame["naive"]).abs().mean())
+    y = small_config(folder).data.load()
+    steps = y.loc[y["ds"] <= frame["cutoff"].min(), "y"].diff().dropna()
+    assert one.metrics["mase"] == pytest.approx(one.metrics["mae"] / steps.abs().mean())
+    assert one.metrics["rmsse"] == pytest.approx(one.metrics["rmse"] / np.sqrt((steps**2).mean()))
+    bounds = {0.025: "model-lo-95", 0.1: "model-lo-80", 0.9: "model-hi-80", 0.975: "model-hi-95"}
+    errors = {p: frame["y"] - frame[name] for p, name in bounds.items()}
+    pinballs = [np.maximum(p * error, (p - 1) * error).sum() for p, error in errors.items()]
+    assert one.metrics["scaled_crps"] == pytest.approx(2 * np.mean(pinballs) / frame["y"].abs().sum())
     inside = frame["y"].between(frame["model-lo-80"], frame["model-hi-80"])
     assert one.metrics["coverage-80"] == pytest.approx(inside.mean())
     # what each row is said to be the forecast of, it is
@@ -153,7 +161,14 @@ def test_a_run_has_a_trainings_names_and_a_run_for_each_refit(tried: tuple[Tried
         assert len(errors) == 15
         assert np.mean(errors) == pytest.approx(refit.data.metrics["test/mae"])
     names = {artifact.path for artifact in client.list_artifacts(one.run_id)}
-    assert {"errors.png", "coverage.png", "errors_by_step.json", "backtest.yaml", "config.yaml"} <= names
+    assert {
+        "errors.png",
+        "coverage.png",
+        "errors_by_step.json",
+        "errors_by_series.json",
+        "backtest.yaml",
+        "config.yaml",
+    } <= names
     assert not list((folder / "checkpoints").glob("backtest-*"))
 
 
