@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forecaster.data.calendars import calendar_of
 from forecaster.data.session import SessionConfig
 from forecaster.data.sources.tiingo import KEY, TiingoSource
 from forecaster.domain.errors import (
@@ -31,8 +33,8 @@ SECRET = "0123456789abcdef"
 COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0, "2024-11-18": 2.0})
 
 
-def rows(first: str) -> list[dict[str, Any]]:
-    """Return Tiingo's rows: prices as they were traded, and its own adjusted close."""
+def rows(first: str, last: str = "2024-12-31") -> list[dict[str, Any]]:
+    """Return Tiingo's rows from `first` to `last`: prices as they were traded, and its own adjusted close."""
     frame = COMPANY.bars().frame
     later = frame["split"].where(frame["split"] > 0, 1.0)[::-1].cumprod().shift(1, fill_value=1.0)[::-1]
     traded = frame.assign(
@@ -44,7 +46,7 @@ def rows(first: str) -> list[dict[str, Any]]:
         **{name: frame[name] * later for name in ("open", "high", "low", "close")},
     )
     # Tiingo tells more than we take
-    told = traded.loc[first:].drop(columns=["adj_close", "dividend", "split"]).assign(adjOpen=0.0, adjVolume=0)
+    told = traded.loc[first:last].drop(columns=["adj_close", "dividend", "split"]).assign(adjOpen=0.0, adjVolume=0)
     return [{str(name): value for name, value in row.items()} for row in told.to_dict("records")]
 
 
@@ -55,19 +57,22 @@ class Tiingo:
         self.odd: list[tuple[int, bytes]] = []
         self.about: dict[str, Any] = {"ticker": "ABC", "name": "A", "exchangeCode": "NYSE", "startDate": "2024-01-02"}
         self.asked: list[str] = []
+        self.asked_at: list[float] = []
+        self.refusal = 403
         self.url = ""
 
     def answer(self, path: str, query: dict[str, list[str]], authorization: str | None) -> tuple[int, bytes]:
         self.asked.append(path)
+        self.asked_at.append(time.monotonic())
         if authorization != f"Token {SECRET}":
-            return 403, b'{"detail": "Invalid token."}'
-        if not path.startswith("/tiingo/daily/ABC-B"):
+            return self.refusal, b'{"detail": "Invalid token."}'
+        if path not in ("/tiingo/daily/ABC-B", "/tiingo/daily/ABC-B/prices"):
             return 404, b'{"detail": "Not found."}'
         if not path.endswith("/prices"):
             return 200, json.dumps(self.about).encode()
         if self.odd:
             return self.odd.pop(0)
-        return 200, json.dumps(rows(query["startDate"][0])).encode()
+        return 200, json.dumps(rows(query["startDate"][0], *query.get("endDate", []))).encode()
 
 
 @pytest.fixture
@@ -91,7 +96,7 @@ def tiingo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiingo]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     tiingo.url = f"http://127.0.0.1:{server.server_address[1]}"
     yield tiingo
     server.shutdown()
@@ -110,10 +115,58 @@ def test_traded_prices_become_bars_adjusted_for_every_split(tiingo: Tiingo) -> N
     # the events after `last` are in Tiingo's adjusted close too: none of them is a dividend here
     np.testing.assert_allclose(bars.adjusted()["close"], bars.frame["adj_close"], rtol=1e-6)
     assert (bars.origin.source, bars.origin.currency, bars.origin.exchange) == ("tiingo", "USD", "NYQ")
+    assert bars.origin.zone == "America/New_York"
     assert tiingo.asked == ["/tiingo/daily/ABC-B", "/tiingo/daily/ABC-B/prices"]
 
 
+def test_prices_dividend_and_volume_before_a_split_of_four_as_computed_by_hand(tiingo: Tiingo) -> None:
+    traded = {
+        # a dividend of 4 on a close of 400, then four shares for one
+        "2024-02-01": (392.0, 404.0, 388.0, 400.0, 1_000, 0.0, 1.0, 99.0),
+        "2024-02-02": (396.0, 400.0, 392.0, 396.0, 2_000, 4.0, 1.0, 99.0),
+        "2024-02-05": (100.0, 102.0, 98.0, 101.0, 8_000, 0.0, 4.0, 101.0),
+    }
+    names = ("open", "high", "low", "close", "volume", "divCash", "splitFactor", "adjClose")
+    told = [{"date": f"{day}T00:00:00.000Z", **dict(zip(names, row, strict=True))} for day, row in traded.items()]
+    tiingo.odd = [(200, json.dumps(told).encode())]
+    bars = source(tiingo).fetch("ABC/B", FIRST, np.datetime64("2024-02-05"))
+    columns = ["open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
+    expected = [
+        [98.0, 101.0, 97.0, 100.0, 99.0, 4_000, 0.0, 0.0],
+        [99.0, 100.0, 98.0, 99.0, 99.0, 8_000, 1.0, 0.0],
+        [100.0, 102.0, 98.0, 101.0, 101.0, 8_000, 0.0, 4.0],
+    ]
+    assert list(bars.frame.columns) == columns
+    np.testing.assert_allclose(bars.frame.to_numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(bars.adjusted()["close"], bars.frame["adj_close"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "calendar"),
+    [("NYSE", "XNYS"), ("NYSE ARCA", "XNYS"), ("NYSE MKT", "XNYS"), ("NYSE AMERICAN", "XNYS"), ("AMEX", "XNYS"),
+     ("BATS", "XNYS"), ("NASDAQ", "XNAS")],
+)  # fmt: skip
+def test_each_exchange_has_its_calendar(tiingo: Tiingo, told: str, calendar: str) -> None:
+    tiingo.about["exchangeCode"] = told
+    assert calendar_of(source(tiingo).fetch("ABC.B", FIRST, LAST).origin.exchange).name == calendar
+
+
+def test_the_pause_is_kept_between_symbols_too(tiingo: Tiingo) -> None:
+    paced = TiingoSource(SessionConfig(origin=tiingo.url, pause_seconds=0.3), tries=1)
+    for _ in range(2):
+        paced.fetch("ABC.B", FIRST, LAST)
+    assert np.diff(tiingo.asked_at).min() > 0.2
+
+
 WHOLE = json.dumps(rows("2024-02-01")).encode()
+
+
+def _told(error: BaseException) -> str:
+    """Return all that a log would hold of an error: its causes', and how each is shown."""
+    chain = [one for one in (error, error.__cause__, error.__context__) if one is not None]
+    return "".join(traceback.format_exception(error)) + " ".join(repr(one) for one in chain)
+
+
 ODD = {
     "too many": ((429, b"{}"), RateLimited, "fewer requests"),
     "too many, said with success": (
@@ -121,11 +174,24 @@ ODD = {
         RateLimited,
         "an hour",
     ),
+    "too many of a month": (
+        (200, b"You have run over your 500 symbol look up for this month. Please upgrade."),
+        RateLimited,
+        "until the next",
+    ),
+    "too many, said in JSON": (
+        (200, b'{"detail": "Error: You have exceeded your request allocation."}'),
+        RateLimited,
+        "fewer requests",
+    ),
     "server error": ((500, b"oops"), SourceUnavailable, "status 500"),
     "a page": ((200, b"<html>maintenance</html>"), BadResponse, "is not JSON"),
     "cut": ((200, WHOLE[:500]), BadResponse, "is not JSON"),
     "a field is missing": ((200, WHOLE.replace(b'"divCash"', b'"cash"')), BadResponse, "divCash"),
     "text for a number": ((200, WHOLE.replace(b'"splitFactor": 1.0', b'"splitFactor": "x"')), BadResponse, "'x'"),
+    "no number": ((200, WHOLE.replace(b'"divCash": 0.0', b'"divCash": null')), BadResponse, "cannot be read"),
+    "an object": ((200, b"{}"), BadResponse, "not a list of days"),
+    "null": ((200, b"null"), BadResponse, "not a list of days"),
     "no rows": ((200, b"[]"), SourceUnavailable, "gave no bars from 2024-02-01"),
     "hangs": ((0, b""), SourceUnavailable, "cannot be reached"),
 }
@@ -137,7 +203,7 @@ def test_each_odd_answer_is_an_error_of_its_kind(tiingo: Tiingo, name: str) -> N
     tiingo.odd = [answer, answer]
     with pytest.raises(kind, match=said) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
-    assert SECRET not in str(error.value)
+    assert SECRET not in _told(error.value)
     # a rate limit is not asked again
     assert len(tiingo.odd) == (1 if kind is RateLimited else 0)
 
@@ -150,23 +216,67 @@ def test_one_bad_answer_is_recovered_from(tiingo: Tiingo) -> None:
 def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[str, str, str, type[ForecasterError], str]] = [
         ("NOBODY", "2024-02-01", "2024-02-09", UnknownSymbol, "NOBODY: Tiingo does not know it"),
+        # not ABC.B with a query
+        ("ABC.B?x", "2024-02-01", "2024-02-09", UnknownSymbol, "does not know it"),
         # a week-end
         ("ABC.B", "2024-02-03", "2024-02-04", NoData, "XNYS had no completed session"),
     ]
     for symbol, first, last, kind, said in cases:
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=said) as error:
             source(tiingo).fetch(symbol, np.datetime64(first), np.datetime64(last))
+        assert SECRET not in _told(error.value)
+    # a week-end on which nothing is told, and one on which it is not a list
+    saturday, sunday = np.datetime64("2024-02-03"), np.datetime64("2024-02-04")
+    tiingo.odd = [(200, b"[]")]
+    with pytest.raises(NoData, match="no completed session"):
+        source(tiingo).fetch("ABC.B", saturday, sunday)
+    tiingo.odd = [(200, b"{}")]
+    with pytest.raises(BadResponse, match="not a list"):
+        source(tiingo, tries=1).fetch("ABC.B", saturday, sunday)
     tiingo.about["exchangeCode"] = "SHE"
     with pytest.raises(BadResponse, match="exchange is none of"):
         source(tiingo, tries=1).fetch("ABC.B", FIRST, LAST)
+    nowhere = TiingoSource(SessionConfig(origin="http://127.0.0.1:1", pause_seconds=0), tries=1)
+    with pytest.raises(SourceUnavailable, match="cannot be reached") as unreached:
+        nowhere.fetch("ABC.B", FIRST, LAST)
+    assert SECRET not in _told(unreached.value) + repr(nowhere)
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+def test_a_key_that_is_not_accepted_is_said_and_not_shown(
+    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    tiingo.refusal = refusal
     monkeypatch.setenv(KEY, "wrong")
-    with pytest.raises(ConfigError, match=f"does not accept the key in {KEY}") as error:
+    with pytest.raises(ConfigError, match=f"does not accept the key in {KEY} .status {refusal}") as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert "wrong" not in str(error.value)
-    monkeypatch.delenv(KEY)
-    with pytest.raises(ConfigError, match=f"set the environment variable {KEY}"):
+    # asking again would not help
+    assert len(tiingo.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (None, f"set the environment variable {KEY}"),
+        (" \n", f"set the environment variable {KEY}"),
+        (f"{SECRET}…", "copy the key again"),
+        (f"{SECRET}\r\nHost: x", "copy the key again"),
+    ],
+)
+def test_what_cannot_be_a_key_is_not_sent(
+    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, key: str | None, said: str
+) -> None:
+    if key is None:
+        monkeypatch.delenv(KEY)
+    else:
+        monkeypatch.setenv(KEY, key)
+    with pytest.raises(ConfigError, match=said) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
-    monkeypatch.setenv(KEY, SECRET)
-    nowhere = TiingoSource(SessionConfig(origin="http://127.0.0.1:1", pause_seconds=0), tries=1)
-    with pytest.raises(SourceUnavailable, match="cannot be reached"):
-        nowhere.fetch("ABC.B", FIRST, LAST)
+    assert SECRET not in repr(error.value)
+    assert tiingo.asked == []
+
+
+def test_a_line_end_after_the_key_is_not_part_of_it(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, f"{SECRET}\n")
+    assert len(source(tiingo).fetch("ABC.B", FIRST, LAST)) > 100
