@@ -8,6 +8,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.job import Registered, train
 from forecaster.training.recipe import TrainConfig
+from tests.postgres import PROGRAMS, postgres_server
 
 # the same examples on each machine, however slow it is
 settings.register_profile("project", deadline=None, derandomize=True)
@@ -80,6 +82,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     store.promote("sine", versions[0].version)
     sync(store, folder / "cache")
     return House(folder, config, versions, folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Yield the URI of a real Postgres server's database, for the whole session."""
+    if PROGRAMS is None:
+        pytest.skip("Postgres is not installed here (apt install postgresql)")
+    with postgres_server() as uri:
+        yield uri
 
 
 ROOT = Path(__file__).parents[1]

@@ -54,13 +54,19 @@ def naive_scale(history: Floats, season_length: int = 1) -> float:
     return float(np.abs(history[season_length:] - history[:-season_length]).mean())
 
 
+def squared_naive_scale(history: Floats, season_length: int = 1) -> float:
+    """Return the in-sample mean squared error of the same forecast: the scale of a series' RMSSE."""
+    return float(((history[season_length:] - history[:-season_length]) ** 2).mean())
+
+
 def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
     """Return the mean of absolute errors, each over its series' `naive_scale`.
 
     Args:
         actual: `(n, horizon)`.
         predicted: `(n, horizon)`.
-        scale: of each row's series, `(n, 1)`, or of all. Where it is 0, no error counts 0 and any other is infinite.
+        scale: of each row's series, `(n,)` or `(n, 1)`, or of all. Where it is 0, no error counts 0 and any other is
+            infinite.
 
     Source: Hyndman & Koehler (2006), doi:10.1016/j.ijforecast.2006.03.001, equation 3.
     """
@@ -68,16 +74,16 @@ def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
 
 
 def rmsse(actual: Floats, predicted: Floats, squared_scale: Floats | float) -> float:
-    """Return the root of the mean of squared errors, each over its series' in-sample mean squared naive error.
+    """Return the root of the mean of squared errors, each over its series' `squared_naive_scale`.
 
     Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1.
     """
     return float(np.sqrt(_ratio((actual - predicted) ** 2, squared_scale).mean()))
 
 
-def by_step(metric: Metric, actual: Floats, predicted: Floats) -> list[float]:
-    """Return the metric of each step of the horizon."""
-    return [metric(actual[:, [step]], predicted[:, [step]]) for step in range(actual.shape[1])]
+def by_step(metric: Callable[..., float], actual: Floats, *forecasts: Floats) -> list[float]:
+    """Return the metric of each step of the horizon: of a mean, of quantiles, or of both bounds of an interval."""
+    return [metric(*(one[:, [step]] for one in (actual, *forecasts))) for step in range(actual.shape[1])]
 
 
 def by_series(
@@ -91,6 +97,6 @@ def by_series(
 
 
 def _ratio(errors: Floats, scale: Floats | float) -> Floats:
-    whole = np.broadcast_to(np.asarray(scale, dtype=np.float64), errors.shape)
+    whole = np.broadcast_to(np.asarray(scale, dtype=np.float64).reshape(-1, 1), errors.shape)
     unscaled = np.where(errors == 0, 0.0, np.inf)
     return np.divide(errors, whole, out=unscaled, where=whole > 0)

@@ -5,6 +5,7 @@ Source: Garza, Mergenthaler Canseco, Challú & Olivares (2022), StatsForecast.
 
 import multiprocessing
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -59,7 +60,10 @@ def _forecast(task: tuple[str, Floats, int, int]) -> Floats | str:
     name, history, horizon, season_length = task
     model = getattr(models, STATISTICAL[name])(season_length=season_length)
     try:
-        mean = np.asarray(model.forecast(y=np.ascontiguousarray(history), h=horizon)["mean"], dtype=np.float64)
+        with warnings.catch_warnings():
+            # a division by 0 in one of the candidates that they try; that the answer is finite is looked at below
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"statsforecast\.|statsmodels\.")
+            mean = np.asarray(model.forecast(y=np.ascontiguousarray(history), h=horizon)["mean"], dtype=np.float64)
     # whatever it is, the caller says for which window
     except Exception as error:
         return f"{type(error).__name__}: {error}"

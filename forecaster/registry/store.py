@@ -1,18 +1,16 @@
 """MLflow's registry, and the only file that talks to it: aliases and versions, never stages."""
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
+from forecaster.registry.locks import one_at_a_time
+from forecaster.registry.uris import sqlite_file, without_password
 
 # a server that is down must be noticed in seconds: MLflow's own defaults retry for minutes
 _ENVIRONMENT = {
@@ -49,6 +47,7 @@ class Store:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.uri = uri
+        self._shown = without_password(uri)
         file = sqlite_file(uri)
         if file is not None and create:
             _make_folder(file.parent)
@@ -56,7 +55,8 @@ class Store:
             raise StoreUnavailable(f"{uri}: there is no such store; train a model first or correct the tracking URI")
         import mlflow
 
-        with _made_by_one(file if create else None):
+        # two that make a store's tables together break it
+        with one_at_a_time(uri, "tables") if create else nullcontext():
             self._client = self._ask(lambda: mlflow.MlflowClient(uri))
             self._ask(lambda: self._client.search_registered_models(max_results=1))
 
@@ -72,7 +72,7 @@ class Store:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-                raise StoreUnavailable(f"{self.uri}: cannot register '{name}' ({error.message})") from error
+                raise StoreUnavailable(f"{self._shown}: cannot register '{name}' ({error.message})") from error
         made = [version for version, run in self._runs(name).items() if run == run_id]
         if made:
             return made[0]
@@ -87,7 +87,7 @@ class Store:
             UnknownModel: there is no such version.
             RegistryError: what was written is not what is read back.
         """
-        with self._one_at_a_time(name):
+        with one_at_a_time(self.uri, name):
             model = self.find(name)
             if version not in model.runs:
                 raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
@@ -103,22 +103,13 @@ class Store:
         Raises:
             UnknownModel: there is no such model, or it has no previous champion.
         """
-        with self._one_at_a_time(name):
+        with one_at_a_time(self.uri, name):
             aliases = self.find(name).aliases
             if PREVIOUS not in aliases:
                 raise UnknownModel(f"model '{name}' has no previous champion; its aliases are {aliases}")
             self.set_alias(name, PREVIOUS, aliases[CHAMPION])
             self.set_alias(name, CHAMPION, aliases[PREVIOUS])
             return self.find(name).aliases
-
-    @contextmanager
-    def _one_at_a_time(self, name: str) -> Iterator[None]:
-        """Hold a model's aliases for this process, beside a local store or, for a server, among this machine's."""
-        file = sqlite_file(self.uri)
-        key = hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) if file is None else file.parent
-        with FileLock(folder / f".promotion-{key}.lock"):
-            yield
 
     def find(self, name: str) -> RegisteredModel:
         """Return model `name`.
@@ -209,29 +200,7 @@ class Store:
             return call()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise StoreUnavailable(f"{self.uri}: the MLflow store does not answer ({reason}); is it up?") from error
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a `sqlite:///` URI, or None for any other."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-@contextmanager
-def _made_by_one(file: Path | None) -> Iterator[None]:
-    """Let one process at a time make a SQLite store: two that make its tables together break it."""
-    if file is None:
-        yield
-        return
-    lock = FileLock(file.with_name(f"{file.name}.lock"))
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise StoreUnavailable(f"{file}: the store cannot be written ({error}); check its permissions") from error
-    try:
-        yield
-    finally:
-        lock.release()
+            raise StoreUnavailable(f"{self._shown}: the MLflow store does not answer ({reason}); is it up?") from error
 
 
 def _make_folder(folder: Path) -> None:

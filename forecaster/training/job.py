@@ -26,6 +26,7 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.registry.store import Store
+from forecaster.registry.uris import without_password
 from forecaster.training import devices, tracking
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
@@ -208,7 +209,9 @@ def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict
     """Record what decides a run of this recipe, in the active run; `more` are further tags."""
     model = config.model
     tags = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
-    tracking.log_setup(config.model_dump(mode="json"), tags | devices.describe() | more)
+    recipe = config.model_dump(mode="json")
+    recipe["tracking"]["uri"] = without_password(config.tracking.uri)
+    tracking.log_setup(recipe, tags | devices.describe() | more)
     tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 

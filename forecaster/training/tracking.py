@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
 from forecaster.domain.series import DS, Floats, Times
-from forecaster.registry.store import sqlite_file
+from forecaster.registry.uris import sqlite_file, without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
     from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(config.uri)
+    shown = without_password(config.uri)
     try:
         experiment = _experiment(config)
         run = _start(experiment, name, run_id)
@@ -41,7 +42,7 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
             # of an attempt before this one
             mlflow.delete_tag("error")
     except (MlflowException, OSError) as error:
-        raise StoreUnavailable(f"{config.uri}: no run can be opened ({error}); check tracking.uri") from error
+        raise StoreUnavailable(f"{shown}: no run can be opened ({error}); check tracking.uri") from error
     try:
         yield run.info.run_id
     except KeyboardInterrupt:
@@ -54,7 +55,7 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
         with contextlib.suppress(MlflowException, OSError):
             mlflow.end_run("FAILED")
         if isinstance(error, MlflowException):
-            raise StoreUnavailable(f"{config.uri}: the run cannot be written ({error}); check the store") from error
+            raise StoreUnavailable(f"{shown}: the run cannot be written ({error}); check the store") from error
         if isinstance(error, OSError) and not isinstance(error, ForecasterError):
             raise StoreUnavailable(
                 f"the run's files cannot be written ({error}); free space and start again"
@@ -71,8 +72,10 @@ def _experiment(config: TrackingConfig) -> str:
     if found is not None:
         return str(found.experiment_id)
     file = sqlite_file(config.uri)
-    # a local store keeps its artifacts beside it; a server knows its own place
-    location = (file.parent / "artifacts").resolve().as_uri() if file else None
+    # a server knows its own place; a database asked directly keeps them beside its file, or in this folder's mlruns
+    folder = file.parent if file else Path("mlruns")
+    is_server = config.uri.startswith("http")
+    location = None if is_server else (folder / "artifacts").resolve().as_uri()
     try:
         return str(mlflow.create_experiment(config.experiment, artifact_location=location))
     except MlflowException:

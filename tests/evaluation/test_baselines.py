@@ -39,6 +39,16 @@ def test_a_ridge_finds_a_linear_law_in_any_unit(size: float, level: float, chunk
     np.testing.assert_allclose(ridge.predict(inputs), targets, atol=1e-5 * size * 20)
 
 
+def test_a_ridges_penalty_is_in_units_of_the_inputs_mean_square() -> None:
+    # less their last value -2, 0 and 2, 0, and the targets -4 and 4: squares 8 and 0, 4 in the mean
+    # products 16, and so a weight of 16 / (8 + .5·4)
+    inputs, targets = np.array([[-1.0, 1.0], [3.0, 1.0]]), np.array([[-3.0], [5.0]])
+    ridge = fit_ridge([(inputs, targets)], penalty=0.5)
+    np.testing.assert_allclose(ridge.weights, [[1.6], [0.0]], atol=1e-12)
+    np.testing.assert_allclose(ridge.intercept, [0.0], atol=1e-12)
+    np.testing.assert_allclose(ridge.predict(inputs), [[1 - 3.2], [1 + 3.2]])
+
+
 def test_a_ridge_of_constants_repeats_them() -> None:
     inputs = np.full((20, 4), 3.0)
     np.testing.assert_allclose(fit_ridge([(inputs, inputs[:, :2])]).predict(inputs), inputs[:, :2])

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.metrics import (
+    METRICS,
     bias,
     by_series,
     by_step,
@@ -15,7 +18,9 @@ from forecaster.evaluation.metrics import (
     rmse,
     rmsse,
     smape,
+    squared_naive_scale,
 )
+from forecaster.evaluation.probabilistic import coverage, pinball
 
 ACTUAL = np.array([[1.0, 2.0], [3.0, 5.0]])
 PREDICTED = np.array([[1.0, 4.0], [2.0, 5.0]])
@@ -30,6 +35,27 @@ def test_errors_worked_by_hand() -> None:
     assert mase(ACTUAL, PREDICTED, scale=0.5) == 1.5
     # the baseline misses by 0, 1, 1, 3
     assert relative_mae(ACTUAL, PREDICTED, np.array([[1.0, 1.0], [2.0, 2.0]])) == pytest.approx(3 / 5)
+
+
+def test_each_name_is_its_metrics() -> None:
+    found = {name: metric(ACTUAL, PREDICTED) for name, metric in METRICS.items()}
+    expected = {"mae": 3 / 4, "rmse": np.sqrt(5 / 4), "smape": 50 * (2 / 6 + 1 / 5), "bias": (2 - 1) / 4}
+    assert found == pytest.approx(expected)
+
+
+def test_opposite_signs_are_the_greatest_percentage_error() -> None:
+    assert smape(np.array([[1.0, 2.0]]), np.array([[-1.0, -6.0]])) == 200
+
+
+@given(size=st.floats(1e-3, 1e6), seed=st.integers(0, 2**31))
+def test_in_another_unit_errors_are_in_that_unit_and_scaled_ones_the_same(size: float, seed: int) -> None:
+    actual, predicted, history = np.random.default_rng(seed).normal(size=(3, 4, 5))
+    for metric in (mae, rmse, bias):
+        assert metric(size * actual, size * predicted) == pytest.approx(size * metric(actual, predicted))
+    assert smape(size * actual, size * predicted) == pytest.approx(smape(actual, predicted))
+    for scaled, scale in ((mase, naive_scale), (rmsse, squared_naive_scale)):
+        of_unit = scaled(size * actual, size * predicted, scale(size * history[0]))
+        assert of_unit == pytest.approx(scaled(actual, predicted, scale(history[0])))
 
 
 def test_zero_denominators_are_defined() -> None:
@@ -50,18 +76,35 @@ def test_scaled_errors_take_each_rows_own_scale() -> None:
     scale = np.array([[1.0], [100.0]])
     assert mase(actual, predicted, scale) == pytest.approx(0.5)
     assert rmsse(actual, predicted, scale**2) == pytest.approx(np.sqrt(0.5))
+    # as many rows as steps: a scale is of a row, not of a step
+    assert mase(actual, predicted, scale[:, 0]) == pytest.approx(0.5)
+    assert rmsse(actual, predicted, scale[:, 0] ** 2) == pytest.approx(np.sqrt(0.5))
     assert naive_scale(np.array([1.0, 3.0, 2.0, 6.0])) == pytest.approx((2 + 1 + 4) / 3)
     assert naive_scale(np.array([1.0, 3.0, 2.0, 6.0]), 2) == pytest.approx((1 + 3) / 2)
+    assert squared_naive_scale(np.array([1.0, 3.0, 2.0, 6.0])) == pytest.approx((4 + 1 + 16) / 3)
+    assert squared_naive_scale(np.array([1.0, 3.0, 2.0, 6.0]), 2) == pytest.approx((1 + 9) / 2)
     # a constant series: no error is none, any other has no size
     assert mase(actual, actual, np.zeros((2, 1))) == 0
     assert mase(actual, predicted, np.zeros((2, 1))) == np.inf
+    assert rmsse(actual, actual, np.zeros((2, 1))) == 0
+    assert rmsse(actual, predicted, np.zeros((2, 1))) == np.inf
 
 
 def test_per_step_and_per_series_it_is_the_metric_of_that_part() -> None:
     actual, predicted = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([[1.0, 4.0], [3.0, 4.0], [9.0, 6.0]])
     assert by_step(mae, actual, predicted) == pytest.approx([4 / 3, 2 / 3])
     assert by_series(mae, actual, predicted, np.array([0, 0, 2]), ["a", "b", "c"]) == {"a": 0.5, "c": 2.0}
+    assert by_series(mae, actual, predicted, np.array([2, 0, 2]), ["a", "b", "c"]) == {"a": 0.0, "c": 1.5}
     assert bias(actual, predicted) == pytest.approx(1.0)
+
+
+def test_per_step_quantiles_and_intervals_have_their_scores_too() -> None:
+    actual, low, high = np.array([[1.0, 5.0], [2.0, 5.0]]), np.zeros((2, 2)), np.array([[1.5, 6.0], [1.5, 6.0]])
+    assert by_step(coverage, actual, low, high) == [0.5, 1.0]
+    median = np.array([[[3.0], [5.0]], [[2.0], [7.0]]])
+    # half of the errors 2, 0 and of 0, 2
+    half = by_step(lambda own, quantiles: pinball(own, quantiles, np.array([0.5])), actual, median)
+    assert half == pytest.approx([0.5, 0.5])
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
@@ -78,7 +121,7 @@ def test_as_utilsforecast_has_them() -> None:
         "rmse": rmse(actual, predicted),
         "bias": bias(actual, predicted),
         "mase": mase(actual, predicted, naive_scale(train, 3)),
-        "rmsse": rmsse(actual, predicted, float(((train[3:] - train[:-3]) ** 2).mean())),
+        "rmsse": rmsse(actual, predicted, squared_naive_scale(train, 3)),
     }
     theirs = {name: getattr(losses, name)(frame, ["m"])["m"].iloc[0] for name in ("mae", "rmse", "bias")}
     theirs |= {name: getattr(losses, name)(frame, ["m"], 3, past)["m"].iloc[0] for name in ("mase", "rmsse")}

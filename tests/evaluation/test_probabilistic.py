@@ -26,6 +26,11 @@ def test_by_hand() -> None:
     assert winkler(ACTUAL, low, high, 80) == pytest.approx((1 + 2 + 10) / 2)
 
 
+def test_a_value_on_a_bound_is_inside() -> None:
+    assert coverage(ACTUAL, ACTUAL, ACTUAL + 1) == 1
+    assert coverage(ACTUAL, ACTUAL - 1, ACTUAL) == 1
+
+
 def test_zero_denominators_are_defined() -> None:
     nothing = np.zeros((1, 2))
     assert scaled_crps(nothing, np.zeros((1, 2, 2)), PROBABILITIES) == 0

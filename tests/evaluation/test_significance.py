@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from forecaster.domain.errors import DataError
@@ -39,6 +41,26 @@ def test_exchanged_it_says_the_opposite_and_equal_losses_show_nothing() -> None:
     same = diebold_mariano(first, first, 3)
     assert (same.statistic, same.p_value) == (0, 1)
     assert diebold_mariano(first, first, 3, "less").p_value == 0.5
+
+
+def test_where_the_variance_is_not_positive_bartletts_weights_are_used() -> None:
+    # autocovariances 1 and -7/8: 1 - 2·7/8 is negative, 1 - 2·(1/2)·7/8 is not
+    difference = 0.25 + np.tile([1.0, -1.0], 4)
+    found = diebold_mariano(difference, np.zeros(8), horizon=2)
+    assert found.statistic == pytest.approx(0.25 / np.sqrt(1 / 8 / 8) * np.sqrt((8 + 1 - 4 + 2 / 8) / 8))
+
+
+@given(size=st.floats(1e-9, 1e9), horizon=st.integers(1, 6))
+def test_the_unit_of_the_losses_does_not_matter(size: float, horizon: int) -> None:
+    first, second = np.random.default_rng(6).exponential(size=(2, 30))
+    one, other = diebold_mariano(first, second, horizon), diebold_mariano(size * first, size * second, horizon)
+    assert (other.statistic, other.p_value) == pytest.approx((one.statistic, one.p_value))
+
+
+def test_what_rounding_leaves_of_equal_losses_shows_nothing() -> None:
+    first = np.random.default_rng(7).exponential(size=50)
+    found = diebold_mariano(first, first * (1 + 1e-15), 3)
+    assert (found.statistic, found.p_value) == (0, 1)
 
 
 def test_a_difference_that_is_always_the_same_is_no_chance() -> None:
@@ -80,3 +102,13 @@ def test_the_bootstraps_error_is_that_of_independent_values_and_grows_with_depen
     dependent = np.repeat(random.normal(size=40), 10)
     assert block_bootstrap_error(dependent, 20) > 2 * block_bootstrap_error(dependent, 1)
     assert block_bootstrap_error(independent, 1) == block_bootstrap_error(independent, 1)
+
+
+def test_the_bootstraps_error_is_that_of_the_blocks_means() -> None:
+    values = np.cumsum(np.random.default_rng(8).normal(size=60))
+    means = [np.roll(values, -start)[:12].mean() for start in range(60)]
+    # five blocks, each as likely to begin at any row
+    assert block_bootstrap_error(values, 12, n_samples=20_000) == pytest.approx(np.std(means) / np.sqrt(5), rel=0.02)
+    # one block round the circle is all of the values
+    assert block_bootstrap_error(values, 60) == pytest.approx(0, abs=1e-12)
+    assert block_bootstrap_error(values, 12, seed=1) != block_bootstrap_error(values, 12, seed=2)

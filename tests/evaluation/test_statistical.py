@@ -1,9 +1,15 @@
 """Classical baselines: the same alone and in many processes, and good at what they are made for."""
 
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import BaseContext
+
 import numpy as np
 import pytest
 
 from forecaster.domain.errors import DataError
+from forecaster.domain.series import Floats
+from forecaster.evaluation import statistical
 from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
 
 
@@ -19,10 +25,44 @@ def test_a_season_and_a_trend_are_carried_on(name: str) -> None:
     np.testing.assert_allclose(mean, np.array([20, 25, 29, 24]) + 0.02 * np.arange(60, 64), atol=0.5)
 
 
-def test_many_processes_answer_as_one_does() -> None:
+@pytest.mark.parametrize(
+    ("name", "model"), [("auto_ets", "AutoETS"), ("theta", "AutoTheta"), ("auto_arima", "AutoARIMA")]
+)
+def test_the_forecast_is_their_models(name: str, model: str) -> None:
+    from statsforecast import models
+
+    walk = 50 + np.cumsum(np.random.default_rng(1).normal(size=80))
+    theirs = getattr(models, model)(season_length=1).fit(walk).predict(5)["mean"]
+    np.testing.assert_allclose(forecast_histories(name, [walk], 5, 1)[0], theirs)
+
+
+def test_of_a_long_history_the_latest_rows_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistical, "MOST_ROWS", 40)
+    (past,) = histories(1)
+    long, short = (forecast_histories("theta", [one], 3, 4) for one in (past, past[-40:]))
+    np.testing.assert_array_equal(long, short)
+
+
+@pytest.mark.parametrize(
+    ("name", "history"), [("theta", [3.0] * 50), ("auto_ets", [1.0, 5.0, 2.0, 7.0, 1.0, 6.0, 2.0])]
+)
+def test_a_candidate_that_divides_by_zero_is_their_affair(name: str, history: list[float]) -> None:
+    assert np.isfinite(forecast_histories(name, [np.array(history)], 3, 4)).all()
+
+
+def test_many_processes_answer_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    class Watched(ProcessPoolExecutor):
+        def __init__(self, n_processes: int, mp_context: BaseContext) -> None:
+            used.append((n_processes, mp_context.get_start_method()))
+            super().__init__(n_processes, mp_context)
+
+    monkeypatch.setattr(statistical, "ProcessPoolExecutor", Watched)
     past = histories(240, 30)
     together = forecast_histories("auto_ets", past, 3, 1, n_processes=2)
     np.testing.assert_array_equal(together, forecast_histories("auto_ets", past, 3, 1, n_processes=1))
+    assert used == [(2, "spawn")]
     assert together.shape == (240, 3)
     # each window has its own history's forecast
     alone = forecast_histories("auto_ets", past[100:101], 3, 1)
@@ -32,3 +72,20 @@ def test_many_processes_answer_as_one_does() -> None:
 def test_a_window_that_cannot_be_fitted_is_named() -> None:
     with pytest.raises(DataError, match=r"baseline auto_ets: window 1 cannot be fitted \("):
         forecast_histories("auto_ets", [*histories(1), np.array([np.nan] * 20)], 3, 1)
+
+
+@pytest.mark.parametrize("mean", [[np.nan, 1.0, 1.0], [1.0, 1.0, np.inf]])
+def test_a_forecast_that_is_not_finite_is_none(monkeypatch: pytest.MonkeyPatch, mean: list[float]) -> None:
+    monkeypatch.setattr("statsforecast.models.AutoETS.forecast", lambda self, y, h: {"mean": np.array(mean)})
+    with pytest.raises(DataError, match=r"window 0 cannot be fitted \(its forecast is not finite\)"):
+        forecast_histories("auto_ets", histories(1), 3, 1)
+
+
+def test_other_warnings_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forecast(self: object, y: Floats, h: int) -> dict[str, Floats]:
+        warnings.warn("of ours", RuntimeWarning, stacklevel=1)
+        return {"mean": np.zeros(h)}
+
+    monkeypatch.setattr("statsforecast.models.AutoETS.forecast", forecast)
+    with pytest.raises(DataError, match=r"RuntimeWarning: of ours"):
+        forecast_histories("auto_ets", histories(1), 3, 1)

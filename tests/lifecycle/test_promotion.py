@@ -10,7 +10,7 @@ import mlflow
 import pytest
 import yaml
 
-from forecaster.domain.errors import RegistryError, UnknownModel
+from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import GateConfig
 from forecaster.lifecycle.promotion import judge
@@ -112,9 +112,35 @@ for version in map(int, sys.argv[2].split(",")):
 """
 
 
-def test_promotions_that_come_together_end_in_one_consistent_state(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def shared_uri(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same two versions in MLflow's tables on a real Postgres."""
+    folder = tmp_path_factory.mktemp("on postgres")
+    with pytest.MonkeyPatch.context() as patch:
+        # where the artifacts of a database without a server lie
+        patch.chdir(folder)
+        for number in (1, 2):
+            train(small_config(folder, fit={"epochs": number}, tracking={"uri": postgres}))
+    return postgres
+
+
+def test_no_password_is_kept_with_a_run(shared_uri: str) -> None:
+    store = Store(shared_uri)
+    recipe = store.read_artifact(store.find("sine").runs[1], "config.yaml")
+    assert "postgresql+pg8000://forecaster:***@127.0.0.1" in recipe
+    run = mlflow.MlflowClient(shared_uri).get_run(store.find("sine").runs[1])
+    assert "p%40ss" not in f"{recipe} {run.to_dictionary()}"
+    with pytest.raises(StoreUnavailable, match=r"^postgresql\+pg8000://forecaster:\*\*\*@") as caught:
+        Store(shared_uri.replace("p%40ss", "wrong"))
+    assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_promotions_that_come_together_end_in_one_consistent_state(
+    database: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
     """64 promotions by 4 processes: each reads back its own, and the last two aliases are two successive ones."""
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = request.getfixturevalue("shared_uri") if database == "postgres" else f"sqlite:///{folder}/mlflow.db"
     store = Store(uri)
     store.promote("sine", 1)
     orders = [",".join(["1,2"] * 8), ",".join(["2,1"] * 8)] * 2

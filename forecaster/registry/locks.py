@@ -1,0 +1,60 @@
+"""One writer at a time: MLflow has no compare-and-set, and concurrent writes undo each other."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from forecaster.domain.errors import StoreUnavailable
+from forecaster.registry.uris import sqlite_file, without_password
+
+
+@contextmanager
+def one_at_a_time(uri: str, subject: str) -> Iterator[None]:
+    """Hold a subject, such as a model's aliases, for this process; whoever comes second waits.
+
+    Args:
+        uri: MLflow's tracking URI. On Postgres the database itself keeps the turn, for whatever machine asks; beside a
+            SQLite file lies a lock; an HTTP server keeps none, so only this machine's processes are kept apart.
+        subject: what is held.
+
+    Raises:
+        StoreUnavailable: the turn cannot be had.
+    """
+    digest = hashlib.sha256(f"{uri.rpartition('@')[2]} {subject}".encode()).digest()
+    if uri.startswith("postgresql"):
+        with _held_in_database(uri, int.from_bytes(digest[:8], "big", signed=True)):
+            yield
+        return
+    file = sqlite_file(uri)
+    beside = file or Path(tempfile.gettempdir(), "forecaster")
+    lock = FileLock(beside.with_name(f"{beside.name}-{digest.hex()[:16]}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise StoreUnavailable(f"{uri}: its lock cannot be written ({error}); check its permissions") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _held_in_database(uri: str, key: int) -> Iterator[None]:
+    """Hold an advisory lock; a process that dies gives it back with its connection."""
+    from sqlalchemy import NullPool, create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        connection = create_engine(uri, poolclass=NullPool).connect()
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise StoreUnavailable(
+            f"{without_password(uri)}: the database does not answer ({reason}); is it up?"
+        ) from error
+    with connection:
+        yield

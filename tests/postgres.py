@@ -1,0 +1,53 @@
+"""A real Postgres server for the tests: made, started and stopped by them, or a reason why not."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PASSWORD = "a p@ss:word"
+
+
+def _programs() -> Path | None:
+    """Return the folder of Postgres' programs, the newest where there are several; Debian has them on no path."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).resolve().parent
+    found = [folder for folder in Path("/usr/lib/postgresql").glob("*/bin") if (folder / "initdb").exists()]
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
+
+
+PROGRAMS = _programs()
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Yield the URI of a new server's database, without durability, which the tests' speed is worth."""
+    assert PROGRAMS is not None
+    # Postgres refuses to run as root
+    owner: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as draft, socket.socket() as free:
+        folder = Path(draft)
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        if owner:
+            for path in (folder, secret):
+                shutil.chown(path, owner["user"], owner["group"])
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder, **owner}
+        made: list[Any] = [PROGRAMS / "initdb", "-D", folder / "data", "-U", "forecaster", "-A", "scram-sha-256"]
+        subprocess.run([*made, f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"], check=True, **quiet)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        control: list[Any] = [PROGRAMS / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log"]
+        subprocess.run([*control, "-o", options, "start"], check=True, **quiet)
+        try:
+            yield f"postgresql+pg8000://forecaster:a%20p%40ss%3Aword@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
