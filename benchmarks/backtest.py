@@ -1,10 +1,13 @@
 """Backtest 1,000 origins × 100 series beside NeuralForecast: `make bench-peers`, then `python -m benchmarks.backtest`.
 
 The network is trained for one step on their side and not timed on ours; what is timed is every forecast, the static and
-adaptive intervals, the figures, and the leakage certificate.
+adaptive intervals, the figures, and the leakage certificate. `--task auto-ets` times AutoETS, fitted anew at each of
+100 origins to each of 100 series, on one core and on all.
 """
 
+import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import psutil
 from benchmarks.report import Row, report
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import ForecasterError
+from forecaster.evaluation.statistical import forecast_histories
 from forecaster.lifecycle import backtest as room
 from forecaster.lifecycle.backtest import BacktestConfig, backtest, fit_until_now
 from forecaster.lifecycle.origins import known_at, roll
@@ -26,6 +30,7 @@ from forecaster.training.leakage import certify
 from forecaster.training.recipe import TrainConfig, prepare
 
 N_SERIES, N_WINDOWS, INPUT_SIZE, HORIZON, UNITS, ROUNDS = 100, 1000, 50, 10, 64, 3
+ETS_WINDOWS, ETS_ROWS = 100, 200
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".venv-peers" / "bin" / "python"
 RECIPE = {
@@ -80,7 +85,24 @@ def peer_seconds() -> list[float]:
     return seconds
 
 
-def main() -> int:
+def compare_auto_ets() -> int:
+    """Measure AutoETS on one process and on one for each core, and print the table."""
+    walks = np.cumsum(np.random.default_rng(1).normal(size=(N_SERIES, ETS_WINDOWS + ETS_ROWS)), axis=1)
+    histories = [walk[begin : begin + ETS_ROWS] for walk in walks for begin in range(ETS_WINDOWS)]
+    cores = len(os.sched_getaffinity(0))
+    seconds = {}
+    for n_processes in (1, cores):
+        begin = time.perf_counter()
+        forecast_histories("auto_ets", histories, HORIZON, 1, n_processes)
+        seconds[n_processes] = time.perf_counter() - begin
+    rows = [Row(f"AutoETS, {number} processes", taken, None, "s") for number, taken in seconds.items()]
+    # of what the cores could spare, three quarters
+    bar = 1 - 0.75 * (1 - 1 / cores)
+    report([*rows, Row("all cores over one", seconds[cores] / seconds[1], bar, "ratio")])
+    return 0
+
+
+def compare_networks() -> int:
     """Measure both sides one after the other and print the table."""
     if not PEER.exists():
         sys.stderr.write("error: the peers are not installed; run make bench-peers first\n")
@@ -101,5 +123,9 @@ def main() -> int:
     return 0
 
 
+TASKS = {"network": compare_networks, "auto-ets": compare_auto_ets}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser("python -m benchmarks.backtest", description="Time backtests.")
+    parser.add_argument("--task", choices=TASKS, default="network", help="what is timed (default: %(default)s)")
+    sys.exit(TASKS[parser.parse_args().task]())

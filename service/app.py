@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from service import problems
+from service.accounts import Accounts
 from service.catalog import Shelf
-from service.routes import forecasts, health, models
-from service.schemas import ForecastRequest
+from service.routes import forecasts, health, models, truth
+from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 
 DESCRIPTION = "Forecasts of registered recurrent models, each with the skill that its recipe has shown."
@@ -18,34 +19,41 @@ DESCRIPTION = "Forecasts of registered recurrent models, each with the skill tha
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service; its models are loaded when it starts."""
-    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_watch_models)
+    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_work)
     app.state.shelf = Shelf(settings)
+    app.state.accounts = Accounts(settings)
     problems.install(app)
-    for router in (health.router, models.router, forecasts.router):
+    for router in (health.router, models.router, forecasts.router, truth.router):
         app.include_router(router)
-    _document_request(app)
+    _document_bodies(app)
     return app
 
 
 @asynccontextmanager
-async def _watch_models(app: FastAPI) -> AsyncIterator[None]:
-    watching = asyncio.create_task(app.state.shelf.watch())
+async def _work(app: FastAPI) -> AsyncIterator[None]:
+    """Watch the models and write the ledger as long as the service runs."""
+    accounts: Accounts = app.state.accounts
+    accounts.writer.start()
+    tasks = [asyncio.create_task(work) for work in (app.state.shelf.watch(), accounts.open())]
     yield
-    watching.cancel()
-    with suppress(asyncio.CancelledError):
-        await watching
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    await asyncio.to_thread(accounts.close)
 
 
-def _document_request(app: FastAPI) -> None:
-    """Add the schema of the body that a dependency reads, which FastAPI cannot see by itself."""
+def _document_bodies(app: FastAPI) -> None:
+    """Add the schemas of the bodies that a dependency reads, which FastAPI cannot see by itself."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = generate()
         components = schema["components"]["schemas"]
-        described = ForecastRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-        components |= described.pop("$defs")
-        components["ForecastRequest"] = described
+        for body in (ForecastRequest, ActualsRequest):
+            described = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            components |= described.pop("$defs")
+            components[body.__name__] = described
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

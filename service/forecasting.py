@@ -1,22 +1,48 @@
 """The forecast handler: a request and a catalog in, an answer out; knows no HTTP and builds no frame."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from forecaster.domain.errors import RequestError
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
+from forecaster.ledger.entries import LEVELS
+from forecaster.registry.bands import bands
 from forecaster.registry.cache import CHAMPION
-from forecaster.registry.predictor import Predictor, bands
+from forecaster.registry.predictor import Predictor
 from service.catalog import Catalog, find_model
 from service.histories import History, read_histories
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
+MODEL = "model"
 
-def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> dict[str, Any]:
-    """Return the answer to `request`, shaped as `ForecastResponse`.
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request is answered.
+
+    Args:
+        model: the model's name.
+        version: which version answered.
+        head: what the forecasts have in common: `model`, `forecast_by`, `skill`, `warnings`.
+        forecasts: each series' `unique_id`, `cutoff`, `ds`, `mean` and bounds.
+        last_values: what each started from, `(n,)`.
+        steps: what each is scored by, `(n, horizon, 6)`, columns as the ledger has them.
+    """
+
+    model: str
+    version: int
+    head: dict[str, Any]
+    forecasts: list[dict[str, Any]]
+    last_values: Floats
+    steps: Floats
+
+
+def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Answer:
+    """Return the answer to `request`.
 
     Raises:
         UnknownModel: the model, alias or version is not served.
@@ -44,29 +70,34 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
         else predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
     )
     spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline)
-    if np.isinf(spread).any():
+    bounds = predictor.bounds(values, mean, LEVELS, is_baseline)
+    if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
-    return {
-        "model": {
-            "name": model.name,
-            "version": version,
-            "alias": None if request.version is not None else CHAMPION if request.alias is None else request.alias,
-            "run_id": model.index.runs[version],
+    coming = [history.clock.coming(predictor.frequency, horizon) for history in histories]
+    instants = np.stack([history.clock.instants(times) for history, times in zip(histories, coming, strict=True)])
+    alias = None if request.version is not None else CHAMPION if request.alias is None else request.alias
+    return Answer(
+        model=model.name,
+        version=version,
+        head={
+            "model": {"name": model.name, "version": version, "alias": alias, "run_id": model.index.runs[version]},
+            "forecast_by": skill.baseline if is_baseline else MODEL,
+            "skill": skill.model_dump(),
+            "warnings": _warnings(predictor, horizon, is_baseline, has_bands=bool(wanted.columns)),
         },
-        "forecasts": [
+        forecasts=[
             {
                 UNIQUE_ID: history.unique_id,
                 CUTOFF: history.clock.cutoff,
-                DS: history.clock.coming(predictor.frequency, horizon),
+                DS: history.clock.spell(times),
                 MEAN: mean[row].tolist(),
                 **{name: _with_nulls(spread[row, :, number]) for number, name in enumerate(wanted.columns)},
             }
-            for row, history in enumerate(histories)
+            for row, (history, times) in enumerate(zip(histories, coming, strict=True))
         ],
-        "forecast_by": skill.baseline if is_baseline else "model",
-        "skill": skill.model_dump(),
-        "warnings": _warnings(predictor, horizon, is_baseline, has_bands=bool(wanted.columns)),
-    }
+        last_values=values[:, -1, 0] if values.ndim == 3 else values[:, -1],
+        steps=np.concatenate([instants[:, :, None], mean[:, :, None], bounds], axis=2),
+    )
 
 
 def _known(histories: list[History], predictor: Predictor, horizon: int) -> Floats | None:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from forecaster.domain.errors import (
+    DatabaseUnavailable,
     DataError,
     ForecasterError,
     RequestError,
@@ -18,19 +19,15 @@ from forecaster.domain.errors import (
 )
 from service.schemas import Mistake, Problem
 
-STATUSES: dict[type[ForecasterError], HTTPStatus] = {
-    UnknownModel: HTTPStatus.NOT_FOUND,
-    UnknownSymbol: HTTPStatus.NOT_FOUND,
-    StaleData: HTTPStatus.CONFLICT,
-    DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
-}
 _TOLD = (
     HTTPStatus.NOT_FOUND,
     HTTPStatus.CONFLICT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
 )
+# when a client whose request cannot be answered just now may come again
+RETRY_AFTER_SECONDS = 2
 RESPONSES: dict[int | str, dict[str, Any]] = {
     int(status): {"model": Problem, "description": status.phrase, "content": {"application/problem+json": {}}}
     for status in _TOLD
@@ -46,14 +43,40 @@ class MalformedBody(ForecasterError):
         self.mistakes = mistakes
 
 
+class UnknownForecast(ForecasterError):
+    """The ledger has no such forecast."""
+
+
 class BodyTooLarge(ForecasterError):
     """A body beyond the limit."""
+
+
+STATUSES: dict[type[ForecasterError], HTTPStatus] = {
+    UnknownForecast: HTTPStatus.NOT_FOUND,
+    UnknownModel: HTTPStatus.NOT_FOUND,
+    UnknownSymbol: HTTPStatus.NOT_FOUND,
+    StaleData: HTTPStatus.CONFLICT,
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
 
 
 def problem(status: int, detail: str, mistakes: list[Mistake] | None = None) -> JSONResponse:
     """Return an error as `application/problem+json`."""
     content = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=mistakes or [])
     return JSONResponse(content.model_dump(), status, media_type="application/problem+json")
+
+
+def _told(status: HTTPStatus, error: ForecasterError) -> JSONResponse:
+    if status is not HTTPStatus.SERVICE_UNAVAILABLE:
+        return problem(status, str(error))
+    # where the database is, and what is wrong with it, is not the client's affair
+    _log.error("%s", error)
+    answer = problem(status, "the ledger cannot be read or written just now; try again in a moment")
+    answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer
 
 
 def install(app: FastAPI) -> None:
@@ -63,11 +86,9 @@ def install(app: FastAPI) -> None:
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
         if isinstance(error, MalformedBody):
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.mistakes)
-        if isinstance(error, BodyTooLarge):
-            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
         for kind, status in STATUSES.items():
             if isinstance(error, kind):
-                return problem(status, str(error))
+                return _told(status, error)
         return await on_surprise(request, error)
 
     @app.exception_handler(HTTPException)

@@ -34,6 +34,7 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
     "model": {"name": "sine", "version": 3, "alias": "champion", "run_id": "0123456789abcdef0123456789abcdef"},
     "forecasts": [
         {
+            "forecast_id": "019f0000000070001122334455667788-0",
             "unique_id": "a",
             "cutoff": "2026-01-02T23:00:00Z",
             "ds": ["2026-01-03T00:00:00Z", "2026-01-03T01:00:00Z", "2026-01-03T02:00:00Z"],
@@ -112,6 +113,7 @@ class ForecastOut(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
+    forecast_id: str = Field(description="by which the ledger has it")
     unique_id: str
     cutoff: str
     ds: list[str]
@@ -128,6 +130,72 @@ class ForecastResponse(BaseModel):
     forecast_by: str = Field(description="`model`, or the baseline that is served in its place")
     skill: SkillOut
     warnings: list[str]
+
+
+class StoredForecast(BaseModel):
+    """A forecast as it was served, and what came."""
+
+    model: ServedModel
+    forecast_by: str
+    skill: SkillOut
+    warnings: list[str]
+    answered_at: str
+    is_shadow: bool = Field(description="whether it was a challenger's, which nobody saw")
+    forecast: ForecastOut
+    actual: list[float | None] = Field(description="for each step what came, null as long as nothing has")
+
+
+class StoredForecasts(BaseModel):
+    """A series' last forecasts, newest first."""
+
+    forecasts: list[StoredForecast]
+
+
+class ActualIn(BaseModel):
+    """What came: the value of a series at a time that was, or may have been, forecast."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    unique_id: str = Field(min_length=1, max_length=200)
+    ds: Time
+    y: Number
+
+
+class ActualsRequest(BaseModel):
+    """Values that came; sent again they change nothing, corrected ones replace those before."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"actuals": [{"unique_id": "a", "ds": "2026-01-03T00:00:00Z", "y": 0.43}]}]},
+    )
+
+    actuals: list[ActualIn] = Field(min_length=1)
+
+
+class ActualsOut(BaseModel):
+    """How many values were taken, and how many of them were new or other than known."""
+
+    accepted: int
+    changed: int
+
+
+class RealisedOut(BaseModel):
+    """What came of a group of forecasts' steps; below 1, `relative_mae` is better than the last value."""
+
+    group: int | str | None = Field(description="the version, series, step, or day as a date; null for all together")
+    n_scores: int
+    mae: float
+    relative_mae: float | None
+    bias: float = Field(description="mean of forecast less actual")
+    coverage: dict[str, float]
+
+
+class RealisedSkill(BaseModel):
+    """A model's realised skill."""
+
+    model: str
+    by: str | None
+    realised: list[RealisedOut]
 
 
 class ModelOut(BaseModel):

@@ -16,6 +16,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; loopback only, for there are no keys yet")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
+    database_url: str = Field(
+        "sqlite:///mlruns/service.db", description="the ledger, the keys and the jobs: SQLite, or `postgresql://…`"
+    )
     cache_dir: Path = Field(Path("mlruns/cache"), description="folder of the version-keyed cache")
     bars_dir: Path = Field(Path("mlruns/bars"), description="folder of the bar store, for forecasts by unique_ids")
     stale_after_hours: float = Field(24, ge=0, description="how long a session may have ended and not be stored")
@@ -23,6 +26,10 @@ class Settings(BaseSettings):
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
     max_series: int = Field(5000, gt=0, description="most series in one request")
+    max_actuals: int = Field(100_000, gt=0, description="most actuals in one request")
+    shadow_share: float = Field(
+        0, ge=0, le=1, description="share of the champion's requests that a challenger answers too"
+    )
     without_skill: Literal["model", "baseline"] = Field(
         "model", description="what is served where a model shows no skill: its forecast, or the `baseline`'s"
     )

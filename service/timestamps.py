@@ -1,9 +1,10 @@
 """Timestamps of a request: zones kept as they came, regularity judged, the coming ones answered the same way."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import Step
@@ -39,19 +40,36 @@ class Clock:
                 f"{self.wall[breaks[0] - 1]}; add the missing rows or ask a model of this frequency"
             )
 
-    def coming(self, frequency: Step, steps: int) -> list[str]:
-        """Return the `steps` timestamps after the last one, in its own offset."""
-        return self._spell(frequency.after(self.wall[-1], steps))
+    def coming(self, frequency: Step, steps: int) -> Times:
+        """Return the `steps` timestamps after the last one, by its own clock."""
+        return frequency.after(self.wall[-1], steps)
 
     @property
     def cutoff(self) -> str:
         """Return the last timestamp."""
-        return self._spell(self.wall[-1:])[0]
+        return self.spell(self.wall[-1:])[0]
 
-    def _spell(self, times: Times) -> list[str]:
+    def instants(self, times: Times) -> NDArray[np.int64]:
+        """Return timestamps of this clock in microseconds since 1970, of UTC where there are zones."""
+        return (times - np.timedelta64(self.offset or timedelta(), "us")).astype("M8[us]").astype(np.int64)
+
+    def spell(self, times: Times) -> list[str]:
+        """Return timestamps of this clock in ISO 8601, in the last one's offset."""
+        times = times.astype("M8[us]")
         whole = not (times.astype(np.int64) % 1_000_000).any()
         texts = np.datetime_as_string(times, unit="s" if whole else "us")
         return [text + _suffix(self.offset) for text in texts.tolist()]
+
+
+def instant(time: datetime) -> int:
+    """Return a time in microseconds since 1970, of UTC where it has a zone; as `Clock.instants` does."""
+    plain = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+    return int(np.datetime64(plain, "us").astype(np.int64))
+
+
+def spell_instant(microseconds: int) -> str:
+    """Return a time in microseconds since 1970 in ISO 8601, UTC."""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_clock(ds: list[datetime], where: str) -> Clock:

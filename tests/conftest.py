@@ -84,6 +84,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     return House(folder, config, versions, folder / "cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the services of the tests off the ledger of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORECASTER_DATABASE_URL", f"sqlite:///{tmp_path_factory.mktemp('database')}/service.db")
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """Yield the URI of a real Postgres server's database, for the whole session."""

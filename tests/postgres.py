@@ -1,6 +1,7 @@
 """A real Postgres server for the tests: made, started and stopped by them, or a reason why not."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import NullPool, create_engine, text
 
 PASSWORD = "a p@ss:word"
 
@@ -51,3 +54,13 @@ def postgres_server() -> Iterator[str]:
             yield f"postgresql+pg8000://forecaster:a%20p%40ss%3Aword@127.0.0.1:{port}/postgres"
         finally:
             subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
+
+
+def fresh_database(uri: str) -> str:
+    """Return the URI of a new, empty database of the same server."""
+    name = f"d{secrets.token_hex(6)}"
+    engine = create_engine(uri, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{uri.rpartition('/')[0]}/{name}"

@@ -22,6 +22,7 @@
     ├── RegistryError          the tracking store or the registry cannot do what was asked
     │   ├── StoreUnavailable   it cannot be reached or written
     │   └── UnknownModel       no such model, version or alias
+    ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
     └── RequestError           a forecast cannot be answered as asked (horizon, level, alias and version at once …)
 
 Each message names the field, file and row where there is one and says what to do next.
@@ -33,6 +34,7 @@ __all__ = [
     "CalendarError",
     "ConfigError",
     "DataError",
+    "DatabaseUnavailable",
     "FileFormatError",
     "ForecasterError",
     "LeakageError",
@@ -154,6 +156,10 @@ class StoreUnavailable(RegistryError):
 
 class UnknownModel(RegistryError):
     """There is no such model, version or alias."""
+
+
+class DatabaseUnavailable(ForecasterError):
+    """The database of ledger, keys and jobs cannot be reached, read or written."""
 
 
 class RequestError(ForecasterError):

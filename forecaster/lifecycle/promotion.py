@@ -11,18 +11,18 @@ import yaml
 
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import BundleError, RegistryError, UnknownModel
-from forecaster.domain.series import Series
 from forecaster.evaluation.metrics import mae
 from forecaster.evaluation.significance import Comparison, diebold_mariano
-from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backtest
+from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
 from forecaster.lifecycle.gate import Decision, Evidence, GateConfig, decide
-from forecaster.lifecycle.report import losses, overlap, score
+from forecaster.lifecycle.report import losses, overlap
+from forecaster.lifecycle.trial import try_recipe
 from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import RegisteredModel, Store
 from forecaster.training import tracking
-from forecaster.training.recipe import TrainConfig, prepare
+from forecaster.training.recipe import TrainConfig
 
 _LATENCY_RUNS = 200
 
@@ -73,28 +73,29 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
     config = _recipe(store, model.runs[version])
     champion = model.aliases.get(CHAMPION)
     with tempfile.TemporaryDirectory() as draft:
-        folder = Path(draft)
-        bundle = read_bundle(store.download(model.name, version, _made(folder / "bundle")))
-        result, series = _try(config, trial, folder / "challenger")
-        metrics = score(result, trial, series)
-        beside, theirs = None, None
-        if champion is not None and champion != version:
-            other = _recipe(store, model.runs[champion])
-            _check_comparable(config, other, model.name, champion)
-            # on the challenger's data, so that both are asked the same
-            rival, _ = _try(other.model_copy(update={"data": config.data}), trial, folder / "champion")
-            beside, theirs = _compare(result, rival, len(series), trial)
-        return Evidence(metrics, trial.levels, bundle.manifest.certificate, _latency(bundle), beside, theirs)
+        bundle = read_bundle(store.download(model.name, version, Path(draft)))
+        latency_seconds = _latency(bundle)
+    beside, theirs = None, None
+    tried = try_recipe(config, trial, {"model": model.name, "version": str(version), "tried_as": CHALLENGER})
+    if champion is not None and champion != version:
+        other = _recipe(store, model.runs[champion])
+        _check_comparable(config, other, model.name, champion)
+        # on the challenger's data, so that both are asked the same
+        rival = try_recipe(
+            other.model_copy(update={"data": config.data}),
+            trial,
+            {"model": model.name, "version": str(champion), "tried_as": CHAMPION},
+        )
+        beside, theirs = _compare(tried.result, rival.result, len(tried.series), trial)
+    return Evidence(tried.metrics, trial.levels, bundle.manifest.certificate, latency_seconds, beside, theirs)
 
 
 def _recipe(store: Store, run_id: str) -> TrainConfig:
     text = store.read_artifact(run_id, "config.yaml")
-    return build_config(yaml.safe_load(text), TrainConfig, f"run {run_id}, config.yaml")
-
-
-def _try(config: TrainConfig, trial: BacktestConfig, checkpoints: Path) -> tuple[Backtest, Series]:
-    series = prepare(config, config.data.load(config.exogenous))
-    return backtest(config, trial, series, checkpoints), series
+    config = build_config(yaml.safe_load(text), TrainConfig, f"run {run_id}, config.yaml")
+    # a store may have moved, and a run keeps no password
+    tracking = config.tracking.model_copy(update={"uri": store.uri})
+    return config.model_copy(update={"tracking": tracking})
 
 
 def _check_comparable(config: TrainConfig, other: TrainConfig, name: str, champion: int) -> None:
@@ -125,8 +126,3 @@ def _latency(bundle: Bundle) -> float:
         predictor.predict_arrays(golden.values, known=golden.known)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder

@@ -25,15 +25,22 @@ _MOST_ROWS = 2000
 
 @dataclass(frozen=True)
 class Tried:
-    """What a backtest leaves: a run, and its figures."""
+    """What a backtest leaves: a run, its figures, and what they are figures of."""
 
     run_id: str
     cell: str
     metrics: dict[str, float]
+    result: Backtest
+    series: Series
 
 
-def try_recipe(config: TrainConfig, trial: BacktestConfig) -> Tried:
+def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] | None = None) -> Tried:
     """Run a backtest, tracked; killed and started again, its fits go on from their checkpoints.
+
+    Args:
+        config: the recipe.
+        trial: at which cutoffs.
+        tags: of the run, beside those that each has.
 
     Raises:
         DataError, TrainingError, StoreUnavailable: as their names say.
@@ -44,7 +51,7 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig) -> Tried:
     key = hashlib.sha256(f"{config.model_dump_json()}{trial.model_dump_json()}{digest}".encode()).hexdigest()[:16]
     checkpoints = config.tracking.checkpoints / f"backtest-{key}"
     with tracking.tracked_run(config.tracking, f"{title(config)} backtest", None) as run_id:
-        log_inputs(config, frame, digest, {"kind": "backtest"})
+        log_inputs(config, frame, digest, {"kind": "backtest", **(tags or {})})
         tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
         result = backtest(config, trial, series, checkpoints)
         metrics = score(result, trial, series)
@@ -52,7 +59,7 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig) -> Tried:
         _log_pictures(result, series, title(config))
         _log_refits(result, trial, series)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return Tried(run_id, config.model.cell, metrics)
+    return Tried(run_id, config.model.cell, metrics, result, series)
 
 
 def _log_pictures(result: Backtest, series: Series, title: str) -> None:

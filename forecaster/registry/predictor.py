@@ -1,7 +1,7 @@
 """The predictor: a bundle answering. Arrays in and out at its core; `predict_frame` wraps it for people."""
 
 import warnings
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +20,10 @@ from forecaster.domain.series import (
     Inputs,
     Series,
     Times,
-    lower,
-    quantile_name,
-    upper,
 )
 from forecaster.evaluation.baselines import last_value
+from forecaster.evaluation.conformal import Calibration
+from forecaster.registry.bands import bands
 from forecaster.registry.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -32,35 +31,8 @@ if TYPE_CHECKING:
 
 # bounds the memory of one run, however many series are asked for
 MAX_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Bands:
-    """The columns that were asked for beside the mean, and the probability of each."""
-
-    columns: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-
-def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] | None = None) -> Bands:
-    """Return the columns for `level` (0–100, exclusive) or `quantiles` (0–1, exclusive).
-
-    Raises:
-        RequestError: both are given, or a number is out of range.
-    """
-    if level is not None and quantiles is not None:
-        raise RequestError("level and quantiles: give one of them, not both")
-    if quantiles is not None:
-        if not all(0 < q < 1 for q in quantiles):
-            raise RequestError(f"quantiles: each must be above 0 and below 1, got {list(quantiles)}")
-        wanted = sorted(set(quantiles))
-        return Bands(tuple(quantile_name(q) for q in wanted), tuple(wanted))
-    levels = sorted(set(level or ()))
-    if not all(0 < one < 100 for one in levels):
-        raise RequestError(f"level: each must be above 0 and below 100, got {levels}")
-    columns = tuple(name for one in levels for name in (lower(one), upper(one)))
-    edges = tuple(p for one in levels for p in ((100 - one) / 200, (100 + one) / 200))
-    return Bands(columns, edges)
+# kinds of intervals whose residuals' quantiles are kept
+_MOST_KEPT = 64
 
 
 class Predictor:
@@ -73,6 +45,7 @@ class Predictor:
             BundleError: the graph cannot be loaded or does not answer its golden inputs.
         """
         self.bundle = bundle
+        self._residuals = lru_cache(_MOST_KEPT)(self._residual_quantiles)
         self.manifest = bundle.manifest
         options = onnxruntime.SessionOptions()
         # two threads gain nothing on small recurrent graphs: processes scale it
@@ -176,14 +149,33 @@ class Predictor:
         Raises:
             RequestError: a probability lies beyond the calibrated range.
         """
-        past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
-        calibration = self.bundle.baseline if is_baseline else self.bundle.calibration
+        calibration = self._calibration(is_baseline)
         result = np.full((*mean.shape, len(probabilities)), np.nan)
         if calibration is None:
             return result
-        spread = calibration.spread(past, np.array(probabilities))
-        steps = min(mean.shape[1], spread.shape[1])
-        result[:, :steps] = mean[:, :steps, None] + spread[:, :steps]
+        # units × residuals, whose quantiles many requests share
+        past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
+        residuals = self._residuals(probabilities, is_baseline)
+        steps = min(mean.shape[1], len(residuals))
+        result[:, :steps] = mean[:, :steps, None] + calibration.units(past)[:, :, None] * residuals[:steps]
+        return result
+
+    def bounds(self, inputs: Floats, mean: Floats, levels: tuple[int, ...], is_baseline: bool = False) -> Floats:
+        """Return each level's lower and upper bound, `(batch, horizon, 2 × levels)`, NaN where it is not calibrated.
+
+        Args:
+            inputs: as `quantiles` takes them.
+            mean: as `quantiles` takes it.
+            levels: 0–100.
+            is_baseline: as `quantiles` takes it.
+        """
+        result = np.full((*mean.shape, 2 * len(levels)), np.nan)
+        calibration = self._calibration(is_baseline)
+        least = 0.5 if calibration is None else float(calibration.probabilities[0])
+        for number, level in enumerate(levels):
+            edges = ((100 - level) / 200, (100 + level) / 200)
+            if edges[0] >= least - 1e-9:
+                result[:, :, 2 * number : 2 * number + 2] = self.quantiles(inputs, mean, edges, is_baseline)
         return result
 
     def predict_frame(
@@ -259,6 +251,13 @@ class Predictor:
                 f"{where}: {length} values, the model needs {self.manifest.input_size}: "
                 f"{self.manifest.input_size - length} more are missing before the first"
             )
+
+    def _calibration(self, is_baseline: bool) -> Calibration | None:
+        return self.bundle.baseline if is_baseline else self.bundle.calibration
+
+    def _residual_quantiles(self, probabilities: tuple[float, ...], is_baseline: bool) -> Floats:
+        calibration = self._calibration(is_baseline)
+        return np.empty((0, 0)) if calibration is None else calibration.quantiles(np.array(probabilities))
 
     def _check_features(self, inputs: Floats, known: Floats | None, horizon: int) -> None:
         manifest = self.manifest

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forecaster.database.locks import one_at_a_time
+from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
-from forecaster.registry.locks import one_at_a_time
-from forecaster.registry.uris import sqlite_file, without_password
 
 # a server that is down must be noticed in seconds: MLflow's own defaults retry for minutes
 _ENVIRONMENT = {

@@ -19,6 +19,7 @@ import pandas as pd
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows, cut_windows
+from forecaster.database.uris import without_password
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.manifest import Skill, TrainingData
 from forecaster.domain.series import Floats, Series, Times
@@ -26,7 +27,6 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.registry.store import Store
-from forecaster.registry.uris import without_password
 from forecaster.training import devices, tracking
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify

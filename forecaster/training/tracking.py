@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
 from forecaster.domain.series import DS, Floats, Times
-from forecaster.registry.uris import sqlite_file, without_password
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -56,6 +56,15 @@ def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Pa
     assert tags[1]["gate/baseline"].startswith("not met: relative_mae")
     assert tags[2]["gate/champion"] == "met: there is none yet"
     again, _ = promote(folder, "--set", "version=1")
+    experiment = client.get_experiment_by_name("forecaster").experiment_id
+    trials = client.search_runs([experiment], "tags.tried_as != ''", order_by=["attributes.start_time"])
+    assert [(run.data.tags["tried_as"], run.data.tags["version"]) for run in trials] == [
+        *(("challenger", "1"), ("challenger", "2")),
+        *(("challenger", "1"), ("champion", "2")),
+    ]
+    # the same recipe at the same cutoffs, in whatever role
+    assert trials[1].data.metrics == trials[3].data.metrics
+    assert "test/relative_mae" in trials[0].data.metrics
     (champion,) = [one for one in again["criteria"] if one["name"] == "champion"]
     assert not champion["is_met"]
     assert "% better" in champion["reason"]

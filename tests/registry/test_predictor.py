@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import RequestError, SeriesError, TooShortError
 from forecaster.domain.series import Floats, Inputs, Series
-from forecaster.registry.predictor import Predictor, bands
+from forecaster.registry.bands import bands
+from forecaster.registry.predictor import Predictor
 from tests.conftest import House
 
 INPUT_SIZE, HORIZON = 24, 4

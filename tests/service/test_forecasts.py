@@ -127,6 +127,6 @@ def test_large_body_is_refused(client: TestClient) -> None:
 
 
 def test_unknown_route_and_method_are_problems(client: TestClient) -> None:
-    for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/forecasts"), 405)):
+    for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/actuals"), 405)):
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"

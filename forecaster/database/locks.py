@@ -8,8 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
-from forecaster.registry.uris import sqlite_file, without_password
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""The engine: SQLite in WAL mode, which one writer and many readers share, or Postgres by URL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from forecaster.database.uris import without_password
+from forecaster.domain.errors import ConfigError, DatabaseUnavailable
+
+# a database that does not answer is noticed in seconds
+TIMEOUT_SECONDS = 5
+_POSTGRES = "postgresql+pg8000"
+
+
+def open_engine(url: str) -> Engine:
+    """Return the engine for a database's URL; nothing is connected to yet.
+
+    Args:
+        url: `sqlite:///file.db`, whose folder is made, or `postgresql://user:password@host/database`.
+
+    Raises:
+        ConfigError: the URL is of neither kind.
+        DatabaseUnavailable: the folder cannot be made.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(f"database URL: '{without_password(url)}' is none; write sqlite:///file.db") from error
+    if parsed.drivername == "sqlite" and parsed.database:
+        _make_folder(Path(parsed.database).parent)
+        engine = create_engine(parsed, connect_args={"timeout": TIMEOUT_SECONDS})
+        event.listen(engine, "connect", _set_up_sqlite)
+        return engine
+    if parsed.drivername in ("postgresql", "postgres", _POSTGRES):
+        arguments = {"timeout": TIMEOUT_SECONDS}
+        return create_engine(parsed.set(drivername=_POSTGRES), connect_args=arguments, pool_pre_ping=True)
+    raise ConfigError(f"database URL: '{parsed.drivername}' is not taken; write sqlite:///file.db or postgresql://…")
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that is committed at the end, or undone.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, read or written.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (SQLAlchemyError, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        shown = engine.url.render_as_string(hide_password=True)
+        raise DatabaseUnavailable(
+            f"{shown}: the database does not answer ({reason}); is it up, and is its disk full?"
+        ) from error
+
+
+def insert_or(connection: Connection, table: Table) -> Any:
+    """Return an insert statement that can say what to do on a conflict, which each database spells its own way."""
+    return {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name](table)
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    # in WAL mode a commit survives the end of the process, killed or not; one may be lost when the power fails
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnavailable(f"{folder}: the database's folder cannot be made ({error})") from error

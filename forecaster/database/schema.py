@@ -1,0 +1,50 @@
+"""Bring a database's tables up to date, by Alembic's migrations; one process at a time."""
+
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect, text
+
+from forecaster.database.engine import transaction
+from forecaster.database.locks import one_at_a_time
+from forecaster.domain.errors import DatabaseUnavailable
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+# the newest migration; a test holds it to that
+REVISION = "0001"
+_VERSION_TABLE = "forecaster_version"
+
+
+def bring_up_to_date(engine: Engine) -> None:
+    """Run the migrations that a database lacks, all of them on an empty one.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached or written, or is of a newer version of this program.
+    """
+    if _revision(engine) == REVISION:
+        return
+    with one_at_a_time(engine.url.render_as_string(hide_password=False), "tables"):
+        found = _revision(engine)
+        if found is not None and found > REVISION:
+            raise DatabaseUnavailable(f"the database has revision {found}, this program knows {REVISION}; update it")
+        if found != REVISION:
+            _migrate(engine)
+
+
+def _revision(engine: Engine) -> str | None:
+    with transaction(engine) as connection:
+        if not inspect(connection).has_table(_VERSION_TABLE):
+            return None
+        return connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()  # noqa: S608
+
+
+def _migrate(engine: Engine) -> None:
+    # needed once in a database's life
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with transaction(engine) as connection:
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = _VERSION_TABLE
+        command.upgrade(config, "head")

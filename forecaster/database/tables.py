@@ -1,0 +1,121 @@
+"""The tables. What changes here needs a migration, which a test holds against it.
+
+Instants (`…_at`) are microseconds since 1970, in UTC; a series without zones has its own clock's, as it was sent.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+# an answer to a client: what its forecasts have in common, as JSON
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("request_id", String(32), primary_key=True),
+    Column("answered_at", BigInteger, nullable=False),
+    # the key that asked; empty where none is needed
+    Column("client", String(32), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("body_digest", String(64)),
+    Column("head", Text, nullable=False),
+    UniqueConstraint("client", "idempotency_key", name="one_answer_per_idempotency_key"),
+)
+
+# a series' forecast: as it was answered, and what it is scored by
+FORECASTS = Table(
+    "forecasts",
+    METADATA,
+    Column("forecast_id", String(48), primary_key=True),
+    Column("request_id", String(32), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("answered_at", BigInteger, nullable=False),
+    Column("model", String(250), nullable=False),
+    Column("version", Integer, nullable=False),
+    # of a challenger that answers unseen
+    Column("is_shadow", Boolean, nullable=False),
+    Column("forecast_by", String(32), nullable=False),
+    Column("unique_id", String(200), nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("last_value", Float(53), nullable=False),
+    # (steps, 6) float64: microseconds since 1970, mean, lo-80, hi-80, lo-95, hi-95
+    Column("steps", LargeBinary, nullable=False),
+    Column("answer", Text, nullable=False),
+    Index("forecasts_of_request", "request_id"),
+    Index("forecasts_of_series", "unique_id", "last_at"),
+    Index("forecasts_of_model", "model", "answered_at"),
+)
+
+# what came
+ACTUALS = Table(
+    "actuals",
+    METADATA,
+    Column("unique_id", String(200), primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("y", Float(53), nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+
+# a forecast's step beside what came
+SCORES = Table(
+    "scores",
+    METADATA,
+    Column("forecast_id", String(48), primary_key=True),
+    Column("step", SmallInteger, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("model", String(250), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("is_shadow", Boolean, nullable=False),
+    Column("forecast_by", String(32), nullable=False),
+    Column("unique_id", String(200), nullable=False),
+    Column("error", Float(53), nullable=False),
+    # of the last value
+    Column("naive_error", Float(53), nullable=False),
+    # 1 inside, 0 outside, null without an interval
+    Column("is_inside_80", SmallInteger),
+    Column("is_inside_95", SmallInteger),
+    Index("scores_of_model", "model", "at"),
+    Index("scores_of_series", "unique_id", "at"),
+)
+
+# of API keys only a digest
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("key_id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("name", String(200), nullable=False),
+    # with spaces between
+    Column("scopes", String(200), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+# work that the service asks of the scheduler
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("job_id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(32), nullable=False),
+    Column("model", String(250), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("taken_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("outcome", Text),
+    Index("jobs_of_model", "model", "kind"),
+)

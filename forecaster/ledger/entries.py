@@ -1,0 +1,88 @@
+"""What the ledger takes: an answer with its forecasts, as arrays."""
+
+import secrets
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.domain.series import Floats
+
+# the intervals that are scored, whichever the client asked for
+LEVELS = (80, 95)
+# columns of a stored step: its time in microseconds since 1970, the mean, and each level's bounds
+AT, STEP_MEAN, LOW_80, HIGH_80, LOW_95, HIGH_95 = range(6)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One series' forecast as it was served.
+
+    Args:
+        unique_id: the series.
+        last_value: the last one that it started from, which is the naive forecast of each step.
+        steps: `(steps, 6)`, columns as above; bounds are NaN where there is no interval.
+        answer: as the client got it, JSON.
+    """
+
+    unique_id: str
+    last_value: float
+    steps: Floats
+    answer: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An answer to a request.
+
+    Args:
+        request_id: as `new_request_id` makes it; forecasts are `REQUEST_ID-POSITION`.
+        answered_at: microseconds since 1970.
+        client: the key that asked; empty where none is needed.
+        model: the model's name.
+        version: its version.
+        forecast_by: `model`, or the baseline that was served in its place.
+        head: what the forecasts have in common, as the client got it, JSON.
+        forecasts: one for each series.
+        is_shadow: whether nobody saw it.
+        idempotency_key: by which the client may ask again, and the digest of what it asked.
+        body_digest: of the request.
+    """
+
+    request_id: str
+    answered_at: int
+    client: str
+    model: str
+    version: int
+    forecast_by: str
+    head: str
+    forecasts: tuple[Served, ...]
+    is_shadow: bool = False
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+
+
+def new_request_id(now: int) -> str:
+    """Return an id that cannot be guessed, later ones sorted behind earlier ones: 32 hexadecimal digits."""
+    return f"{now // 1000:012x}{secrets.token_hex(10)}"
+
+
+def forecast_id(request_id: str, position: int) -> str:
+    """Return the id of a request's forecast."""
+    return f"{request_id}-{position}"
+
+
+def now_at() -> int:
+    """Return the time in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def pack(steps: Floats) -> bytes:
+    """Return steps as bytes, the same on every machine."""
+    return steps.astype("<f8").tobytes()
+
+
+def unpack(packed: bytes) -> NDArray[np.float64]:
+    """Return steps `(steps, 6)` from bytes."""
+    return np.frombuffer(packed, dtype="<f8").reshape(-1, 6)

@@ -1,0 +1,82 @@
+"""Look up what was served."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, and_, select
+
+from forecaster.database.engine import transaction
+from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
+from forecaster.ledger.entries import AT, unpack
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer as it was served: what its forecasts have in common, each of them, and the request's digest, JSON."""
+
+    head: str
+    forecasts: list[str]
+    body_digest: str | None
+
+
+def find_answer(engine: Engine, client: str, idempotency_key: str) -> Answered | None:
+    """Return what a client was answered under an idempotency key, None if nothing yet.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with transaction(engine) as connection:
+        wanted = and_(REQUESTS.c.client == client, REQUESTS.c.idempotency_key == idempotency_key)
+        request = connection.execute(select(REQUESTS).where(wanted)).one_or_none()
+        if request is None:
+            return None
+        of_request = select(FORECASTS.c.answer).where(
+            FORECASTS.c.request_id == request.request_id, FORECASTS.c.is_shadow.is_(False)
+        )
+        answers = connection.execute(of_request.order_by(FORECASTS.c.position)).scalars().all()
+    return Answered(request.head, list(answers), request.body_digest)
+
+
+def find_forecast(engine: Engine, forecast_id: str) -> dict[str, Any] | None:
+    """Return a forecast with what came, None if there is none of that id.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    found = _read(engine, FORECASTS.c.forecast_id == forecast_id, 1)
+    return found[0] if found else None
+
+
+def latest_forecasts(engine: Engine, model: str, unique_id: str, limit: int) -> list[dict[str, Any]]:
+    """Return a series' last forecasts, newest first, with what came.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    return _read(engine, and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id), limit)
+
+
+def _read(engine: Engine, wanted: Any, limit: int) -> list[dict[str, Any]]:
+    with transaction(engine) as connection:
+        chosen = select(FORECASTS, REQUESTS.c.head).join(REQUESTS, REQUESTS.c.request_id == FORECASTS.c.request_id)
+        newest = chosen.where(wanted).order_by(FORECASTS.c.answered_at.desc()).limit(limit)
+        rows = connection.execute(newest).all()
+        if not rows:
+            return []
+        first, last = min(row.first_at for row in rows), max(row.last_at for row in rows)
+        names = {row.unique_id for row in rows}
+        came = select(ACTUALS).where(ACTUALS.c.unique_id.in_(names), ACTUALS.c.at.between(first, last))
+        actuals = {(one.unique_id, one.at): one.y for one in connection.execute(came)}
+    return [_describe(row, actuals) for row in rows]
+
+
+def _describe(row: Any, actuals: dict[tuple[str, int], float]) -> dict[str, Any]:
+    times = unpack(row.steps)[:, AT].astype("int64").tolist()
+    return {
+        **json.loads(row.head),
+        "answered_at": row.answered_at,
+        "is_shadow": row.is_shadow,
+        "forecast": json.loads(row.answer),
+        "actual": [actuals.get((row.unique_id, at)) for at in times],
+    }

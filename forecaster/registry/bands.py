@@ -1,0 +1,35 @@
+"""The columns beside the mean that a request asks for: intervals by level, or quantiles."""
+
+from dataclasses import dataclass
+
+from forecaster.domain.errors import RequestError
+from forecaster.domain.series import lower, quantile_name, upper
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The columns that were asked for beside the mean, and the probability of each."""
+
+    columns: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] | None = None) -> Bands:
+    """Return the columns for `level` (0–100, exclusive) or `quantiles` (0–1, exclusive).
+
+    Raises:
+        RequestError: both are given, or a number is out of range.
+    """
+    if level is not None and quantiles is not None:
+        raise RequestError("level and quantiles: give one of them, not both")
+    if quantiles is not None:
+        if not all(0 < q < 1 for q in quantiles):
+            raise RequestError(f"quantiles: each must be above 0 and below 1, got {list(quantiles)}")
+        wanted = sorted(set(quantiles))
+        return Bands(tuple(quantile_name(q) for q in wanted), tuple(wanted))
+    levels = sorted(set(level or ()))
+    if not all(0 < one < 100 for one in levels):
+        raise RequestError(f"level: each must be above 0 and below 100, got {levels}")
+    columns = tuple(name for one in levels for name in (lower(one), upper(one)))
+    edges = tuple(p for one in levels for p in ((100 - one) / 200, (100 + one) / 200))
+    return Bands(columns, edges)

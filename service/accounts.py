@@ -1,0 +1,147 @@
+"""Answers with a place in the ledger: each is committed there before its client sees it."""
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from pydantic_core import to_json
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+
+from forecaster.database.engine import open_engine
+from forecaster.database.schema import bring_up_to_date
+from forecaster.domain.errors import ForecasterError, RequestError
+from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id, now_at
+from forecaster.ledger.reading import Answered, find_answer
+from forecaster.ledger.writer import Writer
+from forecaster.registry.cache import CHALLENGER, CHAMPION
+from service.catalog import Catalog
+from service.forecasting import Answer, forecast
+from service.schemas import ForecastRequest
+from service.settings import Settings
+
+# how often a database that does not answer is asked again
+RETRY_SECONDS = 2
+_log = logging.getLogger("service")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks: a key's id, empty where none is needed; and under which idempotency key, with the body's digest."""
+
+    client: str = ""
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+
+
+@dataclass
+class Accounts:
+    """The service's side of the ledger."""
+
+    settings: Settings
+    engine: Engine = field(init=False)
+    writer: Writer = field(init=False)
+    # which of the requests a challenger answers too
+    _random: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        """Prepare; nothing is connected to yet."""
+        self.engine = open_engine(self.settings.database_url)
+        self.writer = Writer(self.engine)
+
+    async def open(self) -> None:
+        """Bring the tables up to date, as soon as the database answers, and keep trying until then."""
+        while True:
+            try:
+                await asyncio.to_thread(bring_up_to_date, self.engine)
+            except ForecasterError as error:
+                _log.error("%s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def close(self) -> None:
+        """Write what waits, and let go of the database."""
+        self.writer.stop()
+        self.engine.dispose()
+
+    async def answer(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Answered:
+        """Answer a request and return once the ledger has it; asked again under the same key, the same.
+
+        Raises:
+            RequestError: the idempotency key was used for another request.
+            DatabaseUnavailable: the ledger cannot be read or written.
+            ForecasterError: as `forecast` says.
+        """
+        if asking.idempotency_key is not None:
+            before = await run_in_threadpool(find_answer, self.engine, asking.client, asking.idempotency_key)
+            if before is not None:
+                return _same(before, asking)
+        entry, written = await run_in_threadpool(self._forecast, request, catalog, asking)
+        if not await asyncio.wrap_future(written):
+            # somebody with the same key was faster
+            return await self.answer(request, catalog, asking)
+        return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest)
+
+    def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> tuple[Entry, "Future[bool]"]:
+        entry = as_entry(forecast(request, catalog, self.settings), asking)
+        return entry, self.writer.submit(entry)
+
+    def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
+        """Let a challenger answer a share of the champion's requests, unseen."""
+        is_champions = request.version is None and request.alias in (None, CHAMPION)
+        if not is_champions or self._random() >= self.settings.shadow_share:
+            return
+        model = catalog[request.model]
+        if CHALLENGER not in model.index.aliases:
+            return
+        try:
+            answer = forecast(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
+            self.writer.submit(as_entry(answer, Asking(asking.client), is_shadow=True))
+        except ForecasterError as error:
+            _log.warning("model '%s', challenger: %s", request.model, error)
+
+
+def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entry:
+    """Return an answer as the ledger takes it, each forecast with its id."""
+    now = now_at()
+    request_id = new_request_id(now)
+    forecasts = tuple(
+        Served(
+            unique_id=one["unique_id"],
+            last_value=float(last),
+            steps=steps,
+            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}).decode(),
+        )
+        for position, (one, last, steps) in enumerate(
+            zip(answer.forecasts, answer.last_values, answer.steps, strict=True)
+        )
+    )
+    return Entry(
+        request_id=request_id,
+        answered_at=now,
+        client=asking.client,
+        model=answer.model,
+        version=answer.version,
+        forecast_by=answer.head["forecast_by"],
+        head=to_json(answer.head).decode(),
+        forecasts=forecasts,
+        is_shadow=is_shadow,
+        idempotency_key=asking.idempotency_key,
+        body_digest=asking.body_digest,
+    )
+
+
+def digest_body(body: bytes) -> str:
+    """Return a request's digest, SHA-256."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def _same(before: Answered, asking: Asking) -> Answered:
+    if before.body_digest != asking.body_digest:
+        raise RequestError("Idempotency-Key: it was used for another request; take a new one for each")
+    return before

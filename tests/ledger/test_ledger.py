@@ -1,0 +1,198 @@
+"""The ledger: what was served is found again, what came scores it, and what is sent again changes nothing."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine, func, select
+
+from forecaster.database.engine import open_engine, transaction
+from forecaster.database.schema import bring_up_to_date
+from forecaster.database.tables import FORECASTS, SCORES
+from forecaster.domain.errors import DatabaseUnavailable, RequestError
+from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id, pack, unpack
+from forecaster.ledger.reading import find_answer, find_forecast, latest_forecasts
+from forecaster.ledger.scoring import Actual, take_actuals
+from forecaster.ledger.skill import realised_skill
+from forecaster.ledger.writer import Writer
+from tests.postgres import fresh_database
+
+HOUR = 3_600_000_000
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def writer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Writer]:
+    is_local = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/l.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
+    engine = open_engine(url)
+    bring_up_to_date(engine)
+    writer = Writer(engine)
+    writer.start()
+    yield writer
+    writer.stop()
+    engine.dispose()
+
+
+def served(unique_id: str = "a", first: int = 10, mean: tuple[float, ...] = (1.0, 2.0), last: float = 3.0) -> Served:
+    """Return an hourly forecast whose 80 % interval reaches 1, and whose 95 % interval 2 around the mean."""
+    rows = [[(first + number) * HOUR, one, one - 1, one + 1, one - 2, one + 2] for number, one in enumerate(mean)]
+    return Served(unique_id, last, np.array(rows), json.dumps({"unique_id": unique_id, "mean": mean}))
+
+
+def entry(*forecasts: Served, at: int = 1_000_000, **changes: Any) -> Entry:
+    head = json.dumps({"model": {"name": "sine"}})
+    return replace(Entry(new_request_id(at), at, "", "sine", 1, "model", head, forecasts or (served(),)), **changes)
+
+
+def record(writer: Writer, one: Entry) -> bool:
+    return writer.submit(one).result(timeout=30)
+
+
+def count(engine: Engine, table: Any) -> int:
+    with transaction(engine) as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def test_a_forecast_is_found_as_it_was_served_with_what_came(writer: Writer) -> None:
+    one = entry(served(), served("b", mean=(5.0, 6.0)))
+    assert record(writer, one)
+    take_actuals(writer.engine, [Actual("b", 11 * HOUR, 6.5)])
+    found = find_forecast(writer.engine, forecast_id(one.request_id, 1))
+    assert found == {
+        "model": {"name": "sine"},
+        "answered_at": 1_000_000,
+        "is_shadow": False,
+        "forecast": {"unique_id": "b", "mean": [5.0, 6.0]},
+        "actual": [None, 6.5],
+    }
+    assert find_forecast(writer.engine, "nobody-0") is None
+
+
+def test_a_series_forecasts_come_newest_first(writer: Writer) -> None:
+    for number in range(3):
+        record(writer, entry(served(mean=(float(number),)), at=number))
+    latest = latest_forecasts(writer.engine, "sine", "a", 2)
+    assert [one["forecast"]["mean"] for one in latest] == [[2.0], [1.0]]
+    assert latest_forecasts(writer.engine, "other", "a", 2) == []
+
+
+def test_many_that_come_together_are_each_written(writer: Writer) -> None:
+    entries = [entry() for _ in range(400)]
+
+    def send(part: list[Entry]) -> None:
+        assert all(record(writer, one) for one in part)
+
+    together = [threading.Thread(target=send, args=(entries[begin::8],)) for begin in range(8)]
+    for one in together:
+        one.start()
+    for one in together:
+        one.join()
+    assert count(writer.engine, FORECASTS) == 400
+    assert all(find_forecast(writer.engine, forecast_id(one.request_id, 0)) for one in entries)
+
+
+def test_an_idempotency_key_is_answered_once(writer: Writer) -> None:
+    first = entry(idempotency_key="k", body_digest="d")
+    assert record(writer, first)
+    assert not record(writer, entry(idempotency_key="k", body_digest="d"))
+    # another client's key is another
+    assert record(writer, entry(idempotency_key="k", client="else"))
+    assert count(writer.engine, FORECASTS) == 2
+    found = find_answer(writer.engine, "", "k")
+    assert found is not None
+    assert (found.forecasts, found.body_digest) == ([first.forecasts[0].answer], "d")
+    assert find_answer(writer.engine, "", "other") is None
+
+
+def test_scores_are_those_of_a_hand(writer: Writer) -> None:
+    record(writer, entry(served(mean=(1.0, 2.0), last=3.0), served("b", mean=(5.0, 5.0), last=4.0)))
+    # a: errors -.5 and -1.5, outside 80 % the second time; of the last value .5 + 1 = 1.5 and -.5; b: error 2.5, 1.5
+    sent = [Actual("a", 10 * HOUR, 1.5), Actual("a", 11 * HOUR, 3.5), Actual("b", 10 * HOUR, 2.5)]
+    assert take_actuals(writer.engine, sent) == 3
+    (whole,) = realised_skill(writer.engine, "sine")
+    assert (whole.n_scores, whole.group) == (3, None)
+    assert whole.mae == pytest.approx((0.5 + 1.5 + 2.5) / 3)
+    assert whole.relative_mae == pytest.approx((0.5 + 1.5 + 2.5) / (1.5 + 0.5 + 1.5))
+    assert whole.bias == pytest.approx((-0.5 - 1.5 + 2.5) / 3)
+    assert whole.coverage == pytest.approx({"80": 1 / 3, "95": 2 / 3})
+    by_series = realised_skill(writer.engine, "sine", "unique_id")
+    assert {(one.group, one.n_scores) for one in by_series} == {("a", 2), ("b", 1)}
+    assert [(one.group, one.n_scores) for one in realised_skill(writer.engine, "sine", "step")] == [(1, 2), (2, 1)]
+    assert [one.group for one in realised_skill(writer.engine, "sine", "day")] == [0]
+    assert [one.group for one in realised_skill(writer.engine, "sine", "version", unique_id="b")] == [1]
+    assert realised_skill(writer.engine, "sine", version=2) == []
+    assert realised_skill(writer.engine, "sine", since=11 * HOUR)[0].n_scores == 1
+    with pytest.raises(RequestError, match="by: 'colour' is none of"):
+        realised_skill(writer.engine, "sine", "colour")
+
+
+def test_without_intervals_there_is_no_coverage_and_without_error_no_ratio(writer: Writer) -> None:
+    bare = served(mean=(1.0,), last=2.0)
+    bare.steps[:, 2:] = np.nan
+    record(writer, entry(bare))
+    take_actuals(writer.engine, [Actual("a", 10 * HOUR, 2.0)])
+    (whole,) = realised_skill(writer.engine, "sine")
+    assert (whole.coverage, whole.relative_mae) == ({}, None)
+
+
+def test_what_is_sent_again_changes_nothing_and_what_is_corrected_counts(writer: Writer) -> None:
+    record(writer, entry())
+    came = [Actual("a", 10 * HOUR, 1.0), Actual("a", 99 * HOUR, 1.0)]
+    assert take_actuals(writer.engine, came) == 2
+    assert take_actuals(writer.engine, came) == 0
+    assert realised_skill(writer.engine, "sine")[0].mae == 0
+    assert take_actuals(writer.engine, [Actual("a", 10 * HOUR, 4.0)]) == 1
+    (whole,) = realised_skill(writer.engine, "sine")
+    assert (whole.n_scores, whole.mae) == (1, 3)
+    # of two in one request the last counts
+    take_actuals(writer.engine, [Actual("a", 10 * HOUR, 9.0), Actual("a", 10 * HOUR, 2.0)])
+    assert realised_skill(writer.engine, "sine")[0].mae == 1
+
+
+def test_a_forecast_made_after_its_actuals_is_scored_when_they_are_sent_again(writer: Writer) -> None:
+    came = [Actual("a", 10 * HOUR, 1.0)]
+    take_actuals(writer.engine, came)
+    record(writer, entry())
+    assert realised_skill(writer.engine, "sine") == []
+    assert take_actuals(writer.engine, came) == 0
+    assert realised_skill(writer.engine, "sine")[0].n_scores == 1
+
+
+def test_what_nobody_saw_is_scored_apart(writer: Writer) -> None:
+    record(writer, entry(served(mean=(1.0,))))
+    record(writer, entry(served(mean=(4.0,)), version=2, is_shadow=True))
+    record(writer, entry(served(mean=(9.0,)), forecast_by="naive"))
+    take_actuals(writer.engine, [Actual("a", 10 * HOUR, 1.0)])
+    assert [one.mae for one in realised_skill(writer.engine, "sine")] == [0]
+    assert [one.mae for one in realised_skill(writer.engine, "sine", is_shadow=True)] == [3]
+    assert [one.mae for one in realised_skill(writer.engine, "sine", forecast_by="naive")] == [8]
+    assert count(writer.engine, SCORES) == 3
+
+
+def test_who_waits_on_a_database_that_is_gone_is_told(tmp_path: Path) -> None:
+    # no tables: as good as gone
+    writer = Writer(open_engine(f"sqlite:///{tmp_path}/l.db"))
+    writer.start()
+    with pytest.raises(DatabaseUnavailable, match="no such table"):
+        record(writer, entry())
+    bring_up_to_date(writer.engine)
+    assert record(writer, entry())
+    writer.stop()
+
+
+@given(st.lists(st.tuples(*[st.floats(allow_nan=True, allow_infinity=False)] * 6), min_size=1, max_size=5))
+def test_steps_come_back_as_they_were(rows: list[tuple[float, ...]]) -> None:
+    np.testing.assert_array_equal(unpack(pack(np.array(rows))), np.array(rows))
+
+
+def test_ids_sort_by_time_and_do_not_repeat() -> None:
+    ids = [new_request_id(at * 1000) for at in range(1000)]
+    assert ids == sorted(ids)
+    assert len({new_request_id(5) for _ in range(1000)}) == 1000

@@ -1,0 +1,163 @@
+"""Every forecast that is answered is in the ledger, and what came says how good it was."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from forecaster.registry.cache import CHALLENGER, CHAMPION, ModelIndex, read_indexes, write_index
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import House
+from tests.service.conftest import ask, series
+
+
+@pytest.fixture
+def own(house: House, tmp_path: Path) -> Iterator[TestClient]:
+    """A service with a ledger of its own, and a challenger that answers everything too."""
+    settings = Settings(
+        cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db", shadow_share=1, max_actuals=9
+    )
+    before = read_indexes(house.cache)["sine"]
+    write_index(house.cache, "sine", ModelIndex({CHAMPION: 1, CHALLENGER: 2}, before.runs))
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        while client.get("/health/ready").status_code != 200:
+            pass
+        yield client
+    write_index(house.cache, "sine", before)
+
+
+def forecast(client: TestClient, **changes: Any) -> dict[str, Any]:
+    answer = client.post("/v1/forecasts", json=ask(**changes))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def send(client: TestClient, forecast: dict[str, Any], values: list[float]) -> dict[str, Any]:
+    rows = [
+        {"unique_id": forecast["unique_id"], "ds": ds, "y": y} for ds, y in zip(forecast["ds"], values, strict=False)
+    ]
+    answer = client.post("/v1/actuals", json={"actuals": rows})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_forecast_is_found_by_its_id_with_what_came(own: TestClient) -> None:
+    answer = forecast(own, series=[series(unique_id="a"), series(unique_id="b")], level=[50])
+    one = answer["forecasts"][1]
+    found = own.get(f"/v1/forecasts/{one['forecast_id']}").json()
+    assert found["forecast"] == one
+    assert found["actual"] == [None] * 4
+    assert {name: found[name] for name in ("model", "skill", "forecast_by", "warnings")} == {
+        name: answer[name] for name in ("model", "skill", "forecast_by", "warnings")
+    }
+    assert not found["is_shadow"]
+    assert send(own, one, [1.0, 2.0]) == {"accepted": 2, "changed": 2}
+    assert own.get(f"/v1/forecasts/{one['forecast_id']}").json()["actual"] == [1.0, 2.0, None, None]
+    assert own.get("/v1/forecasts/nothing").status_code == 404
+
+
+def test_what_came_is_realised_skill_whatever_level_was_asked_for(own: TestClient) -> None:
+    (one,) = forecast(own, level=None)["forecasts"]
+    (wide,) = forecast(own, level=[80, 95])["forecasts"]
+    came = [wide["mean"][0], wide["hi-80"][1] + 1e-6, wide["hi-95"][2] + 1e-6]
+    send(own, one, came)
+    (whole,) = own.get("/v1/skill", params={"model": "sine"}).json()["realised"]
+    assert whole["n_scores"] == 6
+    errors = [abs(mean - y) for mean, y in zip(one["mean"], came, strict=False)]
+    last = series()["y"][-1]
+    assert whole["mae"] == pytest.approx(sum(errors) / 3)
+    assert whole["relative_mae"] == pytest.approx(sum(errors) / sum(abs(last - y) for y in came))
+    assert whole["coverage"] == pytest.approx({"80": 1 / 3, "95": 2 / 3})
+    days = own.get("/v1/skill", params={"model": "sine", "by": "day"}).json()
+    assert [day["group"] for day in days["realised"]] == ["2026-01-02"]
+    steps = own.get("/v1/skill", params={"model": "sine", "by": "step", "since": one["ds"][1]}).json()["realised"]
+    assert [(step["group"], step["n_scores"]) for step in steps] == [(2, 2), (3, 2)]
+
+
+def test_a_zone_is_the_same_time_in_another(own: TestClient) -> None:
+    with_zone = series()
+    with_zone["ds"] = [f"{ds}+02:00" for ds in with_zone["ds"]]
+    (one,) = forecast(own, series=[with_zone])["forecasts"]
+    assert one["ds"][0] == "2026-01-02T06:00:00+02:00"
+    rows = [{"unique_id": "a", "ds": "2026-01-02T04:00:00Z", "y": 1.5}]
+    assert own.post("/v1/actuals", json={"actuals": rows}).status_code == 200
+    assert own.get(f"/v1/forecasts/{one['forecast_id']}").json()["actual"] == [1.5, None, None, None]
+
+
+def test_a_challenger_answers_unseen(own: TestClient) -> None:
+    answer = forecast(own)
+    assert answer["model"]["version"] == 1
+    (one,) = answer["forecasts"]
+    send(own, one, [0.0] * 4)
+    seen, unseen = (
+        own.get("/v1/skill", params={"model": "sine", "by": "version", "is_shadow": is_shadow}).json()["realised"]
+        for is_shadow in (False, True)
+    )
+    assert [(one["group"], one["n_scores"]) for one in seen] == [(1, 4)]
+    assert [(one["group"], one["n_scores"]) for one in unseen] == [(2, 4)]
+    # whoever asks for a version gets it alone
+    forecast(own, version=1)
+    latest = own.get("/v1/forecasts", params={"model": "sine", "unique_id": "a"}).json()["forecasts"]
+    assert sorted(one["is_shadow"] for one in latest) == [False, False, True]
+
+
+def test_asked_again_under_its_key_a_request_is_answered_the_same(own: TestClient) -> None:
+    body = json.dumps(ask())
+    first, again = (own.post("/v1/forecasts", content=body, headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert first.status_code == 200
+    assert first.content == again.content
+    other = own.post("/v1/forecasts", json=ask(horizon=2), headers={"Idempotency-Key": "k"})
+    assert other.status_code == 422
+    assert "Idempotency-Key: it was used for another request" in other.json()["detail"]
+    without = own.post("/v1/forecasts", content=body)
+    assert without.json()["forecasts"][0]["forecast_id"] != first.json()["forecasts"][0]["forecast_id"]
+
+
+def test_large_answers_come_in_lines(own: TestClient) -> None:
+    request = ask(series=[series(unique_id=name) for name in "abc"])
+    lines = own.post("/v1/forecasts", json=request, headers={"Accept": "application/x-ndjson"})
+    assert lines.headers["Content-Type"].startswith("application/x-ndjson")
+    head, *forecasts = [json.loads(line) for line in lines.text.splitlines()]
+    whole = own.post("/v1/forecasts", json=request).json()
+    assert head == {name: part for name, part in whole.items() if name != "forecasts"}
+    assert [one["mean"] for one in forecasts] == [one["mean"] for one in whole["forecasts"]]
+
+
+@pytest.mark.parametrize(
+    ("actuals", "said"),
+    [
+        ([], "actuals: List should have at least 1 item"),
+        ([{"unique_id": "a", "ds": "2026-01-01", "y": None}], "actuals[0].y"),
+        ([{"unique_id": "a", "ds": 5, "y": 1}], "actuals[0].ds: Input should be a date or a time"),
+        ([{"unique_id": "a", "ds": "2026-01-01", "y": 1}] * 10, "actuals: 10 are more than 9"),
+    ],
+)
+def test_actuals_that_are_none_are_refused(own: TestClient, actuals: list[Any], said: str) -> None:
+    answer = own.post("/v1/actuals", json={"actuals": actuals})
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"]
+
+
+def test_without_its_ledger_no_forecast_is_answered(house: House, tmp_path: Path) -> None:
+    file = tmp_path / "l.db"
+    file.write_text("not a database" * 100)
+    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{file}")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        while client.get("/health/ready").status_code != 200:
+            pass
+        answer = client.post("/v1/forecasts", json=ask())
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "2"
+        # where it is, is nobody's affair
+        assert "l.db" not in answer.text
+        file.unlink()
+        # as soon as it is there again
+        while (answer := client.post("/v1/forecasts", json=ask())).status_code == 503:
+            pass
+        assert answer.status_code == 200
