@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -82,6 +83,13 @@ def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], in
         return INTERRUPTED
     sys.stdout.write(json.dumps(answer) + "\n")
     return status(answer)
+
+
+def database_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--database`, which is the service's where nothing is said."""
+    url = os.environ.get("FORECASTER_DATABASE_URL", "sqlite:///mlruns/service.db")
+    # never in the help, for it may hold a password
+    parser.add_argument("--database", metavar="URL", default=url, help="default: FORECASTER_DATABASE_URL, or mlruns'")
 
 
 def left_table(rows: list[dict[str, str]]) -> str:

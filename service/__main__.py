@@ -1,14 +1,18 @@
 """Serve: `python -m service`, set up by `FORECASTER_*` variables."""
 
-import logging
 import socket
 import sys
 from contextlib import suppress
 
-import uvicorn
 from pydantic import ValidationError
 
+from forecaster.database.engine import open_engine
+from forecaster.database.keys import read_keys
+from forecaster.database.schema import bring_up_to_date
+from forecaster.domain.errors import ForecasterError
+from service import logs
 from service.app import create_app
+from service.server import Server, configure
 from service.settings import Settings
 
 BAD_SETTINGS = 2
@@ -23,6 +27,10 @@ def main() -> int:
             name = "_".join(str(part) for part in mistake["loc"]).upper()
             sys.stderr.write(f"error: FORECASTER_{name}: {mistake['msg'].removeprefix('Value error, ')}\n")
         return BAD_SETTINGS
+    refusal = None if settings.is_loopback else why_not_beyond_loopback(settings.database_url)
+    if refusal:
+        sys.stderr.write(f"error: FORECASTER_HOST: {refusal}\n")
+        return BAD_SETTINGS
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,15 +41,30 @@ def main() -> int:
                 f"error: FORECASTER_PORT: {settings.host}:{settings.port} cannot be taken ({error}); set another\n"
             )
             return BAD_SETTINGS
+        try:
+            app = create_app(settings)
+        except ForecasterError as error:
+            sys.stderr.write(f"error: FORECASTER_DATABASE_URL: {error}\n")
+            return BAD_SETTINGS
         host = f"[{settings.host}]" if family is socket.AF_INET6 else settings.host
-        level = settings.log_level.upper()
-        logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(name)s: %(message)s")
+        logs.set_up(settings.log_level, settings.log_format)
         sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (docs at /docs)\n")
-        config = uvicorn.Config(create_app(settings), log_level=settings.log_level, access_log=False)
         # uvicorn raises Ctrl-C again after shutting down in order
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(configure(app, settings)).run(sockets=[listener])
     return 0
+
+
+def why_not_beyond_loopback(database_url: str) -> str | None:
+    """Return why the service must not be reached from elsewhere, None if it has a key that is good."""
+    try:
+        engine = open_engine(database_url)
+        bring_up_to_date(engine)
+        has_key = any(key.revoked_at is None for key in read_keys(engine))
+        engine.dispose()
+    except ForecasterError as error:
+        return f"beyond loopback keys are needed, and they cannot be read: {error}"
+    return None if has_key else "beyond loopback an API key is needed; make one with python -m pipelines.keys create"
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import logging
 import random
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from pydantic_core import to_json
@@ -21,6 +21,7 @@ from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from service.catalog import Catalog
 from service.forecasting import Answer, forecast
+from service.metrics import Metrics
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
@@ -43,6 +44,8 @@ class Accounts:
     """The service's side of the ledger."""
 
     settings: Settings
+    metrics: Metrics
+    last_problem: str | None = field(default=None, init=False)
     engine: Engine = field(init=False)
     writer: Writer = field(init=False)
     # which of the requests a challenger answers too
@@ -60,8 +63,11 @@ class Accounts:
                 await asyncio.to_thread(bring_up_to_date, self.engine)
             except ForecasterError as error:
                 _log.error("%s", error)
+                # where it is, is not everybody's affair
+                self.last_problem = "the database does not answer; see the log"
                 await asyncio.sleep(RETRY_SECONDS)
             else:
+                self.last_problem = None
                 return
 
     def close(self) -> None:
@@ -81,15 +87,21 @@ class Accounts:
             before = await run_in_threadpool(find_answer, self.engine, asking.client, asking.idempotency_key)
             if before is not None:
                 return _same(before, asking)
-        entry, written = await run_in_threadpool(self._forecast, request, catalog, asking)
-        if not await asyncio.wrap_future(written):
+        entry = await run_in_threadpool(self._forecast, request, catalog, asking)
+        with self.metrics.writing.time():
+            is_written = await asyncio.wrap_future(self.writer.submit(entry))
+        if not is_written:
             # somebody with the same key was faster
             return await self.answer(request, catalog, asking)
         return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest)
 
-    def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> tuple[Entry, "Future[bool]"]:
+    def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Entry:
+        begin = time.perf_counter()
         entry = as_entry(forecast(request, catalog, self.settings), asking)
-        return entry, self.writer.submit(entry)
+        # only now the name is known to be a model's, and not any that a client thinks of
+        self.metrics.inference.labels(entry.model).observe(time.perf_counter() - begin)
+        self.metrics.batch.labels(entry.model).observe(len(entry.forecasts))
+        return entry
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
         """Let a challenger answer a share of the champion's requests, unseen."""
@@ -103,6 +115,7 @@ class Accounts:
             answer = forecast(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
             self.writer.submit(as_entry(answer, Asking(asking.client), is_shadow=True))
         except ForecasterError as error:
+            self.metrics.shadow_failures.labels(request.model).inc()
             _log.warning("model '%s', challenger: %s", request.model, error)
 
 

@@ -10,7 +10,13 @@ from fastapi import FastAPI
 from service import problems
 from service.accounts import Accounts
 from service.catalog import Shelf
-from service.routes import forecasts, health, models, truth
+from service.dependencies import allow
+from service.edge import Edge
+from service.housekeeping import keep_house
+from service.keyring import Keyring
+from service.limits import Limits
+from service.metrics import Metrics
+from service.routes import actuals, forecasts, health, models, operations, skill
 from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 
@@ -20,21 +26,40 @@ DESCRIPTION = "Forecasts of registered recurrent models, each with the skill tha
 def create_app(settings: Settings) -> FastAPI:
     """Return the service; its models are loaded when it starts."""
     app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_work)
-    app.state.shelf = Shelf(settings)
-    app.state.accounts = Accounts(settings)
+    metrics = Metrics()
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.shelf = Shelf(settings, metrics)
+    app.state.accounts = Accounts(settings, metrics)
+    app.state.keyring = Keyring(app.state.accounts.engine, settings.is_loopback, settings.keys_refresh_seconds)
+    app.state.limits = Limits(settings.rate_limit, settings.max_concurrent)
+    app.state.is_stopping = False
+    app.add_middleware(Edge, hosts=settings.hosts, metrics=metrics)
     problems.install(app)
-    for router in (health.router, models.router, forecasts.router, truth.router):
-        app.include_router(router)
+    # who may ask for what, in one place
+    app.include_router(health.router)
+    for scope, routers in {
+        "forecast": (models.router, forecasts.router, skill.router),
+        "actuals": (actuals.router,),
+        "admin": (operations.router,),
+    }.items():
+        for router in routers:
+            app.include_router(router, dependencies=[allow(scope)])
     _document_bodies(app)
     return app
 
 
 @asynccontextmanager
 async def _work(app: FastAPI) -> AsyncIterator[None]:
-    """Watch the models and write the ledger as long as the service runs."""
+    """Watch the models and the keys, write the ledger and look at what came, as long as the service runs."""
     accounts: Accounts = app.state.accounts
     accounts.writer.start()
-    tasks = [asyncio.create_task(work) for work in (app.state.shelf.watch(), accounts.open())]
+
+    async def with_database() -> None:
+        await accounts.open()
+        await asyncio.gather(app.state.keyring.watch(), keep_house(accounts, app.state.metrics))
+
+    tasks = [asyncio.create_task(work) for work in (app.state.shelf.watch(), with_database())]
     yield
     for task in tasks:
         task.cancel()

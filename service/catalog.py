@@ -6,12 +6,14 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from forecaster.domain.errors import BundleError, UnknownModel
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import ModelIndex, bundle_folder, fingerprint, read_indexes
 from forecaster.registry.predictor import Predictor
+from service.metrics import Metrics
 from service.settings import Settings
 
 # how often the cache is looked at; looking is a few stat calls
@@ -68,6 +70,7 @@ class Shelf:
     """Holds the catalog and keeps it up to date; only `watch` writes to it."""
 
     settings: Settings
+    metrics: Metrics
     catalog: Catalog = field(default_factory=dict)
     _problems: dict[str, str | None] = field(default_factory=dict)
     _seen: tuple[tuple[str, int], ...] = ()
@@ -131,6 +134,17 @@ class Shelf:
         else:
             self._report("sync", None)
 
+    def tell_ages(self) -> None:
+        """Tell the metrics which version is behind each alias, and how old it is."""
+        now = datetime.now(UTC)
+        for gauge in (self.metrics.version, self.metrics.age):
+            gauge.clear()
+        for name, model in self.catalog.items():
+            for alias, version in model.index.aliases.items():
+                made = datetime.fromisoformat(model.predictors[version].manifest.created_at)
+                self.metrics.version.labels(name, alias).set(version)
+                self.metrics.age.labels(name, alias).set((now - made).total_seconds())
+
     @property
     def last_problem(self) -> str | None:
         """Return what is wrong with the cache's models and with the sync, None if nothing is."""
@@ -138,5 +152,6 @@ class Shelf:
 
     def _report(self, where: str, problem: str | None) -> None:
         if problem and problem != self._problems.get(where):
+            self.metrics.load_failures.labels(where).inc()
             _log.error("%s", problem)
         self._problems[where] = problem

@@ -1,5 +1,6 @@
 """What routes are given: the shelf, the ledger, and a body read within its limit and checked against its schema."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
@@ -9,13 +10,16 @@ from pydantic import BaseModel, ValidationError
 
 from service.accounts import Accounts
 from service.catalog import Shelf
-from service.problems import BodyTooLarge, MalformedBody
+from service.limits import Limits
+from service.metrics import Metrics
+from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
 from service.schemas import ActualsRequest, ForecastRequest, Mistake
+from service.settings import Settings
 
 MOST_MISTAKES_SAID = 20
 
 
-def get_shelf(request: Request) -> Shelf:
+async def get_shelf(request: Request) -> Shelf:
     """Return the app's shelf of models."""
     shelf: Shelf = request.app.state.shelf
     return shelf
@@ -24,7 +28,7 @@ def get_shelf(request: Request) -> Shelf:
 ShelfDep = Annotated[Shelf, Depends(get_shelf)]
 
 
-def get_accounts(request: Request) -> Accounts:
+async def get_accounts(request: Request) -> Accounts:
     """Return the app's side of the ledger."""
     accounts: Accounts = request.app.state.accounts
     return accounts
@@ -33,9 +37,42 @@ def get_accounts(request: Request) -> Accounts:
 AccountsDep = Annotated[Accounts, Depends(get_accounts)]
 
 
-def get_client(request: Request) -> str:
+async def get_limits(request: Request) -> Limits:
+    """Return the app's limits."""
+    limits: Limits = request.app.state.limits
+    return limits
+
+
+LimitsDep = Annotated[Limits, Depends(get_limits)]
+
+
+async def get_metrics(request: Request) -> Metrics:
+    """Return the app's metrics."""
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+
+
+def allow(scope: str) -> Any:
+    """Return a dependency that lets in who may do `scope`, as often as they may.
+
+    It raises NotAuthenticated, NotAllowed, KeysUnknown and TooManyRequests, before the body is read.
+    """
+
+    async def check(request: Request) -> None:
+        state = request.app.state
+        client = state.keyring.check(request.headers.get("authorization", ""), scope)
+        request.state.client = client
+        state.limits.check_rate(client or (request.client.host if request.client else ""))
+
+    return Depends(check)
+
+
+async def get_client(request: Request) -> str:
     """Return the id of the key that asks, empty where none is needed."""
-    client: str = getattr(request.state, "client", "")
+    client: str = request.state.client
     return client
 
 
@@ -59,19 +96,34 @@ def body_of(schema: type[Content]) -> Callable[[Request, Shelf], Awaitable[Body[
     """
 
     async def read(request: Request, shelf: ShelfDep) -> Body[Content]:
-        raw = bytearray()
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > shelf.settings.max_body_bytes:
-                raise BodyTooLarge(
-                    f"the body is larger than {shelf.settings.max_body_bytes} bytes; ask in several requests"
-                )
+        raw = await read_body(request, shelf.settings)
         try:
-            return Body(bytes(raw), schema.model_validate_json(bytes(raw)))
+            return Body(raw, schema.model_validate_json(raw))
         except ValidationError as error:
             raise MalformedBody(_mistakes(error)) from None
 
     return read
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        BodyTooLarge: it is beyond the limit.
+        BodyTooSlow: it does not come in time.
+    """
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(settings.body_timeout_seconds):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > settings.max_body_bytes:
+                    raise BodyTooLarge(
+                        f"the body is larger than {settings.max_body_bytes} bytes; ask in several requests"
+                    )
+    except TimeoutError:
+        raise BodyTooSlow(f"the body did not come within {settings.body_timeout_seconds:g} s; send it again") from None
+    return bytes(raw)
 
 
 def _mistakes(error: ValidationError) -> list[Mistake]:

@@ -60,6 +60,12 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
     predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
     predictor.check_horizon(horizon)
+    n_series = len(request.series or request.unique_ids or ())
+    if n_series * horizon > settings.max_points:
+        raise RequestError(
+            f"horizon: {n_series} series of {horizon} steps are more than {settings.max_points} points; "
+            "ask in several requests"
+        )
     histories = read_histories(request, predictor, horizon, settings)
     values = np.stack([history.values for history in histories])
     skill = predictor.manifest.skill

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -17,66 +18,39 @@ from forecaster.domain.errors import (
     UnknownModel,
     UnknownSymbol,
 )
+from service.refusals import MalformedBody, Refusal
 from service.schemas import Mistake, Problem
 
-_TOLD = (
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-# when a client whose request cannot be answered just now may come again
-RETRY_AFTER_SECONDS = 2
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    int(status): {"model": Problem, "description": status.phrase, "content": {"application/problem+json": {}}}
-    for status in _TOLD
-}
-_log = logging.getLogger("service")
-
-
-class MalformedBody(ForecasterError):
-    """A body that is not what the schema asks for."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        super().__init__("; ".join(f"{mistake.location}: {mistake.message}" for mistake in mistakes))
-        self.mistakes = mistakes
-
-
-class UnknownForecast(ForecasterError):
-    """The ledger has no such forecast."""
-
-
-class BodyTooLarge(ForecasterError):
-    """A body beyond the limit."""
-
-
 STATUSES: dict[type[ForecasterError], HTTPStatus] = {
-    UnknownForecast: HTTPStatus.NOT_FOUND,
     UnknownModel: HTTPStatus.NOT_FOUND,
     UnknownSymbol: HTTPStatus.NOT_FOUND,
     StaleData: HTTPStatus.CONFLICT,
-    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+# when a client whose request cannot be answered just now may come again
+RETRY_AFTER_SECONDS = 2
+_log = logging.getLogger("service")
 
 
-def problem(status: int, detail: str, mistakes: list[Mistake] | None = None) -> JSONResponse:
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI is told of a route's problems; those that any route may answer with are among them."""
+    told = sorted({401, 403, 429, 503, *statuses})
+    content: dict[str, Any] = {"application/problem+json": {}}
+    return {status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content} for status in told}
+
+
+def problem(
+    status: int, detail: str, mistakes: list[Mistake] | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
     """Return an error as `application/problem+json`."""
     content = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=mistakes or [])
-    return JSONResponse(content.model_dump(), status, media_type="application/problem+json")
+    return JSONResponse(content.model_dump(), status, headers, media_type="application/problem+json")
 
 
-def _told(status: HTTPStatus, error: ForecasterError) -> JSONResponse:
-    if status is not HTTPStatus.SERVICE_UNAVAILABLE:
-        return problem(status, str(error))
-    # where the database is, and what is wrong with it, is not the client's affair
-    _log.error("%s", error)
-    answer = problem(status, "the ledger cannot be read or written just now; try again in a moment")
-    answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return answer
+def refuse(refusal: Refusal) -> JSONResponse:
+    """Return a refusal as a problem."""
+    return problem(refusal.status, str(refusal), refusal.mistakes, refusal.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -84,18 +58,28 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
-        if isinstance(error, MalformedBody):
-            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.mistakes)
+        if isinstance(error, Refusal):
+            return refuse(error)
+        if isinstance(error, DatabaseUnavailable):
+            # where the database is, and what is wrong with it, is not the client's affair
+            _log.error("%s", error)
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return problem(503, "the ledger cannot be read or written just now; try again in a moment", None, headers)
         for kind, status in STATUSES.items():
             if isinstance(error, kind):
-                return _told(status, error)
+                return problem(status, str(error))
         return await on_surprise(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = [
+            Mistake(location=".".join(str(part) for part in one["loc"]), message=one["msg"]) for one in error.errors()
+        ]
+        return refuse(MalformedBody(found))
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        answer = problem(error.status_code, str(error.detail))
-        answer.headers.update(error.headers or {})
-        return answer
+        return problem(error.status_code, str(error.detail), None, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def on_surprise(request: Request, error: Exception) -> JSONResponse:

@@ -1,11 +1,15 @@
 """The service's settings, read from `FORECASTER_*` variables. The README lists each; a test holds it to that."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_RATE = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)")
 
 
 class Settings(BaseSettings):
@@ -13,7 +17,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FORECASTER_", frozen=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="address to listen on; loopback only, for there are no keys yet")
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with API keys")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
     database_url: str = Field(
@@ -24,7 +28,15 @@ class Settings(BaseSettings):
     stale_after_hours: float = Field(24, ge=0, description="how long a session may have ended and not be stored")
     refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
+    allowed_hosts: str = Field(
+        "", description="names that requests may call it by, with commas; empty: those of loopback, or any beyond it"
+    )
+    keys_refresh_seconds: float = Field(5, gt=0, description="how long a revoked key may still be good")
+    rate_limit: str = Field("", description="requests of each key or address, such as `600/minute`; empty: no limit")
+    max_concurrent: int = Field(64, gt=0, description="most requests whose forecasts are made at once")
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
+    body_timeout_seconds: float = Field(30, gt=0, description="how long a request's head and body may take to come")
+    max_points: int = Field(1_000_000, gt=0, description="most series times steps in one answer")
     max_series: int = Field(5000, gt=0, description="most series in one request")
     max_actuals: int = Field(100_000, gt=0, description="most actuals in one request")
     shadow_share: float = Field(
@@ -33,18 +45,32 @@ class Settings(BaseSettings):
     without_skill: Literal["model", "baseline"] = Field(
         "model", description="what is served where a model shows no skill: its forecast, or the `baseline`'s"
     )
+    keep_days: float = Field(0, ge=0, description="how long the ledger keeps forecasts and scores; 0: for ever")
+    drain_seconds: float = Field(1, ge=0, description="from SIGTERM, which ends readiness, to the end of listening")
+    stop_seconds: int = Field(30, gt=0, description="how long requests in flight may then take")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or JSON for machines")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level logged"
     )
 
-    @field_validator("host")
+    @property
+    def is_loopback(self) -> bool:
+        """Say whether nobody but this machine can reach the service."""
+        return self.host == "localhost" or _is_loopback_address(self.host)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Return the names that requests may call this service by, any where there is none."""
+        named = frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
+        # a page elsewhere could otherwise reach a service without keys by a name of its own (DNS rebinding)
+        return named or (_LOCAL | {self.host.lower()} if self.is_loopback else named)
+
+    @field_validator("rate_limit")
     @classmethod
-    def _is_loopback(cls, host: str) -> str:
-        if host != "localhost" and not _is_loopback_address(host):
-            raise ValueError(
-                "must be a loopback address: the service has no keys yet; put a proxy that asks for them before it"
-            )
-        return host
+    def _is_a_rate(cls, rate: str) -> str:
+        if rate and not _RATE.fullmatch(rate):
+            raise ValueError("write it as 600/minute, or per second, hour or day")
+        return rate
 
 
 def _is_loopback_address(host: str) -> bool:

@@ -89,6 +89,8 @@ def _own_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the services of the tests off the ledger of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORECASTER_DATABASE_URL", f"sqlite:///{tmp_path_factory.mktemp('database')}/service.db")
+        # as Starlette's test client calls it
+        patch.setenv("FORECASTER_ALLOWED_HOSTS", "testserver,127.0.0.1,localhost,::1")
         yield
 
 

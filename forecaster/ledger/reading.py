@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, and_, select
+from sqlalchemy import Engine, and_, func, select
 
 from forecaster.database.engine import transaction
-from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
+from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
 from forecaster.ledger.entries import AT, unpack
 
 
@@ -55,6 +55,27 @@ def latest_forecasts(engine: Engine, model: str, unique_id: str, limit: int) -> 
         DatabaseUnavailable: the database does not answer.
     """
     return _read(engine, and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id), limit)
+
+
+def models_scored(engine: Engine) -> list[str]:
+    """Return the models that have scores.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with transaction(engine) as connection:
+        return list(connection.execute(select(SCORES.c.model).distinct().order_by(SCORES.c.model)).scalars())
+
+
+def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:
+    """Return the first and the last time that was forecast of each series, microseconds since 1970.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    spans = select(FORECASTS.c.unique_id, func.min(FORECASTS.c.first_at), func.max(FORECASTS.c.last_at))
+    with transaction(engine) as connection:
+        return {name: (first, last) for name, first, last in connection.execute(spans.group_by(FORECASTS.c.unique_id))}
 
 
 def _read(engine: Engine, wanted: Any, limit: int) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from forecaster.ledger.reading import Answered, find_forecast, latest_forecasts
 from service.accounts import Asking, digest_body
-from service.dependencies import AccountsDep, ClientDep, ForecastBody, ShelfDep, request_body
-from service.problems import RESPONSES, UnknownForecast
+from service.dependencies import AccountsDep, ClientDep, ForecastBody, LimitsDep, ShelfDep, request_body
+from service.problems import responses
+from service.refusals import UnknownForecast
 from service.schemas import ForecastResponse, StoredForecast, StoredForecasts
 from service.timestamps import spell_instant
 
@@ -19,7 +20,7 @@ NDJSON = "application/x-ndjson"
 @router.post(
     "",
     response_model=ForecastResponse,
-    responses=RESPONSES | {200: {"content": {NDJSON: {}}}},
+    responses=responses(404, 408, 409, 413, 422) | {200: {"content": {NDJSON: {}}}},
     openapi_extra=request_body("ForecastRequest"),
 )
 async def create_forecast(
@@ -27,6 +28,7 @@ async def create_forecast(
     body: ForecastBody,
     shelf: ShelfDep,
     accounts: AccountsDep,
+    limits: LimitsDep,
     client: ClientDep,
     background: BackgroundTasks,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
@@ -38,7 +40,8 @@ async def create_forecast(
     """
     asking = Asking(client, idempotency_key, digest_body(body.raw) if idempotency_key else None)
     catalog = shelf.catalog
-    answered = await accounts.answer(body.parsed, catalog, asking)
+    async with limits.room():
+        answered = await accounts.answer(body.parsed, catalog, asking)
     if accounts.settings.shadow_share:
         background.add_task(accounts.shadow, body.parsed, catalog, asking)
     if NDJSON in accept:
@@ -47,7 +50,7 @@ async def create_forecast(
     return Response(_as_one(answered), media_type="application/json", background=background)
 
 
-@router.get("/{forecast_id}", responses={404: RESPONSES[404], 503: RESPONSES[503]})
+@router.get("/{forecast_id}", responses=responses(404))
 async def read_forecast(forecast_id: str, accounts: AccountsDep) -> StoredForecast:
     """Return a forecast as it was served, and what came."""
     found = await run_in_threadpool(find_forecast, accounts.engine, forecast_id)
@@ -56,7 +59,7 @@ async def read_forecast(forecast_id: str, accounts: AccountsDep) -> StoredForeca
     return StoredForecast(**found | {"answered_at": spell_instant(found["answered_at"])})
 
 
-@router.get("", responses={422: RESPONSES[422], 503: RESPONSES[503]})
+@router.get("", responses=responses(422))
 async def list_forecasts(
     accounts: AccountsDep, model: str, unique_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> StoredForecasts:

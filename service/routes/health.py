@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Request, Response, status
 
 from service.dependencies import ShelfDep
 from service.schemas import Liveness, Readiness
@@ -17,9 +17,17 @@ async def read_liveness() -> Liveness:
 
 
 @router.get("/ready", responses={503: {"model": Readiness, "description": "no model can be served yet"}})
-async def read_readiness(shelf: ShelfDep, response: Response) -> Readiness:
+async def read_readiness(request: Request, shelf: ShelfDep, response: Response) -> Readiness:
     """Say whether forecasts are answered, of which versions, and what went wrong last."""
     served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in shelf.catalog.items()}
-    if not served:
+    state = request.app.state
+    # without the database no forecast can be accounted for
+    is_ready = bool(served) and state.keyring.keys is not None and not state.is_stopping
+    if not is_ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return Readiness(status="ready" if served else "not ready", models=served, last_problem=shelf.last_problem)
+    problems = [problem for problem in (shelf.last_problem, state.accounts.last_problem) if problem]
+    return Readiness(
+        status="ready" if is_ready else "stopping" if state.is_stopping else "not ready",
+        models=served,
+        last_problem="; ".join(problems) or None,
+    )

@@ -4,19 +4,19 @@ from fastapi import APIRouter
 
 from service.catalog import Model, find_model
 from service.dependencies import ShelfDep
-from service.problems import RESPONSES
+from service.problems import responses
 from service.schemas import ModelOut, ModelsOut
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("")
+@router.get("", responses=responses())
 async def list_models(shelf: ShelfDep) -> ModelsOut:
     """List every model that is served."""
     return ModelsOut(models=[_describe(model) for model in shelf.catalog.values()])
 
 
-@router.get("/{name}", responses={404: RESPONSES[404]})
+@router.get("/{name}", responses=responses(404))
 async def read_model(name: str, shelf: ShelfDep) -> ModelOut:
     """Return one model's aliases and versions."""
     return _describe(find_model(shelf.catalog, name))

@@ -149,11 +149,15 @@ def test_without_its_ledger_no_forecast_is_answered(house: House, tmp_path: Path
     file.write_text("not a database" * 100)
     settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{file}")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        for _ in range(1000):
+            ready = client.get("/health/ready")
+            if ready.json()["models"]:
+                break
+        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        assert ready.json()["last_problem"] == "the database does not answer; see the log"
         answer = client.post("/v1/forecasts", json=ask())
         assert answer.status_code == 503
-        assert answer.headers["Retry-After"] == "2"
+        assert answer.headers["Retry-After"] == "1"
         # where it is, is nobody's affair
         assert "l.db" not in answer.text
         file.unlink()

@@ -1,4 +1,4 @@
-"""What came, and what it says of the forecasts."""
+"""What came says how good the forecasts were."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -6,29 +6,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
-from forecaster.domain.errors import RequestError
-from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.skill import Realised, realised_skill
-from service.dependencies import AccountsDep, ActualsBody, request_body
-from service.problems import RESPONSES
-from service.schemas import ActualsOut, RealisedOut, RealisedSkill
+from service.dependencies import AccountsDep
+from service.problems import responses
+from service.schemas import RealisedOut, RealisedSkill
 from service.timestamps import instant
 
-router = APIRouter(prefix="/v1", tags=["truth"])
+router = APIRouter(prefix="/v1/skill", tags=["truth"])
 
 
-@router.post("/actuals", responses=RESPONSES, openapi_extra=request_body("ActualsRequest"))
-async def create_actuals(body: ActualsBody, accounts: AccountsDep) -> ActualsOut:
-    """Take values that came, and score the forecasts of their times."""
-    taken, most = body.parsed.actuals, accounts.settings.max_actuals
-    if len(taken) > most:
-        raise RequestError(f"actuals: {len(taken)} are more than {most}; send them in several requests")
-    actuals = [Actual(one.unique_id, instant(one.ds), one.y) for one in taken]
-    changed = await run_in_threadpool(take_actuals, accounts.engine, actuals)
-    return ActualsOut(accepted=len(actuals), changed=changed)
-
-
-@router.get("/skill", responses={422: RESPONSES[422], 503: RESPONSES[503]})
+@router.get("", responses=responses(422))
 async def read_skill(
     accounts: AccountsDep,
     model: str,

@@ -1,0 +1,106 @@
+"""API keys: shown once when they are made, kept as digests, compared in constant time, revoked at any moment.
+
+A key is `fc_ID_SECRET`. Its secret has 256 random bits, which a fast hash keeps as safe as a slow one would.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, insert, select, update
+
+from forecaster.database.engine import transaction
+from forecaster.database.tables import KEYS
+from forecaster.domain.errors import RequestError
+
+# what a key may be allowed: to ask for forecasts, to send what came, and to see and do what the operator does
+SCOPES = ("forecast", "actuals", "admin")
+_PREFIX = "fc"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key as it is kept.
+
+    Args:
+        key_id: its public part.
+        digest: of its secret, SHA-256.
+        name: whose it is.
+        scopes: what it is allowed.
+        created_at: microseconds since 1970.
+        revoked_at: likewise; None while it is good.
+    """
+
+    key_id: str
+    digest: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: int
+    revoked_at: int | None
+
+    def has_secret(self, secret: str) -> bool:
+        """Say whether `secret` is this key's, in a time that does not tell how much of it is."""
+        return hmac.compare_digest(self.digest, _digest(secret))
+
+
+def create_key(engine: Engine, name: str, scopes: Sequence[str]) -> str:
+    """Make a key and return it, this once.
+
+    Raises:
+        RequestError: a scope is unknown, or there is none.
+        DatabaseUnavailable: the database does not answer.
+    """
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise RequestError(f"scope: {unknown or 'none given'}; there are {', '.join(SCOPES)}")
+    key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+    row = {
+        "key_id": key_id,
+        "digest": _digest(secret),
+        "name": name,
+        "scopes": " ".join(scope for scope in SCOPES if scope in scopes),
+        "created_at": time.time_ns() // 1000,
+    }
+    with transaction(engine) as connection:
+        connection.execute(insert(KEYS).values(row))
+    return f"{_PREFIX}_{key_id}_{secret}"
+
+
+def revoke_key(engine: Engine, key_id: str) -> None:
+    """Make a key no longer good.
+
+    Raises:
+        RequestError: there is no such key, or it is revoked already.
+        DatabaseUnavailable: the database does not answer.
+    """
+    good = (KEYS.c.key_id == key_id) & KEYS.c.revoked_at.is_(None)
+    with transaction(engine) as connection:
+        changed = connection.execute(update(KEYS).where(good).values(revoked_at=time.time_ns() // 1000))
+    if not changed.rowcount:
+        raise RequestError(f"key '{key_id}': there is none, or it is revoked already; list them")
+
+
+def read_keys(engine: Engine) -> list[Key]:
+    """Return every key, the oldest first, revoked ones too.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with transaction(engine) as connection:
+        rows = connection.execute(select(KEYS).order_by(KEYS.c.created_at)).all()
+    return [
+        Key(row.key_id, row.digest, row.name, tuple(row.scopes.split()), row.created_at, row.revoked_at) for row in rows
+    ]
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """Return a key's id and secret, None if it has not the form of one."""
+    parts = key.split("_", 2)
+    return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == _PREFIX else None
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,52 @@
+"""Forget: what is old, or all of a series or of a client."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, select
+
+from forecaster.database.engine import transaction
+from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
+
+
+def forget_before(engine: Engine, at: int) -> int:
+    """Delete what was answered before `at`, microseconds since 1970, and what came for then; return how many forecasts.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer, and nothing was deleted.
+    """
+    with transaction(engine) as connection:
+        count = _forget(connection, FORECASTS.c.answered_at < at)
+        connection.execute(delete(REQUESTS).where(REQUESTS.c.answered_at < at))
+        connection.execute(delete(ACTUALS).where(ACTUALS.c.received_at < at, ACTUALS.c["at"] < at))
+    return count
+
+
+def forget_series(engine: Engine, unique_id: str) -> int:
+    """Delete all forecasts and actuals of a series; return how many forecasts.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer, and nothing was deleted.
+    """
+    with transaction(engine) as connection:
+        count = _forget(connection, FORECASTS.c.unique_id == unique_id)
+        connection.execute(delete(ACTUALS).where(ACTUALS.c.unique_id == unique_id))
+    return count
+
+
+def forget_client(engine: Engine, client: str) -> int:
+    """Delete all that a key asked for; return how many forecasts.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer, and nothing was deleted.
+    """
+    with transaction(engine) as connection:
+        asked = select(REQUESTS.c.request_id).where(REQUESTS.c.client == client)
+        count = _forget(connection, FORECASTS.c.request_id.in_(asked))
+        connection.execute(delete(REQUESTS).where(REQUESTS.c.client == client))
+    return count
+
+
+def _forget(connection: Connection, wanted: Any) -> int:
+    chosen = select(FORECASTS.c.forecast_id).where(wanted)
+    connection.execute(delete(SCORES).where(SCORES.c.forecast_id.in_(chosen)))
+    return int(connection.execute(delete(FORECASTS).where(wanted)).rowcount)

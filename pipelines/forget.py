@@ -1,0 +1,44 @@
+"""Delete from the ledger: `python -m pipelines.forget --series AAPL`."""
+
+import argparse
+import sys
+from typing import Any
+
+from forecaster.database.engine import open_engine
+from forecaster.database.schema import bring_up_to_date
+from forecaster.ledger.entries import now_at
+from forecaster.ledger.retention import forget_before, forget_client, forget_series
+from pipelines.command import database_option, run
+
+_DAY = 24 * 60 * 60 * 1_000_000
+
+
+def forget(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Delete what was asked to be, and say how many forecasts that were."""
+    engine = open_engine(arguments.database)
+    bring_up_to_date(engine)
+    if arguments.series is not None:
+        count = forget_series(engine, arguments.series)
+    elif arguments.client is not None:
+        count = forget_client(engine, arguments.client)
+    else:
+        count = forget_before(engine, now_at() - int(arguments.older_than_days * _DAY))
+    engine.dispose()
+    return {"forgotten": count}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.forget",
+        description="Delete forecasts, their scores and what came: of a series, of a client, or old ones.",
+        epilog="examples:\n  python -m pipelines.forget --series AAPL\n"
+        "  python -m pipelines.forget --older-than-days 365",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--series", metavar="UNIQUE_ID", help="all of a series")
+    what.add_argument("--client", metavar="KEY_ID", help="all that an API key asked for")
+    what.add_argument("--older-than-days", type=float, metavar="DAYS", help="all that was answered before then")
+    database_option(parser)
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: forget(parsed)))

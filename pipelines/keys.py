@@ -1,0 +1,82 @@
+"""API keys of the service: `python -m pipelines.keys create --name ci --scope forecast`."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine
+
+from forecaster.database.engine import open_engine
+from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
+from forecaster.database.schema import bring_up_to_date
+from pipelines.command import database_option, left_table, run
+
+
+def create(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make a key; it is in the answer and nowhere else."""
+    key = create_key(engine, arguments.name, arguments.scope)
+    sys.stderr.write("keep this key: it is shown this once, and only its digest is stored\n")
+    return {"key": key, "name": arguments.name, "scopes": arguments.scope}
+
+
+def revoke(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make a key no longer good, within the service's `FORECASTER_KEYS_REFRESH_SECONDS`."""
+    revoke_key(engine, arguments.key_id)
+    return {"revoked": arguments.key_id}
+
+
+def show(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+    """List the keys, without their secrets."""
+    rows = [
+        {
+            "key_id": key.key_id,
+            "name": key.name,
+            "scopes": " ".join(key.scopes),
+            "created": _day(key.created_at),
+            "revoked": _day(key.revoked_at) if key.revoked_at else "",
+        }
+        for key in read_keys(engine)
+    ]
+    if rows:
+        sys.stdout.write(left_table(rows) + "\n")
+    return {"keys": rows}
+
+
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at / 1e6, UTC).date().isoformat()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.keys",
+        description="Make, list and revoke API keys of the service.",
+        epilog="examples:\n  python -m pipelines.keys create --name shop --scope forecast actuals\n"
+        "  python -m pipelines.keys list\n  python -m pipelines.keys revoke 1a2b3c4d",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    making = commands.add_parser("create", help="make a key and print it, this once")
+    making.add_argument("--name", required=True, help="whose it is")
+    making.add_argument("--scope", required=True, nargs="+", choices=SCOPES, help="what it is allowed")
+    making.set_defaults(do=create)
+    commands.add_parser("list", help="list the keys, without their secrets").set_defaults(do=show)
+    revoking = commands.add_parser("revoke", help="make a key no longer good")
+    revoking.add_argument("key_id", metavar="KEY_ID", help="its second part, as list shows it")
+    revoking.set_defaults(do=revoke)
+    for command in commands.choices.values():
+        database_option(command)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    engine = open_engine(arguments.database)
+    bring_up_to_date(engine)
+    answer: dict[str, Any] = arguments.do(engine, arguments)
+    engine.dispose()
+    return answer
+
+
+if __name__ == "__main__":
+    parsed = _parser().parse_args()
+    sys.exit(run(lambda: _run(parsed)))

@@ -1,0 +1,95 @@
+"""The outermost layer: hosts, request ids, security headers, and a count and a log line for each request."""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import REQUEST_ID
+from service.metrics import Metrics
+from service.problems import refuse
+from service.refusals import UnknownHost
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
+# FastAPI's own page loads scripts from elsewhere
+_WITHOUT_POLICY = ("/docs", "/redoc")
+_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+_log = logging.getLogger("service.access")
+
+
+class Edge:
+    """An ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], metrics: Metrics) -> None:
+        """Wrap `app`; `hosts` are the names that it answers for, any where there is none."""
+        self._app = app
+        self._hosts = hosts
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        token = REQUEST_ID.set(request_id.decode())
+        status, begin = 500, time.perf_counter()
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, scope["path"], request_id)
+            await send(message)
+
+        self._metrics.running.inc()
+        try:
+            if self._hosts and _host(headers.get(b"host", b"")) not in self._hosts:
+                refusal = UnknownHost("Host: this service does not answer for it; set FORECASTER_ALLOWED_HOSTS")
+                await refuse(refusal)(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        finally:
+            self._metrics.running.dec()
+            self._tell(scope, status, time.perf_counter() - begin)
+            REQUEST_ID.reset(token)
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        # never the path itself: whoever asks would choose how many there are
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if route != "none" else "any"
+        self._metrics.requests.labels(method, route, status).inc()
+        self._metrics.latency.labels(route).observe(seconds)
+        if _log.isEnabledFor(logging.INFO):
+            client = scope.get("state", {}).get("client", "")
+            extra = {"method": method, "route": route, "status": status, "seconds": round(seconds, 6), "client": client}
+            _log.info("%s %s %s in %.1f ms", method, route, status, 1000 * seconds, extra=extra)
+
+
+def _add_headers(message: MutableMapping[str, Any], path: str, request_id: bytes) -> None:
+    own = {name for name, _ in message["headers"]}
+    policy = () if path.startswith(_WITHOUT_POLICY) else (_POLICY,)
+    more = [header for header in (*_HEADERS, *policy) if header[0] not in own]
+    message["headers"] = [*message["headers"], *more, (b"x-request-id", request_id)]
+
+
+def _host(header: bytes) -> str:
+    """Return the name in a Host header, without its port."""
+    name = header.decode("latin-1").lower()
+    if name.startswith("["):
+        return name.partition("]")[0].removeprefix("[")
+    return name.partition(":")[0]

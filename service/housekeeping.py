@@ -1,0 +1,44 @@
+"""What is done now and then: old forecasts are deleted, and the metrics are told what came of the others."""
+
+import asyncio
+import logging
+
+from forecaster.domain.errors import ForecasterError
+from forecaster.ledger.entries import now_at
+from forecaster.ledger.reading import models_scored
+from forecaster.ledger.retention import forget_before
+from forecaster.ledger.skill import realised_skill
+from service.accounts import Accounts
+from service.metrics import Metrics
+
+EVERY_SECONDS = 60
+_DAY = 24 * 60 * 60 * 1_000_000
+# of how many days the realised figures are
+SKILL_DAYS = 90
+_log = logging.getLogger("service")
+
+
+async def keep_house(accounts: Accounts, metrics: Metrics) -> None:
+    """Do both again and again, until cancelled; what fails is tried again the next time."""
+    while True:
+        try:
+            await asyncio.to_thread(_tidy, accounts, metrics)
+        except ForecasterError as error:
+            _log.warning("%s", error)
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+def _tidy(accounts: Accounts, metrics: Metrics) -> None:
+    now, kept_days = now_at(), accounts.settings.keep_days
+    if kept_days:
+        forget_before(accounts.engine, now - int(kept_days * _DAY))
+    since = now - SKILL_DAYS * _DAY
+    for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
+        gauge.clear()
+    for model in models_scored(accounts.engine):
+        for one in realised_skill(accounts.engine, model, "version", since=since):
+            metrics.scores.labels(model, one.group).set(one.n_scores)
+            if one.relative_mae is not None:
+                metrics.relative_mae.labels(model, one.group).set(one.relative_mae)
+            for level, share in one.coverage.items():
+                metrics.coverage.labels(model, one.group, level).set(share)

@@ -1,0 +1,73 @@
+"""Who may ask for what: API keys, read from the database now and then, so that a revoked one ends without a restart."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from forecaster.database.keys import Key, read_keys, split_key
+from forecaster.domain.errors import ForecasterError
+from service.refusals import KeysUnknown, NotAllowed, NotAuthenticated
+
+_SCHEME = "bearer "
+_log = logging.getLogger("service")
+
+
+@dataclass
+class Keyring:
+    """The keys that are good now; only `watch` writes to it.
+
+    Args:
+        engine: the database's.
+        is_open: whether, as long as there is no key, nobody needs one.
+        refresh_seconds: how long a revoked key may still be good.
+    """
+
+    engine: Engine
+    is_open: bool
+    refresh_seconds: float
+    # None until the database has answered once
+    keys: Mapping[str, Key] | None = field(default=None, init=False)
+
+    async def watch(self) -> None:
+        """Read the keys again and again, until cancelled; while the database is away, those of before count."""
+        while True:
+            try:
+                await asyncio.to_thread(self.read)
+            except ForecasterError as error:
+                _log.warning("the keys cannot be read: %s", error)
+            await asyncio.sleep(self.refresh_seconds)
+
+    def read(self) -> None:
+        """Read the keys.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        self.keys = {key.key_id: key for key in read_keys(self.engine)}
+
+    def check(self, authorization: str, scope: str) -> str:
+        """Return the id of the key that a request shows, empty where none is needed.
+
+        Raises:
+            NotAuthenticated: it shows no key that is good.
+            NotAllowed: its key has not that scope.
+            KeysUnknown: the database has not answered yet.
+        """
+        keys = self.keys
+        if not keys:
+            if keys is None:
+                raise KeysUnknown("the keys cannot be read just now; try again in a moment")
+            if self.is_open:
+                return ""
+        shown = split_key(authorization[len(_SCHEME) :].strip()) if authorization.lower().startswith(_SCHEME) else None
+        key = (keys or {}).get(shown[0]) if shown else None
+        if shown is None or key is None or not key.has_secret(shown[1]) or key.revoked_at is not None:
+            raise NotAuthenticated(
+                "an API key is needed, as 'Authorization: Bearer fc_…'; this one is missing or not good"
+            )
+        if scope not in key.scopes:
+            raise NotAllowed(f"this key may not do that: it lacks the scope '{scope}'")
+        return key.key_id

@@ -1,0 +1,84 @@
+"""What Prometheus is told: one registry for each application, and what changes slowly asked for when it is scraped."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def _counter(name: str, about: str, *labels: str) -> Counter:
+    return Counter(f"forecaster_{name}", about, labels, registry=None)
+
+
+def _gauge(name: str, about: str, *labels: str) -> Gauge:
+    return Gauge(f"forecaster_{name}", about, labels, registry=None)
+
+
+def _histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram(f"forecaster_{name}", about, labels, buckets=buckets, registry=None)
+
+
+@dataclass
+class Metrics:
+    """The instruments; a new one is a field."""
+
+    requests: Counter = field(
+        default_factory=lambda: _counter("requests", "Requests answered.", "method", "route", "status")
+    )
+    latency: Histogram = field(
+        default_factory=lambda: _histogram("request_seconds", "From request to answer.", _SECONDS, "route")
+    )
+    running: Gauge = field(default_factory=lambda: _gauge("requests_running", "Requests being answered."))
+    inference: Histogram = field(
+        default_factory=lambda: _histogram("inference_seconds", "Making a request's forecasts.", _SECONDS, "model")
+    )
+    batch: Histogram = field(
+        default_factory=lambda: _histogram("series_per_request", "Series in a request.", _SIZES, "model")
+    )
+    writing: Histogram = field(
+        default_factory=lambda: _histogram("ledger_write_seconds", "From forecast to its commit.", _SECONDS)
+    )
+    waiting: Gauge = field(default_factory=lambda: _gauge("ledger_waiting", "Answers that wait to be written."))
+    load_failures: Counter = field(
+        default_factory=lambda: _counter(
+            "load_failures", "Loads and syncs that failed; the old version stays.", "where"
+        )
+    )
+    shadow_failures: Counter = field(
+        default_factory=lambda: _counter("shadow_failures", "Requests that a challenger could not answer.", "model")
+    )
+    version: Gauge = field(
+        default_factory=lambda: _gauge("served_version", "The version behind an alias.", "model", "alias")
+    )
+    age: Gauge = field(
+        default_factory=lambda: _gauge("served_version_age_seconds", "Since it was registered.", "model", "alias")
+    )
+    relative_mae: Gauge = field(
+        default_factory=lambda: _gauge(
+            "realised_relative_mae", "Realised error over the last value's; above 1 is worse.", "model", "version"
+        )
+    )
+    coverage: Gauge = field(
+        default_factory=lambda: _gauge(
+            "realised_coverage", "Share of values that came inside an interval.", "model", "version", "level"
+        )
+    )
+    scores: Gauge = field(
+        default_factory=lambda: _gauge("realised_scores", "Steps that these are known of.", "model", "version")
+    )
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        """Register them."""
+        for instrument in self._instruments():
+            self.registry.register(instrument)
+
+    def _instruments(self) -> Iterator[Counter | Gauge | Histogram]:
+        yield from (one for one in vars(self).values() if isinstance(one, Counter | Gauge | Histogram))
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)

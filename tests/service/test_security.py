@@ -1,0 +1,230 @@
+"""Who may ask for what, how often, by which name; and what every answer carries."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from starlette.testclient import TestClient
+
+from forecaster.database.engine import open_engine
+from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
+from forecaster.database.schema import bring_up_to_date
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import House, run_module
+from tests.service.conftest import ask
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/service.db"
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = open_engine(url)
+    bring_up_to_date(engine)
+    yield engine
+    engine.dispose()
+
+
+def serve(house: House, url: str, **settings: Any) -> TestClient:
+    chosen = {"cache_dir": house.cache, "tracking_uri": "", "database_url": url, "keys_refresh_seconds": 0.05}
+    return TestClient(create_app(Settings(**{**chosen, **settings})), raise_server_exceptions=False)
+
+
+def wait(client: TestClient) -> None:
+    for _ in range(2000):
+        if client.get("/health/ready").status_code == 200:
+            return
+        time.sleep(0.005)
+    raise AssertionError("never ready")
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_a_key_is_stored_as_a_digest_and_shown_once(engine: Engine, url: str, tmp_path: Path) -> None:
+    done = run_module(
+        "pipelines.keys", "create", "--name", "shop", "--scope", "forecast", cwd=tmp_path, FORECASTER_DATABASE_URL=url
+    )
+    assert done.returncode == 0, done.stderr
+    key = done.stdout.partition('"key": "')[2].partition('"')[0]
+    (kept,) = read_keys(engine)
+    secret = key.split("_", 2)[2]
+    assert (kept.name, kept.scopes, kept.revoked_at) == ("shop", ("forecast",), None)
+    engine.dispose()
+    stored = b"".join(file.read_bytes() for file in tmp_path.glob("service.db*"))
+    assert kept.digest.encode() in stored
+    assert secret.encode() not in stored
+    listed = run_module("pipelines.keys", "list", "--database", url, cwd=tmp_path)
+    assert "shop" in listed.stdout
+    assert secret not in listed.stdout + listed.stderr
+    revoked = run_module("pipelines.keys", "revoke", kept.key_id, "--database", url, cwd=tmp_path)
+    assert revoked.returncode == 0
+    assert read_keys(engine)[0].revoked_at is not None
+    again = run_module("pipelines.keys", "revoke", kept.key_id, "--database", url, cwd=tmp_path)
+    assert "revoked already" in again.stderr
+
+
+ROUTES = [
+    ("forecast", "POST", "/v1/forecasts"),
+    ("forecast", "GET", "/v1/forecasts?model=sine&unique_id=a"),
+    ("forecast", "GET", "/v1/forecasts/abc"),
+    ("forecast", "GET", "/v1/models"),
+    ("forecast", "GET", "/v1/models/sine"),
+    ("forecast", "GET", "/v1/skill?model=sine"),
+    ("actuals", "POST", "/v1/actuals"),
+    ("admin", "GET", "/metrics"),
+]
+
+
+@pytest.mark.parametrize(("scope", "method", "path"), ROUTES)
+def test_each_route_needs_its_scope(house: House, engine: Engine, url: str, scope: str, method: str, path: str) -> None:
+    keys = {one: create_key(engine, one, [one]) for one in SCOPES}
+    with serve(house, url) as client:
+        wait(client)
+        assert client.request(method, path).status_code == 401
+        for one, key in keys.items():
+            status = client.request(method, path, headers=bearer(key)).status_code
+            assert (status == 403) == (one != scope)
+            assert status != 401
+
+
+def test_every_route_is_open_on_purpose(house: House, url: str) -> None:
+    with serve(house, url) as client:
+        paths = {path for path in client.get("/openapi.json").json()["paths"] if not path.startswith("/health")}
+    assert paths == {
+        path.partition("?")[0].replace("abc", "{forecast_id}").replace("sine", "{name}") for _, _, path in ROUTES
+    }
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "",
+        "Bearer",
+        "Basic abc",
+        "Bearer fc_x_y",
+        "Bearer {id}",
+        "Bearer fc_{id}_",
+        "fc_{id}_{secret}",
+        "Bearer fc_{id}_{other}",
+    ],
+)
+def test_what_is_no_good_key_is_refused(house: House, engine: Engine, url: str, shown: str) -> None:
+    _, key_id, secret = create_key(engine, "one", ["forecast"]).split("_", 2)
+    header = shown.format(id=key_id, secret=secret, other=secret[:-1] + ("A" if secret[-1] != "A" else "B"))
+    with serve(house, url) as client:
+        wait(client)
+        answer = client.post("/v1/forecasts", json=ask(), headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert secret not in answer.text
+
+
+def test_a_key_is_revoked_without_a_restart_and_the_ledger_knows_who_asked(
+    house: House, engine: Engine, url: str
+) -> None:
+    key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
+    with serve(house, url) as client:
+        wait(client)
+        one = client.post("/v1/forecasts", json=ask(), headers=bearer(key) | {"Idempotency-Key": "k"})
+        two = client.post("/v1/forecasts", json=ask(), headers=bearer(other) | {"Idempotency-Key": "k"})
+        assert (one.status_code, two.status_code) == (200, 200)
+        # the same idempotency key of another client is another's
+        assert one.json()["forecasts"][0]["forecast_id"] != two.json()["forecasts"][0]["forecast_id"]
+        revoke_key(engine, key.split("_")[1])
+        deadline = time.monotonic() + 10
+        while client.get("/v1/models", headers=bearer(key)).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert client.get("/v1/models", headers=bearer(key)).status_code == 401
+        # once there was a key, its end opens nothing
+        revoke_key(engine, other.split("_")[1])
+        time.sleep(0.3)
+        assert client.get("/v1/models").status_code == 401
+
+
+def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, house: House) -> None:
+    assert not Settings(host="0.0.0.0").is_loopback
+    with serve(house, url, host="0.0.0.0") as client:
+        wait(client)
+        assert client.post("/v1/forecasts", json=ask()).status_code == 401
+        key = create_key(engine, "one", ["forecast"])
+        time.sleep(0.3)
+        assert client.post("/v1/forecasts", json=ask(), headers=bearer(key)).status_code == 200
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(house: House, engine: Engine, url: str) -> None:
+    key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
+    with serve(house, url, rate_limit="3/minute") as client:
+        wait(client)
+        statuses = [client.get("/v1/models", headers=bearer(key)).status_code for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
+        refused = client.get("/v1/models", headers=bearer(key))
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert client.get("/v1/models", headers=bearer(other)).status_code == 200
+        assert client.get("/health/live").status_code == 200
+
+
+def test_no_more_forecasts_at_once_than_allowed(house: House, url: str) -> None:
+    with serve(house, url, max_concurrent=1) as client, ThreadPoolExecutor(8) as pool:
+        wait(client)
+        answers = list(pool.map(lambda _: client.post("/v1/forecasts", json=ask()), range(40)))
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {200, 503}
+        assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status_code == 503)
+        # the place is free again
+        assert client.post("/v1/forecasts", json=ask()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 400),
+        ("127.0.0.1.evil.example", 400),
+        ("", 400),
+    ],
+)
+def test_without_keys_it_answers_to_loopbacks_names_alone(
+    house: House, url: str, monkeypatch: pytest.MonkeyPatch, host: str, status: int
+) -> None:
+    monkeypatch.delenv("FORECASTER_ALLOWED_HOSTS")
+    with serve(house, url) as client:
+        assert client.get("/health/live", headers={"Host": host}).status_code == status
+
+
+def test_every_answer_has_the_headers_and_none_tells_what_runs(house: House, url: str) -> None:
+    with serve(house, url) as client:
+        wait(client)
+        answers = [
+            client.get("/health/live"),
+            client.get("/nowhere"),
+            client.post("/v1/forecasts", content=b"{"),
+            client.get("/v1/models", headers={"Host": "x"}),
+        ]
+        for answer in answers:
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+            assert "access-control-allow-origin" not in answer.headers
+            assert answer.headers["X-Request-ID"]
+        named = client.get("/health/live", headers={"X-Request-ID": "mine-1"})
+        assert named.headers["X-Request-ID"] == "mine-1"
+        forged = client.get("/health/live", headers={"X-Request-ID": "two words"})
+        assert forged.headers["X-Request-ID"] != "two words"
+
+
+def test_so_many_points_are_too_many(house: House, url: str) -> None:
+    with serve(house, url, max_points=3) as client:
+        wait(client)
+        answer = client.post("/v1/forecasts", json=ask())
+    assert answer.status_code == 422
+    assert "1 series of 4 steps are more than 3 points" in answer.json()["detail"]
