@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from service import problems
 from service.catalog import Shelf
-from service.routes import forecasts, health, models
+from service.protocol import InferenceRequest
+from service.routes import forecasts, health, inference, models
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
@@ -21,9 +22,9 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_watch_models)
     app.state.shelf = Shelf(settings)
     problems.install(app)
-    for router in (health.router, models.router, forecasts.router):
+    for router in (health.router, models.router, forecasts.router, inference.router):
         app.include_router(router)
-    _document_request(app)
+    _document_requests(app)
     return app
 
 
@@ -36,16 +37,17 @@ async def _watch_models(app: FastAPI) -> AsyncIterator[None]:
         await watching
 
 
-def _document_request(app: FastAPI) -> None:
-    """Add the schema of the body that a dependency reads, which FastAPI cannot see by itself."""
+def _document_requests(app: FastAPI) -> None:
+    """Add the schemas of the bodies that dependencies read, which FastAPI cannot see by itself."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = generate()
         components = schema["components"]["schemas"]
-        described = ForecastRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-        components |= described.pop("$defs")
-        components["ForecastRequest"] = described
+        for body in (ForecastRequest, InferenceRequest):
+            described = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            components |= described.pop("$defs")
+            components[body.__name__] = described
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

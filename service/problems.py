@@ -16,6 +16,7 @@ from forecaster.domain.errors import (
     UnknownModel,
     UnknownSymbol,
 )
+from service.protocol import InferenceProblem
 from service.schemas import Mistake, Problem
 
 STATUSES: dict[type[ForecasterError], HTTPStatus] = {
@@ -56,27 +57,35 @@ def problem(status: int, detail: str, mistakes: list[Mistake] | None = None) -> 
     return JSONResponse(content.model_dump(), status, media_type="application/problem+json")
 
 
+def spelt(request: Request, status: int, detail: str, mistakes: list[Mistake] | None = None) -> JSONResponse:
+    """Return an error as the request's protocol spells it: as a problem, below `/v2` as the Open Inference Protocol."""
+    if request.scope["path"].split("/")[1:2] != ["v2"]:
+        return problem(status, detail, mistakes)
+    is_bad = status == HTTPStatus.UNPROCESSABLE_ENTITY
+    return JSONResponse(InferenceProblem(error=detail).model_dump(), HTTPStatus.BAD_REQUEST if is_bad else status)
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of `app` as a problem."""
+    """Answer every error of `app` in the words of the request's protocol."""
 
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
         if isinstance(error, MalformedBody):
-            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.mistakes)
+            return spelt(request, HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.mistakes)
         if isinstance(error, BodyTooLarge):
-            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+            return spelt(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
         for kind, status in STATUSES.items():
             if isinstance(error, kind):
-                return problem(status, str(error))
+                return spelt(request, status, str(error))
         return await on_surprise(request, error)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        answer = problem(error.status_code, str(error.detail))
+        answer = spelt(request, error.status_code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer
 
     @app.exception_handler(Exception)
     async def on_surprise(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; it is in the service's log")
+        return spelt(request, HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; it is in the service's log")
