@@ -358,6 +358,9 @@ def test_what_is_known_ahead_is_a_second_input(sales: Predictor) -> None:
                 inputs = [tensor(x), tensor(known, "known", is_binary=is_binary)][::order]
                 mean = client.infer("sales", inputs).as_numpy("mean")
                 np.testing.assert_array_equal(mean, sales.predict_arrays(x, known=known))
+        # what is known ahead reaches over the trained horizon, however few steps are asked for
+        fewer = client.infer("sales", [tensor(x), tensor(known, "known")], parameters={"horizon": 2}).as_numpy("mean")
+        np.testing.assert_array_equal(fewer, sales.predict_arrays(x, 2, known), strict=True)
         for inputs, said in (
             ([tensor(x)], r"the model takes \['known', 'x'\], got \['x'\]"),
             ([tensor(x), tensor(known[:, :-1], "known")], r"\('known'\).shape: \[3, 27, 2\]; the model takes"),
