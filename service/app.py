@@ -16,7 +16,8 @@ from service.housekeeping import keep_house
 from service.keyring import Keyring
 from service.limits import Limits
 from service.metrics import Metrics
-from service.routes import actuals, forecasts, health, models, operations, skill
+from service.protocol import InferenceRequest
+from service.routes import actuals, forecasts, health, inference, models, operations, skill
 from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 
@@ -38,8 +39,9 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     # who may ask for what, in one place
     app.include_router(health.router)
+    app.include_router(inference.probes)
     for scope, routers in {
-        "forecast": (models.router, forecasts.router, skill.router),
+        "forecast": (models.router, forecasts.router, skill.router, inference.router),
         "actuals": (actuals.router,),
         "admin": (operations.router,),
     }.items():
@@ -75,7 +77,7 @@ def _document_bodies(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         schema = generate()
         components = schema["components"]["schemas"]
-        for body in (ForecastRequest, ActualsRequest):
+        for body in (ForecastRequest, ActualsRequest, InferenceRequest):
             described = body.model_json_schema(ref_template="#/components/schemas/{model}")
             components |= described.pop("$defs")
             components[body.__name__] = described

@@ -97,12 +97,21 @@ def body_of(schema: type[Content]) -> Callable[[Request, Shelf], Awaitable[Body[
 
     async def read(request: Request, shelf: ShelfDep) -> Body[Content]:
         raw = await read_body(request, shelf.settings)
-        try:
-            return Body(raw, schema.model_validate_json(raw))
-        except ValidationError as error:
-            raise MalformedBody(_mistakes(error)) from None
+        return Body(raw, parse_body(schema, raw))
 
     return read
+
+
+def parse_body(schema: type[Content], raw: bytes) -> Content:
+    """Return a body, or what of it is JSON, as its schema.
+
+    Raises:
+        MalformedBody: it is not JSON or not what the schema asks for.
+    """
+    try:
+        return schema.model_validate_json(raw)
+    except ValidationError as error:
+        raise MalformedBody(_mistakes(error)) from None
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:

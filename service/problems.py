@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: one table from domain errors to statuses, and nothing of the inside in any answer."""
+"""Errors as RFC 9457 problems, or as another protocol spells them: one table, and nothing of the inside in any."""
 
 import logging
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from forecaster.domain.errors import (
     UnknownModel,
     UnknownSymbol,
 )
+from service.protocol import InferenceProblem
 from service.refusals import MalformedBody, Refusal
 from service.schemas import Mistake, Problem
 
@@ -48,8 +49,23 @@ def problem(
     return JSONResponse(content.model_dump(), status, headers, media_type="application/problem+json")
 
 
+def spell(
+    request: Request,
+    status: int,
+    detail: str,
+    mistakes: list[Mistake] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """Return an error as the request's protocol spells it: as a problem, below `/v2` as the Open Inference Protocol."""
+    if request.scope["path"].split("/")[1:2] != ["v2"]:
+        return problem(status, detail, mistakes, headers)
+    is_bad = status == HTTPStatus.UNPROCESSABLE_ENTITY
+    content = InferenceProblem(error=detail).model_dump()
+    return JSONResponse(content, HTTPStatus.BAD_REQUEST if is_bad else status, headers)
+
+
 def refuse(refusal: Refusal) -> JSONResponse:
-    """Return a refusal as a problem."""
+    """Return a refusal as a problem, before any route is known."""
     return problem(refusal.status, str(refusal), refusal.mistakes, refusal.headers)
 
 
@@ -59,15 +75,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
         if isinstance(error, Refusal):
-            return refuse(error)
+            return spell(request, error.status, str(error), error.mistakes, error.headers)
         if isinstance(error, DatabaseUnavailable):
             # where the database is, and what is wrong with it, is not the client's affair
             _log.error("%s", error)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            return problem(503, "the ledger cannot be read or written just now; try again in a moment", None, headers)
+            detail = "the ledger cannot be read or written just now; try again in a moment"
+            return spell(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, None, headers)
         for kind, status in STATUSES.items():
             if isinstance(error, kind):
-                return problem(status, str(error))
+                return spell(request, status, str(error))
         return await on_surprise(request, error)
 
     @app.exception_handler(RequestValidationError)
@@ -75,13 +92,14 @@ def install(app: FastAPI) -> None:
         found = [
             Mistake(location=".".join(str(part) for part in one["loc"]), message=one["msg"]) for one in error.errors()
         ]
-        return refuse(MalformedBody(found))
+        mistakes = MalformedBody(found)
+        return spell(request, mistakes.status, str(mistakes), found)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), None, dict(error.headers or {}))
+        return spell(request, error.status_code, str(error.detail), None, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def on_surprise(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; it is in the service's log")
+        return spell(request, HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; it is in the service's log")

@@ -3,17 +3,21 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 # before anything imports it: a quiet library
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvicorn
 from hypothesis import settings
 
 from forecaster.domain.config import build_config
@@ -25,6 +29,9 @@ from forecaster.registry.sync import sync
 from forecaster.training.job import Registered, train
 from forecaster.training.recipe import TrainConfig
 from tests.postgres import PROGRAMS, postgres_server
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 # the same examples on each machine, however slow it is
 settings.register_profile("project", deadline=None, derandomize=True)
@@ -101,6 +108,21 @@ def postgres() -> Iterator[str]:
         pytest.skip("Postgres is not installed here (apt install postgresql)")
     with postgres_server() as uri:
         yield uri
+
+
+@contextmanager
+def listening(app: "FastAPI") -> Iterator[str]:
+    """Serve `app` on a real socket, in a thread; yield its address once it forecasts."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not (server.started and app.state.shelf.catalog):
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 ROOT = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import tzinfo
 
 import numpy as np
 import pandas as pd
@@ -37,14 +38,38 @@ def check_long_frame(
             duplicated, unsorted or irregular, or two series differ in frequency.
         TooShortError: a series has fewer than `min_length` rows.
     """
+    series, order, elapsed = _arrange(frame, where, hist_exog, futr_exog)
+    _check_length(series, min_length, where)
+    frequency = _check_frequency(series, elapsed, freq, frame, order, where)
+    return replace(series, freq=frequency)
+
+
+def read_long_frame(
+    frame: pd.DataFrame, where: str = "frame", hist_exog: Sequence[str] = (), futr_exog: Sequence[str] = ()
+) -> Series:
+    """Return a long frame as arrays, checked but for lengths and frequency, which somebody else knows; `freq` is empty.
+
+    Args:
+        frame, where, hist_exog, futr_exog: as `check_long_frame` takes them.
+
+    Raises:
+        SeriesError: as `check_long_frame` says, but for irregular timestamps.
+    """
+    return _arrange(frame, where, hist_exog, futr_exog)[0]
+
+
+def _arrange(
+    frame: pd.DataFrame, where: str, hist_exog: Sequence[str], futr_exog: Sequence[str]
+) -> tuple[Series, np.ndarray, Times]:
+    """Return the series, the frame's rows in their order, and the rows' times in UTC."""
     missing = [name for name in (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog) if name not in frame.columns]
     if missing:
         raise SeriesError(f"{where}: missing columns {missing}; found {list(frame.columns)}; rename or map them")
     if frame.empty:
         raise SeriesError(f"{where}: no rows; give at least one series")
-    values = np.stack([_numbers(frame, name, where) for name in (Y, *hist_exog)], axis=1)
-    known = np.stack([_numbers(frame, name, where) for name in futr_exog], axis=1) if futr_exog else None
-    ds = _times(frame, where)
+    values = np.stack([numbers(frame, name, where) for name in (Y, *hist_exog)], axis=1)
+    known = np.stack([numbers(frame, name, where) for name in futr_exog], axis=1) if futr_exog else None
+    ds = times(frame, where)
     ids = frame[UNIQUE_ID]
     _refuse(ids.isna().to_numpy(), frame, where, UNIQUE_ID, "is missing; name the series")
     codes, names = pd.factorize(ids)
@@ -60,9 +85,7 @@ def check_long_frame(
         freq="",
         known=None if known is None else known[order],
     )
-    _check_length(series, min_length, where)
-    frequency = _check_frequency(series, elapsed, freq, frame, order, where)
-    return replace(series, freq=frequency)
+    return series, order, elapsed
 
 
 def known_after(
@@ -87,18 +110,40 @@ def known_after(
     missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
     if missing:
         raise SeriesError(f"futr_frame: missing columns {missing}; found {list(frame.columns)}")
-    if (_times(frame, "futr_frame").dt.tz is None) != (coming.dt.tz is None):
+    if (times(frame, "futr_frame").dt.tz is None) != (coming.dt.tz is None):
         raise SeriesError("futr_frame: its times and the history's must both have a zone, or neither")
     steps = len(coming) // len(series)
     wanted = pd.DataFrame({UNIQUE_ID: np.repeat(series.unique_ids, steps), DS: coming.reset_index(drop=True)})
     found = wanted.merge(frame.assign(**{UNIQUE_ID: frame[UNIQUE_ID].astype(str)}), "left", [UNIQUE_ID, DS])
     if len(found) > len(wanted):
         raise SeriesError("futr_frame: some rows have the same unique_id and ds; remove duplicates")
-    known = np.stack([_numbers(found, name, "futr_frame") for name in futr_exog], axis=1)
+    known = np.stack([numbers(found, name, "futr_frame") for name in futr_exog], axis=1)
     return known.reshape(len(series), steps, len(futr_exog))
 
 
-def _numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
+def located(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clock: bool) -> "pd.Series[pd.Timestamp]":
+    """Return timestamps without a zone in one: days by the zone's own clock, hours by elapsed time.
+
+    Args:
+        coming: as the zone's clock shows them, or in UTC where steps are judged in elapsed time.
+        zone: None leaves them as they are.
+        is_wall_clock: as the frequency says.
+    """
+    if zone is None:
+        return coming
+    if not is_wall_clock:
+        return coming.dt.tz_localize("UTC").dt.tz_convert(zone)
+    # a time that the clock skips moves on, one that it repeats is the later
+    is_summer = np.zeros(len(coming), dtype=bool)
+    return coming.dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=is_summer)
+
+
+def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
+    """Return a column as float64.
+
+    Raises:
+        SeriesError: it does not hold numbers, or one is missing, not finite or beyond `LARGEST`.
+    """
     column = frame[name]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         raise SeriesError(f"{where}: column {name} holds {column.dtype}, not numbers; convert it first")
@@ -112,7 +157,12 @@ def _numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
     return y
 
 
-def _times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
+def times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
+    """Return the column `ds`.
+
+    Raises:
+        SeriesError: it does not hold timestamps, or one is missing.
+    """
     ds = frame[DS]
     if not pd.api.types.is_datetime64_any_dtype(ds):
         raise SeriesError(f"{where}: column ds holds {ds.dtype}, not timestamps; use pandas.to_datetime")

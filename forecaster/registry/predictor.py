@@ -300,17 +300,10 @@ def _coming(frequency: Step, last: "pd.Series[Any]", steps: int) -> "pd.Series[A
     """Return the timestamps after each one of `last`: days by the zone's own clock, hours by elapsed time."""
     import pandas as pd
 
+    from forecaster.data.long_frame import located
+
     zone = last.dt.tz
     is_elapsed = zone is not None and not frequency.is_wall_clock
     clock = (last.dt.tz_convert("UTC") if is_elapsed else last).dt.tz_localize(None).to_numpy()
-    coming: pd.Series[Any] = pd.Series(np.concatenate([frequency.after(one, steps) for one in clock]))
-    if zone is None:
-        return coming
-    # a time that the clock skips moves on, one that it repeats is the later
-    is_summer = np.zeros(len(coming), dtype=bool)
-    located: pd.Series[Any] = (
-        coming.dt.tz_localize("UTC").dt.tz_convert(zone)
-        if is_elapsed
-        else coming.dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=is_summer)
-    )
-    return located
+    coming = pd.Series(np.concatenate([frequency.after(one, steps) for one in clock]))
+    return located(coming, zone, frequency.is_wall_clock)

@@ -1,0 +1,43 @@
+"""The client's page is true: each of its programs runs against a service, and each name in its tables exists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from forecaster import client
+from tests.client.conftest import frame
+from tests.conftest import ROOT, House
+
+PAGE = (ROOT / "docs" / "client.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def _run(program: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    (folder / "mlruns" / "demo").mkdir(parents=True)
+    frame().to_csv(folder / "mlruns" / "demo" / "known.csv", index=False)
+    monkeypatch.chdir(folder)
+    assert "http://127.0.0.1:8000" in program
+    names: dict[str, Any] = {}
+    exec(program.replace("http://127.0.0.1:8000", url), names)
+    return names
+
+
+def test_the_programs_run(url: str, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = PROGRAMS
+    found = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
+    expected = house.predictor(1).predict_frame(frame(), 4, (80, 95))
+    pd.testing.assert_frame_equal(found.drop(columns="forecast_id"), expected, check_exact=True)
+    for found in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
+        bare = found.drop(columns="forecast_id")
+        pd.testing.assert_frame_equal(bare, expected[list(bare)], check_exact=True)
+
+
+def test_the_tables_name_each_call_and_error() -> None:
+    calls = {name for name in vars(client.Client) if not name.startswith("_")} - {"close"}
+    assert set(re.findall(r"^\| `(\w+)\(", PAGE, re.MULTILINE)) == calls
+    errors = set(client.errors.__all__) - {"ClientError"}
+    assert set(re.findall(r"^\| `([A-Z]\w+)` \|", PAGE, re.MULTILINE)) == errors
+    assert calls == {name for name in vars(client.AsyncClient) if not name.startswith("_")} - {"close"}

@@ -1,0 +1,280 @@
+"""The client against the real service: its frames are those of the predictor, bit by bit."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.client import AsyncClient, Client, RequestRefused
+from forecaster.data.calendars import get_calendar
+from forecaster.domain.errors import SeriesError
+from forecaster.registry.load import load_predictor
+from forecaster.registry.predictor import Predictor
+from forecaster.registry.store import Store
+from forecaster.training.job import train
+from service.app import create_app
+from service.settings import Settings
+from tests.client.conftest import frame
+from tests.conftest import ROOT, House, listening, small_config
+from tests.data.prices import Company
+
+Forecast = Callable[..., pd.DataFrame]
+
+
+def forecast_now(url: str, df: pd.DataFrame, **asked: Any) -> pd.DataFrame:
+    with Client(url) as client:
+        return client.forecast(df, **{"model": "sine"} | asked)
+
+
+def forecast_awaited(url: str, df: pd.DataFrame, **asked: Any) -> pd.DataFrame:
+    async def ask() -> pd.DataFrame:
+        async with AsyncClient(url) as client:
+            return await client.forecast(df, **{"model": "sine"} | asked)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(params=[forecast_now, forecast_awaited])
+def forecast(request: pytest.FixtureRequest) -> Forecast:
+    found: Forecast = request.param
+    return found
+
+
+def assert_same(answer: pd.DataFrame, expected: pd.DataFrame) -> None:
+    # an id for each series, by which the ledger has its forecast
+    assert answer["forecast_id"].nunique() == answer["unique_id"].nunique()
+    pd.testing.assert_frame_equal(answer.drop(columns="forecast_id"), expected, check_exact=True)
+
+
+FRAMES = {
+    "one": frame(),
+    "interleaved": pd.concat([frame(30, "b"), frame(24, "a"), frame(40, "c")]).sort_values("ds", kind="stable"),
+    "utc": frame(tz="UTC"),
+    "berlin, spring": frame(tz="Europe/Berlin", start="2026-03-27 20:00"),
+    "berlin, autumn": frame(tz="Europe/Berlin", start="2026-10-23 19:00"),
+    "new york": frame(tz="America/New_York", start="2026-03-06 23:00"),
+    "fixed offset": frame(tz="+05:30"),
+    "microseconds": frame().astype({"ds": "datetime64[us]"}),
+    "seconds": frame().astype({"ds": "datetime64[s]"}),
+    "numbers for names": pd.concat([frame(unique_id=7), frame(unique_id=3)]),
+    "categories for names": frame().astype({"unique_id": "category"}),
+    "whole numbers": frame().assign(y=range(30)),
+    "other columns": frame().assign(colour="red"),
+}
+
+
+@pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
+def test_a_forecast_is_the_predictors(url: str, house: House, forecast: Forecast, df: pd.DataFrame) -> None:
+    assert_same(forecast(url, df, level=[80, 95]), house.predictor(1).predict_frame(df, level=(80, 95)))
+
+
+def test_version_horizon_and_quantiles_are_passed_on(url: str, house: House, forecast: Forecast) -> None:
+    expected = house.predictor(2).predict_frame(frame(), horizon=2, quantiles=(0.1, 0.975))
+    answer = forecast(url, frame(), version=2, horizon=2, quantiles=(0.975, 0.1))
+    assert_same(answer, expected)
+    assert answer.attrs["model"]["version"] == 2
+
+
+def test_a_roll_out_has_no_bounds_and_a_warning(url: str, house: House, forecast: Forecast) -> None:
+    answer = forecast(url, frame(), horizon=6, level=[80])
+    with pytest.warns(UserWarning, match="rolled out"):
+        assert_same(answer, house.predictor(1).predict_frame(frame(), 6, (80,)))
+    assert "rolled out" in answer.attrs["warnings"][0]
+
+
+def test_the_frame_carries_which_version_answered_and_its_skill(url: str, house: House, forecast: Forecast) -> None:
+    attrs = forecast(url, frame()).attrs
+    assert attrs["model"] == {
+        "name": "sine", "version": 1, "alias": "champion", "run_id": house.versions[0].run_id,
+    }  # fmt: skip
+    assert attrs["skill"]["relative_mae"] == house.versions[0].metrics["relative_mae"]
+    assert (attrs["forecast_by"], attrs["warnings"]) == ("model", [])
+
+
+def test_more_series_than_the_service_takes_at_once_are_sent_in_several_requests(url: str, house: House) -> None:
+    random = np.random.default_rng(0)
+    df = pd.concat([frame(24, str(number)).assign(y=random.normal(size=24)) for number in range(120)])
+    with Client(url, series_per_request=50) as client:
+        answer = client.forecast(df, model="sine", level=[80])
+    assert_same(answer, house.predictor(1).predict_frame(df, level=(80,)))
+    assert answer.attrs["model"]["alias"] == "champion"
+    with Client(url) as client, pytest.raises(RequestRefused, match="120 are more than 50"):
+        client.forecast(df, model="sine")
+
+
+BAD: dict[str, tuple[pd.DataFrame, dict[str, Any], type[Exception], str]] = {
+    "no y": (frame().drop(columns="y"), {}, SeriesError, r"df: missing columns \['y'\]"),
+    "not a number": (frame().assign(y=np.nan), {}, SeriesError, "df, row 0: y is not a finite number"),
+    "text for times": (frame().astype({"ds": str}), {}, SeriesError, "ds holds object, not timestamps"),
+    "unsorted": (frame().iloc[::-1], {}, SeriesError, "sort by ds"),
+    "older rows last": (pd.concat([frame(30, start="2026-02-01"), frame(30)]), {}, SeriesError, "sort by ds"),
+    "too short": (frame(20), {}, RequestRefused, "20 values, the model needs 24"),
+    "gap": (frame().drop(index=20), {}, RequestRefused, r"ds\[15\]: .* is not one step of h after"),
+    "unknown model": (frame(), {"model": "nobody"}, RequestRefused, "there is no model 'nobody'"),
+    "model of any text": (frame(), {"model": "a/../b?c#d"}, RequestRefused, r"refused \(404\)"),
+    "unknown alias": (frame(), {"alias": "nobody"}, RequestRefused, "no alias 'nobody'; it has the aliases"),
+    "unknown version": (frame(), {"version": 9}, RequestRefused, r"no version 9; .* versions \[1, 2\]"),
+    "alias and version": (frame(), {"alias": "champion", "version": 1}, RequestRefused, "not both"),
+    "level 100": (frame(), {"level": [100]}, RequestRefused, "below 100"),
+    "horizon 0": (frame(), {"horizon": 0}, RequestRefused, "horizon: 0 is outside"),
+}
+
+
+@pytest.mark.parametrize(("df", "asked", "error", "said"), BAD.values(), ids=BAD.keys())
+def test_what_is_wrong_is_said(
+    url: str, forecast: Forecast, df: pd.DataFrame, asked: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        forecast(url, df, **asked)
+
+
+def test_mistakes_in_a_body_are_listed(url: str, forecast: Forecast) -> None:
+    with pytest.raises(RequestRefused) as raised:
+        forecast(url, frame(unique_id="long" * 100))
+    assert raised.value.status == 422
+    assert raised.value.errors[0]["location"] == "series[0].unique_id"
+
+
+def test_models_are_listed(url: str) -> None:
+    async def ask() -> list[dict[str, Any]]:
+        async with AsyncClient(url) as client:
+            return await client.models()
+
+    with Client(url) as client:
+        (model,) = client.models()
+    assert model["aliases"]["champion"] == 1
+    assert asyncio.run(ask()) == [model]
+
+
+# days that the calendar tells, and a column that is known ahead; and an exchange's sessions
+ROWS = 900
+DAYS = pd.DataFrame(
+    {
+        "ds": pd.date_range("2023-11-01", periods=ROWS),
+        "y": np.sin(np.arange(ROWS)),
+        "visits": np.cos(np.arange(ROWS)),
+        "promotion": np.arange(ROWS) % 3.0,
+    }
+)
+
+
+def _trained(folder: Path, name: str, table: pd.DataFrame, **changes: Any) -> Predictor:
+    table.to_csv(folder / f"{name}.csv", index=False)
+    data = {"source": "files", "path": str(folder / f"{name}.csv")}
+    registered = train(small_config(folder, name=name, data=data, fit={"epochs": 1}, **changes))
+    uri = f"sqlite:///{folder}/mlflow.db"
+    Store(uri).promote(name, registered.version)
+    return load_predictor(name, tracking_uri=uri, cache=folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shop")
+
+
+@pytest.fixture(scope="module")
+def sales(folder: Path) -> Predictor:
+    columns = {"hist_exog": ["visits"], "futr_exog": ["promotion"], "calendar_features": ["day_of_week"]}
+    return _trained(folder, "sales", DAYS, **columns)
+
+
+@pytest.fixture(scope="module")
+def prices(folder: Path) -> Predictor:
+    table = Company(first="2022-01-03", last="2025-12-23").bars().long_frame()
+    return _trained(folder, "abc", table, freq="XNYS")
+
+
+@pytest.fixture(scope="module")
+def shop(folder: Path, sales: Predictor, prices: Predictor) -> Iterator[str]:
+    with listening(create_app(Settings(cache_dir=folder / "cache", tracking_uri=""))) as url:
+        yield url
+
+
+def known(end: int, tz: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what is known of two shops at row `end`, and what is known ahead of it."""
+    whole = DAYS.assign(ds=DAYS["ds"].dt.tz_localize(tz))
+    past = [whole.iloc[end - 40 : end].assign(unique_id="a"), whole.iloc[end - 50 : end - 5].assign(unique_id="b")]
+    ahead = [whole.iloc[end:].assign(unique_id="a"), whole.iloc[end - 5 :].assign(unique_id="b")]
+    return pd.concat(past), pd.concat(ahead)[["ds", "unique_id", "promotion"]]
+
+
+@pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
+def test_columns_known_ahead_are_sent_for_the_steps_to_come(
+    shop: str, sales: Predictor, forecast: Forecast, tz: str | None
+) -> None:
+    # the clocks change in the first shop's steps or in the second one's
+    changes = (DAYS["ds"] == pd.Timestamp(day) for day in ("2025-10-26", "2025-11-02", "2026-03-08", "2026-03-29"))
+    for end in (int(np.argmax(is_change)) + shift for is_change in changes for shift in (-1, 4)):
+        past, ahead = known(end, tz)
+        expected = sales.predict_frame(past, level=(80,), futr_frame=ahead)
+        shuffled = ahead.sample(frac=1, random_state=1)
+        assert_same(forecast(shop, past, model="sales", level=[80], futr_df=shuffled), expected)
+        fewer = forecast(shop, past, model="sales", level=[80], futr_df=ahead, horizon=3)
+        assert_same(fewer, sales.predict_frame(past, horizon=3, level=(80,), futr_frame=ahead))
+
+
+def test_columns_that_are_missing_or_of_other_times_are_refused(shop: str, forecast: Forecast) -> None:
+    past, ahead = known(100)
+    two = ahead["ds"].eq(pd.Timestamp("2024-02-11"))
+    for df, futr_df, asked, said in (
+        (past.drop(columns="visits"), ahead, {}, r"df: missing columns \['visits'\]"),
+        (past, None, {}, r"futr_df: the model knows \['promotion'\] ahead; give them for the 4 steps"),
+        (past, ahead.drop(columns="promotion"), {}, r"futr_df: missing columns \['promotion'\]"),
+        (past, ahead[ahead["unique_id"] == "a"], {}, "futr_df: series 'b' has 0 rows after 2024-02-03"),
+        (past, ahead[~two], {}, "series 'a' has 2024-02-12 00:00:00 where the model's step is 2024-02-11 00:00:00"),
+        (past, ahead[~two], {"horizon": 1}, "series 'a' has 2024-02-12 00:00:00 where the model's step is"),
+        (past, pd.concat([ahead, ahead]), {}, "same unique_id and ds"),
+        (past, ahead.assign(promotion=np.inf), {}, "promotion is not a finite number"),
+        (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), {}, "both have a zone, or neither"),
+    ):
+        with pytest.raises(SeriesError, match=said):
+            forecast(shop, df, model="sales", futr_df=futr_df, **asked)
+    with pytest.raises(RequestRefused, match="horizon: 5 is outside 1 to 4"):
+        forecast(shop, past, model="sales", futr_df=ahead, horizon=5)
+
+
+def test_forecasts_fall_on_sessions(shop: str, prices: Predictor, forecast: Forecast) -> None:
+    days = get_calendar("XNYS").sessions(np.datetime64("2022-01-03"), np.datetime64("2025-12-23"))[-30:]
+    for tz in (None, "America/New_York"):
+        ds = pd.Series(days.astype("M8[ns]")).dt.tz_localize(tz)
+        df = pd.DataFrame({"unique_id": "ABC", "ds": ds, "y": np.linspace(100, 110, 30)})
+        answer = forecast(shop, df, model="abc", level=[80])
+        assert_same(answer, prices.predict_frame(df, level=(80,)))
+        assert answer["ds"].dt.strftime("%d").tolist() == ["24", "26", "29", "30"]
+
+
+SCRIPT = """
+import sys
+import pandas as pd
+from forecaster.client import Client
+df = pd.DataFrame({"unique_id": "a", "ds": pd.date_range("2026-01-01", periods=24, freq="h"), "y": 0.5})
+with Client(sys.argv[1]) as client:
+    assert len(client.forecast(df, model="sine")) == 4
+heavy = ("tensorflow", "keras", "mlflow", "onnxruntime", "sqlalchemy", "forecaster.registry", "forecaster.training")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_a_forecast_needs_no_model_registry_or_training_library(url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, url], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_what_came_is_sent_and_says_how_good_the_forecast_was(url: str) -> None:
+    with Client(url) as client:
+        answer = client.forecast(frame().assign(unique_id="mine"), model="sine")
+        came = answer[["unique_id", "ds"]].assign(y=answer["mean"] + 1)
+        assert client.actuals(came) == {"accepted": 4, "changed": 4}
+        assert client.actuals(came) == {"accepted": 4, "changed": 0}
+        stored = client.forecast_by_id(answer["forecast_id"].iloc[0])
+        assert stored["actual"] == came["y"].tolist()
+        assert stored["forecast"]["mean"] == answer["mean"].tolist()
+        assert client.skill("sine")["realised"][0]["n_scores"] >= 4
