@@ -27,6 +27,7 @@ from service.settings import Settings
 
 # how often a database that does not answer is asked again
 RETRY_SECONDS = 2
+_FEW = 8
 _log = logging.getLogger("service")
 
 
@@ -87,7 +88,12 @@ class Accounts:
             before = await run_in_threadpool(find_answer, self.engine, asking.client, asking.idempotency_key)
             if before is not None:
                 return _same(before, asking)
-        entry = await run_in_threadpool(self._forecast, request, catalog, asking)
+        n_series = len(request.series or request.unique_ids or ())
+        if request.series and n_series <= _FEW:
+            # sooner done than handed to another thread
+            entry = self._forecast(request, catalog, asking)
+        else:
+            entry = await run_in_threadpool(self._forecast, request, catalog, asking)
         with self.metrics.writing.time():
             is_written = await asyncio.wrap_future(self.writer.submit(entry))
         if not is_written:

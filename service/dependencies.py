@@ -10,10 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from service.accounts import Accounts
 from service.catalog import Shelf
-from service.limits import Limits
 from service.metrics import Metrics
 from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
-from service.schemas import ActualsRequest, ForecastRequest, Mistake
+from service.schemas import ActualsRequest, Mistake
 from service.settings import Settings
 
 MOST_MISTAKES_SAID = 20
@@ -35,15 +34,6 @@ async def get_accounts(request: Request) -> Accounts:
 
 
 AccountsDep = Annotated[Accounts, Depends(get_accounts)]
-
-
-async def get_limits(request: Request) -> Limits:
-    """Return the app's limits."""
-    limits: Limits = request.app.state.limits
-    return limits
-
-
-LimitsDep = Annotated[Limits, Depends(get_limits)]
 
 
 async def get_metrics(request: Request) -> Metrics:
@@ -70,13 +60,6 @@ def allow(scope: str) -> Any:
     return Depends(check)
 
 
-async def get_client(request: Request) -> str:
-    """Return the id of the key that asks, empty where none is needed."""
-    client: str = request.state.client
-    return client
-
-
-ClientDep = Annotated[str, Depends(get_client)]
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -153,5 +136,4 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path.lstrip(".") or "body"
 
 
-ForecastBody = Annotated[Body[ForecastRequest], Depends(body_of(ForecastRequest))]
 ActualsBody = Annotated[Body[ActualsRequest], Depends(body_of(ActualsRequest))]

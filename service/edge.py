@@ -1,5 +1,6 @@
 """The outermost layer: hosts, request ids, security headers, and a count and a log line for each request."""
 
+import itertools
 import logging
 import re
 import secrets
@@ -37,6 +38,8 @@ class Edge:
         self._app = app
         self._hosts = hosts
         self._metrics = metrics
+        # of this process, then counted
+        self._prefix, self._numbers = f"{secrets.token_hex(4)}-", itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -45,7 +48,7 @@ class Edge:
             return
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"{self._prefix}{next(self._numbers):x}".encode()
         token = REQUEST_ID.set(request_id.decode())
         status, begin = 500, time.perf_counter()
 

@@ -82,9 +82,10 @@ def read_clock(ds: list[datetime], where: str) -> Clock:
     if any(has_zone) != all(has_zone):
         row = has_zone.index(not has_zone[0])
         raise SeriesError(f"{where}.ds[{row}]: some timestamps have a zone and some have none; write all the same way")
-    wall = np.array([time.replace(tzinfo=None) for time in ds], dtype="M8[us]")
     if not has_zone[0]:
+        wall = np.array(ds, dtype="M8[us]")
         return Clock(wall, wall, None)
+    wall = np.array([time.replace(tzinfo=None) for time in ds], dtype="M8[us]")
     offsets = [time.utcoffset() or timedelta() for time in ds]
     return Clock(wall, wall - np.array(offsets, dtype="m8[us]"), offsets[-1])
 

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from forecaster.ledger.entries import Entry, forecast_id, pack
 _MOST = 5000
 # answers that wait; whoever comes then is told to come again
 _MOST_WAITING = 1000
+_GATHER_SECONDS = 0.001
 
 
 @dataclass
@@ -59,10 +61,13 @@ class Writer:
         return written
 
     def _work(self) -> None:
-        is_open = True
+        is_open, n_before = True, 1
         while is_open:
             batch, n_forecasts = [], 0
             item = self._waiting.get()
+            if n_before > 1 and item is not None:
+                # where several came together, others are on their way
+                time.sleep(_GATHER_SECONDS)
             while item is not None:
                 batch.append(item)
                 n_forecasts += len(item[0].forecasts)
@@ -75,6 +80,7 @@ class Writer:
             is_open = item is not None
             if batch:
                 self._write(batch)
+            n_before = len(batch)
 
     def _write(self, batch: "list[tuple[Entry, Future[bool]]]") -> None:
         try:

@@ -172,10 +172,9 @@ class Predictor:
         result = np.full((*mean.shape, 2 * len(levels)), np.nan)
         calibration = self._calibration(is_baseline)
         least = 0.5 if calibration is None else float(calibration.probabilities[0])
-        for number, level in enumerate(levels):
-            edges = ((100 - level) / 200, (100 + level) / 200)
-            if edges[0] >= least - 1e-9:
-                result[:, :, 2 * number : 2 * number + 2] = self.quantiles(inputs, mean, edges, is_baseline)
+        edges = [edge for level in levels for edge in ((100 - level) / 200, (100 + level) / 200)]
+        known = [number for number, edge in enumerate(edges) if min(edge, 1 - edge) >= least - 1e-9]
+        result[:, :, known] = self.quantiles(inputs, mean, tuple(edges[number] for number in known), is_baseline)
         return result
 
     def predict_frame(

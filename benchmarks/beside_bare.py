@@ -1,0 +1,37 @@
+"""The service and a bare FastAPI route in one process: `python -m benchmarks.beside_bare`, for benchmarks.serving."""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from service import logs
+from service.app import create_app
+from service.server import configure
+from service.settings import Settings
+
+
+def main() -> None:
+    """Serve both on `FORECASTER_PORT`, the bare one below /bare."""
+    settings = Settings()
+    app, bare = create_app(settings), FastAPI()
+
+    @bare.post("/bare")
+    async def answer() -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        is_bare = scope["type"] == "http" and scope["path"] == "/bare"
+        await (bare if is_bare else app)(scope, receive, send)
+
+    logs.set_up("warning", "text")
+    config = configure(app, settings)
+    config.app = both
+    config.port = settings.port
+    sys.stderr.write(f"serving on http://127.0.0.1:{settings.port}\n")
+    uvicorn.Server(config).run()
+
+
+if __name__ == "__main__":
+    main()
