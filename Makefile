@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export KERAS_HOME ?= $(CURDIR)/.venv/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
-.PHONY: help setup demo serve ui check test bench-peers lock clean
+.PHONY: help setup demo serve ui check test soak bench-peers lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -44,6 +44,9 @@ check: setup  ## lint, type-check, check the layers of imports
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
+
+soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders
+	ulimit -n 32768; FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults
 
 bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment
 

@@ -134,6 +134,7 @@ def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entr
             unique_id=one["unique_id"],
             last_value=float(last),
             steps=steps,
+            tolerance=answer.tolerance,
             answer=to_json({"forecast_id": forecast_id(request_id, position), **one}).decode(),
         )
         for position, (one, last, steps) in enumerate(

@@ -8,7 +8,7 @@ import numpy as np
 
 from forecaster.domain.errors import RequestError
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
-from forecaster.ledger.entries import LEVELS
+from forecaster.ledger.entries import LEVELS, WALL_CLOCK_TOLERANCE
 from forecaster.registry.bands import bands
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor
@@ -30,6 +30,7 @@ class Answer:
         head: what the forecasts have in common: `model`, `forecast_by`, `skill`, `warnings`.
         forecasts: each series' `unique_id`, `cutoff`, `ds`, `mean` and bounds.
         last_values: what each started from, `(n,)`.
+        tolerance: how far from a step's time an actual may be and still be of it.
         steps: what each is scored by, `(n, horizon, 6)`, columns as the ledger has them.
     """
 
@@ -39,6 +40,7 @@ class Answer:
     forecasts: list[dict[str, Any]]
     last_values: Floats
     steps: Floats
+    tolerance: int
 
 
 def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Answer:
@@ -103,6 +105,7 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
         ],
         last_values=values[:, -1, 0] if values.ndim == 3 else values[:, -1],
         steps=np.concatenate([instants[:, :, None], mean[:, :, None], bounds], axis=2),
+        tolerance=WALL_CLOCK_TOLERANCE if predictor.frequency.is_wall_clock else 0,
     )
 
 

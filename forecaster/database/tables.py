@@ -52,6 +52,8 @@ FORECASTS = Table(
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Column("last_value", Float(53), nullable=False),
+    # how far from a step's time, in microseconds, an actual may be and still be of it
+    Column("tolerance", BigInteger, nullable=False),
     # (steps, 6) float64: microseconds since 1970, mean, lo-80, hi-80, lo-95, hi-95
     Column("steps", LargeBinary, nullable=False),
     Column("answer", Text, nullable=False),

@@ -25,12 +25,14 @@ class Served:
         last_value: the last one that it started from, which is the naive forecast of each step.
         steps: `(steps, 6)`, columns as above; bounds are NaN where there is no interval.
         answer: as the client got it, JSON.
+        tolerance: how far from a step's time an actual may be and still be of it, microseconds.
     """
 
     unique_id: str
     last_value: float
     steps: Floats
     answer: str
+    tolerance: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,25 @@ class Entry:
     is_shadow: bool = False
     idempotency_key: str | None = None
     body_digest: str | None = None
+
+
+# of steps of whole days, which a clock change makes an hour longer or shorter than the offset in a request tells
+WALL_CLOCK_TOLERANCE = 2 * 60 * 60 * 1_000_000
+
+
+def matches(steps_at: NDArray[np.int64], came_at: NDArray[np.int64], tolerance: int) -> NDArray[np.int64]:
+    """Return for each step the number of the actual that is of it, -1 where there is none.
+
+    Args:
+        steps_at: when the steps are, microseconds since 1970, `(steps,)`.
+        came_at: when the actuals are, increasing, `(n,)`, at least one.
+        tolerance: how far apart they may be.
+    """
+    right = np.clip(np.searchsorted(came_at, steps_at), 1, max(1, len(came_at) - 1))
+    candidates = np.stack([right - 1, np.minimum(right, len(came_at) - 1)])
+    distances = np.abs(came_at[candidates] - steps_at)
+    nearest = candidates[distances.argmin(axis=0), np.arange(len(steps_at))]
+    return np.where(distances.min(axis=0) <= tolerance, nearest, -1)
 
 
 class _Random:

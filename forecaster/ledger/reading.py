@@ -4,11 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Engine, and_, func, select
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
-from forecaster.ledger.entries import AT, unpack
+from forecaster.ledger.entries import AT, WALL_CLOCK_TOLERANCE, matches, unpack
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,28 @@ def _read(engine: Engine, wanted: Any, limit: int) -> list[dict[str, Any]]:
             return []
         first, last = min(row.first_at for row in rows), max(row.last_at for row in rows)
         names = {row.unique_id for row in rows}
-        came = select(ACTUALS).where(ACTUALS.c.unique_id.in_(names), ACTUALS.c.at.between(first, last))
-        actuals = {(one.unique_id, one.at): one.y for one in connection.execute(came)}
+        within = ACTUALS.c["at"].between(first - WALL_CLOCK_TOLERANCE, last + WALL_CLOCK_TOLERANCE)
+        came = select(ACTUALS).where(ACTUALS.c.unique_id.in_(names), within)
+        actuals: dict[str, dict[int, float]] = {}
+        for one in connection.execute(came.order_by(ACTUALS.c["at"])):
+            actuals.setdefault(one.unique_id, {})[one.at] = one.y
     return [_describe(row, actuals) for row in rows]
 
 
-def _describe(row: Any, actuals: dict[tuple[str, int], float]) -> dict[str, Any]:
-    times = unpack(row.steps)[:, AT].astype("int64").tolist()
+def _describe(row: Any, actuals: dict[str, dict[int, float]]) -> dict[str, Any]:
     return {
         **json.loads(row.head),
         "answered_at": row.answered_at,
         "is_shadow": row.is_shadow,
         "forecast": json.loads(row.answer),
-        "actual": [actuals.get((row.unique_id, at)) for at in times],
+        "actual": _came(row, actuals.get(row.unique_id, {})),
     }
+
+
+def _came(row: Any, known: dict[int, float]) -> list[float | None]:
+    steps = unpack(row.steps)
+    if not known:
+        return [None] * len(steps)
+    values = list(known.values())
+    found = matches(steps[:, AT].astype(np.int64), np.array(list(known)), row.tolerance)
+    return [None if number < 0 else values[number] for number in found.tolist()]

@@ -9,7 +9,18 @@ from sqlalchemy import Connection, Engine, select
 
 from forecaster.database.engine import insert_or, transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, SCORES
-from forecaster.ledger.entries import AT, HIGH_80, HIGH_95, LOW_80, LOW_95, STEP_MEAN, now_at, unpack
+from forecaster.ledger.entries import (
+    AT,
+    HIGH_80,
+    HIGH_95,
+    LOW_80,
+    LOW_95,
+    STEP_MEAN,
+    WALL_CLOCK_TOLERANCE,
+    matches,
+    now_at,
+    unpack,
+)
 
 # rows in one statement: databases have a limit on its parameters
 _CHUNK = 500
@@ -62,14 +73,18 @@ def _keep(connection: Connection, unique_id: str, came: dict[int, float]) -> int
 
 def _scores(connection: Connection, unique_id: str, came: dict[int, float]) -> Iterator[dict[str, Any]]:
     """Yield the score of each step that was forecast for the times of `came`."""
+    came_at = np.array(sorted(came))
     forecasts = select(FORECASTS).where(
-        FORECASTS.c.unique_id == unique_id, FORECASTS.c.last_at >= min(came), FORECASTS.c.first_at <= max(came)
+        FORECASTS.c.unique_id == unique_id,
+        FORECASTS.c.last_at >= int(came_at[0]) - WALL_CLOCK_TOLERANCE,
+        FORECASTS.c.first_at <= int(came_at[-1]) + WALL_CLOCK_TOLERANCE,
     )
     for row in connection.execute(forecasts):
         steps = unpack(row.steps)
-        for number in np.flatnonzero(np.isin(steps[:, AT], list(came))).tolist():
+        found = matches(steps[:, AT].astype(np.int64), came_at, row.tolerance)
+        for number in np.flatnonzero(found >= 0).tolist():
             step = steps[number]
-            y = came[int(step[AT])]
+            y = came[int(came_at[found[number]])]
             yield {
                 "forecast_id": row.forecast_id,
                 "step": number + 1,

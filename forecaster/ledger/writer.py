@@ -139,6 +139,7 @@ def _forecasts(entry: Entry) -> list[dict[str, Any]]:
             "first_at": int(one.steps[0, 0]),
             "last_at": int(one.steps[-1, 0]),
             "last_value": one.last_value,
+            "tolerance": one.tolerance,
             "steps": pack(one.steps),
             "answer": one.answer,
         }

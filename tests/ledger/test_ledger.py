@@ -17,7 +17,16 @@ from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
 from forecaster.database.tables import FORECASTS, SCORES
 from forecaster.domain.errors import DatabaseUnavailable, RequestError
-from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id, pack, unpack
+from forecaster.ledger.entries import (
+    WALL_CLOCK_TOLERANCE,
+    Entry,
+    Served,
+    forecast_id,
+    matches,
+    new_request_id,
+    pack,
+    unpack,
+)
 from forecaster.ledger.reading import find_answer, find_forecast, latest_forecasts
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.skill import realised_skill
@@ -131,6 +140,33 @@ def test_scores_are_those_of_a_hand(writer: Writer) -> None:
     assert realised_skill(writer.engine, "sine", since=11 * HOUR)[0].n_scores == 1
     with pytest.raises(RequestError, match="by: 'colour' is none of"):
         realised_skill(writer.engine, "sine", "colour")
+
+
+def test_a_day_is_matched_across_a_clock_change_and_an_hour_is_not(writer: Writer) -> None:
+    day = replace(served(first=24, mean=(1.0, 2.0)), tolerance=WALL_CLOCK_TOLERANCE)
+    day.steps[:, 0] = [24 * HOUR, 48 * HOUR]
+    one = entry(day, served("b", first=24))
+    record(writer, one)
+    # the clocks are put forward before the second day
+    came = [("a", 24), ("a", 47), ("b", 23), ("b", 26)]
+    take_actuals(writer.engine, [Actual(name, at * HOUR, float(at)) for name, at in came])
+    first, second = (find_forecast(writer.engine, forecast_id(one.request_id, number)) for number in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first["actual"], second["actual"]) == ([24.0, 47.0], [None, None])
+    assert realised_skill(writer.engine, "sine")[0].n_scores == 2
+
+
+@given(
+    steps=st.lists(st.integers(0, 60), min_size=1, max_size=8),
+    came=st.sets(st.integers(0, 60), min_size=1),
+    tolerance=st.integers(0, 3),
+)
+def test_an_actual_is_of_the_step_that_it_is_nearest_to(steps: list[int], came: set[int], tolerance: int) -> None:
+    ordered = sorted(came)
+    for step, found in zip(steps, matches(np.array(steps), np.array(ordered), tolerance), strict=True):
+        nearest = min(abs(at - step) for at in ordered)
+        assert found == -1 if nearest > tolerance else abs(ordered[found] - step) == nearest
 
 
 def test_without_intervals_there_is_no_coverage_and_without_error_no_ratio(writer: Writer) -> None:

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("first_at", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.BigInteger(), nullable=False),
         sa.Column("last_value", sa.Float(precision=53), nullable=False),
+        sa.Column("tolerance", sa.BigInteger(), nullable=False),
         sa.Column("steps", sa.LargeBinary(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("forecast_id"),

@@ -1,0 +1,135 @@
+"""A real service in a process of its own, load on it, and how long the tests go on: short ones, or `make soak`."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, House
+from tests.service.conftest import ask
+
+IS_LONG = os.environ.get("FORECASTER_SOAK") == "1"
+
+
+def count(short: int, long: int) -> int:
+    """Return how often something is done: in the tests, or in a soak."""
+    return long if IS_LONG else short
+
+
+@dataclass
+class Running:
+    """A service: its port and process."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
+        """Return the status and the answer; raises OSError where there is none."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except http.client.HTTPException as error:
+            raise OSError(str(error)) from error
+        finally:
+            connection.close()
+
+    def forecast(self, **changes: Any) -> tuple[int, dict[str, Any]]:
+        return self.request("POST", "/v1/forecasts", ask(**changes))
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if self.request("GET", "/health/ready")[0] == 200:
+                    return
+            except OSError:
+                assert self.process.poll() is None, "the service ended"
+            time.sleep(0.02)
+        raise AssertionError("never ready")
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running(cache: Path, database_url: str, **settings: Any) -> Iterator[Running]:
+    """Start a service, ready, and end it in whatever way it has not ended yet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    chosen = {
+        "PORT": port, "TRACKING_URI": "", "CACHE_DIR": cache, "DATABASE_URL": database_url, "LOG_LEVEL": "warning",
+        "DRAIN_SECONDS": 0, "KEYS_REFRESH_SECONDS": 0.2, **settings,
+    }  # fmt: skip
+    environment = {f"FORECASTER_{name}": str(value) for name, value in chosen.items()}
+    process = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, **environment})
+    try:
+        service = Running(port, process)
+        service.wait_until_ready()
+        yield service
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@dataclass
+class Load:
+    """Threads that ask for forecasts until told to stop, and remember what they were answered."""
+
+    service: Running
+    answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    _is_over: threading.Event = field(default_factory=threading.Event)
+
+    def _work(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=30)
+        body = json.dumps(ask())
+        while not self._is_over.is_set():
+            try:
+                connection.request("POST", "/v1/forecasts", body)
+                answer = connection.getresponse()
+                self.answers.append((answer.status, json.loads(answer.read())))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.failures.append(repr(error))
+                connection.close()
+                time.sleep(0.01)
+        connection.close()
+
+    @contextmanager
+    def going_on(self, n_threads: int = 4) -> Iterator["Load"]:
+        threads = [threading.Thread(target=self._work) for _ in range(n_threads)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._is_over.set()
+            for thread in threads:
+                thread.join()
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/service.db"
+
+
+@pytest.fixture
+def service(house: House, database_url: str) -> Iterator[Running]:
+    with running(house.cache, database_url) as service:
+        yield service

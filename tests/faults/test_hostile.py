@@ -1,0 +1,89 @@
+"""Whatever is sent, however slowly: no 5xx, no end, and others are answered meanwhile."""
+
+import random
+import socket
+import time
+from contextlib import suppress
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import House, listening
+from tests.faults.conftest import Running, count, running
+
+
+def test_whatever_the_schema_allows_or_forbids_there_is_no_5xx(house: House, database_url: str) -> None:
+    tried: dict[str, set[int]] = {}
+    with listening(create_app(Settings(cache_dir=house.cache, tracking_uri="", database_url=database_url))) as url:
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        found: Any
+        for found in schema.get_all_operations():
+            operation = found.ok()
+
+            @settings(max_examples=count(15, 500), deadline=None, suppress_health_check=list(HealthCheck))
+            @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+            def with_what_it_allows(case: Any) -> None:
+                send(case)
+
+            @settings(max_examples=count(15, 500), deadline=None, suppress_health_check=list(HealthCheck))
+            @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+            def with_what_it_forbids(case: Any) -> None:
+                send(case)
+
+            def send(case: Any) -> None:
+                answer = case.call(base_url=url)
+                assert answer.status_code < 500, f"{case.method} {case.path}: {answer.text}"
+                tried.setdefault(f"{case.method} {case.path}", set()).add(answer.status_code)
+
+            with_what_it_allows()
+            with suppress(Unsatisfiable):
+                with_what_it_forbids()
+    assert {"POST /v1/forecasts", "POST /v1/actuals", "GET /v1/skill", "POST /v2/models/{name}/infer"} <= set(tried)
+    assert 200 in tried["POST /v1/actuals"]
+    assert 422 in tried["POST /v1/forecasts"]
+
+
+def test_any_bytes_on_the_socket_end_no_more_than_their_connection(service: Running) -> None:
+    chance = random.Random(7)
+    heads = [
+        b"",
+        b"POST /v1/forecasts HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+    ]
+    for _ in range(count(200, 5000)):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as raw:
+            raw.sendall(chance.choice(heads) + chance.randbytes(chance.randrange(300)))
+            raw.shutdown(socket.SHUT_WR)
+            try:
+                answer = raw.recv(1000)
+            except ConnectionError:
+                continue
+            assert not answer.startswith(b"HTTP/1.1 5")
+    assert service.forecast()[0] == 200
+
+
+def test_those_who_send_slowly_are_let_go_and_others_are_answered(house: House, database_url: str) -> None:
+    heads = [
+        b"POST /v1/fore",
+        b"POST /v1/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{",
+    ]
+    with running(house.cache, database_url, BODY_TIMEOUT_SECONDS=3) as service:
+        slow = []
+        for number in range(count(300, 10_000)):
+            raw = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+            raw.sendall(heads[number % 2])
+            slow.append(raw)
+        assert service.forecast()[0] == 200
+        time.sleep(3.5)
+        answers = [raw.recv(1000) for raw in slow]
+        # without a whole head there is nobody to answer; without a whole body there is
+        assert all(answer == b"" for answer in answers[::2])
+        assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers[1::2])
+        for raw in slow:
+            raw.close()
+        assert service.forecast()[0] == 200
