@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from service import problems
 from service.accounts import Accounts
 from service.catalog import Shelf
-from service.routes import forecasts, health, models, truth
+from service.routes import dashboard, forecasts, health, models, series, truth
 from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 
@@ -23,8 +23,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.shelf = Shelf(settings)
     app.state.accounts = Accounts(settings)
     problems.install(app)
-    for router in (health.router, models.router, forecasts.router, truth.router):
-        app.include_router(router)
+    for subject in (dashboard, health, models, series, forecasts, truth):
+        app.include_router(subject.router)
+    app.mount("/dashboard", dashboard.FILES)
     _document_bodies(app)
     return app
 

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; loopback only, for there are no keys yet")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
+    mlflow_url: str = Field("", description="where people see MLflow's runs, for the dashboard's links")
     database_url: str = Field(
         "sqlite:///mlruns/service.db", description="the ledger, the keys and the jobs: SQLite, or `postgresql://…`"
     )
@@ -45,6 +46,13 @@ class Settings(BaseSettings):
                 "must be a loopback address: the service has no keys yet; put a proxy that asks for them before it"
             )
         return host
+
+    @field_validator("mlflow_url")
+    @classmethod
+    def _is_web_address(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://, as http://127.0.0.1:5000")
+        return url.rstrip("/")
 
 
 def _is_loopback_address(host: str) -> bool:
