@@ -55,6 +55,7 @@ export function drawCurrent(words = byId("forecast-chart").getAttribute("aria-la
   if (current === null) return null;
   const { history, forecast: one, isBaseline } = current;
   const rows = byId("shown").value;
+  byId("chart-note").textContent = history.bars ? "Hollow bars rose, filled ones fell; prices are adjusted." : "";
   return draw(byId("forecast-chart"), fan(rows === "all" ? history : lastOf(history, Number(rows)), one, isBaseline), words);
 }
 

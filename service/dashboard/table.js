@@ -18,7 +18,7 @@ export function table(caption, columns, rows) {
     element("tbody", {}, ...body),
   );
   // to be scrolled with the keyboard it must take the focus
-  return element("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" }, made);
+  return element("div", { class: "scroll", role: "group", "aria-label": caption, tabindex: "0" }, made);
 }
 
 function cell({ cell: content, isText }, place, row) {

@@ -21,7 +21,7 @@ function candles({ ds, bars }, { muted, card }) {
   const outline = { color: muted, width: 1.2 };
   return {
     type: "candlestick",
-    name: "Bars (hollow: up, filled: down)",
+    name: "Bars",
     x: ds,
     ...bars,
     increasing: { line: outline, fillcolor: card },

@@ -108,10 +108,13 @@ def test_a_stored_series_is_candles_and_missing_skill_is_said_before_the_chart(q
     with urllib.request.urlopen(f"{site}/v1/series/{BARS}") as found:
         stored = json.load(found)
     quiet.select_option("#shown", "all")
-    quiet.wait_for_function(f"document.getElementById('forecast-chart').data[0].x.length === {N_BARS}")
-    candles = traces(quiet, "forecast-chart", ("Forecast",))["Bars (hollow: up, filled: down)"]
+    quiet.wait_for_function(f"() => document.getElementById('forecast-chart').data[0].x.length === {N_BARS}")
+    candles = traces(quiet, "forecast-chart", ("Forecast",))["Bars"]
     assert candles["type"] == "candlestick"
     assert (candles["x"], candles["close"]) == (stored["ds"], stored["close"])
+    # a week-end is no hole in the chart
+    closed = quiet.locator("#forecast-chart").evaluate("(e) => e.layout.xaxis.rangebreaks[0].values")
+    assert closed[:4] == ["2026-01-10", "2026-01-11", "2026-01-17", "2026-01-18"]
     assert answer["forecasts"][0]["unique_id"] == BARS
     warning = quiet.locator("#warnings .strong")
     expect(warning).to_contain_text("No demonstrated skill")
@@ -167,6 +170,28 @@ def test_what_came_is_shown_beside_what_was_foretold(quiet: Page, site: str) -> 
     ]
     traces(quiet, "error-chart", ("Relative error",))
     traces(quiet, "coverage-chart", ("80 % interval", "95 % interval"))
+
+
+def test_an_answer_to_an_earlier_question_is_not_shown(page: Page, site: str) -> None:
+    held: list[Route] = []
+    visit(page, site, "walk")
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/v1/forecasts", hold)
+    page.select_option("#stored", HOSTILE)
+    with page.expect_request("**/v1/forecasts"):
+        page.click("#forecast")
+    page.select_option("#stored", BARS)
+    expect(page.locator("#result-title")).to_have_text(BARS)
+    with page.expect_response("**/v1/forecasts") as late:
+        held[0].continue_()
+    late.value.finished()
+    # as long as showing it would have taken
+    page.wait_for_timeout(300)
+    expect(page.locator("#result-title")).to_have_text(BARS)
+    expect(page.locator("#forecast-table")).to_be_empty()
 
 
 def test_versions_are_listed_with_their_runs(furnished: dict[str, Any], house: House, page: Page) -> None:
