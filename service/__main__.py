@@ -36,7 +36,7 @@ def main() -> int:
         host = f"[{settings.host}]" if family is socket.AF_INET6 else settings.host
         level = settings.log_level.upper()
         logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(name)s: %(message)s")
-        sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (docs at /docs)\n")
+        sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (the dashboard; docs at /docs)\n")
         config = uvicorn.Config(create_app(settings), log_level=settings.log_level, access_log=False)
         # uvicorn raises Ctrl-C again after shutting down in order
         with suppress(KeyboardInterrupt):

@@ -56,7 +56,7 @@ function usualLayout({ ink, muted, line, card }) {
     plot_bgcolor: card,
     margin: { l: 8, r: 8, t: 8, b: 8 },
     xaxis: { ...axis, type: "date", rangeslider: { visible: false }, showgrid: false, showline: true },
-    yaxis: { ...axis, ticks: "" },
+    yaxis: { ...axis, ticks: "", hoverformat: ".6~g" },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: ink } },
     hovermode: "x",
     hoverlabel: { bgcolor: card, bordercolor: muted, font: { color: ink } },

@@ -69,7 +69,7 @@ function describe(one) {
 }
 
 function warning(text) {
-  if (!text.startsWith(NO_SKILL)) return element("p", { class: "warning" }, sentence(text));
+  if (!text.startsWith(NO_SKILL)) return element("p", { class: "warning" }, `${sentence(text)}.`);
   const rest = text.slice(NO_SKILL.length).replace(/^: /, "");
   return element("p", { class: "warning strong" }, element("strong", {}, sentence(NO_SKILL)), ` ${sentence(rest)}.`);
 }

@@ -32,7 +32,7 @@ export async function showRealised(model) {
 
 function figures({ relative_mae: relative, bias, coverage }) {
   return [
-    ["Error over the last value’s", ratio(relative), "below 1 is better"],
+    ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
     ["Bias", short(bias), "mean of forecast less actual"],
     ...LEVELS.map((level) => [`Inside the ${level} % interval`, percent(coverage[level]), "of what came"]),
   ];

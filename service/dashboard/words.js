@@ -31,7 +31,7 @@ export function skillWords({ baseline, relative_mae: relative, p_value: p, n_win
       ? `On its test part${period}, ${comparison(relative, baseline)}.`
       : `On its test part${period}, in ${windows} windows, the recipe’s error was ${comparison(relative, baseline)}.`;
   const figures = [
-    ["Error over the last value’s", ratio(relative), "below 1 is better"],
+    ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
     ["By chance", chance(p), p === null ? "too few windows to tell" : "p-value, Diebold–Mariano"],
     ...Object.entries(coverage).map(([level, share]) => [`Inside the ${level} % interval`, percent(share), "of its test part"]),
   ];

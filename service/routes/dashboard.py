@@ -46,7 +46,7 @@ class Files(StaticFiles):
 FILES = Files()
 
 
-@router.get("/", include_in_schema=False)
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def read_page(request: Request) -> Response:
     """Return the page."""
     page = FOLDER / "index.html"

@@ -120,7 +120,7 @@ def test_the_page_tells_what_it_is_made_of(page: Page, site: str) -> None:
     unnamed = "(all) => all.filter((one) => !one.labels.length).map((one) => one.id)"
     assert page.locator("select, input, textarea").evaluate_all(unnamed) == []
     for landmark in ("banner", "main", "navigation", "form"):
-        expect(page.get_by_role(landmark)).to_have_count(1)  # type: ignore[arg-type]
+        expect(page.get_by_role(landmark)).to_have_count(1)
     for region in (BARS, "What came of past forecasts", "Realised skill", "Versions"):
         expect(page.get_by_role("region", name=region, exact=True)).to_have_count(1)
     assert page.locator("[tabindex]").evaluate_all("(all) => all.every((one) => one.tabIndex <= 0)")
@@ -156,6 +156,7 @@ def test_only_this_services_scripts_run(client: TestClient) -> None:
         "base-uri": "'none'",
     }
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.head("/").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/dashboard/plotly.min.js", "/dashboard/main.js"])
