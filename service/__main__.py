@@ -48,7 +48,7 @@ def main() -> int:
             return BAD_SETTINGS
         host = f"[{settings.host}]" if family is socket.AF_INET6 else settings.host
         logs.set_up(settings.log_level, settings.log_format)
-        sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (docs at /docs)\n")
+        sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (the dashboard; docs at /docs)\n")
         # uvicorn raises Ctrl-C again after shutting down in order
         with suppress(KeyboardInterrupt):
             Server(configure(app, settings)).run(sockets=[listener])

@@ -17,7 +17,7 @@ from service.keyring import Keyring
 from service.limits import Limits
 from service.metrics import Metrics
 from service.protocol import InferenceRequest
-from service.routes import actuals, forecasts, health, inference, models, operations, skill
+from service.routes import actuals, dashboard, forecasts, health, inference, models, operations, series, skill
 from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 
@@ -40,8 +40,10 @@ def create_app(settings: Settings) -> FastAPI:
     # who may ask for what, in one place
     app.include_router(health.router)
     app.include_router(inference.probes)
+    app.include_router(dashboard.page)
+    app.mount("/dashboard", dashboard.FILES)
     for scope, routers in {
-        "forecast": (models.router, forecasts.router, skill.router, inference.router),
+        "forecast": (forecasts.router, models.router, series.router, skill.router, inference.router, dashboard.router),
         "actuals": (actuals.router,),
         "admin": (operations.router,),
     }.items():

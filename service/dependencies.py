@@ -53,6 +53,7 @@ def allow(scope: str) -> Any:
 
     async def check(request: Request) -> None:
         state = request.app.state
+        await state.keyring.wait()
         client = state.keyring.check(request.headers.get("authorization", ""), scope)
         request.state.client = client
         state.limits.check_rate(client or (request.client.host if request.client else ""))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
@@ -11,6 +12,7 @@ from forecaster.database.keys import Key, read_keys, split_key
 from forecaster.domain.errors import ForecasterError
 from service.refusals import KeysUnknown, NotAllowed, NotAuthenticated
 
+WAIT_SECONDS = 1
 _SCHEME = "bearer "
 _log = logging.getLogger("service")
 
@@ -30,12 +32,20 @@ class Keyring:
     refresh_seconds: float
     # None until the database has answered once
     keys: Mapping[str, Key] | None = field(default=None, init=False)
+    _known: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    async def wait(self) -> None:
+        """Wait a moment for the keys, as long as they are not known: whoever comes while the service starts."""
+        if self.keys is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._known.wait(), WAIT_SECONDS)
 
     async def watch(self) -> None:
         """Read the keys again and again, until cancelled; while the database is away, those of before count."""
         while True:
             try:
                 await asyncio.to_thread(self.read)
+                self._known.set()
             except ForecasterError as error:
                 _log.warning("the keys cannot be read: %s", error)
             await asyncio.sleep(self.refresh_seconds)

@@ -212,6 +212,30 @@ class ModelsOut(BaseModel):
     models: list[ModelOut]
 
 
+class StoredSeries(BaseModel):
+    """The names of the series that are stored."""
+
+    series: list[str]
+
+
+class StoredBars(BaseModel):
+    """A stored series' last bars, oldest first, adjusted; `close` is what is forecast."""
+
+    unique_id: str
+    ds: list[str]
+    open: list[float]
+    high: list[float]
+    low: list[float]
+    close: list[float]
+    volume: list[float]
+
+
+class DashboardSettings(BaseModel):
+    """What the page must know of this installation."""
+
+    mlflow_url: str = Field(description="where people see MLflow's runs; empty where that is not set")
+
+
 class Readiness(BaseModel):
     """Whether forecasts are answered, of which versions, and what went wrong last."""
 

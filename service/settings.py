@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with API keys")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
+    mlflow_url: str = Field("", description="where people see MLflow's runs, for the dashboard's links")
     database_url: str = Field(
         "sqlite:///mlruns/service.db", description="the ledger, the keys and the jobs: SQLite, or `postgresql://…`"
     )
@@ -71,6 +72,13 @@ class Settings(BaseSettings):
         if rate and not _RATE.fullmatch(rate):
             raise ValueError("write it as 600/minute, or per second, hour or day")
         return rate
+
+    @field_validator("mlflow_url")
+    @classmethod
+    def _is_web_address(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://, as http://127.0.0.1:5000")
+        return url.rstrip("/")
 
 
 def _is_loopback_address(host: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from forecaster.domain.errors import FileFormatError, UnknownSymbol
 from forecaster.domain.series import Floats, Times
 
+_SUFFIX = ".tail.json"
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -47,7 +48,7 @@ def read_tail(folder: Path, symbol: str) -> Tail:
         UnknownSymbol: it is not stored.
         FileFormatError: its file cannot be read.
     """
-    path = folder / f"{file_name(symbol)}.tail.json"
+    path = folder / f"{file_name(symbol)}{_SUFFIX}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Tail(
@@ -60,6 +61,11 @@ def read_tail(folder: Path, symbol: str) -> Tail:
         raise UnknownSymbol(symbol, "is not in the bar store; fetch it first, or send its history as series") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: cannot be read ({error}); fetch the symbol again") from error
+
+
+def stored_symbols(folder: Path) -> list[str]:
+    """Return the symbols that have a tail in `folder`, sorted; none where there is no folder."""
+    return sorted(symbol_of(path.name.removesuffix(_SUFFIX)) for path in folder.glob(f"*{_SUFFIX}"))
 
 
 def file_name(symbol: str) -> str:

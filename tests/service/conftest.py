@@ -1,15 +1,18 @@
 """A client of the real application, serving the session's house."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House
+from tests.service.site import furnish, serving
 
 
 def series(length: int = 30, unique_id: str = "a", start: str = "2026-01-01T00:00:00") -> dict[str, Any]:
@@ -32,3 +35,35 @@ def client(house: House) -> Iterator[TestClient]:
             if client.get("/health/ready").status_code == 200:
                 break
         yield client
+
+
+@pytest.fixture(scope="session")
+def furnished(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a service with two models and stored series."""
+    return furnish(tmp_path_factory.mktemp("site"), house)
+
+
+@pytest.fixture(scope="module")
+def site(furnished: dict[str, Any]) -> Iterator[str]:
+    """The address of a service with two models and stored series."""
+    with serving(Settings(**furnished)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; of one module, for while it runs this thread has an event loop."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed here (apt install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page in a browser of its own, so to say."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        yield context.new_page()

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from tests.conftest import ROOT, House
 
-BANNED = ("tensorflow", "keras", "mlflow", "pandas", "pyarrow", "exchange_calendars", "torch", "jax", "matplotlib")
+BANNED = (
+    *("tensorflow", "keras", "mlflow", "pandas", "pyarrow", "exchange_calendars", "torch", "jax"),
+    *("matplotlib", "plotly"),
+)
 # serves for real, on a socket, and asks itself, before and after the champion changes
 SCRIPT = """
 import json, sys, threading, time, urllib.request
@@ -41,6 +44,9 @@ ask_until(1)
 index = read_indexes(cache)["sine"]
 write_index(cache, "sine", ModelIndex({"champion": 2}, index.runs))
 ask_until(2)
+# the page's charts too
+for path in ("/", "/dashboard/plotly.min.js"):
+    assert urllib.request.urlopen(url + path).read()
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 modules = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"modules": modules, "rss_kb": int(status["VmRSS"].split()[0])}))

@@ -79,6 +79,16 @@ ROUTES = [
     ("forecast", "GET", "/v1/models"),
     ("forecast", "GET", "/v1/models/sine"),
     ("forecast", "GET", "/v1/skill?model=sine"),
+    ("forecast", "GET", "/v1/series"),
+    ("forecast", "GET", "/v1/series/A"),
+    ("forecast", "GET", "/v1/dashboard-settings"),
+    ("forecast", "GET", "/v2"),
+    ("forecast", "GET", "/v2/models/sine"),
+    ("forecast", "GET", "/v2/models/sine/ready"),
+    ("forecast", "POST", "/v2/models/sine/infer"),
+    ("forecast", "GET", "/v2/models/sine/versions/1"),
+    ("forecast", "GET", "/v2/models/sine/versions/1/ready"),
+    ("forecast", "POST", "/v2/models/sine/versions/1/infer"),
     ("actuals", "POST", "/v1/actuals"),
     ("admin", "GET", "/metrics"),
 ]
@@ -98,10 +108,17 @@ def test_each_route_needs_its_scope(house: House, engine: Engine, url: str, scop
 
 def test_every_route_is_open_on_purpose(house: House, url: str) -> None:
     with serve(house, url) as client:
-        paths = {path for path in client.get("/openapi.json").json()["paths"] if not path.startswith("/health")}
-    assert paths == {
-        path.partition("?")[0].replace("abc", "{forecast_id}").replace("sine", "{name}") for _, _, path in ROUTES
-    }
+        paths = set(client.get("/openapi.json").json()["paths"])
+    named = {"/abc": "/{forecast_id}", "/sine": "/{name}", "/versions/1": "/versions/{version}", "/A": "/{unique_id}"}
+    known = set()
+    for _, _, path in ROUTES:
+        template = path.partition("?")[0]
+        for value, name in named.items():
+            template = template.replace(value, name)
+        known.add(template)
+    # whether it lives is for everybody to ask
+    assert paths - known == {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+    assert known <= paths
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("FORECASTER_PORT", "eighty", "valid integer"),
         ("FORECASTER_PORT", "70000", "less than or equal to 65535"),
         ("FORECASTER_REFRESH_SECONDS", "0", "greater than 0"),
+        ("FORECASTER_MLFLOW_URL", "mlflow:5000", "must begin with http:// or https://"),
         ("FORECASTER_LOG_LEVEL", "loud", "'critical', 'error', 'warning', 'info' or 'debug'"),
     ],
 )

@@ -1,0 +1,86 @@
+/** What came of all of a model's forecasts: its error beside the last value's, and how often intervals held. */
+
+import { get } from "./api.js";
+import { draw, wipe } from "./chart.js";
+import { byId, element } from "./dom.js";
+import { count, percent, ratio, short } from "./format.js";
+import { facts, table } from "./table.js";
+
+const LEVELS = [80, 95];
+let asked = 0;
+
+/** Show a model's realised skill. */
+export async function showRealised(model) {
+  asked += 1;
+  const turn = asked;
+  const read = async (by) => (await get("v1/skill", { model, by })).realised;
+  const [[whole], days, steps, versions] = await Promise.all([null, "day", "step", "version"].map(read));
+  // another model has been chosen meanwhile
+  if (turn !== asked) return;
+  byId("realised-figures").hidden = !whole;
+  byId("realised-note").textContent = whole
+    ? `${count(whole.n_scores)} steps of ${model} have come, of all series; a baseline’s forecasts are not counted.`
+    : `Nothing that ${model} foretold has come yet; send what comes to POST /v1/actuals.`;
+  byId("realised-facts").replaceChildren(...(whole ? [facts(figures(whole))] : []));
+  byId("realised-tables").replaceChildren(
+    ...(whole ? [grouped("By version", "Version", versions), grouped("By step ahead", "Step", steps), folded(grouped("By day", "Day", days))] : []),
+  );
+  const [errors, coverage] = [byId("error-chart"), byId("coverage-chart")];
+  if (!whole) [errors, coverage].forEach(wipe);
+  else await Promise.all([drawErrors(errors, days), drawCoverage(coverage, days)]);
+}
+
+function figures({ relative_mae: relative, bias, coverage }) {
+  return [
+    ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
+    ["Bias", short(bias), "mean of forecast less actual"],
+    ...LEVELS.map((level) => [`Inside the ${level} % interval`, percent(coverage[level]), "of what came"]),
+  ];
+}
+
+function grouped(caption, title, rows) {
+  const columns = [
+    { title, cell: ({ group }) => group, isText: true },
+    { title: "Steps", cell: ({ n_scores: scores }) => count(scores) },
+    { title: "Relative error", cell: ({ relative_mae: relative }) => ratio(relative) },
+    { title: "Mean error", cell: ({ mae }) => short(mae) },
+    { title: "Bias", cell: ({ bias }) => short(bias) },
+    ...LEVELS.map((level) => ({ title: `Inside ${level} %`, cell: ({ coverage }) => percent(coverage[level]) })),
+  ];
+  return table(caption, columns, rows);
+}
+
+function folded(days) {
+  return element("details", {}, element("summary", {}, "The charts as a table, by day"), days);
+}
+
+function drawErrors(place, days) {
+  const build = ({ accent, muted }) => ({
+    traces: [series("Relative error", days, (day) => day.relative_mae, accent)],
+    layout: { showlegend: false, yaxis: { rangemode: "tozero" }, shapes: [level(1, muted)] },
+  });
+  const better = days.filter((day) => day.relative_mae !== null && day.relative_mae < 1).length;
+  return draw(place, build, `Better than the last value on ${better} of ${days.length} days. The table by day has each.`);
+}
+
+function drawCoverage(place, days) {
+  const build = ({ accent, second }) => ({
+    traces: LEVELS.map((one, place_) =>
+      series(`${one} % interval`, days, (day) => 100 * (day.coverage[one] ?? NaN), [accent, second][place_]),
+    ),
+    layout: {
+      yaxis: { range: [0, 104], ticksuffix: " %" },
+      shapes: LEVELS.map((one, place_) => level(one, [accent, second][place_])),
+    },
+  });
+  return draw(place, build, "Share of values inside each interval by day; dotted lines are what it should be. The table by day has each.");
+}
+
+function series(name, days, value, color) {
+  const x = days.map(({ group }) => group);
+  return { type: "scatter", mode: "lines+markers", name, x, y: days.map(value), line: { color, width: 2 }, marker: { size: 5 } };
+}
+
+function level(y, color) {
+  return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color, width: 1.2, dash: "dot" } };
+}

@@ -1,0 +1,35 @@
+/** A model's versions: their aliases, what they are, what they have shown, and the runs that made them. */
+
+import { byId, element } from "./dom.js";
+import { chance, percent, ratio, time } from "./format.js";
+import { table } from "./table.js";
+
+const SHOWN_OF_RUN = 12;
+
+/** Show a model's versions, newest first; runs are links where MLflow's address is known. */
+export function showVersions({ name, aliases, versions }, mlflowUrl) {
+  const rows = Object.entries(versions).map(([version, manifest]) => ({ version, ...manifest }));
+  const aliasesOf = (version) => Object.keys(aliases).filter((alias) => String(aliases[alias]) === version);
+  const columns = [
+    { title: "Version", cell: ({ version }) => version, isText: true },
+    { title: "Aliases", cell: ({ version }) => badges(aliasesOf(version)), isText: true },
+    { title: "Network", cell: ({ cell, topology }) => `${cell}, ${topology.replaceAll("_", "-")}`, isText: true },
+    { title: "Knows until", cell: ({ trained_until: until }) => time(until), isText: true },
+    { title: "Relative error", cell: ({ skill }) => ratio(skill.relative_mae) },
+    { title: "By chance", cell: ({ skill }) => chance(skill.p_value) },
+    { title: "Inside 80 %", cell: ({ skill }) => percent(skill.coverage["80"]) },
+    { title: "Run", cell: ({ run_id: run }) => runLink(run, mlflowUrl), isText: true },
+  ];
+  byId("versions-table").replaceChildren(table(`Versions of ${name}`, columns, rows.reverse()));
+}
+
+function badges(names) {
+  return element("span", {}, ...names.sort().flatMap((name) => [element("span", { class: "badge" }, name), " "]));
+}
+
+function runLink(run, mlflowUrl) {
+  const id = element("code", { title: run }, run.slice(0, SHOWN_OF_RUN));
+  if (!mlflowUrl) return id;
+  const href = `${mlflowUrl}/#/runs/${encodeURIComponent(run)}`;
+  return element("a", { href, rel: "noopener noreferrer", "aria-label": `MLflow run ${run}` }, id);
+}

@@ -1,0 +1,39 @@
+/** What a version has shown, in words. */
+
+import { chance, percent, ratio, time } from "./format.js";
+
+export const NO_SKILL = "no demonstrated skill";
+const BASELINES = { naive: "the last value" };
+
+/** Return a baseline's name for people. */
+export function baselineName(name) {
+  return BASELINES[name] ?? `the ${name} baseline`;
+}
+
+/** Return who made a forecast. */
+export function maker({ model: { name, version, alias }, forecast_by: by }) {
+  const model = `${name}, version ${version}${alias ? ` (${alias})` : ""}`;
+  return by === "model" ? `By ${model}.` : `By the ${by} baseline, ${baselineName(by)}, in place of ${model}.`;
+}
+
+/** Return how an error is beside a baseline's. */
+export function comparison(relative, baseline) {
+  if (relative === null) return `there is no error of ${baselineName(baseline)} to compare with`;
+  const difference = percent(Math.abs(1 - relative));
+  return `${difference} ${relative < 1 ? "smaller" : "larger"} than that of ${baselineName(baseline)}`;
+}
+
+/** Return a version's skill as one sentence and its figures. */
+export function skillWords({ baseline, relative_mae: relative, p_value: p, n_windows: windows, coverage, first, last }) {
+  const period = first && last ? ` from ${time(first).slice(0, 10)} to ${time(last).slice(0, 10)}` : "";
+  const text =
+    relative === null
+      ? `On its test part${period}, ${comparison(relative, baseline)}.`
+      : `On its test part${period}, in ${windows} windows, the recipe’s error was ${comparison(relative, baseline)}.`;
+  const figures = [
+    ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
+    ["By chance", chance(p), p === null ? "too few windows to tell" : "p-value, Diebold–Mariano"],
+    ...Object.entries(coverage).map(([level, share]) => [`Inside the ${level} % interval`, percent(share), "of its test part"]),
+  ];
+  return { text, figures };
+}

@@ -1,0 +1,62 @@
+"""The dashboard: a page at `/`, its files, and Plotly's script, which is found without importing Plotly."""
+
+import os
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from service.dependencies import ShelfDep
+from service.problems import responses
+from service.schemas import DashboardSettings
+
+FOLDER = Path(__file__).parents[1] / "dashboard"
+# Plotly sizes its parts by style attributes; scripts, and all else, are this service's files alone
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # asked each time whether it has changed, which costs an ETag and not the file
+    "Cache-Control": "no-cache",
+}
+
+# the page itself has no data, and asks for a key where one is needed
+page = APIRouter()
+router = APIRouter(tags=["dashboard"])
+
+
+class Files(StaticFiles):
+    """The files of the page, and those that Plotly's package brings."""
+
+    def __init__(self) -> None:
+        """Find them, without importing Plotly."""
+        super().__init__(directory=FOLDER, packages=[("plotly", "package_data")])
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Return a file, or that the client's copy is still good, under the page's policy."""
+        answer = super().file_response(full_path, stat_result, scope, status_code)
+        answer.headers.update(HEADERS)
+        return answer
+
+
+FILES = Files()
+
+
+@page.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def read_page(request: Request) -> Response:
+    """Return the page."""
+    file = FOLDER / "index.html"
+    return FILES.file_response(file, file.stat(), request.scope)
+
+
+@router.get("/v1/dashboard-settings", responses=responses())
+async def read_dashboard_settings(shelf: ShelfDep) -> DashboardSettings:
+    """Return what the page must know of this installation."""
+    return DashboardSettings(mlflow_url=shelf.settings.mlflow_url)

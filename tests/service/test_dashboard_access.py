@@ -1,0 +1,182 @@
+"""The dashboard is there for everybody: by keyboard, by ear, in the dark, on a phone; and nothing else gets in."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from starlette.testclient import TestClient
+
+from service.routes.dashboard import FOLDER
+from tests.service.site import BARS
+
+# each text's contrast with the nearest colour behind it. Source: WCAG 2.2, relative luminance and 1.4.3
+CONTRASTS = """() => {
+  const parse = (colour) => {
+    const [r, g, b, a] = colour.match(/[\\d.]+/g).map(Number);
+    return { rgb: [r, g, b], alpha: a ?? 1 };
+  };
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const { rgb, alpha } = parse(getComputedStyle(one).backgroundColor);
+      if (alpha === 1) return rgb;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    const text = walker.currentNode.textContent.trim();
+    if (!text || !element.checkVisibility() || element.closest("noscript, script, option, :disabled")) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [parse(element instanceof SVGElement ? style.fill : style.color).rgb, behind(element)]
+      .map(luminance)
+      .sort((a, b) => b - a);
+    found.push([text.slice(0, 40), (one + 0.05) / (other + 0.05)]);
+  }
+  return found;
+}"""
+FOCUSED = """() => {
+  const one = document.activeElement;
+  const { outlineStyle, outlineWidth } = getComputedStyle(one);
+  return { id: one.id, isSeen: outlineStyle !== "none" && parseFloat(outlineWidth) >= 2 };
+}"""
+
+
+def fill(page: Page, site: str) -> None:
+    """Show a forecast with a warning, what came, and a problem."""
+    page.goto(site)
+    expect(page.locator("#forecast")).to_be_enabled()
+    page.select_option("#model", "walk")
+    page.select_option("#stored", BARS)
+    page.click("#forecast")
+    expect(page.locator("#forecast-table table")).to_be_visible()
+    expect(page.locator("#past-table table")).to_be_visible()
+    page.wait_for_function("() => document.querySelectorAll('#forecast-chart .legendtext').length > 2")
+    page.check("#from-text")
+    page.click("#forecast")
+    expect(page.locator("#problems p")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_lies_behind_it(browser: Browser, site: str, scheme: Any) -> None:
+    with browser.new_context(color_scheme=scheme) as context:
+        page = context.new_page()
+        fill(page, site)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(14, 19, 26)") == (scheme == "dark")
+        found = page.evaluate(CONTRASTS)
+    texts = {text for text, _ in found}
+    assert {"No demonstrated skill", "Forecast", "champion"} <= texts
+    assert len(found) > 100
+    assert [(text, contrast) for text, contrast in found if contrast < 4.5] == []
+
+
+def test_a_change_of_scheme_redraws_the_charts(page: Page, site: str) -> None:
+    fill(page, site)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("() => document.getElementById('forecast-chart').layout.paper_bgcolor === '#171e27'")
+
+
+def tab_to(page: Page, name: str) -> list[str]:
+    """Press Tab until the element of that id has the focus; return the ids on the way, each seen to have it."""
+    passed = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        assert focused["isSeen"], focused
+        passed.append(focused["id"])
+        if focused["id"] == name:
+            return passed
+    raise AssertionError(f"{name} is not reached: {passed}")
+
+
+def test_everything_can_be_done_with_the_keyboard(page: Page, site: str) -> None:
+    page.goto(site)
+    expect(page.locator("#forecast")).to_be_enabled()
+    tab_to(page, "model")
+    page.keyboard.type("w")
+    assert tab_to(page, "from-store") == ["version", "from-store"]
+    page.keyboard.press("ArrowRight")
+    assert tab_to(page, "example") == ["name", "csv", "example"]
+    page.keyboard.press("Space")
+    assert tab_to(page, "forecast") == ["horizon", "forecast"]
+    page.keyboard.press("Enter")
+    expect(page.locator("#result-title")).to_have_text("example")
+    expect(page.locator("#forecast-table tbody tr")).to_have_count(4)
+    # and the tables, which scroll, are reached too
+    assert tab_to(page, "shown") == ["shown"]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "The forecast, step by step"
+
+
+def test_the_page_tells_what_it_is_made_of(page: Page, site: str) -> None:
+    fill(page, site)
+    unnamed = "(all) => all.filter((one) => !one.labels.length).map((one) => one.id)"
+    assert page.locator("select, input, textarea").evaluate_all(unnamed) == []
+    for landmark in ("banner", "main", "navigation", "form"):
+        expect(page.get_by_role(landmark)).to_have_count(1)
+    for region in (BARS, "What came of past forecasts", "Realised skill", "Versions"):
+        expect(page.get_by_role("region", name=region, exact=True)).to_have_count(1)
+    assert page.locator("[tabindex]").evaluate_all("(all) => all.every((one) => one.tabIndex <= 0)")
+    assert page.locator("table:not(:has(caption))").count() == 0
+    assert page.locator("th:not([scope])").count() == 0
+    chart = page.locator("#forecast-chart")
+    assert "4 steps of forecast" in (chart.get_attribute("aria-label") or "")
+    expect(page.get_by_role("status")).to_have_count(1)
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_nothing_is_wider_than_a_phone(browser: Browser, site: str) -> None:
+    with browser.new_context(viewport={"width": 360, "height": 740}) as context:
+        page = context.new_page()
+        fill(page, site)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        small = "(all) => all.filter((one) => one.checkVisibility() && one.offsetHeight < 24).map((one) => one.id)"
+        assert page.locator("button, select, textarea").evaluate_all(small) == []
+
+
+def test_only_this_services_scripts_run(client: TestClient) -> None:
+    answer = client.get("/")
+    assert answer.headers["Content-Type"].startswith("text/html")
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self' 'unsafe-inline'",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "base-uri": "'none'",
+    }
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.head("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard/plotly.min.js", "/dashboard/main.js"])
+def test_what_has_not_changed_is_not_sent_again(client: TestClient, path: str) -> None:
+    first = client.get(path)
+    assert first.status_code == 200
+    again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 304
+    assert again.content == b""
+    assert again.headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "nothing.js", "%00", "/etc/passwd"])
+def test_files_beside_the_pages_are_not_served(client: TestClient, path: str) -> None:
+    assert client.get(f"/dashboard/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.js")), ids=lambda file: file.name)
+def test_no_module_makes_html_of_text(file: Path) -> None:
+    text = file.read_text()
+    assert not [
+        word for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(") if word in text
+    ]
