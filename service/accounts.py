@@ -20,7 +20,7 @@ from forecaster.ledger.reading import Answered, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from service.catalog import Catalog
-from service.forecasting import Answer, forecast
+from service.forecasting import Allowed, Answer, forecast
 from service.metrics import Metrics
 from service.schemas import ForecastRequest
 from service.settings import Settings
@@ -47,6 +47,8 @@ class Accounts:
     settings: Settings
     metrics: Metrics
     last_problem: str | None = field(default=None, init=False)
+    # replaced as a whole by whoever looks at what came
+    allowed: Allowed = field(default_factory=dict, init=False)
     engine: Engine = field(init=False)
     writer: Writer = field(init=False)
     # which of the requests a challenger answers too
@@ -103,7 +105,7 @@ class Accounts:
 
     def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Entry:
         begin = time.perf_counter()
-        entry = as_entry(forecast(request, catalog, self.settings), asking)
+        entry = as_entry(forecast(request, catalog, self.settings, self.allowed), asking)
         # only now the name is known to be a model's, and not any that a client thinks of
         self.metrics.inference.labels(entry.model).observe(time.perf_counter() - begin)
         self.metrics.batch.labels(entry.model).observe(len(entry.forecasts))
@@ -118,7 +120,7 @@ class Accounts:
         if CHALLENGER not in model.index.aliases:
             return
         try:
-            answer = forecast(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
+            answer = forecast(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings, {})
             self.writer.submit(as_entry(answer, Asking(asking.client), is_shadow=True))
         except ForecasterError as error:
             self.metrics.shadow_failures.labels(request.model).inc()

@@ -1,6 +1,7 @@
 """The forecast handler: a request and a catalog in, an answer out; knows no HTTP and builds no frame."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from forecaster.domain.errors import RequestError
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
+from forecaster.ledger.adaptation import SHARES, adapted_tails
 from forecaster.ledger.entries import LEVELS, WALL_CLOCK_TOLERANCE
 from forecaster.registry.bands import bands
 from forecaster.registry.cache import CHAMPION
@@ -18,6 +20,8 @@ from service.schemas import ForecastRequest
 from service.settings import Settings
 
 MODEL = "model"
+# the probabilities of the scored intervals' bounds
+_EDGES = tuple(edge for level in LEVELS for edge in ((100 - level) / 200, (100 + level) / 200))
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,18 @@ class Answer:
     tolerance: int
 
 
-def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Answer:
+# by model and version, then by series: the shares of misses that are allowed now, `(steps, levels)`
+Allowed = Mapping[tuple[str, int], Mapping[str, Floats]]
+
+
+def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, allowed: Allowed) -> Answer:
     """Return the answer to `request`.
+
+    Args:
+        request: what is asked.
+        catalog: the models.
+        settings: the limits, among others.
+        allowed: what adaptive intervals have learnt of each series.
 
     Raises:
         UnknownModel: the model, alias or version is not served.
@@ -77,8 +91,13 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
         if is_baseline
         else predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
     )
-    spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline)
-    bounds = predictor.bounds(values, mean, LEVELS, is_baseline)
+    learnt = {} if is_baseline else allowed.get((model.name, version), {})
+    is_adapted = [history.unique_id in learnt for history in histories]
+    shares = _shares(learnt, histories, horizon) if any(is_adapted) else None
+    tails = None if shares is None else adapted_tails(wanted.probabilities, shares)
+    spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
+    tails = None if shares is None else adapted_tails(_EDGES, shares)
+    bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
     if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
     coming = [history.clock.coming(predictor.frequency, horizon) for history in histories]
@@ -98,6 +117,7 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings) -> 
                 UNIQUE_ID: history.unique_id,
                 CUTOFF: history.clock.cutoff,
                 DS: history.clock.spell(times),
+                "is_adapted": is_adapted[row],
                 MEAN: mean[row].tolist(),
                 **{name: _with_nulls(spread[row, :, number]) for number, name in enumerate(wanted.columns)},
             }
@@ -117,6 +137,17 @@ def _known(histories: list[History], predictor: Predictor, horizon: int) -> Floa
     times = np.stack([history.clock.wall[-manifest.input_size :] for history in histories])
     sent = [history.futr_exog for history in histories if history.futr_exog is not None]
     return predictor.known_ahead(times, horizon, np.stack(sent) if sent else None)
+
+
+def _shares(learnt: Mapping[str, Floats], histories: list[History], horizon: int) -> Floats:
+    """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
+    shares = np.tile(SHARES, (len(histories), horizon, 1))
+    for row, history in enumerate(histories):
+        known = learnt.get(history.unique_id)
+        if known is not None:
+            steps = min(horizon, len(known))
+            shares[row, :steps] = known[:steps]
+    return shares
 
 
 def _with_nulls(values: Floats) -> list[float | None]:

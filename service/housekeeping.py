@@ -1,11 +1,12 @@
-"""What is done now and then: old forecasts are deleted, and the metrics are told what came of the others."""
+"""What is done now and then: old forecasts are deleted, and what came of the others moves intervals and metrics."""
 
 import asyncio
 import logging
 
 from forecaster.domain.errors import ForecasterError
+from forecaster.ledger.adaptation import read_allowed
 from forecaster.ledger.entries import now_at
-from forecaster.ledger.reading import models_scored
+from forecaster.ledger.reading import models_scored, versions_scored
 from forecaster.ledger.retention import forget_before
 from forecaster.ledger.skill import realised_skill
 from service.accounts import Accounts
@@ -19,7 +20,7 @@ _log = logging.getLogger("service")
 
 
 async def keep_house(accounts: Accounts, metrics: Metrics) -> None:
-    """Do both again and again, until cancelled; what fails is tried again the next time."""
+    """Do it again and again, until cancelled; what fails is tried again the next time."""
     while True:
         try:
             await asyncio.to_thread(_tidy, accounts, metrics)
@@ -35,10 +36,15 @@ def _tidy(accounts: Accounts, metrics: Metrics) -> None:
     since = now - SKILL_DAYS * _DAY
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
+    allowed = {}
     for model in models_scored(accounts.engine):
+        if accounts.settings.adapt_intervals:
+            for version in versions_scored(accounts.engine, model):
+                allowed[model, version] = read_allowed(accounts.engine, model, version)
         for one in realised_skill(accounts.engine, model, "version", since=since):
             metrics.scores.labels(model, one.group).set(one.n_scores)
             if one.relative_mae is not None:
                 metrics.relative_mae.labels(model, one.group).set(one.relative_mae)
             for level, share in one.coverage.items():
                 metrics.coverage.labels(model, one.group, level).set(share)
+    accounts.allowed = allowed

@@ -38,6 +38,7 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
             "unique_id": "a",
             "cutoff": "2026-01-02T23:00:00Z",
             "ds": ["2026-01-03T00:00:00Z", "2026-01-03T01:00:00Z", "2026-01-03T02:00:00Z"],
+            "is_adapted": False,
             "mean": [0.4, 0.5, 0.6],
             "lo-80": [0.3, 0.4, 0.5],
             "hi-80": [0.5, 0.6, 0.7],
@@ -117,6 +118,7 @@ class ForecastOut(BaseModel):
     unique_id: str
     cutoff: str
     ds: list[str]
+    is_adapted: bool = Field(description="whether what came has moved the intervals of this series")
     mean: list[float]
 
 

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     without_skill: Literal["model", "baseline"] = Field(
         "model", description="what is served where a model shows no skill: its forecast, or the `baseline`'s"
     )
+    adapt_intervals: bool = Field(True, description="whether intervals follow what they covered of each series so far")
     keep_days: float = Field(0, ge=0, description="how long the ledger keeps forecasts and scores; 0: for ever")
     drain_seconds: float = Field(1, ge=0, description="from SIGTERM, which ends readiness, to the end of listening")
     stop_seconds: int = Field(30, gt=0, description="how long requests in flight may then take")

@@ -19,6 +19,8 @@ GRID = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.
 PROBABILITIES = (*GRID, *(round(1 - p, 3) for p in reversed(GRID[:-1])))
 # how fast old changes are forgotten: daily, in RiskMetrics (1996), section 5.3
 _DECAY = 0.94
+# how fast adaptive intervals follow what was covered: Gibbs & Candès (2021), arXiv 2106.00170, section 4
+ADAPTION_RATE = 0.005
 
 
 def constant(inputs: Floats) -> Floats:
@@ -71,6 +73,17 @@ class Calibration:
                 f"({self.n_windows} calibration windows; level up to {100 * (greatest - least):g}); ask for less"
             )
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
+
+    def residuals_at(self, probabilities: Floats) -> Floats:
+        """Return each step's residual quantile at probabilities of its own, `(n, steps)`, in units of the scale.
+
+        Probabilities beyond the grid get its outermost quantiles.
+        """
+        grid, steps = self.probabilities, np.arange(probabilities.shape[1])
+        right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
+        share = (probabilities - grid[right - 1]) / (grid[right] - grid[right - 1])
+        before, after = self.residuals[steps, right - 1], self.residuals[steps, right]
+        return np.asarray(before + np.clip(share, 0, 1) * (after - before))
 
     def units(self, inputs: Floats) -> Floats:
         """Return the unit of each window `(n, input_size)` of the target's past, `(n, 1)`."""

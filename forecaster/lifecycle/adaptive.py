@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.series import Floats
-from forecaster.evaluation.conformal import Calibration
-
-# the step size of the paper's section 4
-RATE = 0.005
+from forecaster.evaluation.conformal import ADAPTION_RATE, Calibration
 
 
 def adaptive_bands(
@@ -50,7 +47,7 @@ def adaptive_bands(
         for step, lag in enumerate(lags):
             if lag <= number:
                 due, surprise = pending[number - lag]
-                wanted[due, step] += RATE * surprise[:, step]
+                wanted[due, step] += ADAPTION_RATE * surprise[:, step]
         rows = slice(borders[number], borders[number + 1])
         below, above = _edges(calibration, wanted[owners[rows]])
         low[rows], high[rows] = mean[rows] + units[rows] * below, mean[rows] + units[rows] * above
@@ -62,13 +59,4 @@ def adaptive_bands(
 def _edges(calibration: Calibration, missed: Floats) -> tuple[Floats, Floats]:
     """Return residual quantiles `(n, horizon)` for each window's and step's own share of misses."""
     tail = np.clip(missed / 2, calibration.probabilities[0], 0.5)
-    return _interpolated(calibration, tail), _interpolated(calibration, 1 - tail)
-
-
-def _interpolated(calibration: Calibration, probabilities: Floats) -> Floats:
-    """Return the quantile of each step's residuals at its own probability, as `numpy.interp` does for one step."""
-    grid, steps = calibration.probabilities, np.arange(probabilities.shape[1])
-    right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
-    share = (probabilities - grid[right - 1]) / (grid[right] - grid[right - 1])
-    before, after = calibration.residuals[steps, right - 1], calibration.residuals[steps, right]
-    return np.asarray(before + np.clip(share, 0, 1) * (after - before))
+    return calibration.residuals_at(tail), calibration.residuals_at(1 - tail)

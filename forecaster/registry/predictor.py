@@ -136,7 +136,12 @@ class Predictor:
         return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
 
     def quantiles(
-        self, inputs: Floats, mean: Floats, probabilities: tuple[float, ...], is_baseline: bool = False
+        self,
+        inputs: Floats,
+        mean: Floats,
+        probabilities: tuple[float, ...],
+        is_baseline: bool = False,
+        tails: Floats | None = None,
     ) -> Floats:
         """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
 
@@ -145,6 +150,8 @@ class Predictor:
             mean: as `predict_arrays` returned it.
             probabilities: 0–1.
             is_baseline: whether `mean` is the baseline's; then its own residuals are taken, NaN where there are none.
+            tails: the probabilities to look up in place of `probabilities`, `(batch, horizon, probabilities)`, of
+                adaptive intervals.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
@@ -157,10 +164,20 @@ class Predictor:
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         residuals = self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
-        result[:, :steps] = mean[:, :steps, None] + calibration.units(past)[:, :, None] * residuals[:steps]
+        if tails is not None:
+            each = [calibration.residuals_at(tails[:, :steps, number]) for number in range(len(probabilities))]
+            residuals = np.stack(each, axis=2) if each else residuals[None]
+        result[:, :steps] = mean[:, :steps, None] + calibration.units(past)[:, :, None] * residuals[..., :steps, :]
         return result
 
-    def bounds(self, inputs: Floats, mean: Floats, levels: tuple[int, ...], is_baseline: bool = False) -> Floats:
+    def bounds(
+        self,
+        inputs: Floats,
+        mean: Floats,
+        levels: tuple[int, ...],
+        is_baseline: bool = False,
+        tails: Floats | None = None,
+    ) -> Floats:
         """Return each level's lower and upper bound, `(batch, horizon, 2 × levels)`, NaN where it is not calibrated.
 
         Args:
@@ -168,13 +185,20 @@ class Predictor:
             mean: as `quantiles` takes it.
             levels: 0–100.
             is_baseline: as `quantiles` takes it.
+            tails: as `quantiles` takes them, for each level's lower and upper bound.
         """
         result = np.full((*mean.shape, 2 * len(levels)), np.nan)
         calibration = self._calibration(is_baseline)
         least = 0.5 if calibration is None else float(calibration.probabilities[0])
         edges = [edge for level in levels for edge in ((100 - level) / 200, (100 + level) / 200)]
         known = [number for number, edge in enumerate(edges) if min(edge, 1 - edge) >= least - 1e-9]
-        result[:, :, known] = self.quantiles(inputs, mean, tuple(edges[number] for number in known), is_baseline)
+        result[:, :, known] = self.quantiles(
+            inputs,
+            mean,
+            tuple(edges[number] for number in known),
+            is_baseline,
+            None if tails is None else tails[:, :, known],
+        )
         return result
 
     def predict_frame(

@@ -1,6 +1,7 @@
 """Every forecast that is answered is in the ledger, and what came says how good it was."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.registry.cache import CHALLENGER, CHAMPION, ModelIndex, read_indexes, write_index
+from service import housekeeping
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House
@@ -165,3 +167,28 @@ def test_without_its_ledger_no_forecast_is_answered(house: House, tmp_path: Path
         while (answer := client.post("/v1/forecasts", json=ask())).status_code == 503:
             pass
         assert answer.status_code == 200
+
+
+def test_intervals_that_missed_are_widened_for_that_series_alone(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.1)
+    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        before = forecast(client, level=[50, 80, 95])["forecasts"][0]
+        assert not before["is_adapted"]
+        # what came lay above every interval, hour by hour
+        for row in range(10):
+            (one,) = forecast(client, series=[series(30 + row)])["forecasts"]
+            send(client, one, [one["mean"][0] + 100])
+        deadline = time.monotonic() + 30
+        while not (after := forecast(client, level=[50, 80, 95])["forecasts"][0])["is_adapted"]:
+            assert time.monotonic() < deadline
+        other = forecast(client, series=[series(unique_id="other")], level=[50, 80, 95])["forecasts"][0]
+    assert after["mean"] == before["mean"]
+    for level in (50, 80, 95):
+        assert after[f"hi-{level}"][0] >= before[f"hi-{level}"][0]
+        assert after[f"lo-{level}"][0] <= before[f"lo-{level}"][0]
+    assert after["hi-80"][0] > before["hi-80"][0]
+    assert not other["is_adapted"]
+    assert other["hi-80"] == before["hi-80"]

@@ -1,0 +1,82 @@
+"""Adaptive intervals: what was covered moves them as in a backtest, and they never cross."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import insert
+
+from forecaster.database.engine import open_engine, transaction
+from forecaster.database.schema import bring_up_to_date
+from forecaster.database.tables import SCORES
+from forecaster.evaluation.conformal import ADAPTION_RATE, calibrate
+from forecaster.ledger.adaptation import adapted_tails, read_allowed
+from forecaster.lifecycle.adaptive import adaptive_bands
+
+
+def score(
+    number: int, step: int, is_inside: tuple[int, int], unique_id: str = "a", at: int | None = None
+) -> dict[str, object]:
+    return {
+        "forecast_id": f"f{number}", "step": step, "at": number if at is None else at, "model": "m", "version": 1,
+        "is_shadow": False, "forecast_by": "model", "unique_id": unique_id, "error": 0.0, "naive_error": 0.0,
+        "is_inside_80": is_inside[0], "is_inside_95": is_inside[1],
+    }  # fmt: skip
+
+
+def test_misses_narrow_the_share_that_is_allowed_and_hits_widen_it(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/l.db")
+    bring_up_to_date(engine)
+    rows = [score(number, 2, (0, 1)) for number in range(10)] + [score(20, 1, (1, 1), "b")]
+    # asked a hundred times for the same hour, it came once
+    rows += [score(100 + number, 1, (0, 0), "b", at=7) for number in range(100)]
+    with transaction(engine) as connection:
+        connection.execute(insert(SCORES), rows)
+    allowed = read_allowed(engine, "m", 1)
+    np.testing.assert_allclose(
+        allowed["a"], [[0.2, 0.05], [0.2 + ADAPTION_RATE * (10 * 0.2 - 10), 0.05 + ADAPTION_RATE * 10 * 0.05]]
+    )
+    np.testing.assert_allclose(
+        allowed["b"], [[0.2 + ADAPTION_RATE * (2 * 0.2 - 1), 0.05 + ADAPTION_RATE * (2 * 0.05 - 1)]]
+    )
+    assert read_allowed(engine, "m", 2) == {}
+    engine.dispose()
+
+
+def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    y, mean = random.normal(size=(60, 1)), np.zeros((60, 1))
+    calibration = calibrate(0.3 * random.normal(size=(400, 1)), np.zeros((400, 1)))
+    numbers = np.arange(60)
+    low, high = adaptive_bands([calibration] * 60, y, mean, np.ones((60, 1)), 80, numbers, numbers * 0, 1)
+    engine = open_engine(f"sqlite:///{tmp_path}/l.db")
+    bring_up_to_date(engine)
+    inside = ((y >= low) & (y <= high))[:59, 0]
+    with transaction(engine) as connection:
+        connection.execute(insert(SCORES), [score(number, 1, (int(one), 1)) for number, one in enumerate(inside)])
+    tails = adapted_tails((0.1, 0.9), read_allowed(engine, "m", 1)["a"][None])
+    assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
+    assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])
+    engine.dispose()
+
+
+@given(
+    of_80=st.floats(0.001, 0.9),
+    of_95=st.floats(0.001, 0.9),
+    probabilities=st.lists(st.floats(0.001, 0.999), min_size=2, max_size=6, unique=True),
+)
+def test_adapted_quantiles_never_cross_and_the_median_stays(
+    of_80: float, of_95: float, probabilities: list[float]
+) -> None:
+    tails = adapted_tails((*sorted(probabilities), 0.5), np.array([[[of_80, of_95]]]))[0, 0]
+    assert (np.diff(tails[:-1]) >= -1e-12).all()
+    assert ((tails > 0) & (tails < 1)).all()
+    assert tails[-1] == pytest.approx(0.5)
+
+
+def test_where_nothing_was_learnt_nothing_moves() -> None:
+    probabilities = (0.025, 0.1, 0.3, 0.5, 0.9, 0.99)
+    tails = adapted_tails(probabilities, np.array([[[0.2, 0.05]]]))
+    np.testing.assert_allclose(tails[0, 0], probabilities)
