@@ -20,6 +20,7 @@ from forecaster.ledger.reading import Answered, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from service.catalog import Catalog
+from service.drift import DriftWatch
 from service.forecasting import Allowed, Answer, forecast
 from service.metrics import Metrics
 from service.schemas import ForecastRequest
@@ -47,6 +48,7 @@ class Accounts:
     settings: Settings
     metrics: Metrics
     last_problem: str | None = field(default=None, init=False)
+    drift: DriftWatch = field(default_factory=DriftWatch, init=False)
     # replaced as a whole by whoever looks at what came
     allowed: Allowed = field(default_factory=dict, init=False)
     engine: Engine = field(init=False)
@@ -105,10 +107,12 @@ class Accounts:
 
     def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Entry:
         begin = time.perf_counter()
-        entry = as_entry(forecast(request, catalog, self.settings, self.allowed), asking)
+        answer = forecast(request, catalog, self.settings, self.allowed)
+        entry = as_entry(answer, asking)
         # only now the name is known to be a model's, and not any that a client thinks of
         self.metrics.inference.labels(entry.model).observe(time.perf_counter() - begin)
         self.metrics.batch.labels(entry.model).observe(len(entry.forecasts))
+        self.drift.add(answer.model, answer.version, catalog[answer.model].predictors[answer.version], answer.windows)
         return entry
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
@@ -140,7 +144,7 @@ def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entr
             answer=to_json({"forecast_id": forecast_id(request_id, position), **one}).decode(),
         )
         for position, (one, last, steps) in enumerate(
-            zip(answer.forecasts, answer.last_values, answer.steps, strict=True)
+            zip(answer.forecasts, answer.windows[:, -1], answer.steps, strict=True)
         )
     )
     return Entry(

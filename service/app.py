@@ -61,7 +61,7 @@ async def _work(app: FastAPI) -> AsyncIterator[None]:
 
     async def with_database() -> None:
         await accounts.open()
-        await asyncio.gather(app.state.keyring.watch(), keep_house(accounts, app.state.metrics))
+        await asyncio.gather(app.state.keyring.watch(), keep_house(accounts, app.state.shelf, app.state.metrics))
 
     tasks = [asyncio.create_task(work) for work in (app.state.shelf.watch(), with_database())]
     yield

@@ -33,7 +33,7 @@ class Answer:
         version: which version answered.
         head: what the forecasts have in common: `model`, `forecast_by`, `skill`, `warnings`.
         forecasts: each series' `unique_id`, `cutoff`, `ds`, `mean` and bounds.
-        last_values: what each started from, `(n,)`.
+        windows: the target's values that each started from, `(n, input_size)`.
         tolerance: how far from a step's time an actual may be and still be of it.
         steps: what each is scored by, `(n, horizon, 6)`, columns as the ledger has them.
     """
@@ -42,7 +42,7 @@ class Answer:
     version: int
     head: dict[str, Any]
     forecasts: list[dict[str, Any]]
-    last_values: Floats
+    windows: Floats
     steps: Floats
     tolerance: int
 
@@ -123,7 +123,7 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, all
             }
             for row, (history, times) in enumerate(zip(histories, coming, strict=True))
         ],
-        last_values=values[:, -1, 0] if values.ndim == 3 else values[:, -1],
+        windows=np.atleast_3d(values)[:, :, 0],
         steps=np.concatenate([instants[:, :, None], mean[:, :, None], bounds], axis=2),
         tolerance=WALL_CLOCK_TOLERANCE if predictor.frequency.is_wall_clock else 0,
     )

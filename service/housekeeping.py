@@ -3,13 +3,17 @@
 import asyncio
 import logging
 
+from forecaster.database.jobs import ask_for_retraining
 from forecaster.domain.errors import ForecasterError
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.ledger.entries import now_at
 from forecaster.ledger.reading import models_scored, versions_scored
 from forecaster.ledger.retention import forget_before
 from forecaster.ledger.skill import realised_skill
+from forecaster.registry.cache import CHAMPION
 from service.accounts import Accounts
+from service.catalog import Catalog, Shelf
+from service.evidence import reasons
 from service.metrics import Metrics
 
 EVERY_SECONDS = 60
@@ -19,11 +23,12 @@ SKILL_DAYS = 90
 _log = logging.getLogger("service")
 
 
-async def keep_house(accounts: Accounts, metrics: Metrics) -> None:
+async def keep_house(accounts: Accounts, shelf: Shelf, metrics: Metrics) -> None:
     """Do it again and again, until cancelled; what fails is tried again the next time."""
     while True:
         try:
             await asyncio.to_thread(_tidy, accounts, metrics)
+            await asyncio.to_thread(_weigh, accounts, shelf.catalog, metrics)
         except ForecasterError as error:
             _log.warning("%s", error)
         await asyncio.sleep(EVERY_SECONDS)
@@ -48,3 +53,26 @@ def _tidy(accounts: Accounts, metrics: Metrics) -> None:
             for level, share in one.coverage.items():
                 metrics.coverage.labels(model, one.group, level).set(share)
     accounts.allowed = allowed
+
+
+def _weigh(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
+    """Ask for a retraining of each model whose champion has evidence against it."""
+    since = now_at() - SKILL_DAYS * _DAY
+    for name, model in catalog.items():
+        seen = accounts.drift.read(name)
+        for version, (_, drifts) in seen.items():
+            for what, drift in drifts.items():
+                metrics.drift.labels(name, version, what).set(drift.psi)
+        champion = model.index.aliases.get(CHAMPION)
+        if champion is None:
+            continue
+        realised = realised_skill(accounts.engine, name, version=champion, since=since)
+        count, drifts = seen.get(champion, (0, {}))
+        found = reasons(
+            realised[0] if realised else None,
+            [(what, count, drift) for what, drift in drifts.items()],
+            accounts.settings,
+        )
+        if found and ask_for_retraining(accounts.engine, name, f"version {champion}: {'; '.join(found)}"):
+            metrics.retrainings.labels(name).inc()
+            _log.warning("model '%s' should be trained again: %s", name, "; ".join(found))

@@ -69,6 +69,14 @@ class Metrics:
     scores: Gauge = field(
         default_factory=lambda: _gauge("realised_scores", "Steps that these are known of.", "model", "version")
     )
+    drift: Gauge = field(
+        default_factory=lambda: _gauge(
+            "input_drift_psi", "Drift of the inputs from the training data.", "model", "version", "what"
+        )
+    )
+    retrainings: Counter = field(
+        default_factory=lambda: _counter("retrainings_asked", "Retrainings asked for, by evidence.", "model")
+    )
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:

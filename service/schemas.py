@@ -200,6 +200,28 @@ class RealisedSkill(BaseModel):
     realised: list[RealisedOut]
 
 
+class DriftOut(BaseModel):
+    """How far inputs are from the training data."""
+
+    psi: float = Field(description="population stability index: below .1 stable, above .25 shifted")
+    ks: float = Field(description="greatest difference of the cumulated shares")
+
+
+class VersionDrift(BaseModel):
+    """A version's inputs: how many values, and how far they and their changes have drifted."""
+
+    version: int
+    n_values: int
+    drift: dict[str, DriftOut]
+
+
+class DriftsOut(BaseModel):
+    """What each version of a model was asked with in this process, beside what it was trained on."""
+
+    model: str
+    versions: list[VersionDrift]
+
+
 class ModelOut(BaseModel):
     """A model that is served: its aliases, and each version's manifest without the hashes."""
 

@@ -28,14 +28,25 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Reference(_Part):
+    """How values are spread: the inner edges of bins, and the share in each, one more than edges."""
+
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
 class TrainingData(_Part):
-    """What the recipe was given: digest of the values and times, and their range (times as ISO 8601)."""
+    """What the recipe was given: digest of the values and times, and their range (times as ISO 8601).
+
+    `reference` says how the target's `values` and its `changes` from row to row are spread, to tell drift by.
+    """
 
     digest: str
     n_series: int
     rows: int
     first: str
     last: str
+    reference: dict[str, Reference] = {}
 
 
 class Skill(_Part):

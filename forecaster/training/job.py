@@ -21,10 +21,11 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import TrainingError
-from forecaster.domain.manifest import Skill, TrainingData
+from forecaster.domain.manifest import Reference, Skill, TrainingData
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.registry.store import Store
 from forecaster.training import devices, tracking
@@ -102,6 +103,16 @@ def digest_series(series: Series) -> str:
     return digest.hexdigest()
 
 
+def _reference(series: Series, is_positive: bool) -> dict[str, Reference]:
+    """Return how the target and its changes (of logarithms where it is positive) are spread."""
+    targets = [series.values[within, 0] for _, within in series]
+    changes = [np.diff(np.log(target) if is_positive else target) for target in targets]
+    bins = {
+        name: reference_bins(np.concatenate(parts)) for name, parts in {"values": targets, "changes": changes}.items()
+    }
+    return {name: Reference(edges=tuple(edges), shares=tuple(shares)) for name, (edges, shares) in bins.items()}
+
+
 def _promises(
     config: TrainConfig, series: Series, digest: str, evaluated: Evaluated, trained_until: str, skill: Skill
 ) -> dict[str, Any]:
@@ -122,6 +133,7 @@ def _promises(
             rows=len(series.values),
             first=str(series.timestamps.min()),
             last=str(series.timestamps.max()),
+            reference=_reference(series, evaluated.trained.preprocessing.target.needs_positive),
         ),
         "trained_until": trained_until,
         "recipe_metrics": evaluated.metrics,

@@ -7,15 +7,16 @@ from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
 from forecaster.ledger.skill import Realised, realised_skill
-from service.dependencies import AccountsDep
+from service.catalog import find_model
+from service.dependencies import AccountsDep, ShelfDep
 from service.problems import responses
-from service.schemas import RealisedOut, RealisedSkill
+from service.schemas import DriftOut, DriftsOut, RealisedOut, RealisedSkill, VersionDrift
 from service.timestamps import instant
 
-router = APIRouter(prefix="/v1/skill", tags=["truth"])
+router = APIRouter(prefix="/v1", tags=["truth"])
 
 
-@router.get("", responses=responses(422))
+@router.get("/skill", responses=responses(422))
 async def read_skill(
     accounts: AccountsDep,
     model: str,
@@ -40,6 +41,21 @@ async def read_skill(
 
     found = await run_in_threadpool(read)
     return RealisedSkill(model=model, by=by, realised=[RealisedOut(**_spelt(one, by)) for one in found])
+
+
+@router.get("/drift", responses=responses(404, 422))
+async def read_drift(accounts: AccountsDep, shelf: ShelfDep, model: str) -> DriftsOut:
+    """Return how far what a model is asked with has moved from what it was trained on."""
+    seen = accounts.drift.read(find_model(shelf.catalog, model).name)
+    versions = [
+        VersionDrift(
+            version=version,
+            n_values=count,
+            drift={what: DriftOut(psi=one.psi, ks=one.ks) for what, one in drifts.items()},
+        )
+        for version, (count, drifts) in sorted(seen.items())
+    ]
+    return DriftsOut(model=model, versions=versions)
 
 
 def _spelt(one: Realised, by: str | None) -> dict[str, Any]:

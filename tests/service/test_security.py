@@ -79,6 +79,7 @@ ROUTES = [
     ("forecast", "GET", "/v1/models"),
     ("forecast", "GET", "/v1/models/sine"),
     ("forecast", "GET", "/v1/skill?model=sine"),
+    ("forecast", "GET", "/v1/drift?model=sine"),
     ("forecast", "GET", "/v1/series"),
     ("forecast", "GET", "/v1/series/A"),
     ("forecast", "GET", "/v1/dashboard-settings"),

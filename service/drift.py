@@ -1,0 +1,67 @@
+"""Input drift: what each version is asked with, beside what it was trained on. Of this process, since it started."""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.domain.manifest import Reference
+from forecaster.domain.series import Floats
+from forecaster.evaluation.drift import Drift, count_bins, measure_drift
+from forecaster.registry.predictor import Predictor
+
+# as many values are remembered; of older ones half as much counts, again and again
+_MOST = 100_000
+
+
+@dataclass
+class Seen:
+    """What a version was asked with: counts in the bins of its training data, by `values` and `changes`."""
+
+    reference: dict[str, Reference]
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def add(self, inputs: dict[str, Floats]) -> None:
+        """Count inputs."""
+        for name, values in inputs.items():
+            before = self.counts.get(name, np.int64(0))
+            counts = before + count_bins(values, np.array(self.reference[name].edges))
+            self.counts[name] = counts // 2 if counts.sum() > _MOST else counts
+
+    def drifts(self) -> dict[str, Drift]:
+        """Return how far each is from the training data."""
+        return {
+            name: measure_drift(counts, np.array(self.reference[name].shares)) for name, counts in self.counts.items()
+        }
+
+
+@dataclass
+class DriftWatch:
+    """All versions'. Safe to use from any thread."""
+
+    _seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, model: str, version: int, predictor: Predictor, windows: Floats) -> None:
+        """Count the windows `(n, input_size)` of a request; versions without a reference are left out."""
+        reference = predictor.manifest.training_data.reference
+        if not reference:
+            return
+        inputs = changes_and_values(windows, predictor.manifest.is_positive)
+        with self._lock:
+            self._seen.setdefault((model, version), Seen(reference)).add(inputs)
+
+    def read(self, model: str) -> dict[int, tuple[int, dict[str, Drift]]]:
+        """Return by version how many values it was asked with, and how far they are from its training data."""
+        with self._lock:
+            return {
+                version: (int(seen.counts["values"].sum()), seen.drifts())
+                for (name, version), seen in self._seen.items()
+                if name == model
+            }
+
+
+def changes_and_values(windows: Floats, is_positive: bool) -> dict[str, Floats]:
+    """Return windows' values and their changes from row to row, of logarithms where all are positive; flat."""
+    return {"values": windows.ravel(), "changes": np.diff(np.log(windows) if is_positive else windows, axis=1).ravel()}

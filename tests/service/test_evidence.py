@@ -1,0 +1,77 @@
+"""Evidence: what came, and inputs that drifted, ask for a retraining, once."""
+
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from forecaster.database.engine import transaction
+from forecaster.database.tables import JOBS
+from forecaster.evaluation.drift import Drift
+from forecaster.ledger.skill import Realised
+from service import housekeeping
+from service.app import create_app
+from service.evidence import reasons
+from service.settings import Settings
+from tests.conftest import House
+from tests.service.conftest import ask, series
+
+GOOD = Realised(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94})
+
+
+@pytest.mark.parametrize(
+    ("realised", "drifts", "said"),
+    [
+        (GOOD, [("values", 500, Drift(0.2, 0.1))], []),
+        (None, [], []),
+        (Realised(None, 500, 1.0, 1.1, 0.0, {}), [], ["realised relative_mae 1.1, at most 1.02"]),
+        (Realised(None, 199, 1.0, 1.1, 0.0, {}), [], []),
+        (Realised(None, 500, 1.0, None, 0.0, {"80": 0.65}), [], ["65.0% inside the 80 % interval, within 10% wanted"]),
+        (GOOD, [("changes", 500, Drift(0.3, 0.1))], ["changes asked with have drifted: PSI 0.3, at most 0.25"]),
+        (GOOD, [("changes", 100, Drift(0.3, 0.1))], []),
+    ],
+)
+def test_what_speaks_for_a_retraining(
+    realised: Realised | None, drifts: list[tuple[str, int, Drift]], said: list[str]
+) -> None:
+    assert reasons(realised, drifts, Settings()) == said
+
+
+def test_inputs_far_from_the_training_data_ask_for_one_retraining(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.05)
+    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False) as client:
+
+        def drift() -> dict[str, float]:
+            versions = client.get("/v1/drift", params={"model": "sine"}).json()["versions"]
+            return {what: one["psi"] for version in versions for what, one in version["drift"].items()}
+
+        def jobs() -> list[str]:
+            with transaction(app.state.accounts.engine) as connection:
+                return list(connection.execute(select(JOBS.c.reason)).scalars())
+
+        for start in range(12):
+            one = series(24, unique_id="a", start=f"2026-01-01T{start:02d}:00:00")
+            # what the model was trained on: a sine of twelve hours
+            assert client.post("/v1/forecasts", json=ask(series=[one])).status_code == 200
+        assert jobs() == []
+        for _ in range(30):
+            one = series(24)
+            one["y"] = [value + 40 for value in one["y"]]
+            client.post("/v1/forecasts", json=ask(series=[one]))
+        assert drift()["values"] > 1
+        deadline = time.monotonic() + 20
+        while not jobs():
+            assert time.monotonic() < deadline
+        time.sleep(0.5)
+        (reason,) = jobs()
+        assert reason.startswith("version 1: ")
+        assert "values asked with have drifted: PSI" in reason
+        text = client.get("/metrics").text
+        assert 'forecaster_retrainings_asked_total{model="sine"} 1.0' in text
+        assert 'forecaster_input_drift_psi{model="sine",version="1",what="values"}' in text
