@@ -1,0 +1,80 @@
+"""docs/http-api.md is true: each of its requests is answered, and each route has one."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from forecaster.data.tails import file_name
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import ROOT, House
+from tests.service.conftest import series
+from tests.service.site import stored_tail
+
+PAGE = (ROOT / "docs" / "http-api.md").read_text()
+REQUESTS = re.findall(r"```http\n(GET|POST) (\S+)\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def client(house: House, tmp_path: Path) -> Iterator[TestClient]:
+    (tmp_path / "bars").mkdir()
+    (tmp_path / "bars" / f"{file_name('ABC')}.tail.json").write_text(stored_tail("ABC").to_json())
+    settings = Settings(
+        cache_dir=house.cache, tracking_uri="", bars_dir=tmp_path / "bars", database_url=f"sqlite:///{tmp_path}/l.db"
+    )
+    with TestClient(create_app(settings)) as client:
+        while client.get("/health/ready").status_code != 200:
+            pass
+        yield client
+
+
+def filled(body: str) -> str:
+    """Return a request of the page with its ellipses filled with hours and values."""
+    hours = series(24)
+    times = ", ".join(json.dumps(f"{ds}Z") for ds in hours["ds"])
+    values = ", ".join(map(str, hours["y"]))
+    body = body.replace('["2026-01-01T00:00:00Z", …]', f"[{times}]").replace("[0.1, …]", f"[{values}]")
+    return body.replace("[…]", f"[{values}]")
+
+
+def test_each_request_is_answered_and_each_route_has_one(client: TestClient) -> None:
+    ids = {"{symbol}": "ABC"}
+    asked = set()
+    # forecasts first, for the others speak of them
+    for method, template, body in sorted(REQUESTS, key=lambda one: one[:2] != ("POST", "/v1/forecasts")):
+        path = template
+        for name, value in ids.items():
+            path = path.replace(name, value)
+        answer = client.request(method, path, content=filled(body) or None)
+        assert answer.status_code == 200, f"{method} {path}: {answer.text}"
+        if (method, path) == ("POST", "/v1/forecasts"):
+            ids["{forecast_id}"] = answer.json()["forecasts"][0]["forecast_id"]
+        asked.add((method, path.partition("?")[0]))
+    routes = {
+        (method.upper(), re.sub(r"\{\w+\}", "[^/]+", path))
+        for path, methods in client.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    missing = {
+        (method, path)
+        for method, path in routes
+        if not any(method == other and re.fullmatch(path, one) for other, one in asked)
+    }
+    assert missing == set()
+
+
+def test_the_table_of_errors_names_each_status_that_is_told(client: TestClient) -> None:
+    statuses = {
+        int(status)
+        for path, methods in client.get("/openapi.json").json()["paths"].items()
+        if not path.startswith(("/v2", "/health"))
+        for one in methods.values()
+        for status in one["responses"]
+    }
+    table = PAGE.partition("| status | when |")[2]
+    named = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}
+    assert statuses - {200} <= named
