@@ -22,7 +22,9 @@ from tests.service.test_models import answered_by, wait_until
 
 def _largest(model: ModelProto) -> TensorProto:
     """Return the largest weights, which are constants of the graph."""
-    constants = [one.t for node in model.graph.node if node.op_type == "Constant" for one in node.attribute]
+    constants: list[TensorProto] = [
+        one.t for node in model.graph.node if node.op_type == "Constant" for one in node.attribute
+    ]
     return max(constants, key=lambda one: int(np.prod(one.dims)))
 
 
