@@ -37,11 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.is_stopping = False
     app.add_middleware(Edge, hosts=settings.hosts, metrics=metrics)
     problems.install(app)
-    # who may ask for what, in one place
-    app.include_router(health.router)
-    app.include_router(inference.probes)
-    app.include_router(dashboard.page)
-    app.mount("/dashboard", dashboard.FILES)
+    # who may ask for what, in one place; what is asked most comes first, for routes are tried in their order
     for scope, routers in {
         "forecast": (forecasts.router, models.router, series.router, skill.router, inference.router, dashboard.router),
         "actuals": (actuals.router,),
@@ -49,6 +45,9 @@ def create_app(settings: Settings) -> FastAPI:
     }.items():
         for router in routers:
             app.include_router(router, dependencies=[allow(scope)])
+    for open_to_all in (health.router, inference.probes, dashboard.page):
+        app.include_router(open_to_all)
+    app.mount("/dashboard", dashboard.FILES)
     _document_bodies(app)
     return app
 

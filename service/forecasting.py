@@ -94,10 +94,14 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, all
     learnt = {} if is_baseline else allowed.get((model.name, version), {})
     is_adapted = [history.unique_id in learnt for history in histories]
     shares = _shares(learnt, histories, horizon) if any(is_adapted) else None
-    tails = None if shares is None else adapted_tails(wanted.probabilities, shares)
-    spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
     tails = None if shares is None else adapted_tails(_EDGES, shares)
     bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
+    if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
+        # what most ask for is what is scored
+        spread = bounds
+    else:
+        tails = None if shares is None else adapted_tails(wanted.probabilities, shares)
+        spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
     if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
     coming = [history.clock.coming(predictor.frequency, horizon) for history in histories]

@@ -18,7 +18,8 @@ from forecaster.ledger.entries import Entry, forecast_id, pack
 _MOST = 5000
 # answers that wait; whoever comes then is told to come again
 _MOST_WAITING = 1000
-_GATHER_SECONDS = 0.001
+# how long a commit is put off at most for others, and how long nobody comes before it is not
+_GATHER_SECONDS, _PAUSE_SECONDS = 0.005, 0.001
 
 
 @dataclass
@@ -66,8 +67,7 @@ class Writer:
             batch, n_forecasts = [], 0
             item = self._waiting.get()
             if n_before > 1 and item is not None:
-                # where several came together, others are on their way
-                time.sleep(_GATHER_SECONDS)
+                self._gather()
             while item is not None:
                 batch.append(item)
                 n_forecasts += len(item[0].forecasts)
@@ -81,6 +81,13 @@ class Writer:
             if batch:
                 self._write(batch)
             n_before = len(batch)
+
+    def _gather(self) -> None:
+        """Wait as long as more come: where several came together, others are on their way."""
+        until, n_waiting = time.monotonic() + _GATHER_SECONDS, -1
+        while n_waiting < self._waiting.qsize() and time.monotonic() < until:
+            n_waiting = self._waiting.qsize()
+            time.sleep(_PAUSE_SECONDS)
 
     def _write(self, batch: "list[tuple[Entry, Future[bool]]]") -> None:
         try:

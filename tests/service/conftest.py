@@ -1,6 +1,7 @@
 """A client of the real application, serving the session's house."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,13 +28,19 @@ def ask(**changes: Any) -> dict[str, Any]:
     return {"model": "sine", "series": [series()], "horizon": 4, "level": [80]} | changes
 
 
+def wait_until_ready(client: TestClient) -> None:
+    """Wait until models are loaded and the database has answered."""
+    deadline = time.monotonic() + 60
+    while client.get("/health/ready").status_code != 200:
+        assert time.monotonic() < deadline, "never ready"
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="session")
 def client(house: House) -> Iterator[TestClient]:
     settings = Settings(cache_dir=house.cache, tracking_uri="", max_series=50, max_body_bytes=200_000)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        for _ in range(100):
-            if client.get("/health/ready").status_code == 200:
-                break
+        wait_until_ready(client)
         yield client
 
 

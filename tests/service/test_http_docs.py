@@ -12,7 +12,7 @@ from forecaster.data.tails import file_name
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, House
-from tests.service.conftest import series
+from tests.service.conftest import series, wait_until_ready
 from tests.service.site import stored_tail
 
 PAGE = (ROOT / "docs" / "http-api.md").read_text()
@@ -27,8 +27,7 @@ def client(house: House, tmp_path: Path) -> Iterator[TestClient]:
         cache_dir=house.cache, tracking_uri="", bars_dir=tmp_path / "bars", database_url=f"sqlite:///{tmp_path}/l.db"
     )
     with TestClient(create_app(settings)) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        wait_until_ready(client)
         yield client
 
 

@@ -14,7 +14,7 @@ from service import housekeeping
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House
-from tests.service.conftest import ask, series
+from tests.service.conftest import ask, series, wait_until_ready
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def own(house: House, tmp_path: Path) -> Iterator[TestClient]:
     before = read_indexes(house.cache)["sine"]
     write_index(house.cache, "sine", ModelIndex({CHAMPION: 1, CHALLENGER: 2}, before.runs))
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        wait_until_ready(client)
         yield client
     write_index(house.cache, "sine", before)
 
@@ -175,6 +174,7 @@ def test_intervals_that_missed_are_widened_for_that_series_alone(
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.1)
     settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        wait_until_ready(client)
         before = forecast(client, level=[50, 80, 95])["forecasts"][0]
         assert not before["is_adapted"]
         # what came lay above every interval, hour by hour

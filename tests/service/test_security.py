@@ -16,7 +16,7 @@ from forecaster.database.schema import bring_up_to_date
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House, run_module
-from tests.service.conftest import ask
+from tests.service.conftest import ask, wait_until_ready
 
 
 @pytest.fixture
@@ -35,14 +35,6 @@ def engine(url: str) -> Iterator[Engine]:
 def serve(house: House, url: str, **settings: Any) -> TestClient:
     chosen = {"cache_dir": house.cache, "tracking_uri": "", "database_url": url, "keys_refresh_seconds": 0.05}
     return TestClient(create_app(Settings(**{**chosen, **settings})), raise_server_exceptions=False)
-
-
-def wait(client: TestClient) -> None:
-    for _ in range(2000):
-        if client.get("/health/ready").status_code == 200:
-            return
-        time.sleep(0.005)
-    raise AssertionError("never ready")
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -99,7 +91,7 @@ ROUTES = [
 def test_each_route_needs_its_scope(house: House, engine: Engine, url: str, scope: str, method: str, path: str) -> None:
     keys = {one: create_key(engine, one, [one]) for one in SCOPES}
     with serve(house, url) as client:
-        wait(client)
+        wait_until_ready(client)
         assert client.request(method, path).status_code == 401
         for one, key in keys.items():
             status = client.request(method, path, headers=bearer(key)).status_code
@@ -139,7 +131,7 @@ def test_what_is_no_good_key_is_refused(house: House, engine: Engine, url: str, 
     _, key_id, secret = create_key(engine, "one", ["forecast"]).split("_", 2)
     header = shown.format(id=key_id, secret=secret, other=secret[:-1] + ("A" if secret[-1] != "A" else "B"))
     with serve(house, url) as client:
-        wait(client)
+        wait_until_ready(client)
         answer = client.post("/v1/forecasts", json=ask(), headers={"Authorization": header})
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -151,7 +143,7 @@ def test_a_key_is_revoked_without_a_restart_and_the_ledger_knows_who_asked(
 ) -> None:
     key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
     with serve(house, url) as client:
-        wait(client)
+        wait_until_ready(client)
         one = client.post("/v1/forecasts", json=ask(), headers=bearer(key) | {"Idempotency-Key": "k"})
         two = client.post("/v1/forecasts", json=ask(), headers=bearer(other) | {"Idempotency-Key": "k"})
         assert (one.status_code, two.status_code) == (200, 200)
@@ -171,7 +163,7 @@ def test_a_key_is_revoked_without_a_restart_and_the_ledger_knows_who_asked(
 def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, house: House) -> None:
     assert not Settings(host="0.0.0.0").is_loopback
     with serve(house, url, host="0.0.0.0") as client:
-        wait(client)
+        wait_until_ready(client)
         assert client.post("/v1/forecasts", json=ask()).status_code == 401
         key = create_key(engine, "one", ["forecast"])
         time.sleep(0.3)
@@ -181,7 +173,7 @@ def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, hou
 def test_who_asks_too_often_is_told_when_to_come_again(house: House, engine: Engine, url: str) -> None:
     key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
     with serve(house, url, rate_limit="3/minute") as client:
-        wait(client)
+        wait_until_ready(client)
         statuses = [client.get("/v1/models", headers=bearer(key)).status_code for _ in range(4)]
         assert statuses == [200, 200, 200, 429]
         refused = client.get("/v1/models", headers=bearer(key))
@@ -192,7 +184,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(house: House, engine: Eng
 
 def test_no_more_forecasts_at_once_than_allowed(house: House, url: str) -> None:
     with serve(house, url, max_concurrent=1) as client, ThreadPoolExecutor(8) as pool:
-        wait(client)
+        wait_until_ready(client)
         answers = list(pool.map(lambda _: client.post("/v1/forecasts", json=ask()), range(40)))
         statuses = {answer.status_code for answer in answers}
         assert statuses == {200, 503}
@@ -222,7 +214,7 @@ def test_without_keys_it_answers_to_loopbacks_names_alone(
 
 def test_every_answer_has_the_headers_and_none_tells_what_runs(house: House, url: str) -> None:
     with serve(house, url) as client:
-        wait(client)
+        wait_until_ready(client)
         answers = [
             client.get("/health/live"),
             client.get("/nowhere"),
@@ -242,7 +234,7 @@ def test_every_answer_has_the_headers_and_none_tells_what_runs(house: House, url
 
 def test_so_many_points_are_too_many(house: House, url: str) -> None:
     with serve(house, url, max_points=3) as client:
-        wait(client)
+        wait_until_ready(client)
         answer = client.post("/v1/forecasts", json=ask())
     assert answer.status_code == 422
     assert "1 series of 4 steps are more than 3 points" in answer.json()["detail"]
