@@ -1,7 +1,6 @@
 """Try a recipe at many past cutoffs, beside baselines: `python -m pipelines.backtest pipelines/configs/sine.yaml`."""
 
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ def run_backtests(config: TrainConfig, trial: BacktestConfig) -> dict[str, Any]:
     recipes = [config.with_cell(cell) for cell in trial.cells or (config.model.cell,)]
     tried = [try_recipe(recipe, trial) for recipe in recipes]
     _say(tried, trial)
-    return {"runs": [asdict(one) for one in tried]}
+    return {"runs": [{"run_id": one.run_id, "cell": one.cell, "metrics": one.metrics} for one in tried]}
 
 
 def _say(tried: list[Tried], trial: BacktestConfig) -> None:
