@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from forecaster.database.engine import open_engine
 from forecaster.database.keys import read_keys
 from forecaster.database.schema import bring_up_to_date
-from forecaster.domain.errors import ForecasterError
+from forecaster.domain.errors import ConfigError, ForecasterError
 from service import logs
 from service.app import create_app
 from service.server import Server, configure
@@ -44,7 +44,8 @@ def main() -> int:
         try:
             app = create_app(settings)
         except ForecasterError as error:
-            sys.stderr.write(f"error: FORECASTER_DATABASE_URL: {error}\n")
+            name = "TRACES_ENDPOINT" if isinstance(error, ConfigError) and "traces" in str(error) else "DATABASE_URL"
+            sys.stderr.write(f"error: FORECASTER_{name}: {error}\n")
             return BAD_SETTINGS
         host = f"[{settings.host}]" if family is socket.AF_INET6 else settings.host
         logs.set_up(settings.log_level, settings.log_format)

@@ -20,6 +20,7 @@ from service.protocol import InferenceRequest
 from service.routes import actuals, dashboard, forecasts, health, inference, models, operations, series, skill
 from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
+from service.tracing import trace
 
 DESCRIPTION = "Forecasts of registered recurrent models, each with the skill that its recipe has shown."
 
@@ -49,6 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(open_to_all)
     app.mount("/dashboard", dashboard.FILES)
     _document_bodies(app)
+    app.state.stop_tracing = lambda: None
+    if settings.traces_endpoint:
+        trace(app, settings.traces_endpoint)
     return app
 
 
@@ -69,6 +73,7 @@ async def _work(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await task
     await asyncio.to_thread(accounts.close)
+    await asyncio.to_thread(app.state.stop_tracing)
 
 
 def _document_bodies(app: FastAPI) -> None:

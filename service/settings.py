@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     keep_days: float = Field(0, ge=0, description="how long the ledger keeps forecasts and scores; 0: for ever")
     drain_seconds: float = Field(1, ge=0, description="from SIGTERM, which ends readiness, to the end of listening")
     stop_seconds: int = Field(30, gt=0, description="how long requests in flight may then take")
+    traces_endpoint: str = Field(
+        "",
+        description="where spans are sent, such as `http://collector:4318/v1/traces` (extra `telemetry`); empty: none",
+    )
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or JSON for machines")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level logged"

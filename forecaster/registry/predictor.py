@@ -1,6 +1,7 @@
 """The predictor: a bundle answering. Arrays in and out at its core; `predict_frame` wraps it for people."""
 
 import warnings
+from bisect import bisect_left
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # bounds the memory of one run, however many series are asked for
 MAX_BATCH = 1024
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
 # kinds of intervals whose residuals' quantiles are kept
 _MOST_KEPT = 64
 
@@ -307,10 +309,12 @@ class Predictor:
             )
 
     def _run(self, inputs: Inputs) -> Floats:
-        parts = [
-            self._session.run(None, inputs.take(slice(begin, begin + MAX_BATCH)).feeds)[0]
-            for begin in range(0, len(inputs), MAX_BATCH)
-        ]
+        parts = []
+        for begin in range(0, len(inputs), MAX_BATCH):
+            count = min(MAX_BATCH, len(inputs) - begin)
+            # onnxruntime keeps memory for each size that it has seen, so there are few: the last window is repeated
+            padded = np.minimum(np.arange(_SIZES[bisect_left(_SIZES, count)]), count - 1) + begin
+            parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
 
