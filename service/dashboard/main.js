@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { loadPlotly } from "./chart.js";
 import * as choices from "./choices.js";
 import { byId } from "./dom.js";
+import { showDrift } from "./drift.js";
 import { askFor, drawCurrent, showForecast, showHistory, storedHistory } from "./forecast.js";
 import { offerToForget } from "./key.js";
 import { attempt, complain, tell } from "./notices.js";
@@ -53,6 +54,7 @@ function listen() {
 function onModel() {
   showVersions(choices.chosenModel(), mlflowUrl);
   attempt("realised", () => showRealised(choices.chosenModel().name));
+  attempt("drift", () => showDrift(choices.chosenModel().name));
   onSeries();
 }
 
@@ -91,6 +93,7 @@ async function onForecast() {
   const result = byId("result");
   if (result.getBoundingClientRect().top > innerHeight / 2) result.scrollIntoView();
   attempt("past", () => showPast(answered.answer.model.name, answered.answer.forecasts[0].unique_id));
+  attempt("drift", () => showDrift(answered.answer.model.name));
 }
 
 byId("forecast").disabled = true;

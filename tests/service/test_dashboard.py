@@ -279,3 +279,13 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_alone(page: Page, site: str) ->
     expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("alert")).to_contain_text("The service asks for an API key")
+
+
+def test_what_a_model_is_asked_with_is_held_beside_its_training_data(quiet: Page, site: str) -> None:
+    visit(quiet, site)
+    paste(quiet, "far")
+    quiet.fill("#csv", "\n".join(f"{ds},{y + 1000!r}" for ds, y in zip(series(30)["ds"], series(30)["y"], strict=True)))
+    for _ in range(3):
+        ask(quiet)
+    row = quiet.locator("#drift-table tbody tr").first
+    expect(row).to_contain_text("shifted: the model was trained on other values")
