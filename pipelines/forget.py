@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from forecaster.database.engine import open_engine
+from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.ledger.entries import now_at
 from forecaster.ledger.retention import forget_before, forget_client, forget_series
@@ -15,7 +15,7 @@ _DAY = 24 * 60 * 60 * 1_000_000
 
 def forget(arguments: argparse.Namespace) -> dict[str, Any]:
     """Delete what was asked to be, and say how many forecasts that were."""
-    engine = open_engine(arguments.database)
+    engine = open_engine(arguments.database, UPKEEP_SECONDS)
     bring_up_to_date(engine)
     if arguments.series is not None:
         count = forget_series(engine, arguments.series)

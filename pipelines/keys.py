@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from forecaster.database.engine import open_engine
+from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
 from forecaster.database.schema import bring_up_to_date
 from pipelines.command import database_option, left_table, run
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    engine = open_engine(arguments.database)
+    engine = open_engine(arguments.database, UPKEEP_SECONDS)
     bring_up_to_date(engine)
     answer: dict[str, Any] = arguments.do(engine, arguments)
     engine.dispose()

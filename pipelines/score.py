@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
-from forecaster.database.engine import open_engine
+from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
@@ -19,7 +19,7 @@ from pipelines.command import database_option, run
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
     """Give the ledger the closes of every stored symbol since its first forecast; done again, nothing changes."""
-    engine = open_engine(arguments.database)
+    engine = open_engine(arguments.database, UPKEEP_SECONDS)
     bring_up_to_date(engine)
     spans = forecast_spans(engine)
     stored = sorted(set(BarStore(arguments.store).symbols()) & spans.keys())

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from forecaster.database.engine import open_engine
+from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.errors import ForecasterError, RequestError
 from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id, now_at
@@ -28,7 +28,8 @@ from service.settings import Settings
 
 # how often a database that does not answer is asked again
 RETRY_SECONDS = 2
-_FEW = 8
+# rows of history
+_FEW = 2000
 _log = logging.getLogger("service")
 
 
@@ -51,23 +52,27 @@ class Accounts:
     drift: DriftWatch = field(default_factory=DriftWatch, init=False)
     # replaced as a whole by whoever looks at what came
     allowed: Allowed = field(default_factory=dict, init=False)
+    # for reading; for what takes long; the writer has one of its own, so that readers cannot keep it waiting
     engine: Engine = field(init=False)
+    upkeep: Engine = field(init=False)
     writer: Writer = field(init=False)
     # which of the requests a challenger answers too
     _random: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
-        self.engine = open_engine(self.settings.database_url)
-        self.writer = Writer(self.engine)
+        url = self.settings.database_url
+        self.engine, self.upkeep = open_engine(url), open_engine(url, UPKEEP_SECONDS)
+        self.writer = Writer(open_engine(url))
 
     async def open(self) -> None:
         """Bring the tables up to date, as soon as the database answers, and keep trying until then."""
         while True:
             try:
-                await asyncio.to_thread(bring_up_to_date, self.engine)
-            except ForecasterError as error:
-                _log.error("%s", error)
+                await asyncio.to_thread(bring_up_to_date, self.upkeep)
+            # whatever it is, the next try may do better
+            except Exception as error:
+                _log.error("the database cannot be used: %s", error)
                 # where it is, is not everybody's affair
                 self.last_problem = "the database does not answer; see the log"
                 await asyncio.sleep(RETRY_SECONDS)
@@ -78,10 +83,11 @@ class Accounts:
     def close(self) -> None:
         """Write what waits, and let go of the database."""
         self.writer.stop()
-        self.engine.dispose()
+        for engine in (self.writer.engine, self.engine, self.upkeep):
+            engine.dispose()
 
-    async def answer(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Answered:
-        """Answer a request and return once the ledger has it; asked again under the same key, the same.
+    async def answer(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> tuple[Answered, bool]:
+        """Answer a request, and say whether that is new, once the ledger has it; under the same key, the same.
 
         Raises:
             RequestError: the idempotency key was used for another request.
@@ -91,9 +97,8 @@ class Accounts:
         if asking.idempotency_key is not None:
             before = await run_in_threadpool(find_answer, self.engine, asking.client, asking.idempotency_key)
             if before is not None:
-                return _same(before, asking)
-        n_series = len(request.series or request.unique_ids or ())
-        if request.series and n_series <= _FEW:
+                return _same(before, asking), False
+        if request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
             entry = self._forecast(request, catalog, asking)
         else:
@@ -103,7 +108,7 @@ class Accounts:
         if not is_written:
             # somebody with the same key was faster
             return await self.answer(request, catalog, asking)
-        return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest)
+        return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest), True
 
     def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Entry:
         begin = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -67,13 +67,14 @@ async def _work(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(app.state.keyring.watch(), keep_house(accounts, app.state.shelf, app.state.metrics))
 
     tasks = [asyncio.create_task(work) for work in (app.state.shelf.watch(), with_database())]
-    yield
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-    await asyncio.to_thread(accounts.close)
-    await asyncio.to_thread(app.state.stop_tracing)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(accounts.close)
+        await asyncio.to_thread(app.state.stop_tracing)
 
 
 def _document_bodies(app: FastAPI) -> None:

@@ -57,7 +57,8 @@ def load_catalog(cache: Path, before: Catalog) -> tuple[Catalog, list[str]]:
             try:
                 predictors[version] = Predictor(read_bundle(bundle_folder(cache, name, version)))
             except (BundleError, OSError) as error:
-                problems.append(f"model '{name}' version {version}: {error}")
+                _log.error("model '%s' version %s: %s", name, version, error)
+                problems.append(f"model '{name}' version {version}: cannot be trusted or loaded; see the log")
         if old and not predictors.keys() >= set(index.aliases.values()):
             catalog[name] = old
         elif served := {version: predictors[version] for version in index.runs if version in predictors}:
@@ -97,7 +98,8 @@ class Shelf:
             catalog, problems = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog)
         # whatever is wrong with a cache, what is served stays served, and the next change is looked at
         except Exception as error:
-            self._report("load", f"the cache cannot be loaded: {error!r}")
+            _log.error("the cache cannot be loaded: %r", error)
+            self._report("load", "the cache cannot be loaded; see the log")
             return
         self.catalog = catalog
         self._report("load", "; ".join(problems) or None)
@@ -109,7 +111,8 @@ class Shelf:
             try:
                 await self._sync()
             except OSError as error:
-                self._report("sync", f"sync: the child cannot be started ({error})")
+                _log.error("sync: the child cannot be started (%s)", error)
+                self._report("sync", "sync: the child cannot be started; see the log")
             await asyncio.sleep(self.settings.refresh_seconds)
 
     async def _sync(self) -> None:
@@ -130,7 +133,9 @@ class Shelf:
                 await child.wait()
         if child.returncode:
             lines = said.decode(errors="replace").strip().splitlines()
-            self._report("sync", f"sync: {lines[-1] if lines else f'exit status {child.returncode}'}")
+            _log.error("sync: %s", lines[-1] if lines else f"exit status {child.returncode}")
+            # where MLflow is, is not everybody's affair
+            self._report("sync", "sync: MLflow does not answer, or a version cannot be trusted; see the log")
         else:
             self._report("sync", None)
 

@@ -7,15 +7,19 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from service.accounts import Accounts
 from service.catalog import Shelf
+from service.limits import Limits
 from service.metrics import Metrics
 from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
 from service.schemas import ActualsRequest, Mistake
 from service.settings import Settings
 
 MOST_MISTAKES_SAID = 20
+_MOST_MISTAKES_MADE = 1000
+_LARGE = 64 * 1024
 
 
 async def get_shelf(request: Request) -> Shelf:
@@ -34,6 +38,15 @@ async def get_accounts(request: Request) -> Accounts:
 
 
 AccountsDep = Annotated[Accounts, Depends(get_accounts)]
+
+
+async def get_limits(request: Request) -> Limits:
+    """Return the app's limits."""
+    limits: Limits = request.app.state.limits
+    return limits
+
+
+LimitsDep = Annotated[Limits, Depends(get_limits)]
 
 
 async def get_metrics(request: Request) -> Metrics:
@@ -81,9 +94,18 @@ def body_of(schema: type[Content]) -> Callable[[Request, Shelf], Awaitable[Body[
 
     async def read(request: Request, shelf: ShelfDep) -> Body[Content]:
         raw = await read_body(request, shelf.settings)
-        return Body(raw, parse_body(schema, raw))
+        return Body(raw, await parsed(schema, raw))
 
     return read
+
+
+async def parsed(schema: type[Content], raw: bytes) -> Content:
+    """Return a body as its schema; a large one is read by another thread, while others are answered.
+
+    Raises:
+        MalformedBody: as `parse_body` says.
+    """
+    return await run_in_threadpool(parse_body, schema, raw) if len(raw) > _LARGE else parse_body(schema, raw)
 
 
 def parse_body(schema: type[Content], raw: bytes) -> Content:
@@ -95,6 +117,10 @@ def parse_body(schema: type[Content], raw: bytes) -> Content:
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
+        if error.error_count() > _MOST_MISTAKES_MADE:
+            # to list them would take longer than to answer
+            message = f"{error.error_count()} mistakes, too many to list; compare it with the schema"
+            raise MalformedBody([Mistake(location="body", message=message)]) from None
         raise MalformedBody(_mistakes(error)) from None
 
 

@@ -46,9 +46,9 @@ class DriftWatch:
     def add(self, model: str, version: int, predictor: Predictor, windows: Floats) -> None:
         """Count the windows `(n, input_size)` of a request; versions without a reference are left out."""
         reference = predictor.manifest.training_data.reference
-        if not reference:
+        if not reference or windows.shape[1] < 2:
             return
-        inputs = changes_and_values(windows, predictor.manifest.is_positive)
+        inputs = latest(windows, predictor.manifest.is_positive)
         with self._lock:
             self._seen.setdefault((model, version), Seen(reference)).add(inputs)
 
@@ -62,6 +62,10 @@ class DriftWatch:
             }
 
 
-def changes_and_values(windows: Floats, is_positive: bool) -> dict[str, Floats]:
-    """Return windows' values and their changes from row to row, of logarithms where all are positive; flat."""
-    return {"values": windows.ravel(), "changes": np.diff(np.log(windows) if is_positive else windows, axis=1).ravel()}
+def latest(windows: Floats, is_positive: bool) -> dict[str, Floats]:
+    """Return each window's last value and last change, of logarithms where all are positive.
+
+    Older ones were the latest of a request before, and would count as often as the series is asked for.
+    """
+    last = windows[:, -2:]
+    return {"values": last[:, -1], "changes": np.diff(np.log(last) if is_positive else last, axis=1)[:, -1]}

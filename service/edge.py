@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import REQUEST_ID
 from service.metrics import Metrics
-from service.problems import refuse
-from service.refusals import UnknownHost
+from service.problems import problem, refuse
+from service.refusals import AnotherSite, Refusal, UnknownHost
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 # FastAPI's own page loads scripts from elsewhere
@@ -27,6 +27,8 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
+_READING = ("GET", "HEAD", "OPTIONS")
+_METHODS = (*_READING, "POST", "PUT", "PATCH", "DELETE")
 _log = logging.getLogger("service.access")
 
 
@@ -50,31 +52,48 @@ class Edge:
         given = headers.get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"{self._prefix}{next(self._numbers):x}".encode()
         token = REQUEST_ID.set(request_id.decode())
-        status, begin = 500, time.perf_counter()
+        status, has_started, begin = 500, False, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_started = message["status"], True
                 _add_headers(message, scope["path"], request_id)
             await send(message)
 
         self._metrics.running.inc()
         try:
-            if self._hosts and _host(headers.get(b"host", b"")) not in self._hosts:
-                refusal = UnknownHost("Host: this service does not answer for it; set FORECASTER_ALLOWED_HOSTS")
+            refusal = self._refusal(scope["method"], headers)
+            if refusal:
                 await refuse(refusal)(scope, receive, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
+        # whatever it is, it is in the log with its request, and its client is told so
+        except Exception:
+            _log.exception("%s failed", scope["method"])
+            if not has_started:
+                await problem(500, "an unexpected error; it is in the service's log")(scope, receive, send_with_headers)
         finally:
             self._metrics.running.dec()
             self._tell(scope, status, time.perf_counter() - begin)
             REQUEST_ID.reset(token)
 
+    def _refusal(self, method: str, headers: dict[bytes, bytes]) -> Refusal | None:
+        host = headers.get(b"host", b"")
+        if self._hosts and _host(host) not in self._hosts:
+            return UnknownHost("Host: this service does not answer for it; set FORECASTER_ALLOWED_HOSTS")
+        # a page elsewhere could otherwise write here through the browser of somebody who may (CSRF)
+        is_foreign = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+        origin = headers.get(b"origin")
+        is_foreign |= origin is not None and origin.partition(b"://")[2] != host
+        if method not in _READING and is_foreign:
+            return AnotherSite("Origin: pages of other sites may not send anything here")
+        return None
+
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         # never the path itself: whoever asks would choose how many there are
         route = getattr(scope.get("route"), "path", "none")
-        method = scope["method"] if route != "none" else "any"
+        method = scope["method"] if route != "none" and scope["method"] in _METHODS else "any"
         self._metrics.requests.labels(method, route, status).inc()
         self._metrics.latency.labels(route).observe(seconds)
         if _log.isEnabledFor(logging.INFO):

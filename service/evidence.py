@@ -21,11 +21,12 @@ def reasons(realised: Realised | None, drifts: Iterable[tuple[str, int, Drift]],
         if relative is not None and relative > most:
             found.append(f"realised relative_mae {relative:.3g}, at most {most:g}")
         for level, share in realised.coverage.items():
-            if abs(share - int(level) / 100) > settings.evidence_coverage:
+            is_known = realised.n_covered[level] >= settings.evidence_scores
+            if is_known and abs(share - int(level) / 100) > settings.evidence_coverage:
                 found.append(
                     f"{share:.1%} inside the {level} % interval, within {settings.evidence_coverage:.0%} wanted"
                 )
     for what, count, drift in drifts:
-        if count >= settings.evidence_scores and drift.psi > settings.evidence_psi:
+        if count >= settings.evidence_inputs and drift.psi > settings.evidence_psi:
             found.append(f"{what} asked with have drifted: PSI {drift.psi:.2g}, at most {settings.evidence_psi:g}")
     return found

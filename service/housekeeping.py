@@ -4,7 +4,6 @@ import asyncio
 import logging
 
 from forecaster.database.jobs import ask_for_retraining
-from forecaster.domain.errors import ForecasterError
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.ledger.entries import now_at
 from forecaster.ledger.reading import models_scored, versions_scored
@@ -27,26 +26,28 @@ async def keep_house(accounts: Accounts, shelf: Shelf, metrics: Metrics) -> None
     """Do it again and again, until cancelled; what fails is tried again the next time."""
     while True:
         try:
-            await asyncio.to_thread(_tidy, accounts, metrics)
+            await asyncio.to_thread(_tidy, accounts, shelf.catalog, metrics)
             await asyncio.to_thread(_weigh, accounts, shelf.catalog, metrics)
-        except ForecasterError as error:
-            _log.warning("%s", error)
+        # whatever it is, the next time may be better, and the service goes on
+        except Exception:
+            _log.exception("what is done now and then failed")
         await asyncio.sleep(EVERY_SECONDS)
 
 
-def _tidy(accounts: Accounts, metrics: Metrics) -> None:
+def _tidy(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
     now, kept_days = now_at(), accounts.settings.keep_days
     if kept_days:
-        forget_before(accounts.engine, now - int(kept_days * _DAY))
+        forget_before(accounts.upkeep, now - int(kept_days * _DAY))
     since = now - SKILL_DAYS * _DAY
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
     allowed = {}
-    for model in models_scored(accounts.engine):
+    for model in models_scored(accounts.upkeep):
         if accounts.settings.adapt_intervals:
-            for version in versions_scored(accounts.engine, model):
-                allowed[model, version] = read_allowed(accounts.engine, model, version)
-        for one in realised_skill(accounts.engine, model, "version", since=since):
+            for version in versions_scored(accounts.upkeep, model):
+                if model in catalog and version in catalog[model].predictors:
+                    allowed[model, version] = read_allowed(accounts.upkeep, model, version)
+        for one in realised_skill(accounts.upkeep, model, "version", since=since):
             metrics.scores.labels(model, one.group).set(one.n_scores)
             if one.relative_mae is not None:
                 metrics.relative_mae.labels(model, one.group).set(one.relative_mae)
@@ -66,13 +67,18 @@ def _weigh(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
         champion = model.index.aliases.get(CHAMPION)
         if champion is None:
             continue
-        realised = realised_skill(accounts.engine, name, version=champion, since=since)
+        realised = realised_skill(accounts.upkeep, name, version=champion, since=since)
         count, drifts = seen.get(champion, (0, {}))
         found = reasons(
             realised[0] if realised else None,
-            [(what, count, drift) for what, drift in drifts.items()],
+            # prices go where they like; what a model of them has learnt are their changes
+            [
+                (what, count, drift)
+                for what, drift in drifts.items()
+                if what == "changes" or not model.predictors[champion].manifest.is_positive
+            ],
             accounts.settings,
         )
-        if found and ask_for_retraining(accounts.engine, name, f"version {champion}: {'; '.join(found)}"):
+        if found and ask_for_retraining(accounts.upkeep, name, f"version {champion}: {'; '.join(found)}"):
             metrics.retrainings.labels(name).inc()
             _log.warning("model '%s' should be trained again: %s", name, "; ".join(found))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from forecaster.domain.errors import UnknownModel
+from forecaster.domain.errors import RequestError, UnknownModel
 from forecaster.domain.manifest import Manifest
 from forecaster.domain.series import MEAN
 from service.catalog import Catalog, Model, find_model
@@ -82,6 +82,11 @@ def infer(
     predictor.check_horizon(horizon)
     shapes = _shapes(manifest, predictor.steps_ahead(horizon))
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
+    if len(arrays[VALUES]) * horizon > settings.max_points:
+        raise RequestError(
+            f"{VALUES}: {len(arrays[VALUES])} windows of {horizon} steps are more than {settings.max_points} points; "
+            "ask in several requests"
+        )
     is_baseline = settings.without_skill == "baseline" and not manifest.skill.is_shown
     mean = (
         predictor.predict_baseline(arrays[VALUES], horizon)

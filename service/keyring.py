@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from forecaster.database.keys import Key, read_keys, split_key
-from forecaster.domain.errors import ForecasterError
 from service.refusals import KeysUnknown, NotAllowed, NotAuthenticated
 
 WAIT_SECONDS = 1
@@ -46,7 +45,8 @@ class Keyring:
             try:
                 await asyncio.to_thread(self.read)
                 self._known.set()
-            except ForecasterError as error:
+            # whatever it is: without this loop a revoked key would be good for ever
+            except Exception as error:
                 _log.warning("the keys cannot be read: %s", error)
             await asyncio.sleep(self.refresh_seconds)
 

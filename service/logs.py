@@ -40,7 +40,10 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text, with the request's id behind it."""
         request_id = REQUEST_ID.get()
-        return f"{super().format(record)}{f' [{request_id}]' if request_id else ''}"
+        # a name that was sent may have a line's end in it; an error's own lines stay
+        text, line_end, error = super().format(record).partition("\nTraceback")
+        safe = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+        return f"{safe}{f' [{request_id}]' if request_id else ''}{line_end}{error}"
 
 
 def set_up(level: str, style: Literal["text", "json"]) -> None:

@@ -85,7 +85,8 @@ def install(app: FastAPI) -> None:
         for kind, status in STATUSES.items():
             if isinstance(error, kind):
                 return spell(request, status, str(error))
-        return await on_surprise(request, error)
+        # none of those that a client can cause
+        raise error
 
     @app.exception_handler(RequestValidationError)
     async def on_wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -98,8 +99,3 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         return spell(request, error.status_code, str(error.detail), None, dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def on_surprise(request: Request, error: Exception) -> JSONResponse:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return spell(request, HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; it is in the service's log")

@@ -21,6 +21,12 @@ class UnknownHost(Refusal):
     """It names a host that this service does not answer for."""
 
 
+class AnotherSite(Refusal):
+    """A browser sends it for a page of another site."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotAuthenticated(Refusal):
     """It shows no API key that is good."""
 

@@ -4,7 +4,7 @@ import math
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, Strict
 from pydantic_core import PydanticCustomError
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
@@ -18,7 +18,21 @@ def _is_spelt_out(time: Any) -> Any:
     return time
 
 
+def _is_narrow(columns: Any) -> Any:
+    """Refuse so many columns that telling what is wrong with each would take minutes."""
+    if isinstance(columns, dict) and len(columns) > MOST_COLUMNS:
+        raise PydanticCustomError("columns", f"Input should have at most {MOST_COLUMNS} columns")
+    return columns
+
+
+MOST_COLUMNS = 500
 Time = Annotated[datetime, BeforeValidator(_is_spelt_out)]
+# a database may not take a NUL
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+# of a million wrong values the first one is told
+Times = Annotated[list[Time], FailFast()]
+Numbers = Annotated[list[Number], FailFast()]
+Columns = Annotated[dict[str, Numbers], BeforeValidator(_is_narrow)]
 
 # two days of the demo's hourly sine, which is as much as its model needs
 _HOURS = [f"2026-01-0{1 + hour // 24}T{hour % 24:02d}:00:00Z" for hour in range(48)]
@@ -65,12 +79,12 @@ class SeriesIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    unique_id: str = Field(min_length=1, max_length=200)
-    ds: list[Time]
-    y: list[Number]
-    hist_exog: dict[str, list[Number]] = {}
-    futr_exog: dict[str, list[Number]] = {}
-    stat_exog: dict[str, Number] = {}
+    unique_id: Name
+    ds: Times
+    y: Numbers
+    hist_exog: Columns = {}
+    futr_exog: Columns = {}
+    stat_exog: Annotated[dict[str, Number], BeforeValidator(_is_narrow)] = {}
 
 
 class ForecastRequest(BaseModel):
@@ -81,8 +95,10 @@ class ForecastRequest(BaseModel):
     model: str
     alias: str | None = Field(None, description="`champion` when neither alias nor version is given")
     version: Whole | None = Field(None, description="instead of an alias")
-    series: list[SeriesIn] | None = Field(None, min_length=1, description="the histories; or")
-    unique_ids: list[str] | None = Field(None, min_length=1, description="symbols of the bar store, instead of series")
+    series: list[SeriesIn] | None = Field(None, fail_fast=True, min_length=1, description="the histories; or")
+    unique_ids: list[Name] | None = Field(
+        None, fail_fast=True, min_length=1, description="symbols of the bar store, instead of series"
+    )
     horizon: Whole | None = Field(None, description="steps; the trained horizon when left out")
     level: list[Number] | None = Field(None, max_length=20)
     quantiles: list[Number] | None = Field(None, max_length=40)
@@ -158,9 +174,10 @@ class ActualIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    unique_id: str = Field(min_length=1, max_length=200)
+    unique_id: Name
     ds: Time
-    y: Number
+    # a mean of larger ones would not be finite
+    y: Annotated[Number, Field(ge=-1e150, le=1e150)]
 
 
 class ActualsRequest(BaseModel):
@@ -171,7 +188,7 @@ class ActualsRequest(BaseModel):
         json_schema_extra={"examples": [{"actuals": [{"unique_id": "a", "ds": "2026-01-03T00:00:00Z", "y": 0.43}]}]},
     )
 
-    actuals: list[ActualIn] = Field(min_length=1)
+    actuals: Annotated[list[ActualIn], FailFast()] = Field(min_length=1)
 
 
 class ActualsOut(BaseModel):
@@ -190,6 +207,7 @@ class RealisedOut(BaseModel):
     relative_mae: float | None
     bias: float = Field(description="mean of forecast less actual")
     coverage: dict[str, float]
+    n_covered: dict[str, int] = Field(description="how many steps each coverage is of")
 
 
 class RealisedSkill(BaseModel):

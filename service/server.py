@@ -35,6 +35,8 @@ def configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # whoever asks could otherwise say that he is somebody else, each time another
+        proxy_headers=False,
         timeout_graceful_shutdown=settings.stop_seconds,
     )
 
@@ -47,17 +49,28 @@ def _protocol(head_seconds: float) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._deadline = self.loop.call_later(head_seconds, transport.close)
+            self._wait_for_head()
+
+        def on_message_begin(self) -> None:
+            # of the connection's next request, too
+            self._wait_for_head()
+            super().on_message_begin()
 
         def on_headers_complete(self) -> None:
             # from here on the body has a limit of its own
-            if self._deadline:
-                self._deadline.cancel()
+            self._stop_waiting()
             super().on_headers_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait_for_head(self) -> None:
+            self._stop_waiting()
+            self._deadline = self.loop.call_later(head_seconds, self.transport.close)
+
+        def _stop_waiting(self) -> None:
             if self._deadline:
                 self._deadline.cancel()
-            super().connection_lost(exc)
 
     return Impatient

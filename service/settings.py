@@ -47,11 +47,12 @@ class Settings(BaseSettings):
         "model", description="what is served where a model shows no skill: its forecast, or the `baseline`'s"
     )
     adapt_intervals: bool = Field(True, description="whether intervals follow what they covered of each series so far")
-    evidence_scores: int = Field(200, gt=0, description="steps or inputs that must be known before they are evidence")
+    evidence_scores: int = Field(200, gt=0, description="steps that must have come before they are evidence")
+    evidence_inputs: int = Field(2000, gt=0, description="requests' series that must be seen before drift is evidence")
     evidence_relative_mae: float = Field(1.02, gt=0, description="realised error over the last value's, beyond which")
     evidence_coverage: float = Field(0.1, gt=0, description="distance of a coverage from its level, beyond which")
     evidence_psi: float = Field(0.25, gt=0, description="drift of the inputs, beyond which a retraining is asked for")
-    keep_days: float = Field(0, ge=0, description="how long the ledger keeps forecasts and scores; 0: for ever")
+    keep_days: float = Field(0, ge=0, le=36500, description="how long the ledger keeps what was served; 0: for ever")
     drain_seconds: float = Field(1, ge=0, description="from SIGTERM, which ends readiness, to the end of listening")
     stop_seconds: int = Field(30, gt=0, description="how long requests in flight may then take")
     traces_endpoint: str = Field(

@@ -63,8 +63,9 @@ class Clock:
 
 def instant(time: datetime) -> int:
     """Return a time in microseconds since 1970, of UTC where it has a zone; as `Clock.instants` does."""
-    plain = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
-    return int(np.datetime64(plain, "us").astype(np.int64))
+    # not by Python's own subtraction, which ends at the years 1 and 9999
+    wall = int(np.datetime64(time.replace(tzinfo=None), "us").astype(np.int64))
+    return wall - (time.utcoffset() or timedelta()) // timedelta(microseconds=1)
 
 
 def spell_instant(microseconds: int) -> str:

@@ -14,14 +14,17 @@ from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
 # a database that does not answer is noticed in seconds
 TIMEOUT_SECONDS = 5
+# of what nobody waits for: migrations, deletions, sums over all scores
+UPKEEP_SECONDS = 600
 _POSTGRES = "postgresql+pg8000"
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
     """Return the engine for a database's URL; nothing is connected to yet.
 
     Args:
         url: `sqlite:///file.db`, whose folder is made, or `postgresql://user:password@host/database`.
+        patience_seconds: how long one statement, or the wait for another's write, may take.
 
     Raises:
         ConfigError: the URL is of neither kind.
@@ -33,11 +36,11 @@ def open_engine(url: str) -> Engine:
         raise ConfigError(f"database URL: '{without_password(url)}' is none; write sqlite:///file.db") from error
     if parsed.drivername == "sqlite" and parsed.database:
         _make_folder(Path(parsed.database).parent)
-        engine = create_engine(parsed, connect_args={"timeout": TIMEOUT_SECONDS})
+        engine = create_engine(parsed, connect_args={"timeout": patience_seconds})
         event.listen(engine, "connect", _set_up_sqlite)
         return engine
     if parsed.drivername in ("postgresql", "postgres", _POSTGRES):
-        arguments = {"timeout": TIMEOUT_SECONDS}
+        arguments = {"timeout": patience_seconds}
         return create_engine(parsed.set(drivername=_POSTGRES), connect_args=arguments, pool_pre_ping=True)
     raise ConfigError(f"database URL: '{parsed.drivername}' is not taken; write sqlite:///file.db or postgresql://…")
 

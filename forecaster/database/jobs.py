@@ -8,16 +8,20 @@ from forecaster.database.engine import transaction
 from forecaster.database.tables import JOBS
 
 RETRAIN = "retrain"
+_PAUSE = 24 * 60 * 60 * 1_000_000
 
 
 def ask_for_retraining(engine: Engine, model: str, reason: str) -> bool:
-    """Ask for a model's retraining unless one is asked for that has not ended; say whether it was.
+    """Ask for a model's retraining unless one waits or was asked for within a day; say whether it was.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    waiting = select(JOBS.c.job_id).where(JOBS.c.model == model, JOBS.c.kind == RETRAIN, JOBS.c.ended_at.is_(None))
-    row = {"kind": RETRAIN, "model": model, "reason": reason, "asked_at": time.time_ns() // 1000}
+    now = time.time_ns() // 1000
+    # what came before a retraining is still evidence after it
+    is_enough = JOBS.c.ended_at.is_(None) | (JOBS.c.asked_at > now - _PAUSE)
+    waiting = select(JOBS.c.job_id).where(JOBS.c.model == model, JOBS.c.kind == RETRAIN, is_enough)
+    row = {"kind": RETRAIN, "model": model, "reason": reason, "asked_at": now}
     with transaction(engine) as connection:
         if connection.execute(waiting.limit(1)).first() is not None:
             return False

@@ -56,6 +56,8 @@ def create_key(engine: Engine, name: str, scopes: Sequence[str]) -> str:
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise RequestError(f"scope: {unknown or 'none given'}; there are {', '.join(SCOPES)}")
+    if not 1 <= len(name) <= 200:
+        raise RequestError(f"name: it has {len(name)} characters; write 1 to 200")
     key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     row = {
         "key_id": key_id,

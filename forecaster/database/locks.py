@@ -35,7 +35,9 @@ def one_at_a_time(uri: str, subject: str) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        raise StoreUnavailable(f"{uri}: its lock cannot be written ({error}); check its permissions") from error
+        raise StoreUnavailable(
+            f"{without_password(uri)}: its lock cannot be written ({error}); check its permissions"
+        ) from error
     try:
         yield
     finally:

@@ -24,6 +24,8 @@ from forecaster.ledger.entries import (
 
 # rows in one statement: databases have a limit on its parameters
 _CHUNK = 500
+# in one transaction, so that others can write in between
+_FORECASTS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,24 @@ def take_actuals(engine: Engine, actuals: Sequence[Actual]) -> int:
     """Keep actuals and score the forecasts of their times; return how many were new or other than known.
 
     What is sent again changes nothing, but scores what was forecast since. A corrected value replaces the one before,
-    and its forecasts are scored anew.
+    and its forecasts are scored anew. Each series is kept by itself, and scores are written bit by bit, so that others
+    can write meanwhile: whoever is told of an error sends all of it again.
 
     Raises:
-        DatabaseUnavailable: the database does not answer, and nothing was kept.
+        DatabaseUnavailable: the database does not answer; some of it may have been kept.
     """
     by_series: dict[str, dict[int, float]] = {}
     for one in actuals:
         by_series.setdefault(one.unique_id, {})[one.at] = one.y
     n_changed = 0
-    with transaction(engine) as connection:
-        # in one order, so that two who do this at once cannot wait for each other
-        for unique_id, came in sorted(by_series.items()):
+    # in one order, so that two who do this at once cannot wait for each other
+    for unique_id, came in sorted(by_series.items()):
+        with transaction(engine) as connection:
             n_changed += _keep(connection, unique_id, came)
-            _upsert(connection, SCORES, list(_scores(connection, unique_id, came)))
+        after: str | None = ""
+        while after is not None:
+            with transaction(engine) as connection:
+                after = _score_some(connection, unique_id, came, after)
     return n_changed
 
 
@@ -71,34 +77,52 @@ def _keep(connection: Connection, unique_id: str, came: dict[int, float]) -> int
     return len(changed)
 
 
-def _scores(connection: Connection, unique_id: str, came: dict[int, float]) -> Iterator[dict[str, Any]]:
-    """Yield the score of each step that was forecast for the times of `came`."""
-    came_at = np.array(sorted(came))
-    forecasts = select(FORECASTS).where(
-        FORECASTS.c.unique_id == unique_id,
-        FORECASTS.c.last_at >= int(came_at[0]) - WALL_CLOCK_TOLERANCE,
-        FORECASTS.c.first_at <= int(came_at[-1]) + WALL_CLOCK_TOLERANCE,
+def _score_some(connection: Connection, unique_id: str, came: dict[int, float], after: str) -> str | None:
+    """Score the next forecasts behind the id `after`; return the last one's id, None if there are no more."""
+    first, last = min(came) - WALL_CLOCK_TOLERANCE, max(came) + WALL_CLOCK_TOLERANCE
+    forecasts = (
+        select(FORECASTS)
+        .where(FORECASTS.c.unique_id == unique_id, FORECASTS.c.forecast_id > after)
+        .where(FORECASTS.c.last_at >= first, FORECASTS.c.first_at <= last)
+        .order_by(FORECASTS.c.forecast_id)
+        .limit(_FORECASTS_AT_ONCE)
     )
-    for row in connection.execute(forecasts):
-        steps = unpack(row.steps)
-        found = matches(steps[:, AT].astype(np.int64), came_at, row.tolerance)
-        for number in np.flatnonzero(found >= 0).tolist():
-            step = steps[number]
-            y = came[int(came_at[found[number]])]
-            yield {
-                "forecast_id": row.forecast_id,
-                "step": number + 1,
-                "at": int(step[AT]),
-                "model": row.model,
-                "version": row.version,
-                "is_shadow": row.is_shadow,
-                "forecast_by": row.forecast_by,
-                "unique_id": unique_id,
-                "error": float(step[STEP_MEAN] - y),
-                "naive_error": row.last_value - y,
-                "is_inside_80": _is_inside(y, step[LOW_80], step[HIGH_80]),
-                "is_inside_95": _is_inside(y, step[LOW_95], step[HIGH_95]),
-            }
+    rows = connection.execute(forecasts).all()
+    if not rows:
+        return None
+    # all that is known, for one that was sent now may be further from a step than one that was known before
+    stored = select(ACTUALS.c["at"], ACTUALS.c.y).where(
+        ACTUALS.c.unique_id == unique_id,
+        ACTUALS.c["at"].between(first - WALL_CLOCK_TOLERANCE, last + WALL_CLOCK_TOLERANCE),
+    )
+    known = {row.at: row.y for row in connection.execute(stored.order_by(ACTUALS.c["at"]))}
+    _upsert(connection, SCORES, [score for row in rows for score in _scores(row, known, came)])
+    return str(rows[-1].forecast_id)
+
+
+def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterator[dict[str, Any]]:
+    """Yield the score of each step of a forecast whose actual is in `came`."""
+    steps, known_at = unpack(row.steps), np.array(list(known))
+    found = matches(steps[:, AT].astype(np.int64), known_at, row.tolerance)
+    for number in np.flatnonzero(found >= 0).tolist():
+        at = int(known_at[found[number]])
+        if at not in came:
+            continue
+        step, y = steps[number], known[at]
+        yield {
+            "forecast_id": row.forecast_id,
+            "step": number + 1,
+            "at": int(step[AT]),
+            "model": row.model,
+            "version": row.version,
+            "is_shadow": row.is_shadow,
+            "forecast_by": row.forecast_by,
+            "unique_id": row.unique_id,
+            "error": float(step[STEP_MEAN] - y),
+            "naive_error": row.last_value - y,
+            "is_inside_80": _is_inside(y, step[LOW_80], step[HIGH_80]),
+            "is_inside_95": _is_inside(y, step[LOW_95], step[HIGH_95]),
+        }
 
 
 def _is_inside(y: float, low: float, high: float) -> int | None:

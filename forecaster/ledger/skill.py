@@ -16,7 +16,8 @@ GROUPS: dict[str, Any] = {
     "unique_id": SCORES.c.unique_id,
     "step": SCORES.c.step,
     # days since 1970
-    "day": SCORES.c["at"] // _DAY,
+    # rounded down before 1970 too, which databases do not do by themselves
+    "day": (SCORES.c["at"] - (SCORES.c["at"] % _DAY + _DAY) % _DAY) // _DAY,
 }
 
 
@@ -31,6 +32,7 @@ class Realised:
         relative_mae: over the last value's; None where that has no error.
         bias: mean error, forecast less actual.
         coverage: by level, the share inside; without those that no step had an interval for.
+        n_covered: by level, how many steps that is of.
     """
 
     group: int | str | None
@@ -39,6 +41,7 @@ class Realised:
     relative_mae: float | None
     bias: float
     coverage: dict[str, float]
+    n_covered: dict[str, int]
 
 
 def realised_skill(
@@ -80,6 +83,8 @@ def realised_skill(
         # of smallints, Postgres' mean is a decimal
         func.avg(SCORES.c.is_inside_80 * 1.0).label("inside_80"),
         func.avg(SCORES.c.is_inside_95 * 1.0).label("inside_95"),
+        func.count(SCORES.c.is_inside_80).label("n_80"),
+        func.count(SCORES.c.is_inside_95).label("n_95"),
     ]
     chosen = [SCORES.c.model == model, SCORES.c.is_shadow.is_(is_shadow), SCORES.c.forecast_by == forecast_by]
     if version is not None:
@@ -107,4 +112,5 @@ def _describe(row: Any, has_group: bool) -> Realised:
         relative_mae=row.mae / row.naive_mae if row.naive_mae else None,
         bias=row.bias,
         coverage={level: float(share) for level, share in inside.items() if share is not None},
+        n_covered={level: count for level, count in {"80": row.n_80, "95": row.n_95}.items() if count},
     )

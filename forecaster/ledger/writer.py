@@ -39,9 +39,14 @@ class Writer:
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
-        self._waiting.put(None)
-        if self._thread:
+        if self._thread and self._thread.is_alive():
+            self._waiting.put(None)
             self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Say whether the thread works."""
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def n_waiting(self) -> int:
@@ -90,13 +95,23 @@ class Writer:
             time.sleep(_PAUSE_SECONDS)
 
     def _write(self, batch: "list[tuple[Entry, Future[bool]]]") -> None:
+        # from here on nobody can cancel them, which would make their result an error here
+        running = [(entry, written) for entry, written in batch if written.set_running_or_notify_cancel()]
+        if running:
+            self._write_together(running)
+
+    def _write_together(self, batch: "list[tuple[Entry, Future[bool]]]") -> None:
         try:
             with transaction(self.engine) as connection:
                 is_new = _insert(connection, [entry for entry, _ in batch])
         # whatever it is, whoever waits is told of it, and the next ones are written
         except Exception as error:
-            for _, written in batch:
-                written.set_exception(error)
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            # one of them may be to blame, or two processes that met: each by itself
+            for single in batch:
+                self._write_together([single])
             return
         for (_, written), one in zip(batch, is_new, strict=True):
             written.set_result(one)
@@ -105,13 +120,20 @@ class Writer:
 def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:
     """Insert entries, and say of each whether it is new."""
     plain = [_request(entry) for entry in entries if entry.idempotency_key is None]
-    is_new = [entry.idempotency_key is None or _insert_once(connection, entry) for entry in entries]
+    # in one order, so that two processes cannot wait for each other
+    once = sorted((entry for entry in entries if entry.idempotency_key is not None), key=_key)
+    written = {entry.request_id for entry in once if _insert_once(connection, entry)}
+    is_new = [entry.idempotency_key is None or entry.request_id in written for entry in entries]
     rows = [row for entry, one in zip(entries, is_new, strict=True) if one for row in _forecasts(entry)]
     if plain:
         connection.execute(insert(REQUESTS), plain)
     if rows:
         connection.execute(insert(FORECASTS), rows)
     return is_new
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    return entry.client, entry.idempotency_key or ""
 
 
 def _insert_once(connection: Connection, entry: Entry) -> bool:

@@ -19,6 +19,8 @@ async def create_actuals(body: ActualsBody, accounts: AccountsDep) -> ActualsOut
     taken, most = body.parsed.actuals, accounts.settings.max_actuals
     if len(taken) > most:
         raise RequestError(f"actuals: {len(taken)} are more than {most}; send them in several requests")
-    actuals = [Actual(one.unique_id, instant(one.ds), one.y) for one in taken]
-    changed = await run_in_threadpool(take_actuals, accounts.engine, actuals)
-    return ActualsOut(accepted=len(actuals), changed=changed)
+
+    def take() -> int:
+        return take_actuals(accounts.upkeep, [Actual(one.unique_id, instant(one.ds), one.y) for one in taken])
+
+    return ActualsOut(accepted=len(taken), changed=await run_in_threadpool(take))

@@ -8,10 +8,10 @@ from starlette.background import BackgroundTask
 
 from forecaster.ledger.reading import Answered, find_forecast, latest_forecasts
 from service.accounts import Asking, digest_body
-from service.dependencies import AccountsDep, parse_body, read_body, request_body
+from service.dependencies import AccountsDep, parsed, read_body, request_body
 from service.problems import responses
 from service.refusals import MalformedBody, UnknownForecast
-from service.schemas import ForecastRequest, ForecastResponse, Mistake, StoredForecast, StoredForecasts
+from service.schemas import ForecastRequest, ForecastResponse, Mistake, Name, StoredForecast, StoredForecasts
 from service.timestamps import spell_instant
 
 router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"])
@@ -46,12 +46,13 @@ async def create_forecast(request: Request) -> Response:
     # read by hand: for small requests FastAPI's own way takes as long as the forecast
     state = request.app.state
     raw = await read_body(request, state.settings)
-    asked = parse_body(ForecastRequest, raw)
+    asked = await parsed(ForecastRequest, raw)
     asking = _asking(request, raw)
     catalog, accounts = state.shelf.catalog, state.accounts
     async with state.limits.room():
-        answered = await accounts.answer(asked, catalog, asking)
-    background = BackgroundTask(accounts.shadow, asked, catalog, asking) if state.settings.shadow_share else None
+        answered, is_new = await accounts.answer(asked, catalog, asking)
+    has_shadow = is_new and state.settings.shadow_share
+    background = BackgroundTask(accounts.shadow, asked, catalog, asking) if has_shadow else None
     if NDJSON in request.headers.get("accept", ""):
         lines = "".join(f"{line}\n" for line in (answered.head, *answered.forecasts))
         return Response(lines, media_type=NDJSON, background=background)
@@ -68,7 +69,7 @@ def _asking(request: Request, raw: bytes) -> Asking:
 
 
 @router.get("/{forecast_id}", responses=responses(404))
-async def read_forecast(forecast_id: str, accounts: AccountsDep) -> StoredForecast:
+async def read_forecast(forecast_id: Name, accounts: AccountsDep) -> StoredForecast:
     """Return a forecast as it was served, and what came."""
     found = await run_in_threadpool(find_forecast, accounts.engine, forecast_id)
     if found is None:
@@ -78,7 +79,7 @@ async def read_forecast(forecast_id: str, accounts: AccountsDep) -> StoredForeca
 
 @router.get("", responses=responses(422))
 async def list_forecasts(
-    accounts: AccountsDep, model: str, unique_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+    accounts: AccountsDep, model: str, unique_id: Name, limit: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> StoredForecasts:
     """Return a series' last forecasts, newest first."""
     found = await run_in_threadpool(latest_forecasts, accounts.engine, model, unique_id, limit)

@@ -22,7 +22,9 @@ async def read_readiness(request: Request, shelf: ShelfDep, response: Response) 
     served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in shelf.catalog.items()}
     state = request.app.state
     # without the database no forecast can be accounted for
-    is_ready = bool(served) and state.keyring.keys is not None and not state.is_stopping
+    is_ready = (
+        bool(served) and state.keyring.keys is not None and not state.is_stopping and state.accounts.writer.is_alive
+    )
     if not is_ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     problems = [problem for problem in (shelf.last_problem, state.accounts.last_problem) if problem]

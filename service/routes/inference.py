@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 
 from service.catalog import Shelf
-from service.dependencies import ShelfDep, parse_body, read_body
+from service.dependencies import LimitsDep, ShelfDep, parse_body, read_body
 from service.inference import describe, find_version, infer
 from service.protocol import (
     InferenceProblem,
@@ -114,15 +114,19 @@ async def read_version_readiness(name: str, version: str, shelf: ShelfDep) -> Mo
 
 
 @router.post("/models/{name}/infer", **_INFER)
-async def infer_by_model(body: InferenceBody, name: str, shelf: ShelfDep) -> Response:
+async def infer_by_model(body: InferenceBody, name: str, shelf: ShelfDep, limits: LimitsDep) -> Response:
     """Forecast a batch of windows by the champion."""
-    return await _infer(body, shelf, name, None)
+    async with limits.room():
+        return await _infer(body, shelf, name, None)
 
 
 @router.post("/models/{name}/versions/{version}/infer", **_INFER)
-async def infer_by_version(body: InferenceBody, name: str, version: str, shelf: ShelfDep) -> Response:
+async def infer_by_version(
+    body: InferenceBody, name: str, version: str, shelf: ShelfDep, limits: LimitsDep
+) -> Response:
     """Forecast a batch of windows by a version."""
-    return await _infer(body, shelf, name, version)
+    async with limits.room():
+        return await _infer(body, shelf, name, version)
 
 
 async def _infer(body: tuple[InferenceRequest, bytes], shelf: Shelf, name: str, version: str | None) -> Response:

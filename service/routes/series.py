@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from forecaster.data.tails import read_tail, stored_symbols
 from service.dependencies import ShelfDep
 from service.problems import responses
-from service.schemas import StoredBars, StoredSeries
+from service.schemas import Name, StoredBars, StoredSeries
 
 router = APIRouter(prefix="/v1/series", tags=["series"])
 
@@ -20,7 +20,7 @@ async def list_series(shelf: ShelfDep) -> StoredSeries:
 
 # a symbol may have a slash in it
 @router.get("/{unique_id:path}", responses=responses(404, 422))
-async def read_series(unique_id: str, shelf: ShelfDep) -> StoredBars:
+async def read_series(unique_id: Name, shelf: ShelfDep) -> StoredBars:
     """Return a stored series' last bars, oldest first, adjusted."""
     tail = await run_in_threadpool(read_tail, shelf.settings.bars_dir, unique_id)
     bars = {name: column.tolist() for name, column in tail.bars.items()}

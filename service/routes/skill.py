@@ -10,7 +10,7 @@ from forecaster.ledger.skill import Realised, realised_skill
 from service.catalog import find_model
 from service.dependencies import AccountsDep, ShelfDep
 from service.problems import responses
-from service.schemas import DriftOut, DriftsOut, RealisedOut, RealisedSkill, VersionDrift
+from service.schemas import DriftOut, DriftsOut, Name, RealisedOut, RealisedSkill, Time, VersionDrift
 from service.timestamps import instant
 
 router = APIRouter(prefix="/v1", tags=["truth"])
@@ -21,9 +21,9 @@ async def read_skill(
     accounts: AccountsDep,
     model: str,
     by: Literal["version", "unique_id", "step", "day"] | None = None,
-    version: int | None = None,
-    unique_id: str | None = None,
-    since: datetime | None = None,
+    version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    unique_id: Name | None = None,
+    since: Time | None = None,
     is_shadow: Annotated[bool, Query(description="of a challenger's forecasts, which nobody saw")] = False,
 ) -> RealisedSkill:
     """Return what came of a model's forecasts: error beside the last value's, bias, coverage."""

@@ -87,3 +87,19 @@ def test_those_who_send_slowly_are_let_go_and_others_are_answered(house: House, 
         for raw in slow:
             raw.close()
         assert service.forecast()[0] == 200
+
+
+def test_a_connections_second_request_may_not_be_slow_either(house: House, database_url: str) -> None:
+    with (
+        running(house.cache, database_url, BODY_TIMEOUT_SECONDS=1) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as raw,
+    ):
+        raw.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += raw.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        raw.sendall(b"GET /health/li")
+        begin = time.monotonic()
+        assert raw.recv(1000) == b""
+        assert time.monotonic() - begin < 10

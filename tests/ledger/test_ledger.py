@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, func, select
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
-from forecaster.database.tables import FORECASTS, SCORES
+from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
 from forecaster.domain.errors import DatabaseUnavailable, RequestError
 from forecaster.ledger.entries import (
     WALL_CLOCK_TOLERANCE,
@@ -28,6 +29,7 @@ from forecaster.ledger.entries import (
     unpack,
 )
 from forecaster.ledger.reading import find_answer, find_forecast, latest_forecasts
+from forecaster.ledger.retention import forget_before, forget_client, forget_series
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.skill import realised_skill
 from forecaster.ledger.writer import Writer
@@ -221,6 +223,57 @@ def test_who_waits_on_a_database_that_is_gone_is_told(tmp_path: Path) -> None:
     bring_up_to_date(writer.engine)
     assert record(writer, entry())
     writer.stop()
+
+
+def test_what_one_of_them_cannot_have_does_not_keep_the_others_from_theirs(writer: Writer) -> None:
+    bad = entry(served(), at=2**70)
+    together = [entry(), bad, entry()]
+    with pytest.raises((DatabaseUnavailable, OverflowError)):
+        writer.submit(bad).result(timeout=30)
+    written: list[Future[bool]] = [Future() for _ in together]
+    writer._write(list(zip(together, written, strict=True)))
+    assert [one.exception() is None for one in written] == [True, False, True]
+    assert count(writer.engine, FORECASTS) == 2
+
+
+def test_who_no_longer_waits_does_not_end_the_writer(writer: Writer) -> None:
+    gone: Future[bool] = Future()
+    assert gone.cancel()
+    writer._write([(entry(), gone)])
+    assert count(writer.engine, FORECASTS) == 0
+    assert record(writer, entry())
+    assert writer.is_alive
+
+
+def test_a_nearer_actual_is_not_replaced_by_one_that_is_further(writer: Writer) -> None:
+    day = replace(served(first=24, mean=(1.0,)), tolerance=WALL_CLOCK_TOLERANCE)
+    record(writer, entry(day))
+    take_actuals(writer.engine, [Actual("a", 24 * HOUR, 1.0)])
+    take_actuals(writer.engine, [Actual("a", 25 * HOUR, 90.0)])
+    assert realised_skill(writer.engine, "sine")[0].mae == 0
+
+
+def test_days_before_1970_are_days_too(writer: Writer) -> None:
+    for hours in (-25, -23, -1, 0, 23):
+        record(writer, entry(served(first=hours, mean=(1.0,))))
+    take_actuals(writer.engine, [Actual("a", hours * HOUR, 1.0) for hours in (-25, -23, -1, 0, 23)])
+    found = realised_skill(writer.engine, "sine", "day")
+    assert [(one.group, one.n_scores) for one in found] == [(-2, 1), (-1, 2), (0, 2)]
+
+
+def test_what_is_forgotten_leaves_nothing_behind(writer: Writer) -> None:
+    old, new = entry(served(), served("b"), at=5, idempotency_key="k"), entry(at=10**16, client="c")
+    for one in (old, new):
+        record(writer, one)
+    take_actuals(writer.engine, [Actual(name, 10 * HOUR, 1.0) for name in "ab"])
+    assert forget_series(writer.engine, "b") == 1
+    # an answer that lacks a series is not repeated
+    assert find_answer(writer.engine, "", "k") is None
+    assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, ACTUALS)) == (2, 2, 1)
+    assert forget_before(writer.engine, 10) == 1
+    assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, REQUESTS)) == (1, 1, 1)
+    assert forget_client(writer.engine, "c") == 1
+    assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, REQUESTS)) == (0, 0, 0)
 
 
 @given(st.lists(st.tuples(*[st.floats(allow_nan=True, allow_infinity=False)] * 6), min_size=1, max_size=5))

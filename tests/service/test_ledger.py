@@ -113,6 +113,9 @@ def test_asked_again_under_its_key_a_request_is_answered_the_same(own: TestClien
     first, again = (own.post("/v1/forecasts", content=body, headers={"Idempotency-Key": "k"}) for _ in range(2))
     assert first.status_code == 200
     assert first.content == again.content
+    # and the challenger, too, answered once
+    latest = own.get("/v1/forecasts", params={"model": "sine", "unique_id": "a"}).json()["forecasts"]
+    assert sorted(one["is_shadow"] for one in latest) == [False, True]
     other = own.post("/v1/forecasts", json=ask(horizon=2), headers={"Idempotency-Key": "k"})
     assert other.status_code == 422
     assert "Idempotency-Key: it was used for another request" in other.json()["detail"]

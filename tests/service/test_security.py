@@ -238,3 +238,75 @@ def test_so_many_points_are_too_many(house: House, url: str) -> None:
         answer = client.post("/v1/forecasts", json=ask())
     assert answer.status_code == 422
     assert "1 series of 4 steps are more than 3 points" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_site_cannot_write_through_a_browser(
+    house: House, url: str, headers: dict[str, str], status: int
+) -> None:
+    with serve(house, url) as client:
+        wait_until_ready(client)
+        body = {"actuals": [{"unique_id": "a", "ds": "2026-01-01", "y": 1}]}
+        assert client.post("/v1/actuals", json=body, headers=headers).status_code == status
+        assert client.get("/health/live", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/actuals", '{"actuals": [{"unique_id": "a\\u0000b", "ds": "2026-01-01", "y": 1}]}', 422),
+        ("POST", "/v1/actuals", '{"actuals": [{"unique_id": "a", "ds": "0001-01-01T00:00:00+05:00", "y": 1}]}', 200),
+        ("POST", "/v1/actuals", '{"actuals": [{"unique_id": "a", "ds": "9999-12-31T23:00:00-05:00", "y": 1}]}', 200),
+        ("POST", "/v1/actuals", '{"actuals": [{"unique_id": "a", "ds": "2026-01-01", "y": 1.7e308}]}', 422),
+        ("GET", "/v1/forecasts/a%00b", None, 422),
+        ("GET", "/v1/forecasts?model=sine&unique_id=%00", None, 422),
+        ("GET", "/v1/skill?model=sine&version=99999999999999999999", None, 422),
+        ("GET", "/v1/skill?model=sine&since=12", None, 422),
+        ("GET", f"/v1/series/{'a' * 5000}", None, 422),
+    ],
+)
+def test_what_no_database_takes_is_refused_in_words(
+    house: House, url: str, method: str, path: str, body: str | None, status: int
+) -> None:
+    with serve(house, url) as client:
+        wait_until_ready(client)
+        answer = client.request(method, path, content=body)
+    assert answer.status_code == status, answer.text
+    assert "/" not in answer.json().get("detail", "")
+
+
+def test_a_million_mistakes_cost_no_more_than_one(house: House, url: str) -> None:
+    bodies = [
+        '{"model": "sine", "series": [{"unique_id": "a", "ds": [' + ",".join(["1"] * 10**6) + '], "y": []}]}',
+        '{"actuals": [' + ",".join(["1"] * 10**6) + "]}",
+    ]
+    with serve(house, url) as client:
+        wait_until_ready(client)
+        for path, body in zip(("/v1/forecasts", "/v1/actuals"), bodies, strict=True):
+            answer = client.post(path, content=body)
+            assert answer.status_code == 422
+            # the first of them, or that of what was left out
+            assert len(answer.json()["errors"]) <= 2
+
+
+def test_an_unexpected_error_has_the_headers_too_and_says_nothing(
+    house: House, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(house, url) as client:
+        wait_until_ready(client)
+        monkeypatch.setattr("service.accounts.forecast", lambda *arguments: 1 / 0)
+        answer = client.post("/v1/forecasts", json=ask(), headers={"X-Request-ID": "mine"})
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.json()["detail"] == "an unexpected error; it is in the service's log"
