@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
 from forecaster.ledger.adaptation import SHARES, adapted_tails
 from forecaster.ledger.entries import LEVELS, WALL_CLOCK_TOLERANCE
@@ -18,6 +19,7 @@ from service.catalog import Catalog, find_model
 from service.histories import History, read_histories
 from service.schemas import ForecastRequest
 from service.settings import Settings
+from service.timestamps import Clock
 
 MODEL = "model"
 # the probabilities of the scored intervals' bounds
@@ -45,6 +47,14 @@ class Answer:
     windows: Floats
     steps: Floats
     tolerance: int
+
+
+class _Coming:
+    """The timestamps of a forecast, once for all series that share a clock."""
+
+    def __init__(self, clock: Clock, frequency: Step, horizon: int) -> None:
+        times = clock.coming(frequency, horizon)
+        self.cutoff, self.spelt, self.instants = clock.cutoff, clock.spell(times), clock.instants(times)
 
 
 # by model and version, then by series: the shares of misses that are allowed now, `(steps, levels)`
@@ -104,8 +114,10 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, all
         spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
     if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
-    coming = [history.clock.coming(predictor.frequency, horizon) for history in histories]
-    instants = np.stack([history.clock.instants(times) for history, times in zip(histories, coming, strict=True)])
+    distinct = {id(history.clock): history.clock for history in histories}
+    clocks = {key: _Coming(clock, predictor.frequency, horizon) for key, clock in distinct.items()}
+    coming = [clocks[id(history.clock)] for history in histories]
+    instants = np.stack([one.instants for one in coming])
     alias = None if request.version is not None else CHAMPION if request.alias is None else request.alias
     return Answer(
         model=model.name,
@@ -119,8 +131,8 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, all
         forecasts=[
             {
                 UNIQUE_ID: history.unique_id,
-                CUTOFF: history.clock.cutoff,
-                DS: history.clock.spell(times),
+                CUTOFF: times.cutoff,
+                DS: times.spelt,
                 "is_adapted": is_adapted[row],
                 MEAN: mean[row].tolist(),
                 **{name: _with_nulls(spread[row, :, number]) for number, name in enumerate(wanted.columns)},

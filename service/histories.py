@@ -12,7 +12,7 @@ from forecaster.domain.series import Floats
 from forecaster.registry.predictor import Predictor
 from service.schemas import ForecastRequest, SeriesIn
 from service.settings import Settings
-from service.timestamps import Clock, read_clock
+from service.timestamps import Clock, has_same_times, read_clock
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,12 @@ def read_histories(request: ForecastRequest, predictor: Predictor, steps: int, s
     _refuse_repeated(names, where)
     places = [f"{where}[{number}] ('{name}')" for number, name in enumerate(names)]
     if request.series is not None:
-        return [_sent(one, place, predictor, steps) for one, place in zip(request.series, places, strict=True)]
+        histories: list[History] = []
+        for number, (one, place) in enumerate(zip(request.series, places, strict=True)):
+            # series that are asked together mostly have the same timestamps
+            is_same = number > 0 and has_same_times(one.ds, request.series[number - 1].ds)
+            histories.append(_sent(one, place, predictor, steps, histories[-1].clock if is_same else None))
+        return histories
     now = datetime.now(UTC)
     return [_stored(name, place, predictor, settings, now) for name, place in zip(names, places, strict=True)]
 
@@ -63,7 +68,7 @@ def _refuse_repeated(names: list[str], where: str) -> None:
         seen[name] = number
 
 
-def _sent(one: SeriesIn, where: str, predictor: Predictor, steps: int) -> History:
+def _sent(one: SeriesIn, where: str, predictor: Predictor, steps: int, known_clock: Clock | None) -> History:
     manifest, length = predictor.manifest, len(one.y)
     if len(one.ds) != length:
         raise SeriesError(f"{where}: ds has {len(one.ds)} entries and y has {length}; give one time per value")
@@ -73,8 +78,10 @@ def _sent(one: SeriesIn, where: str, predictor: Predictor, steps: int) -> Histor
     ahead = predictor.steps_ahead(steps)
     hist = _columns(one.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
     futr = _columns(one.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
-    clock = read_clock(one.ds, where)
-    clock.check(predictor.frequency, where)
+    clock = known_clock
+    if clock is None:
+        clock = read_clock(one.ds, where)
+        clock.check(predictor.frequency, where)
     values = np.array([one.y, *hist]).T[-manifest.input_size :]
     futr_exog = np.array(futr).T[-manifest.input_size - ahead :] if futr else None
     return History(one.unique_id, clock, values, futr_exog)

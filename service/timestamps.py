@@ -68,6 +68,14 @@ def instant(time: datetime) -> int:
     return wall - (time.utcoffset() or timedelta()) // timedelta(microseconds=1)
 
 
+def has_same_times(ds: list[datetime], other: list[datetime]) -> bool:
+    """Say whether timestamps are the same and were written in the same offsets."""
+    if ds != other:
+        return False
+    # the same instant, written in another offset, is equal too
+    return ds[0].tzinfo is None or [one.utcoffset() for one in ds] == [one.utcoffset() for one in other]
+
+
 def spell_instant(microseconds: int) -> str:
     """Return a time in microseconds since 1970 in ISO 8601, UTC."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -130,3 +130,21 @@ def test_unknown_route_and_method_are_problems(client: TestClient) -> None:
     for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/actuals"), 405)):
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_series_of_the_same_instants_are_answered_each_in_its_own_offset(client: TestClient) -> None:
+    first, second = series(unique_id="a"), series(unique_id="b", start="2026-01-01T02:00:00")
+    first["ds"] = [f"{ds}Z" for ds in first["ds"]]
+    second["ds"] = [f"{ds}+02:00" for ds in second["ds"]]
+    third = series(unique_id="c", start="2026-01-01T01:00:00")
+    third["ds"] = [f"{ds}Z" for ds in third["ds"]]
+    answer = client.post("/v1/forecasts", json=ask(series=[first, second, first | {"unique_id": "d"}, third])).json()
+    starts = [one["ds"][0] for one in answer["forecasts"]]
+    assert starts == [
+        "2026-01-02T06:00:00Z",
+        "2026-01-02T08:00:00+02:00",
+        "2026-01-02T06:00:00Z",
+        "2026-01-02T07:00:00Z",
+    ]
+    cutoffs = [one["cutoff"] for one in answer["forecasts"]]
+    assert cutoffs[1] == "2026-01-02T07:00:00+02:00"
