@@ -83,9 +83,10 @@ class Edge:
         if self._hosts and _host(host) not in self._hosts:
             return UnknownHost("Host: this service does not answer for it; set FORECASTER_ALLOWED_HOSTS")
         # a page elsewhere could otherwise write here through the browser of somebody who may (CSRF)
-        is_foreign = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
-        origin = headers.get(b"origin")
-        is_foreign |= origin is not None and origin.partition(b"://")[2] != host
+        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+        # browsers say which it is; of old ones the origin tells, unless a proxy has changed the host
+        is_elsewhere = origin is not None and origin.partition(b"://")[2] != host
+        is_foreign = is_elsewhere if site is None else site in (b"cross-site", b"same-site")
         if method not in _READING and is_foreign:
             return AnotherSite("Origin: pages of other sites may not send anything here")
         return None
