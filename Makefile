@@ -46,7 +46,7 @@ test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
 soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders
-	ulimit -n 32768; FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults
+	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults
 
 bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment
 
