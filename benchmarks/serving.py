@@ -24,9 +24,8 @@ import psutil
 
 from benchmarks.load import Measured, http_request
 from benchmarks.report import Row, report
-from forecaster.database.engine import open_engine
 from forecaster.database.keys import create_key
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import opened
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.registry.bundle import read_bundle
@@ -78,10 +77,8 @@ def prepare(folder: Path) -> Ground:
         version = train(config.with_cell(cell)).version
     store.promote(config.name, version)
     sync(store, folder / "cache")
-    engine = open_engine(f"sqlite:///{folder}/service.db")
-    bring_up_to_date(engine)
-    key = create_key(engine, "benchmark", ["forecast", "admin"])
-    engine.dispose()
+    with opened(f"sqlite:///{folder}/service.db") as engine:
+        key = create_key(engine, "benchmark", ["forecast", "admin"])
     return Ground(folder, config, key)
 
 

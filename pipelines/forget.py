@@ -4,26 +4,21 @@ import argparse
 import sys
 from typing import Any
 
-from forecaster.database.engine import UPKEEP_SECONDS, open_engine
-from forecaster.database.schema import bring_up_to_date
-from forecaster.ledger.entries import now_at
+from forecaster.database.schema import opened
+from forecaster.domain.instants import DAY, now_at
 from forecaster.ledger.retention import forget_before, forget_client, forget_series
 from pipelines.command import database_option, run
-
-_DAY = 24 * 60 * 60 * 1_000_000
 
 
 def forget(arguments: argparse.Namespace) -> dict[str, Any]:
     """Delete what was asked to be, and say how many forecasts that were."""
-    engine = open_engine(arguments.database, UPKEEP_SECONDS)
-    bring_up_to_date(engine)
-    if arguments.series is not None:
-        count = forget_series(engine, arguments.series)
-    elif arguments.client is not None:
-        count = forget_client(engine, arguments.client)
-    else:
-        count = forget_before(engine, now_at() - int(arguments.older_than_days * _DAY))
-    engine.dispose()
+    with opened(arguments.database) as engine:
+        if arguments.series is not None:
+            count = forget_series(engine, arguments.series)
+        elif arguments.client is not None:
+            count = forget_client(engine, arguments.client)
+        else:
+            count = forget_before(engine, now_at() - int(arguments.older_than_days * DAY))
     return {"forgotten": count}
 
 

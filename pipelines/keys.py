@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import opened
 from pipelines.command import database_option, left_table, run
 
 
@@ -70,10 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    engine = open_engine(arguments.database, UPKEEP_SECONDS)
-    bring_up_to_date(engine)
-    answer: dict[str, Any] = arguments.do(engine, arguments)
-    engine.dispose()
+    with opened(arguments.database) as engine:
+        answer: dict[str, Any] = arguments.do(engine, arguments)
     return answer
 
 

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
-from forecaster.database.engine import UPKEEP_SECONDS, open_engine
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import opened
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
 from pipelines.command import database_option, run
@@ -19,19 +18,17 @@ from pipelines.command import database_option, run
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
     """Give the ledger the closes of every stored symbol since its first forecast; done again, nothing changes."""
-    engine = open_engine(arguments.database, UPKEEP_SECONDS)
-    bring_up_to_date(engine)
-    spans = forecast_spans(engine)
-    stored = sorted(set(BarStore(arguments.store).symbols()) & spans.keys())
     changed = {}
-    for symbol in tqdm(stored, unit="symbol", dynamic_ncols=True):
-        tail = read_tail(arguments.store, symbol)
-        at = tail.days.astype("M8[us]").astype(np.int64)
-        first, last = spans[symbol]
-        rows = np.flatnonzero((at >= first) & (at <= last))
-        actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
-        changed[symbol] = take_actuals(engine, actuals) if actuals else 0
-    engine.dispose()
+    with opened(arguments.database) as engine:
+        spans = forecast_spans(engine)
+        stored = sorted(set(BarStore(arguments.store).symbols()) & spans.keys())
+        for symbol in tqdm(stored, unit="symbol", dynamic_ncols=True):
+            tail = read_tail(arguments.store, symbol)
+            at = tail.days.astype("M8[us]").astype(np.int64)
+            first, last = spans[symbol]
+            rows = np.flatnonzero((at >= first) & (at <= last))
+            actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
+            changed[symbol] = take_actuals(engine, actuals) if actuals else 0
     return {"changed": changed}
 
 

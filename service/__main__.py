@@ -6,9 +6,8 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
-from forecaster.database.engine import open_engine
 from forecaster.database.keys import read_keys
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import opened
 from forecaster.domain.errors import ConfigError, ForecasterError
 from service import logs
 from service.app import create_app
@@ -59,10 +58,8 @@ def main() -> int:
 def why_not_beyond_loopback(database_url: str) -> str | None:
     """Return why the service must not be reached from elsewhere, None if it has a key that is good."""
     try:
-        engine = open_engine(database_url)
-        bring_up_to_date(engine)
-        has_key = any(key.revoked_at is None for key in read_keys(engine))
-        engine.dispose()
+        with opened(database_url) as engine:
+            has_key = any(key.revoked_at is None for key in read_keys(engine))
     except ForecasterError as error:
         return f"beyond loopback keys are needed, and they cannot be read: {error}"
     return None if has_key else "beyond loopback an API key is needed; make one with python -m pipelines.keys create"

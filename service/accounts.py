@@ -5,7 +5,6 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pydantic_core import to_json
@@ -15,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.errors import ForecasterError, RequestError
-from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id, now_at
+from forecaster.domain.instants import now_at
+from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
 from forecaster.ledger.reading import Answered, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
@@ -56,8 +56,6 @@ class Accounts:
     engine: Engine = field(init=False)
     upkeep: Engine = field(init=False)
     writer: Writer = field(init=False)
-    # which of the requests a challenger answers too
-    _random: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
@@ -123,7 +121,7 @@ class Accounts:
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
         """Let a challenger answer a share of the champion's requests, unseen."""
         is_champions = request.version is None and request.alias in (None, CHAMPION)
-        if not is_champions or self._random() >= self.settings.shadow_share:
+        if not is_champions or random.random() >= self.settings.shadow_share:  # noqa: S311  # a sample, no secret
             return
         model = catalog[request.model]
         if CHALLENGER not in model.index.aliases:

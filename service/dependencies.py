@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
@@ -22,40 +21,19 @@ _MOST_MISTAKES_MADE = 1000
 _LARGE = 64 * 1024
 
 
-async def get_shelf(request: Request) -> Shelf:
-    """Return the app's shelf of models."""
-    shelf: Shelf = request.app.state.shelf
-    return shelf
+def _from_state(name: str) -> Any:
+    """Return a dependency that gives what the application keeps under a name."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
-ShelfDep = Annotated[Shelf, Depends(get_shelf)]
-
-
-async def get_accounts(request: Request) -> Accounts:
-    """Return the app's side of the ledger."""
-    accounts: Accounts = request.app.state.accounts
-    return accounts
-
-
-AccountsDep = Annotated[Accounts, Depends(get_accounts)]
-
-
-async def get_limits(request: Request) -> Limits:
-    """Return the app's limits."""
-    limits: Limits = request.app.state.limits
-    return limits
-
-
-LimitsDep = Annotated[Limits, Depends(get_limits)]
-
-
-async def get_metrics(request: Request) -> Metrics:
-    """Return the app's metrics."""
-    metrics: Metrics = request.app.state.metrics
-    return metrics
-
-
-MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+ShelfDep = Annotated[Shelf, _from_state("shelf")]
+AccountsDep = Annotated[Accounts, _from_state("accounts")]
+LimitsDep = Annotated[Limits, _from_state("limits")]
+MetricsDep = Annotated[Metrics, _from_state("metrics")]
 
 
 def allow(scope: str) -> Any:
@@ -77,24 +55,15 @@ def allow(scope: str) -> Any:
 Content = TypeVar("Content", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Body(Generic[Content]):
-    """A request's body: as it came, and what it says."""
-
-    raw: bytes
-    parsed: Content
-
-
-def body_of(schema: type[Content]) -> Callable[[Request, Shelf], Awaitable[Body[Content]]]:
+def body_of(schema: type[Content]) -> Callable[[Request, Shelf], Awaitable[Content]]:
     """Return a dependency that reads a body of that schema.
 
     Parsed by pydantic from the bytes, which is faster than through Python objects, and says where without what: a value
     is never echoed. It raises BodyTooLarge, and MalformedBody for what is not JSON or not what the schema asks for.
     """
 
-    async def read(request: Request, shelf: ShelfDep) -> Body[Content]:
-        raw = await read_body(request, shelf.settings)
-        return Body(raw, await parsed(schema, raw))
+    async def read(request: Request, shelf: ShelfDep) -> Content:
+        return await parsed(schema, await read_body(request, shelf.settings))
 
     return read
 
@@ -163,4 +132,4 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path.lstrip(".") or "body"
 
 
-ActualsBody = Annotated[Body[ActualsRequest], Depends(body_of(ActualsRequest))]
+ActualsBody = Annotated[ActualsRequest, Depends(body_of(ActualsRequest))]

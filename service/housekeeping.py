@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 from forecaster.database.jobs import ask_for_retraining
+from forecaster.domain.instants import DAY, now_at
 from forecaster.ledger.adaptation import read_allowed
-from forecaster.ledger.entries import now_at
-from forecaster.ledger.reading import models_scored, versions_scored
+from forecaster.ledger.reading import models_scored
 from forecaster.ledger.retention import forget_before
 from forecaster.ledger.skill import realised_skill
 from forecaster.registry.cache import CHAMPION
@@ -16,7 +16,6 @@ from service.evidence import reasons
 from service.metrics import Metrics
 
 EVERY_SECONDS = 60
-_DAY = 24 * 60 * 60 * 1_000_000
 # of how many days the realised figures are
 SKILL_DAYS = 90
 _log = logging.getLogger("service")
@@ -37,28 +36,28 @@ async def keep_house(accounts: Accounts, shelf: Shelf, metrics: Metrics) -> None
 def _tidy(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
     now, kept_days = now_at(), accounts.settings.keep_days
     if kept_days:
-        forget_before(accounts.upkeep, now - int(kept_days * _DAY))
-    since = now - SKILL_DAYS * _DAY
+        forget_before(accounts.upkeep, now - int(kept_days * DAY))
+    since = now - SKILL_DAYS * DAY
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
-    allowed = {}
     for model in models_scored(accounts.upkeep):
-        if accounts.settings.adapt_intervals:
-            for version in versions_scored(accounts.upkeep, model):
-                if model in catalog and version in catalog[model].predictors:
-                    allowed[model, version] = read_allowed(accounts.upkeep, model, version)
         for one in realised_skill(accounts.upkeep, model, "version", since=since):
             metrics.scores.labels(model, one.group).set(one.n_scores)
             if one.relative_mae is not None:
                 metrics.relative_mae.labels(model, one.group).set(one.relative_mae)
             for level, share in one.coverage.items():
                 metrics.coverage.labels(model, one.group, level).set(share)
-    accounts.allowed = allowed
+    if accounts.settings.adapt_intervals:
+        accounts.allowed = {
+            (name, version): read_allowed(accounts.upkeep, name, version)
+            for name, model in catalog.items()
+            for version in model.predictors
+        }
 
 
 def _weigh(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
     """Ask for a retraining of each model whose champion has evidence against it."""
-    since = now_at() - SKILL_DAYS * _DAY
+    since = now_at() - SKILL_DAYS * DAY
     for name, model in catalog.items():
         seen = accounts.drift.read(name)
         for version, (_, drifts) in seen.items():

@@ -1,14 +1,12 @@
 """Jobs that the service asks of the scheduler: a retraining, and the evidence for it."""
 
-import time
-
 from sqlalchemy import Engine, insert, select
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import JOBS
+from forecaster.domain.instants import DAY, now_at
 
 RETRAIN = "retrain"
-_PAUSE = 24 * 60 * 60 * 1_000_000
 
 
 def ask_for_retraining(engine: Engine, model: str, reason: str) -> bool:
@@ -17,9 +15,9 @@ def ask_for_retraining(engine: Engine, model: str, reason: str) -> bool:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    now = time.time_ns() // 1000
+    now = now_at()
     # what came before a retraining is still evidence after it
-    is_enough = JOBS.c.ended_at.is_(None) | (JOBS.c.asked_at > now - _PAUSE)
+    is_enough = JOBS.c.ended_at.is_(None) | (JOBS.c.asked_at > now - DAY)
     waiting = select(JOBS.c.job_id).where(JOBS.c.model == model, JOBS.c.kind == RETRAIN, is_enough)
     row = {"kind": RETRAIN, "model": model, "reason": reason, "asked_at": now}
     with transaction(engine) as connection:

@@ -6,7 +6,6 @@ A key is `fc_ID_SECRET`. Its secret has 256 random bits, which a fast hash keeps
 import hashlib
 import hmac
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from sqlalchemy import Engine, insert, select, update
 from forecaster.database.engine import transaction
 from forecaster.database.tables import KEYS
 from forecaster.domain.errors import RequestError
+from forecaster.domain.instants import now_at
 
 # what a key may be allowed: to ask for forecasts, to send what came, and to see and do what the operator does
 SCOPES = ("forecast", "actuals", "admin")
@@ -64,7 +64,7 @@ def create_key(engine: Engine, name: str, scopes: Sequence[str]) -> str:
         "digest": _digest(secret),
         "name": name,
         "scopes": " ".join(scope for scope in SCOPES if scope in scopes),
-        "created_at": time.time_ns() // 1000,
+        "created_at": now_at(),
     }
     with transaction(engine) as connection:
         connection.execute(insert(KEYS).values(row))
@@ -80,7 +80,7 @@ def revoke_key(engine: Engine, key_id: str) -> None:
     """
     good = (KEYS.c.key_id == key_id) & KEYS.c.revoked_at.is_(None)
     with transaction(engine) as connection:
-        changed = connection.execute(update(KEYS).where(good).values(revoked_at=time.time_ns() // 1000))
+        changed = connection.execute(update(KEYS).where(good).values(revoked_at=now_at()))
     if not changed.rowcount:
         raise RequestError(f"key '{key_id}': there is none, or it is revoked already; list them")
 

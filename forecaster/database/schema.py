@@ -1,10 +1,12 @@
 """Bring a database's tables up to date, by Alembic's migrations; one process at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-from forecaster.database.engine import transaction
+from forecaster.database.engine import UPKEEP_SECONDS, open_engine, transaction
 from forecaster.database.locks import one_at_a_time
 from forecaster.domain.errors import DatabaseUnavailable
 
@@ -28,6 +30,24 @@ def bring_up_to_date(engine: Engine) -> None:
             raise DatabaseUnavailable(f"the database has revision {found}, this program knows {REVISION}; update it")
         if found != REVISION:
             _migrate(engine)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """Open a database for one piece of work that may take its time, its tables up to date; then let go of it.
+
+    Args:
+        url: as `open_engine` takes it.
+
+    Raises:
+        ConfigError, DatabaseUnavailable: as `open_engine` and `bring_up_to_date` say.
+    """
+    engine = open_engine(url, UPKEEP_SECONDS)
+    try:
+        bring_up_to_date(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _revision(engine: Engine) -> str | None:

@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,11 +112,6 @@ def new_request_id(now: int) -> str:
 def forecast_id(request_id: str, position: int) -> str:
     """Return the id of a request's forecast."""
     return f"{request_id}-{position}"
-
-
-def now_at() -> int:
-    """Return the time in microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def pack(steps: Floats) -> bytes:

@@ -68,17 +68,6 @@ def models_scored(engine: Engine) -> list[str]:
         return list(connection.execute(select(SCORES.c.model).distinct().order_by(SCORES.c.model)).scalars())
 
 
-def versions_scored(engine: Engine, model: str) -> list[int]:
-    """Return the versions of a model that have scores.
-
-    Raises:
-        DatabaseUnavailable: the database does not answer.
-    """
-    versions = select(SCORES.c.version).where(SCORES.c.model == model).distinct()
-    with transaction(engine) as connection:
-        return list(connection.execute(versions).scalars())
-
-
 def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:
     """Return the first and the last time that was forecast of each series, microseconds since 1970.
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, select
 
 from forecaster.database.engine import insert_or, transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, SCORES
+from forecaster.domain.instants import now_at
 from forecaster.ledger.entries import (
     AT,
     HIGH_80,
@@ -18,7 +19,6 @@ from forecaster.ledger.entries import (
     STEP_MEAN,
     WALL_CLOCK_TOLERANCE,
     matches,
-    now_at,
     unpack,
 )
 

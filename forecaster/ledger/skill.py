@@ -8,8 +8,10 @@ from sqlalchemy import Engine, func, select
 from forecaster.database.engine import transaction
 from forecaster.database.tables import SCORES
 from forecaster.domain.errors import RequestError
+from forecaster.domain.instants import DAY
 
-_DAY = 24 * 60 * 60 * 1_000_000
+# of more, the last ones
+_MOST_GROUPS = 1000
 # what scores can be grouped by; a new one is an entry here
 GROUPS: dict[str, Any] = {
     "version": SCORES.c.version,
@@ -17,7 +19,7 @@ GROUPS: dict[str, Any] = {
     "step": SCORES.c.step,
     # days since 1970
     # rounded down before 1970 too, which databases do not do by themselves
-    "day": (SCORES.c["at"] - (SCORES.c["at"] % _DAY + _DAY) % _DAY) // _DAY,
+    "day": (SCORES.c["at"] - (SCORES.c["at"] % DAY + DAY) % DAY) // DAY,
 }
 
 
@@ -54,7 +56,6 @@ def realised_skill(
     since: int | None = None,
     is_shadow: bool = False,
     forecast_by: str = "model",
-    limit: int = 1000,
 ) -> list[Realised]:
     """Return what came of a model's forecasts, one entry for each group, the last ones where there are too many.
 
@@ -67,7 +68,6 @@ def realised_skill(
         since: of times from here on, microseconds since 1970.
         is_shadow: of forecasts that nobody saw.
         forecast_by: by whom.
-        limit: how many groups at most.
 
     Raises:
         RequestError: there is no such grouping.
@@ -97,7 +97,7 @@ def realised_skill(
         query = select(*columns).where(*chosen)
     else:
         group = GROUPS[by].label("grouped")
-        query = select(*columns, group).where(*chosen).group_by("grouped").order_by(group.desc()).limit(limit)
+        query = select(*columns, group).where(*chosen).group_by("grouped").order_by(group.desc()).limit(_MOST_GROUPS)
     with transaction(engine) as connection:
         rows = connection.execute(query).all()
     return [_describe(row, by is not None) for row in reversed(rows) if row.n]

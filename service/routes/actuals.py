@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/actuals", tags=["truth"])
 @router.post("", responses=responses(408, 413, 422), openapi_extra=request_body("ActualsRequest"))
 async def create_actuals(body: ActualsBody, accounts: AccountsDep) -> ActualsOut:
     """Take values that came, and score the forecasts of their times."""
-    taken, most = body.parsed.actuals, accounts.settings.max_actuals
+    taken, most = body.actuals, accounts.settings.max_actuals
     if len(taken) > most:
         raise RequestError(f"actuals: {len(taken)} are more than {most}; send them in several requests")
 
