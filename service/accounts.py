@@ -5,8 +5,11 @@ import hashlib
 import logging
 import random
 import time
+from collections.abc import Hashable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import numpy as np
 from pydantic_core import to_json
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
@@ -17,11 +20,12 @@ from forecaster.domain.errors import ForecasterError, RequestError
 from forecaster.domain.instants import now_at
 from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
 from forecaster.ledger.reading import Answered, find_answer
-from forecaster.ledger.writer import Writer
+from forecaster.ledger.writer import Outcome, Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
+from service.batching import Batcher
 from service.catalog import Catalog
 from service.drift import DriftWatch
-from service.forecasting import Allowed, Answer, forecast
+from service.forecasting import Allowed, Answer, Task, forecast, prepare
 from service.metrics import Metrics
 from service.schemas import ForecastRequest
 from service.settings import Settings
@@ -42,6 +46,13 @@ class Asking:
     body_digest: str | None = None
 
 
+# a task, and who asks
+_Asked = tuple[Task, Asking]
+# what the ledger has, and whether that is new
+_Written = tuple[Entry, bool]
+_Waiting = tuple[_Asked, "asyncio.Future[_Written]"]
+
+
 @dataclass
 class Accounts:
     """The service's side of the ledger."""
@@ -56,12 +67,14 @@ class Accounts:
     engine: Engine = field(init=False)
     upkeep: Engine = field(init=False)
     writer: Writer = field(init=False)
+    _batcher: Batcher[_Asked, _Written] = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
         url = self.settings.database_url
         self.engine, self.upkeep = open_engine(url), open_engine(url, UPKEEP_SECONDS)
         self.writer = Writer(open_engine(url))
+        self._batcher = Batcher(self._together, self.settings.batch_size, self.settings.batch_delay_seconds)
 
     async def open(self) -> None:
         """Bring the tables up to date, as soon as the database answers, and keep trying until then."""
@@ -98,25 +111,77 @@ class Accounts:
                 return _same(before, asking), False
         if request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
-            entry = self._forecast(request, catalog, asking)
+            entry, is_new = await self._batcher.ask((prepare(request, catalog, self.settings), asking))
         else:
-            entry = await run_in_threadpool(self._forecast, request, catalog, asking)
-        with self.metrics.writing.time():
-            is_written = await asyncio.wrap_future(self.writer.submit(entry))
-        if not is_written:
+            entry, is_new = await self._alone(request, catalog, asking)
+        if not is_new:
             # somebody with the same key was faster
             return await self.answer(request, catalog, asking)
         return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest), True
 
-    def _forecast(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> Entry:
+    async def _alone(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> _Written:
+        """Answer a large request by another thread, and write it."""
+
+        def work() -> Entry:
+            return self._forecast([(prepare(request, catalog, self.settings), asking)])[0]
+
+        entry = await run_in_threadpool(work)
+        with self.metrics.writing.time():
+            (outcome,) = await asyncio.wrap_future(self.writer.submit([entry]))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return entry, outcome
+
+    def _together(self, batch: list[_Waiting]) -> None:
+        """Answer small requests that came at the same time, and let each know when all are written."""
+        done: list[tuple[Entry, asyncio.Future[_Written]]] = []
+        groups: dict[Hashable, list[_Waiting]] = {}
+        for one in batch:
+            groups.setdefault(one[0][0].kind, []).append(one)
+        for group in groups.values():
+            done += self._those_that_can(group)
+        begin, loop = time.perf_counter(), asyncio.get_running_loop()
+
+        def tell(outcomes: list[Outcome]) -> None:
+            self.metrics.writing.observe(time.perf_counter() - begin)
+            for (entry, result), outcome in zip(done, outcomes, strict=True):
+                _settle(result, outcome if isinstance(outcome, Exception) else (entry, outcome))
+
+        def tell_loop(written: "Future[list[Outcome]]") -> None:
+            loop.call_soon_threadsafe(tell, written.result())
+
+        if not done:
+            return
+        try:
+            written = self.writer.submit([entry for entry, _ in done])
+        except ForecasterError as error:
+            tell([error] * len(done))
+        else:
+            written.add_done_callback(tell_loop)
+
+    def _those_that_can(self, group: list[_Waiting]) -> list[tuple[Entry, asyncio.Future[_Written]]]:
+        """Return the entries of tasks of one kind; who asks for what cannot be forecast is told so."""
+        try:
+            entries = self._forecast([asked for asked, _ in group])
+        # whatever it is, who waits is told; one of them may be to blame, so each is tried by itself
+        except Exception as error:
+            if len(group) > 1:
+                return [done for one in group for done in self._those_that_can([one])]
+            _settle(group[0][1], error)
+            return []
+        return [(entry, result) for entry, (_, result) in zip(entries, group, strict=True)]
+
+    def _forecast(self, asked: list[_Asked]) -> list[Entry]:
+        """Return the entries of tasks of one kind."""
         begin = time.perf_counter()
-        answer = forecast(request, catalog, self.settings, self.allowed)
-        entry = as_entry(answer, asking)
-        # only now the name is known to be a model's, and not any that a client thinks of
-        self.metrics.inference.labels(entry.model).observe(time.perf_counter() - begin)
-        self.metrics.batch.labels(entry.model).observe(len(entry.forecasts))
-        self.drift.add(answer.model, answer.version, catalog[answer.model].predictors[answer.version], answer.windows)
-        return entry
+        answers = forecast([task for task, _ in asked], self.allowed)
+        entries = [as_entry(answer, asking) for answer, (_, asking) in zip(answers, asked, strict=True)]
+        first, predictor = answers[0], asked[0][0].predictor
+        windows = np.concatenate([answer.windows for answer in answers])
+        self.metrics.inference.labels(first.model).observe(time.perf_counter() - begin)
+        self.metrics.batch.labels(first.model).observe(len(windows))
+        self.drift.add(first.model, first.version, predictor, windows)
+        return entries
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
         """Let a challenger answer a share of the champion's requests, unseen."""
@@ -127,8 +192,8 @@ class Accounts:
         if CHALLENGER not in model.index.aliases:
             return
         try:
-            answer = forecast(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings, {})
-            self.writer.submit(as_entry(answer, Asking(asking.client), is_shadow=True))
+            task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
+            self.writer.submit([as_entry(forecast([task], {})[0], Asking(asking.client), is_shadow=True)])
         except ForecasterError as error:
             self.metrics.shadow_failures.labels(request.model).inc()
             _log.warning("model '%s', challenger: %s", request.model, error)
@@ -163,6 +228,16 @@ def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entr
         idempotency_key=asking.idempotency_key,
         body_digest=asking.body_digest,
     )
+
+
+def _settle(result: asyncio.Future[_Written], outcome: _Written | Exception) -> None:
+    # whoever asked may be gone
+    if result.done():
+        return
+    if isinstance(outcome, Exception):
+        result.set_exception(outcome)
+    else:
+        result.set_result(outcome)
 
 
 def digest_body(body: bytes) -> str:

@@ -1,7 +1,7 @@
-"""The forecast handler: a request and a catalog in, an answer out; knows no HTTP and builds no frame."""
+"""The forecast handler: a request becomes a task, tasks of one kind are answered together. Knows no HTTP, no frame."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
 from forecaster.ledger.adaptation import SHARES, adapted_tails
 from forecaster.ledger.entries import LEVELS, WALL_CLOCK_TOLERANCE
-from forecaster.registry.bands import bands
+from forecaster.registry.bands import Bands, bands
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor
-from service.catalog import Catalog, find_model
+from service.catalog import Catalog, Model, find_model
 from service.histories import History, read_histories
 from service.schemas import ForecastRequest
 from service.settings import Settings
@@ -49,26 +49,59 @@ class Answer:
     tolerance: int
 
 
+@dataclass(frozen=True)
+class Task:
+    """A request that can be answered.
+
+    Args:
+        model: the model that is asked.
+        version: which of its versions answers.
+        alias: by which it was asked for; None where by number.
+        horizon: steps.
+        wanted: the columns beside the mean.
+        histories: what each forecast starts from.
+        is_baseline: whether the baseline answers in the model's place.
+    """
+
+    model: Model
+    version: int
+    alias: str | None
+    horizon: int
+    wanted: Bands
+    histories: list[History]
+    is_baseline: bool
+
+    @property
+    def predictor(self) -> Predictor:
+        """Return what answers."""
+        return self.model.predictors[self.version]
+
+    @property
+    def kind(self) -> Hashable:
+        """Return what tasks have in common that can be forecast together."""
+        return id(self.predictor), self.horizon, self.wanted, self.is_baseline
+
+
 class _Coming:
-    """The timestamps of a forecast, once for all series that share a clock."""
+    """The timestamps of a forecast, once for all series that end alike."""
 
     def __init__(self, clock: Clock, frequency: Step, horizon: int) -> None:
         times = clock.coming(frequency, horizon)
-        self.cutoff, self.spelt, self.instants = clock.cutoff, clock.spell(times), clock.instants(times)
+        self.cutoff, *self.spelt = clock.spell(np.concatenate([clock.wall[-1:], times]))
+        self.instants = clock.instants(times)
 
 
 # by model and version, then by series: the shares of misses that are allowed now, `(steps, levels)`
 Allowed = Mapping[tuple[str, int], Mapping[str, Floats]]
 
 
-def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, allowed: Allowed) -> Answer:
-    """Return the answer to `request`.
+def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Task:
+    """Return a request as a task, checked.
 
     Args:
         request: what is asked.
         catalog: the models.
         settings: the limits, among others.
-        allowed: what adaptive intervals have learnt of each series.
 
     Raises:
         UnknownModel: the model, alias or version is not served.
@@ -92,55 +125,95 @@ def forecast(request: ForecastRequest, catalog: Catalog, settings: Settings, all
             f"horizon: {n_series} series of {horizon} steps are more than {settings.max_points} points; "
             "ask in several requests"
         )
-    histories = read_histories(request, predictor, horizon, settings)
+    return Task(
+        model=model,
+        version=version,
+        alias=None if request.version is not None else CHAMPION if request.alias is None else request.alias,
+        horizon=horizon,
+        wanted=wanted,
+        histories=read_histories(request, predictor, horizon, settings),
+        is_baseline=settings.without_skill == "baseline" and not predictor.manifest.skill.is_shown,
+    )
+
+
+def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
+    """Return the answers to tasks of one kind, in one run of the model.
+
+    Args:
+        tasks: at least one.
+        allowed: what adaptive intervals have learnt of each series.
+
+    Raises:
+        RequestError, SeriesError: a forecast of one of them is not finite, or cannot be.
+    """
+    first = tasks[0]
+    predictor, horizon, is_baseline = first.predictor, first.horizon, first.is_baseline
+    histories = [history for task in tasks for history in task.histories]
     values = np.stack([history.values for history in histories])
-    skill = predictor.manifest.skill
-    is_baseline = settings.without_skill == "baseline" and not skill.is_shown
     mean = (
         predictor.predict_baseline(values, horizon)
         if is_baseline
         else predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
     )
-    learnt = {} if is_baseline else allowed.get((model.name, version), {})
+    learnt = {} if is_baseline else allowed.get((first.model.name, first.version), {})
     is_adapted = [history.unique_id in learnt for history in histories]
     shares = _shares(learnt, histories, horizon) if any(is_adapted) else None
+    bounds, spread = _intervals(first, values, mean, shares)
+    clocks = {history.clock.end: history.clock for history in histories}
+    comings = {end: _Coming(clock, predictor.frequency, horizon) for end, clock in clocks.items()}
+    coming = [comings[history.clock.end] for history in histories]
+    forecasts = [
+        {
+            UNIQUE_ID: history.unique_id,
+            CUTOFF: times.cutoff,
+            DS: times.spelt,
+            "is_adapted": is_adapted[row],
+            MEAN: mean[row].tolist(),
+            **{name: _with_nulls(spread[row, :, number]) for number, name in enumerate(first.wanted.columns)},
+        }
+        for row, (history, times) in enumerate(zip(histories, coming, strict=True))
+    ]
+    windows = np.atleast_3d(values)[:, :, 0]
+    instants = np.stack([one.instants for one in coming])
+    steps = np.concatenate([instants[:, :, None], mean[:, :, None], bounds], axis=2)
+    answers, end = [], 0
+    for task in tasks:
+        rows = slice(end, end := end + len(task.histories))
+        answers.append(_answer(task, forecasts[rows], windows[rows], steps[rows]))
+    return answers
+
+
+def _intervals(task: Task, values: Floats, mean: Floats, shares: Floats | None) -> tuple[Floats, Floats]:
+    """Return the intervals that are scored, and those that were asked for."""
+    predictor, is_baseline, wanted = task.predictor, task.is_baseline, task.wanted.probabilities
     tails = None if shares is None else adapted_tails(_EDGES, shares)
     bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
-    if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
+    if wanted == _EDGES and not np.isnan(bounds[:, 0]).any():
         # what most ask for is what is scored
         spread = bounds
     else:
-        tails = None if shares is None else adapted_tails(wanted.probabilities, shares)
-        spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
+        tails = None if shares is None else adapted_tails(wanted, shares)
+        spread = predictor.quantiles(values, mean, wanted, is_baseline, tails)
     if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
-    distinct = {id(history.clock): history.clock for history in histories}
-    clocks = {key: _Coming(clock, predictor.frequency, horizon) for key, clock in distinct.items()}
-    coming = [clocks[id(history.clock)] for history in histories]
-    instants = np.stack([one.instants for one in coming])
-    alias = None if request.version is not None else CHAMPION if request.alias is None else request.alias
+    return bounds, spread
+
+
+def _answer(task: Task, forecasts: list[dict[str, Any]], windows: Floats, steps: Floats) -> Answer:
+    predictor = task.predictor
+    name, version, skill = task.model.name, task.version, predictor.manifest.skill
     return Answer(
-        model=model.name,
+        model=name,
         version=version,
         head={
-            "model": {"name": model.name, "version": version, "alias": alias, "run_id": model.index.runs[version]},
-            "forecast_by": skill.baseline if is_baseline else MODEL,
+            "model": {"name": name, "version": version, "alias": task.alias, "run_id": task.model.index.runs[version]},
+            "forecast_by": skill.baseline if task.is_baseline else MODEL,
             "skill": skill.model_dump(),
-            "warnings": _warnings(predictor, horizon, is_baseline, has_bands=bool(wanted.columns)),
+            "warnings": _warnings(predictor, task.horizon, task.is_baseline, has_bands=bool(task.wanted.columns)),
         },
-        forecasts=[
-            {
-                UNIQUE_ID: history.unique_id,
-                CUTOFF: times.cutoff,
-                DS: times.spelt,
-                "is_adapted": is_adapted[row],
-                MEAN: mean[row].tolist(),
-                **{name: _with_nulls(spread[row, :, number]) for number, name in enumerate(wanted.columns)},
-            }
-            for row, (history, times) in enumerate(zip(histories, coming, strict=True))
-        ],
-        windows=np.atleast_3d(values)[:, :, 0],
-        steps=np.concatenate([instants[:, :, None], mean[:, :, None], bounds], axis=2),
+        forecasts=forecasts,
+        windows=windows,
+        steps=steps,
         tolerance=WALL_CLOCK_TOLERANCE if predictor.frequency.is_wall_clock else 0,
     )
 

@@ -36,7 +36,7 @@ class Metrics:
         default_factory=lambda: _histogram("inference_seconds", "Making a request's forecasts.", _SECONDS, "model")
     )
     batch: Histogram = field(
-        default_factory=lambda: _histogram("series_per_request", "Series in a request.", _SIZES, "model")
+        default_factory=lambda: _histogram("batch_size", "Series in one run of a model.", _SIZES, "model")
     )
     writing: Histogram = field(
         default_factory=lambda: _histogram("ledger_write_seconds", "From forecast to its commit.", _SECONDS)

@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     keys_refresh_seconds: float = Field(5, gt=0, description="how long a revoked key may still be good")
     rate_limit: str = Field("", description="requests of each key or address, such as `600/minute`; empty: no limit")
     max_concurrent: int = Field(64, gt=0, description="most requests whose forecasts are made at once")
+    batch_size: int = Field(32, gt=0, description="most requests that are forecast in one run of a model")
+    batch_delay_seconds: float = Field(
+        0, ge=0, le=1, description="how long one may wait for others; 0: only those that came at the same time"
+    )
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
     body_timeout_seconds: float = Field(30, gt=0, description="how long a request's head and body may take to come")
     max_points: int = Field(1_000_000, gt=0, description="most series times steps in one answer")

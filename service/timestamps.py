@@ -1,5 +1,6 @@
 """Timestamps of a request: zones kept as they came, regularity judged, the coming ones answered the same way."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import Times
+
+_EPOCH = datetime(1970, 1, 1)  # of series without a zone
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Clock:
 
     def check(self, frequency: Step, where: str) -> None:
         """Raise SeriesError where a timestamp is not one step of `frequency` after the one before it."""
-        backwards = np.flatnonzero(np.diff(self.elapsed) <= np.timedelta64(0)) + 1
+        backwards = np.flatnonzero(self.elapsed[1:] <= self.elapsed[:-1]) + 1
         if len(backwards):
             raise SeriesError(
                 f"{where}.ds[{backwards[0]}]: {self.wall[backwards[0]]} is not after the one before it; "
@@ -39,6 +44,11 @@ class Clock:
                 f"{where}.ds[{breaks[0]}]: {self.wall[breaks[0]]} is not one step of {frequency} after "
                 f"{self.wall[breaks[0] - 1]}; add the missing rows or ask a model of this frequency"
             )
+
+    @property
+    def end(self) -> Hashable:
+        """Return what decides which timestamps come."""
+        return self.wall[-1], self.offset
 
     def coming(self, frequency: Step, steps: int) -> Times:
         """Return the `steps` timestamps after the last one, by its own clock."""
@@ -63,9 +73,7 @@ class Clock:
 
 def instant(time: datetime) -> int:
     """Return a time in microseconds since 1970, of UTC where it has a zone; as `Clock.instants` does."""
-    # not by Python's own subtraction, which ends at the years 1 and 9999
-    wall = int(np.datetime64(time.replace(tzinfo=None), "us").astype(np.int64))
-    return wall - (time.utcoffset() or timedelta()) // timedelta(microseconds=1)
+    return (time - (_EPOCH if time.tzinfo is None else _EPOCH_UTC)) // _MICROSECOND
 
 
 def has_same_times(ds: list[datetime], other: list[datetime]) -> bool:
@@ -91,12 +99,12 @@ def read_clock(ds: list[datetime], where: str) -> Clock:
     if any(has_zone) != all(has_zone):
         row = has_zone.index(not has_zone[0])
         raise SeriesError(f"{where}.ds[{row}]: some timestamps have a zone and some have none; write all the same way")
+    # numpy's own conversion takes as long as a forecast
+    elapsed = np.array([instant(time) for time in ds]).view("M8[us]")
     if not has_zone[0]:
-        wall = np.array(ds, dtype="M8[us]")
-        return Clock(wall, wall, None)
-    wall = np.array([time.replace(tzinfo=None) for time in ds], dtype="M8[us]")
+        return Clock(elapsed, elapsed, None)
     offsets = [time.utcoffset() or timedelta() for time in ds]
-    return Clock(wall, wall - np.array(offsets, dtype="m8[us]"), offsets[-1])
+    return Clock(elapsed + np.array(offsets, dtype="m8[us]"), elapsed, offsets[-1])
 
 
 def _suffix(offset: timedelta | None) -> str:

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,12 @@ from forecaster.ledger.entries import Entry, forecast_id, pack
 _MOST = 5000
 # answers that wait; whoever comes then is told to come again
 _MOST_WAITING = 1000
-# how long a commit is put off at most for others, and how long nobody comes before it is not
-_GATHER_SECONDS, _PAUSE_SECONDS = 0.005, 0.001
+# of each entry: whether it is new, or why it could not be written
+Outcome = bool | Exception
+
+
+# entries, and who waits for them
+_Item = tuple[list[Entry], "Future[list[Outcome]]"]
 
 
 @dataclass
@@ -27,9 +30,7 @@ class Writer:
     """Writes entries from one thread of its own. Safe to use from any."""
 
     engine: Engine
-    _waiting: "queue.Queue[tuple[Entry, Future[bool]] | None]" = field(
-        default_factory=lambda: queue.Queue(_MOST_WAITING)
-    )
+    _waiting: "queue.Queue[_Item | None]" = field(default_factory=lambda: queue.Queue(_MOST_WAITING))
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -53,29 +54,29 @@ class Writer:
         """Return how many answers wait to be written."""
         return self._waiting.qsize()
 
-    def submit(self, entry: Entry) -> "Future[bool]":
-        """Return what will be True once the entry is committed, False where its idempotency key is taken already.
+    def submit(self, entries: list[Entry]) -> "Future[list[Outcome]]":
+        """Return what will say of each entry, once it is committed, whether it is new; or why it could not be.
+
+        An entry whose idempotency key is taken already is not.
 
         Raises:
             DatabaseUnavailable: too many wait.
         """
-        written: Future[bool] = Future()
+        written: Future[list[Outcome]] = Future()
         try:
-            self._waiting.put_nowait((entry, written))
+            self._waiting.put_nowait((entries, written))
         except queue.Full as error:
             raise DatabaseUnavailable("the ledger has too many answers to write; try again in a moment") from error
         return written
 
     def _work(self) -> None:
-        is_open, n_before = True, 1
+        is_open = True
         while is_open:
             batch, n_forecasts = [], 0
             item = self._waiting.get()
-            if n_before > 1 and item is not None:
-                self._gather()
             while item is not None:
                 batch.append(item)
-                n_forecasts += len(item[0].forecasts)
+                n_forecasts += sum(len(entry.forecasts) for entry in item[0])
                 if n_forecasts >= _MOST:
                     break
                 try:
@@ -83,38 +84,27 @@ class Writer:
                 except queue.Empty:
                     break
             is_open = item is not None
-            if batch:
-                self._write(batch)
-            n_before = len(batch)
+            self._write(batch)
 
-    def _gather(self) -> None:
-        """Wait as long as more come: where several came together, others are on their way."""
-        until, n_waiting = time.monotonic() + _GATHER_SECONDS, -1
-        while n_waiting < self._waiting.qsize() and time.monotonic() < until:
-            n_waiting = self._waiting.qsize()
-            time.sleep(_PAUSE_SECONDS)
-
-    def _write(self, batch: "list[tuple[Entry, Future[bool]]]") -> None:
+    def _write(self, batch: list[_Item]) -> None:
         # from here on nobody can cancel them, which would make their result an error here
-        running = [(entry, written) for entry, written in batch if written.set_running_or_notify_cancel()]
-        if running:
-            self._write_together(running)
+        running = [(entries, written) for entries, written in batch if written.set_running_or_notify_cancel()]
+        outcomes = iter(self._commit([entry for entries, _ in running for entry in entries]))
+        for entries, written in running:
+            written.set_result([next(outcomes) for _ in entries])
 
-    def _write_together(self, batch: "list[tuple[Entry, Future[bool]]]") -> None:
+    def _commit(self, entries: list[Entry]) -> list[Outcome]:
+        if not entries:
+            return []
         try:
             with transaction(self.engine) as connection:
-                is_new = _insert(connection, [entry for entry, _ in batch])
+                return [*_insert(connection, entries)]
         # whatever it is, whoever waits is told of it, and the next ones are written
         except Exception as error:
-            if len(batch) == 1:
-                batch[0][1].set_exception(error)
-                return
+            if len(entries) == 1:
+                return [error]
             # one of them may be to blame, or two processes that met: each by itself
-            for single in batch:
-                self._write_together([single])
-            return
-        for (_, written), one in zip(batch, is_new, strict=True):
-            written.set_result(one)
+            return [outcome for entry in entries for outcome in self._commit([entry])]
 
 
 def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:

@@ -32,7 +32,7 @@ from forecaster.ledger.reading import find_answer, find_forecast, latest_forecas
 from forecaster.ledger.retention import forget_before, forget_client, forget_series
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.skill import realised_skill
-from forecaster.ledger.writer import Writer
+from forecaster.ledger.writer import Outcome, Writer
 from tests.postgres import fresh_database
 
 HOUR = 3_600_000_000
@@ -63,7 +63,10 @@ def entry(*forecasts: Served, at: int = 1_000_000, **changes: Any) -> Entry:
 
 
 def record(writer: Writer, one: Entry) -> bool:
-    return writer.submit(one).result(timeout=30)
+    (outcome,) = writer.submit([one]).result(timeout=30)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def count(engine: Engine, table: Any) -> int:
@@ -229,17 +232,16 @@ def test_what_one_of_them_cannot_have_does_not_keep_the_others_from_theirs(write
     bad = entry(served(), at=2**70)
     together = [entry(), bad, entry()]
     with pytest.raises((DatabaseUnavailable, OverflowError)):
-        writer.submit(bad).result(timeout=30)
-    written: list[Future[bool]] = [Future() for _ in together]
-    writer._write(list(zip(together, written, strict=True)))
-    assert [one.exception() is None for one in written] == [True, False, True]
+        record(writer, bad)
+    outcomes = writer.submit(together).result(timeout=30)
+    assert [outcome is True for outcome in outcomes] == [True, False, True]
     assert count(writer.engine, FORECASTS) == 2
 
 
 def test_who_no_longer_waits_does_not_end_the_writer(writer: Writer) -> None:
-    gone: Future[bool] = Future()
+    gone: Future[list[Outcome]] = Future()
     assert gone.cancel()
-    writer._write([(entry(), gone)])
+    writer._write([([entry()], gone)])
     assert count(writer.engine, FORECASTS) == 0
     assert record(writer, entry())
     assert writer.is_alive

@@ -58,8 +58,8 @@ def test_prometheus_reads_what_was_served(house: House, tmp_path: Path) -> None:
         one.value for one in families["forecaster_served_version_age_seconds"] if one.labels["alias"] == "champion"
     )
     assert 0 <= age < 24 * 3600
-    sizes = {one.name: one.value for one in families["forecaster_series_per_request"]}
-    assert sizes["forecaster_series_per_request_count"] == sizes["forecaster_series_per_request_sum"] == 3
+    sizes = {one.name: one.value for one in families["forecaster_batch_size"]}
+    assert sizes["forecaster_batch_size_count"] == sizes["forecaster_batch_size_sum"] == 3
     written = {one.name: one.value for one in families["forecaster_ledger_write_seconds"]}
     assert written["forecaster_ledger_write_seconds_count"] == 3
 
