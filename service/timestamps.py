@@ -32,11 +32,11 @@ class Clock:
 
     def check(self, frequency: Step, where: str) -> None:
         """Raise SeriesError where a timestamp is not one step of `frequency` after the one before it."""
-        backwards = np.flatnonzero(self.elapsed[1:] <= self.elapsed[:-1]) + 1
-        if len(backwards):
+        is_backwards = self.elapsed[1:] <= self.elapsed[:-1]
+        if is_backwards.any():
+            row = int(is_backwards.argmax()) + 1
             raise SeriesError(
-                f"{where}.ds[{backwards[0]}]: {self.wall[backwards[0]]} is not after the one before it; "
-                "sort by ds and remove duplicates"
+                f"{where}.ds[{row}]: {self.wall[row]} is not after the one before it; sort by ds and remove duplicates"
             )
         breaks = frequency.breaks(self.wall if frequency.is_wall_clock else self.elapsed)
         if len(breaks):

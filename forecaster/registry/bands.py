@@ -1,6 +1,7 @@
 """The columns beside the mean that a request asks for: intervals by level, or quantiles."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from forecaster.domain.errors import RequestError
 from forecaster.domain.series import lower, quantile_name, upper
@@ -14,6 +15,8 @@ class Bands:
     probabilities: tuple[float, ...]
 
 
+# kinds of answers that are kept
+@lru_cache(64)
 def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] | None = None) -> Bands:
     """Return the columns for `level` (0–100, exclusive) or `quantiles` (0–1, exclusive).
 
