@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,13 @@ from sqlalchemy import Engine, insert, select
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
 from forecaster.database.tables import JOBS, RUNS
+from forecaster.domain.config import load_config
 from forecaster.domain.instants import SECOND, as_at, now_at
-from tests.conftest import ROOT, start_module
+from forecaster.scheduling.config import JobConfig, ScheduleConfig
+from forecaster.scheduling.metrics import Metrics
+from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.runner import Runner, Stop
+from tests.conftest import ROOT
 from tests.postgres import fresh_database
 
 # the other pipelines are the checkout's
@@ -55,6 +61,14 @@ def daily(ago: timedelta) -> str:
     return f"{then.minute} {then.hour} * * *"
 
 
+def earlier() -> dict[str, Any]:
+    """Return what makes a job due five minutes ago."""
+    return {"when": {"cron": daily(timedelta(minutes=5))}}
+
+
+RETRAIN = {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"}
+
+
 @dataclass
 class Yard:
     """The folder, and a database."""
@@ -76,10 +90,16 @@ class Yard:
         return file
 
     def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
-        return start_module(
-            "pipelines.schedule", "schedule.yaml", *arguments,
-            cwd=self.folder, FORECASTER_DATABASE_URL=self.url, **environment,
-        )  # fmt: skip
+        """Start the schedule, in a process group of its own, as a terminal does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.schedule", "schedule.yaml", *map(str, arguments)],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "FORECASTER_DATABASE_URL": self.url, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
     def seen(self, ago: timedelta, job: str = "score") -> None:
         """Let the database say that the job was first seen so long ago."""
@@ -123,6 +143,26 @@ class Yard:
         while not is_so():
             assert time.monotonic() < deadline, f"never so: {self.runs()} {self.journal()}"
             time.sleep(0.02)
+
+
+class Hands:
+    """A scheduler whose looks a test calls by hand."""
+
+    def __init__(self, yard: Yard, *jobs: dict[str, Any], **more: Any) -> None:
+        self.config = load_config(yard.write(*jobs, **more), ScheduleConfig, (), "schedule")
+        self.metrics = Metrics(self.config.jobs)
+        self.stop = Stop()
+        self.runner = Runner(self.config, yard.engine, self.metrics, Reports(self.metrics), self.stop)
+
+    @property
+    def job(self) -> JobConfig:
+        return self.config.jobs[0]
+
+    def look(self) -> None:
+        self.runner.look(self.job)
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"forecaster_schedule_{name}", {"job": self.job.name, **labels})
 
 
 def make_yard(folder: Path, url: str) -> Yard:

@@ -1,6 +1,5 @@
-"""What is owed is run once: missed moments, failures tried again, lost runs, retrainings that were asked for."""
+"""What is owed is run once: missed moments, failures tried again, retrainings that were asked for."""
 
-import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -8,38 +7,10 @@ from typing import Any
 
 import pytest
 
-from forecaster.domain.config import load_config
-from forecaster.domain.errors import ScheduleError
+from forecaster.domain.errors import ConfigError
 from forecaster.domain.instants import SECOND, now_at
-from forecaster.scheduling.config import JobConfig, ScheduleConfig
-from forecaster.scheduling.metrics import Metrics
-from forecaster.scheduling.reports import Reports
-from forecaster.scheduling.runner import Runner, Stop
 from forecaster.scheduling.runs import DUE, Runs
-from tests.scheduling.conftest import Yard, daily
-
-EARLIER = {"when": {"cron": daily(timedelta(minutes=5))}}
-RETRAIN = {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"}
-
-
-class Hands:
-    """A scheduler whose looks a test calls by hand."""
-
-    def __init__(self, yard: Yard, *jobs: dict[str, Any], **more: Any) -> None:
-        self.config = load_config(yard.write(*jobs, **more), ScheduleConfig, (), "schedule")
-        self.metrics = Metrics(self.config.jobs)
-        self.stop = Stop()
-        self.runner = Runner(self.config, yard.engine, self.metrics, Reports(self.metrics), self.stop)
-
-    @property
-    def job(self) -> JobConfig:
-        return self.config.jobs[0]
-
-    def look(self) -> None:
-        self.runner.look(self.job)
-
-    def counted(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"forecaster_schedule_{name}", {"job": self.job.name, **labels})
+from tests.scheduling.conftest import RETRAIN, Hands, Yard, daily, earlier
 
 
 def test_what_was_missed_is_run_once_and_then_no_more(yard: Yard) -> None:
@@ -63,7 +34,7 @@ def test_what_was_missed_is_run_once_and_then_no_more(yard: Yard) -> None:
 
 
 def test_what_was_missed_for_too_long_is_recorded_and_not_run(yard: Yard) -> None:
-    hands = Hands(yard, EARLIER, catch_up_hours=0.01)
+    hands = Hands(yard, earlier(), catch_up_hours=0.01)
     yard.seen(timedelta(hours=1))
     hands.look()
     hands.look()
@@ -75,7 +46,7 @@ def test_what_was_missed_for_too_long_is_recorded_and_not_run(yard: Yard) -> Non
 
 def test_a_failure_is_tried_again_after_growing_delays_until_it_succeeds(yard: Yard) -> None:
     yard.order(exits=(1, 3, 0))
-    hands = Hands(yard, EARLIER)
+    hands = Hands(yard, earlier())
     yard.seen(timedelta(hours=1))
     deadline = time.monotonic() + 30
     while len(yard.runs()) < 3 or yard.runs()[-1].ended_at is None:
@@ -108,7 +79,7 @@ def test_after_the_last_failure_it_is_given_up(
     yard: Yard, job: dict[str, Any], exits: tuple[int, ...], attempts: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     yard.order(exits=exits)
-    hands = Hands(yard, EARLIER | job, retry={"attempts": 3, "first_seconds": 0})
+    hands = Hands(yard, earlier() | job, retry={"attempts": 3, "first_seconds": 0})
     yard.seen(timedelta(hours=1), hands.job.name)
     for _ in range(5):
         hands.look()
@@ -120,7 +91,7 @@ def test_after_the_last_failure_it_is_given_up(
 
 
 def test_a_run_that_is_due_takes_the_place_of_retries_of_the_one_before(yard: Yard) -> None:
-    hands = Hands(yard, EARLIER)
+    hands = Hands(yard, earlier())
     yard.seen(timedelta(hours=1))
     runs = Runs(yard.engine, "elsewhere", 600)
     before = runs.claim("score", DUE, now_at() - 600 * SECOND)
@@ -135,104 +106,25 @@ def test_a_run_that_is_due_takes_the_place_of_retries_of_the_one_before(yard: Ya
     assert hands.counted("given_up_total") == 1
 
 
-def test_one_job_never_runs_beside_itself_here_or_elsewhere(either_yard: Yard) -> None:
-    yard = either_yard
-    yard.order(seconds=0.7)
-    here = Hands(yard, EARLIER)
-    # another folder has other locks: as on another machine, where the database alone keeps them apart
-    elsewhere = Hands(yard, EARLIER, folder="elsewhere")
-    yard.seen(timedelta(hours=1))
-    first = threading.Thread(target=here.look)
-    first.start()
-    yard.wait(lambda: yard.journal("begin"))
-    here.look()
-    elsewhere.look()
-    assert len(yard.journal()) == 1
-    for one in (here, elsewhere):
-        with pytest.raises(ScheduleError, match="job 'score': it runs already"):
-            one.runner.once(one.job)
-    first.join()
-    elsewhere.look()
-    assert yard.states() == [("succeeded", 1)]
-    assert elsewhere.runner.once(elsewhere.job).exit_code == 0
-    assert [line["event"] for line in yard.journal()] == ["begin", "end"] * 2
-
-
-def test_many_schedulers_that_look_at_once_run_it_once(either_yard: Yard) -> None:
-    yard = either_yard
-    hands = [Hands(yard, EARLIER, folder=f"place-{number}") for number in range(4)]
-    yard.seen(timedelta(hours=1))
-    together = threading.Barrier(len(hands))
-    threads = [threading.Thread(target=lambda one=one: (together.wait(), one.look())) for one in hands]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert yard.states() == [("succeeded", 1)]
-    assert len(yard.journal("begin")) == 1
-
-
-def test_a_lost_run_is_run_again_once(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
-    hands = Hands(yard, EARLIER)
-    yard.seen(timedelta(hours=1))
-    elsewhere, at = Runs(yard.engine, "elsewhere", 1), now_at() - 30 * SECOND
-    assert elsewhere.claim("score", DUE, at)
-    # it may go on as long as it says so
-    hands.look()
-    assert yard.states() == [("running", 1)]
-    _age(yard, 601)
-    hands.look()
-    assert yard.states() == [("lost", 1), ("succeeded", 2)]
-    assert hands.counted("given_up_total") == 0
-    # one that takes its scheduler with it each time is left alone
-    later = at + SECOND
-    for attempt in (1, 2):
-        assert elsewhere.claim("score", DUE, later, attempt)
-        _age(yard, 601)
-        if attempt == 1:
-            lost = elsewhere.know("score", None).open
-            assert lost is not None
-            elsewhere.lose(lost, "lost")
+def test_a_retry_that_comes_too_late_is_given_up(yard: Yard) -> None:
+    hands = Hands(yard, {})
+    runs = Runs(yard.engine, "elsewhere", 600)
+    run = runs.claim("score", DUE, 1)
+    assert run is not None
+    runs.end(run, "failed", 1, "error: before", now_at() - 25 * 3600 * SECOND)
     hands.look()
     hands.look()
-    assert yard.states()[2:] == [("lost", 1), ("lost", 2)]
+    assert [(run.state, run.again_at) for run in yard.runs()] == [("failed", None)]
     assert hands.counted("given_up_total") == 1
 
 
 def test_a_run_that_takes_too_long_is_ended_and_has_failed(yard: Yard) -> None:
     yard.order(seconds=60)
-    hands = Hands(yard, EARLIER | {"timeout_minutes": 0.01}, retry={"attempts": 1})
+    hands = Hands(yard, earlier() | {"timeout_minutes": 0.01}, retry={"attempts": 1})
     yard.seen(timedelta(hours=1))
     hands.look()
     (run,) = yard.runs()
     assert (run.state, run.exit_code, run.outcome) == ("failed", -15, "ended after timeout_minutes, 0.01")
-
-
-def test_an_asked_retraining_is_taken_once_and_told_what_came_of_it(either_yard: Yard) -> None:
-    yard = either_yard
-    yard.order(seconds=0.3)
-    hands = [Hands(yard, RETRAIN | {"when": None}, folder=f"place-{number}") for number in range(3)]
-    yard.ask("stock")
-    yard.ask("unheard-of")
-    together = threading.Barrier(len(hands))
-
-    def work(one: Hands) -> None:
-        together.wait()
-        one.look()
-        one.runner.keep_house()
-
-    threads = [threading.Thread(target=work, args=(one,)) for one in hands]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    (run,) = yard.runs()
-    mine, strange = yard.asked()
-    assert (run.cause, run.state, run.asked_id, run.due_at) == ("asked", "succeeded", mine.job_id, mine.asked_at)
-    assert mine.asked_at <= mine.taken_at <= mine.ended_at
-    assert mine.outcome == '{"outcome": "promoted", "argv": ["stock.yaml"]}'
-    assert strange.ended_at and strange.outcome == "not run: no job of the schedule retrains 'unheard-of'"
-    assert len(yard.journal("begin")) == 1
 
 
 def test_an_asked_retraining_that_fails_ends_after_its_last_attempt_and_a_takers_death_gives_it_back(
@@ -256,7 +148,7 @@ def test_an_asked_retraining_that_fails_ends_after_its_last_attempt_and_a_takers
 
 def test_by_hand_it_is_neither_tried_again_nor_given_up(yard: Yard) -> None:
     yard.order(exits=(7,))
-    hands = Hands(yard, EARLIER)
+    hands = Hands(yard, earlier())
     assert hands.runner.once(hands.job).exit_code == 7
     hands.look()
     (run,) = yard.runs()
@@ -265,7 +157,7 @@ def test_by_hand_it_is_neither_tried_again_nor_given_up(yard: Yard) -> None:
 
 
 def test_old_runs_are_forgotten_but_not_the_latest_of_a_job(yard: Yard) -> None:
-    hands = Hands(yard, EARLIER, keep_days=1)
+    hands = Hands(yard, earlier(), keep_days=1)
     runs = Runs(yard.engine, "here", 600)
     for days in (5, 4, 3):
         run = runs.claim("score", DUE, now_at() - days * 86400 * SECOND)
@@ -278,14 +170,7 @@ def test_old_runs_are_forgotten_but_not_the_latest_of_a_job(yard: Yard) -> None:
     assert [run.due_at for run in yard.runs()] == [latest]
 
 
-def _age(yard: Yard, seconds: int) -> None:
-    with yard.engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE runs SET alive_at = alive_at - {seconds * SECOND} WHERE ended_at IS NULL")
-
-
 def test_the_folder_must_be_one(yard: Yard) -> None:
-    from forecaster.domain.errors import ConfigError
-
     Path("file").touch()
     with pytest.raises(ConfigError, match="folder: file/here cannot be made"):
-        Hands(yard, EARLIER, folder="file/here")
+        Hands(yard, earlier(), folder="file/here")

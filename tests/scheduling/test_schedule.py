@@ -20,9 +20,7 @@ import pytest
 from forecaster.domain.instants import as_moment
 from tests.conftest import ROOT, run_module
 from tests.postgres import PROGRAMS, postgres_server
-from tests.scheduling.conftest import Yard, daily, end, is_alive, make_yard
-
-EARLIER = {"when": {"cron": daily(timedelta(minutes=5))}}
+from tests.scheduling.conftest import Yard, earlier, end, is_alive, make_yard
 
 
 @contextmanager
@@ -59,14 +57,14 @@ def test_it_fires_at_the_moment_and_stops_at_once_when_nothing_runs(yard: Yard) 
 
 def test_sigterm_lets_what_runs_finish_and_begins_nothing_new(yard: Yard) -> None:
     yard.order(seconds=1.5)
-    yard.write(EARLIER, {"name": "later"} | EARLIER, at_once=1)
+    yard.write(earlier(), {"name": "later"} | earlier(), at_once=1)
     for job in ("score", "later"):
         yard.seen(timedelta(hours=1), job)
     scheduler = yard.start()
     with ended(scheduler):
         yard.wait(lambda: yard.journal("begin"))
         # as Ctrl-C does: to all in the terminal's group
-        os.kill(scheduler.pid, signal.SIGINT)
+        os.killpg(scheduler.pid, signal.SIGINT)
         status, _, err = end(scheduler)
     assert (status, yard.states()) == (0, [("succeeded", 1)])
     assert len(yard.journal("end")) == 1
@@ -75,8 +73,8 @@ def test_sigterm_lets_what_runs_finish_and_begins_nothing_new(yard: Yard) -> Non
 
 def test_a_second_sigterm_ends_what_runs_and_the_next_scheduler_runs_it_again(yard: Yard) -> None:
     yard.order(seconds=60)
-    yard.write(EARLIER)
-    yard.seen(timedelta(hours=1))
+    yard.write({"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"})
+    yard.ask("stock")
     scheduler = yard.start()
     with ended(scheduler):
         yard.wait(lambda: yard.journal("begin"))
@@ -88,15 +86,18 @@ def test_a_second_sigterm_ends_what_runs_and_the_next_scheduler_runs_it_again(ya
         status, _, _ = end(scheduler)
     assert (status, yard.states()) == (1, [("lost", 1)])
     assert not is_alive(child)
+    assert yard.asked()[0].ended_at is None
     yard.order()
     again = yard.start()
     with ended(again):
         yard.wait(lambda: yard.states() == [("lost", 1), ("succeeded", 2)])
+    # whoever asked is told, by the one that took it over
+    assert json.loads(yard.asked()[0].outcome)["outcome"] == "promoted"
 
 
 def test_a_killed_schedulers_run_is_lost_and_run_again_once_its_process_has_ended(yard: Yard) -> None:
     yard.order(seconds=3)
-    yard.write(EARLIER)
+    yard.write(earlier())
     yard.seen(timedelta(hours=1))
     first = yard.start()
     with ended(first):
@@ -116,7 +117,7 @@ def test_a_killed_schedulers_run_is_lost_and_run_again_once_its_process_has_ende
 def test_two_schedulers_on_one_database_run_it_once(either_yard: Yard) -> None:
     yard = either_yard
     yard.order(seconds=0.5)
-    yard.write(EARLIER)
+    yard.write(earlier())
     yard.seen(timedelta(hours=1))
     # in one folder, and as on two machines
     both = yard.start(), yard.start("--set", "folder=elsewhere")
@@ -138,7 +139,7 @@ def test_it_goes_on_when_its_database_was_away_while_a_job_ended(
     with postgres_server() as server:
         yard = make_yard(tmp_path, server.uri)
         yard.order(seconds=1)
-        yard.write(EARLIER, {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml", "when": None})
+        yard.write(earlier(), {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml", "when": None})
         yard.seen(timedelta(hours=1))
         scheduler = yard.start(FORECASTER_LOG_FORMAT="json")
         with ended(scheduler):
@@ -179,7 +180,7 @@ def test_a_failure_is_logged_counted_and_sent_to_a_webhook_whose_address_stays_s
     hook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=hook.serve_forever, daemon=True).start()
     yard.order(exits=(2,))
-    yard.write(EARLIER, metrics={"port": 0})
+    yard.write(earlier(), metrics={"port": 0})
     yard.seen(timedelta(hours=1))
     address = f"http://127.0.0.1:{hook.server_port}/hooks/T0K3N"
     scheduler = yard.start(FORECASTER_LOG_FORMAT="json", FORECASTER_WEBHOOK_URL=address)
@@ -227,7 +228,7 @@ def test_a_webhook_that_is_silent_costs_seconds_and_no_more(yard: Yard) -> None:
 
 
 def test_metrics_beyond_loopback_need_a_token(yard: Yard, tmp_path: Path) -> None:
-    yard.write(EARLIER, metrics={"host": "0.0.0.0", "port": 0})
+    yard.write(earlier(), metrics={"host": "0.0.0.0", "port": 0})
     status, _, err = end(yard.start())
     assert (status, "beyond loopback a token is needed" in err) == (2, True)
     token = tmp_path / "token"
@@ -267,6 +268,9 @@ def test_list_and_once(yard: Yard) -> None:
         ("forget", "once", 0),
         ("nightly", "once", 3),
     ]
+    other = f"sqlite:///{yard.folder}/other.db"
+    assert end(yard.start("--once", "nightly", "--database", other))[0] == 3
+    assert [line["database"] for line in yard.journal("begin")] == [yard.url, other]
     status, _, err = end(yard.start("--once", "other"))
     assert status == 2 and "there are close, nightly, asked, forget" in err
     shown = run_module("pipelines.schedule", "--help", cwd=yard.folder)
