@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from forecaster.database import jobs
+from forecaster.database.engine import transaction
 from forecaster.domain.errors import ScheduleError
 from forecaster.domain.instants import SECOND, now_at
 from forecaster.scheduling.runs import DUE, Runs
@@ -101,6 +103,23 @@ def test_a_run_elsewhere_is_not_lost_while_it_says_that_it_goes_on(yard: Yard) -
         elsewhere.look()
     thread.join()
     assert yard.states() == [("succeeded", 1)]
+
+
+def test_of_many_takers_one_has_a_retraining(either_yard: Yard) -> None:
+    asked, together = either_yard.ask("stock"), threading.Barrier(6)
+    had: list[bool] = []
+
+    def reach() -> None:
+        together.wait()
+        with transaction(either_yard.engine) as connection:
+            had.append(jobs.take(connection, asked, now_at() - 60 * SECOND))
+
+    threads = [threading.Thread(target=reach) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(had) == [False] * 5 + [True]
 
 
 def test_an_asked_retraining_is_taken_once_and_told_what_came_of_it(either_yard: Yard) -> None:

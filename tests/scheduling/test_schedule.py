@@ -1,9 +1,11 @@
 """The scheduler as a process: killed, stopped, doubled, without its database; what it says and where."""
 
+import contextlib
 import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -18,6 +20,8 @@ from typing import ClassVar
 import pytest
 
 from forecaster.domain.instants import as_moment
+from forecaster.scheduling.metrics import Metrics
+from forecaster.scheduling.reports import Failure, Reports
 from tests.conftest import ROOT, run_module
 from tests.postgres import PROGRAMS, postgres_server
 from tests.scheduling.conftest import Yard, earlier, end, is_alive, make_yard
@@ -210,21 +214,37 @@ def test_a_failure_is_logged_counted_and_sent_to_a_webhook_whose_address_stays_s
     assert yard.journal("begin")[0]["secret"] is None
 
 
-def test_a_webhook_that_is_silent_costs_seconds_and_no_more(yard: Yard) -> None:
-    import socket
+def test_a_webhook_that_never_ends_costs_seconds_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over = threading.Event()
 
-    from forecaster.scheduling.metrics import Metrics
-    from forecaster.scheduling.reports import Failure, Reports
+    def drip(listener: socket.socket) -> None:
+        open_ones = []
+        while not is_over.wait(0.05):
+            with contextlib.suppress(BlockingIOError):
+                open_ones.append(listener.accept()[0])
+                open_ones[-1].sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            for one in open_ones:
+                with contextlib.suppress(OSError):
+                    one.sendall(b".")
+        for one in open_ones:
+            one.close()
 
-    with socket.socket() as silent, pytest.MonkeyPatch.context() as patch:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        patch.setenv("FORECASTER_WEBHOOK_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/T0K3N")
-        metrics = Metrics([])
-        begin = time.monotonic()
-        Reports(metrics, seconds=0.3).give_up(Failure("score", "score", 0, 1, 1, "error"))
-        assert time.monotonic() - begin < 2
-        assert metrics.registry.get_sample_value("forecaster_schedule_webhook_failures_total") == 1
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        monkeypatch.setenv("FORECASTER_WEBHOOK_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/T0K3N")
+        metrics, begin = Metrics([]), time.monotonic()
+        # never is long enough for a test
+        limit = threading.Timer(6, is_over.set)
+        limit.start()
+        Reports(metrics, seconds=0.5).give_up(Failure("score", "score", 0, 1, 1, "error"))
+        taken = time.monotonic() - begin
+        limit.cancel()
+        is_over.set()
+        thread.join()
+    assert taken < 3
+    assert metrics.registry.get_sample_value("forecaster_schedule_webhook_failures_total") == 1
 
 
 def test_metrics_beyond_loopback_need_a_token(yard: Yard, tmp_path: Path) -> None:

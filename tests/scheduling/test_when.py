@@ -32,6 +32,7 @@ def following(when: Cron | Session, moment: str, count: int) -> list[str]:
         ("30 2 * * *", "2026-03-07T12:00", ["03-08 07:30", "03-09 06:30"]),
         # 01:30 is shown twice on 1 November: the first time alone
         ("30 1 * * *", "2026-10-31T12:00", ["11-01 05:30", "11-02 06:30"]),
+        ("30 1 * * *", "2026-11-01T06:10", ["11-02 06:30"]),
         # each half hour goes on each half hour
         (
             "*/30 * * * *",
