@@ -106,8 +106,8 @@ def postgres() -> Iterator[str]:
     """Yield the URI of a real Postgres server's database, for the whole session."""
     if PROGRAMS is None:
         pytest.skip("Postgres is not installed here (apt install postgresql)")
-    with postgres_server() as uri:
-        yield uri
+    with postgres_server() as server:
+        yield server.uri
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,23 @@ def _programs() -> Path | None:
 PROGRAMS = _programs()
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that can be stopped and started again."""
+
+    uri: str
+    control: Callable[..., object]
+
+    def start(self) -> None:
+        self.control("start")
+
+    def stop(self) -> None:
+        self.control("-m", "immediate", "stop")
+
+
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Yield the URI of a new server's database, without durability, which the tests' speed is worth."""
+def postgres_server() -> Iterator[Server]:
+    """Yield a new server, without durability, which the tests' speed is worth."""
     assert PROGRAMS is not None
     # Postgres refuses to run as root
     owner: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
@@ -48,12 +63,16 @@ def postgres_server() -> Iterator[str]:
         made: list[Any] = [PROGRAMS / "initdb", "-D", folder / "data", "-U", "forecaster", "-A", "scram-sha-256"]
         subprocess.run([*made, f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"], check=True, **quiet)
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        control: list[Any] = [PROGRAMS / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log"]
-        subprocess.run([*control, "-o", options, "start"], check=True, **quiet)
+        control: list[Any] = [PROGRAMS / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options]
+        server = Server(
+            f"postgresql+pg8000://forecaster:a%20p%40ss%3Aword@127.0.0.1:{port}/postgres",
+            lambda *words: subprocess.run([*control, *words], check=True, **quiet),
+        )
+        server.start()
         try:
-            yield f"postgresql+pg8000://forecaster:a%20p%40ss%3Aword@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
+            server.stop()
 
 
 def fresh_database(uri: str) -> str:

@@ -4,9 +4,9 @@ Source of the holidays: exchange_calendars, which knows them about a year ahead.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
-from typing import Any
+from datetime import date, datetime
+from functools import cache, lru_cache
+from typing import Any, Literal
 
 import numpy as np
 
@@ -126,16 +126,24 @@ def get_calendar(name: str) -> Calendar:
     """
     import exchange_calendars
     import pandas as pd
-    from exchange_calendars.errors import InvalidCalendarName
 
-    try:
-        earliest = exchange_calendars.get_calendar(name).bound_min()
-    except InvalidCalendarName as error:
-        known = ", ".join(sorted(set(YAHOO_EXCHANGES.values())))
-        raise CalendarError(f"there is no calendar '{name}'; there are {known}") from error
+    earliest, _ = _bounds(name)
     first = pd.Timestamp(FIRST) if earliest is None else max(pd.Timestamp(FIRST), earliest)
     found = exchange_calendars.get_calendar(name, start=first)
     return Calendar(name, str(found.tz), found.schedule.index.to_numpy().astype("M8[D]"), found.schedule)
+
+
+def _bounds(name: str) -> tuple[Any, Any]:
+    """Return the first and the last day that the library has of an exchange, None where it has no such limit."""
+    import exchange_calendars
+    from exchange_calendars.errors import InvalidCalendarName
+
+    try:
+        found = exchange_calendars.get_calendar(name)
+    except InvalidCalendarName as error:
+        known = ", ".join(sorted(set(YAHOO_EXCHANGES.values())))
+        raise CalendarError(f"there is no calendar '{name}'; there are {known}") from error
+    return found.bound_min(), found.bound_max()
 
 
 def calendar_of(exchange: str) -> Calendar:
@@ -149,3 +157,31 @@ def calendar_of(exchange: str) -> Calendar:
     if exchange not in YAHOO_EXCHANGES:
         raise CalendarError(f"exchange '{exchange}' has no calendar in the table; set calendar in the configuration")
     return get_calendar(YAHOO_EXCHANGES[exchange])
+
+
+def session_edges(name: str, edge: Literal["open", "close"], near: datetime) -> Times:
+    """Return when sessions open, or close, from a year before `near` to a year after, in UTC, `datetime64[us]`.
+
+    The library's own calendars end a year after a process has started; these do not, however long it runs.
+
+    Raises:
+        CalendarError: there is no calendar of that name.
+    """
+    return _edges(name, edge, near.date().replace(day=1))
+
+
+@lru_cache(maxsize=64)
+def _edges(name: str, edge: str, month: date) -> Times:
+    import exchange_calendars
+    import pandas as pd
+
+    earliest, latest = _bounds(name)
+    first = pd.Timestamp(month) - pd.DateOffset(years=1)
+    last = pd.Timestamp(month) + pd.DateOffset(months=13)
+    found = exchange_calendars.get_calendar(
+        name,
+        start=first if earliest is None else max(first, earliest),
+        end=last if latest is None else min(last, latest),
+    )
+    times: Times = found.schedule[edge].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("M8[us]")
+    return times

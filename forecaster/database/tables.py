@@ -121,3 +121,37 @@ JOBS = Table(
     Column("outcome", Text),
     Index("jobs_of_model", "model", "kind"),
 )
+
+# what the scheduler ran: one row for each attempt
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("run_id", Integer, primary_key=True, autoincrement=True),
+    Column("job", String(100), nullable=False),
+    # due, asked (by a row of jobs), once (by a person)
+    Column("cause", String(16), nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    # running, succeeded, failed, lost, missed; added: the job was first seen then, and nothing before it is owed
+    Column("state", String(16), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    # when its scheduler last said that it goes on
+    Column("alive_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("exit_code", Integer),
+    Column("outcome", Text),
+    # when it is to be tried again; null where it is not, or was
+    Column("again_at", BigInteger),
+    Column("asked_id", Integer),
+    # which processes can tell by a lock whether it goes on
+    Column("place", String(300), nullable=False),
+    UniqueConstraint("job", "due_at", "attempt", name="one_run_per_due_attempt"),
+)
+# of a job one run at a time, whoever asks
+Index(
+    "one_open_run_per_job",
+    RUNS.c.job,
+    unique=True,
+    sqlite_where=RUNS.c.ended_at.is_(None),
+    postgresql_where=RUNS.c.ended_at.is_(None),
+)

@@ -88,6 +88,9 @@ def _path(raw: Any, location: tuple[str | int, ...]) -> str:
             is_key = False
         if is_key or is_last:
             parts.append(str(part))
+        # an item of a list says by its name which it is
+        if isinstance(part, int) and isinstance(raw, dict) and isinstance(raw.get("name"), str):
+            parts[-1] += f" ({raw['name']})"
     return ".".join(parts) or "(top level)"
 
 

@@ -23,6 +23,7 @@
     │   ├── StoreUnavailable   it cannot be reached or written
     │   └── UnknownModel       no such model, version or alias
     ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
+    ├── ScheduleError          a job of the schedule cannot be run now
     └── RequestError           a forecast cannot be answered as asked (horizon, level, alias and version at once …)
 
 Each message names the field, file and row where there is one and says what to do next.
@@ -45,6 +46,7 @@ __all__ = [
     "RateLimited",
     "RegistryError",
     "RequestError",
+    "ScheduleError",
     "SeriesError",
     "SourceUnavailable",
     "StaleData",
@@ -160,6 +162,10 @@ class UnknownModel(RegistryError):
 
 class DatabaseUnavailable(ForecasterError):
     """The database of ledger, keys and jobs cannot be reached, read or written."""
+
+
+class ScheduleError(ForecasterError):
+    """A job of the schedule cannot be run now."""
 
 
 class RequestError(ForecasterError):

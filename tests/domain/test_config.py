@@ -87,8 +87,9 @@ SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_the_configurations_that_ship_are_valid(path: Path) -> None:
+def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecaster.lifecycle.backtest import BacktestConfig
+    from forecaster.scheduling.config import ScheduleConfig
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
     from pipelines.synthesize import SynthesizeConfig
@@ -99,7 +100,10 @@ def test_the_configurations_that_ship_are_valid(path: Path) -> None:
         "backtest": BacktestConfig,
         "promote": PromoteConfig,
         "synthesize": SynthesizeConfig,
+        "schedule": ScheduleConfig,
     }
+    # the files that a schedule names are there
+    monkeypatch.chdir(ROOT)
     if path.parents[1].name == "benchmarks":
         load_config(path, TrainConfig)
     else:

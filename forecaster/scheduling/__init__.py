@@ -1,0 +1,1 @@
+"""Jobs on a schedule: when they are due, that each runs once, and what is said of those that fail."""

@@ -1,0 +1,90 @@
+"""What is said of a run that failed for good: a log line, a metric, and a message to a webhook."""
+
+import logging
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from forecaster.domain.errors import ConfigError
+from forecaster.domain.instants import as_moment
+from forecaster.scheduling.metrics import Metrics
+
+WEBHOOK = "FORECASTER_WEBHOOK_URL"
+_TRIES = 2
+_log = logging.getLogger("schedule")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed for good; `due_at` in microseconds since 1970."""
+
+    job: str
+    pipeline: str
+    due_at: int
+    attempt: int
+    exit_code: int | None
+    reason: str
+
+
+class Reports:
+    """Where failures are reported.
+
+    Args:
+        metrics: which count them.
+        seconds: how long one message may take.
+
+    Raises:
+        ConfigError: the webhook's URL is none; it is a secret, and not in the message.
+    """
+
+    def __init__(self, metrics: Metrics, seconds: float = 10) -> None:
+        self._url = os.environ.get(WEBHOOK, "")
+        if self._url and (urlsplit(self._url).scheme not in ("http", "https") or not urlsplit(self._url).hostname):
+            raise ConfigError(f"{WEBHOOK}: must be an address such as https://host/path")
+        self._metrics = metrics
+        self._seconds = seconds
+
+    def give_up(self, failure: Failure) -> None:
+        """Report a failure; what goes wrong with that is a log line."""
+        due = as_moment(failure.due_at).isoformat(timespec="seconds")
+        fields = {
+            "job": failure.job,
+            "due": due,
+            "attempt": failure.attempt,
+            "exit_code": failure.exit_code,
+            "outcome": failure.reason,
+        }
+        text = f"job '{failure.job}' (pipelines.{failure.pipeline}), due {due}, failed for good: {failure.reason}"
+        _log.error("%s", text, extra=fields)
+        self._metrics.given_up.labels(failure.job).inc()
+        if self._url:
+            self._send({**fields, "pipeline": failure.pipeline, "host": socket.gethostname(), "text": text})
+
+    def _send(self, message: dict[str, object]) -> None:
+        problem = "nothing was tried"
+        for _ in range(_TRIES):
+            problem = self._post(message)
+            if not problem:
+                return
+        self._metrics.webhook_failures.inc()
+        _log.error("the webhook was not reached: %s", problem, extra={"job": message["job"]})
+
+    def _post(self, message: dict[str, object]) -> str:
+        """Send it once; returns what was wrong, without the address."""
+        problem = [f"no answer in {self._seconds:g} s"]
+        # the library bounds each wait, and not their sum
+        thread = threading.Thread(target=lambda: problem.__setitem__(0, self._exchange(message)), daemon=True)
+        thread.start()
+        thread.join(self._seconds)
+        return problem[0]
+
+    def _exchange(self, message: dict[str, object]) -> str:
+        import httpx2
+
+        try:
+            with httpx2.stream("POST", self._url, json=message, timeout=self._seconds) as answer:
+                return "" if answer.is_success else f"status {answer.status_code}"
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            return type(error).__name__

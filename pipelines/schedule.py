@@ -1,0 +1,102 @@
+"""Run pipelines on a schedule: `python -m pipelines.schedule pipelines/configs/schedule.yaml`."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from forecaster.database.engine import open_engine
+from forecaster.database.schema import bring_up_to_date
+from forecaster.domain.config import load_config
+from forecaster.domain.errors import ConfigError
+from forecaster.scheduling import logs
+from forecaster.scheduling.clock import keep_schedule, stopping_on_signals
+from forecaster.scheduling.config import JobConfig, ScheduleConfig
+from forecaster.scheduling.metrics import Metrics
+from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.runner import Runner
+from pipelines.command import FAILED, config_parser, database_option, left_table, run
+
+N_LISTED = 3
+
+
+def show(config: ScheduleConfig, now: datetime) -> dict[str, Any]:
+    """Print the next runs of each job, and return them."""
+    rows = [row for job in config.jobs for row in _next_runs(job, now)]
+    sys.stdout.write(left_table(rows) + "\n")
+    return {"next": [{"job": row["job"], "at": row["UTC"]} for row in rows if row["UTC"]]}
+
+
+def once(config: ScheduleConfig, name: str, database: str) -> dict[str, Any]:
+    """Run one job now, to its end."""
+    job = next((job for job in config.jobs if job.name == name), None)
+    if job is None:
+        raise ConfigError(
+            f"--once {name}: there is no such job; there are {', '.join(job.name for job in config.jobs)}"
+        )
+    engine = open_engine(database)
+    try:
+        bring_up_to_date(engine)
+        metrics = Metrics(config.jobs)
+        with stopping_on_signals() as stop:
+            ended = Runner(config, engine, metrics, Reports(metrics), stop).once(job)
+    finally:
+        engine.dispose()
+    return {"job": name, "exit_code": ended.exit_code, "outcome": ended.outcome}
+
+
+def keep(config: ScheduleConfig, database: str) -> dict[str, Any]:
+    """Run what is due until told to stop."""
+    engine = open_engine(database)
+    try:
+        bring_up_to_date(engine)
+        return {"is_finished": keep_schedule(config, engine)}
+    finally:
+        engine.dispose()
+
+
+def status(answer: dict[str, Any]) -> int:
+    """Return the exit status: of `--once` the job's, as a shell has it; 1 if runs were broken off."""
+    if "exit_code" in answer:
+        code = answer["exit_code"]
+        return FAILED if code is None else code if code >= 0 else 128 - code
+    return 0 if answer.get("is_finished", True) else FAILED
+
+
+def _next_runs(job: JobConfig, now: datetime) -> list[dict[str, str]]:
+    if job.when is None:
+        return [{"job": job.name, "runs": job.run, "UTC": "", "in its zone": "only when asked for"}]
+    rows, due = [], now
+    for _ in range(N_LISTED):
+        due = job.when.after(due)
+        local = due.astimezone(ZoneInfo(job.when.shown_in))
+        shown = f"{local:%a %Y-%m-%d %H:%M} {job.when.shown_in}"
+        rows.append({"job": job.name, "runs": job.run, "UTC": f"{due:%Y-%m-%dT%H:%M:%SZ}", "in its zone": shown})
+    return rows
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    logs.set_up()
+    config = load_config(arguments.config, ScheduleConfig, arguments.overrides, "schedule")
+    if arguments.list:
+        return show(config, datetime.now(UTC))
+    if arguments.once is not None:
+        return once(config, arguments.once, arguments.database)
+    return keep(config, arguments.database)
+
+
+if __name__ == "__main__":
+    parser = config_parser(
+        "schedule",
+        "Run pipelines when they are due: by cron expressions, by exchanges' sessions, and when evidence asks for it.",
+        "python -m pipelines.schedule pipelines/configs/schedule.yaml\n"
+        "  python -m pipelines.schedule pipelines/configs/schedule.yaml --list\n"
+        "  python -m pipelines.schedule pipelines/configs/schedule.yaml --once score",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="print the next three runs of each job, and end")
+    what.add_argument("--once", metavar="JOB", help="run one job now, and end with its exit status")
+    database_option(parser)
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: _run(parsed), status))
