@@ -35,6 +35,7 @@ def _drafts() -> dict[str, str]:
         "mlflow_store_uri": f"postgresql+pg8000://mlflow:{random()}@postgres:5432/mlflow",
         "mlflow_password": random(),
         "mlflow_session_key": random(),
+        "grafana_password": random(),
     }
 
 
