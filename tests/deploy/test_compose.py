@@ -16,6 +16,7 @@ import yaml
 from deploy.compose import ComposeError, Service, read_compose, seconds
 from deploy.make_secrets import make_secrets
 from deploy.places import Places
+from service.settings import Settings
 from tests.conftest import ROOT
 
 FILES = sorted(path for path in (ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yaml")))
@@ -82,6 +83,17 @@ def test_no_secret_is_in_the_file_and_each_is_made(tmp_path: Path) -> None:
             assert key.endswith(("_FILE", "__FILE")) or not re.search("PASSWORD|SECRET|DATABASE_URL|STORE_URI", key), (
                 name
             )
+
+
+def test_what_can_be_set_is_a_setting_with_its_default(services: dict[str, Service]) -> None:
+    raw = RAW["services"]["service"]["environment"]
+    fields = {f"FORECASTER_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    ours = {name for name in raw if name.startswith("FORECASTER_")}
+    assert {name.removesuffix("_FILE") for name in ours} <= fields.keys()
+    for name in ours - {"FORECASTER_ALLOWED_HOSTS"}:
+        if str(raw[name]).startswith(f"${{{name}:-"):
+            default = type(fields[name].default)(services["service"].environment[name])
+            assert default == fields[name].default, name
 
 
 def test_the_entrypoint_reads_secrets_and_says_which_it_cannot(tmp_path: Path) -> None:

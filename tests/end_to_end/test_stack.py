@@ -158,7 +158,7 @@ def _check_what_was_kept(state: Path, image: Path, forecast_id: str, key: str) -
         (state / "foreign").write_text(foreign)
         done = stack.run("migrate", "python", "-m", "pipelines.migrate", "--database", foreign.replace("+pg8000", ""))
         assert done.returncode == 1
-        assert "permission denied" in done.stderr
+        assert 'permission denied for database "forecaster"' in done.stderr
     assert processes_of(state) == []
     said = "".join(file.read_text(errors="replace") for file in (state / "logs").iterdir())
     for name, text in secrets.items():
