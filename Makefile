@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export KERAS_HOME ?= $(CURDIR)/.venv/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
-.PHONY: help setup demo serve ui check test soak bench-peers lock clean
+.PHONY: help setup demo serve ui stack secrets images check test soak bench-peers lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -36,6 +36,15 @@ serve: setup  ## serve the registered models on http://127.0.0.1:8000 (PORT=)
 ui: setup  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_PORT=)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
 
+stack: setup  ## run docker-compose.yml on this machine without Docker, Postgres, MLflow and the service
+	$(BIN)/python -m deploy.local up
+
+secrets:  ## make the secrets of docker-compose.yml that are missing, in deploy/secrets
+	$(PYTHON) -m deploy.secrets
+
+images:  ## build the images with Docker
+	docker compose build
+
 check: setup  ## lint, type-check, check the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,8 +54,8 @@ check: setup  ## lint, type-check, check the layers of imports
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders
-	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults
+soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders; and the image, made and run
+	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py
 
 bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment
 
@@ -55,11 +64,16 @@ bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compar
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers.txt
 	touch $@
 
-lock:  ## write requirements.lock anew from pyproject.toml
+UV_COMPILE = .venv-lock/bin/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock" --quiet
+
+lock:  ## write the locked requirements anew from pyproject.toml: this checkout's, and each image's
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --custom-compile-command "make lock" --quiet -o requirements.lock
+	$(UV_COMPILE) --extra train --group dev -o requirements.lock
+	$(UV_COMPILE) -c requirements.lock -o deploy/requirements-serve.lock
+	$(UV_COMPILE) -c requirements.lock --extra train -o deploy/requirements-train.lock
+	$(UV_COMPILE) -c requirements.lock --extra train --extra gpu -o deploy/requirements-gpu.lock
 	rm -rf .venv-lock
 
 clean:  ## remove the environments and the local store

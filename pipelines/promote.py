@@ -23,7 +23,7 @@ class PromoteConfig(Config):
     version: int | None = Field(None, ge=1)
     gate: GateConfig = GateConfig()
     backtest: BacktestConfig = BacktestConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
 def promote(config: PromoteConfig, has_gate: bool = True, tries: int = 1, is_quiet: bool = False) -> dict[str, Any]:

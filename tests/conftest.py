@@ -20,6 +20,7 @@ import pytest
 import uvicorn
 from hypothesis import settings
 
+from deploy.postgres import PROGRAMS
 from forecaster.domain.config import build_config
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
@@ -28,7 +29,7 @@ from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.job import Registered, train
 from forecaster.training.recipe import TrainConfig
-from tests.postgres import PROGRAMS, postgres_server
+from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

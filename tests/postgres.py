@@ -14,19 +14,9 @@ from typing import Any
 
 from sqlalchemy import NullPool, create_engine, text
 
+from deploy.postgres import PROGRAMS
+
 PASSWORD = "a p@ss:word"
-
-
-def _programs() -> Path | None:
-    """Return the folder of Postgres' programs, the newest where there are several; Debian has them on no path."""
-    on_path = shutil.which("initdb")
-    if on_path:
-        return Path(on_path).resolve().parent
-    found = [folder for folder in Path("/usr/lib/postgresql").glob("*/bin") if (folder / "initdb").exists()]
-    return max(found, key=lambda folder: int(folder.parent.name), default=None)
-
-
-PROGRAMS = _programs()
 
 
 @dataclass(frozen=True)

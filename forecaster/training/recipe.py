@@ -77,7 +77,7 @@ class TrainConfig(Config):
     intervals: Literal["constant", "ewma"] = "constant"
     refit: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @model_validator(mode="after")
     def _columns_are_told_apart(self) -> "TrainConfig":

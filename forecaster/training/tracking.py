@@ -1,10 +1,13 @@
 """MLflow runs: what a training leaves behind for people to compare. A run that fails says so, with its error."""
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.config import Config
@@ -16,9 +19,12 @@ if TYPE_CHECKING:
 
 
 class TrackingConfig(Config):
-    """Where runs go: an MLflow tracking URI, an experiment, and the folder of unfinished fits' checkpoints."""
+    """Where runs go: an MLflow tracking URI, an experiment, and the folder of unfinished fits' checkpoints.
 
-    uri: str = "sqlite:///mlruns/mlflow.db"
+    The URI is the service's, `FORECASTER_TRACKING_URI`, where the configuration has none.
+    """
+
+    uri: str = Field(default_factory=lambda: os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
     experiment: str = "forecaster"
     checkpoints: Path = Path("mlruns/checkpoints")
 

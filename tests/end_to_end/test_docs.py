@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_readmes_tree_names_each_file() -> None:
     tree = README.split("## The tree")[1].split("## Limits")[0]
     named = set(re.findall(r"\b([\w-]+\.(?:py|yaml|md))\b", tree))
-    packages = [ROOT / name for name in ("forecaster", "service", "pipelines", "benchmarks")]
+    packages = [ROOT / name for name in ("forecaster", "service", "pipelines", "benchmarks", "deploy")]
     modules = {path.name for package in packages for path in package.rglob("*.py")} - {"__init__.py", "__main__.py"}
     listed = {
         *modules,

@@ -19,11 +19,12 @@ from typing import ClassVar
 
 import pytest
 
+from deploy.postgres import PROGRAMS
 from forecaster.domain.instants import as_moment
 from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.reports import Failure, Reports
 from tests.conftest import ROOT, run_module
-from tests.postgres import PROGRAMS, postgres_server
+from tests.postgres import postgres_server
 from tests.scheduling.conftest import Yard, earlier, end, is_alive, make_yard
 
 

@@ -1,0 +1,121 @@
+"""An image of the Dockerfile, made without a container engine: its steps, in a folder that stands for the root."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from dockerfile_parse import DockerfileParser
+
+from tests.conftest import ROOT
+
+# needs to be root, and would make accounts on this machine
+_OF_ACCOUNTS = "groupadd"
+_PATHS = ("/opt/venv", "/build", "/app", "/var/lib/mlflow", "/tmp")
+Stages = dict[str, list[tuple[str, str]]]
+
+
+def stages() -> Stages:
+    """Return the instructions of each stage by its name, FROM the first."""
+    found: Stages = {}
+    for step in DockerfileParser(path=str(ROOT / "Dockerfile")).structure:
+        instruction, value = step["instruction"], step["value"]
+        if instruction == "FROM":
+            origin, _, name = value.partition(" AS ")
+            found[name] = [("FROM", origin)]
+        elif found and instruction != "COMMENT":
+            found[list(found)[-1]].append((instruction, value))
+    return found
+
+
+def unpack(target: str, folder: Path) -> Path:
+    """Make the stage `target` below `folder`, with the stages that it copies from, and return where it is."""
+    base = folder / "base"
+    if not base.exists():
+        subprocess.run([sys.executable, "-m", "venv", base], check=True)
+    root, steps = folder / target, stages()
+    [(_, origin), *rest] = steps[target]
+    if origin in steps:
+        shutil.copytree(unpack(origin, folder), root, symlinks=True)
+    root.mkdir(exist_ok=True)
+    variables = {"PATH": f"{root}/opt/venv/bin:{base}/bin:/usr/bin:/bin", "GIT_PYTHON_REFRESH": "quiet"}
+    for instruction, value in rest:
+        if instruction == "COPY":
+            _copy(value, root, folder)
+        elif instruction == "RUN" and not value.startswith(_OF_ACCOUNTS):
+            _run(value, root, variables)
+    return root
+
+
+def _copy(value: str, root: Path, folder: Path) -> None:
+    *sources, target = value.split()
+    origin = ROOT
+    if sources[0].startswith("--from="):
+        origin = unpack(sources.pop(0).removeprefix("--from="), folder)
+    for source in sources:
+        place = root / ("app" if not target.startswith("/") else ".") / target.lstrip("/")
+        if target.endswith("/"):
+            place /= Path(source).name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        found = origin / source.lstrip("/")
+        if found.is_dir():
+            shutil.copytree(found, place, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(found, place)
+
+
+def _run(command: str, root: Path, variables: dict[str, str]) -> None:
+    here = re.sub(rf"(?<![\w./-])({'|'.join(_PATHS)})(?![\w-])", lambda match: f"{root}{match[0]}", command)
+    done = subprocess.run(
+        ["sh", "-e", "-c", here], cwd=root / "app" if (root / "app").exists() else root, text=True, check=False,
+        capture_output=True, env={**_registry(), **variables},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def _registry() -> dict[str, str]:
+    """Return where this machine's pip looks for packages, and nothing else of the environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith("_proxy")}
+
+
+def size_mb(folder: Path) -> float:
+    """Return what the files of a folder take on the disk."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
+
+
+def stand_in(target: str, lock: str, folder: Path) -> Path:
+    """Return an image of this checkout and this Python, which refuses what is not in a lock: quick to make."""
+    allowed = re.findall(r"^([\w.-]+)==", (ROOT / "deploy" / lock).read_text(), re.MULTILINE)
+    root = folder / f"{target} stand-in"
+    (root / "opt/venv/bin").mkdir(parents=True)
+    (root / "refusing").mkdir()
+    (root / "app").symlink_to(ROOT)
+    (root / "refusing" / "sitecustomize.py").write_text(_REFUSING.format(allowed=allowed))
+    program = root / "opt/venv/bin/python"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{root}/refusing" exec "{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    return root
+
+
+_REFUSING = """
+import importlib.abc, importlib.metadata, re, sys
+
+plain = lambda name: re.sub("[-_.]+", "-", name).lower()
+allowed = {allowed}
+refused = {{
+    module
+    for module, names in importlib.metadata.packages_distributions().items()
+    if not {{plain(name) for name in names}} & set(allowed)
+}}
+
+
+class Refusing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"{{name}} is not in this image", name=name)
+
+
+sys.meta_path.insert(0, Refusing())
+"""
