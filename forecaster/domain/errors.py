@@ -23,12 +23,14 @@
     │   ├── StoreUnavailable   it cannot be reached or written
     │   └── UnknownModel       no such model, version or alias
     ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
+    ├── BackupError            a backup cannot be made, trusted or put back
     └── RequestError           a forecast cannot be answered as asked (horizon, level, alias and version at once …)
 
 Each message names the field, file and row where there is one and says what to do next.
 """
 
 __all__ = [
+    "BackupError",
     "BadResponse",
     "BundleError",
     "CalendarError",
@@ -160,6 +162,10 @@ class UnknownModel(RegistryError):
 
 class DatabaseUnavailable(ForecasterError):
     """The database of ledger, keys and jobs cannot be reached, read or written."""
+
+
+class BackupError(ForecasterError):
+    """A backup cannot be made, trusted or put back."""
 
 
 class RequestError(ForecasterError):
