@@ -82,6 +82,16 @@ def is_occupied(url: str) -> bool:
         return bool(inspect(connection).get_table_names())
 
 
+def refuse_in_use(url: str) -> None:
+    """Raise BackupError where somebody has a SQLite database open that logs ahead, or is writing to any."""
+    file = sqlite_file(url)
+    try:
+        if file is not None and file.exists():
+            _settle_sqlite(file)
+    except sqlite3.OperationalError as error:
+        raise BackupError(f"{file}: is in use ({error}); stop the service and whatever else uses it") from error
+
+
 def put_back(url: str, copy: Path, changes: Sequence[Update] = ()) -> None:
     """Make a database what a copy says; what was there is gone then, or, if this fails, still there.
 
@@ -147,19 +157,23 @@ def _put_back_sqlite(target: Path, copy: Path, changes: Sequence[Update]) -> Non
 
 
 def _retire_sqlite(target: Path) -> None:
-    """Bring all of an old database into its one file; a log left beside it would be taken for the new one's."""
+    """Leave nothing of an old database but its one file; a log beside it would be taken for the new one's."""
+    _settle_sqlite(target)
+    for suffix in ("-wal", "-shm", "-journal"):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+
+
+def _settle_sqlite(target: Path) -> None:
+    """Bring all of a database into its one file, which is refused as long as others have it open; damaged, leave it."""
     try:
         with closing(sqlite3.connect(target, timeout=1, isolation_level=None)) as old:
-            # either is refused as long as somebody else has it open, or writes
             old.execute("PRAGMA journal_mode=DELETE")
             old.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError:
         raise
+    # damaged, which is why there are backups
     except sqlite3.DatabaseError:
-        # damaged, which is why there are backups
-        pass
-    for suffix in ("-wal", "-shm", "-journal"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
+        return
 
 
 def _put_back_postgres(url: str, copy: Path, changes: Sequence[Update]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from forecaster.database.backup import Kind, is_occupied, kind_of, put_back
+from forecaster.database.backup import Kind, is_occupied, kind_of, put_back, refuse_in_use
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import BackupError, ConfigError
 from forecaster.lifecycle.archive import Contents, unpack
@@ -35,7 +35,7 @@ def restore(
 
     Raises:
         ConfigError: a database is of another kind than the archive's.
-        BackupError: the archive cannot be trusted or lacks a part, a place is taken, or one cannot be written.
+        BackupError: the archive cannot be trusted or lacks a part, a place is taken or in use, or cannot be written.
     """
     with _draft(places) as folder:
         contents = unpack(archive, folder)
@@ -46,6 +46,9 @@ def restore(
         _check_kinds(places, contents, wanted)
         if not force:
             _refuse_taken(places, wanted)
+        for part, url in (("registry", places.tracking_uri), ("database", places.database)):
+            if part in wanted:
+                refuse_in_use(url)
         for name in wanted:
             _PUT[name](places, contents, folder, on_file)
     return contents

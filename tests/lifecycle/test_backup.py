@@ -343,14 +343,17 @@ def test_what_is_there_is_replaced_only_by_force_and_as_a_whole(site: Places, tm
 
 def test_a_database_in_use_is_not_pulled_from_under_its_users(site: Places, tmp_path: Path) -> None:
     archive = tmp_path / "b.tar"
-    back_up(site, archive, ("database",))
+    back_up(site, archive)
+    write_bars(site.bars, "NEW", 1)
     engine = open_engine(site.database)
     with transaction(engine) as connection:
         connection.execute(select(FORECASTS)).first()
     # between two requests, with its connection kept
-    with pytest.raises(BackupError, match=r"service\.db: cannot be restored .*locked.*stop what uses it"):
+    with pytest.raises(BackupError, match=r"service\.db: is in use .*locked.*; stop the service"):
         restore(site, archive, force=True)
     assert len(read_keys(engine)) == 1
+    # nor is anything else
+    assert BarStore(site.bars).symbols() == ["ABC", "NEW", "brk.b"]
     engine.dispose()
     # and a damaged one, for which there are backups, is replaced, with the log that lay beside it
     file = Path(site.database.removeprefix("sqlite:///"))
