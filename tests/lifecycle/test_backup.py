@@ -213,10 +213,10 @@ def busy(site: Places) -> Iterator[Places]:
 
 
 def test_what_is_saved_while_others_write_is_of_one_piece(busy: Places, tmp_path: Path) -> None:
-    before = sizes(busy.database)["requests"]
+    written = [sizes(busy.database)["requests"]]
     for number in range(3):
         back_up(busy, tmp_path / f"{number}.tar")
-    after = sizes(busy.database)["requests"]
+        written.append(sizes(busy.database)["requests"])
     for number in range(3):
         new = elsewhere(tmp_path / str(number))
         (tmp_path / str(number)).mkdir()
@@ -224,13 +224,13 @@ def test_what_is_saved_while_others_write_is_of_one_piece(busy: Places, tmp_path
         saved = sizes(new.database)
         # an answer and its forecasts are one transaction
         assert saved["forecasts"] == 2 * saved["requests"]
-        assert before <= saved["requests"] <= after
+        assert written[number] <= saved["requests"] <= written[number + 1]
         # and a symbol's bars and its tail one update
         bars = BarStore(new.bars).read("ABC")
         assert bars is not None
         closes = bars.adjusted()["close"].to_numpy()
         np.testing.assert_array_equal(read_tail(new.bars, "ABC").bars["close"], closes[-512:])
-    assert before < after
+    assert written[0] < written[1] < written[2] < written[3]
 
 
 def _cut(path: Path) -> None:
