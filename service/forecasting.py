@@ -10,8 +10,8 @@ import numpy as np
 from forecaster.domain.errors import RequestError
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
-from forecaster.ledger.adaptation import SHARES, adapted_tails
-from forecaster.ledger.entries import LEVELS, WALL_CLOCK_TOLERANCE
+from forecaster.ledger.entries import WALL_CLOCK_TOLERANCE
+from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, warnings_of
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor
@@ -20,10 +20,6 @@ from service.histories import History, read_histories
 from service.schemas import ForecastRequest
 from service.settings import Settings
 from service.timestamps import Clock
-
-MODEL = "model"
-# the probabilities of the scored intervals' bounds
-_EDGES = tuple(edge for level in LEVELS for edge in ((100 - level) / 200, (100 + level) / 200))
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> T
         horizon=horizon,
         wanted=wanted,
         histories=read_histories(request, predictor, horizon, settings),
-        is_baseline=settings.without_skill == "baseline" and not predictor.manifest.skill.is_shown,
+        is_baseline=is_replaced(predictor, settings.without_skill),
     )
 
 
@@ -150,15 +146,16 @@ def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
     predictor, horizon, is_baseline = first.predictor, first.horizon, first.is_baseline
     histories = [history for task in tasks for history in task.histories]
     values = np.stack([history.values for history in histories])
-    mean = (
-        predictor.predict_baseline(values, horizon)
-        if is_baseline
-        else predictor.predict_arrays(values, horizon, _known(histories, predictor, horizon))
+    made = answer(
+        predictor,
+        [history.unique_id for history in histories],
+        values,
+        None if is_baseline else _known(histories, predictor, horizon),
+        horizon,
+        first.wanted,
+        allowed.get((first.model.name, first.version), {}),
+        is_baseline,
     )
-    learnt = {} if is_baseline else allowed.get((first.model.name, first.version), {})
-    is_adapted = [history.unique_id in learnt for history in histories]
-    shares = _shares(learnt, histories, horizon) if any(is_adapted) else None
-    bounds, spread = _intervals(first, values, mean, shares)
     clocks = {history.clock.end: history.clock for history in histories}
     comings = {end: _Coming(clock, predictor.frequency, horizon) for end, clock in clocks.items()}
     coming = [comings[history.clock.end] for history in histories]
@@ -167,15 +164,15 @@ def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
             UNIQUE_ID: history.unique_id,
             CUTOFF: times.cutoff,
             DS: times.spelt,
-            "is_adapted": is_adapted[row],
-            MEAN: mean[row].tolist(),
-            **{name: _with_nulls(spread[row, :, number]) for number, name in enumerate(first.wanted.columns)},
+            "is_adapted": made.is_adapted[row],
+            MEAN: made.mean[row].tolist(),
+            **{name: _with_nulls(made.spread[row, :, number]) for number, name in enumerate(first.wanted.columns)},
         }
         for row, (history, times) in enumerate(zip(histories, coming, strict=True))
     ]
     windows = np.atleast_3d(values)[:, :, 0]
     instants = np.stack([one.instants for one in coming])
-    steps = np.concatenate([instants[:, :, None], mean[:, :, None], bounds], axis=2)
+    steps = np.concatenate([instants[:, :, None], made.mean[:, :, None], made.bounds], axis=2)
     answers, end = [], 0
     for task in tasks:
         rows = slice(end, end := end + len(task.histories))
@@ -183,33 +180,17 @@ def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
     return answers
 
 
-def _intervals(task: Task, values: Floats, mean: Floats, shares: Floats | None) -> tuple[Floats, Floats]:
-    """Return the intervals that are scored, and those that were asked for."""
-    predictor, is_baseline, wanted = task.predictor, task.is_baseline, task.wanted.probabilities
-    tails = None if shares is None else adapted_tails(_EDGES, shares)
-    bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
-    if wanted == _EDGES and not np.isnan(bounds[:, 0]).any():
-        # what most ask for is what is scored
-        spread = bounds
-    else:
-        tails = None if shares is None else adapted_tails(wanted, shares)
-        spread = predictor.quantiles(values, mean, wanted, is_baseline, tails)
-    if np.isinf(spread).any() or np.isinf(bounds).any():
-        raise RequestError("series: values so large have no finite interval; check their size and unit")
-    return bounds, spread
-
-
 def _answer(task: Task, forecasts: list[dict[str, Any]], windows: Floats, steps: Floats) -> Answer:
     predictor = task.predictor
-    name, version, skill = task.model.name, task.version, predictor.manifest.skill
+    name, version = task.model.name, task.version
     return Answer(
         model=name,
         version=version,
         head={
             "model": {"name": name, "version": version, "alias": task.alias, "run_id": task.model.index.runs[version]},
-            "forecast_by": skill.baseline if task.is_baseline else MODEL,
-            "skill": skill.model_dump(),
-            "warnings": _warnings(predictor, task.horizon, task.is_baseline, has_bands=bool(task.wanted.columns)),
+            "forecast_by": forecast_by(predictor, task.is_baseline),
+            "skill": predictor.manifest.skill.model_dump(),
+            "warnings": warnings_of(predictor, task.horizon, task.is_baseline, has_bands=bool(task.wanted.columns)),
         },
         forecasts=forecasts,
         windows=windows,
@@ -228,32 +209,5 @@ def _known(histories: list[History], predictor: Predictor, horizon: int) -> Floa
     return predictor.known_ahead(times, horizon, np.stack(sent) if sent else None)
 
 
-def _shares(learnt: Mapping[str, Floats], histories: list[History], horizon: int) -> Floats:
-    """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
-    shares = np.tile(SHARES, (len(histories), horizon, 1))
-    for row, history in enumerate(histories):
-        known = learnt.get(history.unique_id)
-        if known is not None:
-            steps = min(horizon, len(known))
-            shares[row, :steps] = known[:steps]
-    return shares
-
-
 def _with_nulls(values: Floats) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
-
-
-def _warnings(predictor: Predictor, horizon: int, is_baseline: bool, *, has_bands: bool) -> list[str]:
-    warnings = []
-    trained = predictor.manifest.horizon
-    if horizon > trained:
-        how = "are the baseline's" if is_baseline else "are rolled out on the model's own output"
-        text = f"horizon {horizon} exceeds the trained {trained}: later steps {how}"
-        warnings.append(text + (" and have no intervals" if has_bands else ""))
-    skill = predictor.manifest.skill
-    if not skill.is_shown:
-        worse = skill.relative_mae is None or skill.relative_mae >= 1
-        so = "is no better than" if worse else f"may be by chance (p {skill.p_value:.2g}) better than"
-        text = f"no demonstrated skill: on its test part the model {so} the {skill.baseline} baseline"
-        warnings.append(text + (", whose forecast this is" if is_baseline else ""))
-    return warnings

@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from forecaster.data.bar_features import bar_feature
-from forecaster.data.tails import Tail, read_tail
-from forecaster.domain.errors import ConfigError, RequestError, SeriesError, StaleData
+from forecaster.data.tails import read_tail
+from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.series import Floats
 from forecaster.registry.predictor import Predictor
 from service.schemas import ForecastRequest, SeriesIn
@@ -103,7 +102,7 @@ def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int
 
 def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now: datetime) -> History:
     tail = read_tail(settings.bars_dir, name)
-    _refuse_stale(tail, now, timedelta(hours=settings.stale_after_hours))
+    tail.refuse_stale(now, timedelta(hours=settings.stale_after_hours))
     manifest = predictor.manifest
     if manifest.futr_exog:
         raise RequestError(f"{where}: the store does not know {list(manifest.futr_exog)} ahead; send series")
@@ -111,21 +110,7 @@ def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now
     days = tail.days[-manifest.input_size :].astype("M8[us]")
     clock = Clock(days, days, None)
     clock.check(predictor.frequency, where)
-    hist = [_bar_feature(feature, tail.bars, where) for feature in manifest.hist_exog]
-    return History(name, clock, np.stack([tail.bars["close"], *hist], axis=1)[-manifest.input_size :])
-
-
-def _bar_feature(name: str, bars: dict[str, Floats], where: str) -> Floats:
     try:
-        return bar_feature(name, bars)
+        return History(name, clock, tail.values(tuple(manifest.hist_exog))[-manifest.input_size :])
     except ConfigError as error:
-        raise RequestError(f"{where}: the store has no '{name}', which the model takes; send series") from error
-
-
-def _refuse_stale(tail: Tail, now: datetime, patience: timedelta) -> None:
-    if now > tail.due_at + patience:
-        raise StaleData(
-            tail.symbol,
-            f"the store ends with session {tail.days[-1]}, and the next was complete at {tail.due_at.isoformat()}; "
-            "update it with pipelines.fetch, or send its history as series",
-        )
+        raise RequestError(f"{where}: the model takes what the store does not have ({error}); send series") from error

@@ -6,6 +6,7 @@ from typing import Any
 from forecaster.domain.errors import RequestError, UnknownModel
 from forecaster.domain.manifest import Manifest
 from forecaster.domain.series import MEAN
+from forecaster.lifecycle.answering import forecast_by, is_replaced
 from service.catalog import Catalog, Model, find_model
 from service.protocol import InferenceRequest, ModelMetadata, TensorMetadata
 from service.settings import Settings
@@ -87,7 +88,7 @@ def infer(
             f"{VALUES}: {len(arrays[VALUES])} windows of {horizon} steps are more than {settings.max_points} points; "
             "ask in several requests"
         )
-    is_baseline = settings.without_skill == "baseline" and not manifest.skill.is_shown
+    is_baseline = is_replaced(predictor, settings.without_skill)
     mean = (
         predictor.predict_baseline(arrays[VALUES], horizon)
         if is_baseline
@@ -97,7 +98,7 @@ def infer(
     header = {
         "model_name": name,
         "model_version": str(number),
-        "parameters": {"forecast_by": manifest.skill.baseline if is_baseline else "model"},
+        "parameters": {"forecast_by": forecast_by(predictor, is_baseline)},
         "outputs": outputs,
     }
     return Answer(header if request.id is None else header | {"id": request.id}, behind)

@@ -32,6 +32,11 @@ class BarStore:
         """Return the symbols that are stored, sorted."""
         return sorted(symbol_of(path.name.removesuffix(".parquet")) for path in self.folder.glob("*.parquet"))
 
+    def files(self, symbol: str) -> list[Path]:
+        """Return the files that hold a symbol, of those that are there; hold its lock to have them together."""
+        paths = [self._path(symbol, suffix) for suffix in ("parquet", "tail.json", "quality.json")]
+        return [path for path in paths if path.is_file()]
+
     def read(self, symbol: str) -> Bars | None:
         """Return a symbol's bars, or None where there are none.
 

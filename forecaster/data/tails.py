@@ -1,13 +1,15 @@
 """The tail of a stored series, for processes without frames: its last adjusted bars, and when more are due."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
-from forecaster.domain.errors import FileFormatError, UnknownSymbol
+from forecaster.data.bar_features import bar_feature
+from forecaster.domain.errors import FileFormatError, StaleData, UnknownSymbol
 from forecaster.domain.series import Floats, Times
 
 _SUFFIX = ".tail.json"
@@ -29,6 +31,23 @@ class Tail:
     days: Times
     bars: dict[str, Floats]
     due_at: datetime
+
+    def refuse_stale(self, now: datetime, patience: timedelta) -> None:
+        """Raise StaleData where the session after the last was complete more than `patience` before `now`."""
+        if now > self.due_at + patience:
+            raise StaleData(
+                self.symbol,
+                f"the store ends with session {self.days[-1]}, and the next was complete at {self.due_at.isoformat()}; "
+                "update it with pipelines.fetch, or send its history as series",
+            )
+
+    def values(self, features: Sequence[str]) -> Floats:
+        """Return the closes and beside them bar features, `(n, 1 + features)`.
+
+        Raises:
+            ConfigError: there is no such bar feature.
+        """
+        return np.stack([self.bars["close"], *(bar_feature(name, self.bars) for name in features)], axis=1)
 
     def to_json(self) -> str:
         """Return the tail as text."""

@@ -24,12 +24,14 @@
     │   └── UnknownModel       no such model, version or alias
     ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
     ├── ScheduleError          a job of the schedule cannot be run now
+    ├── BackupError            a backup cannot be made, trusted or put back
     └── RequestError           a forecast cannot be answered as asked (horizon, level, alias and version at once …)
 
 Each message names the field, file and row where there is one and says what to do next.
 """
 
 __all__ = [
+    "BackupError",
     "BadResponse",
     "BundleError",
     "CalendarError",
@@ -166,6 +168,10 @@ class DatabaseUnavailable(ForecasterError):
 
 class ScheduleError(ForecasterError):
     """A job of the schedule cannot be run now."""
+
+
+class BackupError(ForecasterError):
+    """A backup cannot be made, trusted or put back."""
 
 
 class RequestError(ForecasterError):

@@ -1,1 +1,1 @@
-"""What needs models, evaluation and registry together: backtests."""
+"""What needs models, evaluation and registry together: backtests, the gate, answers, batches and backups."""

@@ -1,13 +1,24 @@
 """A registered model in Python: `load_predictor("sine")`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from forecaster.domain.errors import BundleError
+from forecaster.domain.errors import BundleError, RequestError, UnknownModel
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.cache import bundle_folder
+from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_indexes
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync_model
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version, loaded: its number, the alias that it was found by, if by one, and its MLflow run."""
+
+    predictor: Predictor
+    number: int
+    alias: str | None
+    run_id: str
 
 
 def load_predictor(
@@ -23,17 +34,39 @@ def load_predictor(
         name: the registered model.
         alias: `champion` when neither alias nor version is given.
         version: instead of an alias.
-        tracking_uri: where MLflow is.
+        tracking_uri: where MLflow is; empty looks in the cache alone.
         cache: the folder that verified bundles are kept in; the service may share it.
 
     Raises:
+        RequestError: alias and version are both given.
         UnknownModel: there is no such model, alias or version, or the version is neither aliased nor among the newest.
         StoreUnavailable: MLflow does not answer.
         BundleError: a bundle cannot be trusted.
     """
+    return load_version(name, alias, version, tracking_uri, cache).predictor
+
+
+def load_version(name: str, alias: str | None, version: int | None, tracking_uri: str, cache: Path) -> Version:
+    """Return a registered version; arguments and errors as `load_predictor` has them."""
+    if alias is not None and version is not None:
+        raise RequestError("alias and version: give one of them, not both")
+    index = _synced(name, tracking_uri, cache) if tracking_uri else _cached(name, cache)
+    number = index.version_of(name, alias, version)
+    found_by = alias or CHAMPION if version is None else None
+    return Version(Predictor(read_bundle(bundle_folder(cache, name, number))), number, found_by, index.runs[number])
+
+
+def _synced(name: str, tracking_uri: str, cache: Path) -> ModelIndex:
     store = Store(tracking_uri)
     problems: list[str] = []
     found = sync_model(store, cache, store.find(name), problems)
     if name not in found:
         raise BundleError("; ".join(problems))
-    return Predictor(read_bundle(bundle_folder(cache, name, found[name].version_of(name, alias, version))))
+    return found[name]
+
+
+def _cached(name: str, cache: Path) -> ModelIndex:
+    indexes = read_indexes(cache)
+    if name not in indexes:
+        raise UnknownModel(f"there is no model '{name}' in {cache}; it has {sorted(indexes)}")
+    return indexes[name]

@@ -3,7 +3,7 @@
 import warnings
 from bisect import bisect_left
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -12,16 +12,7 @@ from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.manifest import MODEL
-from forecaster.domain.series import (
-    CUTOFF,
-    DS,
-    MEAN,
-    UNIQUE_ID,
-    Floats,
-    Inputs,
-    Series,
-    Times,
-)
+from forecaster.domain.series import Floats, Inputs, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.registry.bands import bands
@@ -224,42 +215,20 @@ class Predictor:
         Raises:
             SeriesError, TooShortError, RequestError: as `check_long_frame` and `predict_arrays` say.
         """
-        import pandas as pd
-
-        from forecaster.data.long_frame import check_long_frame, known_after
+        from forecaster.registry.frames import read_frame
 
         wanted = bands(level, quantiles)
-        manifest = self.manifest
-        futr_exog = tuple(manifest.futr_exog)
-        series = check_long_frame(
-            frame, self.frequency, manifest.input_size, "frame", tuple(manifest.hist_exog), futr_exog
-        )
-        steps = manifest.horizon if horizon is None else horizon
-        # from the frame itself, for the array's wall clock cannot tell the two hours of a repeated one apart
-        last = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
-        told = None
-        if futr_exog:
-            ahead = known_after(futr_frame, futr_exog, series, _coming(self.frequency, last, self.steps_ahead(steps)))
-            told = np.concatenate([_lasts(series, series.known, manifest.input_size), ahead], axis=1)
-        times = _lasts(series, series.timestamps, manifest.input_size)
-        known = self.known_ahead(times, steps, told)
-        inputs = _lasts(series, series.values, manifest.input_size)
-        mean = self.predict_arrays(inputs, steps, known)
-        columns = {
-            UNIQUE_ID: np.repeat(series.unique_ids, steps),
-            CUTOFF: last.repeat(steps).reset_index(drop=True),
-            DS: _coming(self.frequency, last, steps),
-            MEAN: mean.ravel(),
-        }
-        if steps > manifest.horizon:
+        trained = self.manifest.horizon
+        steps = trained if horizon is None else horizon
+        read = read_frame(self, frame, steps, futr_frame)
+        mean = self.predict_arrays(read.values, steps, self.known_ahead(read.times, steps, read.futr_exog))
+        if steps > trained:
             warnings.warn(
-                f"horizon {steps} exceeds the trained {manifest.horizon}: later steps are rolled out on the model's "
-                "own output and have no intervals",
+                f"horizon {steps} exceeds the trained {trained}: later steps are rolled out on the model's own output "
+                "and have no intervals",
                 stacklevel=2,
             )
-        spread = self.quantiles(inputs, mean, wanted.probabilities)
-        columns |= {name: spread[:, :, number].ravel() for number, name in enumerate(wanted.columns)}
-        return pd.DataFrame(columns)
+        return read.as_frame(mean, wanted.columns, self.quantiles(read.values, mean, wanted.probabilities))
 
     def check_horizon(self, horizon: int) -> None:
         """Raise RequestError unless `horizon` can be answered."""
@@ -316,21 +285,3 @@ class Predictor:
             padded = np.minimum(np.arange(_SIZES[bisect_left(_SIZES, count)]), count - 1) + begin
             parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
-
-
-def _lasts(series: Series, rows: Any, count: int) -> Any:
-    """Return the last `count` rows of each series, `(n_series, count, …)`."""
-    return np.stack([rows[within][-count:] for _, within in series])
-
-
-def _coming(frequency: Step, last: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":
-    """Return the timestamps after each one of `last`: days by the zone's own clock, hours by elapsed time."""
-    import pandas as pd
-
-    from forecaster.data.long_frame import located
-
-    zone = last.dt.tz
-    is_elapsed = zone is not None and not frequency.is_wall_clock
-    clock = (last.dt.tz_convert("UTC") if is_elapsed else last).dt.tz_localize(None).to_numpy()
-    coming = pd.Series(np.concatenate([frequency.after(one, steps) for one in clock]))
-    return located(coming, zone, frequency.is_wall_clock)

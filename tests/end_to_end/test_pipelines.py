@@ -69,7 +69,7 @@ def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path,
     assert versions == {1, 2, 3}
 
 
-@pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo"])
+@pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo", "forecast", "backup", "restore"])
 def test_help_shows_an_example_that_parses(pipeline: str, tmp_path: Path) -> None:
     done = run_module(f"pipelines.{pipeline}", "--help", cwd=tmp_path)
     assert done.returncode == 0

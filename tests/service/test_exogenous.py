@@ -10,8 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.data.calendar_features import calendar_features
+from forecaster.domain.config import build_config
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.frequency import parse
+from forecaster.lifecycle.batch import BatchConfig, forecast_batch
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -99,6 +101,36 @@ def test_http_and_python_answer_alike(trained: tuple[Registered, Predictor], cli
     # the rows of futr_frame may come in any order, and be more
     more = pd.concat([ahead, ahead.assign(unique_id="other"), history(804)[1]]).iloc[::-1]
     pd.testing.assert_frame_equal(trained[1].predict_frame(past, level=(80,), futr_frame=more), expected)
+
+
+def test_a_batch_takes_what_is_known_ahead_from_a_file(
+    trained: tuple[Registered, Predictor], client: TestClient, tmp_path: Path
+) -> None:
+    past, ahead = history()
+    # another series lacks a row of what is known ahead
+    pd.concat([past, past.assign(unique_id="other")]).to_csv(tmp_path / "past.csv", index=False)
+    pd.concat([ahead, ahead.iloc[1:].assign(unique_id="other")]).iloc[::-1].to_csv(tmp_path / "a.csv", index=False)
+    raw = {
+        "name": "sales",
+        "data": {"source": "files", "path": tmp_path / "past.csv"},
+        "futr": {"source": "files", "path": tmp_path / "a.csv"},
+        "level": [80],
+        "out": tmp_path / "out.parquet",
+        "cache": trained[1].bundle.folder.parents[1],
+        "tracking": {"uri": ""},
+    }
+    batch = forecast_batch(build_config(raw, BatchConfig, "test"), "sqlite:///nowhere.db", lambda done, count: None)
+    answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
+    (expected,) = answer.json()["forecasts"]
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    assert frame["unique_id"].tolist() == ["shop"] * HORIZON
+    for column in ("mean", "lo-80", "hi-80"):
+        assert frame[column].tolist() == expected[column]
+    assert "promotion is not a finite number" in batch.failed["other"]
+    with pytest.raises(RequestError, match=r"futr: the model knows \['promotion'\] ahead; set the file"):
+        forecast_batch(
+            build_config(raw | {"futr": None}, BatchConfig, "test"), "sqlite:///nowhere.db", lambda done, count: None
+        )
 
 
 def test_calendar_features_are_those_of_the_history_and_of_the_days_to_come(

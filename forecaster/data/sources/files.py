@@ -52,11 +52,12 @@ class FilesSource(Config):
         """
         return [str(name) for name in self._read().columns]
 
-    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
+    def load(self, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False) -> pd.DataFrame:
         """Return the file as a long frame whose index is the row's line in the file (CSV) or its number (Parquet).
 
         Args:
             exogenous: further columns that are wanted, numbers.
+            keep_bad_numbers: whether what is no number is left for whoever checks each series by itself, as NaN.
 
         Raises:
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
@@ -69,8 +70,9 @@ class FilesSource(Config):
         if missing:
             raise FileFormatError(f"{self.path}: no column {missing}; it has {list(table.columns)}; set data.columns")
         ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
-        read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds]), Y: self._numbers(table[columns.y])}
-        read |= {name: self._numbers(table[name]) for name in exogenous}
+        read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds])}
+        sources = {Y: columns.y} | {name: name for name in exogenous}
+        read |= {name: self._numbers(table[column], keep_bad_numbers) for name, column in sources.items()}
         return pd.DataFrame(read, index=table.index)
 
     def _read(self) -> pd.DataFrame:
@@ -135,11 +137,11 @@ class FilesSource(Config):
             self._refuse(column, times.isna().to_numpy(), "a date")
         return times
 
-    def _numbers(self, column: "pd.Series[Any]") -> "pd.Series[Any]":
+    def _numbers(self, column: "pd.Series[Any]", keep_bad: bool) -> "pd.Series[Any]":
         if pd.api.types.is_numeric_dtype(column):
             return column
         numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-        if not np.isfinite(numbers).all():
+        if not keep_bad and not np.isfinite(numbers).all():
             self._refuse(column, ~np.isfinite(numbers.to_numpy()), "a finite number")
         return numbers
 

@@ -1,0 +1,116 @@
+"""What is answered from windows of input, over HTTP and in batches alike: by whom, and the intervals around it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.domain.errors import RequestError
+from forecaster.domain.series import Floats
+from forecaster.ledger.adaptation import SHARES, adapted_tails
+from forecaster.ledger.entries import LEVELS
+from forecaster.registry.bands import Bands
+from forecaster.registry.predictor import Predictor
+
+MODEL = "model"
+# the probabilities of the scored intervals' bounds
+_EDGES = tuple(edge for level in LEVELS for edge in ((100 - level) / 200, (100 + level) / 200))
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of several series.
+
+    Args:
+        mean: `(n, horizon)`.
+        spread: the columns that were asked for beside it, `(n, horizon, columns)`, NaN where nothing is calibrated.
+        bounds: of the scored intervals, `(n, horizon, 2 × levels)`, likewise.
+        is_adapted: of each series, whether what came has moved its intervals.
+    """
+
+    mean: Floats
+    spread: Floats
+    bounds: Floats
+    is_adapted: list[bool]
+
+
+def is_replaced(predictor: Predictor, without_skill: str) -> bool:
+    """Say whether the baseline answers in the model's place: `without_skill` says so, and no skill is shown."""
+    return without_skill == "baseline" and not predictor.manifest.skill.is_shown
+
+
+def forecast_by(predictor: Predictor, is_baseline: bool) -> str:
+    """Return by whose name a forecast goes."""
+    return predictor.manifest.skill.baseline if is_baseline else MODEL
+
+
+def answer(
+    predictor: Predictor,
+    unique_ids: Sequence[str],
+    values: Floats,
+    known: Floats | None,
+    horizon: int,
+    wanted: Bands,
+    learnt: Mapping[str, Floats],
+    is_baseline: bool,
+) -> Forecasts:
+    """Return the forecasts of windows.
+
+    Args:
+        predictor: the version that answers.
+        unique_ids: of each window, its series, `n` of them.
+        values: `(n, input_size, 1 + hist_exog)`.
+        known: as `known_ahead` returns it; not looked at where the baseline answers.
+        horizon: steps.
+        wanted: the columns beside the mean.
+        learnt: by series, the shares of misses that are allowed now, as `read_allowed` returns them.
+        is_baseline: as `is_replaced` says.
+
+    Raises:
+        RequestError, SeriesError: as `predict_arrays` and `quantiles` say, or an interval is not finite.
+    """
+    mean = (
+        predictor.predict_baseline(values, horizon) if is_baseline else predictor.predict_arrays(values, horizon, known)
+    )
+    learnt = {} if is_baseline else learnt
+    is_adapted = [unique_id in learnt for unique_id in unique_ids]
+    shares = _shares(learnt, unique_ids, horizon) if any(is_adapted) else None
+    tails = None if shares is None else adapted_tails(_EDGES, shares)
+    bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
+    if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
+        # what most ask for is what is scored
+        spread = bounds
+    else:
+        tails = None if shares is None else adapted_tails(wanted.probabilities, shares)
+        spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
+    if np.isinf(spread).any() or np.isinf(bounds).any():
+        raise RequestError("series: values so large have no finite interval; check their size and unit")
+    return Forecasts(mean, spread, bounds, is_adapted)
+
+
+def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_bands: bool) -> list[str]:
+    """Return in words what whoever reads such forecasts should know."""
+    warnings = []
+    trained = predictor.manifest.horizon
+    if horizon > trained:
+        how = "are the baseline's" if is_baseline else "are rolled out on the model's own output"
+        text = f"horizon {horizon} exceeds the trained {trained}: later steps {how}"
+        warnings.append(text + (" and have no intervals" if has_bands else ""))
+    skill = predictor.manifest.skill
+    if not skill.is_shown:
+        worse = skill.relative_mae is None or skill.relative_mae >= 1
+        so = "is no better than" if worse else f"may be by chance (p {skill.p_value:.2g}) better than"
+        text = f"no demonstrated skill: on its test part the model {so} the {skill.baseline} baseline"
+        warnings.append(text + (", whose forecast this is" if is_baseline else ""))
+    return warnings
+
+
+def _shares(learnt: Mapping[str, Floats], unique_ids: Sequence[str], horizon: int) -> Floats:
+    """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
+    shares = np.tile(SHARES, (len(unique_ids), horizon, 1))
+    for row, unique_id in enumerate(unique_ids):
+        known = learnt.get(unique_id)
+        if known is not None:
+            steps = min(horizon, len(known))
+            shares[row, :steps] = known[:steps]
+    return shares

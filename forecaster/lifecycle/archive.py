@@ -1,0 +1,209 @@
+"""A backup's archive: a tar file, compressed where it is called .tar.zst, whose last member has the others' hashes."""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forecaster.database.backup import Kind
+from forecaster.domain.errors import BackupError, ConfigError
+from forecaster.registry.bundle import hash_file
+
+CONTENTS = "manifest.json"
+_NAMED = 3
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegistryPart(_Part):
+    """MLflow's store.
+
+    Args:
+        kind: of its database.
+        root: where the artifacts lay.
+        columns: the tables and columns that say so.
+        elsewhere: where artifacts lie that are not in the archive.
+    """
+
+    kind: Kind
+    root: str = Field(pattern="^/")
+    columns: tuple[tuple[str, str], ...]
+    elsewhere: tuple[str, ...]
+
+
+class BarsPart(_Part):
+    """The bar store, and how many symbols it has."""
+
+    symbols: int
+
+
+class DatabasePart(_Part):
+    """The service's database, and of which kind it is."""
+
+    kind: Kind
+
+
+class Contents(_Part):
+    """What an archive holds: its parts, and the SHA-256 of each file."""
+
+    format: Literal[1] = 1
+    made_at: str
+    registry: RegistryPart | None
+    bars: BarsPart | None
+    database: DatabasePart | None
+    files: dict[str, str]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the names of the parts that are there."""
+        return tuple(name for name in ("registry", "bars", "database") if getattr(self, name) is not None)
+
+
+class Archive:
+    """An archive being written."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self.files: dict[str, str] = {}
+
+    def add(self, name: str, path: Path) -> None:
+        """Add a file, as long as it is now.
+
+        Raises:
+            OSError: it cannot be read, or has become shorter meanwhile.
+        """
+        with path.open("rb") as file:
+            hashed, status = _Hashed(file), os.fstat(file.fileno())
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.mtime = status.st_size, status.st_mode & 0o777, int(status.st_mtime)
+            self._tar.addfile(member, hashed)  # type: ignore[arg-type]
+        self.files[name] = hashed.digest.hexdigest()
+
+    def close(self, parts: dict[str, _Part]) -> Contents:
+        """Add the contents and return them."""
+        made_at = datetime.now(UTC).isoformat(timespec="seconds")
+        kept: dict[str, Any] = {name: parts.get(name) for name in ("registry", "bars", "database")}
+        contents = Contents(made_at=made_at, files=self.files, **kept)
+        member = tarfile.TarInfo(CONTENTS)
+        text = contents.model_dump_json(indent=1).encode()
+        member.size, member.mode = len(text), 0o600
+        self._tar.addfile(member, io.BytesIO(text))
+        return contents
+
+
+class _Hashed:
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self.digest.update(content)
+        return content
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Archive]:
+    """Yield a new archive; the file appears at the end, whole, readable by its owner alone.
+
+    Raises:
+        ConfigError: its name says of no form.
+        BackupError: there is such a file, or it cannot be written.
+    """
+    is_compressed = _is_compressed(path)
+    if path.exists():
+        raise BackupError(f"{path}: is there already; choose another name, backups are not replaced")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
+            # which closes the file, so it is opened once more to be brought to the disk
+            _compressing(file, is_compressed) as stream,
+            tarfile.open(fileobj=stream, mode="w|") as tar,
+        ):
+            yield Archive(tar)
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.rename(path)
+    except (OSError, tarfile.TarError) as error:
+        raise BackupError(f"{path}: cannot be made ({error}); free space, and run it again") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def unpack(path: Path, folder: Path) -> Contents:
+    """Extract an archive into an empty folder and return its contents, every file of it named, hashed and plain.
+
+    Raises:
+        BackupError: it cannot be read, or is not exactly what was written.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            _expanding(file, _is_compressed(path)) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
+            for member in tar:
+                _check_member(member, path)
+                tar.extract(member, folder, filter="data")
+    # a spoilt stream raises whatever its decoder does
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        raise BackupError(f"{path}: cannot be read ({error}); it is cut short, or no backup; take another") from error
+    contents = _read_contents(path, folder)
+    _check_files(path, folder, contents)
+    return contents
+
+
+def _is_compressed(path: Path) -> bool:
+    if path.name.endswith((".tar", ".tar.zst")):
+        return path.suffix == ".zst"
+    raise ConfigError(f"{path}: call it something.tar, or something.tar.zst to have it compressed")
+
+
+def _compressing(file: IO[bytes], is_compressed: bool) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedOutputStream(file, "zstd") if is_compressed else file
+
+
+def _expanding(file: IO[bytes], is_compressed: bool) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(file, "zstd") if is_compressed else file
+
+
+def _check_member(member: tarfile.TarInfo, path: Path) -> None:
+    parts = PurePosixPath(member.name).parts
+    if not member.isreg() or member.name.startswith("/") or ".." in parts:
+        raise BackupError(f"{path}: '{member.name}' is no plain file of its own; it is no backup of this program")
+
+
+def _read_contents(path: Path, folder: Path) -> Contents:
+    try:
+        return Contents.model_validate_json((folder / CONTENTS).read_bytes())
+    except FileNotFoundError as error:
+        raise BackupError(f"{path}: its end with {CONTENTS} is missing; it is cut short, or no backup") from error
+    except ValidationError as error:
+        raise BackupError(
+            f"{path}: its {CONTENTS} is none that this program reads ({error.error_count()} mistakes)"
+        ) from error
+
+
+def _check_files(path: Path, folder: Path, contents: Contents) -> None:
+    found = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()} - {CONTENTS}
+    missing, unknown = sorted(contents.files.keys() - found), sorted(found - contents.files.keys())
+    changed = sorted(name for name in found & contents.files.keys() if hash_file(folder / name) != contents.files[name])
+    for names, what in ((missing, "missing"), (unknown, "not of it"), (changed, "changed since it was written")):
+        if names:
+            raise BackupError(f"{path}: {names[:_NAMED]} ({len(names)}) are {what}; take another backup")

@@ -1,0 +1,59 @@
+"""Forecast many series without a service: `python -m pipelines.forecast pipelines/configs/stock.yaml`."""
+
+import argparse
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from forecaster.lifecycle.batch import Batch, BatchConfig, forecast_batch
+from pipelines.command import FAILED, PARTLY_FAILED, config_parser, database_option, left_table, load_sections, run
+
+
+def forecast(config: BatchConfig, database: str) -> dict[str, Any]:
+    """Forecast every series and write the file; one that fails leaves the others, and is in the answer with why."""
+    with tqdm(unit="series", dynamic_ncols=True) as bar:
+
+        def show(done: int, count: int) -> None:
+            bar.total = count
+            bar.update(done - bar.n)
+
+        batch = forecast_batch(config, database, show)
+    out = str(config.out) if batch.done else None
+    _say(batch, out)
+    return {**batch.head, "series": batch.done, "rows": batch.rows, "failed": batch.failed, "out": out}
+
+
+def status(answer: dict[str, Any]) -> int:
+    """Return the exit status: 0 only if every series was forecast."""
+    if answer["out"] is None:
+        return FAILED
+    return PARTLY_FAILED if answer["failed"] else 0
+
+
+def _say(batch: Batch, out: str | None) -> None:
+    if batch.failed:
+        table = left_table([{"series": name, "reason": reason} for name, reason in batch.failed.items()])
+        sys.stdout.write(f"{table}\n")
+    for text in batch.head["warnings"]:
+        sys.stderr.write(f"warning: {text}\n")
+    model = batch.head["model"]
+    done = f"{batch.done} series, {batch.rows} rows, by {model['name']} version {model['version']}"
+    sys.stdout.write(f"{done}: {out}\n" if out else "no series could be forecast; nothing was written\n")
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    (config,) = load_sections(arguments, forecast=BatchConfig)
+    return forecast(config, arguments.database)
+
+
+if __name__ == "__main__":
+    parser = config_parser(
+        "forecast",
+        "Forecast the series of a file, or those of the bar store, into a Parquet file, as the service would.",
+        "python -m pipelines.forecast pipelines/configs/stock.yaml --set 'data.symbols=[SPY]' horizon=3\n"
+        "  python -m pipelines.forecast pipelines/configs/sine.yaml --set data.path=new.csv out=forecasts.parquet",
+    )
+    database_option(parser)
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: _run(parsed), status))
