@@ -2,38 +2,43 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
 
 @contextmanager
-def one_at_a_time(uri: str, subject: str) -> Iterator[None]:
+def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a subject, such as a model's aliases, for this process; whoever comes second waits.
 
     Args:
         uri: MLflow's tracking URI. On Postgres the database itself keeps the turn, for whatever machine asks; beside a
             SQLite file lies a lock; an HTTP server keeps none, so only this machine's processes are kept apart.
         subject: what is held.
+        on_wait: called where somebody else holds it.
 
     Raises:
         StoreUnavailable: the turn cannot be had.
     """
     digest = hashlib.sha256(f"{uri.rpartition('@')[2]} {subject}".encode()).digest()
     if uri.startswith("postgresql"):
-        with _held_in_database(uri, int.from_bytes(digest[:8], "big", signed=True)):
+        with _held_in_database(uri, int.from_bytes(digest[:8], "big", signed=True), on_wait):
             yield
         return
     file = sqlite_file(uri)
     beside = file or Path(tempfile.gettempdir(), "forecaster")
     lock = FileLock(beside.with_name(f"{beside.name}-{digest.hex()[:16]}.lock"))
     try:
-        lock.acquire()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            on_wait()
+            lock.acquire()
     except OSError as error:
         raise StoreUnavailable(
             f"{without_password(uri)}: its lock cannot be written ({error}); check its permissions"
@@ -45,14 +50,16 @@ def one_at_a_time(uri: str, subject: str) -> Iterator[None]:
 
 
 @contextmanager
-def _held_in_database(uri: str, key: int) -> Iterator[None]:
+def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold an advisory lock; a process that dies gives it back with its connection."""
     from sqlalchemy import NullPool, create_engine, text
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         connection = create_engine(uri, poolclass=NullPool).connect()
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one():
+            on_wait()
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise StoreUnavailable(

@@ -36,6 +36,32 @@ def load_config(
     Raises:
         ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or has a bad value.
     """
+    raw = _read(path)
+    where = str(path)
+    if section and _has_sections(raw):
+        if section not in raw:
+            raise ConfigError(f"{path}: has no section '{section}'; it has {list(raw)}")
+        raw, where = raw[section], f"{path}, {section}"
+    for override in overrides:
+        _override(raw, override)
+    return build_config(raw, model, where)
+
+
+def section_names(path: str | Path) -> set[str]:
+    """Return the names of a YAML file's sections, none where it has no sections.
+
+    Raises:
+        ConfigError: the file cannot be read or is not YAML.
+    """
+    raw = _read(path)
+    return set(raw) if _has_sections(raw) else set()
+
+
+def _has_sections(raw: dict[str, Any]) -> bool:
+    return bool(raw) and all(isinstance(value, dict) for value in raw.values())
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -44,14 +70,7 @@ def load_config(
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(raw).__name__}")
-    where = str(path)
-    if section and raw and all(isinstance(value, dict) for value in raw.values()):
-        if section not in raw:
-            raise ConfigError(f"{path}: has no section '{section}'; it has {list(raw)}")
-        raw, where = raw[section], f"{path}, {section}"
-    for override in overrides:
-        _override(raw, override)
-    return build_config(raw, model, where)
+    return raw
 
 
 def build_config(raw: dict[str, Any], model: type[ConfigT], where: str) -> ConfigT:

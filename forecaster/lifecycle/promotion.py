@@ -4,6 +4,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,25 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
     store.set_alias(name, CHALLENGER, version)
     decision = decide(replace(_gather(store, model, version, trial), tries=tries), gate)
     tracking.log_decision(
-        store.uri, model.runs[version], [vars(one) for one in decision.criteria], decision.is_promoted
+        store.uri,
+        model.runs[version],
+        [vars(one) for one in decision.criteria],
+        decision.is_promoted,
+        model.aliases.get(CHAMPION),
     )
     return decision
+
+
+def crown(store: Store, name: str, version: int) -> dict[str, int]:
+    """Make a version the champion, say so with its run, and return the aliases as read back.
+
+    Raises:
+        UnknownModel, RegistryError: as `Store.promote` says.
+    """
+    aliases = store.promote(name, version)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    tracking.log_tag(store.uri, store.find(name).runs[version], tracking.PROMOTED_AT, now)
+    return aliases
 
 
 def check_certified(store: Store, name: str, version: int) -> None:
@@ -76,7 +93,8 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
         bundle = read_bundle(store.download(model.name, version, Path(draft)))
         latency_seconds = _latency(bundle)
     beside, theirs = None, None
-    tried = try_recipe(config, trial, {"model": model.name, "version": str(version), "tried_as": CHALLENGER})
+    roles = {"model": model.name, "beside": str(champion or "")}
+    tried = try_recipe(config, trial, roles | {"version": str(version), "tried_as": CHALLENGER})
     if champion is not None and champion != version:
         other = _recipe(store, model.runs[champion])
         _check_comparable(config, other, model.name, champion)
@@ -84,7 +102,7 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
         rival = try_recipe(
             other.model_copy(update={"data": config.data}),
             trial,
-            {"model": model.name, "version": str(champion), "tried_as": CHAMPION},
+            roles | {"version": str(champion), "tried_as": CHAMPION},
         )
         beside, theirs = _compare(tried.result, rival.result, len(tried.series), trial)
     return Evidence(tried.metrics, trial.levels, bundle.manifest.certificate, latency_seconds, beside, theirs)

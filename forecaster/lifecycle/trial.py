@@ -16,6 +16,7 @@ from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backt
 from forecaster.lifecycle.plots import coverage_figure, errors_figure
 from forecaster.lifecycle.report import cross_validation_frame, score
 from forecaster.training import tracking
+from forecaster.training.attempts import WORK
 from forecaster.training.job import digest_series, log_inputs
 from forecaster.training.recipe import TrainConfig, prepare, title
 
@@ -40,7 +41,8 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] 
     Args:
         config: the recipe.
         trial: at which cutoffs.
-        tags: of the run, beside those that each has.
+        tags: of the run, beside those that each has. With tags, an earlier run of the same on the same data goes into
+            MLflow's bin: what is judged is judged once.
 
     Raises:
         DataError, TrainingError, StoreUnavailable: as their names say.
@@ -48,10 +50,12 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] 
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     digest = digest_series(series)
-    key = hashlib.sha256(f"{config.model_dump_json()}{trial.model_dump_json()}{digest}".encode()).hexdigest()[:16]
-    checkpoints = config.tracking.checkpoints / f"backtest-{key}"
-    with tracking.tracked_run(config.tracking, f"{title(config)} backtest", None) as run_id:
-        log_inputs(config, frame, digest, {"kind": "backtest", **(tags or {})})
+    decides = f"{config.model_dump_json()}{trial.model_dump_json()}{digest}"
+    checkpoints = config.tracking.checkpoints / f"backtest-{_digest(decides)}"
+    tags = {"kind": "backtest", WORK: _digest(f"{decides}{tags}"), **(tags or {})}
+    is_anew = "tried_as" in tags
+    with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
+        log_inputs(config, frame, digest, tags)
         tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
         result = backtest(config, trial, series, checkpoints)
         metrics = score(result, trial, series)
@@ -60,6 +64,10 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] 
         _log_refits(result, trial, series)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Tried(run_id, config.model.cell, metrics, result, series)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _log_pictures(result: Backtest, series: Series, title: str) -> None:

@@ -57,8 +57,19 @@ class Store:
 
         # two that make a store's tables together break it
         with one_at_a_time(uri, "tables") if create else nullcontext():
+            if file is not None and not file.exists():
+                self._make_tables(file)
             self._client = self._ask(lambda: mlflow.MlflowClient(uri))
             self._ask(lambda: self._client.search_registered_models(max_results=1))
+
+    def _make_tables(self, file: Path) -> None:
+        """Make a SQLite store whole or not at all: MLflow's own way, killed halfway, leaves one that never works."""
+        import mlflow
+
+        draft = file.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        self._ask(lambda: mlflow.MlflowClient(f"sqlite:///{draft}").search_registered_models(max_results=1))
+        draft.replace(file)
 
     def register(self, name: str, source: str, run_id: str) -> int:
         """Make a version of model `name` from the bundle that a run has logged; return its number.

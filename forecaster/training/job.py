@@ -10,27 +10,25 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
-from forecaster.domain.errors import TrainingError
-from forecaster.domain.manifest import Reference, Skill, TrainingData
-from forecaster.domain.series import Floats, Series, Times
+from forecaster.domain.errors import TrainingError, UnknownModel
+from forecaster.domain.series import Series
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
-from forecaster.evaluation.drift import reference_bins
-from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.registry.store import Store
 from forecaster.training import devices, tracking
+from forecaster.training.attempts import ATTEMPT, WORK, attempt_in
+from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
+from forecaster.training.promises import promises
 from forecaster.training.recipe import (
     LEVELS,
     Evaluated,
@@ -38,14 +36,31 @@ from forecaster.training.recipe import (
     evaluate,
     prepare,
     refit,
-    sessions_of,
     split,
     title,
 )
 
-# no roll-out longer than this many trained horizons: it feeds on its own output
-MAX_ROLL_OUT = 10
 _PARITY_WINDOWS = 256
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a served network starts from.
+
+    Args:
+        model: the file that holds its weights, as a bundle has it.
+        version: whose it is.
+        epochs: how long it is fitted.
+    """
+
+    model: Path
+    version: int
+    epochs: int
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return what the run says of it."""
+        return {"warm_started_from": str(self.version)}
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,13 @@ class Registered:
     metrics: dict[str, float]
 
 
-def train(config: TrainConfig) -> Registered:
+def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool = True) -> Registered:
     """Run the recipe and register what it gives; killed and started again, it ends the same.
+
+    Args:
+        config: the recipe.
+        warm: what the served network starts from, in place of random weights; by itself no reason to train again.
+        is_anew: whether the same recipe on the same data makes another version; if not, the one there is, is returned.
 
     Raises:
         DataError, TrainingError, BundleError, StoreUnavailable: as their names say; nothing is registered then.
@@ -69,29 +89,58 @@ def train(config: TrainConfig) -> Registered:
     parts = split(config, series)
     store = Store(config.tracking.uri, create=True)
     digest = digest_series(series)
-    key = hashlib.sha256(f"{config.model_dump_json()}{digest}".encode()).hexdigest()[:16]
-    with (
-        _checkpoints(config.tracking.checkpoints / key) as checkpoints,
-        tracking.tracked_run(config.tracking, title(config), _known_run(checkpoints)) as run_id,
-    ):
-        (checkpoints / "run_id").write_text(run_id, encoding="utf-8")
-        log_inputs(config, frame, digest, {"kind": "training"})
-        evaluated = evaluate(config, parts, checkpoints, tracking.log_epoch)
-        tracking.log_test(evaluated.metrics)
-        _log_plot(parts["test"], series, evaluated, title(config))
-        served, seen = evaluated.trained, parts["train"]
-        if config.refit:
-            seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
-            served = refit(config, seen, evaluated.history.best_epoch + 1, checkpoints, tracking.log_epoch)
-        certificate = certify(config, frame, served)
-        skill = _skill(config, series, parts["test"], evaluated)
-        promises = _promises(config, series, digest, evaluated, _trained_until(series, seen), skill)
-        promises["certificate"] = certificate
-        version = _register(config, store, run_id, served, evaluated, promises, seen, parts, checkpoints / "bundle")
-        # at once, for a folder that lost its run's id in mid-removal would be a new run and a second version
-        done = checkpoints.rename(checkpoints.with_suffix(".done"))
-        shutil.rmtree(done)
+    work = hashlib.sha256(f"{config.model_dump_json()}{digest}".encode()).hexdigest()[:16]
+    with _checkpoints(config.tracking.checkpoints / work) as checkpoints:
+        found = None if is_anew else _find_trained(config, store, work)
+        if found is None:
+            tags = {WORK: work, ATTEMPT: attempt_in(checkpoints)} | (warm.tags if warm else {})
+            with tracking.tracked_run(config.tracking, title(config), tags) as run_id:
+                log_inputs(config, frame, digest, {"kind": "training"})
+                found = _train(config, frame, series, parts, store, run_id, digest, checkpoints, warm)
+        # at once, for a folder that lost its attempt in mid-removal would be a new run and a second version
+        shutil.rmtree(checkpoints.rename(checkpoints.with_suffix(".done")))
+    return found
+
+
+def _train(
+    config: TrainConfig,
+    frame: pd.DataFrame,
+    series: Series,
+    parts: dict[str, Windows],
+    store: Store,
+    run_id: str,
+    digest: str,
+    checkpoints: Path,
+    warm: WarmStart | None,
+) -> Registered:
+    on_epoch = EpochLog(checkpoints / "epochs.jsonl", config.tracking.patience_seconds)
+    evaluated = evaluate(config, parts, checkpoints, on_epoch)
+    on_epoch.deliver()
+    tracking.log_test(evaluated.metrics)
+    _log_plot(parts["test"], series, evaluated, title(config))
+    served, seen = evaluated.trained, parts["train"]
+    if config.refit:
+        seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
+        epochs = warm.epochs if warm else evaluated.history.best_epoch + 1
+        served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
+    certificate = certify(config, frame, served)
+    on_epoch.deliver()
+    said = promises(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
+    version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")
     return Registered(run_id, config.name, version, evaluated.metrics)
+
+
+def _find_trained(config: TrainConfig, store: Store, work: str) -> Registered | None:
+    """Return the version that the same recipe on the same data has made, None where there is none."""
+    try:
+        versions = {run: version for version, run in store.find(config.name).runs.items()}
+    except UnknownModel:
+        return None
+    for run_id, metrics in tracking.runs_of(config.tracking, work):
+        if run_id in versions:
+            tracking.close_run(config.tracking, run_id)
+            return Registered(run_id, config.name, versions[run_id], metrics)
+    return None
 
 
 def digest_series(series: Series) -> str:
@@ -103,118 +152,30 @@ def digest_series(series: Series) -> str:
     return digest.hexdigest()
 
 
-def _reference(series: Series, is_positive: bool) -> dict[str, Reference]:
-    """Return how the target and its changes (of logarithms where it is positive) are spread."""
-    targets = [series.values[within, 0] for _, within in series]
-    changes = [np.diff(np.log(target) if is_positive else target) for target in targets]
-    bins = {
-        name: reference_bins(np.concatenate(parts)) for name, parts in {"values": targets, "changes": changes}.items()
-    }
-    return {name: Reference(edges=tuple(edges), shares=tuple(shares)) for name, (edges, shares) in bins.items()}
-
-
-def _promises(
-    config: TrainConfig, series: Series, digest: str, evaluated: Evaluated, trained_until: str, skill: Skill
-) -> dict[str, Any]:
-    return {
-        "name": config.name,
-        "topology": config.model.topology,
-        "cell": config.model.cell,
-        "input_size": config.input_size,
-        "horizon": config.horizon,
-        # a roll-out knows no more of the future than the model's own output
-        "max_horizon": config.horizon * (1 if config.exogenous else MAX_ROLL_OUT),
-        "freq": series.freq,
-        "sessions": sessions_of(config),
-        "is_positive": evaluated.trained.preprocessing.target.needs_positive,
-        "training_data": TrainingData(
-            digest=digest,
-            n_series=len(series),
-            rows=len(series.values),
-            first=str(series.timestamps.min()),
-            last=str(series.timestamps.max()),
-            reference=_reference(series, evaluated.trained.preprocessing.target.needs_positive),
-        ),
-        "trained_until": trained_until,
-        "recipe_metrics": evaluated.metrics,
-        "skill": skill,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evaluated) -> Skill:
-    every = np.arange(len(test))
-    cutoffs = test.input_times(series.timestamps, every)[:, -1]
-    actual, naive = test.targets(), last_value(test.inputs().target, config.horizon)
-    ours, theirs = (
-        _by_cutoff(cutoffs, np.abs(actual - mean).mean(axis=1)) for mean in (evaluated.trained.forecast(test), naive)
-    )
-    is_enough = len(ours) >= max(LEAST_WINDOWS, config.horizon + 1)
-    coming = test.target_times(series.timestamps, every)
-    return Skill(
-        baseline="naive",
-        relative_mae=evaluated.metrics.get("relative_mae"),
-        n_windows=len(test),
-        p_value=diebold_mariano(ours, theirs, config.horizon, "less").p_value if is_enough else None,
-        coverage={
-            str(level): evaluated.metrics[f"coverage-{level}"]
-            for level in LEVELS
-            if f"coverage-{level}" in evaluated.metrics
-        },
-        first=str(coming.min()),
-        last=str(coming.max()),
-    )
-
-
-def _calibrate_naive(config: TrainConfig, held_back: Windows) -> Calibration:
-    past = held_back.inputs().target
-    return calibrate(held_back.targets(), last_value(past, config.horizon), past, config.intervals)
-
-
-def _by_cutoff(cutoffs: Times, losses: Floats) -> Floats:
-    """Return the mean loss of each cutoff, in their order: windows of one cutoff say little more than one."""
-    numbers = np.unique(cutoffs, return_inverse=True)[1]
-    return np.asarray(np.bincount(numbers, losses) / np.bincount(numbers))
-
-
-def _trained_until(series: Series, seen: Windows) -> str:
-    last = seen.first + (seen.counts - 1) * seen.step_size + seen.input_size + seen.horizon - 1
-    return str(series.timestamps[last].max())
-
-
-def _preprocessing(config: TrainConfig, fitted: Preprocessing) -> dict[str, Any]:
-    """Return what the manifest says of the inputs, with the numbers that were fitted."""
-    hist = zip(config.hist_exog, fitted.hist, strict=True)
-    known = [scale.model_dump() for scale in fitted.known]
-    n_futr = len(config.futr_exog)
-    return {
-        "transforms": [step.model_dump() for step in fitted.target.steps],
-        "hist_exog": {one.column: [step.model_dump() for step in chain.steps] for one, chain in hist},
-        "futr_exog": dict(zip(config.futr_exog, known[:n_futr], strict=True)),
-        "calendar_features": dict(zip(config.calendar_features, known[n_futr:], strict=True)),
-    }
-
-
 def _register(
     config: TrainConfig,
     store: Store,
     run_id: str,
     served: Trained,
     evaluated: Evaluated,
-    promises: dict[str, Any],
+    said: dict[str, Any],
     seen: Windows,
     parts: dict[str, Windows],
     folder: Path,
 ) -> int:
     sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
     inputs = seen.inputs(sample)
-    promises |= _preprocessing(config, served.preprocessing)
     # what a killed training left half-written
     shutil.rmtree(folder, ignore_errors=True)
     calibrations = {"model": evaluated.calibration, "naive": _calibrate_naive(config, parts["calibration"])}
-    write_bundle(served, calibrations, promises, inputs, folder)
+    write_bundle(served, calibrations, said, inputs, folder)
     source = tracking.log_bundle(folder)
-    return store.register(promises["name"], source, run_id)
+    return store.register(config.name, source, run_id)
+
+
+def _calibrate_naive(config: TrainConfig, held_back: Windows) -> Calibration:
+    past = held_back.inputs().target
+    return calibrate(held_back.targets(), last_value(past, config.horizon), past, config.intervals)
 
 
 def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict[str, str]) -> None:
@@ -256,10 +217,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TrainingError(f"{folder}: another process is training this configuration; wait for it") from error
+        # of one that was killed in mid-removal
+        shutil.rmtree(folder.with_suffix(".done"), ignore_errors=True)
         yield folder
         folder.with_suffix(".lock").unlink()
-
-
-def _known_run(checkpoints: Path) -> str | None:
-    file = checkpoints / "run_id"
-    return file.read_text(encoding="utf-8") if file.exists() else None

@@ -21,6 +21,7 @@ from forecaster.data.sources import AnySource
 from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config
+from forecaster.domain.errors import TrainingError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Inputs, Series, Y
 from forecaster.domain.sessions import Sessions
@@ -201,13 +202,30 @@ def fit_recipe(
 
 
 def refit(
-    config: TrainConfig, windows: Windows, epochs: int, checkpoints: Path, on_epoch: OnEpoch = say_nothing
+    config: TrainConfig,
+    windows: Windows,
+    epochs: int,
+    checkpoints: Path,
+    on_epoch: OnEpoch = say_nothing,
+    weights: Path | None = None,
 ) -> Trained:
-    """Fit the recipe for `epochs` epochs on windows that reach up to the latest observation."""
+    """Fit the recipe for `epochs` epochs on windows that reach up to the latest observation.
+
+    Args:
+        config: the recipe.
+        windows: what it learns from.
+        epochs: how long.
+        checkpoints: the folder in which an interrupted fit is kept.
+        on_epoch: told of each epoch.
+        weights: a saved network of the same shape to start from; random weights when None.
+
+    Raises:
+        TrainingError: the saved network has another shape.
+    """
     preprocessing = fit_preprocessing(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
     examples = Examples(windows, preprocessing, config.model.how)
-    return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs)[0]
+    return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs, weights)[0]
 
 
 def _fit(
@@ -217,10 +235,13 @@ def _fit(
     checkpoint: Path,
     on_epoch: OnEpoch,
     epochs: int | None = None,
+    weights: Path | None = None,
 ) -> tuple[Trained, History]:
     phase = checkpoint.stem
     with devices.all_devices():
         model = config.build_network()
+        if weights is not None:
+            _load_weights(model, weights)
         history = fit(
             model,
             config.fit,
@@ -233,6 +254,16 @@ def _fit(
             epochs=epochs,
         )
     return Trained(_in_float32(config, model), config.model, train.preprocessing), history
+
+
+def _load_weights(model: Any, file: Path) -> None:
+    try:
+        model.load_weights(file)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"{file}: a network of another shape cannot be started from ({reason}); set retrain.warm_epochs to null"
+        ) from error
 
 
 def _in_float32(config: TrainConfig, model: Any) -> Any:

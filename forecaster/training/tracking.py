@@ -13,6 +13,7 @@ from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
 from forecaster.domain.series import DS, Floats, Times
+from forecaster.training.attempts import ATTEMPT, WORK, discard_runs, find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,17 +22,29 @@ if TYPE_CHECKING:
 class TrackingConfig(Config):
     """Where runs go: an MLflow tracking URI, an experiment, and the folder of unfinished fits' checkpoints.
 
-    The URI is the service's, `FORECASTER_TRACKING_URI`, where the configuration has none.
+    The URI is the service's, `FORECASTER_TRACKING_URI`, where the configuration has none. `patience_seconds` is how
+    long a fit that is done waits for an MLflow that does not answer.
     """
 
     uri: str = Field(default_factory=lambda: os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
     experiment: str = "forecaster"
     checkpoints: Path = Path("mlruns/checkpoints")
+    patience_seconds: float = Field(600, ge=0)
 
 
 @contextlib.contextmanager
-def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterator[str]:
-    """Open a run, or continue one, and yield its id; it ends FINISHED, FAILED with its error, or KILLED.
+def tracked_run(
+    config: TrackingConfig, name: str, tags: dict[str, str] | None = None, *, is_anew: bool = False
+) -> Iterator[str]:
+    """Open a run, or continue the one of the same attempt, and yield its id.
+
+    It ends FINISHED, FAILED with its error, or KILLED.
+
+    Args:
+        config: where.
+        name: what people see.
+        tags: `WORK`, and `ATTEMPT` where one that was killed is to be continued.
+        is_anew: whether earlier runs of the same work go into the bin.
 
     Raises:
         StoreUnavailable: the store cannot be written.
@@ -43,7 +56,7 @@ def tracked_run(config: TrackingConfig, name: str, run_id: str | None) -> Iterat
     shown = without_password(config.uri)
     try:
         experiment = _experiment(config)
-        run = _start(experiment, name, run_id)
+        run = _start(experiment, name, tags or {}, is_anew=is_anew)
         if "error" in run.data.tags:
             # of an attempt before this one
             mlflow.delete_tag("error")
@@ -92,12 +105,49 @@ def _experiment(config: TrackingConfig) -> str:
         return str(found.experiment_id)
 
 
-def _start(experiment: str, name: str, run_id: str | None) -> Any:
+def _start(experiment: str, name: str, tags: dict[str, str], *, is_anew: bool) -> Any:
     import mlflow
 
-    if run_id is not None and mlflow.MlflowClient().search_runs([experiment], f"attributes.run_id = '{run_id}'"):
-        return mlflow.start_run(run_id=run_id)
-    return mlflow.start_run(experiment_id=experiment, run_name=name)
+    client = mlflow.MlflowClient()
+    if is_anew:
+        discard_runs(client, experiment, tags[WORK])
+    if ATTEMPT in tags:
+        begun = find_runs(client, experiment, ATTEMPT, tags[ATTEMPT])
+        if begun:
+            return mlflow.start_run(run_id=begun[0].info.run_id)
+    return mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
+
+
+def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, float]]]:
+    """Return the runs of the same work, newest first: each one's id, and its figures, named as `log_test` takes them.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient(config.uri)
+    try:
+        experiment = client.get_experiment_by_name(config.experiment)
+        found = find_runs(client, experiment.experiment_id, WORK, work) if experiment else []
+    except (MlflowException, OSError) as error:
+        raise StoreUnavailable(
+            f"{without_password(config.uri)}: the MLflow store does not answer ({error}); is it up?"
+        ) from error
+    return [(run.info.run_id, _figures(run.data.metrics)) for run in found]
+
+
+def close_run(config: TrackingConfig, run_id: str) -> None:
+    """End a run that was killed when all was done but this."""
+    import mlflow
+
+    mlflow.MlflowClient(config.uri).set_terminated(run_id)
+
+
+def _figures(metrics: dict[str, float]) -> dict[str, float]:
+    figures = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    return figures | ({"validation-mae": metrics["validation/mae"]} if "validation/mae" in metrics else {})
 
 
 def log_setup(config: dict[str, Any], tags: dict[str, str], file: str = "config.yaml") -> None:
@@ -119,14 +169,6 @@ def log_dataset(frame: "pd.DataFrame", name: str, digest: str, source: str) -> N
     # a path as such would be taken for an artifact and looked up
     dataset = mlflow.data.from_pandas(plain, CodeDatasetSource({"source": source}), name=name, digest=digest[:32])
     mlflow.log_input(dataset, context="training")
-
-
-def log_epoch(phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
-    """Record an epoch's losses under `recipe/` or `served/`."""
-    import mlflow
-
-    losses = {"loss": loss} if validation_loss is None else {"loss": loss, "validation_loss": validation_loss}
-    mlflow.log_metrics({f"{phase}/{name}": value for name, value in losses.items()}, step=epoch)
 
 
 def log_test(metrics: dict[str, float]) -> None:
@@ -165,16 +207,48 @@ def log_file(file: Path) -> None:
     mlflow.log_artifact(str(file))
 
 
-def log_decision(uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool) -> None:
-    """Record with a finished run what the gate decided on its version: a tag per criterion, and the table."""
+# what the gate decided on a version, beside which champion, and when the version became champion
+GATE, GATE_BESIDE, PROMOTED_AT = "gate", "gate/beside", "promoted_at"
+
+
+def log_decision(
+    uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool, champion: int | None
+) -> None:
+    """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the decision."""
     import mlflow
 
     client = mlflow.MlflowClient(uri)
+    client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
+    client.set_tag(run_id, GATE_BESIDE, str(champion or ""))
     for criterion in criteria:
         word = "met" if criterion["is_met"] else "not met"
         client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
-    client.set_tag(run_id, "gate", "promoted" if is_promoted else "kept")
-    client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
+    # last: where it is, the rest is
+    client.set_tag(run_id, GATE, "promoted" if is_promoted else "kept")
+
+
+def log_tag(uri: str, run_id: str, name: str, value: str) -> None:
+    """Record a tag with a finished run."""
+    import mlflow
+
+    mlflow.MlflowClient(uri).set_tag(run_id, name, value)
+
+
+def read_tags(uri: str, run_id: str) -> dict[str, str]:
+    """Return a run's tags.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(mlflow.MlflowClient(uri).get_run(run_id).data.tags)
+    except (MlflowException, OSError) as error:
+        raise StoreUnavailable(
+            f"{without_password(uri)}: the MLflow store does not answer ({error}); is it up?"
+        ) from error
 
 
 def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table: dict[str, list[Any]]) -> None:

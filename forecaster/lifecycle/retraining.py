@@ -1,0 +1,59 @@
+"""What becomes of a trained version: judged once beside the champion, promoted or kept, however often asked."""
+
+import json
+from dataclasses import dataclass, field
+
+from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.gate import GateConfig
+from forecaster.lifecycle.promotion import crown, judge
+from forecaster.registry.cache import CHAMPION
+from forecaster.registry.store import Store
+from forecaster.training import tracking
+
+PROMOTED, KEPT = "promoted", "kept"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of a version.
+
+    Args:
+        outcome: `promoted`: it is the champion; `kept`: the champion stays.
+        reason: why.
+        aliases: the model's, as read back.
+        criteria: the gate's.
+    """
+
+    outcome: str
+    reason: str
+    aliases: dict[str, int]
+    criteria: list[dict[str, object]] = field(default_factory=list)
+
+
+def settle(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig) -> Settled:
+    """Judge a version unless that was done beside the same champion, and make it champion if it is let through.
+
+    Killed at any point and asked again, it ends the same. A version that was champion and is no longer, because
+    somebody rolled it back or a later one came, stays what it is.
+
+    Raises:
+        UnknownModel, RegistryError, DataError, TrainingError, BundleError: as `judge` and `crown` say.
+    """
+    model = store.find(name)
+    champion, tags = model.aliases.get(CHAMPION), tracking.read_tags(store.uri, model.runs[version])
+    if tracking.PROMOTED_AT in tags:
+        now = "is the champion" if champion == version else f"was champion before version {champion}"
+        return Settled(KEPT, f"version {version} {now}, and nothing has changed since it was trained", model.aliases)
+    if champion == version:
+        # killed before that was said
+        return Settled(PROMOTED, "every criterion was met", crown(store, name, version))
+    is_judged = tracking.GATE in tags and tags.get(tracking.GATE_BESIDE) == str(champion or "")
+    if not is_judged:
+        judge(store, name, version, gate, trial)
+    decision = json.loads(store.read_artifact(model.runs[version], "gate.json"))
+    criteria = decision["criteria"]
+    if decision["is_promoted"]:
+        return Settled(PROMOTED, "every criterion is met", crown(store, name, version), criteria)
+    unmet = "; ".join(f"{one['name']}: {one['reason']}" for one in criteria if not one["is_met"])
+    before = "judged before, and nothing has changed since: " if is_judged else ""
+    return Settled(KEPT, before + unmet, store.find(name).aliases, criteria)

@@ -1,0 +1,294 @@
+"""Retraining by one command: killed at any moment and asked again, it ends as after one clean run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+
+from forecaster.registry.store import Store
+from tests.conftest import ROOT, run_module, start_module
+from tests.data.prices import Company
+
+SOAK = bool(os.environ.get("FORECASTER_SOAK"))
+KILLS = 30 if SOAK else 3
+# where a kill hurts: between what is done and what says so
+MOMENTS = ("registered", "judged", "crowned")
+
+
+def write_prices(folder: Path, last: str, *symbols: str) -> None:
+    """Write a price file for each symbol, up to a session."""
+    for seed, symbol in enumerate(symbols):
+        bars = Company(symbol, first="2023-01-03", last="2024-12-31", seed=seed).bars(last=last)
+        bars.frame.reset_index(names="date").to_csv(folder / f"{symbol}.csv", index=False)
+
+
+def write_job(folder: Path, **changes: dict[str, Any]) -> None:
+    """Write a job that retrains in seconds, from price files to the gate."""
+    job: dict[str, Any] = {
+        "fetch": {
+            "symbols": ["ABC", "DEF"],
+            "start": "2023-01-03",
+            "end": "2024-12-31",
+            "source": "files",
+            "files": {"ABC": "ABC.csv", "DEF": "DEF.csv"},
+            "calendar": "XNYS",
+        },
+        "train": {
+            "name": "walk",
+            "data": {"source": "store", "symbols": ["ABC", "DEF"], "max_age_sessions": None, "calendar": "XNYS"},
+            "freq": "XNYS",
+            "input_size": 10,
+            "horizon": 2,
+            "transforms": [{"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"}],
+            "model": {"cell": "gru", "widths": [4]},
+            "fit": {"epochs": 3, "batch_size": 64},
+        },
+        "backtest": {"n_windows": 40, "refit": 20},
+        "promote": {"name": "walk", "gate": {"margin": 1.0, "coverage_tolerance": 0.9, "latency_seconds": 5}},
+        "retrain": {},
+    }
+    for section, change in changes.items():
+        job[section] |= change
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+
+
+def retrain(folder: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
+    """Retrain; return the exit status, the last line, and what was said."""
+    done = run_module("pipelines.retrain", "job.yaml", *(["--set", *overrides] if overrides else []), cwd=folder)
+    lines = done.stdout.splitlines()
+    return done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_prices(tmp_path, "2024-10-31", "ABC", "DEF")
+    write_job(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder after one clean run."""
+    folder = tmp_path_factory.mktemp("clean")
+    write_prices(folder, "2024-10-31", "ABC", "DEF")
+    write_job(folder)
+    status, answer, said = retrain(folder)
+    assert (status, answer["outcome"]) == (0, "promoted"), said
+    return folder
+
+
+def what_is_there(folder: Path) -> dict[str, Any]:
+    """Return all that a retraining leaves, without what differs from run to run: ids and times."""
+    uri = f"sqlite:///{folder}/mlruns/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    model = Store(uri).find("walk")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=1000)
+    names = {run.info.run_id: f"{run.info.run_name} {run.data.tags.get('tried_as', '')}" for run in runs}
+    files = [file.relative_to(folder / "mlruns") for file in (folder / "mlruns").rglob("*") if file.is_file()]
+    return {
+        "aliases": model.aliases,
+        "versions": {version: names[run] for version, run in model.runs.items()},
+        "runs": sorted(
+            (names[run.info.run_id], run.info.status, sorted(run.data.metrics.items()), sorted(run.data.params.items()))
+            for run in runs
+        ),
+        "decided": [run.data.tags["gate"] for run in runs if "gate" in run.data.tags],
+        "files": sorted(
+            "/".join(names.get(part, part) for part in file.parts) for file in files if ".lock" not in file.name
+        ),
+        "bars": {file.name: file.stat().st_size for file in sorted((folder / "mlruns" / "bars").glob("*.parquet"))},
+    }
+
+
+def test_a_model_is_brought_up_to_date_and_nothing_is_done_twice(clean: Path, folder: Path) -> None:
+    shutil.copytree(clean / "mlruns", folder / "mlruns", dirs_exist_ok=True)
+    before = what_is_there(clean)
+    assert before["aliases"] == {"champion": 1, "challenger": 1}
+    status, answer, said = retrain(clean)
+    assert (status, answer["outcome"], answer["version"]) == (0, "kept", 1), said
+    assert "nothing has changed since it was trained" in answer["reason"]
+    assert what_is_there(clean) == before
+
+
+def test_new_sessions_make_a_version_which_may_start_warm_and_a_rolled_back_one_stays_so(folder: Path) -> None:
+    assert retrain(folder)[1]["version"] == 1
+    write_prices(folder, "2024-12-31", "ABC", "DEF")
+    status, answer, said = retrain(folder, "retrain.warm_epochs=1", "promote.gate.better_by=0")
+    assert (status, answer["version"]) == (0, 2), said
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    run = client.get_run(answer["run_id"])
+    assert run.data.tags["warm_started_from"] == "1"
+    assert len(client.get_metric_history(run.info.run_id, "served/loss")) == 1
+    # from random weights the recipe began worse than the champion's ended
+    first, *_ = client.get_metric_history(run.info.run_id, "recipe/loss")
+    assert run.data.metrics["served/loss"] < first.value
+    store = Store(f"sqlite:///{folder}/mlruns/mlflow.db")
+    store.promote("walk", 2)
+    client.set_tag(run.info.run_id, "promoted_at", "2026-01-01T00:00:00+00:00")
+    store.roll_back("walk")
+    status, answer, _ = retrain(folder, "retrain.warm_epochs=1")
+    assert (status, answer["outcome"], answer["version"], answer["aliases"]["champion"]) == (0, "kept", 2, 1)
+    assert "was champion before version 1" in answer["reason"]
+
+
+def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> None:
+    status, answer, _ = retrain(folder, "fetch.files={ABC: ABC.csv, DEF: nowhere.csv}")
+    assert (status, answer["outcome"], answer["step"]) == (3, "failed", "fetch")
+    assert "nowhere.csv" in answer["reason"]
+    assert "retrain.without" in answer["reason"]
+    status, answer, _ = retrain(folder, "train.data.max_age_sessions=5")
+    assert (status, answer["step"]) == (3, "train")
+    assert "max_age_sessions" in answer["reason"]
+    status, answer, _ = retrain(folder, "train.fit.learning_rate=1e30", "train.fit.clip_norm=1e30")
+    assert (status, answer["step"]) == (4, "train"), answer
+    status, answer, said = retrain(folder, "promote.name=other")
+    assert (status, answer) == (2, {})
+    assert "'other' is not train.name" in said
+    assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").models() == []
+
+
+def test_a_symbol_that_vanished_is_left_out_where_that_is_allowed(folder: Path) -> None:
+    (folder / "DEF.csv").unlink()
+    # one symbol has too few windows for an interval of 95 %
+    status, answer, said = retrain(folder, "retrain.without=0.5", "backtest.levels=[80]")
+    assert (status, answer["outcome"]) == (0, "promoted"), said
+    assert list(answer["left_out"]) == ["DEF"]
+    run = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db").get_run(answer["run_id"])
+    assert "DEF" not in run.data.params["data.symbols"]
+
+
+def test_of_two_at_once_the_second_waits_and_finds_it_done(folder: Path) -> None:
+    first, second = (start_module("pipelines.retrain", "job.yaml", cwd=folder) for _ in range(2))
+    said = [process.communicate(timeout=300) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], said
+    assert sorted(json.loads(out.splitlines()[-1])["outcome"] for out, _ in said) == ["kept", "promoted"]
+    assert sum("waiting for it" in err for _, err in said) == 1
+    assert set(Store(f"sqlite:///{folder}/mlruns/mlflow.db").find("walk").runs) == {1}
+
+
+def _killed_there(folder: Path, moment: str) -> None:
+    """Retrain in a process that ends itself, as by kill -9, once it has come that far."""
+    program = f"""
+import os, signal, sys
+from forecaster.lifecycle import promotion, retraining
+from forecaster.registry.store import Store
+from forecaster.training import tracking
+def ending(function):
+    def call(*arguments, **named):
+        function(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call
+where = {{"registered": (Store, "register"), "judged": (tracking, "log_decision"), "crowned": (Store, "promote")}}
+room, name = where[{moment!r}]
+setattr(room, name, ending(getattr(room, name)))
+from pipelines.command import config_parser
+from pipelines.retrain import main
+sys.exit(main(config_parser("retrain", "", "").parse_args(["job.yaml"])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_between_what_is_done_and_what_says_so_it_ends_as_after_one_clean_run(
+    folder: Path, clean: Path, moment: str
+) -> None:
+    _killed_there(folder, moment)
+    status, answer, said = retrain(folder)
+    assert (status, answer["outcome"]) == (0, "promoted"), said
+    assert what_is_there(folder) == what_is_there(clean)
+
+
+def test_killed_at_random_moments_it_ends_as_after_one_clean_run(tmp_path: Path, clean: Path) -> None:
+    chance = random.Random(7)
+    begin = time.monotonic()
+    wanted = what_is_there(clean)
+    lasts = 0.0
+    for number in range(KILLS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_prices(folder, "2024-10-31", "ABC", "DEF")
+        write_job(folder)
+        process = start_module("pipelines.retrain", "job.yaml", cwd=folder)
+        # the first shows how long it takes
+        seconds = 600.0 if number == 0 and SOAK else chance.uniform(3, max(lasts, 12))
+        try:
+            process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        lasts = max(lasts, time.monotonic() - begin) if number == 0 and SOAK else lasts
+        status, answer, said = retrain(folder)
+        assert (status, answer.get("version")) == (0, 1), (seconds, said)
+        assert what_is_there(folder) == wanted, f"killed after {seconds:.1f} s"
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _mlflow(folder: Path, port: int) -> Iterator[None]:
+    """Run MLflow's own server, with a process group of its own, and kill all of it in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db",
+         "--artifacts-destination", str(folder / "kept"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tracking = {"uri": f"http://127.0.0.1:{port}", "patience_seconds": 120}
+    epochs = 12
+    write_job(
+        folder,
+        train={"tracking": tracking, "fit": {"epochs": epochs, "batch_size": 32, "patience": epochs}},
+        promote={"tracking": tracking},
+    )
+    with _mlflow(folder, port):
+        process = start_module("pipelines.retrain", "job.yaml", cwd=folder)
+        deadline = time.monotonic() + 120
+        while not list((folder / "mlruns" / "checkpoints").glob("*/recipe.npz")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    kept: list[Path] = []
+    while not kept:
+        assert process.poll() is None, process.communicate()
+        kept = list((folder / "mlruns" / "checkpoints").glob("*/epochs.jsonl"))
+        time.sleep(0.01)
+    time.sleep(2)
+    with _mlflow(folder, port):
+        out, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert "epochs are kept until it does" in said
+        client = mlflow.MlflowClient(tracking["uri"])
+        history = client.get_metric_history(json.loads(out.splitlines()[-1])["run_id"], "recipe/loss")
+        assert sorted({one.step for one in history}) == list(range(epochs))
