@@ -1,22 +1,18 @@
-"""A backup that is made while others write comes back elsewhere as it was; a spoilt one is refused, nothing touched."""
+"""A backup that is made while others write comes back elsewhere as it was, and by force alone over what is there."""
 
-import io
 import json
-import os
 import shutil
 import sqlite3
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from forecaster.data.store import BarStore
@@ -24,10 +20,8 @@ from forecaster.data.tails import read_tail
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key, read_keys
 from forecaster.database.schema import opened
-from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
+from forecaster.database.tables import FORECASTS
 from forecaster.domain.errors import BackupError, ConfigError
-from forecaster.ledger.entries import Entry, Served, new_request_id
-from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.skill import realised_skill
 from forecaster.ledger.writer import Writer
 from forecaster.lifecycle.backup import Places, back_up
@@ -37,75 +31,8 @@ from forecaster.registry.store import Store
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House, run_module
-from tests.data.prices import Company
-from tests.postgres import fresh_database
+from tests.lifecycle.kept import DUE, elsewhere, entry, fill_ledger, sizes, write_bars
 from tests.service.conftest import ask, wait_until_ready
-
-DUE = datetime(2999, 1, 1, tzinfo=UTC)
-HOUR = 3_600_000_000
-
-
-def write_bars(folder: Path, symbol: str, seed: int) -> None:
-    store = BarStore(folder)
-    with store.lock(symbol):
-        store.write(Company(symbol=symbol, seed=seed).bars(), DUE)
-
-
-def entry(number: int) -> Entry:
-    """Return an answer with two forecasts."""
-    steps = np.array([[(number + step) * HOUR, 1.0, 0.0, 2.0, -1.0, 3.0] for step in range(2)])
-    served = tuple(Served(name, 1.0, steps, json.dumps({"unique_id": name})) for name in ("a", "b"))
-    return Entry(new_request_id(number), number, "", "sine", 1, "model", "{}", served)
-
-
-@pytest.fixture
-def site(house: House, tmp_path: Path) -> Places:
-    """An installation of its own: the house's registry, two stored symbols, a ledger with scores and a key."""
-    folder = tmp_path / "the old place"
-    uri = f"sqlite:///{folder}/mlflow.db"
-    shutil.copytree(house.folder / "artifacts", folder / "artifacts")
-    shutil.copy(house.folder / "mlflow.db", folder / "mlflow.db")
-    # as if it had been made here
-    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
-        for table, column in PLACED:
-            old, new = (house.folder / "artifacts").as_uri(), (folder / "artifacts").as_uri()
-            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
-    for seed, symbol in enumerate(("ABC", "brk.b")):
-        write_bars(folder / "bars", symbol, seed)
-    database = f"sqlite:///{folder}/service.db"
-    fill_ledger(database)
-    return Places(uri, None, folder / "bars", database)
-
-
-PLACED = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-
-
-def fill_ledger(url: str) -> None:
-    with opened(url) as engine:
-        create_key(engine, "shop", ["forecast"])
-        writer = Writer(engine)
-        writer.start()
-        assert all(writer.submit([entry(number)]).result() == [True] for number in range(20))
-        writer.stop()
-        take_actuals(engine, [Actual("a", 5 * HOUR, 4.0)])
-
-
-def elsewhere(tmp_path: Path) -> Places:
-    new = tmp_path / "somewhere else" / "entirely"
-    return Places(f"sqlite:///{new}/store.db", None, new / "bars", f"sqlite:///{new}/kept/service.db")
-
-
-def sizes(url: str) -> dict[str, int]:
-    with opened(url) as engine, transaction(engine) as connection:
-        return {
-            str(table.name): int(connection.execute(select(func.count()).select_from(table)).scalar_one())
-            for table in (REQUESTS, FORECASTS, ACTUALS)
-        }
 
 
 def forecast(places: Places, cache: Path, key: str | None = None) -> dict[str, Any]:
@@ -237,94 +164,6 @@ def test_what_is_saved_while_others_write_is_of_one_piece(busy: Places, tmp_path
     assert written[0] < written[1] < written[2] < written[3]
 
 
-def _cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    at = content.index(b"many_to_one")
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-def _add_link(path: Path) -> None:
-    with tarfile.open(path, "a") as tar:
-        link = tarfile.TarInfo("bars/link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-
-
-def _add_above(path: Path) -> None:
-    with tarfile.open(path, "a") as tar:
-        above = tarfile.TarInfo("../above")
-        above.size = 1
-        tar.addfile(above, io.BytesIO(b"x"))
-
-
-def _add_file(path: Path) -> None:
-    with tarfile.open(path, "a") as tar:
-        more = tarfile.TarInfo("bars/MORE.parquet")
-        more.size = 1
-        tar.addfile(more, io.BytesIO(b"x"))
-
-
-def _drop_end(path: Path) -> None:
-    with tarfile.open(path) as old, tarfile.open(path.with_name("short"), "w") as new:
-        for member in old.getmembers()[:-1]:
-            new.addfile(member, old.extractfile(member))
-    path.with_name("short").replace(path)
-
-
-def _drop_file(path: Path) -> None:
-    with tarfile.open(path) as old, tarfile.open(path.with_name("short"), "w") as new:
-        for member in old.getmembers():
-            if not member.name.endswith("model.onnx"):
-                new.addfile(member, old.extractfile(member))
-    path.with_name("short").replace(path)
-
-
-SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
-    "cut short": (_cut, "cut short, or no backup"),
-    "one bit": (_flip, "are changed since it was written"),
-    "a link": (_add_link, "'bars/link' is no plain file"),
-    "above": (_add_above, r"'\.\./above' is no plain file"),
-    "one more": (_add_file, r"\['bars/MORE.parquet'\] \(1\) are not of it"),
-    "no end": (_drop_end, "its end with manifest.json is missing"),
-    "one less": (_drop_file, "are missing"),
-    "nothing": (lambda path: os.truncate(path, 0), "cut short, or no backup"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "said"), SPOILT.values(), ids=SPOILT.keys())
-def test_a_spoilt_archive_is_refused_and_nothing_is_touched(
-    site: Places, tmp_path: Path, spoil: Callable[[Path], None], said: str
-) -> None:
-    archive = tmp_path / "b.tar"
-    back_up(site, archive)
-    spoil(archive)
-    new = elsewhere(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(BackupError, match=said):
-        restore(new, archive)
-    content = {path: path.read_bytes() for path in site.bars.parent.rglob("*") if path.is_file()}
-    with pytest.raises(BackupError, match=said):
-        restore(site, archive, force=True)
-    assert content == {path: path.read_bytes() for path in site.bars.parent.rglob("*") if path.is_file()}
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_compressed_archive_that_is_cut_short_or_spoilt_is_refused(site: Places, tmp_path: Path) -> None:
-    archive = tmp_path / "b.tar.zst"
-    back_up(site, archive, ("bars",))
-    whole = archive.read_bytes()
-    for spoilt in (whole[: len(whole) // 2], whole[:-100], b"no zstd" * 100, whole[:50] + b"\0" * 20 + whole[70:]):
-        archive.write_bytes(spoilt)
-        with pytest.raises(BackupError):
-            restore(elsewhere(tmp_path), archive)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.zst", "the old place"]
-
-
 def test_what_is_there_is_replaced_only_by_force_and_as_a_whole(site: Places, tmp_path: Path) -> None:
     archive = tmp_path / "b.tar"
     back_up(site, archive)
@@ -365,91 +204,6 @@ def test_a_database_in_use_is_not_pulled_from_under_its_users(site: Places, tmp_
     file.with_name("service.db-wal").write_bytes(b"spoilt")
     restore(site, archive, force=True)
     assert sizes(site.database)["requests"] == 20
-
-
-def test_postgres_is_saved_and_comes_back_too(site: Places, postgres: str, tmp_path: Path) -> None:
-    import mlflow
-
-    old = Places(fresh_database(postgres), site.root, site.bars, fresh_database(postgres))
-    fill_ledger(old.database)
-    client = mlflow.MlflowClient(old.tracking_uri)
-    experiment = client.create_experiment("forecaster", artifact_location=site.root.as_uri())
-    run = client.create_run(experiment).info
-    client.log_dict(run.run_id, {"a": 1}, "a.json")
-    other = client.create_run(client.create_experiment("away", artifact_location="s3://bucket/x"))
-    archive = tmp_path / "b.tar.zst"
-    contents = back_up(old, archive)
-    assert contents.registry is not None
-    assert contents.registry.elsewhere == ("s3://bucket/x",)
-    # 15 %: a path whose URI has percent signs, and a quote
-    root = tmp_path / "it's 15 %" / "artifacts"
-    new = Places(fresh_database(postgres), root, tmp_path / "it's 15 %" / "bars", fresh_database(postgres))
-    restore(new, archive)
-    shutil.rmtree(site.bars.parent)
-    assert sizes(new.database) == sizes(old.database)
-    with opened(new.database) as engine:
-        assert [key.name for key in read_keys(engine)] == ["shop"]
-        # an id that the database gives is a new one
-        with transaction(engine) as connection:
-            connection.execute(text("INSERT INTO jobs (kind, model, reason, asked_at) VALUES ('k', 'm', 'r', 1)"))
-    again = mlflow.MlflowClient(new.tracking_uri)
-    assert again.get_run(run.run_id).info.artifact_uri == f"{root.as_uri()}/{run.run_id}/artifacts"
-    assert again.get_run(other.info.run_id).info.artifact_uri.startswith("s3://bucket/x/")
-    place = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"{again.get_run(run.run_id).info.artifact_uri}/a.json", tracking_uri=new.tracking_uri
-    )
-    assert json.loads(Path(place).read_text()) == {"a": 1}
-
-    with pytest.raises(BackupError, match="hold something") as refused:
-        restore(new, archive)
-    assert "p%40ss" not in str(refused.value)
-    with opened(new.database) as engine, transaction(engine) as connection:
-        connection.execute(text("CREATE TABLE of_a_later_program (n INTEGER)"))
-        connection.execute(text("DELETE FROM forecasts"))
-    restore(new, archive, ("database",), force=True)
-    assert sizes(new.database) == sizes(old.database)
-    with opened(new.database) as engine, transaction(engine) as connection:
-        assert "of_a_later_program" not in inspect(connection).get_table_names()
-
-
-def test_a_postgres_restore_that_fails_leaves_what_was_there(site: Places, postgres: str, tmp_path: Path) -> None:
-    places = Places(site.tracking_uri, None, site.bars, fresh_database(postgres))
-    fill_ledger(places.database)
-    archive = tmp_path / "b.tar"
-    back_up(places, archive, ("database",))
-    before = sizes(places.database)
-    with opened(places.database) as engine, transaction(engine) as connection:
-        # which the copy cannot make, after its tables have been dropped
-        connection.execute(text("CREATE VIEW keys_of AS SELECT 1 AS one"))
-        connection.execute(text("ALTER TABLE keys RENAME TO old_keys"))
-        connection.execute(text("CREATE VIEW keys AS SELECT 1 AS one"))
-    with pytest.raises(BackupError, match="already exists"):
-        restore(places, archive, force=True)
-    with opened(places.database) as engine, transaction(engine) as connection:
-        assert "old_keys" in inspect(connection).get_table_names()
-    assert sizes(places.database) == before
-
-
-def test_the_password_is_in_no_argument_and_a_missing_program_is_named(
-    site: Places, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = fresh_database(postgres)
-    places = Places(site.tracking_uri, None, site.bars, database)
-    with opened(database):
-        pass
-    spy = tmp_path / "bin" / "pg_dump"
-    spy.parent.mkdir()
-    spy.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/seen"\nexec "{shutil.which("pg_dump")}" "$@"\n')
-    spy.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{spy.parent}{os.pathsep}{os.environ['PATH']}")
-    back_up(places, tmp_path / "b.tar", ("database",))
-    seen = (tmp_path / "seen").read_text()
-    assert "--format=custom" in seen
-    assert "p@ss" not in seen and "p%40ss" not in seen
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BackupError, match="pg_dump is not installed: install Postgres' client programs"):
-        back_up(places, tmp_path / "c.tar", ("database",))
-    assert not (tmp_path / "c.tar").exists()
 
 
 def test_what_cannot_be_saved_or_put_back_is_named(site: Places, tmp_path: Path) -> None:
