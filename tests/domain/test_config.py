@@ -89,13 +89,17 @@ SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecaster.lifecycle.backtest import BacktestConfig
+    from forecaster.lifecycle.batch import BatchConfig
     from forecaster.scheduling.config import ScheduleConfig
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
+    from pipelines.retrain import RetrainConfig
     from pipelines.synthesize import SynthesizeConfig
 
     kinds: dict[str, type[Config]] = {
         "fetch": FetchConfig,
+        "forecast": BatchConfig,
+        "retrain": RetrainConfig,
         "train": TrainConfig,
         "backtest": BacktestConfig,
         "promote": PromoteConfig,
