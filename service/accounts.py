@@ -177,10 +177,12 @@ class Accounts:
         answers = forecast([task for task, _ in asked], self.allowed)
         entries = [as_entry(answer, asking) for answer, (_, asking) in zip(answers, asked, strict=True)]
         first, predictor = answers[0], asked[0][0].predictor
-        windows = np.concatenate([answer.windows for answer in answers])
+        windows, features = (
+            np.concatenate([getattr(answer, name) for answer in answers]) for name in ("windows", "features")
+        )
         self.metrics.inference.labels(first.model).observe(time.perf_counter() - begin)
         self.metrics.batch.labels(first.model).observe(len(windows))
-        self.drift.add(first.model, first.version, predictor, windows)
+        self.drift.add(first.model, first.version, predictor, windows, features)
         return entries
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.domain.manifest import Reference
+from forecaster.domain.manifest import CHANGES, VALUES, Reference, feature_names
 from forecaster.domain.series import Floats
 from forecaster.evaluation.drift import Drift, count_bins, measure_drift
 from forecaster.registry.predictor import Predictor
@@ -18,15 +18,19 @@ _MOST_WAITING = 500
 
 @dataclass
 class Seen:
-    """What a version was asked with: counts in the bins of its training data, by `values` and `changes`."""
+    """What a version was asked with: counts in the bins of its training data, by what is told apart."""
 
     reference: dict[str, Reference]
     is_positive: bool
+    features: tuple[str, ...]
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
-    def add(self, windows: Floats) -> None:
-        """Count windows `(n, at least 2)`."""
-        for name, values in latest(windows, self.is_positive).items():
+    def add(self, rows: Floats) -> None:
+        """Count the latest rows, as `DriftWatch.add` keeps them."""
+        for name, values in _told_apart(rows, self.is_positive, self.features).items():
+            if name not in self.reference:
+                # the version is older than the measure
+                continue
             before = self.counts.get(name, np.int64(0))
             counts = before + count_bins(values, np.array(self.reference[name].edges))
             self.counts[name] = counts // 2 if counts.sum() > _MOST else counts
@@ -46,16 +50,26 @@ class DriftWatch:
     _waiting: dict[tuple[str, int], list[Floats]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, model: str, version: int, predictor: Predictor, windows: Floats) -> None:
-        """Count the windows `(n, input_size)` of a request; versions without a reference are left out."""
-        reference = predictor.manifest.training_data.reference
+    def add(self, model: str, version: int, predictor: Predictor, windows: Floats, features: Floats) -> None:
+        """Count what requests start from; versions without a reference are left out.
+
+        Args:
+            model: the model's name.
+            version: its version.
+            predictor: what answers.
+            windows: the target's, `(n, input_size)`.
+            features: of each window's last row, `(n, hist_exog + futr_exog)`.
+        """
+        manifest = predictor.manifest
+        reference = manifest.training_data.reference
         if not reference or windows.shape[1] < 2:
             return
-        last = np.array(windows[:, -2:])
+        rows = np.hstack([windows[:, -2:], features])
         with self._lock:
             waiting = self._waiting.setdefault((model, version), [])
-            waiting.append(last)
-            self._seen.setdefault((model, version), Seen(reference, predictor.manifest.is_positive))
+            waiting.append(rows)
+            names = feature_names(manifest.hist_exog, manifest.futr_exog)
+            self._seen.setdefault((model, version), Seen(reference, manifest.is_positive, names))
             # counted together, for one by one it takes as long as a forecast
             if len(waiting) >= _MOST_WAITING:
                 self._count()
@@ -71,16 +85,17 @@ class DriftWatch:
         with self._lock:
             self._count()
             return {
-                version: (int(seen.counts["values"].sum()), seen.drifts())
+                version: (int(seen.counts[VALUES].sum()), seen.drifts())
                 for (name, version), seen in self._seen.items()
                 if name == model
             }
 
 
-def latest(windows: Floats, is_positive: bool) -> dict[str, Floats]:
-    """Return each window's last value and last change, of logarithms where all are positive.
+def _told_apart(rows: Floats, is_positive: bool, features: tuple[str, ...]) -> dict[str, Floats]:
+    """Return last values, last changes, of logarithms where all are positive, and features.
 
     Older ones were the latest of a request before, and would count as often as the series is asked for.
     """
-    last = windows[:, -2:]
-    return {"values": last[:, -1], "changes": np.diff(np.log(last) if is_positive else last, axis=1)[:, -1]}
+    last = rows[:, :2]
+    changes = np.diff(np.log(last) if is_positive else last, axis=1)[:, -1]
+    return {VALUES: last[:, -1], CHANGES: changes, **dict(zip(features, rows[:, 2:].T, strict=True))}

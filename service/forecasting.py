@@ -32,6 +32,7 @@ class Answer:
         head: what the forecasts have in common: `model`, `forecast_by`, `skill`, `warnings`.
         forecasts: each series' `unique_id`, `cutoff`, `ds`, `mean` and bounds.
         windows: the target's values that each started from, `(n, input_size)`.
+        features: the exogenous columns' last rows, `(n, hist_exog + futr_exog)`.
         tolerance: how far from a step's time an actual may be and still be of it.
         steps: what each is scored by, `(n, horizon, 6)`, columns as the ledger has them.
     """
@@ -41,6 +42,7 @@ class Answer:
     head: dict[str, Any]
     forecasts: list[dict[str, Any]]
     windows: Floats
+    features: Floats
     steps: Floats
     tolerance: int
 
@@ -170,17 +172,23 @@ def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
         }
         for row, (history, times) in enumerate(zip(histories, coming, strict=True))
     ]
-    windows = np.atleast_3d(values)[:, :, 0]
+    windows, features = np.atleast_3d(values)[:, :, 0], _features(histories, values)
     instants = np.stack([one.instants for one in coming])
     steps = np.concatenate([instants[:, :, None], made.mean[:, :, None], made.bounds], axis=2)
     answers, end = [], 0
     for task in tasks:
         rows = slice(end, end := end + len(task.histories))
-        answers.append(_answer(task, forecasts[rows], windows[rows], steps[rows]))
+        answers.append(_answer(task, forecasts[rows], windows[rows], features[rows], steps[rows]))
     return answers
 
 
-def _answer(task: Task, forecasts: list[dict[str, Any]], windows: Floats, steps: Floats) -> Answer:
+def _features(histories: list[History], values: Floats) -> Floats:
+    last = np.atleast_3d(values)[:, -1, 1:]
+    sent = [history.futr_exog[values.shape[1] - 1] for history in histories if history.futr_exog is not None]
+    return np.hstack([last, np.stack(sent)]) if sent else last
+
+
+def _answer(task: Task, forecasts: list[dict[str, Any]], windows: Floats, features: Floats, steps: Floats) -> Answer:
     predictor = task.predictor
     name, version = task.model.name, task.version
     return Answer(
@@ -194,6 +202,7 @@ def _answer(task: Task, forecasts: list[dict[str, Any]], windows: Floats, steps:
         },
         forecasts=forecasts,
         windows=windows,
+        features=features,
         steps=steps,
         tolerance=WALL_CLOCK_TOLERANCE if predictor.frequency.is_wall_clock else 0,
     )

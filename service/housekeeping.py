@@ -5,6 +5,7 @@ import logging
 
 from forecaster.database.jobs import ask_for_retraining
 from forecaster.domain.instants import DAY, now_at
+from forecaster.domain.manifest import CHANGES, VALUES
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.ledger.reading import models_scored
 from forecaster.ledger.retention import forget_before
@@ -70,11 +71,11 @@ def _weigh(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
         count, drifts = seen.get(champion, (0, {}))
         found = reasons(
             realised[0] if realised else None,
-            # prices go where they like; what a model of them has learnt are their changes
+            # prices go where they like; what a model of them has learnt are their changes. Features are for people
             [
                 (what, count, drift)
                 for what, drift in drifts.items()
-                if what == "changes" or not model.predictors[champion].manifest.is_positive
+                if what == CHANGES or (what == VALUES and not model.predictors[champion].manifest.is_positive)
             ],
             accounts.settings,
         )

@@ -29,6 +29,8 @@ STATUSES: dict[type[ForecasterError], HTTPStatus] = {
     DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
+# what any route that needs a key may answer
+ANY_ROUTE = (401, 403, 429, 503)
 # when a client whose request cannot be answered just now may come again
 RETRY_AFTER_SECONDS = 2
 _log = logging.getLogger("service")
@@ -36,7 +38,7 @@ _log = logging.getLogger("service")
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI is told of a route's problems; those that any route may answer with are among them."""
-    told = sorted({401, 403, 429, 503, *statuses})
+    told = sorted({*ANY_ROUTE, *statuses})
     content: dict[str, Any] = {"application/problem+json": {}}
     return {status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content} for status in told}
 

@@ -226,7 +226,7 @@ class DriftOut(BaseModel):
 
 
 class VersionDrift(BaseModel):
-    """A version's inputs: how many values, and how far they and their changes have drifted."""
+    """A version's inputs: how many values, how far they, their changes and each feature have drifted."""
 
     version: int
     n_values: int

@@ -1,5 +1,7 @@
 """The engine: SQLite in WAL mode, which one writer and many readers share, or Postgres by URL."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,9 +74,21 @@ def insert_or(connection: Connection, table: Table) -> Any:
 def _set_up_sqlite(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     # in WAL mode a commit survives the end of the process, killed or not; one may be lost when the power fails
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _enter_wal(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _enter_wal(cursor: Any) -> None:
+    """Change the file's mode, once in its life; for that SQLite does not wait for others by itself."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _make_folder(folder: Path) -> None:

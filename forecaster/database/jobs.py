@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, select, update
 
-from forecaster.database.engine import transaction
+from forecaster.database.engine import insert_or, transaction
 from forecaster.database.tables import JOBS, RUNS
 from forecaster.domain.instants import DAY, now_at
 
@@ -25,8 +25,9 @@ def ask_for_retraining(engine: Engine, model: str, reason: str) -> bool:
     with transaction(engine) as connection:
         if connection.execute(waiting.limit(1)).first() is not None:
             return False
-        connection.execute(insert(JOBS).values(row))
-    return True
+        # another service may have asked meanwhile
+        statement = insert_or(connection, JOBS).values(row).on_conflict_do_nothing()
+        return bool(connection.execute(statement).rowcount)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ SCORES = Table(
     "scores",
     METADATA,
     Column("forecast_id", String(48), primary_key=True),
-    Column("step", SmallInteger, primary_key=True),
+    Column("step", Integer, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("model", String(250), nullable=False),
     Column("version", Integer, nullable=False),
@@ -120,6 +120,15 @@ JOBS = Table(
     Column("ended_at", BigInteger),
     Column("outcome", Text),
     Index("jobs_of_model", "model", "kind"),
+)
+# two services may see the same evidence
+Index(
+    "one_open_job_per_model",
+    JOBS.c.kind,
+    JOBS.c.model,
+    unique=True,
+    sqlite_where=JOBS.c.ended_at.is_(None),
+    postgresql_where=JOBS.c.ended_at.is_(None),
 )
 
 # what the scheduler ran: one row for each attempt

@@ -1,5 +1,6 @@
 """What a bundle promises: the manifest that travels with every registered version, and the names of its files."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,10 +36,20 @@ class Reference(_Part):
     shares: tuple[float, ...]
 
 
+# what drift is told of beside the exogenous columns
+VALUES, CHANGES = "values", "changes"
+
+
+def feature_names(hist_exog: Iterable[str], futr_exog: Iterable[str]) -> tuple[str, ...]:
+    """Return what drift calls exogenous columns, those of the past first."""
+    return (*(f"hist_exog.{name}" for name in hist_exog), *(f"futr_exog.{name}" for name in futr_exog))
+
+
 class TrainingData(_Part):
     """What the recipe was given: digest of the values and times, and their range (times as ISO 8601).
 
-    `reference` says how the target's `values` and its `changes` from row to row are spread, to tell drift by.
+    `reference` says how the target's `values`, its `changes` from row to row, and each exogenous column, named as
+    `feature_names` does, are spread: to tell drift by.
     """
 
     digest: str

@@ -7,7 +7,7 @@ import numpy as np
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.domain.manifest import Reference, Skill, TrainingData
+from forecaster.domain.manifest import CHANGES, VALUES, Reference, Skill, TrainingData, feature_names
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.drift import reference_bins
@@ -56,7 +56,7 @@ def promises(
             rows=len(series.values),
             first=str(series.timestamps.min()),
             last=str(series.timestamps.max()),
-            reference=_reference(series, evaluated.trained.preprocessing.target.needs_positive),
+            reference=_reference(config, series, evaluated.trained.preprocessing.target.needs_positive),
         ),
         "trained_until": _trained_until(series, seen),
         "recipe_metrics": evaluated.metrics,
@@ -66,13 +66,17 @@ def promises(
     }
 
 
-def _reference(series: Series, is_positive: bool) -> dict[str, Reference]:
-    """Return how the target and its changes (of logarithms where it is positive) are spread."""
+def _reference(config: TrainConfig, series: Series, is_positive: bool) -> dict[str, Reference]:
+    """Return how the target, its changes (of logarithms where it is positive) and each exogenous column are spread."""
     targets = [series.values[within, 0] for _, within in series]
-    changes = [np.diff(np.log(target) if is_positive else target) for target in targets]
-    bins = {
-        name: reference_bins(np.concatenate(parts)) for name, parts in {"values": targets, "changes": changes}.items()
+    spread = {
+        VALUES: np.concatenate(targets),
+        CHANGES: np.concatenate([np.diff(np.log(target) if is_positive else target) for target in targets]),
     }
+    columns = series.values[:, 1:] if series.known is None else np.hstack([series.values[:, 1:], series.known])
+    names = feature_names([one.column for one in config.hist_exog], config.futr_exog)
+    spread |= {name: columns[:, number] for number, name in enumerate(names)}
+    bins = {name: reference_bins(values) for name, values in spread.items()}
     return {name: Reference(edges=tuple(edges), shares=tuple(shares)) for name, (edges, shares) in bins.items()}
 
 

@@ -21,10 +21,16 @@ export async function showDrift(model) {
     { title: "Values asked with", cell: ({ n_values: values }) => count(values) },
     { title: "Drift of values", cell: ({ drift }) => short(drift.values.psi) },
     { title: "of their changes", cell: ({ drift }) => short(drift.changes.psi) },
-    { title: "", cell: ({ drift }) => inWords(Math.max(drift.values.psi, drift.changes.psi)), isText: true },
+    ...featuresOf(versions).map((name) => ({ title: `of ${name}`, cell: ({ drift }) => short(drift[name]?.psi) })),
+    { title: "", cell: ({ drift }) => inWords(Math.max(...Object.values(drift).map(({ psi }) => psi))), isText: true },
   ];
   byId("drift-note").hidden = versions.length > 0;
   byId("drift-table").replaceChildren(...(versions.length ? [table(`Inputs of ${model}`, columns, versions)] : []));
+}
+
+function featuresOf(versions) {
+  const names = new Set(versions.flatMap(({ drift }) => Object.keys(drift)));
+  return [...names].filter((name) => name !== "values" && name !== "changes");
 }
 
 function inWords(psi) {

@@ -1,6 +1,7 @@
 """The Open Inference Protocol, version 2: what Triton, KServe and MLServer speak, and their clients."""
 
 import json
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response, status
@@ -9,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from service.catalog import Shelf
 from service.dependencies import LimitsDep, ShelfDep, parse_body, read_body
 from service.inference import describe, find_version, infer
+from service.problems import ANY_ROUTE
 from service.protocol import (
     InferenceProblem,
     InferenceRequest,
@@ -23,7 +25,10 @@ from service.refusals import MalformedBody
 from service.schemas import Mistake
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": InferenceProblem, "description": "not served"}}
+_ANY: dict[int | str, dict[str, Any]] = {
+    status: {"model": InferenceProblem, "description": HTTPStatus(status).phrase} for status in ANY_ROUTE
+}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": InferenceProblem, "description": "not served"}, **_ANY}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": InferenceProblem, "description": "not what the model takes"},
     413: {"model": InferenceProblem, "description": "the body is too large"},
@@ -43,7 +48,7 @@ _INFER: dict[str, Any] = {
     "openapi_extra": {"requestBody": _REQUEST_BODY},
 }
 
-router = APIRouter(prefix="/v2", tags=["inference"])
+router = APIRouter(prefix="/v2", tags=["inference"], responses=_ANY)
 # open to everybody, as the protocol's clients expect of them
 probes = APIRouter(prefix="/v2/health", tags=["inference"])
 

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from forecaster.database.engine import open_engine, transaction
+from forecaster.database.jobs import ask_for_retraining
 from forecaster.database.schema import MIGRATIONS, REVISION, bring_up_to_date
 from forecaster.database.tables import METADATA
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
@@ -47,6 +48,25 @@ def test_migrations_make_the_tables_once_however_many_come_together(engine: Engi
         context = MigrationContext.configure(connection, opts={"version_table": "forecaster_version"})
         assert compare_metadata(context, METADATA) == []
         assert set(METADATA.tables) <= set(inspect(connection).get_table_names())
+
+
+def test_of_many_services_that_see_the_same_evidence_one_asks(engine: Engine) -> None:
+    bring_up_to_date(engine)
+    asked: list[bool] = []
+
+    def ask() -> None:
+        own = open_engine(engine.url.render_as_string(hide_password=False))
+        asked.append(ask_for_retraining(own, "sine", "drift"))
+        own.dispose()
+
+    together = [threading.Thread(target=ask) for _ in range(6)]
+    for one in together:
+        one.start()
+    for one in together:
+        one.join()
+    assert sorted(asked) == [False] * 5 + [True]
+    with transaction(engine) as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM jobs")).scalar() == 1
 
 
 def test_the_revision_is_the_newest_migration() -> None:

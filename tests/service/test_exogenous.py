@@ -214,3 +214,28 @@ def test_a_configuration_cannot_ask_for_what_the_data_do_not_have(tmp_path: Path
         small_config(tmp_path, hist_exog=["y"])
     with pytest.raises(ConfigError, match="need an exchange's sessions"):
         train(small_config(tmp_path, calendar_features=["sessions_until_holiday"]))
+
+
+def test_a_feature_that_is_sent_in_another_unit_shows_as_drift(client: TestClient) -> None:
+    def drift() -> dict[str, float]:
+        (version,) = client.get("/v1/drift", params={"model": "sales"}).json()["versions"]
+        return {what: one["psi"] for what, one in version["drift"].items()}
+
+    def send(unit: float) -> None:
+        for end in range(200, 500):
+            past, ahead = history(end)
+            one = {
+                "unique_id": "shop",
+                "ds": past["ds"].dt.strftime("%Y-%m-%d").tolist(),
+                "y": past["y"].tolist(),
+                "hist_exog": {"visits": (past["visits"] * unit).tolist()},
+                "futr_exog": {"promotion": [*past["promotion"], *ahead["promotion"]]},
+            }
+            assert client.post("/v1/forecasts", json={"model": "sales", "series": [one]}).status_code == 200
+
+    send(1)
+    assert set(drift()) == {"values", "changes", "hist_exog.visits", "futr_exog.promotion"}
+    assert max(drift().values()) < 0.1
+    send(100)
+    assert drift()["hist_exog.visits"] > 1
+    assert drift()["futr_exog.promotion"] < 0.1
