@@ -1,12 +1,12 @@
 """What came says how good the forecasts were."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
-from forecaster.ledger.skill import Realised, realised_skill
+from forecaster.ledger.skill import GROUPS, Realised, realised_skill
 from service.catalog import find_model
 from service.dependencies import AccountsDep, ShelfDep
 from service.problems import responses
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["truth"])
 async def read_skill(
     accounts: AccountsDep,
     model: str,
-    by: Literal["version", "unique_id", "step", "day"] | None = None,
+    by: Annotated[str | None, Query(json_schema_extra={"enum": [*GROUPS]})] = None,
     version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
     unique_id: Name | None = None,
     since: Time | None = None,
