@@ -1,34 +1,25 @@
 """Log lines: text for people, or JSON for machines, each with the id of the request that it belongs to."""
 
-import json
 import logging
 import sys
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Literal
+
+from forecaster.domain.logs import JsonFormatter
 
 # of the request that is being answered
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _FIELDS = ("method", "route", "status", "seconds", "client")
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+def json_formatter() -> JsonFormatter:
+    """Return what writes a record as JSON, with the request that it belongs to."""
+    return JsonFormatter(_FIELDS, _request)
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON, its error with it."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if request_id := REQUEST_ID.get():
-            line["request_id"] = request_id
-        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+
+def _request() -> dict[str, str]:
+    request_id = REQUEST_ID.get()
+    return {"request_id": request_id} if request_id else {}
 
 
 class TextFormatter(logging.Formatter):
@@ -49,5 +40,5 @@ class TextFormatter(logging.Formatter):
 def set_up(level: str, style: Literal["text", "json"]) -> None:
     """Send every log line to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.setFormatter(json_formatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

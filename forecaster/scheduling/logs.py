@@ -1,32 +1,14 @@
 """Log lines as the service writes them: text for people, or JSON for machines (FORECASTER_LOG_FORMAT, …_LEVEL)."""
 
-import json
 import logging
 import os
 import sys
-from datetime import UTC, datetime
 
 from forecaster.domain.errors import ConfigError
+from forecaster.domain.logs import JsonFormatter
 
 _FIELDS = ("job", "run_id", "due", "attempt", "exit_code", "seconds", "outcome")
 _LEVELS = ("critical", "error", "warning", "info", "debug")
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with what it is about in fields of their own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON, its error with it."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 def set_up() -> None:
@@ -40,7 +22,7 @@ def set_up() -> None:
         raise ConfigError(f"FORECASTER_LOG_FORMAT, …_LEVEL: write text or json, and one of {', '.join(_LEVELS)}")
     handler = logging.StreamHandler(sys.stderr)
     lines = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if style == "json" else lines)
+    handler.setFormatter(JsonFormatter(_FIELDS) if style == "json" else lines)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # each look at the database would be a line, and a job that is looked at while it runs a warning
     logging.getLogger("apscheduler").setLevel(logging.ERROR)

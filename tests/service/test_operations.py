@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from forecaster.domain.errors import ConfigError
 from service.app import create_app
-from service.logs import JsonFormatter
+from service.logs import json_formatter
 from service.settings import Settings
 from tests.conftest import House
 from tests.service.conftest import ask, wait_until_ready
@@ -71,7 +71,7 @@ def test_a_log_line_is_json_with_the_requests_id_and_no_secret(
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(JsonFormatter().format(record))
+            lines.append(json_formatter().format(record))
 
     keep = Keep()
     logging.getLogger("service").addHandler(keep)
