@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export KERAS_HOME ?= $(CURDIR)/.venv/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
-.PHONY: help setup demo serve ui stack secrets images check test soak bench-peers lock clean
+.PHONY: help setup demo serve ui stack stack-proof secrets images check test soak bench-peers lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -36,11 +36,14 @@ serve: setup  ## serve the registered models on http://127.0.0.1:8000 (PORT=)
 ui: setup  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_PORT=)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
 
-stack: setup  ## run docker-compose.yml on this machine without Docker, Postgres, MLflow and the service
+stack: setup  ## run docker-compose.yml on this machine without Docker: Postgres, MLflow, the service, the scheduler
 	$(BIN)/python -m deploy.local up
 
+stack-proof: setup  ## bring the stack up, train, swap under load, kill, stop; says how long each took
+	$(BIN)/python -m deploy.proof
+
 secrets:  ## make the secrets of docker-compose.yml that are missing, in deploy/secrets
-	$(PYTHON) -m deploy.secrets
+	$(PYTHON) -m deploy.make_secrets
 
 images:  ## build the images with Docker
 	docker compose build
@@ -54,7 +57,7 @@ check: setup  ## lint, type-check, check the layers of imports
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders; and the image, made and run
+soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
 	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py
 
 bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment

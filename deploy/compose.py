@@ -13,7 +13,18 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\})")
 _SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 # what a container engine looks after, and a process of this machine does not have
 _OF_CONTAINERS = frozenset(
-    {"build", "cap_drop", "init", "logging", "mem_limit", "networks", "pids_limit", "read_only", "security_opt"}
+    {
+        "build",
+        "cap_drop",
+        "hostname",
+        "init",
+        "logging",
+        "mem_limit",
+        "networks",
+        "pids_limit",
+        "read_only",
+        "security_opt",
+    }
     | {"shm_size", "user", "deploy"}
 )
 _READ = frozenset(
@@ -93,8 +104,8 @@ def _service(name: str, raw: dict[str, Any], root: Path, secrets: Mapping[str, P
         command=_words(raw.get("command", [])),
         environment={key: str(value) for key, value in raw.get("environment", {}).items()},
         working_dir=raw.get("working_dir"),
-        files={target: root / source for source, target in mounts if source.startswith(".")},
-        volumes={target: source for source, target in mounts if not source.startswith(".")},
+        files={target: root / source for source, target in mounts if _is_path(source)},
+        volumes={target: source for source, target in mounts if not _is_path(source)},
         scratch=tuple(text.partition(":")[0] for text in raw.get("tmpfs", [])),
         secrets={f"/run/secrets/{secret}": secrets[secret] for secret in raw.get("secrets", [])},
         ports=tuple(int(text.rpartition(":")[2]) for text in raw.get("ports", [])),
@@ -109,9 +120,13 @@ def _service(name: str, raw: dict[str, Any], root: Path, secrets: Mapping[str, P
 
 def _mount(name: str, text: str) -> tuple[str, str]:
     source, _, target = text.partition(":")
-    if source.startswith(("/", "~")) or not target:
-        raise ComposeError(f"{name}: volume '{text}': write a volume's name or a ./path, a colon and a path")
+    if source.startswith("~") or not target:
+        raise ComposeError(f"{name}: volume '{text}': write a volume's name, a ./path or a /path, a colon and a path")
     return source, target.partition(":")[0]
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith((".", "/"))
 
 
 def _check(name: str, raw: dict[str, Any] | None) -> Check | None:

@@ -1,18 +1,21 @@
 """Keeps one service running as Compose would: health, restarts, an end in order."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.compose import Check, Service
+from deploy.processes import end_all
 
+# stands for the container: a process that has it ends with the first, whatever session it is in
+CONTAINER = "FORECASTER_CONTAINER"
 # as Docker has it: pauses double, up to a minute, until a process has lived for some time
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 60
@@ -46,6 +49,7 @@ class Keeper:
         self.state = "waiting"
         self.exit_status: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self._container = uuid.uuid4().hex
         self._changed = changed
         self._is_stopping = threading.Event()
         self._starting = threading.Lock()
@@ -92,7 +96,7 @@ class Keeper:
                 self.process = self._start()
             self._tell("running")
             self.exit_status = self._watch(self.process, begin)
-            _end_group(self.process.pid)
+            end_all(CONTAINER, self._container)
             self._tell("ended")
             if self.service.restart == "no" or (self.service.restart == "on-failure" and not self.exit_status):
                 return
@@ -101,10 +105,10 @@ class Keeper:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         with self.launch.log.open("ab") as log:
-            # a group of its own stands for the container: who is in it ends with it
-            return subprocess.Popen(
-                self.launch.command, stdout=log, stderr=log, start_new_session=True, **self.launch.arguments()
-            )
+            arguments = self.launch.arguments()
+            arguments["env"][CONTAINER] = self._container
+            # Ctrl-C in a terminal is for the stack alone
+            return subprocess.Popen(self.launch.command, stdout=log, stderr=log, start_new_session=True, **arguments)
 
     def _watch(self, process: "subprocess.Popen[bytes]", begin: float) -> int:
         check, n_failures = self.service.check, 0
@@ -134,8 +138,3 @@ class Keeper:
         with self._changed:
             self.state = state
             self._changed.notify_all()
-
-
-def _end_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)

@@ -56,15 +56,15 @@ def _why_not(service: Service) -> str | None:
     return None
 
 
-def up(state: Path) -> int:
-    """Bring the stack up, say where it is, and stop it at Ctrl-C or SIGTERM."""
+def up(state: Path, names: list[str]) -> int:
+    """Bring the stack up, or some of its services, say where it is, and stop it at Ctrl-C or SIGTERM."""
     stack, left_out = plan(state, os.environ)
     for line in left_out:
         sys.stdout.write(f"{line}\n")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with stack:
-            stack.up()
+            stack.up(*names)
             sys.stdout.write(_places_of_interest(stack, state))
             sys.stdout.flush()
             signal.pause()
@@ -90,10 +90,7 @@ def _places_of_interest(stack: Stack, state: Path) -> str:
 def run(state: Path, name: str, command: list[str]) -> int:
     """Run a command with all that a service is given, beside the stack that is up."""
     stack, _ = plan(state, os.environ)
-    done = stack.run(name, *command)
-    sys.stdout.write(done.stdout)
-    sys.stderr.write(done.stderr)
-    return done.returncode
+    return stack.call(name, *command)
 
 
 def main() -> int:
@@ -101,7 +98,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
     parser.add_argument("--state", type=Path, default=STATE, help="folder of volumes, secrets, logs (mlruns/stack)")
     commands = parser.add_subparsers(required=True, dest="what", metavar="COMMAND")
-    commands.add_parser("up", help="bring it up; Ctrl-C stops it")
+    starting = commands.add_parser("up", help="bring it up; Ctrl-C stops it")
+    starting.add_argument("services", nargs="*", help="only these, and those that they need")
     running = commands.add_parser("run", help="run a command with all that a service is given")
     running.add_argument("service", help="which service")
     running.add_argument("command", nargs=argparse.REMAINDER, help="python -m …")
@@ -111,7 +109,7 @@ def main() -> int:
             return run(arguments.state, arguments.service, arguments.command)
         arguments.state.mkdir(parents=True, exist_ok=True)
         with FileLock(arguments.state / "lock", blocking=False):
-            return up(arguments.state)
+            return up(arguments.state, arguments.services)
     except Timeout:
         sys.stderr.write(f"error: {arguments.state}: a stack is up there already; stop it, or give another --state\n")
     except (ComposeError, StackError) as error:

@@ -36,6 +36,7 @@ def _drafts() -> dict[str, str]:
         "mlflow_password": random(),
         "mlflow_session_key": random(),
         "grafana_password": random(),
+        "schedule_token": random(),
     }
 
 

@@ -113,14 +113,12 @@ class Places:
         """Lay the image's working directory: its rooms, and the volumes that are mounted between them."""
         app = self.own(service) / "app"
         image = self.images.get(service.target or "")
-        for entry in (image / "app" if image else self.root).iterdir():
-            if not entry.name.startswith(".") and entry.name != "mlruns":
-                _link(app / entry.name, entry)
-        for target, name in sorted(service.volumes.items()):
-            if target.startswith(f"{APP}/"):
-                link = app / Path(target).relative_to(APP)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                _link(link, self.volume(name))
+        mounts = dict(service.files) | {target: self.volume(name) for target, name in service.volumes.items()}
+        inner = {Path(target).relative_to(APP): path for target, path in mounts.items() if target.startswith(f"{APP}/")}
+        _fill(app, image / "app" if image else self.root, list(inner))
+        for place, path in sorted(inner.items()):
+            (app / place).parent.mkdir(parents=True, exist_ok=True)
+            _link(app / place, path)
 
     def _write_secret(self, service: Service, target: str, source: Path) -> None:
         try:
@@ -134,7 +132,25 @@ class Places:
         file.write_text(self.translated(text, service), encoding="utf-8")
 
 
+def _fill(place: Path, source: Path, mounts: list[Path]) -> None:
+    """Link what a folder of the image has into `place`; a folder that something is mounted in is one of its own."""
+    if place.is_symlink():
+        place.unlink()
+    place.mkdir(exist_ok=True)
+    for entry in source.iterdir():
+        if entry.name.startswith(".") or entry.name in ("mlruns", "__pycache__"):
+            continue
+        below = [mount.relative_to(entry.name) for mount in mounts if mount.parts[0] == entry.name]
+        if not below:
+            _link(place / entry.name, entry)
+        elif Path() not in below:
+            _fill(place / entry.name, entry, below)
+
+
 def _link(link: Path, target: Path) -> None:
     if link.is_symlink():
+        # a running process may be importing through it
+        if link.readlink() == target.resolve():
+            return
         link.unlink()
     link.symlink_to(target.resolve())

@@ -44,7 +44,11 @@ class Stack:
 
     def url(self, name: str) -> str:
         """Return where a service that publishes a port is reached."""
-        return f"http://{self._places.addresses[name]}:{self._services[name].ports[0]}"
+        return self.address(name, self._services[name].ports[0])
+
+    def address(self, name: str, port: int) -> str:
+        """Return where a service is reached by the others."""
+        return f"http://{self._places.addresses[name]}:{port}"
 
     def up(self, *names: str, timeout_seconds: float = 180) -> None:
         """Start services, all where none is named, after those that they need; return once they are up.
@@ -71,6 +75,11 @@ class Stack:
         return subprocess.run(
             launch.command, check=False, capture_output=True, text=True, timeout=timeout_seconds, **launch.arguments()
         )
+
+    def call(self, name: str, *command: str) -> int:
+        """Run a command as `run` does, for however long, with this process' input and output; return its status."""
+        launch = self._launch(self._services[name], command)
+        return subprocess.run(launch.command, check=False, **(launch.arguments() | {"stdin": None})).returncode
 
     def wait(self, name: str, condition: str, timeout_seconds: float) -> None:
         """Wait until a service is `service_healthy`, or whatever else `depends_on` knows.
@@ -116,7 +125,8 @@ class Stack:
         account = postgres.account() if is_postgres else None
         places.make(service, account)
         environment = places.environment(service)
-        words = [places.translated(word, service) for word in (ENTRYPOINT, *(command or service.command))]
+        given = [places.translated(word, service) for word in command or service.command]
+        words = [places.translated(ENTRYPOINT, service), *given]
         if is_postgres:
             if postgres.PROGRAMS is None:
                 raise ComposeError(f"{service.name}: Postgres is not installed here (apt install postgresql)")
@@ -125,7 +135,7 @@ class Stack:
                 postgres.prepare(data, service.files[_POSTGRES_SCRIPTS], environment, places.log(service))
             except subprocess.CalledProcessError as error:
                 raise StackError(f"{service.name} cannot be prepared\n{self._tail(service)}") from error
-            words = postgres.command(postgres.PROGRAMS, data, places.addresses[service.name])
+            words = given if command else postgres.command(postgres.PROGRAMS, data, places.addresses[service.name])
         check = service.check.command if service.check else ()
         return Launch(
             command=tuple(words),

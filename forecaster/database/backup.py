@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, NullPool, Update, create_engine, inspect, make_url
+from sqlalchemy import Connection, NullPool, Update, create_engine, inspect, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,6 +20,11 @@ from forecaster.domain.errors import BackupError, ConfigError
 Kind = Literal["sqlite", "postgres"]
 _PATIENCE_SECONDS = 60
 # with the quoting of a script, in which a percent sign is one
+_ROUTINES = text("""
+    SELECT CAST(CAST(oid AS regprocedure) AS text) FROM pg_proc
+    WHERE pronamespace = CAST('public' AS regnamespace)
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = CAST('pg_proc' AS regclass) AND objid = oid AND deptype = 'e')
+""")
 _SCRIPT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
@@ -179,8 +184,11 @@ def _settle_sqlite(target: Path) -> None:
 def _put_back_postgres(url: str, copy: Path, changes: Sequence[Update]) -> None:
     with reading(url) as connection:
         names = inspect(connection).get_table_names()
+        # such as MLflow's triggers call; not those of extensions
+        routines = connection.execute(_ROUTINES).scalars().all()
     quoted = ", ".join(_SCRIPT.identifier_preparer.quote(name) for name in names)
     before = f"DROP TABLE {quoted} CASCADE;\n" if names else ""
+    before += "".join(f"DROP ROUTINE {routine};\n" for routine in routines)
     after = [str(change.compile(dialect=_SCRIPT, compile_kwargs={"literal_binds": True})) for change in changes]
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
         scripts = [Path(folder, name) for name in ("before.sql", "copy.sql", "after.sql")]

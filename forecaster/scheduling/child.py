@@ -19,7 +19,7 @@ from threading import Event
 from forecaster.scheduling.config import JobConfig
 
 # secrets of the scheduler, which no pipeline needs
-SECRETS = ("FORECASTER_WEBHOOK_URL", "FORECASTER_METRICS_TOKEN_FILE")
+SECRETS = ("FORECASTER_WEBHOOK_URL", "FORECASTER_METRICS_TOKEN", "FORECASTER_METRICS_TOKEN_FILE")
 OUTCOME_LENGTH = 2000
 # from being told to end to being killed
 GRACE_SECONDS = 10.0

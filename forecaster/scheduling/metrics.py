@@ -19,7 +19,9 @@ from forecaster.domain.errors import ConfigError
 from forecaster.scheduling.config import JobConfig, MetricsConfig
 from forecaster.scheduling.runs import FAILED, LOST, MISSED, SUCCEEDED
 
-TOKEN_FILE = "FORECASTER_METRICS_TOKEN_FILE"  # noqa: S105 - the variable that names the file
+TOKEN = "FORECASTER_METRICS_TOKEN"  # noqa: S105 - the variables that hold it, or name its file
+TOKEN_FILE = f"{TOKEN}_FILE"
+HEALTH = "/health/live"
 _LEAST_TOKEN = 16
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SECONDS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -78,7 +80,7 @@ class Served:
 
 
 def serve(config: MetricsConfig, registry: CollectorRegistry) -> Served:
-    """Answer `/metrics` in threads.
+    """Answer `/metrics` in threads, and `/health/live`, which tells nothing but that it lives, without the token.
 
     Raises:
         ConfigError: the address is beyond loopback and there is no token, or it cannot be taken.
@@ -110,6 +112,9 @@ class _Handler(WSGIRequestHandler):
 
 def _guarded(app: Any, token: str | None) -> Any:
     def answer(environment: dict[str, Any], start: _Start) -> Any:
+        if environment.get("PATH_INFO") == HEALTH:
+            start("200 OK", [("Content-Length", "0")])
+            return []
         if token is not None:
             given = environment.get("HTTP_AUTHORIZATION", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
@@ -125,15 +130,17 @@ def _guarded(app: Any, token: str | None) -> Any:
 
 
 def _token() -> str | None:
-    file = os.environ.get(TOKEN_FILE)
-    if not file:
+    # in a container the entrypoint has made the one of the other
+    token, file = os.environ.get(TOKEN, "").strip(), os.environ.get(TOKEN_FILE)
+    if not token and not file:
         return None
-    try:
-        token = Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{TOKEN_FILE}: {file} cannot be read ({error})") from error
+    if file and not token:
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{TOKEN_FILE}: {file} cannot be read ({error})") from error
     if len(token) < _LEAST_TOKEN:
-        raise ConfigError(f"{TOKEN_FILE}: {file} holds {len(token)} characters; write at least {_LEAST_TOKEN}")
+        raise ConfigError(f"{TOKEN}, …_FILE: {len(token)} characters; write at least {_LEAST_TOKEN}")
     return token
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_services_are_read_in_order_with_what_they_need(services: dict[str, Serv
         ({"restarts": "always"}, r"service: \['restarts'\] would be ignored here"),
         ({"stop_grace_period": "soon"}, "'soon' is no duration"),
         ({"depends_on": {"nobody": {"condition": "service_started"}}}, r"\['service'\] wait for each other"),
-        ({"volumes": ["/etc:/etc"]}, "volume '/etc:/etc'"),
+        ({"volumes": ["~/etc:/etc"]}, "volume '~/etc:/etc'"),
         ({"image": "forecaster:${NO_SUCH}"}, "the variable NO_SUCH is not set"),
         ({"healthcheck": {"test": ["CMD-SHELL", "true"]}}, "begins with 'CMD-SHELL'"),
     ],
@@ -136,6 +137,22 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, change: dict[str, Any
     (tmp_path / "compose.yml").write_text(yaml.safe_dump(raw))
     with pytest.raises(ComposeError, match=said):
         read_compose(tmp_path / "compose.yml", {})
+
+
+def test_a_folder_of_ones_own_is_laid_into_the_image(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "schedule.yaml").touch()
+    services = read_compose(ROOT / "docker-compose.yml", {"FORECASTER_CONFIGS": str(tmp_path / "mine")})
+    places = Places(ROOT, tmp_path / "state", services)
+    secretless = replace(services["scheduler"], secrets={})
+    # and again, beside the one that runs
+    for _ in range(2):
+        places.make(secretless, None)
+        app = tmp_path / "state" / "scheduler" / "app"
+        assert [path.name for path in (app / "pipelines" / "configs").iterdir()] == ["schedule.yaml"]
+        assert (app / "pipelines" / "retrain.py").samefile(ROOT / "pipelines" / "retrain.py")
+        assert (app / "mlruns" / "bars").samefile(places.volume("bars"))
+    assert (ROOT / "pipelines" / "configs" / "stock.yaml").exists()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_its_health_follows_what_the_check_says(tmp_path: Path) -> None:
 
 def test_it_is_asked_first_and_killed_when_its_time_is_over_with_its_children(tmp_path: Path) -> None:
     deaf = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    deaf += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+    deaf += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
     deaf += "open('child.new', 'w').write(str(child.pid)); import os; os.rename('child.new', 'child'); time.sleep(60)"
     keeper = kept(tmp_path, deaf, grace_seconds=0.3)
     until((tmp_path / "child").exists)

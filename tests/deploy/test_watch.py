@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forecaster.scheduling.metrics import Metrics as ScheduleMetrics
 from service.metrics import Metrics
 from tests.conftest import ROOT
 
@@ -26,9 +27,9 @@ SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
 def _labels() -> dict[str, set[str]]:
-    """Return the labels of each figure that the service tells."""
+    """Return the labels of each figure that the service and the scheduler tell."""
     found = {}
-    for one in vars(Metrics()).values():
+    for one in [*vars(Metrics()).values(), *vars(ScheduleMetrics([])).values()]:
         for family in one.describe() if hasattr(one, "describe") else ():
             suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
             for suffix in suffixes:
@@ -67,11 +68,17 @@ def test_the_docs_say_what_to_do_for_each_alert() -> None:
 
 def test_they_find_each_other_and_the_service() -> None:
     prometheus = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
-    (scrape,) = prometheus["scrape_configs"]
+    scrape, scheduler = prometheus["scrape_configs"]
     assert scrape["static_configs"] == [{"targets": ["service:8000"]}]
-    # the service answers to that name, and the key is where the container has it
+    # the service answers to that name, and the keys are where the container has them
     assert "service" in SERVICES["service"]["environment"]["FORECASTER_ALLOWED_HOSTS"]
-    assert scrape["authorization"] == {"credentials_file": f"/run/secrets/{SERVICES['prometheus']['secrets'][0]}"}
+    files = [f"/run/secrets/{secret}" for secret in SERVICES["prometheus"]["secrets"]]
+    assert [one["authorization"]["credentials_file"] for one in (scrape, scheduler)] == files
+    assert scheduler["static_configs"] == [{"targets": ["scheduler:9109"]}]
+    assert "metrics.host=0.0.0.0 metrics.port=9109" in SERVICES["scheduler"]["command"]
+    assert SERVICES["scheduler"]["environment"]["FORECASTER_METRICS_TOKEN_FILE"] == files[1]
+    # or Prometheus would call the schedule's label exported_job
+    assert scheduler["honor_labels"] is True
     (source,) = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
     assert {target["datasource"]["uid"] for panel in PANELS for target in panel["targets"]} == {source["uid"]}

@@ -256,14 +256,16 @@ def test_metrics_beyond_loopback_need_a_token(yard: Yard, tmp_path: Path) -> Non
     token.write_text("short\n")
     status, _, err = end(yard.start(FORECASTER_METRICS_TOKEN_FILE=str(token)))
     assert (status, "write at least 16" in err, "short" in err) == (2, True, False)
-    token.write_text("a-long-enough-token\n")
-    scheduler = yard.start(FORECASTER_METRICS_TOKEN_FILE=str(token))
+    # as a container's entrypoint hands on what the file holds
+    scheduler = yard.start(FORECASTER_METRICS_TOKEN="a-long-enough-token")
     with ended(scheduler):
         assert scheduler.stderr is not None
         place = scheduler.stderr.readline().split()[-1].replace("0.0.0.0", "127.0.0.1")
         for header in ({}, {"Authorization": "Bearer another"}):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 urllib.request.urlopen(urllib.request.Request(place, headers=header))
+        # for who has no token
+        assert urllib.request.urlopen(place.replace("/metrics", "/health/live")).status == 200
         asked = urllib.request.Request(place, headers={"Authorization": "Bearer a-long-enough-token"})
         assert b"forecaster_schedule_running" in urllib.request.urlopen(asked).read()
 
