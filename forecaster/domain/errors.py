@@ -24,6 +24,7 @@
     │   └── UnknownModel       no such model, version or alias
     ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
     ├── ScheduleError          a job of the schedule cannot be run now
+    ├── FleetError             the workers of a fleet cannot be started or reached, or its table not be written
     ├── BackupError            a backup cannot be made, trusted or put back
     └── RequestError           a forecast cannot be answered as asked (horizon, level, alias and version at once …)
 
@@ -39,6 +40,7 @@ __all__ = [
     "DataError",
     "DatabaseUnavailable",
     "FileFormatError",
+    "FleetError",
     "ForecasterError",
     "LeakageError",
     "MarketDataError",
@@ -168,6 +170,10 @@ class DatabaseUnavailable(ForecasterError):
 
 class ScheduleError(ForecasterError):
     """A job of the schedule cannot be run now."""
+
+
+class FleetError(ForecasterError):
+    """The workers of a fleet cannot be started or reached, or its table cannot be written."""
 
 
 class BackupError(ForecasterError):

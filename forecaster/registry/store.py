@@ -128,20 +128,20 @@ class Store:
         Raises:
             UnknownModel: there is no such model.
         """
-        found = [model for model in self.models() if model.name == name]
-        if not found:
+        # asked for by name: where there are hundreds, a look at all of them takes seconds
+        if not self._ask(lambda: self._client.search_registered_models(_named(name))):
             raise UnknownModel(f"there is no registered model '{name}'; train it first")
-        return found[0]
+        return self._read(name)
 
     def models(self) -> list[RegisteredModel]:
         """Return every registered model."""
-        listed = self._ask(lambda: _all_pages(self._client.search_registered_models))
-        result = []
-        for model in listed:
-            aliases = self._ask(lambda name=model.name: self._client.get_registered_model(name).aliases)
-            numbers = {alias: int(number) for alias, number in aliases.items()}
-            result.append(RegisteredModel(model.name, numbers, self._runs(model.name)))
-        return result
+        return [
+            self._read(model.name) for model in self._ask(lambda: _all_pages(self._client.search_registered_models))
+        ]
+
+    def _read(self, name: str) -> RegisteredModel:
+        aliases = self._ask(lambda: self._client.get_registered_model(name).aliases)
+        return RegisteredModel(name, {alias: int(number) for alias, number in aliases.items()}, self._runs(name))
 
     def download(self, name: str, version: int, folder: Path) -> Path:
         """Copy a version's bundle into `folder`, which exists and is empty; return where in it the bundle lies."""
@@ -159,8 +159,7 @@ class Store:
 
     def _runs(self, name: str) -> dict[int, str]:
         """Return the run of each version of a model that is ready."""
-        quote = '"' if "'" in name else "'"
-        wanted = f"name={quote}{name}{quote}"
+        wanted = _named(name)
         versions = self._ask(
             lambda: _all_pages(lambda page_token: self._client.search_model_versions(wanted, page_token=page_token))
         )
@@ -219,6 +218,12 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnavailable(f"{folder}: the store's folder cannot be made ({error}); set tracking.uri") from error
+
+
+def _named(name: str) -> str:
+    """Return MLflow's filter for a name."""
+    quote = '"' if "'" in name else "'"
+    return f"name={quote}{name}{quote}"
 
 
 def _all_pages(search: Any) -> list[Any]:

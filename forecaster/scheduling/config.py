@@ -10,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from forecaster.domain.config import Config
 from forecaster.scheduling.when import When
 
-Pipeline = Literal["fetch", "synthesize", "train", "retrain", "backtest", "contest", "promote", "score", "forget"]
+Pipeline = Literal[
+    "fetch", "synthesize", "train", "retrain", "fleet", "backtest", "contest", "promote", "score", "forget"
+]  # fmt: skip
 # the others take a file
 WITH_ARGUMENTS = ("score", "forget")
 RETRAIN = "retrain"

@@ -1,0 +1,1 @@
+"""One recipe, a model for each of many symbols: made in parallel, each symbol failing alone, and started again."""

@@ -1,0 +1,91 @@
+"""One recipe, a model for each of many symbols: `python -m pipelines.fleet CONFIG.yaml`."""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from forecaster.domain.config import Config, section_names
+from forecaster.domain.errors import ConfigError
+from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.fleet.plan import FleetConfig, plan
+from forecaster.lifecycle.fleet.running import Report, run_fleet
+from forecaster.training.recipe import TrainConfig
+from pipelines.command import FAILED, PARTLY_FAILED, config_parser, left_table, load_sections, run
+from pipelines.promote import PromoteConfig
+
+
+def fleet(config: FleetConfig, train: TrainConfig, trial: BacktestConfig, promote: PromoteConfig) -> dict[str, Any]:
+    """Carry it out for every symbol and print the table; the answer says how many ended how, and what failed."""
+    orders, begin = plan(config, train, trial, promote.gate), time.perf_counter()
+    with tqdm(total=len(orders), unit="symbol", dynamic_ncols=True) as bar:
+
+        def show(symbol: str, outcome: str) -> None:
+            bar.set_description(f"{symbol} {outcome}", refresh=False)
+            bar.update()
+
+        report = run_fleet(config, orders, show)
+    _say(report)
+    return {
+        "do": config.do,
+        "symbols": len(orders),
+        "outcomes": {str(name): int(count) for name, count in report.table["outcome"].value_counts().items()},
+        "failed": report.failed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "out": str(report.out),
+    }
+
+
+def status(answer: dict[str, Any]) -> int:
+    """Return the exit status: 0 only if no symbol failed."""
+    if len(answer["failed"]) == answer["symbols"]:
+        return FAILED
+    return PARTLY_FAILED if answer["failed"] else 0
+
+
+def _say(report: Report) -> None:
+    rows = [{str(name): _word(value) for name, value in row.items()} for row in report.table.to_dict("records")]
+    sys.stdout.write(left_table(rows) + "\n")
+
+
+def _word(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = section_names(arguments.config)
+    if not {"fleet", "train"} <= names:
+        raise ConfigError(f"{arguments.config}: needs the sections fleet and train; it has {sorted(names)}")
+    optional: dict[str, type[Config]] = {"backtest": BacktestConfig, "promote": PromoteConfig}
+    given = {name: model for name, model in optional.items() if name in names}
+    read = dict(
+        zip(
+            ("train", *given, "fleet"),
+            load_sections(arguments, train=TrainConfig, **given, fleet=FleetConfig),
+            strict=True,
+        )
+    )
+    config, train = read["fleet"], read["train"]
+    if missing := [name for name in ("backtest", "promote") if config.do == "retrain" and name not in read]:
+        raise ConfigError(f"{arguments.config}: has no section {missing[0]}, which do: retrain needs")
+    return fleet(
+        config, train, read.get("backtest", BacktestConfig()), read.get("promote", PromoteConfig(name=train.name))
+    )
+
+
+if __name__ == "__main__":
+    parser = config_parser(
+        "fleet",
+        "Retrain a model of its own for each symbol, or try the recipe on each, in parallel. A symbol that fails does\n"
+        "so alone; asked again, what is done is not done twice. Exit status: 0 all well, 1 all failed, 2 bad\n"
+        "configuration, 3 some failed; the last line is JSON and says which and why.",
+        "python -m pipelines.fleet pipelines/configs/stock.yaml --set fleet.workers=4\n"
+        "  python -m pipelines.fleet pipelines/configs/stock.yaml --set fleet.do=backtest 'fleet.symbols=[SPY]'",
+    )
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: _run(parsed), status))
