@@ -78,9 +78,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _places_of_interest(stack: Stack, state: Path) -> str:
-    return (
-        f"the service   {stack.url('service')}\n"
-        f"MLflow        {stack.url('mlflow')} (admin, {state / 'secrets' / 'mlflow_password'})\n"
+    places = {
+        "service": f"the service   {stack.url('service')}\n",
+        "mlflow": f"MLflow        {stack.url('mlflow')} (admin, {state / 'secrets' / 'mlflow_password'})\n",
+    }
+    return "".join(line for name, line in places.items() if name in stack.keepers) + (
         f"logs          {state / 'logs'}\n"
         "a key         python -m deploy.local run service python -m pipelines.keys create --name me --scope forecast\n"
         "Ctrl-C stops all of it\n"
