@@ -138,7 +138,10 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_of_a_killed_worker_only_its_symbol_is_done_again_and_as_by_itself(tried: Path) -> None:
     before = results(tried)
-    status, _, rows = run_fleet(tried)
+    (log,) = (tried / "mlruns").glob("fleet/*/worker-0.log")
+    started = log.read_text().count("process ")
+    status, _, rows = run_fleet(tried, "fleet.symbols_per_worker=1")
+    assert log.read_text().count("process ") == started + 3
     assert status == 3
     assert (rows["AAA"]["outcome"], rows["AAA"]["reason"]) == ("tried", "")
     assert rows["BBB"]["reason"] == "tried before, and nothing has changed since"

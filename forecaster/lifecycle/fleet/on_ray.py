@@ -40,17 +40,17 @@ def on_ray(config: FleetConfig, orders: Sequence[str], logs: Path) -> Iterator[E
     with _connected(config, len(orders)) as (ray, count):
         actor = ray.remote(num_cpus=1)(_Worker)
         left = deque(enumerate(orders))
-        under_way: dict[Any, tuple[int, Any]] = {}
+        under_way: dict[Any, tuple[int, Any, int]] = {}
 
-        def give(worker: Any) -> None:
+        def give(worker: Any, done: int) -> None:
             number, order = left.popleft()
-            under_way[worker.carry_out.remote(order)] = number, worker
+            under_way[worker.carry_out.remote(order)] = number, worker, done
 
         for _ in range(count):
-            give(actor.remote())
+            give(actor.remote(), 0)
         while under_way:
             (ready,), _ = ray.wait(list(under_way))
-            number, worker = under_way.pop(ready)
+            number, worker, done = under_way.pop(ready)
             try:
                 ended = Ended(number, ray.get(ready))
             except ray.exceptions.RayActorError as error:
@@ -58,8 +58,12 @@ def on_ray(config: FleetConfig, orders: Sequence[str], logs: Path) -> Iterator[E
             except ray.exceptions.RayError as error:
                 raise FleetError(f"the Ray cluster is lost ({_in_short(error)}); start again, which goes on") from error
             yield ended
-            if left:
-                give(worker or actor.remote())
+            if left and (worker is None or done + 1 == config.symbols_per_worker):
+                # without a handle to it, the one before ends
+                worker = None
+                give(actor.remote(), 0)
+            elif left:
+                give(worker, done + 1)
 
 
 @contextmanager
