@@ -24,11 +24,13 @@ from typing import Any
 
 import psutil
 import yaml
+from sqlalchemy import func, select, text
 
 from benchmarks.report import Row, report
 from benchmarks.serving import Ground, loaded, prepare, serving
 from forecaster.database.keys import create_key
 from forecaster.database.schema import opened
+from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import ForecasterError
 from tests.data.prices import Company
 from tests.data.yahoo_stand_in import Yahoo, standing_in
@@ -213,6 +215,22 @@ def replicas(folder: Path, seconds: float) -> Iterator[Row]:
                 rates[count] = statistics.median(rounds) * n_series
                 yield Row(f"{kind} per second, replicas: {count} ({kept_in})", rates[count], None, "1/s")
             yield Row("two replicas over one", rates[2] / rates[1], None, "ratio")
+        yield Row("the ledger, of each forecast of 12 steps", _bytes_per_forecast(ground.database_url), None, "bytes")
+
+
+def _bytes_per_forecast(url: str) -> float:
+    """Return what the ledger takes of the disk for each forecast that it holds, indexes and all."""
+    with opened(url) as engine, engine.connect() as connection:
+        count = connection.execute(select(func.count()).select_from(FORECASTS)).scalar_one()
+        if engine.dialect.name == "postgresql":
+            tables = [func.pg_total_relation_size(table.name) for table in (FORECASTS, REQUESTS)]
+            taken = sum(connection.execute(select(*tables)).one())
+        else:
+            pages, size = (
+                connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in ("page_count", "page_size")
+            )
+            taken = pages * size
+    return float(taken / count)
 
 
 def _load(ports: Sequence[int], request: bytes, concurrency: int, seconds: float) -> float:

@@ -186,6 +186,7 @@ def test_on_ray_it_is_the_same_on_loopback_alone_and_a_killed_actor_takes_its_sy
         ({"symbols": ["A", "B", "A"]}, r"\['A'\] are named twice"),
         ({"out": "table.xlsx"}, r"must end with \.parquet or \.csv"),
         ({"ray_address": "10.0.0.1:6379"}, "ray_address: is for on: ray"),
+        ({"on": "ray", "ray_address": "ray://10.0.0.1"}, "ray_address: String should match pattern"),
     ],
 )
 def test_a_wrong_configuration_is_named(changes: dict[str, Any], reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from forecaster.lifecycle.fleet.work import ENVIRONMENT, carry_out
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 # orders and answers are a few kilobytes
 _OBJECT_STORE_BYTES = 80 * 2**20
+_CONNECT_SECONDS = 10
 
 
 class _Worker:
@@ -84,6 +86,9 @@ def _connected(config: FleetConfig, n_orders: int) -> Iterator[tuple[Any, int]]:
             own = {"num_cpus": count, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             ray.init(address="local", **own, **quiet)
         else:
+            host, _, port = config.ray_address.partition(":")
+            # Ray itself would try for two minutes
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
             ray.init(address=config.ray_address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         where = config.ray_address or "on loopback"

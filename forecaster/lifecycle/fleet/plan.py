@@ -42,7 +42,7 @@ class FleetConfig(Config):
     on: Literal["processes", "ray"] = "processes"
     workers: int | None = Field(None, ge=1)
     symbols_per_worker: int = Field(50, ge=1)
-    ray_address: str | None = None
+    ray_address: str | None = Field(None, pattern=r"^[^:/\s]+:\d{1,5}$")
     tracked: bool = False
     folder: Path = Path("mlruns/fleet")
     out: Path | None = None
