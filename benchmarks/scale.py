@@ -256,14 +256,15 @@ def draw(costs: dict[int, dict[str, Cost]], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure((9, 3.6), layout="constrained")
+    both = figure.subplots(1, 2)
     for axes, (what, unit) in zip(
-        figure.subplots(1, 2), (("core_seconds", "seconds of a core"), ("megabytes", "MB at most")), strict=True
+        both, (("core_seconds", "seconds of a core"), ("megabytes", "MB at most")), strict=True
     ):
         for name in next(iter(costs.values())):
             axes.plot(list(costs), [getattr(phases[name], what) for phases in costs.values()], "o-", label=name)
         axes.set(xlabel="symbols", ylabel=unit, ylim=(0, None), xlim=(0, None))
-        axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
+    both[0].legend(frameon=False)
     figure.savefig(file, dpi=110)
 
 
