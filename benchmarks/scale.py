@@ -206,15 +206,18 @@ def replicas(folder: Path, seconds: float) -> Iterator[Row]:
                 key = create_key(engine, "benchmark", ["forecast"])
             ground = Shared(ground.folder, ground.config, key, url)
         for kind, n_series, concurrency in (("requests", 1, CONCURRENCY), ("series", MANY_SERIES, 1)):
-            rates: dict[int, float] = {}
-            for count in (1, 2):
-                with ExitStack() as running:
-                    ports = [running.enter_context(serving(ground)).port for _ in range(count)]
-                    _load(ports, ground.request(n_series), concurrency, 1)
-                    rounds = [_load(ports, ground.request(n_series), concurrency, seconds) for _ in range(ROUNDS)]
-                rates[count] = statistics.median(rounds) * n_series
-                yield Row(f"{kind} per second, replicas: {count} ({kept_in})", rates[count], None, "1/s")
-            yield Row("two replicas over one", rates[2] / rates[1], None, "ratio")
+            with serving(ground) as first, serving(ground) as second:
+                groups = ((first.port,), (first.port, second.port))
+                _load(groups[1], ground.request(n_series), concurrency, 1)
+                # in turns, for the machine may be slower at one time than at another
+                rounds = [
+                    [n_series * _load(ports, ground.request(n_series), concurrency, seconds) for ports in groups]
+                    for _ in range(ROUNDS)
+                ]
+            for count, rates in enumerate(zip(*rounds, strict=True), start=1):
+                yield Row(f"{kind} per second, replicas: {count} ({kept_in})", statistics.median(rates), None, "1/s")
+            ratio = statistics.median(both / one for one, both in rounds)
+            yield Row("two replicas over one", ratio, None, "ratio")
         yield Row("the ledger, of each forecast of 12 steps", _bytes_per_forecast(ground.database_url), None, "bytes")
 
 
