@@ -19,6 +19,11 @@ from deploy.postgres import PROGRAMS
 PASSWORD = "a p@ss:word"
 
 
+def is_installed() -> bool:
+    """Say whether there can be a server."""
+    return PROGRAMS is not None
+
+
 @dataclass(frozen=True)
 class Server:
     """A server that can be stopped and started again."""

@@ -138,7 +138,10 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_of_a_killed_worker_only_its_symbol_is_done_again_and_as_by_itself(tried: Path) -> None:
     before = results(tried)
-    status, _, rows = run_fleet(tried)
+    (log,) = (tried / "mlruns").glob("fleet/*/worker-0.log")
+    started = log.read_text().count("process ")
+    status, _, rows = run_fleet(tried, "fleet.symbols_per_worker=1")
+    assert log.read_text().count("process ") == started + 3
     assert status == 3
     assert (rows["AAA"]["outcome"], rows["AAA"]["reason"]) == ("tried", "")
     assert rows["BBB"]["reason"] == "tried before, and nothing has changed since"
@@ -183,6 +186,7 @@ def test_on_ray_it_is_the_same_on_loopback_alone_and_a_killed_actor_takes_its_sy
         ({"symbols": ["A", "B", "A"]}, r"\['A'\] are named twice"),
         ({"out": "table.xlsx"}, r"must end with \.parquet or \.csv"),
         ({"ray_address": "10.0.0.1:6379"}, "ray_address: is for on: ray"),
+        ({"on": "ray", "ray_address": "ray://10.0.0.1"}, "ray_address: String should match pattern"),
     ],
 )
 def test_a_wrong_configuration_is_named(changes: dict[str, Any], reason: str) -> None:

@@ -34,7 +34,7 @@ class _Worker:
             )  # fmt: skip
         self.orders = cast(IO[bytes], self.process.stdin)
         self.answers = cast(IO[bytes], self.process.stdout)
-        self.number = -1
+        self.number, self.done = -1, 0
 
     def give(self, number: int, order: str) -> None:
         self.number = number
@@ -47,6 +47,7 @@ class _Worker:
 
     def take(self) -> Ended:
         """Return how its order ended; waits where it is not done."""
+        self.done += 1
         line = self.answers.readline().decode()
         if line.endswith("\n"):
             return Ended(self.number, line)
@@ -82,7 +83,7 @@ def in_processes(config: FleetConfig, orders: Sequence[str], logs: Path) -> Iter
             for worker in [one for one in workers if one.answers.fileno() in ready]:
                 ended = worker.take()
                 yield ended
-                if ended.answer is None or not left:
+                if ended.answer is None or not left or worker.done == config.symbols_per_worker:
                     worker.stop()
                     workers.remove(worker)
                     if left:

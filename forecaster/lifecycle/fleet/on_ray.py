@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from forecaster.lifecycle.fleet.work import ENVIRONMENT, carry_out
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 # orders and answers are a few kilobytes
 _OBJECT_STORE_BYTES = 80 * 2**20
+_CONNECT_SECONDS = 10
 
 
 class _Worker:
@@ -40,17 +42,17 @@ def on_ray(config: FleetConfig, orders: Sequence[str], logs: Path) -> Iterator[E
     with _connected(config, len(orders)) as (ray, count):
         actor = ray.remote(num_cpus=1)(_Worker)
         left = deque(enumerate(orders))
-        under_way: dict[Any, tuple[int, Any]] = {}
+        under_way: dict[Any, tuple[int, Any, int]] = {}
 
-        def give(worker: Any) -> None:
+        def give(worker: Any, done: int) -> None:
             number, order = left.popleft()
-            under_way[worker.carry_out.remote(order)] = number, worker
+            under_way[worker.carry_out.remote(order)] = number, worker, done
 
         for _ in range(count):
-            give(actor.remote())
+            give(actor.remote(), 0)
         while under_way:
             (ready,), _ = ray.wait(list(under_way))
-            number, worker = under_way.pop(ready)
+            number, worker, done = under_way.pop(ready)
             try:
                 ended = Ended(number, ray.get(ready))
             except ray.exceptions.RayActorError as error:
@@ -58,8 +60,12 @@ def on_ray(config: FleetConfig, orders: Sequence[str], logs: Path) -> Iterator[E
             except ray.exceptions.RayError as error:
                 raise FleetError(f"the Ray cluster is lost ({_in_short(error)}); start again, which goes on") from error
             yield ended
-            if left:
-                give(worker or actor.remote())
+            if left and (worker is None or done + 1 == config.symbols_per_worker):
+                # without a handle to it, the one before ends
+                worker = None
+                give(actor.remote(), 0)
+            elif left:
+                give(worker, done + 1)
 
 
 @contextmanager
@@ -80,6 +86,9 @@ def _connected(config: FleetConfig, n_orders: int) -> Iterator[tuple[Any, int]]:
             own = {"num_cpus": count, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             ray.init(address="local", **own, **quiet)
         else:
+            host, _, port = config.ray_address.partition(":")
+            # Ray itself would try for two minutes
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
             ray.init(address=config.ray_address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         where = config.ray_address or "on loopback"

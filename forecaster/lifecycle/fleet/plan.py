@@ -29,6 +29,7 @@ class FleetConfig(Config):
         name: what each one's registered model is called; `{symbol}` stands for the symbol.
         on: where the workers are: `processes` of this machine, or `ray`.
         workers: how many symbols are worked on at once; null: one on each core.
+        symbols_per_worker: after which a worker is replaced: TensorFlow keeps some megabytes of each network.
         ray_address: of a running Ray cluster, such as `10.0.0.1:6379`; null starts one on loopback for this run.
         tracked: whether each backtest is an MLflow run too.
         folder: finished backtests, tables and workers' logs; in a cluster every machine must see it.
@@ -40,7 +41,8 @@ class FleetConfig(Config):
     name: str = _PLACE
     on: Literal["processes", "ray"] = "processes"
     workers: int | None = Field(None, ge=1)
-    ray_address: str | None = None
+    symbols_per_worker: int = Field(50, ge=1)
+    ray_address: str | None = Field(None, pattern=r"^[^:/\s]+:\d{1,5}$")
     tracked: bool = False
     folder: Path = Path("mlruns/fleet")
     out: Path | None = None

@@ -1,6 +1,5 @@
 """What a worker does for one symbol: an order in, an answer out, whatever happens in between."""
 
-import gc
 import json
 import logging
 import os
@@ -135,4 +134,3 @@ def _forget_networks() -> None:
         import keras
 
         keras.backend.clear_session()
-        gc.collect()
