@@ -90,6 +90,7 @@ SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT
 def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecaster.lifecycle.backtest import BacktestConfig
     from forecaster.lifecycle.batch import BatchConfig
+    from forecaster.lifecycle.fleet.plan import FleetConfig
     from forecaster.scheduling.config import ScheduleConfig
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
@@ -102,6 +103,7 @@ def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.
         "retrain": RetrainConfig,
         "train": TrainConfig,
         "backtest": BacktestConfig,
+        "fleet": FleetConfig,
         "promote": PromoteConfig,
         "synthesize": SynthesizeConfig,
         "schedule": ScheduleConfig,
