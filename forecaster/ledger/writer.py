@@ -6,9 +6,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine
 
-from forecaster.database.engine import insert_or, transaction
+from forecaster.database.engine import insert_all, insert_or, transaction
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import DatabaseUnavailable
 from forecaster.ledger.entries import Entry, forecast_id, pack
@@ -116,9 +116,9 @@ def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:
     is_new = [entry.idempotency_key is None or entry.request_id in written for entry in entries]
     rows = [row for entry, one in zip(entries, is_new, strict=True) if one for row in _forecasts(entry)]
     if plain:
-        connection.execute(insert(REQUESTS), plain)
+        insert_all(connection, REQUESTS, plain)
     if rows:
-        connection.execute(insert(FORECASTS), rows)
+        insert_all(connection, FORECASTS, rows)
     return is_new
 
 
