@@ -57,8 +57,9 @@ check: setup  ## lint, type-check, check the layers of imports
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-soak: setup  ## the fault tests at length: 50 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
-	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py
+soak: setup  ## the fault tests at length: 80 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
+	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py \
+	  tests/end_to_end/test_retrain.py tests/lifecycle/test_fleet.py
 
 bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment
 
