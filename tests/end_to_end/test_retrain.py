@@ -269,6 +269,7 @@ def _mlflow(folder: Path, port: int) -> Iterator[None]:
         process.wait()
 
 
+@pytest.mark.skipif(not SOAK, reason="most of a minute: make soak")
 def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

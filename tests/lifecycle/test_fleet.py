@@ -138,6 +138,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.skipif(not SOAK, reason="half a minute: make soak")
 def test_of_a_killed_worker_only_its_symbol_is_done_again_and_as_by_itself(tried: Path) -> None:
     before = results(tried)
     (log,) = (tried / "mlruns").glob("fleet/*/worker-0.log")
