@@ -3,7 +3,6 @@
 import argparse
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -105,30 +104,33 @@ class Retraining:
         return self.train.model_copy(update={"data": self.train.data.model_copy(update={"symbols": rest})}), lost
 
     def _trained(self, store: Store, config: TrainConfig) -> Registered:
-        champion = next((one.aliases.get(CHAMPION) for one in store.models() if one.name == config.name), None)
-        with ExitStack() as stack:
-            warm = None
-            if champion is not None and self.retrain.warm_epochs:
-                folder = stack.enter_context(tempfile.TemporaryDirectory())
-                bundle = store.download(config.name, champion, Path(folder))
-                warm = WarmStart(bundle / KERAS_MODEL, champion, self.retrain.warm_epochs)
-            return train(config, warm, is_anew=False)
+        with tempfile.TemporaryDirectory() as folder:
+            return train(config, self._warm_start(store, config.name, Path(folder)), is_anew=False)
+
+    def _warm_start(self, store: Store, name: str, folder: Path) -> WarmStart | None:
+        """Return the champion's network, downloaded into `folder`; None where none is wanted, or there is none."""
+        if self.retrain.warm_epochs is None:
+            return None
+        champion = next((one.aliases.get(CHAMPION) for one in store.models() if one.name == name), None)
+        if champion is None:
+            return None
+        bundle = store.download(name, champion, folder)
+        return WarmStart(bundle / KERAS_MODEL, champion, self.retrain.warm_epochs)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run it; whatever comes of it, the last line says which and why."""
-    step, code = "configuration", FAILED
+    code = FAILED
 
     def job() -> dict[str, Any]:
-        nonlocal step, code
+        nonlocal code
         retraining = Retraining(arguments)
         try:
             return retraining.run()
         except ForecasterError as error:
-            step = retraining.step
             code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), FAILED)
             sys.stderr.write(f"error: {error}\n")
-            return {"outcome": "failed", "step": step, "reason": str(error), "model": retraining.train.name}
+            return {"outcome": "failed", "step": retraining.step, "reason": str(error), "model": retraining.train.name}
 
     return run(job, lambda answer: code if answer["outcome"] == "failed" else 0)
 

@@ -25,7 +25,7 @@ class EpochLog:
 
     file: Path
     patience_seconds: float
-    _asked_at: float = field(default=-_PAUSE_SECONDS, init=False)
+    _refused_at: float = field(default=-_PAUSE_SECONDS, init=False)
 
     def __call__(self, phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
         """Record an epoch's losses under `recipe/` or `served/`, now or later."""
@@ -34,7 +34,7 @@ class EpochLog:
         with self.file.open("a", encoding="utf-8") as kept:
             # behind what a kill may have cut off
             kept.write(f"\n{json.dumps({'step': epoch, 'metrics': metrics})}\n")
-        if time.monotonic() - self._asked_at >= _PAUSE_SECONDS:
+        if time.monotonic() - self._refused_at >= _PAUSE_SECONDS:
             self._try_to_send()
 
     def deliver(self) -> None:
@@ -63,7 +63,7 @@ class EpochLog:
                 if one is not None:
                     mlflow.log_metrics(one["metrics"], step=one["step"])
         except (MlflowException, OSError) as error:
-            self._asked_at = time.monotonic()
+            self._refused_at = time.monotonic()
             reason = str(error).partition("\n")[0][:200]
             _log.warning("MLflow does not answer (%s); epochs are kept until it does", reason)
             return False

@@ -118,31 +118,40 @@ def _start(experiment: str, name: str, tags: dict[str, str], *, is_anew: bool) -
     return mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
 
 
+@contextlib.contextmanager
+def _asking(uri: str) -> Iterator[Any]:
+    """Yield MLflow's client for what is not of the active run; raises StoreUnavailable where it does not answer."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield mlflow.MlflowClient(uri)
+    except (MlflowException, OSError) as error:
+        raise StoreUnavailable(
+            f"{without_password(uri)}: the MLflow store does not answer ({error}); is it up?"
+        ) from error
+
+
 def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, float]]]:
     """Return the runs of the same work, newest first: each one's id, and its figures, named as `log_test` takes them.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client = mlflow.MlflowClient(config.uri)
-    try:
+    with _asking(config.uri) as client:
         experiment = client.get_experiment_by_name(config.experiment)
         found = find_runs(client, experiment.experiment_id, WORK, work) if experiment else []
-    except (MlflowException, OSError) as error:
-        raise StoreUnavailable(
-            f"{without_password(config.uri)}: the MLflow store does not answer ({error}); is it up?"
-        ) from error
     return [(run.info.run_id, _figures(run.data.metrics)) for run in found]
 
 
 def close_run(config: TrackingConfig, run_id: str) -> None:
-    """End a run that was killed when all was done but this."""
-    import mlflow
+    """End a run that was killed when all was done but this.
 
-    mlflow.MlflowClient(config.uri).set_terminated(run_id)
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    with _asking(config.uri) as client:
+        client.set_terminated(run_id)
 
 
 def _figures(metrics: dict[str, float]) -> dict[str, float]:
@@ -215,23 +224,24 @@ def log_decision(
     uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool, champion: int | None
 ) -> None:
     """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the decision."""
-    import mlflow
-
-    client = mlflow.MlflowClient(uri)
-    client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
-    client.set_tag(run_id, GATE_BESIDE, str(champion or ""))
-    for criterion in criteria:
-        word = "met" if criterion["is_met"] else "not met"
-        client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
-    # last: where it is, the rest is
-    client.set_tag(run_id, GATE, "promoted" if is_promoted else "kept")
+    with _asking(uri) as client:
+        client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
+        client.set_tag(run_id, GATE_BESIDE, str(champion or ""))
+        for criterion in criteria:
+            word = "met" if criterion["is_met"] else "not met"
+            client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
+        # last: where it is, the rest is
+        client.set_tag(run_id, GATE, "promoted" if is_promoted else "kept")
 
 
 def log_tag(uri: str, run_id: str, name: str, value: str) -> None:
-    """Record a tag with a finished run."""
-    import mlflow
+    """Record a tag with a finished run.
 
-    mlflow.MlflowClient(uri).set_tag(run_id, name, value)
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    with _asking(uri) as client:
+        client.set_tag(run_id, name, value)
 
 
 def read_tags(uri: str, run_id: str) -> dict[str, str]:
@@ -240,15 +250,8 @@ def read_tags(uri: str, run_id: str) -> dict[str, str]:
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return dict(mlflow.MlflowClient(uri).get_run(run_id).data.tags)
-    except (MlflowException, OSError) as error:
-        raise StoreUnavailable(
-            f"{without_password(uri)}: the MLflow store does not answer ({error}); is it up?"
-        ) from error
+    with _asking(uri) as client:
+        return dict(client.get_run(run_id).data.tags)
 
 
 def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table: dict[str, list[Any]]) -> None:
