@@ -16,8 +16,8 @@ from benchmarks.report import Row, report
 from forecaster.data.windows import split_windows
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
+from forecaster.domain.exits import FAILED
 from forecaster.training.recipe import Evaluated, TrainConfig, evaluate, prepare
-from pipelines.command import FAILED
 
 CONFIGS = Path(__file__).parent / "configs"
 

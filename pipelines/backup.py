@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from forecaster.lifecycle.backup import PARTS, Places, back_up
 from forecaster.registry.bundle import hash_file
-from pipelines.command import database_option, run
+from pipelines.command import command_parser, database_option, run
 
 
 def backup(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -60,12 +60,11 @@ def places_of(arguments: argparse.Namespace) -> Places:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.backup",
-        description="Save MLflow's registry with its artifacts, the bar store and the service's database, at work too.",
-        epilog="example:\n  python -m pipelines.backup backups/monday.tar.zst\n"
+    parser = command_parser(
+        "backup",
+        "Save MLflow's registry with its artifacts, the bar store and the service's database, at work too.",
+        "python -m pipelines.backup backups/monday.tar.zst\n"
         "  python -m pipelines.backup ledger.tar --parts database --database sqlite:///mlruns/service.db",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a new file, .tar or .tar.zst")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them")

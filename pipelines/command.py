@@ -10,21 +10,22 @@ from typing import Any
 
 from forecaster.domain.config import Config, ConfigT, load_config
 from forecaster.domain.errors import ConfigError, ForecasterError
-
-FAILED = 1
-BAD_CONFIG = 2
-PARTLY_FAILED = 3
-INTERRUPTED = 130
+from forecaster.domain.exits import BAD_CONFIG, FAILED, INTERRUPTED
 
 
-def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
-    """Return the parser of `python -m pipelines.NAME CONFIG.yaml [--set dotted.key=value …]`."""
-    parser = argparse.ArgumentParser(
+def command_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m pipelines.NAME`, whose help ends with an example, or several, a line each."""
+    return argparse.ArgumentParser(
         prog=f"python -m pipelines.{name}",
         description=what,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m pipelines.NAME CONFIG.yaml [--set dotted.key=value …]`."""
+    parser = command_parser(name, what, example)
     parser.add_argument("config", metavar="CONFIG.yaml", help=f"the configuration, or a job's with a section {name}")
     parser.add_argument(
         "--set",

@@ -20,7 +20,8 @@ from forecaster.data.store import BarStore
 from forecaster.data.update import Source, Updated, update
 from forecaster.domain.config import Config
 from forecaster.domain.errors import DataError, RateLimited
-from pipelines.command import PARTLY_FAILED, config_parser, run_config
+from forecaster.domain.exits import PARTLY_FAILED
+from pipelines.command import config_parser, run_config
 
 
 class FetchConfig(Config):

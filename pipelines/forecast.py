@@ -6,8 +6,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from forecaster.domain.exits import FAILED, PARTLY_FAILED
 from forecaster.lifecycle.batch import Batch, BatchConfig, forecast_batch
-from pipelines.command import FAILED, PARTLY_FAILED, config_parser, database_option, left_table, load_sections, run
+from pipelines.command import config_parser, database_option, left_table, load_sections, run
 
 
 def forecast(config: BatchConfig, database: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from forecaster.database.schema import opened
 from forecaster.domain.instants import DAY, now_at
 from forecaster.ledger.retention import forget_before, forget_client, forget_series
-from pipelines.command import database_option, run
+from pipelines.command import command_parser, database_option, run
 
 
 def forget(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -23,12 +23,10 @@ def forget(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.forget",
-        description="Delete forecasts, their scores and what came: of a series, of a client, or old ones.",
-        epilog="examples:\n  python -m pipelines.forget --series AAPL\n"
-        "  python -m pipelines.forget --older-than-days 365",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "forget",
+        "Delete forecasts, their scores and what came: of a series, of a client, or old ones.",
+        "python -m pipelines.forget --series AAPL\n  python -m pipelines.forget --older-than-days 365",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--series", metavar="UNIQUE_ID", help="all of a series")

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
 from forecaster.database.schema import opened
-from pipelines.command import database_option, left_table, run
+from pipelines.command import command_parser, database_option, left_table, run
 
 
 def create(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -47,12 +47,11 @@ def _day(at: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.keys",
-        description="Make, list and revoke API keys of the service.",
-        epilog="examples:\n  python -m pipelines.keys create --name shop --scope forecast actuals\n"
+    parser = command_parser(
+        "keys",
+        "Make, list and revoke API keys of the service.",
+        "python -m pipelines.keys create --name shop --scope forecast actuals\n"
         "  python -m pipelines.keys list\n  python -m pipelines.keys revoke 1a2b3c4d",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     making = commands.add_parser("create", help="make a key and print it, this once")

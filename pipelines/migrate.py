@@ -1,12 +1,11 @@
 """Make the database's tables, or bring them up to date: `python -m pipelines.migrate`."""
 
-import argparse
 import sys
 from typing import Any
 
 from forecaster.database.schema import REVISION, opened
 from forecaster.database.uris import without_password
-from pipelines.command import database_option, run
+from pipelines.command import command_parser, database_option, run
 
 
 def migrate(url: str) -> dict[str, Any]:
@@ -16,11 +15,10 @@ def migrate(url: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.migrate",
-        description="Make the tables of ledger, keys and jobs, or bring them up to date; done again, nothing changes.",
-        epilog="example:\n  python -m pipelines.migrate --database postgresql://me:secret@host/forecaster",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "migrate",
+        "Make the tables of ledger, keys and jobs, or bring them up to date; done again, nothing changes.",
+        "python -m pipelines.migrate --database postgresql://me:secret@host/forecaster",
     )
     database_option(parser)
     parsed = parser.parse_args()

@@ -8,7 +8,7 @@ from typing import Any
 from forecaster.lifecycle.backup import PARTS
 from forecaster.lifecycle.restore import restore
 from pipelines.backup import place_options, places_of
-from pipelines.command import run
+from pipelines.command import command_parser, run
 
 
 def put_back(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -30,13 +30,12 @@ def put_back(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.restore",
-        description="Verify a backup and put it back: nothing is touched before every hash is found right. Stop the "
+    parser = command_parser(
+        "restore",
+        "Verify a backup and put it back: nothing is touched before every hash is found right. Stop the "
         "service and whatever else uses the places first.",
-        epilog="example:\n  python -m pipelines.restore backups/monday.tar.zst\n"
+        "python -m pipelines.restore backups/monday.tar.zst\n"
         "  python -m pipelines.restore monday.tar --parts registry --tracking-uri sqlite:///elsewhere/mlflow.db",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="as pipelines.backup wrote it")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=(), help="default: all that it has")

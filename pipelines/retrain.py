@@ -11,6 +11,7 @@ from pydantic import Field
 from forecaster.database.locks import one_at_a_time
 from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
+from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.retraining import settle
@@ -18,11 +19,9 @@ from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.job import Registered, WarmStart, train
 from forecaster.training.recipe import TrainConfig
-from pipelines.command import BAD_CONFIG, FAILED, config_parser, left_table, load_sections, run
+from pipelines.command import config_parser, left_table, load_sections, run
 from pipelines.fetch import FetchConfig, fetch
 from pipelines.promote import PromoteConfig, as_row
-
-DATA_NOT_FIT, TRAINING_FAILED = 3, 4
 
 
 class RetrainConfig(Config):

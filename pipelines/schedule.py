@@ -10,13 +10,14 @@ from forecaster.database.engine import open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ConfigError
+from forecaster.domain.exits import FAILED
 from forecaster.scheduling import logs
 from forecaster.scheduling.clock import keep_schedule, stopping_on_signals
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.reports import Reports
 from forecaster.scheduling.runner import Runner
-from pipelines.command import FAILED, config_parser, database_option, left_table, run
+from pipelines.command import config_parser, database_option, left_table, run
 
 N_LISTED = 3
 

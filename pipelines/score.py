@@ -13,7 +13,7 @@ from forecaster.data.tails import read_tail
 from forecaster.database.schema import opened
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
-from pipelines.command import database_option, run
+from pipelines.command import command_parser, database_option, run
 
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -33,11 +33,10 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.score",
-        description="Take what came from the bar store, and score the forecasts of those sessions.",
-        epilog="example:\n  python -m pipelines.score --store mlruns/bars",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "score",
+        "Take what came from the bar store, and score the forecasts of those sessions.",
+        "python -m pipelines.score --store mlruns/bars",
     )
     parser.add_argument("--store", type=Path, default=Path("mlruns/bars"), help="the bar store (default: %(default)s)")
     database_option(parser)

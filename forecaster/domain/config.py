@@ -36,7 +36,7 @@ def load_config(
     Raises:
         ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or has a bad value.
     """
-    raw = _read(path)
+    raw = read_yaml(path)
     where = str(path)
     if section and _has_sections(raw):
         if section not in raw:
@@ -53,7 +53,7 @@ def section_names(path: str | Path) -> set[str]:
     Raises:
         ConfigError: the file cannot be read or is not YAML.
     """
-    raw = _read(path)
+    raw = read_yaml(path)
     return set(raw) if _has_sections(raw) else set()
 
 
@@ -61,7 +61,12 @@ def _has_sections(raw: dict[str, Any]) -> bool:
     return bool(raw) and all(isinstance(value, dict) for value in raw.values())
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return what a YAML file holds.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or holds anything but keys and values.
+    """
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, read_yaml
+from forecaster.domain.errors import ConfigError
 from forecaster.scheduling.when import When
 
 Pipeline = Literal[
@@ -162,11 +163,7 @@ class ScheduleConfig(Config):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"config: {path} cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"config: {path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"config: {path} must hold keys and values")
-    return raw
+        return read_yaml(path)
+    except ConfigError as error:
+        # which pydantic takes for a mistake of this job
+        raise ValueError(f"config: {error}") from error

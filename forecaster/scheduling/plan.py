@@ -3,15 +3,10 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from forecaster.domain.exits import BAD_CONFIG, TRAINING_FAILED
 from forecaster.domain.instants import SECOND, as_at, as_moment
 from forecaster.scheduling.config import RETRAIN, JobConfig, RetryConfig
 from forecaster.scheduling.runs import ASKED, DUE, Known, Run
-
-SUCCESS = 0
-# of pipelines, and of the parser of their command lines
-BAD_CONFIG = 2
-# of retrain: the same data and the same seed fail in the same way
-TRAINING_FAILED = 4
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from threading import Event
 from sqlalchemy import Engine
 
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable, ScheduleError
+from forecaster.domain.exits import SUCCESS
 from forecaster.domain.instants import DAY, as_moment, now_at
 from forecaster.scheduling.child import Child, Ended, job_lock, shorten
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
-from forecaster.scheduling.plan import SUCCESS, Drop, Miss, Start, again_at, next_step
+from forecaster.scheduling.plan import Drop, Miss, Start, again_at, next_step
 from forecaster.scheduling.reports import Failure, Reports
 from forecaster.scheduling.runs import FAILED, LOST, MISSED, ONCE, SUCCEEDED, Run, Runs
 

@@ -30,7 +30,7 @@ def built(*jobs: dict[str, Any], **more: Any) -> ScheduleConfig:
         ({"run": "rm"}, "run: Input should be"),
         ({"wehn": 1}, "wehn: unknown key"),
         ({"run": "fetch"}, "config: missing; fetch needs one"),
-        ({"run": "fetch", "config": "none.yaml"}, r"config: none\.yaml cannot be read"),
+        ({"run": "fetch", "config": "none.yaml"}, r"config: none\.yaml: cannot be read"),
         ({"arguments": ["--database", "postgresql://me:secret@host/d"]}, "--database: a job has the schedule's"),
     ],
 )
