@@ -3,7 +3,6 @@
 The last `horizon` rows are held back before anything else happens, so that the forecast can be laid beside what came.
 """
 
-import argparse
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from forecaster.registry.store import Store
 from forecaster.training.job import Registered, train
 from forecaster.training.plots import forecast_figure
 from forecaster.training.recipe import TrainConfig, prepare
-from pipelines.command import run
+from pipelines.command import command_parser, run
 
 CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
@@ -198,12 +197,7 @@ def _say_next(picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.demo",
-        description=__doc__,
-        epilog="example:\n  python -m pipelines.demo --data prices.csv",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("demo", str(__doc__), "python -m pipelines.demo --data prices.csv")
     parser.add_argument("--data", type=Path, help="a price file in Yahoo's CSV format; a noisy sine without it")
     arguments = parser.parse_args()
     sys.exit(run(lambda: demo(arguments.data)))

@@ -10,7 +10,7 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import Decision, GateConfig
-from forecaster.lifecycle.promotion import check_certified, crown, judge
+from forecaster.lifecycle.promotion import check_certified, judge, make_champion
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig
 from pipelines.command import config_parser, left_table, load_sections, run
@@ -42,7 +42,7 @@ def promote(config: PromoteConfig, has_gate: bool = True, tries: int = 1, is_qui
         answer |= {"promoted": decision.is_promoted, "criteria": [vars(one) for one in decision.criteria]}
     else:
         check_certified(store, config.name, version)
-    aliases = crown(store, config.name, version) if answer["promoted"] else store.find(config.name).aliases
+    aliases = make_champion(store, config.name, version) if answer["promoted"] else store.find(config.name).aliases
     return answer | {"aliases": aliases}
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from forecaster.database.locks import one_at_a_time
 from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
 from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.retraining import settle
+from forecaster.lifecycle.retraining import retraining_turn, settle
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.job import Registered, WarmStart, train
@@ -63,7 +62,7 @@ class Retraining:
         uri, name = self.train.tracking.uri, self.train.name
         # makes the store's tables, before anything is locked in it
         store = Store(uri, create=True)
-        with one_at_a_time(uri, f"retrain {name}", on_wait=self._say_that_it_waits):
+        with retraining_turn(uri, name, self._say_that_it_waits):
             config, left_out = self._fetched()
             self.step = "train"
             registered = self._trained(store, config)

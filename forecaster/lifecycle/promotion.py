@@ -59,7 +59,7 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
     return decision
 
 
-def crown(store: Store, name: str, version: int) -> dict[str, int]:
+def make_champion(store: Store, name: str, version: int) -> dict[str, int]:
     """Make a version the champion, say so with its run, and return the aliases as read back.
 
     Raises:
@@ -94,7 +94,8 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
         latency_seconds = _latency(bundle)
     beside, theirs = None, None
     roles = {"model": model.name, "beside": str(champion or "")}
-    tried = try_recipe(config, trial, roles | {"version": str(version), "tried_as": CHALLENGER})
+    # what is judged again replaces what was judged
+    tried = try_recipe(config, trial, roles | {"version": str(version), "tried_as": CHALLENGER}, is_anew=True)
     if champion is not None and champion != version:
         other = _recipe(store, model.runs[champion])
         _check_comparable(config, other, model.name, champion)
@@ -103,6 +104,7 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
             other.model_copy(update={"data": config.data}),
             trial,
             roles | {"version": str(champion), "tried_as": CHAMPION},
+            is_anew=True,
         )
         beside, theirs = _compare(tried.result, rival.result, len(tried.series), trial)
     return Evidence(tried.metrics, trial.levels, bundle.manifest.certificate, latency_seconds, beside, theirs)

@@ -1,11 +1,14 @@
 """What becomes of a trained version: judged once beside the champion, promoted or kept, however often asked."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from forecaster.database.locks import one_at_a_time
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import GateConfig
-from forecaster.lifecycle.promotion import crown, judge
+from forecaster.lifecycle.promotion import judge, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import tracking
@@ -30,6 +33,11 @@ class Settled:
     criteria: list[dict[str, object]] = field(default_factory=list)
 
 
+def retraining_turn(uri: str, name: str, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+    """Hold a model's retraining for this process; arguments and errors as `one_at_a_time` has them."""
+    return one_at_a_time(uri, f"retrain {name}", on_wait)
+
+
 def settle(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig) -> Settled:
     """Judge a version unless that was done beside the same champion, and make it champion if it is let through.
 
@@ -37,7 +45,7 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
     somebody rolled it back or a later one came, stays what it is.
 
     Raises:
-        UnknownModel, RegistryError, DataError, TrainingError, BundleError: as `judge` and `crown` say.
+        UnknownModel, RegistryError, DataError, TrainingError, BundleError: as `judge` and `make_champion` say.
     """
     model = store.find(name)
     champion, tags = model.aliases.get(CHAMPION), tracking.read_tags(store.uri, model.runs[version])
@@ -46,14 +54,14 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
         return Settled(KEPT, f"version {version} {now}, and nothing has changed since it was trained", model.aliases)
     if champion == version:
         # killed before that was said
-        return Settled(PROMOTED, "every criterion was met", crown(store, name, version))
+        return Settled(PROMOTED, "every criterion was met", make_champion(store, name, version))
     is_judged = tracking.GATE in tags and tags.get(tracking.GATE_BESIDE) == str(champion or "")
     if not is_judged:
         judge(store, name, version, gate, trial)
     decision = json.loads(store.read_artifact(model.runs[version], "gate.json"))
     criteria = decision["criteria"]
     if decision["is_promoted"]:
-        return Settled(PROMOTED, "every criterion is met", crown(store, name, version), criteria)
+        return Settled(PROMOTED, "every criterion is met", make_champion(store, name, version), criteria)
     unmet = "; ".join(f"{one['name']}: {one['reason']}" for one in criteria if not one["is_met"])
     before = "judged before, and nothing has changed since: " if is_judged else ""
     return Settled(KEPT, before + unmet, store.find(name).aliases, criteria)

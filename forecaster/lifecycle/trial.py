@@ -1,6 +1,5 @@
 """A backtest as an MLflow run: the same metric names and tags as a training's, so that people can compare them."""
 
-import hashlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backt
 from forecaster.lifecycle.plots import coverage_figure, errors_figure
 from forecaster.lifecycle.report import cross_validation_frame, score
 from forecaster.training import tracking
-from forecaster.training.attempts import WORK
+from forecaster.training.attempts import WORK, work_of
 from forecaster.training.job import digest_series, log_inputs
 from forecaster.training.recipe import TrainConfig, prepare, title
 
@@ -35,14 +34,16 @@ class Tried:
     series: Series
 
 
-def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] | None = None) -> Tried:
+def try_recipe(
+    config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] | None = None, *, is_anew: bool = False
+) -> Tried:
     """Run a backtest, tracked; killed and started again, its fits go on from their checkpoints.
 
     Args:
         config: the recipe.
         trial: at which cutoffs.
-        tags: of the run, beside those that each has. With tags, an earlier run of the same on the same data goes into
-            MLflow's bin: what is judged is judged once.
+        tags: of the run, beside those that each has.
+        is_anew: whether earlier runs of the same, with the same tags, on the same data are deleted.
 
     Raises:
         DataError, TrainingError, StoreUnavailable: as their names say.
@@ -50,10 +51,9 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] 
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     digest = digest_series(series)
-    decides = f"{config.model_dump_json()}{trial.model_dump_json()}{digest}"
-    checkpoints = config.tracking.checkpoints / f"backtest-{_digest(decides)}"
-    tags = {"kind": "backtest", WORK: _digest(f"{decides}{tags}"), **(tags or {})}
-    is_anew = "tried_as" in tags
+    decides = (config.model_dump_json(), trial.model_dump_json(), digest)
+    checkpoints = config.tracking.checkpoints / f"backtest-{work_of(*decides)}"
+    tags = {"kind": "backtest", WORK: work_of(*decides, tags), **(tags or {})}
     with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
         log_inputs(config, frame, digest, tags)
         tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
@@ -64,10 +64,6 @@ def try_recipe(config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] 
         _log_refits(result, trial, series)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Tried(run_id, config.model.cell, metrics, result, series)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _log_pictures(result: Backtest, series: Series, title: str) -> None:

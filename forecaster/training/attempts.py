@@ -4,12 +4,18 @@ A run has the tag `work`, a digest of all that decides it, and the tag `attempt`
 same work on another machine is another attempt.
 """
 
+import hashlib
 import uuid
 from pathlib import Path
 from typing import Any
 
 WORK, ATTEMPT = "work", "attempt"
 _FILE = "attempt"
+
+
+def work_of(*decides: object) -> str:
+    """Return the digest of all that decides some work, 16 hexadecimal digits."""
+    return hashlib.sha256("".join(map(str, decides)).encode()).hexdigest()[:16]
 
 
 def attempt_in(checkpoints: Path) -> str:

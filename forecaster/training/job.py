@@ -24,7 +24,7 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.registry.store import Store
 from forecaster.training import devices, tracking
-from forecaster.training.attempts import ATTEMPT, WORK, attempt_in
+from forecaster.training.attempts import ATTEMPT, WORK, attempt_in, work_of
 from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
@@ -89,7 +89,7 @@ def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool =
     parts = split(config, series)
     store = Store(config.tracking.uri, create=True)
     digest = digest_series(series)
-    work = hashlib.sha256(f"{config.model_dump_json()}{digest}".encode()).hexdigest()[:16]
+    work = work_of(config.model_dump_json(), digest)
     with _checkpoints(config.tracking.checkpoints / work) as checkpoints:
         found = None if is_anew else _find_trained(config, store, work)
         if found is None:

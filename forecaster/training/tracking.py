@@ -44,7 +44,7 @@ def tracked_run(
         config: where.
         name: what people see.
         tags: `WORK`, and `ATTEMPT` where one that was killed is to be continued.
-        is_anew: whether earlier runs of the same work go into the bin.
+        is_anew: whether earlier runs of the same work are deleted.
 
     Raises:
         StoreUnavailable: the store cannot be written.

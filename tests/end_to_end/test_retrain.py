@@ -25,7 +25,7 @@ from tests.data.prices import Company
 SOAK = bool(os.environ.get("FORECASTER_SOAK"))
 KILLS = 30
 # where a kill hurts: between what is done and what says so
-MOMENTS = ("registered", "judged", "crowned") if SOAK else ("judged",)
+MOMENTS = ("registered", "judged", "promoted") if SOAK else ("judged",)
 
 
 def write_prices(folder: Path, last: str, *symbols: str) -> None:
@@ -200,7 +200,7 @@ def ending(function):
         function(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
     return call
-where = {{"registered": (Store, "register"), "judged": (tracking, "log_decision"), "crowned": (Store, "promote")}}
+where = {{"registered": (Store, "register"), "judged": (tracking, "log_decision"), "promoted": (Store, "promote")}}
 room, name = where[{moment!r}]
 setattr(room, name, ending(getattr(room, name)))
 from pipelines.command import config_parser

@@ -13,12 +13,11 @@ from typing import Any
 from filelock import FileLock
 
 from forecaster.data.tails import file_name
-from forecaster.database.locks import one_at_a_time
 from forecaster.domain.errors import ForecasterError
 from forecaster.lifecycle.backtest import backtest
 from forecaster.lifecycle.fleet.plan import Order
 from forecaster.lifecycle.report import score
-from forecaster.lifecycle.retraining import settle
+from forecaster.lifecycle.retraining import retraining_turn, settle
 from forecaster.lifecycle.trial import try_recipe
 from forecaster.registry.store import Store
 from forecaster.training.job import digest_series, train
@@ -76,7 +75,7 @@ def _patiently(order: Order) -> dict[str, Any]:
 def _retrain(order: Order) -> dict[str, Any]:
     config = order.train
     store = Store(config.tracking.uri, create=True)
-    with one_at_a_time(config.tracking.uri, f"retrain {config.name}"):
+    with retraining_turn(config.tracking.uri, config.name):
         registered = train(config, is_anew=False)
         settled = settle(store, config.name, registered.version, order.gate, order.trial)
     return {
