@@ -54,8 +54,8 @@ check: setup  ## lint, type-check, check the layers of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest
+test: setup  ## run the tests, a file at a time on each core
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 soak: setup  ## the fault tests at length: 80 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
 	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py \

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
+from forecaster.database.engine import TIMEOUT_SECONDS
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
@@ -49,21 +52,41 @@ def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: 
         lock.release()
 
 
+def check_reachable(uri: str) -> None:
+    """Ask a Postgres whether it is there, which MLflow does not say for minutes; other URIs are taken as they are.
+
+    Raises:
+        StoreUnavailable: it does not let us in within seconds.
+    """
+    if uri.startswith("postgresql"):
+        with _answering(uri):
+            _connect(uri, timeout=TIMEOUT_SECONDS).close()
+
+
 @contextmanager
 def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold an advisory lock; a process that dies gives it back with its connection."""
-    from sqlalchemy import NullPool, create_engine, text
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        connection = create_engine(uri, poolclass=NullPool).connect()
+    with _answering(uri):
+        connection = _connect(uri)
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one():
             on_wait()
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+    with connection:
+        yield
+
+
+def _connect(uri: str, **arguments: object) -> Connection:
+    return create_engine(uri, poolclass=NullPool, connect_args=arguments).connect()
+
+
+@contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise StoreUnavailable(f"{without_password(uri)}: needs {error.name}; write postgresql+pg8000://…") from error
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise StoreUnavailable(
             f"{without_password(uri)}: the database does not answer ({reason}); is it up?"
         ) from error
-    with connection:
-        yield

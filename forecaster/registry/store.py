@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forecaster.database.locks import one_at_a_time
+from forecaster.database.locks import check_reachable, one_at_a_time
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
@@ -55,6 +55,7 @@ class Store:
             raise StoreUnavailable(f"{uri}: there is no such store; train a model first or correct the tracking URI")
         import mlflow
 
+        check_reachable(uri)
         # two that make a store's tables together break it
         with one_at_a_time(uri, "tables") if create else nullcontext():
             if file is not None and not file.exists():

@@ -142,6 +142,8 @@ def test_no_password_is_kept_with_a_run(shared_uri: str) -> None:
     with pytest.raises(StoreUnavailable, match=r"^postgresql\+pg8000://forecaster:\*\*\*@") as caught:
         Store(shared_uri.replace("p%40ss", "wrong"))
     assert "wrong" not in str(caught.value)
+    with pytest.raises(StoreUnavailable, match=r"\*\*\*@.*: needs psycopg; write postgresql\+pg8000://"):
+        Store(shared_uri.replace("+pg8000", ""))
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
