@@ -86,6 +86,14 @@ class Keeper:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def kill(self) -> None:
+        """End it now, in no order."""
+        self._is_stopping.set()
+        # one that is being started is there, or will not be
+        with self._starting:
+            pass
+        end_all(CONTAINER, self._container)
+
     def _keep(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._is_stopping.is_set():

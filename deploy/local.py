@@ -85,7 +85,7 @@ def _places_of_interest(stack: Stack, state: Path) -> str:
     return "".join(line for name, line in places.items() if name in stack.keepers) + (
         f"logs          {state / 'logs'}\n"
         "a key         python -m deploy.local run service python -m pipelines.keys create --name me --scope forecast\n"
-        "Ctrl-C stops all of it\n"
+        "Ctrl-C stops all of it, each in its time; a second one at once\n"
     )
 
 

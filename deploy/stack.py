@@ -39,8 +39,12 @@ class Stack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop whatever was started."""
-        self.down()
+        """Stop whatever was started; at once, where somebody cannot wait for that."""
+        try:
+            self.down()
+        except KeyboardInterrupt:
+            self.kill()
+            raise
 
     def url(self, name: str) -> str:
         """Return where a service that publishes a port is reached."""
@@ -94,6 +98,11 @@ class Stack:
         for name in reversed(list(self.keepers)):
             self.keepers[name].stop()
         self.keepers.clear()
+
+    def kill(self) -> None:
+        """End all services now, in no order."""
+        for keeper in self.keepers.values():
+            keeper.kill()
 
     def _wanted(self, names: Iterable[str]) -> list[Service]:
         wanted = set(names)

@@ -4,28 +4,21 @@ import asyncio
 import hashlib
 import logging
 import random
-import time
-from collections.abc import Hashable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
-import numpy as np
-from pydantic_core import to_json
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
 from forecaster.database.engine import UPKEEP_SECONDS, open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.errors import ForecasterError, RequestError
-from forecaster.domain.instants import now_at
-from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
 from forecaster.ledger.reading import Answered, find_answer
-from forecaster.ledger.writer import Outcome, Writer
+from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
-from service.batching import Batcher
+from service.answering import Answerer, Asking, as_entry
 from service.catalog import Catalog
-from service.drift import DriftWatch
-from service.forecasting import Allowed, Answer, Task, forecast, prepare
+from service.forecasting import forecast, prepare
 from service.metrics import Metrics
 from service.schemas import ForecastRequest
 from service.settings import Settings
@@ -37,22 +30,6 @@ _FEW = 2000
 _log = logging.getLogger("service")
 
 
-@dataclass(frozen=True)
-class Asking:
-    """Who asks: a key's id, empty where none is needed; and under which idempotency key, with the body's digest."""
-
-    client: str = ""
-    idempotency_key: str | None = None
-    body_digest: str | None = None
-
-
-# a task, and who asks
-_Asked = tuple[Task, Asking]
-# what the ledger has, and whether that is new
-_Written = tuple[Entry, bool]
-_Waiting = tuple[_Asked, "asyncio.Future[_Written]"]
-
-
 @dataclass
 class Accounts:
     """The service's side of the ledger."""
@@ -60,21 +37,18 @@ class Accounts:
     settings: Settings
     metrics: Metrics
     last_problem: str | None = field(default=None, init=False)
-    drift: DriftWatch = field(default_factory=DriftWatch, init=False)
-    # replaced as a whole by whoever looks at what came
-    allowed: Allowed = field(default_factory=dict, init=False)
     # for reading; for what takes long; the writer has one of its own, so that readers cannot keep it waiting
     engine: Engine = field(init=False)
     upkeep: Engine = field(init=False)
     writer: Writer = field(init=False)
-    _batcher: Batcher[_Asked, _Written] = field(init=False)
+    answerer: Answerer = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
         url = self.settings.database_url
         self.engine, self.upkeep = open_engine(url), open_engine(url, UPKEEP_SECONDS)
         self.writer = Writer(open_engine(url))
-        self._batcher = Batcher(self._together, self.settings.batch_size, self.settings.batch_delay_seconds)
+        self.answerer = Answerer(self.settings, self.metrics, self.writer)
 
     async def open(self) -> None:
         """Bring the tables up to date, as soon as the database answers, and keep trying until then."""
@@ -111,79 +85,15 @@ class Accounts:
                 return _same(before, asking), False
         if request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
-            entry, is_new = await self._batcher.ask((prepare(request, catalog, self.settings), asking))
+            task = prepare(request, catalog, self.settings)
+            entry, is_new = await self.answerer.answer_with_others(task, asking)
         else:
-            entry, is_new = await self._alone(request, catalog, asking)
+            preparing = partial(prepare, request, catalog, self.settings)
+            entry, is_new = await self.answerer.answer_alone(preparing, asking)
         if not is_new:
             # somebody with the same key was faster
             return await self.answer(request, catalog, asking)
         return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest), True
-
-    async def _alone(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> _Written:
-        """Answer a large request by another thread, and write it."""
-
-        def work() -> Entry:
-            return self._forecast([(prepare(request, catalog, self.settings), asking)])[0]
-
-        entry = await run_in_threadpool(work)
-        with self.metrics.writing.time():
-            (outcome,) = await asyncio.wrap_future(self.writer.submit([entry]))
-        if isinstance(outcome, Exception):
-            raise outcome
-        return entry, outcome
-
-    def _together(self, batch: list[_Waiting]) -> None:
-        """Answer small requests that came at the same time, and let each know when all are written."""
-        done: list[tuple[Entry, asyncio.Future[_Written]]] = []
-        groups: dict[Hashable, list[_Waiting]] = {}
-        for one in batch:
-            groups.setdefault(one[0][0].kind, []).append(one)
-        for group in groups.values():
-            done += self._those_that_can(group)
-        begin, loop = time.perf_counter(), asyncio.get_running_loop()
-
-        def tell(outcomes: list[Outcome]) -> None:
-            self.metrics.writing.observe(time.perf_counter() - begin)
-            for (entry, result), outcome in zip(done, outcomes, strict=True):
-                _settle(result, outcome if isinstance(outcome, Exception) else (entry, outcome))
-
-        def tell_loop(written: "Future[list[Outcome]]") -> None:
-            loop.call_soon_threadsafe(tell, written.result())
-
-        if not done:
-            return
-        try:
-            written = self.writer.submit([entry for entry, _ in done])
-        except ForecasterError as error:
-            tell([error] * len(done))
-        else:
-            written.add_done_callback(tell_loop)
-
-    def _those_that_can(self, group: list[_Waiting]) -> list[tuple[Entry, asyncio.Future[_Written]]]:
-        """Return the entries of tasks of one kind; who asks for what cannot be forecast is told so."""
-        try:
-            entries = self._forecast([asked for asked, _ in group])
-        # whatever it is, who waits is told; one of them may be to blame, so each is tried by itself
-        except Exception as error:
-            if len(group) > 1:
-                return [done for one in group for done in self._those_that_can([one])]
-            _settle(group[0][1], error)
-            return []
-        return [(entry, result) for entry, (_, result) in zip(entries, group, strict=True)]
-
-    def _forecast(self, asked: list[_Asked]) -> list[Entry]:
-        """Return the entries of tasks of one kind."""
-        begin = time.perf_counter()
-        answers = forecast([task for task, _ in asked], self.allowed)
-        entries = [as_entry(answer, asking) for answer, (_, asking) in zip(answers, asked, strict=True)]
-        first, predictor = answers[0], asked[0][0].predictor
-        windows, features = (
-            np.concatenate([getattr(answer, name) for answer in answers]) for name in ("windows", "features")
-        )
-        self.metrics.inference.labels(first.model).observe(time.perf_counter() - begin)
-        self.metrics.batch.labels(first.model).observe(len(windows))
-        self.drift.add(first.model, first.version, predictor, windows, features)
-        return entries
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
         """Let a challenger answer a share of the champion's requests, unseen."""
@@ -199,47 +109,6 @@ class Accounts:
         except ForecasterError as error:
             self.metrics.shadow_failures.labels(request.model).inc()
             _log.warning("model '%s', challenger: %s", request.model, error)
-
-
-def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entry:
-    """Return an answer as the ledger takes it, each forecast with its id."""
-    now = now_at()
-    request_id = new_request_id(now)
-    forecasts = tuple(
-        Served(
-            unique_id=one["unique_id"],
-            last_value=float(last),
-            steps=steps,
-            tolerance=answer.tolerance,
-            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}).decode(),
-        )
-        for position, (one, last, steps) in enumerate(
-            zip(answer.forecasts, answer.windows[:, -1], answer.steps, strict=True)
-        )
-    )
-    return Entry(
-        request_id=request_id,
-        answered_at=now,
-        client=asking.client,
-        model=answer.model,
-        version=answer.version,
-        forecast_by=answer.head["forecast_by"],
-        head=to_json(answer.head).decode(),
-        forecasts=forecasts,
-        is_shadow=is_shadow,
-        idempotency_key=asking.idempotency_key,
-        body_digest=asking.body_digest,
-    )
-
-
-def _settle(result: asyncio.Future[_Written], outcome: _Written | Exception) -> None:
-    # whoever asked may be gone
-    if result.done():
-        return
-    if isinstance(outcome, Exception):
-        result.set_exception(outcome)
-    else:
-        result.set_result(outcome)
 
 
 def digest_body(body: bytes) -> str:

@@ -22,7 +22,7 @@ from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import RegisteredModel, Store
-from forecaster.training import tracking
+from forecaster.training import past_runs
 from forecaster.training.recipe import TrainConfig
 
 _LATENCY_RUNS = 200
@@ -49,7 +49,7 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
         raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
     store.set_alias(name, CHALLENGER, version)
     decision = decide(replace(_gather(store, model, version, trial), tries=tries), gate)
-    tracking.log_decision(
+    past_runs.log_decision(
         store.uri,
         model.runs[version],
         [vars(one) for one in decision.criteria],
@@ -67,7 +67,7 @@ def make_champion(store: Store, name: str, version: int) -> dict[str, int]:
     """
     aliases = store.promote(name, version)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    tracking.log_tag(store.uri, store.find(name).runs[version], tracking.PROMOTED_AT, now)
+    past_runs.log_tag(store.uri, store.find(name).runs[version], past_runs.PROMOTED_AT, now)
     return aliases
 
 

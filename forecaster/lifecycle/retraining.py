@@ -11,7 +11,7 @@ from forecaster.lifecycle.gate import GateConfig
 from forecaster.lifecycle.promotion import judge, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
-from forecaster.training import tracking
+from forecaster.training import past_runs
 
 PROMOTED, KEPT = "promoted", "kept"
 
@@ -48,14 +48,14 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
         UnknownModel, RegistryError, DataError, TrainingError, BundleError: as `judge` and `make_champion` say.
     """
     model = store.find(name)
-    champion, tags = model.aliases.get(CHAMPION), tracking.read_tags(store.uri, model.runs[version])
-    if tracking.PROMOTED_AT in tags:
+    champion, tags = model.aliases.get(CHAMPION), past_runs.read_tags(store.uri, model.runs[version])
+    if past_runs.PROMOTED_AT in tags:
         now = "is the champion" if champion == version else f"was champion before version {champion}"
         return Settled(KEPT, f"version {version} {now}, and nothing has changed since it was trained", model.aliases)
     if champion == version:
         # killed before that was said
         return Settled(PROMOTED, "every criterion was met", make_champion(store, name, version))
-    is_judged = tracking.GATE in tags and tags.get(tracking.GATE_BESIDE) == str(champion or "")
+    is_judged = past_runs.GATE in tags and tags.get(past_runs.GATE_BESIDE) == str(champion or "")
     if not is_judged:
         judge(store, name, version, gate, trial)
     decision = json.loads(store.read_artifact(model.runs[version], "gate.json"))

@@ -23,7 +23,7 @@ from forecaster.domain.series import Series
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.registry.store import Store
-from forecaster.training import devices, tracking
+from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, WORK, attempt_in, work_of
 from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
@@ -136,9 +136,9 @@ def _find_trained(config: TrainConfig, store: Store, work: str) -> Registered | 
         versions = {run: version for version, run in store.find(config.name).runs.items()}
     except UnknownModel:
         return None
-    for run_id, metrics in tracking.runs_of(config.tracking, work):
+    for run_id, metrics in past_runs.runs_of(config.tracking, work):
         if run_id in versions:
-            tracking.close_run(config.tracking, run_id)
+            past_runs.close_run(config.tracking, run_id)
             return Registered(run_id, config.name, versions[run_id], metrics)
     return None
 

@@ -118,47 +118,6 @@ def _start(experiment: str, name: str, tags: dict[str, str], *, is_anew: bool) -
     return mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
 
 
-@contextlib.contextmanager
-def _asking(uri: str) -> Iterator[Any]:
-    """Yield MLflow's client for what is not of the active run; raises StoreUnavailable where it does not answer."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield mlflow.MlflowClient(uri)
-    except (MlflowException, OSError) as error:
-        raise StoreUnavailable(
-            f"{without_password(uri)}: the MLflow store does not answer ({error}); is it up?"
-        ) from error
-
-
-def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, float]]]:
-    """Return the runs of the same work, newest first: each one's id, and its figures, named as `log_test` takes them.
-
-    Raises:
-        StoreUnavailable: the store does not answer.
-    """
-    with _asking(config.uri) as client:
-        experiment = client.get_experiment_by_name(config.experiment)
-        found = find_runs(client, experiment.experiment_id, WORK, work) if experiment else []
-    return [(run.info.run_id, _figures(run.data.metrics)) for run in found]
-
-
-def close_run(config: TrackingConfig, run_id: str) -> None:
-    """End a run that was killed when all was done but this.
-
-    Raises:
-        StoreUnavailable: the store does not answer.
-    """
-    with _asking(config.uri) as client:
-        client.set_terminated(run_id)
-
-
-def _figures(metrics: dict[str, float]) -> dict[str, float]:
-    figures = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
-    return figures | ({"validation-mae": metrics["validation/mae"]} if "validation/mae" in metrics else {})
-
-
 def log_setup(config: dict[str, Any], tags: dict[str, str], file: str = "config.yaml") -> None:
     """Record a resolved configuration, whole in `file` and as flat parameters, and the tags."""
     import mlflow
@@ -188,6 +147,12 @@ def log_test(metrics: dict[str, float]) -> None:
     mlflow.log_metric("validation/mae", metrics["validation-mae"])
 
 
+def as_logged(metrics: dict[str, float]) -> dict[str, float]:
+    """Return a run's figures with the names that `log_test` takes."""
+    figures = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    return figures | ({"validation-mae": metrics["validation/mae"]} if "validation/mae" in metrics else {})
+
+
 def log_metrics(metrics: dict[str, float]) -> None:
     """Record figures of rows that no fit has seen, under `test/`."""
     import mlflow
@@ -214,44 +179,6 @@ def log_file(file: Path) -> None:
     import mlflow
 
     mlflow.log_artifact(str(file))
-
-
-# what the gate decided on a version, beside which champion, and when the version became champion
-GATE, GATE_BESIDE, PROMOTED_AT = "gate", "gate/beside", "promoted_at"
-
-
-def log_decision(
-    uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool, champion: int | None
-) -> None:
-    """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the decision."""
-    with _asking(uri) as client:
-        client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
-        client.set_tag(run_id, GATE_BESIDE, str(champion or ""))
-        for criterion in criteria:
-            word = "met" if criterion["is_met"] else "not met"
-            client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
-        # last: where it is, the rest is
-        client.set_tag(run_id, GATE, "promoted" if is_promoted else "kept")
-
-
-def log_tag(uri: str, run_id: str, name: str, value: str) -> None:
-    """Record a tag with a finished run.
-
-    Raises:
-        StoreUnavailable: the store does not answer.
-    """
-    with _asking(uri) as client:
-        client.set_tag(run_id, name, value)
-
-
-def read_tags(uri: str, run_id: str) -> dict[str, str]:
-    """Return a run's tags.
-
-    Raises:
-        StoreUnavailable: the store does not answer.
-    """
-    with _asking(uri) as client:
-        return dict(client.get_run(run_id).data.tags)
 
 
 def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table: dict[str, list[Any]]) -> None:

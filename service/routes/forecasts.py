@@ -7,7 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.background import BackgroundTask
 
 from forecaster.ledger.reading import Answered, find_forecast, latest_forecasts
-from service.accounts import Asking, digest_body
+from service.accounts import digest_body
+from service.answering import Asking
 from service.dependencies import AccountsDep, parsed, read_body, request_body
 from service.problems import responses
 from service.refusals import MalformedBody, UnknownForecast

@@ -1,5 +1,6 @@
 """One service kept running: health, restarts, ends, by small real processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from deploy.compose import Check, Service
 from deploy.keeper import Keeper, Launch
+from deploy.places import Places
+from deploy.stack import Stack
 
 KEEPERS: list[Keeper] = []
 
@@ -47,6 +50,11 @@ def until(is_so: Any) -> None:
         time.sleep(0.01)
 
 
+def is_gone(process: psutil.Process) -> bool:
+    # what nobody waits for stays as a zombie where there is no init
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.parametrize(("restart", "status", "n_starts"), [("no", 1, 1), ("on-failure", 0, 1), ("on-failure", 1, 2)])
 def test_it_is_started_again_as_its_policy_says(tmp_path: Path, restart: str, status: int, n_starts: int) -> None:
     script = f"import sys; open('starts', 'a').write('x'); sys.exit({status} if len(open('starts').read()) < 2 else 0)"
@@ -66,21 +74,40 @@ def test_its_health_follows_what_the_check_says(tmp_path: Path) -> None:
     assert not keeper.is_over
 
 
+DEAF = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+open("child.new", "w").write(str(child.pid))
+os.rename("child.new", "child")
+time.sleep(60)
+"""
+
+
 def test_it_is_asked_first_and_killed_when_its_time_is_over_with_its_children(tmp_path: Path) -> None:
-    deaf = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    deaf += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
-    deaf += "open('child.new', 'w').write(str(child.pid)); import os; os.rename('child.new', 'child'); time.sleep(60)"
-    keeper = kept(tmp_path, deaf, grace_seconds=0.3)
+    keeper = kept(tmp_path, DEAF, grace_seconds=0.3)
     until((tmp_path / "child").exists)
     child = psutil.Process(int((tmp_path / "child").read_text()))
     keeper.stop()
     assert keeper.exit_status == -signal.SIGKILL
-    # what nobody waits for stays as a zombie where there is no init
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: is_gone(child))
     willing = kept(tmp_path, "import time; open('ready', 'w'); time.sleep(60)")
     until((tmp_path / "ready").exists)
     willing.stop()
     assert willing.exit_status == -signal.SIGTERM
+
+
+def test_who_cannot_wait_interrupts_a_second_time_and_nothing_is_left(tmp_path: Path) -> None:
+    stack = Stack({}, Places(tmp_path, tmp_path, {}))
+    stack.keepers["first"] = kept(tmp_path, DEAF, grace_seconds=20)
+    stack.keepers["it"] = kept(tmp_path, DEAF, grace_seconds=20)
+    until((tmp_path / "child").exists)
+    child = psutil.Process(int((tmp_path / "child").read_text()))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), stack:
+        pass
+    until(lambda: all(keeper.is_over for keeper in stack.keepers.values()))
+    until(lambda: is_gone(child))
 
 
 def test_a_start_that_fails_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:

@@ -194,13 +194,13 @@ def _killed_there(folder: Path, moment: str) -> None:
 import os, signal, sys
 from forecaster.lifecycle import promotion, retraining
 from forecaster.registry.store import Store
-from forecaster.training import tracking
+from forecaster.training import past_runs
 def ending(function):
     def call(*arguments, **named):
         function(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
     return call
-where = {{"registered": (Store, "register"), "judged": (tracking, "log_decision"), "promoted": (Store, "promote")}}
+where = {{"registered": (Store, "register"), "judged": (past_runs, "log_decision"), "promoted": (Store, "promote")}}
 room, name = where[{moment!r}]
 setattr(room, name, ending(getattr(room, name)))
 from pipelines.command import config_parser

@@ -1,0 +1,166 @@
+"""Forecasts that are answered once the ledger has them: small requests together in one run, large ones alone."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic_core import to_json
+from starlette.concurrency import run_in_threadpool
+
+from forecaster.domain.errors import ForecasterError
+from forecaster.domain.instants import now_at
+from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
+from forecaster.ledger.writer import Outcome, Writer
+from service.batching import Batcher
+from service.drift import DriftWatch
+from service.forecasting import Allowed, Answer, Task, forecast
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks: a key's id, empty where none is needed; and under which idempotency key, with the body's digest."""
+
+    client: str = ""
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+
+
+# a task, and who asks
+_Asked = tuple[Task, Asking]
+# what the ledger has, and whether that is new
+Written = tuple[Entry, bool]
+_Waiting = tuple[_Asked, "asyncio.Future[Written]"]
+
+
+@dataclass
+class Answerer:
+    """Forecasts, and has what it forecasts written; looks at what it is asked on the way."""
+
+    settings: Settings
+    metrics: Metrics
+    writer: Writer
+    drift: DriftWatch = field(default_factory=DriftWatch, init=False)
+    # replaced as a whole by whoever looks at what came
+    allowed: Allowed = field(default_factory=dict, init=False)
+    _batcher: Batcher[_Asked, Written] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare to collect what comes at the same time."""
+        self._batcher = Batcher(self._together, self.settings.batch_size, self.settings.batch_delay_seconds)
+
+    async def answer_with_others(self, task: Task, asking: Asking) -> Written:
+        """Answer a small request, here and now, with those that come at the same time.
+
+        Raises:
+            DatabaseUnavailable: the ledger cannot be written.
+            ForecasterError: as `forecast` says.
+        """
+        return await self._batcher.ask((task, asking))
+
+    async def answer_alone(self, preparing: Callable[[], Task], asking: Asking) -> Written:
+        """Answer a large request by another thread, which prepares it too; errors as the others' and `preparing`'s."""
+        entry = await run_in_threadpool(lambda: self._forecast([(preparing(), asking)])[0])
+        with self.metrics.writing.time():
+            (outcome,) = await asyncio.wrap_future(self.writer.submit([entry]))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return entry, outcome
+
+    def _together(self, batch: list[_Waiting]) -> None:
+        """Answer small requests that came at the same time, and let each know when all are written."""
+        done: list[tuple[Entry, asyncio.Future[Written]]] = []
+        groups: dict[Hashable, list[_Waiting]] = {}
+        for one in batch:
+            groups.setdefault(one[0][0].kind, []).append(one)
+        for group in groups.values():
+            done += self._those_that_can(group)
+        begin, loop = time.perf_counter(), asyncio.get_running_loop()
+
+        def tell(outcomes: list[Outcome]) -> None:
+            self.metrics.writing.observe(time.perf_counter() - begin)
+            for (entry, result), outcome in zip(done, outcomes, strict=True):
+                _settle(result, outcome if isinstance(outcome, Exception) else (entry, outcome))
+
+        def tell_loop(written: "Future[list[Outcome]]") -> None:
+            loop.call_soon_threadsafe(tell, written.result())
+
+        if not done:
+            return
+        try:
+            written = self.writer.submit([entry for entry, _ in done])
+        except ForecasterError as error:
+            tell([error] * len(done))
+        else:
+            written.add_done_callback(tell_loop)
+
+    def _those_that_can(self, group: list[_Waiting]) -> list[tuple[Entry, asyncio.Future[Written]]]:
+        """Return the entries of tasks of one kind; who asks for what cannot be forecast is told so."""
+        try:
+            entries = self._forecast([asked for asked, _ in group])
+        # whatever it is, who waits is told; one of them may be to blame, so each is tried by itself
+        except Exception as error:
+            if len(group) > 1:
+                return [done for one in group for done in self._those_that_can([one])]
+            _settle(group[0][1], error)
+            return []
+        return [(entry, result) for entry, (_, result) in zip(entries, group, strict=True)]
+
+    def _forecast(self, asked: list[_Asked]) -> list[Entry]:
+        """Return the entries of tasks of one kind."""
+        begin = time.perf_counter()
+        answers = forecast([task for task, _ in asked], self.allowed)
+        entries = [as_entry(answer, asking) for answer, (_, asking) in zip(answers, asked, strict=True)]
+        first, predictor = answers[0], asked[0][0].predictor
+        windows, features = (
+            np.concatenate([getattr(answer, name) for answer in answers]) for name in ("windows", "features")
+        )
+        self.metrics.inference.labels(first.model).observe(time.perf_counter() - begin)
+        self.metrics.batch.labels(first.model).observe(len(windows))
+        self.drift.add(first.model, first.version, predictor, windows, features)
+        return entries
+
+
+def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entry:
+    """Return an answer as the ledger takes it, each forecast with its id."""
+    now = now_at()
+    request_id = new_request_id(now)
+    forecasts = tuple(
+        Served(
+            unique_id=one["unique_id"],
+            last_value=float(last),
+            steps=steps,
+            tolerance=answer.tolerance,
+            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}).decode(),
+        )
+        for position, (one, last, steps) in enumerate(
+            zip(answer.forecasts, answer.windows[:, -1], answer.steps, strict=True)
+        )
+    )
+    return Entry(
+        request_id=request_id,
+        answered_at=now,
+        client=asking.client,
+        model=answer.model,
+        version=answer.version,
+        forecast_by=answer.head["forecast_by"],
+        head=to_json(answer.head).decode(),
+        forecasts=forecasts,
+        is_shadow=is_shadow,
+        idempotency_key=asking.idempotency_key,
+        body_digest=asking.body_digest,
+    )
+
+
+def _settle(result: asyncio.Future[Written], outcome: Written | Exception) -> None:
+    # whoever asked may be gone
+    if result.done():
+        return
+    if isinstance(outcome, Exception):
+        result.set_exception(outcome)
+    else:
+        result.set_result(outcome)
