@@ -17,7 +17,8 @@ from forecaster.data.windows import split_windows
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
-from forecaster.training.recipe import Evaluated, TrainConfig, evaluate, prepare
+from forecaster.training.recipe import TrainConfig, prepare
+from forecaster.training.stages import Evaluated, evaluate
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -16,10 +16,10 @@ from forecaster.domain.errors import ForecasterError, RequestError
 from forecaster.ledger.reading import Answered, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
-from service.answering import Answerer, Asking, as_entry
 from service.catalog import Catalog
 from service.forecasting import forecast, prepare
 from service.metrics import Metrics
+from service.recorder import Asking, Recorder, as_entry
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
@@ -41,14 +41,14 @@ class Accounts:
     engine: Engine = field(init=False)
     upkeep: Engine = field(init=False)
     writer: Writer = field(init=False)
-    answerer: Answerer = field(init=False)
+    recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
         url = self.settings.database_url
         self.engine, self.upkeep = open_engine(url), open_engine(url, UPKEEP_SECONDS)
         self.writer = Writer(open_engine(url))
-        self.answerer = Answerer(self.settings, self.metrics, self.writer)
+        self.recorder = Recorder(self.settings, self.metrics, self.writer)
 
     async def open(self) -> None:
         """Bring the tables up to date, as soon as the database answers, and keep trying until then."""
@@ -86,10 +86,10 @@ class Accounts:
         if request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
             task = prepare(request, catalog, self.settings)
-            entry, is_new = await self.answerer.answer_with_others(task, asking)
+            entry, is_new = await self.recorder.answer_with_others(task, asking)
         else:
             preparing = partial(prepare, request, catalog, self.settings)
-            entry, is_new = await self.answerer.answer_alone(preparing, asking)
+            entry, is_new = await self.recorder.answer_alone(preparing, asking)
         if not is_new:
             # somebody with the same key was faster
             return await self.answer(request, catalog, asking)

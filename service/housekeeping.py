@@ -49,7 +49,7 @@ def _tidy(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
             for level, share in one.coverage.items():
                 metrics.coverage.labels(model, one.group, level).set(share)
     if accounts.settings.adapt_intervals:
-        accounts.answerer.allowed = {
+        accounts.recorder.allowed = {
             (name, version): read_allowed(accounts.upkeep, name, version)
             for name, model in catalog.items()
             for version in model.predictors
@@ -60,7 +60,7 @@ def _weigh(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
     """Ask for a retraining of each model whose champion has evidence against it."""
     since = now_at() - SKILL_DAYS * DAY
     for name, model in catalog.items():
-        seen = accounts.answerer.drift.read(name)
+        seen = accounts.recorder.drift.read(name)
         for version, (_, drifts) in seen.items():
             for what, drift in drifts.items():
                 metrics.drift.labels(name, version, what).set(drift.psi)

@@ -24,7 +24,8 @@ from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.origins import Origins, known_at, roll
 from forecaster.models.cells import CELLS
 from forecaster.training.export import Trained
-from forecaster.training.recipe import TrainConfig, fit_recipe, refit, split
+from forecaster.training.recipe import TrainConfig, split
+from forecaster.training.stages import fit_recipe, refit
 
 MODEL = "model"
 Bands = dict[int, tuple[Floats, Floats]]

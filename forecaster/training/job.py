@@ -29,16 +29,8 @@ from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.promises import promises
-from forecaster.training.recipe import (
-    LEVELS,
-    Evaluated,
-    TrainConfig,
-    evaluate,
-    prepare,
-    refit,
-    split,
-    title,
-)
+from forecaster.training.recipe import TrainConfig, prepare, split, title
+from forecaster.training.stages import LEVELS, Evaluated, evaluate, refit
 
 _PARITY_WINDOWS = 256
 

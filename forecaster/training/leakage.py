@@ -16,7 +16,7 @@ from forecaster.domain.errors import LeakageError
 from forecaster.domain.frequency import parse
 from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import DS, UNIQUE_ID, Inputs, Series, Y
-from forecaster.training import recipe
+from forecaster.training import recipe, stages
 from forecaster.training.export import Trained
 from forecaster.training.fit import Examples
 from forecaster.training.recipe import TrainConfig
@@ -122,7 +122,7 @@ def _check_border(
 
 def _digest(config: TrainConfig, parts: dict[str, Windows], before: tuple[str, ...]) -> str:
     """Return the SHA-256 of the fitted preprocessing and of every array that it makes of these parts' windows."""
-    preprocessing = recipe.fit_preprocessing(config, parts["train"])
+    preprocessing = stages.fit_preprocessing(config, parts["train"])
     digest = hashlib.sha256(preprocessing.model_dump_json().encode())
     for part in before:
         examples = Examples(parts[part], preprocessing, config.model.how)

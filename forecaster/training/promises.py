@@ -13,7 +13,8 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.training.export import Trained
-from forecaster.training.recipe import LEVELS, Evaluated, TrainConfig, sessions_of
+from forecaster.training.recipe import TrainConfig, sessions_of
+from forecaster.training.stages import LEVELS, Evaluated
 
 # no roll-out longer than this many trained horizons: it feeds on its own output
 MAX_ROLL_OUT = 10

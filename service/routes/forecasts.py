@@ -8,9 +8,9 @@ from starlette.background import BackgroundTask
 
 from forecaster.ledger.reading import Answered, find_forecast, latest_forecasts
 from service.accounts import digest_body
-from service.answering import Asking
 from service.dependencies import AccountsDep, parsed, read_body, request_body
 from service.problems import responses
+from service.recorder import Asking
 from service.refusals import MalformedBody, UnknownForecast
 from service.schemas import ForecastRequest, ForecastResponse, Mistake, Name, StoredForecast, StoredForecasts
 from service.timestamps import spell_instant

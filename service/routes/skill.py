@@ -46,7 +46,7 @@ async def read_skill(
 @router.get("/drift", responses=responses(404, 422))
 async def read_drift(accounts: AccountsDep, shelf: ShelfDep, model: str) -> DriftsOut:
     """Return how far what a model is asked with has moved from what it was trained on."""
-    seen = accounts.answerer.drift.read(find_model(shelf.catalog, model).name)
+    seen = accounts.recorder.drift.read(find_model(shelf.catalog, model).name)
     versions = [
         VersionDrift(
             version=version,

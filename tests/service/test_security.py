@@ -305,7 +305,7 @@ def test_an_unexpected_error_has_the_headers_too_and_says_nothing(
 ) -> None:
     with serve(house, url) as client:
         wait_until_ready(client)
-        monkeypatch.setattr("service.answering.forecast", lambda *arguments: 1 / 0)
+        monkeypatch.setattr("service.recorder.forecast", lambda *arguments: 1 / 0)
         answer = client.post("/v1/forecasts", json=ask(), headers={"X-Request-ID": "mine"})
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "mine"

@@ -13,7 +13,8 @@ from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Series
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.training.fit import Examples, FitConfig, History, fit, validation_loss
-from forecaster.training.recipe import evaluate, prepare
+from forecaster.training.recipe import prepare
+from forecaster.training.stages import evaluate
 from tests.conftest import small_config
 
 INPUT_SIZE, HORIZON = 12, 3

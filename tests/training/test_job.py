@@ -20,7 +20,8 @@ from forecaster.domain.errors import ForecasterError, TooShortError, TrainingErr
 from forecaster.registry.store import Store
 from forecaster.training import job, tracking
 from forecaster.training.job import train
-from forecaster.training.recipe import TrainConfig, evaluate, prepare
+from forecaster.training.recipe import TrainConfig, prepare
+from forecaster.training.stages import evaluate
 from tests.conftest import House, small_config, start_module
 
 

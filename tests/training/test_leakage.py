@@ -15,10 +15,11 @@ from forecaster.data.windows import SplitConfig, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Inputs, Series
 from forecaster.registry.store import Store
-from forecaster.training import recipe
+from forecaster.training import recipe, stages
 from forecaster.training.job import train
 from forecaster.training.leakage import N_CUTOFFS, certify
-from forecaster.training.recipe import TrainConfig, evaluate, prepare, split
+from forecaster.training.recipe import TrainConfig, prepare, split
+from forecaster.training.stages import evaluate
 from tests.conftest import House, small_config
 
 ROWS = 700
@@ -83,9 +84,9 @@ def test_the_certificate_travels_in_the_manifest(house: House) -> None:
 
 
 def _scaler_sees_all(patch: pytest.MonkeyPatch) -> None:
-    honest = recipe.fit_preprocessing
+    honest = stages.fit_preprocessing
     patch.setattr(
-        recipe,
+        stages,
         "fit_preprocessing",
         lambda config, windows: honest(config, replace(windows, counts=windows.counts + ROWS - 560)),
     )

@@ -21,7 +21,8 @@ from forecaster.lifecycle.retraining import retraining_turn, settle
 from forecaster.lifecycle.trial import try_recipe
 from forecaster.registry.store import Store
 from forecaster.training.job import digest_series, train
-from forecaster.training.recipe import LEVELS, prepare
+from forecaster.training.recipe import prepare
+from forecaster.training.stages import LEVELS
 
 FAILED, TRIED = "failed", "tried"
 # set before the libraries that read them are imported: as many workers as cores, each on one

@@ -38,7 +38,7 @@ _Waiting = tuple[_Asked, "asyncio.Future[Written]"]
 
 
 @dataclass
-class Answerer:
+class Recorder:
     """Forecasts, and has what it forecasts written; looks at what it is asked on the way."""
 
     settings: Settings
