@@ -18,7 +18,7 @@ from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 TIMEOUT_SECONDS = 5
 # of what nobody waits for: migrations, deletions, sums over all scores
 UPKEEP_SECONDS = 600
-_POSTGRES = "postgresql+pg8000"
+POSTGRES = "postgresql+pg8000"
 
 
 def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
@@ -41,9 +41,9 @@ def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
         engine = create_engine(parsed, connect_args={"timeout": patience_seconds})
         event.listen(engine, "connect", _set_up_sqlite)
         return engine
-    if parsed.drivername in ("postgresql", "postgres", _POSTGRES):
+    if parsed.drivername in ("postgresql", "postgres", POSTGRES):
         arguments = {"timeout": patience_seconds}
-        return create_engine(parsed.set(drivername=_POSTGRES), connect_args=arguments, pool_pre_ping=True)
+        return create_engine(parsed.set(drivername=POSTGRES), connect_args=arguments, pool_pre_ping=True)
     raise ConfigError(f"database URL: '{parsed.drivername}' is not taken; write sqlite:///file.db or postgresql://…")
 
 

@@ -1,16 +1,17 @@
 """One writer at a time: MLflow has no compare-and-set, and concurrent writes undo each other."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from forecaster.database.engine import TIMEOUT_SECONDS
+from forecaster.database.engine import POSTGRES, TIMEOUT_SECONDS
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
@@ -20,8 +21,9 @@ def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: 
     """Hold a subject, such as a model's aliases, for this process; whoever comes second waits.
 
     Args:
-        uri: MLflow's tracking URI. On Postgres the database itself keeps the turn, for whatever machine asks; beside a
-            SQLite file lies a lock; an HTTP server keeps none, so only this machine's processes are kept apart.
+        uri: MLflow's tracking URI. On Postgres the database itself keeps the turn, for whatever machine asks; for an
+            HTTP server, which keeps none, the Postgres of `FORECASTER_DATABASE_URL` does. Else a lock lies beside the
+            SQLite file, or in the folder for temporary files, and only this machine's processes are kept apart.
         subject: what is held.
         on_wait: called where somebody else holds it.
 
@@ -29,8 +31,9 @@ def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: 
         StoreUnavailable: the turn cannot be had.
     """
     digest = hashlib.sha256(f"{uri.rpartition('@')[2]} {subject}".encode()).digest()
-    if uri.startswith("postgresql"):
-        with _held_in_database(uri, int.from_bytes(digest[:8], "big", signed=True), on_wait):
+    database = _turns_of(uri)
+    if database is not None:
+        with _held_in_database(database, int.from_bytes(digest[:8], "big", signed=True), on_wait):
             yield
         return
     file = sqlite_file(uri)
@@ -61,6 +64,14 @@ def check_reachable(uri: str) -> None:
     if uri.startswith("postgresql"):
         with _answering(uri):
             _connect(uri, timeout=TIMEOUT_SECONDS).close()
+
+
+def _turns_of(uri: str) -> str | None:
+    """Return the Postgres that keeps the turns of a store: itself, or for a server the service's own."""
+    beside = os.environ.get("FORECASTER_DATABASE_URL", "")
+    if uri.startswith("http") and beside.startswith("postgres"):
+        return make_url(beside).set(drivername=POSTGRES).render_as_string(hide_password=False)
+    return uri if uri.startswith("postgresql") else None
 
 
 @contextmanager

@@ -56,8 +56,8 @@ class Store:
         import mlflow
 
         check_reachable(uri)
-        # two that make a store's tables together break it
-        with one_at_a_time(uri, "tables") if create else nullcontext():
+        # two that make a store's tables together break it; a server has made its own
+        with one_at_a_time(uri, "tables") if create and not uri.startswith("http") else nullcontext():
             if file is not None and not file.exists():
                 self._make_tables(file)
             self._client = self._ask(lambda: mlflow.MlflowClient(uri))

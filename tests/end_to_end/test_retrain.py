@@ -5,12 +5,9 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import yaml
 from forecaster.registry.store import Store
 from tests.conftest import ROOT, run_module, start_module
 from tests.data.prices import Company
+from tests.mlflow_server import free_port, mlflow_server
 
 SOAK = bool(os.environ.get("FORECASTER_SOAK"))
 KILLS = 30
@@ -247,33 +245,9 @@ def test_killed_at_random_moments_it_ends_as_after_one_clean_run(tmp_path: Path,
         shutil.rmtree(folder)
 
 
-@contextmanager
-def _mlflow(folder: Path, port: int) -> Iterator[None]:
-    """Run MLflow's own server, with a process group of its own, and kill all of it in the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db",
-         "--artifacts-destination", str(folder / "kept"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.skipif(not SOAK, reason="most of a minute: make soak")
 def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     tracking = {"uri": f"http://127.0.0.1:{port}", "patience_seconds": 120}
     epochs = 12
     write_job(
@@ -281,7 +255,7 @@ def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Pa
         train={"tracking": tracking, "fit": {"epochs": epochs, "batch_size": 32, "patience": epochs}},
         promote={"tracking": tracking},
     )
-    with _mlflow(folder, port):
+    with mlflow_server(f"sqlite:///{folder}/server.db", folder / "kept", port):
         process = start_module("pipelines.retrain", "job.yaml", cwd=folder)
         deadline = time.monotonic() + 120
         while not list((folder / "mlruns" / "checkpoints").glob("*/recipe.npz")):
@@ -293,7 +267,7 @@ def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Pa
         kept = list((folder / "mlruns" / "checkpoints").glob("*/epochs.jsonl"))
         time.sleep(0.01)
     time.sleep(2)
-    with _mlflow(folder, port):
+    with mlflow_server(f"sqlite:///{folder}/server.db", folder / "kept", port):
         out, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
         assert "epochs are kept until it does" in said

@@ -1,8 +1,10 @@
 """Promotion: through the gate, one process at a time, read back, and back again."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from forecaster.lifecycle.promotion import judge
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from tests.conftest import ROOT, run_module, small_config
+from tests.mlflow_server import free_port, mlflow_server
 
 GOOD = {"epochs": 12, "batch_size": 32, "learning_rate": 0.02, "patience": 12}
 
@@ -146,21 +149,31 @@ def test_no_password_is_kept_with_a_run(shared_uri: str) -> None:
         Store(shared_uri.replace("+pg8000", ""))
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_promotions_that_come_together_end_in_one_consistent_state(
-    database: str, folder: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.fixture
+def uri(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The same two versions on SQLite, on Postgres, or behind a server beside the service's Postgres."""
+    own = f"sqlite:///{folder}/mlflow.db"
+    if request.param == "server":
+        with mlflow_server(own, folder / "kept", free_port()) as address, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FORECASTER_DATABASE_URL", request.getfixturevalue("postgres"))
+            yield address
+    else:
+        yield request.getfixturevalue("shared_uri") if request.param == "postgres" else own
+
+
+@pytest.mark.parametrize("uri", ["sqlite", "postgres", "server"], indirect=True)
+def test_promotions_that_come_together_end_in_one_consistent_state(uri: str, tmp_path: Path) -> None:
     """64 promotions by 4 processes: each reads back its own, and the last two aliases are two successive ones."""
-    uri = request.getfixturevalue("shared_uri") if database == "postgres" else f"sqlite:///{folder}/mlflow.db"
     store = Store(uri)
     store.promote("sine", 1)
     orders = [",".join(["1,2"] * 8), ",".join(["2,1"] * 8)] * 2
-    together = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROMOTER, uri, order], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        for order in orders
-    ]
+    together = []
+    for number, order in enumerate(orders):
+        # no folder in common, as in containers
+        (own := tmp_path / str(number)).mkdir()
+        command = [sys.executable, "-W", "ignore", "-c", PROMOTER, uri, order]
+        environment = {**os.environ, "TMPDIR": str(own)}
+        together.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
     answers = []
     for process, order in zip(together, orders, strict=True):
         said, _ = process.communicate(timeout=240)
