@@ -86,6 +86,11 @@ def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], in
     return status(answer)
 
 
+def say_that_it_waits(model: str) -> None:
+    """Say that another process has the turn; not by a logger, for making MLflow's tables silences those there are."""
+    sys.stderr.write(f"model '{model}' is being trained by another process; waiting for it\n")
+
+
 def database_option(parser: argparse.ArgumentParser) -> None:
     """Add `--database`, which is the service's where nothing is said."""
     url = os.environ.get("FORECASTER_DATABASE_URL", "sqlite:///mlruns/service.db")

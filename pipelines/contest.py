@@ -4,16 +4,18 @@ import sys
 from typing import Any
 
 from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.retraining import retraining_turn
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig
-from pipelines.command import config_parser, left_table, load_sections, run
+from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.promote import PromoteConfig, as_row, promote
 
 
 def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig) -> dict[str, Any]:
     """Train the recipe with each cell and judge one version after the other; each meets the champion of its time."""
     cells = trial.cells or (config.model.cell,)
-    versions = {cell: train(config.with_cell(cell)).version for cell in cells}
+    with retraining_turn(config, lambda: say_that_it_waits(config.name)):
+        versions = {cell: train(config.with_cell(cell)).version for cell in cells}
     judged = {}
     for cell, version in versions.items():
         changes = {"name": config.name, "version": version, "backtest": trial, "tracking": config.tracking}

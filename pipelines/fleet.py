@@ -16,7 +16,7 @@ from forecaster.lifecycle.fleet.plan import FleetConfig, plan
 from forecaster.lifecycle.fleet.running import Report, run_fleet
 from forecaster.training.recipe import TrainConfig
 from pipelines.command import config_parser, left_table, load_sections, run
-from pipelines.promote import PromoteConfig
+from pipelines.promote import PromoteConfig, check_heeded
 
 
 def fleet(config: FleetConfig, train: TrainConfig, trial: BacktestConfig, promote: PromoteConfig) -> dict[str, Any]:
@@ -74,6 +74,8 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     config, train = read["fleet"], read["train"]
     if missing := [name for name in ("backtest", "promote") if config.do == "retrain" and name not in read]:
         raise ConfigError(f"{arguments.config}: has no section {missing[0]}, which do: retrain needs")
+    if "promote" in read:
+        check_heeded(read["promote"], read.get("backtest", BacktestConfig()), train.tracking)
     return fleet(
         config, train, read.get("backtest", BacktestConfig()), read.get("promote", PromoteConfig(name=train.name))
     )

@@ -26,6 +26,19 @@ class PromoteConfig(Config):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
+def check_heeded(config: PromoteConfig, trial: BacktestConfig, tracking: TrackingConfig) -> None:
+    """Refuse what a retraining, which judges its own version, would not heed of a section `promote`.
+
+    Raises:
+        ConfigError: there is such a key.
+    """
+    ours: dict[str, Any] = {"version": None, "backtest": trial, "tracking": tracking}
+    for name, own in ours.items():
+        if name in config.model_fields_set and getattr(config, name) != own:
+            what = "judges the version that it trains" if own is None else f"takes what the job says of {name}"
+            raise ConfigError(f"promote.{name}: a retraining does not heed it, it {what}; remove it")
+
+
 def promote(config: PromoteConfig, has_gate: bool = True, tries: int = 1, is_quiet: bool = False) -> dict[str, Any]:
     """Judge a version and, if it is let through, make it the champion; the answer has the aliases as read back.
 

@@ -16,11 +16,12 @@ from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.retraining import retraining_turn, settle
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
+from forecaster.training import past_runs
 from forecaster.training.job import Registered, WarmStart, train
 from forecaster.training.recipe import TrainConfig
-from pipelines.command import config_parser, left_table, load_sections, run
+from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.fetch import FetchConfig, fetch
-from pipelines.promote import PromoteConfig, as_row
+from pipelines.promote import PromoteConfig, as_row, check_heeded
 
 
 class RetrainConfig(Config):
@@ -56,18 +57,20 @@ class Retraining:
         self.step = "fetch"
         if self.promote.name != self.train.name:
             raise ConfigError(f"promote.name: '{self.promote.name}' is not train.name, '{self.train.name}'")
+        check_heeded(self.promote, self.backtest, self.train.tracking)
 
     def run(self) -> dict[str, Any]:
         """Bring the model up to date; the answer says what became of it and why."""
         uri, name = self.train.tracking.uri, self.train.name
-        # makes the store's tables, before anything is locked in it
-        store = Store(uri, create=True)
-        with retraining_turn(uri, name, self._say_that_it_waits):
+        with retraining_turn(self.train, lambda: say_that_it_waits(name)) as check:
+            store = Store(uri)
             config, left_out = self._fetched()
             self.step = "train"
             registered = self._trained(store, config)
+            check()
             self.step = "gate"
             settled = settle(store, name, registered.version, self.promote.gate, self.backtest)
+            past_runs.discard_abandoned(config.tracking, name)
         if settled.criteria:
             sys.stdout.write(left_table([as_row(one) for one in settled.criteria]) + "\n")
         return {
@@ -79,10 +82,6 @@ class Retraining:
             "aliases": settled.aliases,
             "left_out": left_out,
         }
-
-    def _say_that_it_waits(self) -> None:
-        # not by a logger: making MLflow's tables silences those there are
-        sys.stderr.write(f"model '{self.train.name}' is being retrained by another process; waiting for it\n")
 
     def _fetched(self) -> tuple[TrainConfig, dict[str, str]]:
         """Update the store, and return the recipe for the symbols that are up to date, and why others are not."""

@@ -2,10 +2,18 @@
 
 import sys
 from dataclasses import asdict
+from typing import Any
 
+from forecaster.lifecycle.retraining import retraining_turn
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig
-from pipelines.command import config_parser, run_config
+from pipelines.command import config_parser, run_config, say_that_it_waits
+
+
+def _train(config: TrainConfig) -> dict[str, Any]:
+    with retraining_turn(config, lambda: say_that_it_waits(config.name)):
+        return asdict(train(config))
+
 
 if __name__ == "__main__":
     parser = config_parser(
@@ -13,4 +21,4 @@ if __name__ == "__main__":
         "Train, evaluate and register one version of a model.",
         "python -m pipelines.train pipelines/configs/sine.yaml --set model.cell=gru fit.epochs=10",
     )
-    sys.exit(run_config(parser, TrainConfig, lambda config: asdict(train(config))))
+    sys.exit(run_config(parser, TrainConfig, _train))

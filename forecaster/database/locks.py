@@ -1,10 +1,11 @@
 """One writer at a time: MLflow has no compare-and-set, and concurrent writes undo each other."""
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,9 +16,15 @@ from forecaster.database.engine import POSTGRES, TIMEOUT_SECONDS
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
+# a connection that is lost is told of by an error of ours, not by a traceback of the pool's
+_QUIET = "turns"
+logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{_QUIET}").setLevel(logging.CRITICAL)
+# whether a turn is still held; raises StoreUnavailable where it was lost
+Check = Callable[[], None]
+
 
 @contextmanager
-def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[Check]:
     """Hold a subject, such as a model's aliases, for this process; whoever comes second waits.
 
     Args:
@@ -27,17 +34,21 @@ def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: 
         subject: what is held.
         on_wait: called where somebody else holds it.
 
+    Yields:
+        What raises where the turn was lost, as where Postgres is started again: somebody else may have it then.
+
     Raises:
         StoreUnavailable: the turn cannot be had.
     """
-    digest = hashlib.sha256(f"{uri.rpartition('@')[2]} {subject}".encode()).digest()
     database = _turns_of(uri)
+    # a database's turns are its own, and so is a lock beside a file: however the URI is spelt
+    digest = hashlib.sha256(f"{uri if uri.startswith('http') else ''} {subject}".encode()).digest()
     if database is not None:
-        with _held_in_database(database, int.from_bytes(digest[:8], "big", signed=True), on_wait):
-            yield
+        with _held_in_database(database, int.from_bytes(digest[:8], "big", signed=True), on_wait) as check:
+            yield check
         return
     file = sqlite_file(uri)
-    beside = file or Path(tempfile.gettempdir(), "forecaster")
+    beside = file.resolve() if file else Path(tempfile.gettempdir(), "forecaster")
     lock = FileLock(beside.with_name(f"{beside.name}-{digest.hex()[:16]}.lock"))
     try:
         try:
@@ -50,7 +61,7 @@ def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: 
             f"{without_password(uri)}: its lock cannot be written ({error}); check its permissions"
         ) from error
     try:
-        yield
+        yield lambda: None
     finally:
         lock.release()
 
@@ -75,19 +86,31 @@ def _turns_of(uri: str) -> str | None:
 
 
 @contextmanager
-def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterator[None]:
+def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterator[Check]:
     """Hold an advisory lock; a process that dies gives it back with its connection."""
     with _answering(uri):
         connection = _connect(uri)
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one():
             on_wait()
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-    with connection:
-        yield
+
+    def check() -> None:
+        with _answering(uri):
+            # the lock lives as long as its connection
+            connection.execute(text("SELECT 1"))
+
+    try:
+        yield check
+    finally:
+        # a connection that was lost has given it back
+        with suppress(SQLAlchemyError):
+            connection.close()
 
 
 def _connect(uri: str, **arguments: object) -> Connection:
-    return create_engine(uri, poolclass=NullPool, connect_args=arguments).connect()
+    return create_engine(
+        uri, poolclass=NullPool, pool_logging_name=_QUIET, isolation_level="AUTOCOMMIT", connect_args=arguments
+    ).connect()
 
 
 @contextmanager

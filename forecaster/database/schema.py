@@ -65,6 +65,11 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with transaction(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            # its driver begins nothing before a CREATE TABLE: a kill would leave tables of no revision
+            connection.detach()
+            connection.connection.dbapi_connection.isolation_level = None  # type: ignore[union-attr]
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         config.attributes["version_table"] = _VERSION_TABLE
         command.upgrade(config, "head")

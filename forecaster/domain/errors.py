@@ -17,6 +17,7 @@
     │       └── StaleData          sessions have ended that are not stored
     ├── TrainingError          a fit went wrong (a loss that is not finite, a checkpoint that does not fit)
     │   └── LeakageError       what comes later changes what is prepared, fitted or forecast before it
+    ├── WorkspaceError         a training's own files cannot be written, or another process is at work in them
     ├── BundleError            a bundle cannot be written, read or trusted
     │   └── ParityError        the exported graph does not answer as the trained model does
     ├── RegistryError          the tracking store or the registry cannot do what was asked
@@ -59,6 +60,7 @@ __all__ = [
     "TrainingError",
     "UnknownModel",
     "UnknownSymbol",
+    "WorkspaceError",
 ]
 
 
@@ -134,6 +136,10 @@ class StaleData(MarketDataError):
     """Sessions have ended that are not stored."""
 
     can_retry = True
+
+
+class WorkspaceError(ForecasterError):
+    """A training's own files cannot be written, or another process is at work in them; a later try may do better."""
 
 
 class TrainingError(ForecasterError):

@@ -23,6 +23,7 @@ from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import RegisteredModel, Store
 from forecaster.training import past_runs
+from forecaster.training.attempts import work_of
 from forecaster.training.recipe import TrainConfig
 
 _LATENCY_RUNS = 200
@@ -54,9 +55,14 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
         model.runs[version],
         [vars(one) for one in decision.criteria],
         decision.is_promoted,
-        model.aliases.get(CHAMPION),
+        judged_beside(model.aliases.get(CHAMPION), gate, trial),
     )
     return decision
+
+
+def judged_beside(champion: int | None, gate: GateConfig, trial: BacktestConfig) -> str:
+    """Return what decides on a version beside itself; where it is another, the version is judged anew."""
+    return f"{champion or 'none'} {work_of(gate.model_dump_json(), trial.model_dump_json())}"
 
 
 def make_champion(store: Store, name: str, version: int) -> dict[str, int]:

@@ -1,17 +1,18 @@
 """What becomes of a trained version: judged once beside the champion, promoted or kept, however often asked."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from forecaster.database.locks import one_at_a_time
+from forecaster.database.locks import Check, one_at_a_time
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import GateConfig
-from forecaster.lifecycle.promotion import judge, make_champion
+from forecaster.lifecycle.promotion import judge, judged_beside, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
+from forecaster.training.recipe import TrainConfig
 
 PROMOTED, KEPT = "promoted", "kept"
 
@@ -33,9 +34,25 @@ class Settled:
     criteria: list[dict[str, object]] = field(default_factory=list)
 
 
-def retraining_turn(uri: str, name: str, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-    """Hold a model's retraining for this process; arguments and errors as `one_at_a_time` has them."""
-    return one_at_a_time(uri, f"retrain {name}", on_wait)
+@contextmanager
+def retraining_turn(config: TrainConfig, on_wait: Callable[[], None] = lambda: None) -> Iterator[Check]:
+    """Hold the training of a model for this process; runs that a killed process left open are ended.
+
+    Args:
+        config: whose `name` is trained; its store is made where there is none.
+        on_wait: called where another process has the turn.
+
+    Yields:
+        What raises where the turn was lost meanwhile, to be asked before anything is decided.
+
+    Raises:
+        StoreUnavailable: as `one_at_a_time` says.
+    """
+    # makes the store's tables, before anything is locked in it
+    Store(config.tracking.uri, create=True)
+    with one_at_a_time(config.tracking.uri, f"retrain {config.name}", on_wait) as check:
+        past_runs.end_abandoned(config.tracking, config.name)
+        yield check
 
 
 def settle(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig) -> Settled:
@@ -55,7 +72,7 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
     if champion == version:
         # killed before that was said
         return Settled(PROMOTED, "every criterion was met", make_champion(store, name, version))
-    is_judged = past_runs.GATE in tags and tags.get(past_runs.GATE_BESIDE) == str(champion or "")
+    is_judged = past_runs.GATE in tags and tags.get(past_runs.GATE_BESIDE) == judged_beside(champion, gate, trial)
     if not is_judged:
         judge(store, name, version, gate, trial)
     decision = json.loads(store.read_artifact(model.runs[version], "gate.json"))

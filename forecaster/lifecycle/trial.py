@@ -15,7 +15,7 @@ from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backt
 from forecaster.lifecycle.plots import coverage_figure, errors_figure
 from forecaster.lifecycle.report import cross_validation_frame, score
 from forecaster.training import tracking
-from forecaster.training.attempts import WORK, work_of
+from forecaster.training.attempts import CHECKPOINTS, WORK, work_of
 from forecaster.training.job import digest_series, log_inputs
 from forecaster.training.recipe import TrainConfig, prepare, title
 
@@ -51,9 +51,9 @@ def try_recipe(
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     digest = digest_series(series)
-    decides = (config.model_dump_json(), trial.model_dump_json(), digest)
+    decides = (config.model_dump_json(exclude={"tracking"}), trial.model_dump_json(), digest)
     checkpoints = config.tracking.checkpoints / f"backtest-{work_of(*decides)}"
-    tags = {"kind": "backtest", WORK: work_of(*decides, tags), **(tags or {})}
+    tags = {"kind": "backtest", WORK: work_of(*decides, tags), CHECKPOINTS: checkpoints.name, **(tags or {})}
     with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
         log_inputs(config, frame, digest, tags)
         tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")

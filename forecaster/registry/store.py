@@ -113,14 +113,15 @@ class Store:
         """Make the `previous` version the champion again, and the champion `previous`; return the aliases as read back.
 
         Raises:
-            UnknownModel: there is no such model, or it has no previous champion.
+            UnknownModel: there is no such model, or it has no other champion before this one.
         """
         with one_at_a_time(self.uri, name):
             aliases = self.find(name).aliases
-            if PREVIOUS not in aliases:
+            if aliases.get(PREVIOUS) in (None, aliases.get(CHAMPION)):
                 raise UnknownModel(f"model '{name}' has no previous champion; its aliases are {aliases}")
-            self.set_alias(name, PREVIOUS, aliases[CHAMPION])
+            # first what it is for: killed in between, the service has the good one
             self.set_alias(name, CHAMPION, aliases[PREVIOUS])
+            self.set_alias(name, PREVIOUS, aliases[CHAMPION])
             return self.find(name).aliases
 
     def find(self, name: str) -> RegisteredModel:

@@ -4,12 +4,19 @@ A run has the tag `work`, a digest of all that decides it, and the tag `attempt`
 same work on another machine is another attempt.
 """
 
+import contextlib
+import fcntl
 import hashlib
+import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WORK, ATTEMPT = "work", "attempt"
+from forecaster.domain.errors import WorkspaceError
+
+# with MODEL, whose it is, and CHECKPOINTS, the folder's name, what nobody will go on with is found
+WORK, ATTEMPT, MODEL, CHECKPOINTS = "work", "attempt", "model", "checkpoints"
 _FILE = "attempt"
 
 
@@ -28,6 +35,41 @@ def attempt_in(checkpoints: Path) -> str:
     draft.write_text(attempt, encoding="utf-8")
     draft.replace(file)
     return attempt
+
+
+@contextlib.contextmanager
+def holding(checkpoints: Path) -> Iterator[Path]:
+    """Hold a fit's folder, which is made, for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        WorkspaceError: it cannot be written, or another process has it.
+    """
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        lock = checkpoints.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise WorkspaceError(f"{checkpoints}: cannot be written ({error}); set tracking.checkpoints") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkspaceError(
+                f"{checkpoints}: another process is training this configuration; wait for it"
+            ) from error
+        # of one that was killed in mid-removal
+        shutil.rmtree(_going(checkpoints), ignore_errors=True)
+        yield checkpoints
+        checkpoints.with_suffix(".lock").unlink()
+
+
+def discard(checkpoints: Path) -> None:
+    """Remove a fit's folder, which is held."""
+    # at once, for a folder that lost its attempt in mid-removal would be a new run and a second version
+    shutil.rmtree(checkpoints.rename(_going(checkpoints)))
+
+
+def _going(checkpoints: Path) -> Path:
+    return checkpoints.with_suffix(".done")
 
 
 def find_runs(client: Any, experiment: str, tag: str, value: str) -> list[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.domain.errors import BundleError, ParityError
+from forecaster.domain.errors import BundleError, ParityError, WorkspaceError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_MODEL, MANIFEST, MODEL, Manifest
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
@@ -94,7 +94,10 @@ def write_bundle(
             sha256={name: hash_file(folder / name) for name in HASHED_FILES},
         )
         write_json(folder / MANIFEST, manifest.model_dump())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise WorkspaceError(f"{folder}: the bundle cannot be written ({error}); free space, start again") from error
+    except ValueError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise BundleError(f"{folder}: the bundle cannot be written ({error}); nothing was registered") from error
     return manifest

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.config import Config
-from forecaster.domain.errors import TrainingError
+from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.models.topologies import Topology
 from forecaster.training import devices
@@ -241,7 +241,7 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
         draft.replace(checkpoint)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise TrainingError(
+        raise WorkspaceError(
             f"{checkpoint}: the checkpoint cannot be written ({error}); free space, start again"
         ) from error
 

@@ -4,11 +4,8 @@ What is registered has seen every window up to the latest observation; the manif
 recipe that was evaluated before.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +15,13 @@ import pandas as pd
 
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
-from forecaster.domain.errors import TrainingError, UnknownModel
+from forecaster.domain.errors import UnknownModel
 from forecaster.domain.series import Series
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
-from forecaster.training.attempts import ATTEMPT, WORK, attempt_in, work_of
+from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, holding, work_of
 from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
@@ -74,23 +71,24 @@ def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool =
         is_anew: whether the same recipe on the same data makes another version; if not, the one there is, is returned.
 
     Raises:
-        DataError, TrainingError, BundleError, StoreUnavailable: as their names say; nothing is registered then.
+        DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say; nothing is
+            registered then.
     """
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     parts = split(config, series)
     store = Store(config.tracking.uri, create=True)
     digest = digest_series(series)
-    work = work_of(config.model_dump_json(), digest)
-    with _checkpoints(config.tracking.checkpoints / work) as checkpoints:
+    work = work_of(config.model_dump_json(exclude={"tracking"}), digest)
+    with holding(config.tracking.checkpoints / work) as checkpoints:
         found = None if is_anew else _find_trained(config, store, work)
         if found is None:
-            tags = {WORK: work, ATTEMPT: attempt_in(checkpoints)} | (warm.tags if warm else {})
+            tags = {WORK: work, ATTEMPT: attempt_in(checkpoints), MODEL: config.name, CHECKPOINTS: work}
+            tags |= warm.tags if warm else {}
             with tracking.tracked_run(config.tracking, title(config), tags) as run_id:
                 log_inputs(config, frame, digest, {"kind": "training"})
                 found = _train(config, frame, series, parts, store, run_id, digest, checkpoints, warm)
-        # at once, for a folder that lost its attempt in mid-removal would be a new run and a second version
-        shutil.rmtree(checkpoints.rename(checkpoints.with_suffix(".done")))
+        discard(checkpoints)
     return found
 
 
@@ -194,22 +192,3 @@ def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -
     tracking.log_forecast_plot(
         times, np.concatenate([inputs.target[0], actual]), mean, bands, f"{title}: last test window"
     )
-
-
-@contextlib.contextmanager
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    """Hold a fit's folder for this process alone; the lock ends with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error}); set tracking.checkpoints") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingError(f"{folder}: another process is training this configuration; wait for it") from error
-        # of one that was killed in mid-removal
-        shutil.rmtree(folder.with_suffix(".done"), ignore_errors=True)
-        yield folder
-        folder.with_suffix(".lock").unlink()

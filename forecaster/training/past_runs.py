@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from forecaster.database.uris import without_password
-from forecaster.domain.errors import StoreUnavailable
-from forecaster.training.attempts import WORK, find_runs
+from forecaster.domain.errors import StoreUnavailable, WorkspaceError
+from forecaster.training.attempts import CHECKPOINTS, MODEL, WORK, discard, find_runs, holding
 from forecaster.training.tracking import TrackingConfig, as_logged
 
-# what the gate decided on a version, beside which champion, and when the version became champion
+# what the gate decided on a version, what else decides that, and when the version became champion
 GATE, GATE_BESIDE, PROMOTED_AT = "gate", "gate/beside", "promoted_at"
 
 
@@ -25,23 +25,64 @@ def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, floa
     return [(run.info.run_id, as_logged(run.data.metrics)) for run in found]
 
 
-def close_run(config: TrackingConfig, run_id: str) -> None:
-    """End a run that was killed when all was done but this.
+def end_abandoned(config: TrackingConfig, model: str) -> None:
+    """End a model's runs that nobody works on any more, as killed; whoever asks has the model's turn.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
     with _asking(config.uri) as client:
-        client.set_terminated(run_id)
+        for run in _unfinished(client, config, model):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
 
 
-def log_decision(
-    uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool, champion: int | None
-) -> None:
-    """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the decision."""
+def discard_abandoned(config: TrackingConfig, model: str) -> None:
+    """Remove the checkpoints of a model's runs that did not end well: another has, and nobody goes on with them.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    with _asking(config.uri) as client:
+        names = {run.data.tags[CHECKPOINTS] for run in _unfinished(client, config, model)}
+    for folder in (config.checkpoints / name for name in names):
+        # who is at work in it takes no turn, and goes on
+        with contextlib.suppress(WorkspaceError):
+            if folder.exists():
+                with holding(folder):
+                    discard(folder)
+
+
+def _unfinished(client: Any, config: TrackingConfig, model: str) -> list[Any]:
+    experiment = client.get_experiment_by_name(config.experiment)
+    found = find_runs(client, experiment.experiment_id, MODEL, model) if experiment else []
+    return [run for run in found if run.info.status != "FINISHED" and CHECKPOINTS in run.data.tags]
+
+
+def close_run(config: TrackingConfig, run_id: str) -> None:
+    """End a run that was killed when all was done but this, or leave it as it is.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    with _asking(config.uri) as client:
+        if client.get_run(run_id).info.status != "FINISHED":
+            client.set_terminated(run_id)
+
+
+def log_decision(uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool, beside: str) -> None:
+    """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the decision.
+
+    Args:
+        uri: MLflow's.
+        run_id: whose.
+        criteria: each one's `name`, `is_met`, `reason`.
+        is_promoted: the decision.
+        beside: what else decides it.
+    """
     with _asking(uri) as client:
         client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
-        client.set_tag(run_id, GATE_BESIDE, str(champion or ""))
+        client.set_tag(run_id, GATE_BESIDE, beside)
         for criterion in criteria:
             word = "met" if criterion["is_met"] else "not met"
             client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")

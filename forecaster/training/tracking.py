@@ -57,13 +57,14 @@ def tracked_run(
     try:
         experiment = _experiment(config)
         run = _start(experiment, name, tags or {}, is_anew=is_anew)
-        if "error" in run.data.tags:
-            # of an attempt before this one
-            mlflow.delete_tag("error")
     except (MlflowException, OSError) as error:
         raise StoreUnavailable(f"{shown}: no run can be opened ({error}); check tracking.uri") from error
     try:
+        if "error" in run.data.tags:
+            # of an attempt before this one
+            mlflow.delete_tag("error")
         yield run.info.run_id
+        mlflow.end_run()
     except KeyboardInterrupt:
         mlflow.end_run("KILLED")
         raise
@@ -80,7 +81,6 @@ def tracked_run(
                 f"the run's files cannot be written ({error}); free space and start again"
             ) from error
         raise
-    mlflow.end_run()
 
 
 def _experiment(config: TrackingConfig) -> str:

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
@@ -48,6 +50,24 @@ def test_migrations_make_the_tables_once_however_many_come_together(engine: Engi
         context = MigrationContext.configure(connection, opts={"version_table": "forecaster_version"})
         assert compare_metadata(context, METADATA) == []
         assert set(METADATA.tables) <= set(inspect(connection).get_table_names())
+
+
+def test_a_migration_that_breaks_off_leaves_nothing_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Operations.create_table
+
+    def breaks_off(operations: Operations, name: str, *columns: Any, **options: Any) -> Any:
+        if name == "jobs":
+            raise KeyboardInterrupt
+        return honest(operations, name, *columns, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Operations, "create_table", breaks_off)
+        bring_up_to_date(engine)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == []
+    bring_up_to_date(engine)
+    with transaction(engine) as connection:
+        assert ask_for_retraining(engine, "sine", "why")
 
 
 def test_of_many_services_that_see_the_same_evidence_one_asks(engine: Engine) -> None:

@@ -132,6 +132,9 @@ def test_a_model_is_brought_up_to_date_and_nothing_is_done_twice(clean: Path) ->
 
 def test_new_sessions_make_a_version_which_may_start_warm_and_a_rolled_back_one_stays_so(folder: Path) -> None:
     assert retrain(folder)[1]["version"] == 1
+    write_prices(folder, "2024-11-29", "ABC", "DEF")
+    _kill_in_mid_fit(folder)
+    # nobody will go on with what was killed, for the data are others by now
     write_prices(folder, "2024-12-31", "ABC", "DEF")
     status, answer, said = retrain(folder, "retrain.warm_epochs=1", "promote.gate.better_by=0")
     assert (status, answer["version"]) == (0, 2), said
@@ -142,6 +145,9 @@ def test_new_sessions_make_a_version_which_may_start_warm_and_a_rolled_back_one_
     # from random weights the recipe began worse than the champion's ended
     first, *_ = client.get_metric_history(run.info.run_id, "recipe/loss")
     assert run.data.metrics["served/loss"] < first.value
+    statuses = [run.info.status for run in client.search_runs([run.info.experiment_id])]
+    assert (statuses.count("KILLED"), set(statuses)) == (1, {"KILLED", "FINISHED"})
+    assert not list((folder / "mlruns" / "checkpoints").iterdir())
     store = Store(f"sqlite:///{folder}/mlruns/mlflow.db")
     store.promote("walk", 2)
     client.set_tag(run.info.run_id, "promoted_at", "2026-01-01T00:00:00+00:00")
@@ -149,6 +155,27 @@ def test_new_sessions_make_a_version_which_may_start_warm_and_a_rolled_back_one_
     status, answer, _ = retrain(folder, "retrain.warm_epochs=1")
     assert (status, answer["outcome"], answer["version"], answer["aliases"]["champion"]) == (0, "kept", 2, 1)
     assert "was champion before version 1" in answer["reason"]
+    assert client.get_run(run.info.run_id).info.end_time == run.info.end_time
+
+
+def _kill_in_mid_fit(folder: Path) -> None:
+    process = start_module("pipelines.retrain", "job.yaml", "--set", "train.fit.epochs=500", cwd=folder)
+    deadline = time.monotonic() + 120
+    while not list((folder / "mlruns" / "checkpoints").glob("*/recipe.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+def test_a_stricter_gate_judges_again_what_was_kept(folder: Path) -> None:
+    status, answer, said = retrain(folder, "promote.gate.margin=0.01")
+    assert (status, answer["outcome"]) == (0, "kept"), said
+    _, again, _ = retrain(folder, "promote.gate.margin=0.01")
+    assert again["reason"].startswith("judged before, and nothing has changed since")
+    # neither where runs go nor how long is waited for them makes another version
+    status, answer, said = retrain(folder, "train.tracking.patience_seconds=1")
+    assert (status, answer["outcome"], answer["version"]) == (0, "promoted", 1), said
 
 
 def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> None:
@@ -161,9 +188,12 @@ def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> N
     assert "max_age_sessions" in answer["reason"]
     status, answer, _ = retrain(folder, "train.fit.learning_rate=1e30", "train.fit.clip_norm=1e30")
     assert (status, answer["step"]) == (4, "train"), answer
-    status, answer, said = retrain(folder, "promote.name=other")
-    assert (status, answer) == (2, {})
-    assert "'other' is not train.name" in said
+    status, answer, _ = retrain(folder, "train.tracking.checkpoints=job.yaml/folder")
+    assert (status, answer["step"]) == (1, "train"), answer
+    for override, why in (("name=other", "'other' is not train.name"), ("version=3", "promote.version: a retraining")):
+        status, answer, said = retrain(folder, f"promote.{override}")
+        assert (status, answer) == (2, {})
+        assert why in said
     assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").models() == []
 
 

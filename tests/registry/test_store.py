@@ -30,6 +30,23 @@ def test_promotion_keeps_the_champion_before_as_previous(store: Store) -> None:
     assert store.find("sine").aliases == {"champion": 2, "previous": 1}
 
 
+def test_a_rollback_that_breaks_off_has_the_good_one_serving(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.promote("sine", 2)
+    honest = Store.set_alias
+
+    def breaks_off(store: Store, name: str, alias: str, version: int) -> None:
+        honest(store, name, alias, version)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "set_alias", breaks_off)
+        store.roll_back("sine")
+    assert store.find("sine").aliases["champion"] == 1
+    # asked again, it does not say that it has done it
+    with pytest.raises(UnknownModel, match="no previous champion"):
+        store.roll_back("sine")
+
+
 def test_a_run_that_registers_again_makes_no_second_version(house: House) -> None:
     run = house.versions[1].run_id
     assert house.store.register("sine", f"{house.folder}/artifacts/{run}/artifacts/model", run) == 2

@@ -16,12 +16,13 @@ import yaml
 from mlflow.entities import Run
 
 from forecaster.data.windows import split_windows
-from forecaster.domain.errors import ForecasterError, TooShortError, TrainingError
+from forecaster.domain.errors import ForecasterError, StoreUnavailable, TooShortError, TrainingError, WorkspaceError
 from forecaster.registry.store import Store
 from forecaster.training import job, tracking
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig, prepare
 from forecaster.training.stages import evaluate
+from forecaster.training.tracking import tracked_run
 from tests.conftest import House, small_config, start_module
 
 
@@ -186,6 +187,27 @@ def _interrupt(folder: Path) -> tuple[int, str]:
     return process.returncode, err
 
 
+def test_a_run_that_cannot_be_opened_is_not_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_locked(name: str) -> None:
+        raise mlflow.exceptions.MlflowException("database is locked")
+
+    config = small_config(tmp_path).tracking
+    Store(config.uri, create=True)
+    tags = {"work": "w", "attempt": "a"}
+    with pytest.raises(ValueError, match="first"), tracked_run(config, "one", tags):
+        raise ValueError("first")
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable, match="database is locked"):
+        patch.setattr(mlflow, "delete_tag", is_locked)
+        with tracked_run(config, "one", tags):
+            pytest.fail("it cannot be begun")
+    with tracked_run(config, "one", tags) as run_id:
+        pass
+    run = mlflow.MlflowClient(config.uri).get_run(run_id)
+    assert (run.info.status, "error" in run.data.tags) == ("FINISHED", False)
+
+
 def test_ctrl_c_ends_the_run_as_killed_and_registers_nothing(tmp_path: Path) -> None:
     status, said = _interrupt(tmp_path)
     assert status == 130
@@ -200,7 +222,7 @@ def test_two_at_once_on_one_configuration_do_not_mix(tmp_path: Path, monkeypatch
     seen: list[str] = []
 
     def evaluate_and_train_again(*arguments: Any) -> Any:
-        with pytest.raises(TrainingError, match="another process is training this configuration"):
+        with pytest.raises(WorkspaceError, match="another process is training this configuration"):
             train(config)
         seen.append("refused")
         return evaluate(*arguments)

@@ -20,6 +20,7 @@ from forecaster.lifecycle.report import score
 from forecaster.lifecycle.retraining import retraining_turn, settle
 from forecaster.lifecycle.trial import try_recipe
 from forecaster.registry.store import Store
+from forecaster.training import past_runs
 from forecaster.training.job import digest_series, train
 from forecaster.training.recipe import prepare
 from forecaster.training.stages import LEVELS
@@ -76,9 +77,11 @@ def _patiently(order: Order) -> dict[str, Any]:
 def _retrain(order: Order) -> dict[str, Any]:
     config = order.train
     store = Store(config.tracking.uri, create=True)
-    with retraining_turn(config.tracking.uri, config.name):
+    with retraining_turn(config) as check:
         registered = train(config, is_anew=False)
+        check()
         settled = settle(store, config.name, registered.version, order.gate, order.trial)
+        past_runs.discard_abandoned(config.tracking, config.name)
     return {
         "outcome": settled.outcome,
         "version": registered.version,
@@ -100,7 +103,8 @@ def _backtest(order: Order) -> dict[str, Any]:
             if done["digest"] == digest:
                 return {**done["answer"], "reason": "tried before, and nothing has changed since"}
         if order.tracked:
-            metrics = try_recipe(order.train, order.trial).metrics
+            tags = {"fleet": order.folder.name, "symbol": order.symbol}
+            metrics = try_recipe(order.train, order.trial, tags, is_anew=True).metrics
         else:
             checkpoints = order.train.tracking.checkpoints / f"fleet-{order.folder.name}-{digest[:16]}"
             metrics = score(backtest(order.train, order.trial, series, checkpoints), order.trial, series)
