@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -117,8 +118,9 @@ class Shelf:
 
     async def _sync(self) -> None:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "forecaster.registry.sync"),
-            *("--tracking-uri", self.settings.tracking_uri, "--cache", str(self.settings.cache_dir)),
+            *(sys.executable, "-m", "forecaster.registry.sync", "--cache", str(self.settings.cache_dir)),
+            # it may hold a password, and whoever is on the machine may see the arguments of a process
+            env={**os.environ, "FORECASTER_TRACKING_URI": self.settings.tracking_uri},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -2,11 +2,14 @@
 
 A process of its own, because MLflow is heavy and the serving process must stay lean:
 
-    python -m forecaster.registry.sync --tracking-uri sqlite:///mlruns/mlflow.db --cache mlruns/cache
+    FORECASTER_TRACKING_URI=sqlite:///mlruns/mlflow.db python -m forecaster.registry.sync --cache mlruns/cache
+
+The URI may hold a password, and anybody on the machine may list the arguments of a command, so it is no argument.
 """
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -128,11 +131,11 @@ def _remove_others(folder: Path, wanted: set[int]) -> None:
 def main() -> int:
     """Run one sync; 0 when all is up to date, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m forecaster.registry.sync", description=__doc__)
-    parser.add_argument("--tracking-uri", required=True, help="where MLflow is")
     parser.add_argument("--cache", required=True, type=Path, help="the service's cache folder")
     arguments = parser.parse_args()
+    uri = os.environ.get("FORECASTER_TRACKING_URI") or parser.error("set FORECASTER_TRACKING_URI: where MLflow is")
     try:
-        indexes = sync(Store(arguments.tracking_uri), arguments.cache)
+        indexes = sync(Store(uri), arguments.cache)
     except ForecasterError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -16,12 +16,12 @@ from tests.conftest import House, run_module
 
 
 def test_the_child_fills_an_empty_cache_and_then_has_nothing_to_do(house: House, tmp_path: Path) -> None:
-    arguments = ("--tracking-uri", house.config.tracking.uri, "--cache", tmp_path / "cache")
-    first = run_module("forecaster.registry.sync", *arguments, cwd=tmp_path)
+    uri, cache = house.config.tracking.uri, tmp_path / "cache"
+    first = run_module("forecaster.registry.sync", "--cache", cache, cwd=tmp_path, FORECASTER_TRACKING_URI=uri)
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["sine"]["champion"] == 1
     before = fingerprint(tmp_path / "cache")
-    run_module("forecaster.registry.sync", *arguments, cwd=tmp_path)
+    run_module("forecaster.registry.sync", "--cache", cache, cwd=tmp_path, FORECASTER_TRACKING_URI=uri)
     assert fingerprint(tmp_path / "cache") == before
     index = read_indexes(tmp_path / "cache")["sine"]
     assert index.runs == {version.version: version.run_id for version in house.versions}
@@ -31,11 +31,13 @@ def test_the_child_fills_an_empty_cache_and_then_has_nothing_to_do(house: House,
 
 
 def test_the_child_says_why_it_failed(tmp_path: Path) -> None:
-    done = run_module(
-        "forecaster.registry.sync", "--tracking-uri", f"sqlite:///{tmp_path}/no.db", "--cache", tmp_path, cwd=tmp_path
-    )
+    uri = f"sqlite:///{tmp_path}/no.db"
+    done = run_module("forecaster.registry.sync", "--cache", tmp_path, cwd=tmp_path, FORECASTER_TRACKING_URI=uri)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"sqlite:///{tmp_path}/no.db: there is no such store")
+    assert done.stderr.startswith(f"{uri}: there is no such store")
+    done = run_module("forecaster.registry.sync", "--cache", tmp_path, cwd=tmp_path, FORECASTER_TRACKING_URI="")
+    assert done.returncode == 2
+    assert "set FORECASTER_TRACKING_URI" in done.stderr
 
 
 @pytest.mark.parametrize("version", [1, 2])

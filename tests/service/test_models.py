@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from deploy.processes import processes_with
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
 from service.app import create_app
 from service.settings import Settings
@@ -149,6 +150,21 @@ def _get(url: str) -> tuple[int, Any]:
         return error.code, json.load(error)
     except urllib.error.URLError:
         return 0, None
+
+
+def test_no_process_shows_the_password_of_mlflows_database(house: House, tmp_path: Path) -> None:
+    # nobody listens there: it is about who is started, and with which words
+    uri = "postgresql+pg8000://mlflow:a-password@127.0.0.1:1/mlflow"
+    lines: list[str] = []
+
+    def has_child() -> bool:
+        lines[:] = [" ".join(process.cmdline()) for process in processes_with("FORECASTER_TRACKING_URI", uri)]
+        return any("forecaster.registry.sync" in line for line in lines)
+
+    with served_process(tmp_path, FORECASTER_TRACKING_URI=uri, FORECASTER_CACHE_DIR=str(house.cache)):
+        wait_until(has_child)
+    assert len(lines) == 2
+    assert not [line for line in lines if "a-password" in line]
 
 
 def test_the_service_runs_from_its_cache_with_mlflow_stopped(house: House, tmp_path: Path) -> None:
