@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
     allowed_hosts: str = Field(
-        "", description="names that requests may call it by, with commas; empty: those of loopback, or any beyond it"
+        "",
+        description="names that requests may call it by, with commas, beside those of loopback; empty: these alone, or "
+        "any where it listens beyond loopback",
     )
     keys_refresh_seconds: float = Field(5, gt=0, description="how long a revoked key may still be good")
     rate_limit: str = Field("", description="requests of each key or address, such as `600/minute`; empty: no limit")
@@ -77,8 +79,11 @@ class Settings(BaseSettings):
     def hosts(self) -> frozenset[str]:
         """Return the names that requests may call this service by, any where there is none."""
         named = frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
-        # a page elsewhere could otherwise reach a service without keys by a name of its own (DNS rebinding)
-        return named or (_LOCAL | {self.host.lower()} if self.is_loopback else named)
+        if not named and not self.is_loopback:
+            return named
+        # a page elsewhere could otherwise reach a service without keys by a name of its own (DNS rebinding); nobody
+        # elsewhere can have a name of loopback, and health checks ask by it
+        return named | _LOCAL | ({self.host.lower()} if self.is_loopback else set())
 
     @field_validator("rate_limit")
     @classmethod

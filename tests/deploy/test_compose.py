@@ -9,14 +9,18 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 import pytest
 import yaml
+from mlflow.server.security_utils import is_allowed_host_header
+from starlette.testclient import TestClient
 
 from deploy.compose import ComposeError, Service, read_compose, seconds
 from deploy.make_secrets import make_secrets
 from deploy.places import Places
+from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT
 
@@ -91,10 +95,33 @@ def test_what_can_be_set_is_a_setting_with_its_default(services: dict[str, Servi
     fields = {f"FORECASTER_{name.upper()}": field for name, field in Settings.model_fields.items()}
     ours = {name for name in raw if name.startswith("FORECASTER_")}
     assert {name.removesuffix("_FILE") for name in ours} <= fields.keys()
-    for name in ours - {"FORECASTER_ALLOWED_HOSTS"}:
+    for name in ours:
         if str(raw[name]).startswith(f"${{{name}:-"):
             default = type(fields[name].default)(services["service"].environment[name])
             assert default == fields[name].default, name
+
+
+def test_other_hosts_and_ports_leave_the_stack_its_own() -> None:
+    chosen = {"FORECASTER_ALLOWED_HOSTS": "forecast.example.com", "MLFLOW_PORT": "5001"}
+    services = read_compose(ROOT / "docker-compose.yml", chosen)
+    service, check = services["service"], services["service"].check
+    (watch, _) = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    assert check is not None
+    allowed = service.environment["FORECASTER_ALLOWED_HOSTS"]
+    app = create_app(Settings(tracking_uri="", host=service.environment["FORECASTER_HOST"], allowed_hosts=allowed))
+    asked = [
+        urlsplit(check.command[-1]).netloc,
+        *watch["static_configs"][0]["targets"],
+        "forecast.example.com",
+        "elsewhere",
+    ]
+    client = TestClient(app)
+    statuses = [client.get("/health/live", headers={"host": host}).status_code for host in asked]
+    assert statuses == [200, 200, 200, 400]
+    (hosts,) = [word for word in services["mlflow"].command if word.startswith("--allowed-hosts=")]
+    known = hosts.partition("=")[2].split(",")
+    tried = ["mlflow:5000", "127.0.0.1:5001", "localhost:5001", "elsewhere:5001"]
+    assert [is_allowed_host_header(known, host) for host in tried] == [True, True, True, False]
 
 
 def test_the_entrypoint_reads_secrets_and_says_which_it_cannot(tmp_path: Path) -> None:
