@@ -46,7 +46,9 @@ COPY service service
 COPY pipelines pipelines
 COPY deploy/entrypoint.sh deploy/healthy.py deploy/
 COPY deploy/mlflow deploy/mlflow
-RUN python -m compileall -q forecaster service pipelines
+# copied with the modes of the checkout, which another umask may keep from the account that they run as; bytecode takes them over
+RUN chmod -R a+rX . \
+ && python -m compileall -q forecaster service pipelines
 USER 10001:10001
 ENTRYPOINT ["/app/deploy/entrypoint.sh"]
 

@@ -30,30 +30,30 @@ def stages() -> Stages:
     return found
 
 
-def unpack(target: str, folder: Path) -> Path:
-    """Make the stage `target` below `folder`, with the stages that it copies from, and return where it is."""
+def unpack(target: str, folder: Path, checkout: Path = ROOT) -> Path:
+    """Make the stage `target` of a checkout below `folder`, with the stages that it copies from; return where it is."""
     base = folder / "base"
     if not base.exists():
         subprocess.run([sys.executable, "-m", "venv", base], check=True)
     root, steps = folder / target, stages()
     [(_, origin), *rest] = steps[target]
     if origin in steps:
-        shutil.copytree(unpack(origin, folder), root, symlinks=True)
+        shutil.copytree(unpack(origin, folder, checkout), root, symlinks=True)
     root.mkdir(exist_ok=True)
     variables = {"PATH": f"{root}/opt/venv/bin:{base}/bin:/usr/bin:/bin", "GIT_PYTHON_REFRESH": "quiet"}
     for instruction, value in rest:
         if instruction == "COPY":
-            _copy(value, root, folder)
+            _copy(value, root, folder, checkout)
         elif instruction == "RUN" and not value.startswith(_OF_ACCOUNTS):
             _run(value, root, variables)
     return root
 
 
-def _copy(value: str, root: Path, folder: Path) -> None:
+def _copy(value: str, root: Path, folder: Path, checkout: Path) -> None:
     *sources, target = value.split()
-    origin = ROOT
+    origin = checkout
     if sources[0].startswith("--from="):
-        origin = unpack(sources.pop(0).removeprefix("--from="), folder)
+        origin = unpack(sources.pop(0).removeprefix("--from="), folder, checkout)
     for source in sources:
         place = root / ("app" if not target.startswith("/") else ".") / target.lstrip("/")
         if target.endswith("/"):

@@ -23,6 +23,7 @@ from deploy.places import Places
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT
+from tests.deploy.checkout import closed, closed_checkout
 
 FILES = sorted(path for path in (ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yaml")))
 RAW = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -88,6 +89,22 @@ def test_no_secret_is_in_the_file_and_each_is_made(tmp_path: Path) -> None:
             assert key.endswith(("_FILE", "__FILE")) or not re.search("PASSWORD|SECRET|DATABASE_URL|STORE_URI", key), (
                 name
             )
+
+
+def test_containers_can_read_what_is_mounted_whatever_the_checkouts_umask(tmp_path: Path) -> None:
+    checkout = closed_checkout(tmp_path)
+    secrets = checkout / "deploy" / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "metrics_key").touch(mode=0o600)
+    services = read_compose(checkout / "docker-compose.yml", {})
+    mounted = {path for service in services.values() for path in (*service.files.values(), *service.secrets.values())}
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.make_secrets"],
+        cwd=checkout, umask=0o077, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path for one in mounted for path in closed(one)] == []
+    assert secrets.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_can_be_set_is_a_setting_with_its_default(services: dict[str, Service]) -> None:

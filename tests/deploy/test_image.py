@@ -9,7 +9,8 @@ import pytest
 
 from deploy.stack import ENTRYPOINT
 from tests.conftest import ROOT
-from tests.deploy.image import stages
+from tests.deploy.checkout import closed, closed_checkout
+from tests.deploy.image import stages, unpack
 
 # neither in an image that serves
 HEAVY = {"tensorflow", "keras", "mlflow", "pandas", "pyarrow", "scipy", "matplotlib", "yfinance"}
@@ -44,6 +45,14 @@ def test_an_image_is_small_and_starts_without_rights(target: str) -> None:
                 assert {"--require-hashes", "--only-binary", ":all:"} <= set(value.split())
     # the default one
     assert list(found)[-1] == "serve"
+
+
+def test_whatever_the_checkouts_umask_the_account_of_an_image_can_read_it(tmp_path: Path) -> None:
+    checkout = closed_checkout(tmp_path / "checkout")
+    assert closed(checkout / "deploy" / "entrypoint.sh")
+    app = unpack("house", tmp_path / "images", checkout) / "app"
+    assert list(app.rglob("__pycache__/*.pyc"))
+    assert closed(app) == []
 
 
 def test_the_locks_hold_what_each_image_needs_and_agree() -> None:
