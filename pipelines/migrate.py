@@ -1,25 +1,39 @@
-"""Make the database's tables, or bring them up to date: `python -m pipelines.migrate`."""
+"""Make the databases' tables, or bring them up to date: `python -m pipelines.migrate`."""
 
+import argparse
+import os
 import sys
 from typing import Any
 
 from forecaster.database.schema import REVISION, opened
 from forecaster.database.uris import without_password
+from forecaster.registry.tables import migrate_tables
 from pipelines.command import command_parser, database_option, run
 
+PARTS = ("database", "registry")
 
-def migrate(url: str) -> dict[str, Any]:
-    """Run the migrations that a database lacks, and say which revision it has now."""
-    with opened(url):
-        return {"database": without_password(url), "revision": REVISION}
+
+def migrate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the migrations that the databases lack, and say which revision each has now."""
+    answer: dict[str, Any] = {}
+    if "database" in arguments.parts:
+        with opened(arguments.database):
+            answer |= {"database": without_password(arguments.database), "revision": REVISION}
+    if "registry" in arguments.parts:
+        uri = os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+        answer |= {"registry": without_password(uri), "registry_revision": migrate_tables(uri)}
+    return answer
 
 
 if __name__ == "__main__":
     parser = command_parser(
         "migrate",
-        "Make the tables of ledger, keys and jobs, or bring them up to date; done again, nothing changes.",
-        "python -m pipelines.migrate --database postgresql://me:secret@host/forecaster",
+        "Make or bring up to date the tables of ledger, keys and jobs, and MLflow's where FORECASTER_TRACKING_URI "
+        "is a database; done again, nothing changes.",
+        "python -m pipelines.migrate --database postgresql://me:secret@host/forecaster\n"
+        "  python -m pipelines.migrate --parts registry",
     )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them")
     database_option(parser)
     parsed = parser.parse_args()
-    sys.exit(run(lambda: migrate(parsed.database)))
+    sys.exit(run(lambda: migrate(parsed)))

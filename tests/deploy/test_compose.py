@@ -160,7 +160,8 @@ def test_services_are_read_in_order_with_what_they_need(services: dict[str, Serv
     assert services["service"].needs == {"postgres": "service_healthy", "migrate": "service_completed_successfully"}
     assert services["service"].ports == (8000,)
     assert services["service"].check is not None
-    assert services["migrate"].restart == "no"
+    assert services["mlflow"].needs["migrate-mlflow"] == "service_completed_successfully"
+    assert {services[name].restart for name in ("migrate", "migrate-mlflow")} == {"no"}
     assert seconds("1m30s") == 90
     assert services["mlflow"].grace_seconds == 30
 
