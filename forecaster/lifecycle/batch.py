@@ -20,7 +20,7 @@ from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.series import Floats
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, warnings_of
-from forecaster.lifecycle.batch_series import BatchSource, open_histories, read_ahead
+from forecaster.lifecycle.batch_series import BatchSource, as_the_service, open_histories, read_ahead
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.frames import read_frame
 from forecaster.registry.load import Version, load_version
@@ -46,7 +46,7 @@ class BatchConfig(Config):
         horizon: steps; the trained horizon when null.
         level: intervals' coverage, 0–100; or
         quantiles: 0–1.
-        without_skill: what answers where a model shows no skill, as the service's setting says.
+        without_skill: what answers where a model shows no skill; what the service is set to when not given.
         adapt_intervals: whether intervals follow what the ledger says they covered, likewise.
         strict: whether one series that cannot be forecast refuses them all.
         series_at_once: how many are held, with their forecasts.
@@ -63,8 +63,8 @@ class BatchConfig(Config):
     horizon: int | None = Field(None, ge=1)
     level: tuple[float, ...] | None = None
     quantiles: tuple[float, ...] | None = None
-    without_skill: Literal["model", "baseline"] = "model"
-    adapt_intervals: bool = True
+    without_skill: Literal["model", "baseline"] = as_the_service("without_skill", "model")
+    adapt_intervals: bool = as_the_service("adapt_intervals", default=True)
     strict: bool = False
     series_at_once: int = Field(1024, ge=1)
     out: Path

@@ -1,9 +1,10 @@
 """The series of a batch: of a table in a file, or of the bar store's tails; each one is read, and fails, by itself."""
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,19 +19,34 @@ from forecaster.domain.series import DS, UNIQUE_ID, Y
 from forecaster.registry.predictor import Predictor
 
 
+def as_the_service(setting: str, default: object, *, ge: float | None = None) -> Any:
+    """Return a field that is as the service is set, by `FORECASTER_*` variables, where the configuration says nothing.
+
+    Args:
+        setting: the field of the service's settings.
+        default: that field's default.
+        ge: the least value.
+    """
+
+    def from_variable() -> object:
+        return os.environ.get(f"FORECASTER_{setting.upper()}") or default
+
+    return Field(default_factory=from_variable, validate_default=True, ge=ge)
+
+
 class TailsSource(Config):
     """Stored symbols, as the service reads them.
 
     Args:
         symbols: which; every stored one when null.
-        folder: the bar store's.
-        stale_after_hours: how long a session may have ended and not be stored.
+        folder: the bar store's; the service's when not given.
+        stale_after_hours: how long a session may have ended and not be stored, likewise.
     """
 
     source: Literal["store"] = "store"
     symbols: tuple[str, ...] | None = Field(None, min_length=1)
-    folder: Path = Path("mlruns/bars")
-    stale_after_hours: float = Field(24, ge=0)
+    folder: Path = as_the_service("bars_dir", "mlruns/bars")
+    stale_after_hours: float = as_the_service("stale_after_hours", 24, ge=0)
 
     @property
     def place(self) -> str:

@@ -1,10 +1,12 @@
 """docker-compose.yml: what the Compose specification allows, and what containers of ours must not be able to do."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 from starlette.testclient import TestClient
 
+from deploy import postgres
 from deploy.compose import ComposeError, Service, read_compose, seconds
 from deploy.make_secrets import make_secrets
 from deploy.places import Places
@@ -107,6 +110,21 @@ def test_containers_can_read_what_is_mounted_whatever_the_checkouts_umask(tmp_pa
     assert secrets.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.skipif(postgres.account() is None, reason="only where root starts the stack has Postgres another account")
+def test_the_local_stacks_postgres_gets_to_its_volume_whatever_the_umask(services: dict[str, Service]) -> None:
+    service = replace(services["postgres"], secrets={})
+    # pytest's folders let nobody else in
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        places, before = Places(ROOT, Path(folder), services), os.umask(0o077)
+        try:
+            places.make(service, postgres.account())
+        finally:
+            os.umask(before)
+        done = subprocess.run(["test", "-w", places.volume("database")], user=postgres.account(), check=False)
+    assert done.returncode == 0
+
+
 def test_what_can_be_set_is_a_setting_with_its_default(services: dict[str, Service]) -> None:
     raw = RAW["services"]["service"]["environment"]
     fields = {f"FORECASTER_{name.upper()}": field for name, field in Settings.model_fields.items()}
@@ -139,6 +157,14 @@ def test_other_hosts_and_ports_leave_the_stack_its_own() -> None:
     known = hosts.partition("=")[2].split(",")
     tried = ["mlflow:5000", "127.0.0.1:5001", "localhost:5001", "elsewhere:5001"]
     assert [is_allowed_host_header(known, host) for host in tried] == [True, True, True, False]
+
+
+def test_batches_are_told_what_the_service_is_told() -> None:
+    chosen = {"WITHOUT_SKILL": "baseline", "ADAPT_INTERVALS": "false", "STALE_AFTER_HOURS": "48"}
+    variables = {f"FORECASTER_{name}": value for name, value in chosen.items()}
+    services = read_compose(ROOT / "docker-compose.yml", variables)
+    for name in ("service", "scheduler"):
+        assert variables.items() <= services[name].environment.items(), name
 
 
 def test_the_entrypoint_reads_secrets_and_says_which_it_cannot(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from forecaster.database.schema import opened
 from forecaster.domain.config import build_config, load_config
+from forecaster.domain.errors import ConfigError
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.lifecycle.batch import Batch, BatchConfig, forecast_batch
 from service.app import create_app
@@ -139,6 +140,38 @@ def test_intervals_follow_the_ledger_as_the_services_do(house: House, tmp_path: 
     plain, _ = forecast(config(house.cache, tmp_path, **changes, adapt_intervals=False), database)
     assert not plain["is_adapted"].any()
     assert (adapted["hi-80"] > plain["hi-80"])[:4].all()
+
+
+def test_what_the_service_is_set_to_holds_for_batches(
+    furnished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars, database = Path(shutil.copytree(furnished["bars_dir"], tmp_path / "bars")), f"sqlite:///{tmp_path}/ledger.db"
+    tail = json.loads((bars / f"{BARS}.tail.json").read_text())
+    (bars / "OLD.tail.json").write_text(json.dumps(tail | {"symbol": "OLD", "due_at": "2025-01-02T21:30:00+00:00"}))
+    chosen = {"BARS_DIR": bars, "STALE_AFTER_HOURS": "1e6", "WITHOUT_SKILL": "baseline", "ADAPT_INTERVALS": "false"}
+    for name, value in chosen.items():
+        monkeypatch.setenv(f"FORECASTER_{name}", str(value))
+    settings = Settings(cache_dir=furnished["cache_dir"], tracking_uri="", database_url=database)
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        request = {"model": "sine", "series": sent(history()), "level": [80]}
+        filed = client.post("/v1/forecasts", json=request).json()
+        actuals = [{"unique_id": "b", "ds": time, "y": 100.0} for time in filed["forecasts"][0]["ds"]]
+        assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
+        asked = {"model": "walk", "unique_ids": [HOSTILE, "OLD", BARS], "level": [80]}
+        stored = client.post("/v1/forecasts", json=asked).json()
+    with opened(database) as engine:
+        assert read_allowed(engine, "sine", 1)
+    history().to_parquet(tmp_path / "h.parquet")
+    for name, data, answer in (
+        ("sine", {"source": "files", "path": tmp_path / "h.parquet"}, filed),
+        ("walk", {"source": "store"}, stored),
+    ):
+        changes: dict[str, Any] = {"name": name, "data": data, "level": [80]}
+        assert_same(forecast(config(settings.cache_dir, tmp_path, **changes), database)[0], answer)
+    monkeypatch.setenv("FORECASTER_WITHOUT_SKILL", "anybody")
+    with pytest.raises(ConfigError, match=r"without_skill: .*'model' or 'baseline'"):
+        config(settings.cache_dir, tmp_path, **changes)
 
 
 def spoilt(folder: Path) -> Path:
