@@ -93,6 +93,8 @@ class Places:
         for target, source in service.secrets.items():
             self._write_secret(service, target, source)
         if account:
+            # it must get through to its volumes, whatever the umask
+            self.volume("").chmod(0o711)
             for path in (
                 own,
                 *own.iterdir(),
