@@ -75,8 +75,7 @@ class Runner:
         """
         with job_lock(self._config.folder, job.name) as lock:
             if lock is not None:
-                found = self._runs.know(job.name, None).open
-                run = self._runs.claim(job.name, ONCE, now_at()) if not found or self._settle(job, found) else None
+                run = self._runs.claim(job.name, ONCE, now_at()) if self._is_free(job) else None
                 if run:
                     return self._carry_out(job, run, lock, has_terminal=True)
         raise ScheduleError(f"job '{job.name}': it runs already; wait for its end")
@@ -122,6 +121,15 @@ class Runner:
             else:
                 return None
 
+    def _is_free(self, job: JobConfig) -> bool:
+        """Say whether no run is open; one that seems to be lost is watched until that is known."""
+        while (found := self._runs.know(job.name, None).open) and not self._settle(job, found):
+            if not self._runs.seems_silent(found) or self._stop.asked.is_set():
+                return False
+            # no wait for the event: a signal's handler, which sets it, would be in this thread too
+            time.sleep(min(self._config.poll_seconds, self._runs.beat_seconds))
+        return True
+
     def _claim(self, job: JobConfig, step: Start) -> Run | None:
         run = self._runs.claim(job.name, **vars(step))
         if run:
@@ -155,7 +163,7 @@ class Runner:
         running.set(1)
         try:
             child = Child(job, self._config.folder, self._url, has_terminal)
-            ended = child.run(lock, self._stop.hurried, lambda: self._beat(run), self._config.lost_after_seconds / 10)
+            ended = child.run(lock, self._stop.hurried, lambda: self._beat(run), self._runs.beat_seconds)
         finally:
             running.set(0)
         seconds = time.monotonic() - begin

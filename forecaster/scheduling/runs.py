@@ -4,6 +4,7 @@ Two constraints keep schedulers apart on any database: a job's due moment has on
 run that has not ended.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,16 @@ class Lost:
     is_run_again: bool
 
 
+@dataclass(frozen=True)
+class _Silence:
+    """For how long reads of the database have found the same sign of life; `read_at` by the monotonic clock."""
+
+    run_id: int
+    alive_at: int
+    seconds: float
+    read_at: float
+
+
 class Runs:
     """The table, as the schedulers of one place use it.
 
@@ -78,6 +89,8 @@ class Runs:
         self.engine = engine
         self.place = place
         self.patience = int(lost_after_seconds * SECOND)
+        self.beat_seconds = lost_after_seconds / 10
+        self._silences: dict[str, _Silence] = {}
 
     def know(self, job: str, model: str | None) -> Known:
         """Return what is known of a job; what was due before the first time is not owed.
@@ -150,8 +163,23 @@ class Runs:
             connection.execute(update(RUNS).where(_is_open(run)).values(alive_at=now_at()))
 
     def is_lost(self, run: Run) -> bool:
-        """Say whether nobody carries on with an open run, asked by whoever holds its job's lock."""
-        return run.place == self.place or run.alive_at < now_at() - self.patience
+        """Say whether nobody carries on with an open run, which was just read, asked by whoever holds its job's lock.
+
+        At another place it is lost when it was seen to be silent for the whole patience. That is measured here, for the
+        clocks of machines differ; and of the time between two reads, in which the database may have been away from
+        both, only as much counts as there is between two signs of life.
+        """
+        if run.place == self.place:
+            return True
+        now, last = time.monotonic(), self._silences.get(run.job)
+        is_silent = last is not None and (last.run_id, last.alive_at) == (run.run_id, run.alive_at)
+        seconds = last.seconds + min(now - last.read_at, self.beat_seconds) if last and is_silent else 0.0
+        self._silences[run.job] = _Silence(run.run_id, run.alive_at, seconds, now)
+        return seconds * SECOND >= self.patience
+
+    def seems_silent(self, run: Run) -> bool:
+        """Say whether the last sign of life of an open run is old, if the clocks of its machine and this one agree."""
+        return run.alive_at < now_at() - self.patience
 
     def end(self, run: Run, state: str, exit_code: int | None, outcome: str, again_at: int | None) -> bool:
         """Write how a run ended, and end what asked for it unless it is tried again; False if it has ended before."""
@@ -172,7 +200,8 @@ class Runs:
         """Write that an open run was lost, which is run again, once; None if somebody else has, or it has ended."""
         with transaction(self.engine) as connection:
             is_first = _count(connection, run, LOST) == 0
-        again_at = run.alive_at if is_first and run.cause != ONCE else None
+        # no later than now, whatever the clock of its machine said
+        again_at = min(run.alive_at, now_at()) if is_first and run.cause != ONCE else None
         return Lost(again_at is not None) if self.end(run, LOST, None, reason, again_at) else None
 
     def miss(self, job: str, due_at: int, reason: str) -> bool:

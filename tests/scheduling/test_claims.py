@@ -1,15 +1,19 @@
 """Several schedulers on one database: each run is one's, and goes to another when that one is lost."""
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
 
+from deploy.postgres import PROGRAMS
 from forecaster.database import jobs
-from forecaster.database.engine import transaction
-from forecaster.domain.errors import ScheduleError
-from forecaster.domain.instants import SECOND, now_at
+from forecaster.database.engine import open_engine, transaction
+from forecaster.database.schema import bring_up_to_date
+from forecaster.domain.errors import DatabaseUnavailable, ScheduleError
+from forecaster.domain.instants import DAY, SECOND, now_at
 from forecaster.scheduling.runs import DUE, Runs
+from tests.postgres import postgres_server
 from tests.scheduling.conftest import RETRAIN, Hands, Yard, earlier
 
 
@@ -65,31 +69,76 @@ def test_many_schedulers_that_look_at_once_run_it_once(either_yard: Yard) -> Non
     assert len(yard.journal("begin")) == 1
 
 
-def test_a_lost_run_is_run_again_once(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
-    hands = Hands(yard, earlier())
+def test_a_lost_run_is_run_again_once(yard: Yard) -> None:
+    hands = Hands(yard, earlier(), lost_after_seconds=1)
     yard.seen(timedelta(hours=1))
     elsewhere, at = Runs(yard.engine, "elsewhere", 1), now_at() - 30 * SECOND
     assert elsewhere.claim("score", DUE, at)
     # it may go on as long as it says so
     hands.look()
     assert yard.states() == [("running", 1)]
-    _age(yard, 601)
-    hands.look()
-    assert yard.states() == [("lost", 1), ("succeeded", 2)]
+    _look_until(yard, hands, [("lost", 1), ("succeeded", 2)])
     assert hands.counted("given_up_total") == 0
     # one that takes its scheduler with it each time is left alone
     later = at + SECOND
     for attempt in (1, 2):
         assert elsewhere.claim("score", DUE, later, attempt)
-        _age(yard, 601)
         if attempt == 1:
             lost = elsewhere.know("score", None).open
             assert lost is not None
             elsewhere.lose(lost, "lost")
+    _look_until(yard, hands, [("lost", 1), ("succeeded", 2), ("lost", 1), ("lost", 2)])
     hands.look()
-    hands.look()
-    assert yard.states()[2:] == [("lost", 1), ("lost", 2)]
+    assert len(yard.runs()) == 4
     assert hands.counted("given_up_total") == 1
+
+
+@pytest.mark.skipif(PROGRAMS is None, reason="Postgres is not installed here (apt install postgresql)")
+def test_a_run_is_lost_when_it_was_seen_to_be_silent_and_not_after_an_outage_or_by_another_clock() -> None:
+    patience = 1.0
+    with postgres_server() as server:
+        engine = open_engine(server.uri)
+        bring_up_to_date(engine)
+        here, there = (Runs(engine, place, patience) for place in ("here", "there"))
+        run = here.claim("score", DUE, 1)
+        assert run is not None
+
+        def is_lost() -> bool:
+            found = there.know("score", None).open
+            assert found is not None
+            return there.is_lost(found)
+
+        assert not is_lost()
+        server.stop()
+        with pytest.raises(DatabaseUnavailable):
+            here.keep_alive(run)
+        with pytest.raises(DatabaseUnavailable):
+            is_lost()
+        time.sleep(patience * 1.2)
+        server.start()
+        # the one that looks is quicker than the one that has something to say
+        assert not is_lost()
+        here.keep_alive(run)
+        # the clock of the one is a day behind that of the other
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE runs SET alive_at = alive_at - {DAY}")
+        begin = time.monotonic()
+        while not is_lost():
+            assert time.monotonic() < begin + 30
+            time.sleep(0.02)
+        assert time.monotonic() > begin + patience
+        engine.dispose()
+
+
+def test_by_hand_a_run_that_seems_lost_is_watched_before_another_begins(yard: Yard) -> None:
+    hands = Hands(yard, earlier(), lost_after_seconds=1)
+    assert Runs(yard.engine, "elsewhere", 1).claim("score", DUE, 1)
+    with yard.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE runs SET alive_at = alive_at - {DAY}")
+    begin = time.monotonic()
+    assert hands.runner.once(hands.job).exit_code == 0
+    assert time.monotonic() > begin + 1
+    assert [(run.state, run.cause) for run in yard.runs()] == [("lost", "due"), ("succeeded", "once")]
 
 
 def test_a_run_elsewhere_is_not_lost_while_it_says_that_it_goes_on(yard: Yard) -> None:
@@ -149,6 +198,9 @@ def test_an_asked_retraining_is_taken_once_and_told_what_came_of_it(either_yard:
     assert len(yard.journal("begin")) == 1
 
 
-def _age(yard: Yard, seconds: int) -> None:
-    with yard.engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE runs SET alive_at = alive_at - {seconds * SECOND} WHERE ended_at IS NULL")
+def _look_until(yard: Yard, hands: Hands, states: list[tuple[str, int]]) -> None:
+    def has_come() -> bool:
+        hands.look()
+        return yard.states() == states
+
+    yard.wait(has_come)
