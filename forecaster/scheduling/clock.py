@@ -1,38 +1,24 @@
-"""The scheduler's process: wakes for each job when it is due, and every few seconds; stops in order."""
+"""The scheduler's process: looks for each job when it is due, and every few seconds; stops in order."""
 
 import logging
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import BoundedSemaphore, Event
 from types import FrameType
-from typing import Any
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.blocking import BlockingScheduler
-from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Engine
 
+from forecaster.domain.instants import as_moment, now_at
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics, serve
 from forecaster.scheduling.reports import Reports
 from forecaster.scheduling.runner import Runner, Stop
+from forecaster.scheduling.when import When
 
 _log = logging.getLogger("schedule")
-
-
-class Wake(BaseTrigger):  # type: ignore[misc]
-    """When a job is due, and every few seconds: for retries, what is asked for, and what was lost or missed."""
-
-    def __init__(self, job: JobConfig, poll_seconds: float) -> None:
-        self._job, self._poll = job, timedelta(seconds=poll_seconds)
-
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Return when to look next; what is due by then is in the database, so nothing has to be remembered here."""
-        poll = now + self._poll
-        return min(self._job.when.after(now), poll) if self._job.when else poll
 
 
 def keep_schedule(config: ScheduleConfig, engine: Engine) -> bool:
@@ -55,11 +41,39 @@ def keep_schedule(config: ScheduleConfig, engine: Engine) -> bool:
         if served:
             _log.info("metrics at http://%s:%s/metrics", *served.address)
         try:
-            _run(_scheduler(config, runner), stop)
+            keep_looking(config, runner, stop)
         finally:
             if served:
                 served.close()
         return not stop.hurried.is_set()
+
+
+def keep_looking(config: ScheduleConfig, runner: Runner, stop: Stop) -> None:
+    """Look for what each job owes until told to stop, then wait for what runs.
+
+    What is due is in the database, so nothing is remembered between looks. A job queued behind others finds what it
+    owes when its turn comes.
+
+    Raises:
+        CalendarError: an exchange's calendar has come to its end.
+    """
+    turns = BoundedSemaphore(config.at_once)
+
+    def look(job: JobConfig) -> None:
+        with turns:
+            runner.look(job)
+
+    # none in this thread: a signal's handler, which runs in it, sets the event that they wait for
+    with ThreadPoolExecutor(len(config.jobs) + 1) as threads:
+
+        def repeat(work: Callable[[], None], when: When | None = None) -> Future[None]:
+            return threads.submit(_repeat, work, when, config.poll_seconds, stop.asked)
+
+        loops = [repeat(partial(look, job), job.when) for job in config.jobs] + [repeat(runner.keep_house)]
+        wait(loops, return_when=FIRST_COMPLETED)
+        _log.info("stopping: no new runs; waiting for those that run, a second signal ends them")
+    for loop in loops:
+        loop.result()
 
 
 @contextmanager
@@ -78,27 +92,18 @@ def stopping_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _scheduler(config: ScheduleConfig, runner: Runner) -> Any:
-    # queued behind others or not, a job finds what it owes when its turn comes
-    given = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-    executors = {"default": ThreadPoolExecutor(config.at_once), "house": ThreadPoolExecutor(1)}
-    scheduler = BlockingScheduler(timezone=UTC, executors=executors, job_defaults=given)
-    now = datetime.now(UTC)
-    for job in config.jobs:
-        trigger = Wake(job, config.poll_seconds)
-        scheduler.add_job(runner.look, trigger, [job], id=job.name, next_run_time=now)
-    every = IntervalTrigger(seconds=config.poll_seconds, timezone=UTC)
-    scheduler.add_job(runner.keep_house, every, id="(house)", executor="house", next_run_time=now)
-    return scheduler
-
-
-def _run(scheduler: Any, stop: Stop) -> None:
-    def end() -> None:
-        stop.asked.wait()
-        _log.info("stopping: no new runs; waiting for those that run, a second signal ends them")
-        # nothing is due any longer; then wait for the threads
-        scheduler.remove_all_jobs()
-        scheduler.shutdown(wait=True)
-
-    threading.Thread(target=end, daemon=True).start()
-    scheduler.start()
+def _repeat(work: Callable[[], None], when: When | None, poll_seconds: float, asked: Event) -> None:
+    """Do some work when it is due, and every few seconds wherever the wall clock is set, until asked to stop."""
+    try:
+        while not asked.is_set():
+            begin = as_moment(now_at())
+            try:
+                work()
+            except Exception:
+                # one job's trouble is not to end the others
+                _log.exception("a look failed; repeated in %g s", poll_seconds)
+            # also what has become due since it began
+            due_seconds = (when.after(begin) - as_moment(now_at())).total_seconds() if when else poll_seconds
+            asked.wait(max(0.0, min(due_seconds, poll_seconds)))
+    finally:
+        asked.set()

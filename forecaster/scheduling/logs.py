@@ -24,8 +24,6 @@ def set_up() -> None:
     lines = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter(_FIELDS) if style == "json" else lines)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # each look at the database would be a line, and a job that is looked at while it runs a warning
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # it names addresses that are secrets
     for name in ("httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)

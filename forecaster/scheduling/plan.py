@@ -55,7 +55,8 @@ def next_step(job: JobConfig, known: Known, now: int, catch_up: timedelta) -> St
             return Miss(due_at)
         return Start(DUE, due_at, drops=tuple(run for run in known.owed if run.cause == DUE))
     for run in known.owed:
-        if run.again_at is None or run.again_at > now:
+        # one that ended later than now did so before the clock was set back, and has waited
+        if run.again_at is None or run.ended_at is None or run.ended_at <= now < run.again_at:
             continue
         if run.again_at < too_old:
             return Drop(run)

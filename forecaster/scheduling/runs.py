@@ -101,9 +101,7 @@ class Runs:
         """
         now = now_at()
         with transaction(self.engine) as connection:
-            last = connection.execute(
-                select(func.max(RUNS.c.due_at)).where(RUNS.c.job == job, RUNS.c.cause == DUE)
-            ).scalar()
+            last = connection.execute(select(func.max(RUNS.c.due_at)).where(RUNS.c.job == job, _was_due(now))).scalar()
             if last is None:
                 added = self._row(job, DUE, now, 1, ADDED) | {"ended_at": now}
                 connection.execute(insert_or(connection, RUNS).values(added).on_conflict_do_nothing())
@@ -233,7 +231,7 @@ class Runs:
 
     def forget_before(self, at: int) -> int:
         """Delete what ended before then, except what tells which due moment was a job's latest; returns how many."""
-        newest = select(func.max(RUNS.c.due_at)).where(RUNS.c.cause == DUE).group_by(RUNS.c.job)
+        newest = select(func.max(RUNS.c.due_at)).where(_was_due(now_at())).group_by(RUNS.c.job)
         is_old = (RUNS.c.ended_at < at) & RUNS.c.again_at.is_(None) & RUNS.c.due_at.not_in(newest)
         with transaction(self.engine) as connection:
             return connection.execute(delete(RUNS).where(is_old)).rowcount
@@ -269,6 +267,11 @@ class Runs:
 
 def _is_open(run: Run) -> ColumnElement[bool]:
     return (RUNS.c.run_id == run.run_id) & RUNS.c.ended_at.is_(None)
+
+
+def _was_due(now: int) -> ColumnElement[bool]:
+    # what is of a later time was written before the clock was set back
+    return (RUNS.c.cause == DUE) & (RUNS.c.due_at <= now)
 
 
 def _count(connection: Connection, run: Run, state: str) -> int:

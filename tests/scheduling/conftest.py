@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -200,10 +201,22 @@ def either_yard(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
     made.engine.dispose()
 
 
-def end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+def end(process: "subprocess.Popen[str]", seconds: float = 60) -> tuple[int, str, str]:
     """Return the exit status, stdout and stderr of a process once it has ended."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
+
+
+@contextmanager
+def ended(*processes: "subprocess.Popen[str]") -> Iterator[None]:
+    """End processes in whatever way they have not ended yet."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
 
 def is_alive(pid: int) -> bool:

@@ -6,13 +6,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -25,19 +22,7 @@ from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.reports import Failure, Reports
 from tests.conftest import ROOT, run_module
 from tests.postgres import postgres_server
-from tests.scheduling.conftest import Yard, earlier, end, is_alive, make_yard
-
-
-@contextmanager
-def ended(*processes: "subprocess.Popen[str]") -> Iterator[None]:
-    """End processes in whatever way they have not ended yet."""
-    try:
-        yield
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+from tests.scheduling.conftest import Yard, earlier, end, ended, is_alive, make_yard
 
 
 def test_it_fires_at_the_moment_and_stops_at_once_when_nothing_runs(yard: Yard) -> None:
