@@ -17,7 +17,7 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import CalendarError
 from forecaster.domain.instants import as_moment
 
-_TICK = timedelta(microseconds=1)
+_TICK, _DAY = timedelta(microseconds=1), timedelta(days=1)
 
 
 class Cron(Config):
@@ -58,20 +58,14 @@ class Cron(Config):
 
     def after(self, moment: datetime) -> datetime:
         """Return the first moment after `moment` at which it is due."""
-        zone = ZoneInfo(self.zone)
-        wall = moment.astimezone(zone).replace(tzinfo=None)
-        coming = self._shown_after(wall)
-        if self.cron.split()[1].startswith("*"):
-            # by elapsed time, so that an hour that clocks show twice counts twice
-            elapsed = moment + (coming - wall)
-            shown = elapsed.astimezone(zone).replace(tzinfo=None)
-            if self._shown_after(shown - _TICK) == shown:
-                return elapsed
-        while True:
-            due = coming.replace(tzinfo=zone).astimezone(UTC)
-            if due > moment:
-                return due
+        moment = moment.astimezone(UTC)
+        # within as much of a change of clocks as that is, moments and what clocks show are not in the same order
+        change = self._change_within(self._change_within(_DAY, moment), moment)
+        coming, due = self._shown_after(self._shown(moment) - change), None
+        while due is None or coming < self._shown(due) + change:
+            due = min((one for one in [due, *self._moments(coming)] if one and one > moment), default=None)
             coming = self._shown_after(coming)
+        return due
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
         """Return the last moment after `after`, up to `until`, at which it was due; None if there was none."""
@@ -94,6 +88,19 @@ class Cron(Config):
     def _trigger(self) -> Any:
         # as if in UTC: in a zone, the library's own trigger stands still in the hour that clocks show twice
         return CronTrigger.from_crontab(self.cron, UTC)
+
+    def _shown(self, moment: datetime) -> datetime:
+        return moment.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None)
+
+    def _change_within(self, reach: timedelta, moment: datetime) -> timedelta:
+        return abs(self._shown(moment + reach) - self._shown(moment - reach) - 2 * reach)
+
+    def _moments(self, wall: datetime) -> list[datetime]:
+        """Return the moments at which what a clock shows is due; one that it skips counts from before the change."""
+        zone = ZoneInfo(self.zone)
+        first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+        is_each_hour = self.cron.split()[1] in ("*", "*/1")
+        return [first, second] if is_each_hour and first < second else [first]
 
     def _shown_after(self, wall: datetime) -> datetime:
         found: datetime = self._trigger.get_next_fire_time(None, wall.replace(tzinfo=UTC) + _TICK)
