@@ -1,6 +1,7 @@
 """What a schedule declares: jobs, when they are due, and how often one that fails is tried again."""
 
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -95,9 +96,9 @@ class JobConfig(Config):
         given = [str(self.config)] if self.config else list(self.arguments)
         return [self.run, *given, *(["--set", *self.overrides] if self.overrides else [])]
 
-    @property
+    @cached_property
     def model(self) -> str | None:
-        """Return the model that a retraining is of, None for another pipeline."""
+        """Return the model that a retraining is of, as its file was when the schedule was read; None for another."""
         if self.run != RETRAIN or self.config is None:
             return None
         set_name = [value for key, _, value in (one.partition("=") for one in self.overrides) if key == "train.name"]

@@ -154,6 +154,20 @@ def test_an_asked_retraining_that_fails_ends_after_its_last_attempt_and_a_takers
     assert asked.ended_at
 
 
+def test_a_file_that_is_broken_while_the_schedule_runs_is_a_failure_that_is_reported(yard: Yard) -> None:
+    # as the pipeline ends with it
+    yard.order(exits=(2,))
+    hands = Hands(yard, RETRAIN | earlier())
+    yard.seen(timedelta(hours=1), hands.job.name)
+    (yard.folder / "stock.yaml").write_text("train: {name: [")
+    yard.ask("unheard-of")
+    hands.look()
+    hands.runner.keep_house()
+    assert [(run.state, run.exit_code) for run in yard.runs()] == [("failed", 2)]
+    assert hands.counted("given_up_total") == 1
+    assert yard.asked()[0].outcome == "not run: no job of the schedule retrains 'unheard-of'"
+
+
 def test_by_hand_it_is_neither_tried_again_nor_given_up(yard: Yard) -> None:
     yard.order(exits=(7,))
     hands = Hands(yard, earlier())
