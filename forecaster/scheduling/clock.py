@@ -36,7 +36,7 @@ def keep_schedule(config: ScheduleConfig, engine: Engine) -> bool:
     metrics = Metrics(config.jobs)
     with stopping_on_signals() as stop:
         runner = Runner(config, engine, metrics, Reports(metrics), stop)
-        runner.take_over()
+        runner.tell_latest()
         served = serve(config.metrics, metrics.registry) if config.metrics else None
         if served:
             _log.info("metrics at http://%s:%s/metrics", *served.address)

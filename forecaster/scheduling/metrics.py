@@ -4,9 +4,10 @@ import hmac
 import ipaddress
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -31,13 +32,15 @@ _Start = Callable[..., Any]
 class Metrics:
     """The instruments, in a registry of their own."""
 
-    def __init__(self, jobs: Iterable[JobConfig]) -> None:
+    def __init__(self, jobs: Sequence[JobConfig]) -> None:
         self.registry = CollectorRegistry()
         given: dict[str, Any] = {"namespace": "forecaster_schedule", "registry": self.registry}
         each: dict[str, Any] = given | {"labelnames": ["job"]}
         self.next_run = Gauge("next_run_timestamp_seconds", "When it is due next.", **each)
         self.last_success = Gauge("last_success_timestamp_seconds", "When it last succeeded.", **each)
         self.last_failure = Gauge("last_failure_timestamp_seconds", "When it last failed or was lost.", **each)
+        self.last_lost = Gauge("last_lost_timestamp_seconds", "When it was last found to be lost.", **each)
+        self.last_missed = Gauge("last_missed_timestamp_seconds", "When it was last found to be missed.", **each)
         self.seconds = Histogram("run_seconds", "From start to end.", buckets=_SECONDS, **each)
         self.runs = Counter("runs", "Attempts, by what came of them.", labelnames=["job", "outcome"], **given)
         self.given_up = Counter("given_up", "Runs that failed and are not tried again.", **each)
@@ -45,6 +48,7 @@ class Metrics:
         self.waiting = Gauge("retrainings_waiting", "Retrainings asked for that nobody has taken.", **given)
         self.database_errors = Counter("database_errors", "Looks at the database that failed.", **given)
         self.webhook_failures = Counter("webhook_failures", "Reports that could not be sent.", **given)
+        self._jobs = {job.name for job in jobs}
         for job in jobs:
             # a counter that begins with its first failure is no rise to an alert
             for outcome in (SUCCEEDED, FAILED, LOST, MISSED):
@@ -54,11 +58,18 @@ class Metrics:
             if job.when:
                 self.next_run.labels(job.name).set_function(_next_of(job))
 
-    def take_over(self, succeeded: dict[str, int], failed: dict[str, int]) -> None:
-        """Set when jobs last succeeded and failed, in microseconds since 1970, as the database has it."""
-        for gauge, found in ((self.last_success, succeeded), (self.last_failure, failed)):
-            for job, at in found.items():
-                gauge.labels(job).set(at / 1e6)
+    def tell_latest(self, latest: dict[tuple[str, str], int]) -> None:
+        """Set when each job last ended in each state, in microseconds since 1970, as the database has it."""
+        gauges = {
+            self.last_success: (SUCCEEDED,),
+            self.last_failure: (FAILED, LOST),
+            self.last_lost: (LOST,),
+            self.last_missed: (MISSED,),
+        }
+        for job, gauge in product(self._jobs, gauges):
+            found = [latest[job, state] for state in gauges[gauge] if (job, state) in latest]
+            if found:
+                gauge.labels(job).set(max(found) / 1e6)
 
 
 @dataclass

@@ -81,25 +81,20 @@ class Runner:
         raise ScheduleError(f"job '{job.name}': it runs already; wait for its end")
 
     def keep_house(self) -> None:
-        """Answer retrainings that no job is for, count those that wait, forget old runs."""
+        """Answer retrainings that no job is for, count those that wait, tell what was, forget old runs."""
         try:
             if self._config.follow_evidence:
                 for model in self._runs.end_strange(list(self._config.retrained_by())):
                     _log.warning("a retraining of '%s' was asked for, and no job of the schedule does it", model)
             self._metrics.waiting.set(self._runs.count_waiting())
+            self.tell_latest()
             self._runs.forget_before(now_at() - int(self._config.keep_days * DAY))
         except DatabaseUnavailable as error:
             self._say_away(error)
 
-    def take_over(self) -> None:
-        """Tell the metrics what was before this process; raises DatabaseUnavailable."""
-        names = {job.name for job in self._config.jobs}
-        succeeded, failed, lost = (self._runs.latest(state) for state in (SUCCEEDED, FAILED, LOST))
-        failed |= {job: max(at, failed.get(job, 0)) for job, at in lost.items()}
-        self._metrics.take_over(
-            {job: at for job, at in succeeded.items() if job in names},
-            {job: at for job, at in failed.items() if job in names},
-        )
+    def tell_latest(self) -> None:
+        """Tell the metrics when jobs last ended how, also before this process; raises DatabaseUnavailable."""
+        self._metrics.tell_latest(self._runs.latest())
 
     def _take(self, job: JobConfig) -> Run | None:
         """Return the run that is owed and now this scheduler's; the job's lock is held."""
@@ -145,7 +140,7 @@ class Runner:
         reason = "lost: its scheduler ended before it did"
         lost = self._runs.lose(run, reason)
         if lost:
-            self._count(job, LOST)
+            self._metrics.runs.labels(job.name, LOST).inc()
             _log.warning("job '%s': a run was lost", job.name, extra=_fields(run))
             if not lost.is_run_again and run.cause != ONCE:
                 self._give_up(job, run, f"{reason}, for the second time")
@@ -183,7 +178,7 @@ class Runner:
                 if run.cause == ONCE or self._stop.hurried.wait(self._config.poll_seconds):
                     raise
         self._say_back()
-        self._count(job, state)
+        self._metrics.runs.labels(job.name, state).inc()
         fields = _fields(run) | {"exit_code": ended.exit_code, "seconds": round(seconds, 3), "outcome": ended.outcome}
         level = logging.INFO if state == SUCCEEDED else logging.WARNING
         _log.log(level, "job '%s' %s: %s", job.name, state, ended.outcome, extra=fields)
@@ -207,11 +202,6 @@ class Runner:
     def _give_up(self, job: JobConfig, run: Run, reason: str, exit_code: int | None = None) -> None:
         code = run.exit_code if exit_code is None else exit_code
         self._reports.give_up(Failure(job.name, job.run, run.due_at, run.attempt, code, shorten(reason)))
-
-    def _count(self, job: JobConfig, state: str) -> None:
-        self._metrics.runs.labels(job.name, state).inc()
-        last = self._metrics.last_success if state == SUCCEEDED else self._metrics.last_failure
-        last.labels(job.name).set(time.time())
 
     def _beat(self, run: Run) -> None:
         try:

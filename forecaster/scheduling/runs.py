@@ -223,11 +223,11 @@ class Runs:
         with transaction(self.engine) as connection:
             return _count(connection, run, FAILED)
 
-    def latest(self, state: str) -> dict[str, int]:
-        """Return when each job last ended in a state."""
-        wanted = select(RUNS.c.job, func.max(RUNS.c.ended_at)).where(RUNS.c.state == state).group_by(RUNS.c.job)
+    def latest(self) -> dict[tuple[str, str], int]:
+        """Return when each job last ended in each state, for any scheduler."""
+        wanted = select(RUNS.c.job, RUNS.c.state, func.max(RUNS.c.ended_at)).where(RUNS.c.ended_at.is_not(None))
         with transaction(self.engine) as connection:
-            return {row[0]: row[1] for row in connection.execute(wanted)}
+            return {(row[0], row[1]): row[2] for row in connection.execute(wanted.group_by(RUNS.c.job, RUNS.c.state))}
 
     def forget_before(self, at: int) -> int:
         """Delete what ended before then, except what tells which due moment was a job's latest; returns how many."""

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import update
 
 from forecaster.database.engine import transaction
-from forecaster.database.tables import JOBS
+from forecaster.database.tables import JOBS, RUNS
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.instants import SECOND, now_at
-from forecaster.scheduling.runs import DUE, Runs
+from forecaster.scheduling.runs import DUE, ONCE, Runs
 from tests.scheduling.conftest import RETRAIN, Hands, Yard, daily, earlier
 
 
@@ -33,6 +33,7 @@ def test_what_was_missed_is_run_once_and_then_no_more(yard: Yard) -> None:
     assert run.outcome == '{"outcome": "promoted", "argv": []}'
     assert len(yard.journal("begin")) == 1
     assert hands.counted("runs_total", outcome="succeeded") == 1
+    hands.runner.keep_house()
     assert hands.counted("last_success_timestamp_seconds") == pytest.approx(time.time(), abs=10)
 
 
@@ -45,6 +46,32 @@ def test_what_was_missed_for_too_long_is_recorded_and_not_run(yard: Yard) -> Non
     assert (run.state, run.outcome) == ("missed", "missed by more than 0.01 hours")
     assert yard.journal() == []
     assert hands.counted("runs_total", outcome="missed") == 1
+
+
+def test_the_metrics_tell_what_was_before_they_are_first_asked(yard: Yard) -> None:
+    for name, ended in (("score", "missed"), ("lost", "lost")):
+        yard.seen(timedelta(hours=1), name)
+        with transaction(yard.engine) as connection:
+            connection.execute(update(RUNS).where(RUNS.c.job == name).values(state=ended))
+    hands = Hands(yard, {}, {"name": "lost"})
+    hands.runner.tell_latest()
+    told = {
+        (kind, job): hands.counted(f"last_{kind}_timestamp_seconds", job=job)
+        for kind in ("success", "failure", "lost", "missed")
+        for job in ("score", "lost")
+    }
+    then = pytest.approx(time.time() - 3600, abs=10)
+    assert {which: at for which, at in told.items() if at is not None} == {
+        ("missed", "score"): then,
+        ("lost", "lost"): then,
+        ("failure", "lost"): then,
+    }
+    # and what another process did since
+    run = Runs(yard.engine, "elsewhere", 600).claim("score", ONCE, now_at())
+    assert run is not None
+    Runs(yard.engine, "elsewhere", 600).end(run, "succeeded", 0, "{}", None)
+    hands.runner.keep_house()
+    assert hands.counted("last_success_timestamp_seconds") == pytest.approx(time.time(), abs=10)
 
 
 def test_a_failure_is_tried_again_after_growing_delays_until_it_succeeds(yard: Yard) -> None:
