@@ -19,6 +19,8 @@ from forecaster.domain.errors import BackupError, ConfigError
 
 Kind = Literal["sqlite", "postgres"]
 _PATIENCE_SECONDS = 60
+# what SQLite keeps beside a database, and would play into whatever file comes to lie there
+_LOGS = ("-wal", "-shm", "-journal")
 # with the quoting of a script, in which a percent sign is one
 _ROUTINES = text("""
     SELECT CAST(CAST(oid AS regprocedure) AS text) FROM pg_proc
@@ -75,14 +77,14 @@ def copy_database(url: str, file: Path) -> None:
 
 
 def is_occupied(url: str) -> bool:
-    """Say whether there is something already: a file, or tables in Postgres.
+    """Say whether there is something already: a file, or a log that one has left behind, or tables in Postgres.
 
     Raises:
         BackupError: Postgres does not answer.
     """
     file = sqlite_file(url)
     if file is not None:
-        return file.exists()
+        return any(one.exists() for one in (file, *_logs(file)))
     with reading(url) as connection:
         return bool(inspect(connection).get_table_names())
 
@@ -153,7 +155,10 @@ def _put_back_sqlite(target: Path, copy: Path, changes: Sequence[Update]) -> Non
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         if target.exists():
-            _retire_sqlite(target)
+            _settle_sqlite(target)
+        # whosever they are: the file may have been moved away from them
+        for log in _logs(target):
+            log.unlink(missing_ok=True)
         draft.replace(target)
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise BackupError(f"{target}: cannot be restored ({error}); stop what uses it, and check the disk") from error
@@ -161,11 +166,8 @@ def _put_back_sqlite(target: Path, copy: Path, changes: Sequence[Update]) -> Non
         draft.unlink(missing_ok=True)
 
 
-def _retire_sqlite(target: Path) -> None:
-    """Leave nothing of an old database but its one file; a log beside it would be taken for the new one's."""
-    _settle_sqlite(target)
-    for suffix in ("-wal", "-shm", "-journal"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
+def _logs(file: Path) -> list[Path]:
+    return [file.with_name(file.name + suffix) for suffix in _LOGS]
 
 
 def _settle_sqlite(target: Path) -> None:
