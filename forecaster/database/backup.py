@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -19,14 +19,17 @@ from forecaster.domain.errors import BackupError, ConfigError
 
 Kind = Literal["sqlite", "postgres"]
 _PATIENCE_SECONDS = 60
-# what SQLite keeps beside a database, and would play into whatever file comes to lie there
-_LOGS = ("-wal", "-shm", "-journal")
+# what SQLite keeps beside a database, called as it is but for these ends, and plays into whatever file comes there
+LOGS = ("-wal", "-shm", "-journal")
 # with the quoting of a script, in which a percent sign is one
 _ROUTINES = text("""
     SELECT CAST(CAST(oid AS regprocedure) AS text) FROM pg_proc
     WHERE pronamespace = CAST('public' AS regnamespace)
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = CAST('pg_proc' AS regclass) AND objid = oid AND deptype = 'e')
 """)
+# of a transaction that says only what is wrong, and does not wait for ever for somebody who holds a table
+_BEGIN = ("BEGIN;", "SET client_min_messages = warning;", "SET lock_timeout = '30s';")
+_READY = "ready\n"
 _SCRIPT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
@@ -82,16 +85,16 @@ def is_occupied(url: str) -> bool:
     Raises:
         BackupError: Postgres does not answer.
     """
-    file = sqlite_file(url)
+    file = file_of(url)
     if file is not None:
-        return any(one.exists() for one in (file, *_logs(file)))
+        return any(file.with_name(file.name + end).exists() for end in ("", *LOGS))
     with reading(url) as connection:
         return bool(inspect(connection).get_table_names())
 
 
 def refuse_in_use(url: str) -> None:
     """Raise BackupError where somebody has a SQLite database open that logs ahead, or is writing to any."""
-    file = sqlite_file(url)
+    file = file_of(url)
     try:
         if file is not None and file.exists():
             _settle_sqlite(file)
@@ -99,22 +102,88 @@ def refuse_in_use(url: str) -> None:
         raise BackupError(f"{file}: is in use ({error}); stop the service and whatever else uses it") from error
 
 
-def put_back(url: str, copy: Path, changes: Sequence[Update] = ()) -> None:
-    """Make a database what a copy says; what was there is gone then, or, if this fails, still there.
-
-    Args:
-        url: of the kind that the copy is of.
-        copy: as `copy_database` wrote it; changed by this.
-        changes: made before anybody sees it.
+def change_sqlite(copy: Path, changes: Sequence[Update]) -> None:
+    """Change a copy of a SQLite database, which nobody else has open.
 
     Raises:
-        BackupError: the copy cannot be read, or the database is in use or cannot be written.
+        BackupError: it is not what it must be.
     """
+    try:
+        engine = create_engine(f"sqlite:///{copy}", poolclass=NullPool)
+        with engine.begin() as connection:
+            for change in changes:
+                connection.execute(change)
+    except SQLAlchemyError as error:
+        raise BackupError(f"{copy.name}: cannot be changed ({error}); take another backup") from error
+
+
+@contextmanager
+def replacing_postgres(url: str, copy: Path, changes: Sequence[Update] = ()) -> Iterator[Callable[[], None]]:
+    """Make a database what a copy says, in a transaction; yield what commits it.
+
+    Until then others see what was there, and it stays if that is never called, or this process is killed.
+
+    Args:
+        url: of Postgres.
+        copy: as `copy_database` wrote it.
+        changes: made in the same transaction.
+
+    Raises:
+        BackupError: the copy cannot be read, a client program is missing, the database does not answer or refuses.
+    """
+    with tempfile.TemporaryDirectory(dir=copy.parent) as draft:
+        folder = Path(draft)
+        files = [f"--file={script}" for script in (*_write_scripts(url, copy, changes, folder), "-")]
+        command, environment = _client("psql", url)
+        with (
+            # read when it has ended, so that it never waits for somebody to read
+            Path(folder, "errors").open("w+", encoding="utf-8", errors="replace") as errors,
+            subprocess.Popen(  # noqa: S603
+                [*command, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *files],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            ) as psql,
+        ):
+
+            def end(text: str) -> None:
+                psql.communicate(text)
+                errors.seek(0)
+                _refuse_failure(url, psql.returncode, errors.read())
+
+            try:
+                if _READY not in (psql.stdout or ()):
+                    end("")
+                yield lambda: end("COMMIT;\n")
+            finally:
+                # its transaction ends with it
+                psql.kill()
+
+
+def _write_scripts(url: str, copy: Path, changes: Sequence[Update], folder: Path) -> list[Path]:
+    """Write what empties a database, fills it and changes it, all in a transaction that stays open."""
+    scripts = [folder / name for name in ("before.sql", "copy.sql", "after.sql")]
+    with reading(url) as connection:
+        names = inspect(connection).get_table_names()
+        # such as MLflow's triggers call; not those of extensions
+        routines = connection.execute(_ROUTINES).scalars().all()
+    quoted = ", ".join(_SCRIPT.identifier_preparer.quote(name) for name in names)
+    drops = [f"DROP TABLE {quoted} CASCADE;"] if names else []
+    drops += [f"DROP ROUTINE {routine};" for routine in routines]
+    scripts[0].write_text("\n".join([*_BEGIN, *drops]), encoding="utf-8")
+    _run_client("pg_restore", None, "--no-owner", "--no-privileges", f"--file={scripts[1]}", str(copy))
+    moved = [f"{one.compile(dialect=_SCRIPT, compile_kwargs={'literal_binds': True})};" for one in changes]
+    # the script empties the search path
+    scripts[2].write_text("\n".join(["SET search_path = public;", *moved, f"\\echo {_READY}"]), encoding="utf-8")
+    return scripts
+
+
+def file_of(url: str) -> Path | None:
+    """Return a SQLite database's file, beside which its logs are, whatever links lead to it; of others None."""
     file = sqlite_file(url)
-    if file is None:
-        _put_back_postgres(url, copy, changes)
-    else:
-        _put_back_sqlite(file, copy, changes)
+    return file and file.resolve()
 
 
 def _driver(url: str) -> str:
@@ -142,34 +211,6 @@ def _copy_sqlite(url: str, file: Path) -> None:
         raise BackupError(f"{source}: is damaged ({found}); restore an earlier backup")
 
 
-def _put_back_sqlite(target: Path, copy: Path, changes: Sequence[Update]) -> None:
-    draft = target.with_name(f".{target.name}.restoring")
-    try:
-        engine = create_engine(f"sqlite:///{copy}", poolclass=NullPool)
-        with engine.begin() as connection:
-            for change in changes:
-                connection.execute(change)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # from another file system it is copied, so the last step is a rename beside the target
-        shutil.move(copy, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        if target.exists():
-            _settle_sqlite(target)
-        # whosever they are: the file may have been moved away from them
-        for log in _logs(target):
-            log.unlink(missing_ok=True)
-        draft.replace(target)
-    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-        raise BackupError(f"{target}: cannot be restored ({error}); stop what uses it, and check the disk") from error
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _logs(file: Path) -> list[Path]:
-    return [file.with_name(file.name + suffix) for suffix in _LOGS]
-
-
 def _settle_sqlite(target: Path) -> None:
     """Bring all of a database into its one file, which is refused as long as others have it open; damaged, leave it."""
     try:
@@ -183,39 +224,10 @@ def _settle_sqlite(target: Path) -> None:
         return
 
 
-def _put_back_postgres(url: str, copy: Path, changes: Sequence[Update]) -> None:
-    with reading(url) as connection:
-        names = inspect(connection).get_table_names()
-        # such as MLflow's triggers call; not those of extensions
-        routines = connection.execute(_ROUTINES).scalars().all()
-    quoted = ", ".join(_SCRIPT.identifier_preparer.quote(name) for name in names)
-    before = f"DROP TABLE {quoted} CASCADE;\n" if names else ""
-    before += "".join(f"DROP ROUTINE {routine};\n" for routine in routines)
-    after = [str(change.compile(dialect=_SCRIPT, compile_kwargs={"literal_binds": True})) for change in changes]
-    with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
-        scripts = [Path(folder, name) for name in ("before.sql", "copy.sql", "after.sql")]
-        scripts[0].write_text(before, encoding="utf-8")
-        _run_client("pg_restore", None, "--no-owner", "--no-privileges", f"--file={scripts[1]}", str(copy))
-        # the script empties the search path
-        named = ["SET search_path = public;", *(f"{one};" for one in after)]
-        scripts[2].write_text("\n".join(named), encoding="utf-8")
-        files = [f"--file={script}" for script in scripts]
-        # all or nothing, the changes too
-        _run_client("psql", url, "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", *files)
-
-
 def _run_client(program: str, url: str | None, *arguments: str) -> None:
-    path = shutil.which(program)
-    if path is None:
-        raise BackupError(
-            f"{program} is not installed: install Postgres' client programs, not older than the server "
-            "(apt install postgresql-client)"
-        )
-    asks = [] if url is None else ["--no-password"]
-    # in the environment, for anybody may list the arguments of processes
-    environment = {**os.environ, **({} if url is None else _connection(url))}
+    command, environment = _client(program, url)
     done = subprocess.run(  # noqa: S603
-        [path, *asks, *arguments],
+        [*command, *arguments],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -224,9 +236,27 @@ def _run_client(program: str, url: str | None, *arguments: str) -> None:
         errors="replace",
         check=False,
     )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
-        raise BackupError(f"{without_password(url or program)}: {reason}")
+    _refuse_failure(url or program, done.returncode, done.stderr)
+
+
+def _client(program: str, url: str | None) -> tuple[list[str], dict[str, str]]:
+    """Return the beginning of a client program's command, and its environment."""
+    path = shutil.which(program)
+    if path is None:
+        raise BackupError(
+            f"{program} is not installed: install Postgres' client programs, not older than the server "
+            "(apt install postgresql-client)"
+        )
+    if url is None:
+        return [path], {**os.environ}
+    # in the environment, for anybody may list the arguments of processes
+    return [path, "--no-password"], {**os.environ, **_connection(url)}
+
+
+def _refuse_failure(shown: str, status: int, errors: str) -> None:
+    if status:
+        reason = (errors.strip().splitlines() or [f"exit status {status}"])[0]
+        raise BackupError(f"{without_password(shown)}: {reason}")
 
 
 def _connection(url: str) -> dict[str, str]:

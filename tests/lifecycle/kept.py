@@ -64,3 +64,12 @@ def sizes(url: str) -> dict[str, int]:
             str(table.name): int(connection.execute(select(func.count()).select_from(table)).scalar_one())
             for table in (REQUESTS, FORECASTS, ACTUALS)
         }
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return what a folder holds, but for locks, which stay, and the ledger, which another form can have the same."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock" and not path.name.startswith("service.db")
+    }

@@ -3,18 +3,21 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
 
+from forecaster.data.store import BarStore
 from forecaster.database.engine import transaction
 from forecaster.database.keys import read_keys
 from forecaster.database.schema import opened
 from forecaster.domain.errors import BackupError
 from forecaster.lifecycle.backup import Places, back_up
 from forecaster.lifecycle.restore import restore
-from tests.lifecycle.kept import fill_ledger, sizes
+from forecaster.registry.store import Store
+from tests.lifecycle.kept import files_of, fill_ledger, sizes, write_bars
 from tests.postgres import fresh_database
 
 
@@ -65,22 +68,58 @@ def test_postgres_is_saved_and_comes_back_too(site: Places, postgres: str, tmp_p
         assert "of_a_later_program" not in inspect(connection).get_table_names()
 
 
-def test_a_postgres_restore_that_fails_leaves_what_was_there(site: Places, postgres: str, tmp_path: Path) -> None:
+@pytest.fixture
+def gone_wrong(site: Places, postgres: str, tmp_path: Path) -> tuple[Places, Path]:
+    """An installation whose history went on after its backup, and that backup."""
     places = Places(site.tracking_uri, None, site.bars, fresh_database(postgres))
     fill_ledger(places.database)
-    archive = tmp_path / "b.tar"
-    back_up(places, archive, ("database",))
-    before = sizes(places.database)
-    with opened(places.database) as engine, transaction(engine) as connection:
-        # which the copy cannot make, after its tables have been dropped
-        connection.execute(text("CREATE VIEW keys_of AS SELECT 1 AS one"))
-        connection.execute(text("ALTER TABLE keys RENAME TO old_keys"))
-        connection.execute(text("CREATE VIEW keys AS SELECT 1 AS one"))
-    with pytest.raises(BackupError, match="already exists"):
+    back_up(places, tmp_path / "b.tar")
+    write_bars(places.bars, "NEW", 1)
+    (places.root / "new").write_text("an artifact")
+    Store(places.tracking_uri).promote("sine", 2)
+    fill_ledger(places.database)
+    return places, tmp_path / "b.tar"
+
+
+def put_before(program: str, folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a script of this name found first; `$REAL` in it is the program."""
+    path = folder / "bin" / program
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/sh\nREAL="{shutil.which(program)}"\n{script}\n')
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("cause", ["what the copy cannot replace", "the password", "no psql", "the end"])
+def test_a_restore_that_fails_leaves_all_that_was_there(
+    gone_wrong: tuple[Places, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    places, archive = gone_wrong
+    said, given = "", places
+    if cause == "what the copy cannot replace":
+        with opened(places.database) as engine, transaction(engine) as connection:
+            connection.execute(text("ALTER TABLE keys RENAME TO old_keys"))
+            connection.execute(text("CREATE VIEW keys AS SELECT 1 AS one"))
+        said = "already exists"
+    elif cause == "the password":
+        given, said = replace(places, database=places.database.replace("a%20p", "no")), "does not answer .*password"
+    elif cause == "no psql":
+        monkeypatch.setenv("PATH", str(tmp_path))
+        said = "(pg_restore|psql) is not installed"
+    else:
+        # the server refuses when everything else is done
+        put_before("psql", tmp_path, 'sed -u \'s|^COMMIT;|SELECT 1/0;|\' | "$REAL" "$@"', monkeypatch)
+        said = "division by zero"
+    before, ledger = files_of(places.bars.parent), sizes(places.database)
+    with pytest.raises(BackupError, match=said):
+        restore(given, archive, force=True)
+    assert files_of(places.bars.parent) == before
+    assert sizes(places.database) == ledger
+    if cause == "the end":
+        monkeypatch.undo()
         restore(places, archive, force=True)
-    with opened(places.database) as engine, transaction(engine) as connection:
-        assert "old_keys" in inspect(connection).get_table_names()
-    assert sizes(places.database) == before
+        assert sizes(places.database)["requests"] * 2 == ledger["requests"]
+        assert BarStore(places.bars).symbols() == ["ABC", "brk.b"]
 
 
 def test_the_password_is_in_no_argument_and_a_missing_program_is_named(
@@ -90,11 +129,7 @@ def test_the_password_is_in_no_argument_and_a_missing_program_is_named(
     places = Places(site.tracking_uri, None, site.bars, database)
     with opened(database):
         pass
-    spy = tmp_path / "bin" / "pg_dump"
-    spy.parent.mkdir()
-    spy.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/seen"\nexec "{shutil.which("pg_dump")}" "$@"\n')
-    spy.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{spy.parent}{os.pathsep}{os.environ['PATH']}")
+    put_before("pg_dump", tmp_path, f'echo "$@" > "{tmp_path}/seen"\nexec "$REAL" "$@"', monkeypatch)
     back_up(places, tmp_path / "b.tar", ("database",))
     seen = (tmp_path / "seen").read_text()
     assert "--format=custom" in seen
