@@ -29,6 +29,7 @@ _ROUTINES = text("""
 """)
 # of a transaction that says only what is wrong, and does not wait for ever for somebody who holds a table
 _BEGIN = ("BEGIN;", "SET client_min_messages = warning;", "SET lock_timeout = '30s';")
+_HEAD_BYTES = 4096
 _READY = "ready\n"
 _SCRIPT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
@@ -169,15 +170,29 @@ def _write_scripts(url: str, copy: Path, changes: Sequence[Update], folder: Path
         names = inspect(connection).get_table_names()
         # such as MLflow's triggers call; not those of extensions
         routines = connection.execute(_ROUTINES).scalars().all()
+        version = connection.dialect.server_version_info or ()
     quoted = ", ".join(_SCRIPT.identifier_preparer.quote(name) for name in names)
     drops = [f"DROP TABLE {quoted} CASCADE;"] if names else []
     drops += [f"DROP ROUTINE {routine};" for routine in routines]
     scripts[0].write_text("\n".join([*_BEGIN, *drops]), encoding="utf-8")
     _run_client("pg_restore", None, "--no-owner", "--no-privileges", f"--file={scripts[1]}", str(copy))
+    if version < (17,):
+        _drop_setting(scripts[1], b"transaction_timeout")
     moved = [f"{one.compile(dialect=_SCRIPT, compile_kwargs={'literal_binds': True})};" for one in changes]
     # the script empties the search path
     scripts[2].write_text("\n".join(["SET search_path = public;", *moved, f"\\echo {_READY}"]), encoding="utf-8")
     return scripts
+
+
+def _drop_setting(script: Path, name: bytes) -> None:
+    """Make a comment of a setting that client programs set, of whichever server, and older servers do not know."""
+    with script.open("r+b") as file:
+        # the settings are at the head, before the first query and all data
+        head, _, _ = file.read(_HEAD_BYTES).partition(b"\nSELECT ")
+        at = head.find(b"\nSET " + name)
+        if at >= 0:
+            file.seek(at)
+            file.write(b"\n-- ")
 
 
 def file_of(url: str) -> Path | None:

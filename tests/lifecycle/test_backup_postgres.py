@@ -11,7 +11,7 @@ from sqlalchemy import inspect, text
 
 from forecaster.data.store import BarStore
 from forecaster.database.engine import transaction
-from forecaster.database.keys import read_keys
+from forecaster.database.keys import create_key, read_keys
 from forecaster.database.schema import opened
 from forecaster.domain.errors import BackupError
 from forecaster.lifecycle.backup import Places, back_up
@@ -120,6 +120,23 @@ def test_a_restore_that_fails_leaves_all_that_was_there(
         restore(places, archive, force=True)
         assert sizes(places.database)["requests"] * 2 == ledger["requests"]
         assert BarStore(places.bars).symbols() == ["ABC", "brk.b"]
+
+
+def test_a_setting_that_newer_clients_make_is_kept_from_a_server_that_does_not_know_it(
+    site: Places, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, line = replace(site, database=fresh_database(postgres)), "SET transaction_timeout = 0;"
+    with opened(places.database) as engine:
+        create_key(engine, line, ["forecast"])
+    back_up(places, tmp_path / "b.tar", ("database",))
+    # as those of 17 do it
+    find = 'for last; do case "$last" in --file=*) file="${last#--file=}";; esac; done'
+    add = f"sed -i 's/^SET lock_timeout = 0;$/&\\n{line}/' \"$file\" && grep -c '^{line}' \"$file\" > '{tmp_path}/seen'"
+    put_before("pg_restore", tmp_path, f'{find}\n"$REAL" "$@" && {add}', monkeypatch)
+    restore(places, tmp_path / "b.tar", force=True)
+    assert (tmp_path / "seen").read_text() == "1\n"
+    with opened(places.database) as engine:
+        assert [key.name for key in read_keys(engine)] == [line]
 
 
 def test_the_password_is_in_no_argument_and_a_missing_program_is_named(
