@@ -11,10 +11,11 @@ from forecaster.database.backup import copy_database, kind_of, reading
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.errors import BackupError
 from forecaster.lifecycle.archive import Archive, BarsPart, Contents, DatabasePart, RegistryPart, writing
-from forecaster.registry.places import known_columns, places_elsewhere
+from forecaster.registry.places import known_columns, lacking, places_elsewhere
 
 PARTS = ("registry", "bars", "database")
 REGISTRY, ARTIFACTS, BARS, DATABASE = "registry/mlflow.db", "registry/artifacts", "bars", "database/service.db"
+_NAMED = 3
 # told of each file that is added or put back
 OnFile = Callable[[str], None]
 
@@ -77,6 +78,12 @@ def _add_registry(tar: Archive, places: Places, folder: Path, on_file: OnFile) -
         if ("runs", "artifact_uri") not in columns:
             raise BackupError(f"{places.tracking_uri.rpartition('@')[2]}: is no MLflow store; correct the tracking URI")
         elsewhere = places_elsewhere(connection, places.root)
+        lacks = lacking(connection, places.root)
+    if lacks:
+        raise BackupError(
+            f"{lacks[:_NAMED]} ({len(lacks)}): the registry names them and they are not there; set --artifacts to MLflow's "
+            "folder, or delete versions whose files are lost"
+        )
     copy.unlink()
     for path in _files(places.root):
         name = f"{ARTIFACTS}/{path.relative_to(places.root).as_posix()}"

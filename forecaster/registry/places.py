@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, String, Update, column, func, inspect, literal, or_, select, table, update
 
@@ -15,6 +16,8 @@ COLUMNS = (
 )
 # a server's own form, which says nothing of the machine
 _PROXIED = "mlflow-artifacts:"
+# what MLflow keeps of a version that was deleted
+_DELETED = "Deleted_Internal"
 
 
 def known_columns(connection: Connection) -> list[tuple[str, str]]:
@@ -27,12 +30,28 @@ def known_columns(connection: Connection) -> list[tuple[str, str]]:
 
 def places_elsewhere(connection: Connection, root: Path) -> list[str]:
     """Return where runs keep artifacts that are not below the folder `root`, sorted."""
-    forms = _forms(root)
-    uris = connection.execute(select(column("artifact_uri", String)).select_from(table("runs"))).scalars()
     # each is EXPERIMENT'S PLACE/RUN/artifacts
-    return sorted(
-        {uri.rsplit("/", 2)[0] for uri in uris if uri and not uri.startswith((_PROXIED, *(f"{one}/" for one in forms)))}
-    )
+    return sorted({uri.rsplit("/", 2)[0] for uri in _of_runs(connection) if _inside(uri, root) is None})
+
+
+def lacking(connection: Connection, root: Path) -> list[str]:
+    """Return what the database says is in the folder `root` and is not: all, where there is no such folder.
+
+    A run may have nothing there, a registered version has its own folder.
+    """
+    if not root.is_dir() and any(_inside(uri, root) for uri in _of_runs(connection)):
+        return [str(root)]
+    names = ("name", "version", "source", "storage_location", "current_stage")
+    there = {one["name"] for one in inspect(connection).get_columns("model_versions")}
+    asked = select(*(column(one) for one in names if one in there)).select_from(table("model_versions"))
+    found = []
+    for row in connection.execute(asked).mappings():
+        # where the source is a logged model of MLflow, the other is the folder
+        folder = _inside(row.get("storage_location") or row["source"] or "", root)
+        is_deleted = row["current_stage"] == _DELETED
+        if folder and not folder.is_dir() and not is_deleted:
+            found.append(f"{folder} of {row['name']} {row['version']}")
+    return sorted(found)
 
 
 def moves(columns: Sequence[tuple[str, str]], before: Path, after: Path) -> list[Update]:
@@ -45,6 +64,22 @@ def moves(columns: Sequence[tuple[str, str]], before: Path, after: Path) -> list
     """
     pairs = zip(_forms(before), _forms(after), strict=True)
     return [_move(name, place, old, new) for old, new in pairs for name, place in columns if old != new]
+
+
+def _of_runs(connection: Connection) -> list[str]:
+    uris = connection.execute(select(column("artifact_uri", String)).select_from(table("runs"))).scalars()
+    return [uri for uri in uris if uri]
+
+
+def _inside(uri: str, root: Path) -> Path | None:
+    """Return where below a folder something is, whichever way it is written; None if elsewhere."""
+    if uri.startswith(_PROXIED):
+        # of a server whose folder this is
+        return root / unquote(urlsplit(uri).path).lstrip("/")
+    as_uri, as_path = _forms(root)
+    if uri.startswith(f"{as_uri}/"):
+        return root / unquote(uri.removeprefix(f"{as_uri}/"))
+    return Path(uri) if uri.startswith(f"{as_path}/") else None
 
 
 def _forms(root: Path) -> tuple[str, str]:

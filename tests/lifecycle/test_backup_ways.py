@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from forecaster.domain.errors import BackupError
 from forecaster.lifecycle.backup import Places, back_up
 from forecaster.lifecycle.restore import restore
 from forecaster.registry.store import Store
-from tests.lifecycle.kept import files_of, write_bars
+from tests.lifecycle.kept import PLACED, files_of, write_bars
 
 
 def logs_of(file: Path) -> list[Path]:
@@ -103,3 +104,33 @@ def test_a_mount_is_refused_in_its_own_words(site: Places, tmp_path: Path) -> No
         assert done.returncode == 1
         assert "bars: is a mount point, which cannot be replaced; give a folder below it" in done.stderr
         assert files_of(site.bars.parent) == before
+
+
+def test_a_registry_is_not_saved_without_its_artifacts(site: Places, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(site.bars.parent / "mlflow.db")) as connection, connection:
+        # as a server's database has them, which says nothing of the folder
+        for table, column in PLACED:
+            old = f"{site.root.as_uri()}/"
+            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, 'mlflow-artifacts:/')", (old,))
+        (folders,) = zip(*connection.execute("SELECT source FROM model_versions ORDER BY version"), strict=True)
+    assert all(folder.startswith("mlflow-artifacts:/") for folder in folders)
+    contents = back_up(site, tmp_path / "whole.tar", ("registry",))
+    lost = site.root / folders[0].removeprefix("mlflow-artifacts:/")
+    assert any(str(lost.relative_to(site.root)) in name for name in contents.files)
+    mistyped, other = (replace(site, artifacts=tmp_path / name) for name in ("artefacts", "other"))
+    other.root.mkdir()
+    lost.rename(tmp_path / "lost")
+    for places, said in (
+        (mistyped, r"artefacts'\] \(1\)"),
+        (other, r"of sine 1.*\(2\)"),
+        (site, r"of sine 1'\] \(1\)"),
+    ):
+        with pytest.raises(
+            BackupError, match=f"{said}: the registry names them and they are not there; set --artifacts"
+        ):
+            back_up(places, tmp_path / "b.tar", ("registry",))
+    assert not (tmp_path / "b.tar").exists()
+    # what MLflow has deleted is missed by nobody
+    with closing(sqlite3.connect(site.bars.parent / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE version = 1")
+    back_up(site, tmp_path / "b.tar", ("registry",))
