@@ -81,8 +81,8 @@ def _add_registry(tar: Archive, places: Places, folder: Path, on_file: OnFile) -
         lacks = lacking(connection, places.root)
     if lacks:
         raise BackupError(
-            f"{lacks[:_NAMED]} ({len(lacks)}): the registry names them and they are not there; set --artifacts to MLflow's "
-            "folder, or delete versions whose files are lost"
+            f"{lacks[:_NAMED]} ({len(lacks)}): the registry names them and they are not there; set --artifacts to "
+            "MLflow's folder, or delete versions whose files are lost"
         )
     copy.unlink()
     for path in _files(places.root):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import Connection, String, Update, column, func, inspect, literal, or_, select, table, update
+from sqlalchemy import Connection, String, Update, column, func, inspect, literal, or_, select, table, text, update
 
 # every column of MLflow's tables that holds such a place
 COLUMNS = (
@@ -41,11 +41,9 @@ def lacking(connection: Connection, root: Path) -> list[str]:
     """
     if not root.is_dir() and any(_inside(uri, root) for uri in _of_runs(connection)):
         return [str(root)]
-    names = ("name", "version", "source", "storage_location", "current_stage")
-    there = {one["name"] for one in inspect(connection).get_columns("model_versions")}
-    asked = select(*(column(one) for one in names if one in there)).select_from(table("model_versions"))
     found = []
-    for row in connection.execute(asked).mappings():
+    # older MLflows have fewer columns
+    for row in connection.execute(select(text("*")).select_from(table("model_versions"))).mappings():
         # where the source is a logged model of MLflow, the other is the folder
         folder = _inside(row.get("storage_location") or row["source"] or "", root)
         is_deleted = row["current_stage"] == _DELETED
