@@ -21,7 +21,9 @@ from tests.lifecycle.kept import files_of, fill_ledger, sizes, write_bars
 from tests.postgres import fresh_database
 
 
-def test_postgres_is_saved_and_comes_back_too(site: Places, postgres: str, tmp_path: Path) -> None:
+def test_postgres_is_saved_and_comes_back_too(
+    site: Places, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     old = Places(fresh_database(postgres), site.root, site.bars, fresh_database(postgres))
@@ -66,6 +68,15 @@ def test_postgres_is_saved_and_comes_back_too(site: Places, postgres: str, tmp_p
     assert sizes(new.database) == sizes(old.database)
     with opened(new.database) as engine, transaction(engine) as connection:
         assert "of_a_later_program" not in inspect(connection).get_table_names()
+        connection.execute(text("DELETE FROM forecasts"))
+    # the one thing that cannot be undone: the other database has committed when this one does not
+    fails = 'sed -u \'s|^COMMIT;|SELECT 1/0;|\' | "$REAL" "$@"'
+    is_other = f'[ "$PGDATABASE" = {new.database.rpartition("/")[2]} ] || exec "$REAL" "$@"'
+    put_before("psql", tmp_path, f"{is_other}\n{fails}", monkeypatch)
+    with pytest.raises(BackupError, match=r"division by zero; all else is put back: run it again with --force"):
+        restore(new, archive, force=True)
+    assert sizes(new.database)["forecasts"] == 0
+    assert sorted(path.name for path in root.parent.iterdir()) == ["artifacts", "bars"]
 
 
 @pytest.fixture
