@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
 from starlette.testclient import TestClient
@@ -14,6 +15,7 @@ from forecaster.data.calendars import get_calendar
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.registry.load import load_predictor
+from forecaster.registry.store import Store
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, run_module
@@ -112,4 +114,7 @@ def test_a_training_refuses_what_is_stale_or_not_stored(folder: Path, tmp_path: 
         assert done.returncode == 1
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["bars"]
+    uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert Store(uri).models() == []
+    client = mlflow.MlflowClient(uri)
+    assert not client.search_runs([one.experiment_id for one in client.search_experiments()])
