@@ -16,11 +16,13 @@ from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.registry.load import load_predictor
 from forecaster.registry.store import Store
+from forecaster.registry.sync import sync
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, run_module
 from tests.data.prices import Company
 from tests.data.yahoo_stand_in import Yahoo, standing_in
+from tests.service.conftest import wait_until_ready
 
 
 def _run(folder: Path, module: str, *arguments: object) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = ["data={source: store, symbols: [ABC]}", "fit.epochs=1", *exogenous]
     _run(folder, "pipelines.train", ROOT / "pipelines" / "configs" / "stock.yaml", "--set", *changes)
     _run(folder, "pipelines.promote", ROOT / "pipelines" / "configs" / "stock.yaml", "--without-gate")
+    sync(Store(f"sqlite:///{folder}/mlruns/mlflow.db"), folder / "mlruns" / "cache")
     return folder
 
 
@@ -52,8 +55,7 @@ def _client(folder: Path, bars: Path, **settings: Any) -> TestClient:
 
 
 def _ask(client: TestClient, **changes: Any) -> Any:
-    while client.get("/health/ready").status_code != 200:
-        pass
+    wait_until_ready(client)
     return client.post("/v1/forecasts", json={"model": "stock", "level": [80], **changes})
 
 
