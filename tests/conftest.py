@@ -1,6 +1,7 @@
 """What tests share: small configurations, and one really trained and registered model for the whole session."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +34,10 @@ from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+# what is started in the background may ignore Ctrl-C, and all that it starts
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the same examples on each machine, however slow it is
 settings.register_profile("project", deadline=None, derandomize=True)

@@ -21,6 +21,7 @@ from forecaster.training.job import Registered, train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import small_config
+from tests.service.conftest import wait_until_ready
 
 ROWS, INPUT_SIZE, HORIZON = 900, 24, 4
 
@@ -58,8 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 def client(trained: tuple[Registered, Predictor]) -> Iterator[TestClient]:
     cache = trained[1].bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        wait_until_ready(client)
         yield client
 
 

@@ -176,9 +176,8 @@ def test_without_its_ledger_no_forecast_is_answered(house: House, tmp_path: Path
         assert "l.db" not in answer.text
         file.unlink()
         # as soon as it is there again
-        while (answer := client.post("/v1/forecasts", json=ask())).status_code == 503:
-            pass
-        assert answer.status_code == 200
+        wait_until_ready(client)
+        assert client.post("/v1/forecasts", json=ask()).status_code == 200
 
 
 def test_intervals_that_missed_are_widened_for_that_series_alone(

@@ -18,6 +18,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import small_config
 from tests.data.prices import Company
+from tests.service.conftest import wait_until_ready
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 def client(predictor: Predictor) -> Iterator[TestClient]:
     cache = predictor.bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        wait_until_ready(client)
         yield client
 
 

@@ -18,7 +18,7 @@ from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House, small_config
-from tests.service.conftest import ask
+from tests.service.conftest import ask, wait_until_ready
 
 DAYS = pd.bdate_range("2026-01-01", periods=24)
 PRICES = np.linspace(90, 110, 24) + np.sin(np.arange(24))
@@ -44,8 +44,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 @contextmanager
 def serving(cache: Path, **settings: Any) -> Iterator[TestClient]:
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri="", **settings))) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        wait_until_ready(client)
         yield client
 
 
