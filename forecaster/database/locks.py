@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -99,12 +99,9 @@ def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterat
             # the lock lives as long as its connection
             connection.execute(text("SELECT 1"))
 
-    try:
+    # no transaction is open, so that the end of a connection that was lost hides nothing
+    with connection:
         yield check
-    finally:
-        # a connection that was lost has given it back
-        with suppress(SQLAlchemyError):
-            connection.close()
 
 
 def _connect(uri: str, **arguments: object) -> Connection:
