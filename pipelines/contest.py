@@ -4,9 +4,9 @@ import sys
 from typing import Any
 
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.retraining import retraining_turn
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig
+from forecaster.training.turn import training_turn
 from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.promote import PromoteConfig, as_row, promote
 
@@ -14,7 +14,7 @@ from pipelines.promote import PromoteConfig, as_row, promote
 def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig) -> dict[str, Any]:
     """Train the recipe with each cell and judge one version after the other; each meets the champion of its time."""
     cells = trial.cells or (config.model.cell,)
-    with retraining_turn(config, lambda: say_that_it_waits(config.name)):
+    with training_turn(config, say_that_it_waits):
         versions = {cell: train(config.with_cell(cell)).version for cell in cells}
     judged = {}
     for cell, version in versions.items():

@@ -13,12 +13,13 @@ from forecaster.domain.errors import BundleError, ConfigError, DataError, Foreca
 from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.retraining import retraining_turn, settle
+from forecaster.lifecycle.retraining import settle
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.job import Registered, WarmStart, train
 from forecaster.training.recipe import TrainConfig
+from forecaster.training.turn import training_turn
 from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.fetch import FetchConfig, fetch
 from pipelines.promote import PromoteConfig, as_row, check_heeded
@@ -62,7 +63,7 @@ class Retraining:
     def run(self) -> dict[str, Any]:
         """Bring the model up to date; the answer says what became of it and why."""
         uri, name = self.train.tracking.uri, self.train.name
-        with retraining_turn(self.train, lambda: say_that_it_waits(name)) as check:
+        with training_turn(self.train, say_that_it_waits) as check:
             store = Store(uri)
             config, left_out = self._fetched()
             self.step = "train"

@@ -22,8 +22,7 @@ from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import RegisteredModel, Store
-from forecaster.training import past_runs
-from forecaster.training.attempts import work_of
+from forecaster.training import attempts, past_runs
 from forecaster.training.recipe import TrainConfig
 
 _LATENCY_RUNS = 200
@@ -62,7 +61,7 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
 
 def judged_beside(champion: int | None, gate: GateConfig, trial: BacktestConfig) -> str:
     """Return what decides on a version beside itself; where it is another, the version is judged anew."""
-    return f"{champion or 'none'} {work_of(gate.model_dump_json(), trial.model_dump_json())}"
+    return f"{champion or 'none'} {attempts.work_of(gate.model_dump_json(), trial.model_dump_json())}"
 
 
 def make_champion(store: Store, name: str, version: int) -> dict[str, int]:
@@ -99,7 +98,7 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
         bundle = read_bundle(store.download(model.name, version, Path(draft)))
         latency_seconds = _latency(bundle)
     beside, theirs = None, None
-    roles = {"model": model.name, "beside": str(champion or "")}
+    roles = {attempts.MODEL: model.name, "beside": str(champion or "")}
     # what is judged again replaces what was judged
     tried = try_recipe(config, trial, roles | {"version": str(version), "tried_as": CHALLENGER}, is_anew=True)
     if champion is not None and champion != version:

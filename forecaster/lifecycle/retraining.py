@@ -1,18 +1,14 @@
 """What becomes of a trained version: judged once beside the champion, promoted or kept, however often asked."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from forecaster.database.locks import Check, one_at_a_time
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import GateConfig
 from forecaster.lifecycle.promotion import judge, judged_beside, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
-from forecaster.training.recipe import TrainConfig
 
 PROMOTED, KEPT = "promoted", "kept"
 
@@ -34,29 +30,10 @@ class Settled:
     criteria: list[dict[str, object]] = field(default_factory=list)
 
 
-@contextmanager
-def retraining_turn(config: TrainConfig, on_wait: Callable[[], None] = lambda: None) -> Iterator[Check]:
-    """Hold the training of a model for this process; runs that a killed process left open are ended.
-
-    Args:
-        config: whose `name` is trained; its store is made where there is none.
-        on_wait: called where another process has the turn.
-
-    Yields:
-        What raises where the turn was lost meanwhile, to be asked before anything is decided.
-
-    Raises:
-        StoreUnavailable: as `one_at_a_time` says.
-    """
-    # makes the store's tables, before anything is locked in it
-    Store(config.tracking.uri, create=True)
-    with one_at_a_time(config.tracking.uri, f"retrain {config.name}", on_wait) as check:
-        past_runs.end_abandoned(config.tracking, config.name)
-        yield check
-
-
 def settle(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig) -> Settled:
-    """Judge a version unless that was done beside the same champion, and make it champion if it is let through.
+    """Judge a version unless that was done alike, and make it champion if it is let through.
+
+    Alike is what `judged_beside` says: the same champion, gate and trial.
 
     Killed at any point and asked again, it ends the same. A version that was champion and is no longer, because
     somebody rolled it back or a later one came, stays what it is.

@@ -20,8 +20,7 @@ def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, floa
         StoreUnavailable: the store does not answer.
     """
     with _asking(config.uri) as client:
-        experiment = client.get_experiment_by_name(config.experiment)
-        found = find_runs(client, experiment.experiment_id, WORK, work) if experiment else []
+        found = _tagged(client, config, WORK, work)
     return [(run.info.run_id, as_logged(run.data.metrics)) for run in found]
 
 
@@ -54,9 +53,13 @@ def discard_abandoned(config: TrackingConfig, model: str) -> None:
 
 
 def _unfinished(client: Any, config: TrackingConfig, model: str) -> list[Any]:
-    experiment = client.get_experiment_by_name(config.experiment)
-    found = find_runs(client, experiment.experiment_id, MODEL, model) if experiment else []
+    found = _tagged(client, config, MODEL, model)
     return [run for run in found if run.info.status != "FINISHED" and CHECKPOINTS in run.data.tags]
+
+
+def _tagged(client: Any, config: TrackingConfig, tag: str, value: str) -> list[Any]:
+    experiment = client.get_experiment_by_name(config.experiment)
+    return find_runs(client, experiment.experiment_id, tag, value) if experiment else []
 
 
 def close_run(config: TrackingConfig, run_id: str) -> None:

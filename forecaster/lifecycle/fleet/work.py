@@ -17,13 +17,14 @@ from forecaster.domain.errors import ForecasterError
 from forecaster.lifecycle.backtest import backtest
 from forecaster.lifecycle.fleet.plan import Order
 from forecaster.lifecycle.report import score
-from forecaster.lifecycle.retraining import retraining_turn, settle
+from forecaster.lifecycle.retraining import settle
 from forecaster.lifecycle.trial import try_recipe
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.job import digest_series, train
 from forecaster.training.recipe import prepare
 from forecaster.training.stages import LEVELS
+from forecaster.training.turn import training_turn
 
 FAILED, TRIED = "failed", "tried"
 # set before the libraries that read them are imported: as many workers as cores, each on one
@@ -76,11 +77,10 @@ def _patiently(order: Order) -> dict[str, Any]:
 
 def _retrain(order: Order) -> dict[str, Any]:
     config = order.train
-    store = Store(config.tracking.uri, create=True)
-    with retraining_turn(config) as check:
+    with training_turn(config) as check:
         registered = train(config, is_anew=False)
         check()
-        settled = settle(store, config.name, registered.version, order.gate, order.trial)
+        settled = settle(Store(config.tracking.uri), config.name, registered.version, order.gate, order.trial)
         past_runs.discard_abandoned(config.tracking, config.name)
     return {
         "outcome": settled.outcome,
