@@ -1,7 +1,8 @@
 """Fetch daily prices into the bar store: `python -m pipelines.fetch pipelines/configs/stock.yaml`."""
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,10 +19,10 @@ from forecaster.data.sources.tiingo import TiingoSource
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore
 from forecaster.data.update import Source, Updated, update
-from forecaster.domain.config import Config
-from forecaster.domain.errors import DataError, RateLimited
+from forecaster.domain.config import Config, load_config
+from forecaster.domain.errors import ConfigError, DataError, RateLimited
 from forecaster.domain.exits import PARTLY_FAILED
-from pipelines.command import config_parser, run_config
+from pipelines.command import config_parser, run
 
 
 class FetchConfig(Config):
@@ -64,16 +65,41 @@ SOURCES: dict[str, Callable[[FetchConfig], Source]] = {
 }
 
 
-def fetch(config: FetchConfig) -> dict[str, Any]:
-    """Update every symbol; one that fails leaves the others, and a rate limit ends the batch."""
+# what answers with any part of the range from less than all of it; others are read whole each time
+IN_PARTS = frozenset({"yahoo"})
+
+
+def fetch(
+    config: FetchConfig, *, full: bool = False, may_lose: bool = False, confirmed: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Update every symbol; one that fails leaves the others, and a rate limit ends the batch.
+
+    Args:
+        config: what is fetched.
+        full: whether all sessions are read again.
+        may_lose: whether stored sessions that the source no longer has may go.
+        confirmed: symbols and the sessions whose jumps are right, ISO 8601.
+    """
     source = SOURCES[config.source](config)
-    return update_all(BarStore(config.store), source, config.symbols, config.start, config.end, config.calendar)
+    return update_all(
+        BarStore(config.store), source, config.symbols, config.start, config.end, config.calendar,
+        full=full or config.source not in IN_PARTS, may_lose=may_lose, confirmed=confirmed,
+    )  # fmt: skip
 
 
 def update_all(
-    store: BarStore, source: Source, symbols: tuple[str, ...], start: date, end: date | None, calendar: str | None
+    store: BarStore,
+    source: Source,
+    symbols: tuple[str, ...],
+    start: date,
+    end: date | None,
+    calendar: str | None,
+    *,
+    full: bool,
+    may_lose: bool = False,
+    confirmed: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """Update symbols one by one and say what came of each; returns what was stored and what failed."""
+    """Update symbols one by one and say what came of each; returns what was stored, and what failed or is held back."""
     now = datetime.now(UTC)
     first, last = np.datetime64(start), np.datetime64(end or now.date())
     done: list[Updated] = []
@@ -81,8 +107,14 @@ def update_all(
     with tqdm(symbols, unit="symbol", dynamic_ncols=True) as bar:
         for symbol in bar:
             bar.set_description(symbol)
+            confirm = [day for name, day in confirmed if name == symbol]
             try:
-                done.append(update(store, source, symbol, first, last, now, calendar))
+                one = update(
+                    store, source, symbol, first, last, now, calendar, full=full, may_lose=may_lose, confirm=confirm
+                )
+                done.append(one)
+                if one.held:
+                    failed[symbol] = f"{symbol}: {one.held}"
             except RateLimited as error:
                 rest = symbols[symbols.index(symbol) + 1 :]
                 failed |= {symbol: str(error)} | dict.fromkeys(rest, "not asked: rate limit")
@@ -106,6 +138,7 @@ def _say(done: list[Updated], failed: dict[str, str]) -> None:
                 "bars": one.bars,
                 "new": one.new,
                 "refetched": one.refetched or "",
+                "held": "unconfirmed" if one.held else "",
                 "issues": "; ".join(one.issues),
             }
             for one in done
@@ -115,10 +148,50 @@ def _say(done: list[Updated], failed: dict[str, str]) -> None:
         sys.stderr.write(f"error: {reason}\n")
 
 
+def _confirmation(text: str) -> tuple[str, str]:
+    """Return symbol and session of `SYMBOL:DATE`; a symbol may hold colons."""
+    symbol, _, day = text.rpartition(":")
+    if not symbol:
+        raise argparse.ArgumentTypeError(f"'{text}' is not SYMBOL:DATE")
+    try:
+        return symbol, date.fromisoformat(day).isoformat()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' does not end with a date such as 2024-06-10 ({error})") from error
+
+
+def _refuse_others(confirmed: Sequence[tuple[str, str]], symbols: tuple[str, ...]) -> None:
+    others = sorted({symbol for symbol, _ in confirmed} - set(symbols))
+    if others:
+        raise ConfigError(f"--confirm: {others} are not among the symbols, {list(symbols)}; correct one of them")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run it; return the exit status."""
+
+    def job() -> dict[str, Any]:
+        config = load_config(arguments.config, FetchConfig, arguments.overrides, "fetch")
+        _refuse_others(arguments.confirm, config.symbols)
+        return fetch(config, full=arguments.full, may_lose=arguments.replace, confirmed=arguments.confirm)
+
+    return run(job, status)
+
+
 if __name__ == "__main__":
     parser = config_parser(
         "fetch",
         "Fetch daily prices into the bar store. Yahoo's data is for personal use.",
         "python -m pipelines.fetch pipelines/configs/stock.yaml --set symbols=[SPY,AAPL] start=2015-01-01",
     )
-    sys.exit(run_config(parser, FetchConfig, fetch, status))
+    parser.add_argument("--full", action="store_true", help="read all sessions again, not only the first and the last")
+    parser.add_argument(
+        "--replace", action="store_true", help="read all again; stored sessions that the source no longer has may go"
+    )
+    parser.add_argument(
+        "--confirm",
+        metavar="SYMBOL:DATE",
+        type=_confirmation,
+        action="append",
+        default=[],
+        help="say that a jump of the prices is right; may be given several times",
+    )
+    sys.exit(main(parser.parse_args()))

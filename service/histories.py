@@ -37,7 +37,7 @@ def read_histories(request: ForecastRequest, predictor: Predictor, steps: int, s
     Raises:
         RequestError: there are too many, or both or neither of `series` and `unique_ids`.
         SeriesError, TooShortError: a series breaks a rule.
-        UnknownSymbol, StaleData: a stored one is not there, or lacks sessions that have ended.
+        UnknownSymbol, StaleData, Unconfirmed: a stored one is not there, lacks ended sessions, or is held back.
     """
     if (request.series is None) == (request.unique_ids is None):
         raise RequestError("series and unique_ids: give one of them")
@@ -102,7 +102,7 @@ def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int
 
 def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now: datetime) -> History:
     tail = read_tail(settings.bars_dir, name)
-    tail.refuse_stale(now, timedelta(hours=settings.stale_after_hours))
+    tail.refuse_unfit(now, timedelta(hours=settings.stale_after_hours))
     manifest = predictor.manifest
     if manifest.futr_exog:
         raise RequestError(f"{where}: the store does not know {list(manifest.futr_exog)} ahead; send series")

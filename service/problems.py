@@ -15,6 +15,7 @@ from forecaster.domain.errors import (
     ForecasterError,
     RequestError,
     StaleData,
+    Unconfirmed,
     UnknownModel,
     UnknownSymbol,
 )
@@ -26,6 +27,7 @@ STATUSES: dict[type[ForecasterError], HTTPStatus] = {
     UnknownModel: HTTPStatus.NOT_FOUND,
     UnknownSymbol: HTTPStatus.NOT_FOUND,
     StaleData: HTTPStatus.CONFLICT,
+    Unconfirmed: HTTPStatus.CONFLICT,
     DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }

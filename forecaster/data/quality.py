@@ -1,23 +1,29 @@
 """What prices must and should be: hard rules reject, soft rules flag, nothing is ever filled in.
 
-A rule is a function of bars and the sessions that there should be, yielding the days that break it. A new one is an
-entry in `HARD` or `SOFT`.
+A rule is a function of bars and the sessions that there should be, returning the days that break it and why. A new one
+is an entry in `ROWS` or `SERIES`, which are hard, or in `SOFT`.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, COLUMNS, DIVIDEND, HIGH, LOW, OPEN, PRICES, SPLIT, Bars
+from forecaster.data.jumps import LEAST, MOST, USUAL_MOVES, usual_move
 from forecaster.domain.errors import QualityError
-from forecaster.domain.series import Times
+from forecaster.domain.series import Floats, Times
 
 # in units of 1.4826 times the median absolute deviation, which is a normal's standard deviation
 OUTLIER_Z = 15.0
 STALE_DAYS = 5
+# how far our adjusted close may be from the source's, beside what rounding explains
+ADJUSTED_ALIKE = 1e-6
 _TOLERANCE = 1e-4
+# from when on a return is not usual, in units of the usual one
+_UNUSUAL = 8.0
 Rule = Callable[[Bars, Times], tuple[Times, str]]
 
 
@@ -50,10 +56,22 @@ class Report:
 
 
 def check(bars: Bars, expected: Times) -> Report:
-    """Return what is wrong with `bars`, given the sessions `(n,)` that its exchange had in their range."""
-    hard = tuple(_apply(HARD, bars, expected, is_hard=True))
-    # soft rules compute with prices, which hard ones must have found to be numbers
-    return Report(bars.symbol, hard or tuple(_apply(SOFT, bars, expected, is_hard=False)))
+    """Return what is wrong with `bars`, given the sessions `(n,)` that its exchange had in their range.
+
+    A hold on them is told too, as if it were a soft rule.
+    """
+    # each kind computes with what the kinds before it have found to be right
+    for rules, is_hard in ((ROWS, True), (SERIES, True), (SOFT, False)):
+        issues = tuple(_apply(rules, bars, expected, is_hard=is_hard))
+        if issues:
+            break
+    held = (Issue("held", False, bars.held.days, bars.held.seen),) if bars.held else ()
+    return Report(bars.symbol, held + issues)
+
+
+def check_rows(bars: Bars) -> Report:
+    """Return which rows are wrong by themselves, or beside the row before them."""
+    return Report(bars.symbol, tuple(_apply(ROWS, bars, bars.sessions, is_hard=True)))
 
 
 def _apply(rules: dict[str, Rule], bars: Bars, expected: Times, *, is_hard: bool) -> Iterator[Issue]:
@@ -86,9 +104,62 @@ def _split_not_applied(bars: Bars, expected: Times) -> tuple[Times, str]:
     splits = np.flatnonzero((bars.frame[SPLIT] > 0) & (bars.frame[SPLIT] != 1))
     splits = splits[splits > 0]
     close, ratios = bars.frame[CLOSE].to_numpy(), bars.frame[SPLIT].to_numpy()[splits]
-    moves = np.log(close[splits] / close[splits - 1])
-    # adjusted prices move by a day's return across a split, unadjusted ones by the split
-    return bars.sessions[splits[np.abs(moves + np.log(ratios)) < np.abs(moves)]], "prices jump by the size of a split"
+    # a price that is no number breaks another rule
+    with np.errstate(all="ignore"):
+        moves = np.abs(np.log(close[splits] / close[splits - 1]))
+        without = np.abs(np.log(close[splits] / close[splits - 1] * ratios))
+    # adjusted prices move by a day's return across a split, unadjusted ones by the split. A split of 21:20 is as large
+    # as a day's return may be: it is judged only where the move is unusual, and next to nothing without the split
+    wrong = (moves > _UNUSUAL * usual_move(close)) & (without < moves / 4)
+    return bars.sessions[splits[wrong]], "prices jump by the size of a split"
+
+
+def _dividend_too_large(bars: Bars, expected: Times) -> tuple[Times, str]:
+    wrong = np.flatnonzero(bars.frame[DIVIDEND].to_numpy()[1:] >= bars.frame[CLOSE].to_numpy()[:-1])
+    return bars.sessions[wrong + 1], "a dividend is not below the close before it"
+
+
+def _bad_adjusted_price(bars: Bars, expected: Times) -> tuple[Times, str]:
+    prices = bars.adjusted()[list(PRICES)].to_numpy()
+    return bars.sessions[~(np.isfinite(prices) & (prices > 0)).all(axis=1)], "an adjusted price is not above 0"
+
+
+def _adjusted_otherwise(bars: Bars, expected: Times) -> tuple[Times, str]:
+    # what was paid after the last session is in the source's numbers and not in ours: both are 1 at the last
+    theirs = (bars.frame[ADJUSTED_CLOSE] / bars.frame[CLOSE]).to_numpy()
+    apart = np.abs(theirs / theirs[-1] / bars.adjustment() - 1)
+    days = bars.sessions[apart > ADJUSTED_ALIKE + _rounding(bars)]
+    after = f"; look at the dividends after {days[-1]}" if len(days) else ""
+    return days, f"our adjusted close is not the source's{after}"
+
+
+def _rounding(bars: Bars) -> Floats:
+    """Return how far, relatively, rounding alone can take our adjusted closes from the source's, `(n,)`.
+
+    Each price may be wrong by half of its last decimal, dividends by half a millionth. Errors of several dividends are
+    independent, so that they add up as squares do.
+    """
+    close, dividends = bars.frame[CLOSE].to_numpy(), bars.frame[DIVIDEND].to_numpy()
+    one = rounding_of_adjustment(bars.frame)
+    of_events = np.where(dividends[1:] > 0, one[1:] + one[:-1] + 0.5e-6 / close[:-1], 0.0)
+    later = np.sqrt(np.append(np.cumsum(of_events[::-1] ** 2)[::-1], 0.0))
+    return np.asarray(one + one[-1] + 2 * later)
+
+
+def rounding_of_adjustment(frame: pd.DataFrame) -> Floats:
+    """Return how far, relatively, rounding can take a source's adjusted close over its close from the truth, `(n,)`."""
+    close, adjusted = frame[CLOSE].to_numpy(), frame[ADJUSTED_CLOSE].to_numpy()
+    # a file may hold a price of 0, which the hard rules name
+    with np.errstate(all="ignore"):
+        return np.asarray(_half_unit(close) / close + _half_unit(adjusted) / adjusted)
+
+
+def _half_unit(prices: Floats) -> Floats:
+    """Return half of the last decimal of prices that are rounded to 2 … 8, and at least the precision of float32."""
+    rounded = (places for places in range(2, 9) if np.allclose(prices, prices.round(places), rtol=1e-13, atol=0))
+    places = next(rounded, None)
+    # Yahoo computes in float32
+    return np.maximum(prices * 2.0**-24, 0.0 if places is None else 0.5 * 10.0**-places)
 
 
 def _inconsistent(bars: Bars, expected: Times) -> tuple[Times, str]:
@@ -96,6 +167,13 @@ def _inconsistent(bars: Bars, expected: Times) -> tuple[Times, str]:
     top, bottom = frame[[OPEN, CLOSE]].max(axis=1), frame[[OPEN, CLOSE]].min(axis=1)
     wrong = (frame[HIGH] < top * (1 - _TOLERANCE)) | (frame[LOW] > bottom * (1 + _TOLERANCE))
     return bars.sessions[wrong.to_numpy()], "open or close lies outside low to high"
+
+
+def _spike(bars: Bars, expected: Times) -> tuple[Times, str]:
+    close = bars.frame[CLOSE].to_numpy()
+    apart = np.abs(np.log(bars.frame[[OPEN, HIGH, LOW]].to_numpy() / close[:, None])).max(axis=1)
+    far = float(np.clip(USUAL_MOVES * usual_move(close), LEAST, MOST))
+    return bars.sessions[apart > far], f"open, high or low is not within ×{np.exp(far):.3g} of the close"
 
 
 def _missing_session(bars: Bars, expected: Times) -> tuple[Times, str]:
@@ -107,7 +185,9 @@ def _unexpected_session(bars: Bars, expected: Times) -> tuple[Times, str]:
 
 
 def _outlier(bars: Bars, expected: Times) -> tuple[Times, str]:
-    returns = np.diff(np.log(bars.frame[CLOSE].to_numpy()))
+    # as a shareholder has them: the close falls by what is paid
+    close, dividends = bars.frame[CLOSE].to_numpy(), bars.frame[DIVIDEND].to_numpy()
+    returns = np.log((close[1:] + dividends[1:]) / close[:-1])
     deviations = np.abs(returns - np.median(returns)) if len(returns) else returns
     scale = 1.4826 * np.median(deviations) if len(returns) else 0.0
     is_split = (bars.frame[SPLIT] > 0).to_numpy()[1:]
@@ -132,14 +212,22 @@ def _dividend_not_adjusted(bars: Bars, expected: Times) -> tuple[Times, str]:
     return bars.sessions[paid[np.abs(factor[paid] / factor[paid - 1] - 1) < _TOLERANCE]], "a dividend left no trace"
 
 
-HARD: dict[str, Rule] = {
+# what a row and its neighbour tell, and what takes all of them
+ROWS: dict[str, Rule] = {
     "bad_price": _bad_price,
     "bad_number": _bad_number,
     "out_of_order": _out_of_order,
     "split_not_applied": _split_not_applied,
+    "dividend_too_large": _dividend_too_large,
 }
+SERIES: dict[str, Rule] = {
+    "bad_adjusted_price": _bad_adjusted_price,
+    "adjusted_otherwise": _adjusted_otherwise,
+}
+HARD = ROWS | SERIES
 SOFT: dict[str, Rule] = {
     "inconsistent": _inconsistent,
+    "spike": _spike,
     "missing_session": _missing_session,
     "unexpected_session": _unexpected_session,
     "outlier": _outlier,

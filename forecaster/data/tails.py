@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from forecaster.data.bar_features import bar_feature
+from forecaster.data.hold import Hold, read_hold
 from forecaster.domain.errors import FileFormatError, StaleData, UnknownSymbol
 from forecaster.domain.series import Floats, Times
 
@@ -25,15 +26,26 @@ class Tail:
         days: the sessions, `(n,)`, datetime64[D].
         bars: `open, high, low, close, volume`, adjusted, `(n,)` each.
         due_at: when the session after the last has ended and settled, with a zone.
+        held: why nothing may be forecast from it; None where all is well.
+        digest: the SHA-256 of the Parquet file that it was made of; empty where that is not known.
     """
 
     symbol: str
     days: Times
     bars: dict[str, Floats]
     due_at: datetime
+    held: Hold | None = None
+    digest: str = ""
 
-    def refuse_stale(self, now: datetime, patience: timedelta) -> None:
-        """Raise StaleData where the session after the last was complete more than `patience` before `now`."""
+    def refuse_unfit(self, now: datetime, patience: timedelta) -> None:
+        """Refuse to forecast from prices that are held back or old.
+
+        Raises:
+            Unconfirmed: the prices jump, and nobody has confirmed it.
+            StaleData: the session after the last was complete more than `patience` before `now`.
+        """
+        if self.held:
+            self.held.refuse(self.symbol)
         if now > self.due_at + patience:
             raise StaleData(
                 self.symbol,
@@ -56,6 +68,8 @@ class Tail:
             "ds": np.datetime_as_string(self.days).tolist(),
             "bars": {name: column.tolist() for name, column in self.bars.items()},
             "due_at": self.due_at.isoformat(),
+            "held": asdict(self.held) if self.held else None,
+            "digest": self.digest,
         }
         return json.dumps(content, allow_nan=False)
 
@@ -75,6 +89,8 @@ def read_tail(folder: Path, symbol: str) -> Tail:
             np.array(content["ds"], dtype="M8[D]"),
             {name: np.array(column, dtype=np.float64) for name, column in content["bars"].items()},
             datetime.fromisoformat(content["due_at"]),
+            read_hold(content.get("held")),
+            str(content.get("digest", "")),
         )
     except FileNotFoundError as error:
         raise UnknownSymbol(symbol, "is not in the bar store; fetch it first, or send its history as series") from error

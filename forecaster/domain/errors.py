@@ -14,6 +14,7 @@
     │       ├── SourceUnavailable  the source cannot be reached, or gives nothing where there must be something
     │       ├── BadResponse        the source's answer is not of the form that it must have
     │       ├── QualityError       the prices break a rule, and nothing was stored
+    │       │   └── Unconfirmed        a jump of the prices is neither explained nor confirmed
     │       └── StaleData          sessions have ended that are not stored
     ├── TrainingError          a fit went wrong (a loss that is not finite, a checkpoint that does not fit)
     │   └── LeakageError       what comes later changes what is prepared, fitted or forecast before it
@@ -58,6 +59,7 @@ __all__ = [
     "StoreUnavailable",
     "TooShortError",
     "TrainingError",
+    "Unconfirmed",
     "UnknownModel",
     "UnknownSymbol",
     "WorkspaceError",
@@ -130,6 +132,10 @@ class BadResponse(MarketDataError):
 
 class QualityError(MarketDataError):
     """The prices break a rule that no price may break; nothing was stored."""
+
+
+class Unconfirmed(QualityError):
+    """The prices jump, and neither an event nor a person explains it; the bars before the jump are stored."""
 
 
 class StaleData(MarketDataError):

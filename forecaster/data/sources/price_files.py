@@ -8,8 +8,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, COLUMNS, DIVIDEND, PRICES, SESSION, SPLIT, VOLUME, Bars, Origin
+from forecaster.data.bars import (
+    ADJUSTED_CLOSE,
+    CLOSE,
+    COLUMNS,
+    DIVIDEND,
+    PRICES,
+    SESSION,
+    SPLIT,
+    VOLUME,
+    Bars,
+    Origin,
+    adjustment_of,
+)
 from forecaster.data.calendars import get_calendar
+from forecaster.data.quality import rounding_of_adjustment
 from forecaster.data.sources.files import Columns, FilesSource
 from forecaster.domain.errors import FileFormatError, NoData, UnknownSymbol
 from forecaster.domain.series import DS
@@ -21,8 +34,8 @@ _NAMES = {
     "adj_close": ADJUSTED_CLOSE, "adjusted": ADJUSTED_CLOSE,
 }  # fmt: skip
 _DATES = ("date", DS, SESSION)
-# a change of the adjustment below this is the rounding of the file's prices
-_ROUNDING = 2e-4
+# the least share of a close that is taken for a dividend, beside what the rounding of the file's prices explains
+_LEAST_SHARE = 2e-6
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
     if DIVIDEND not in frame:
         frame[DIVIDEND] = _implied_dividends(frame) if ADJUSTED_CLOSE in frame else 0.0
-    for name, value in ((VOLUME, 0.0), (SPLIT, 0.0), (ADJUSTED_CLOSE, frame[CLOSE])):
+    for name, value in ((VOLUME, 0.0), (SPLIT, 0.0), (ADJUSTED_CLOSE, frame[CLOSE] * adjustment_of(frame))):
         if name not in frame:
             frame[name] = value
     return frame[list(COLUMNS)]
@@ -93,4 +106,5 @@ def _implied_dividends(frame: pd.DataFrame) -> "pd.Series[float]":
     """Return the dividends that an adjusted close shows: `previous close · (1 - ratio of the adjustments)`."""
     factor = frame[ADJUSTED_CLOSE] / frame[CLOSE]
     share = 1 - factor.shift(1) / factor
-    return (frame[CLOSE].shift(1) * share).where(share > _ROUNDING, 0.0)
+    rounding = pd.Series(rounding_of_adjustment(frame), frame.index)
+    return (frame[CLOSE].shift(1) * share).where(share > _LEAST_SHARE + 2 * (rounding + rounding.shift(1)), 0.0)

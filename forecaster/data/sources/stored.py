@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from forecaster.data.bars import Bars
 from forecaster.data.calendars import Calendar, calendar_of, get_calendar
+from forecaster.data.jumps import hold_of
 from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
@@ -24,7 +25,8 @@ class StoredSource(Config):
         symbols: one series each.
         folder: the store's.
         max_age_sessions: a symbol that lacks more completed sessions than this is refused; null takes any.
-        max_flagged: for a soft quality rule, on how many days it may be broken; rules that are not named, on any.
+        max_flagged: for a soft quality rule, on how many days it may be broken; rules that are not named, on any. The
+            default is five times what is found in a decade of a large share's real prices, and 0 for what is not.
         calendar: the exchange's market identifier code, where the source's name for it is not in the table.
     """
 
@@ -32,7 +34,11 @@ class StoredSource(Config):
     symbols: tuple[str, ...] = Field(min_length=1)
     folder: Path = Path("mlruns/bars")
     max_age_sessions: int | None = Field(5, ge=0)
-    max_flagged: dict[str, Annotated[int, Field(ge=0)]] = Field({"missing_session": 0})
+    max_flagged: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {
+            "missing_session": 0, "spike": 0, "dividend_not_adjusted": 0, "inconsistent": 10, "outlier": 10, "stale": 10
+        }
+    )  # fmt: skip
     calendar: str | None = None
 
     @field_validator("max_flagged")
@@ -57,7 +63,8 @@ class StoredSource(Config):
         Raises:
             ConfigError: there is no such bar feature.
             UnknownSymbol: a symbol is not stored.
-            QualityError: a symbol is stale, or breaks a quality rule on more days than is allowed.
+            Unconfirmed: a symbol is held back, because its prices jump and nobody has confirmed it.
+            QualityError: a symbol is stale, breaks a hard rule, or a soft one on more days than is allowed.
         """
         return pd.concat([self._load(symbol, exogenous) for symbol in self.symbols], ignore_index=True)
 
@@ -65,6 +72,10 @@ class StoredSource(Config):
         bars = BarStore(self.folder).read(symbol)
         if bars is None:
             raise UnknownSymbol(symbol, f"is not in {self.folder}; run pipelines.fetch for it")
+        # an earlier release stored jumps without looking for them
+        hold = bars.held or hold_of(bars)
+        if hold:
+            hold.refuse(symbol)
         calendar = get_calendar(self.calendar) if self.calendar else calendar_of(bars.origin.exchange)
         self._refuse_stale(bars, calendar)
         self._refuse_flagged(bars, calendar)
@@ -72,6 +83,8 @@ class StoredSource(Config):
 
     def _refuse_flagged(self, bars: Bars, calendar: Calendar) -> None:
         for issue in check(bars, calendar.sessions(bars.sessions[0], bars.sessions[-1])).issues:
+            if issue.is_hard:
+                raise QualityError(bars.symbol, f"{issue}; fetch it again, or take another source")
             limit = self.max_flagged.get(issue.rule, len(issue.days))
             if len(issue.days) > limit:
                 raise QualityError(
