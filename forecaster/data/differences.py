@@ -49,9 +49,10 @@ def _range(bars: Bars) -> str:
 
 
 def refuse_rescaled(old: Bars, fresh: Bars) -> None:
-    """Raise QualityError if most prices have changed by a factor: as they were traded, no event changes them."""
-    apart = float((_as_traded(fresh) / _as_traded(old)).median())
-    if abs(np.log(apart)) > LEAST:
+    """Raise QualityError if most prices have changed by a factor that is not that of new splits."""
+    apart = float((fresh.frame[CLOSE] / old.frame[CLOSE]).median())
+    splits = _all_splits(fresh) / _all_splits(old)
+    if min(abs(np.log(apart)), abs(np.log(apart * splits))) > LEAST:
         raise QualityError(
             old.symbol,
             f"most prices are {apart:.4g} times the stored ones, and no split explains it; the store is unchanged: "
@@ -59,10 +60,8 @@ def refuse_rescaled(old: Bars, fresh: Bars) -> None:
         )
 
 
-def _as_traded(bars: Bars) -> "pd.Series[float]":
-    """Return the closes, not adjusted for splits."""
-    ratios = bars.frame[SPLIT].where(bars.frame[SPLIT] > 0, 1.0)
-    return bars.frame[CLOSE] * ratios[::-1].cumprod().shift(1, fill_value=1.0)[::-1]
+def _all_splits(bars: Bars) -> float:
+    return float(bars.frame[SPLIT].where(bars.frame[SPLIT] > 0, 1.0).prod())
 
 
 def has_new_past(old: Bars, bars: Bars) -> bool:

@@ -127,7 +127,7 @@ def _bad_adjusted_price(bars: Bars, expected: Times) -> tuple[Times, str]:
 def _adjusted_otherwise(bars: Bars, expected: Times) -> tuple[Times, str]:
     # what was paid after the last session is in the source's numbers and not in ours: both are 1 at the last
     theirs = (bars.frame[ADJUSTED_CLOSE] / bars.frame[CLOSE]).to_numpy()
-    apart = np.abs(theirs / theirs[-1] / bars.adjustment() - 1)
+    apart = np.abs(bars.adjustment() / (theirs / theirs[-1]) - 1)
     days = bars.sessions[apart > ADJUSTED_ALIKE + _rounding(bars)]
     after = f"; look at the dividends after {days[-1]}" if len(days) else ""
     return days, f"our adjusted close is not the source's{after}"

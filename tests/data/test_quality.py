@@ -26,6 +26,14 @@ def _set(column: str, value: float, day: str = DAY) -> Callable[[pd.DataFrame], 
     return change
 
 
+def _scaled(column: str, factor: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[DAY, column] *= factor
+        return frame
+
+    return change
+
+
 def _scale(factor: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
     def change(frame: pd.DataFrame) -> pd.DataFrame:
         frame.loc[:"2024-07-05", ["open", "high", "low", "close", "adj_close"]] *= factor
@@ -56,7 +64,19 @@ def _holiday(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _no_trace(frame: pd.DataFrame) -> pd.DataFrame:
+    """Prices of a few cents: the rounding of the adjusted closes could hide the dividend."""
+    scale = 0.02 * frame["dividend"] / frame["dividend"].max()
+    frame[["open", "high", "low", "close"]] = (frame[["open", "high", "low", "close"]] / 25).round(2)
+    return frame.assign(adj_close=frame["close"], dividend=scale.round(4) * (frame.index < "2024-07-01"), split=0.0)
+
+
+def _not_adjusted(frame: pd.DataFrame) -> pd.DataFrame:
     frame["adj_close"] = frame["close"]
+    return frame
+
+
+def _nearly_all_paid_out(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["dividend"] = frame["close"].shift(1, fill_value=0.0) * (1 - 1e-12)
     return frame
 
 
@@ -68,6 +88,15 @@ BROKEN: dict[str, list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]]] = {
     "bad_number": [(DAY, _set("volume", np.nan)), (DAY, _set("dividend", -1.0)), (DAY, _set("split", np.inf))],
     "out_of_order": [(DAY, _repeat)],
     "split_not_applied": [("2024-07-08", _scale(4.0))],
+    "dividend_too_large": [(DAY, _set("dividend", 200.0))],
+    "bad_adjusted_price": [("2024-01-02", _nearly_all_paid_out)],
+    "adjusted_otherwise": [
+        ("2024-09-11", _not_adjusted), ("2024-09-11", _set("dividend", 1.3 / 4, "2024-09-12")),
+        ("2024-06-11", _set("dividend", 0.01)), (DAY, _scaled("adj_close", 1 + 2e-6)),
+    ],
+    "spike": [
+        (DAY, _scaled("low", 0.01)), (DAY, _scaled("high", 100)), (DAY, _scaled("open", 2)), (DAY, _scaled("low", 0.5))
+    ],
     "inconsistent": [(DAY, _set("high", 1.0)), (DAY, _set("low", 1e6))],
     "missing_session": [(DAY, lambda frame: frame.drop(index=pd.Timestamp(DAY)))],
     "unexpected_session": [("2024-07-04", _holiday)],

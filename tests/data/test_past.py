@@ -1,0 +1,174 @@
+"""The stored past: an update adds to it and looks at it again; it loses no session unless it is told to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.data.bars import PRICES, Bars
+from forecaster.data.store import BarStore
+from forecaster.data.tails import read_tail
+from forecaster.data.update import REREAD_DAYS, Updated, update
+from forecaster.domain.errors import BadResponse, MarketDataError, QualityError
+from tests.data.prices import Company
+
+FIRST, LAST = np.datetime64("2024-01-02"), np.datetime64("2024-12-31")
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+COMPANY = Company(dividends={"2024-06-13": 1.2}, splits={"2024-09-09": 4.0})
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@dataclass
+class Changing:
+    """A source whose answers a test changes."""
+
+    company: Company = field(default_factory=lambda: COMPANY)
+    change: Change = lambda frame: frame
+    name: str = "test"
+
+    def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
+        bars = self.company.bars()
+        return replace(bars, frame=self.change(bars.frame.copy())).since(first).until(last)
+
+
+def stored(store: BarStore) -> Bars:
+    bars = store.read("ABC")
+    assert bars is not None
+    return bars
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def run(store: BarStore, source: Changing, until: str = "2024-12-31", now: datetime = NOW, **wishes: bool) -> Updated:
+    return update(store, source, "ABC", FIRST, np.datetime64(until), now, **wishes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BarStore:
+    """A store with a year up to the end of November."""
+    store = BarStore(tmp_path)
+    run(store, Changing(), "2024-11-29", NOW - timedelta(days=29))
+    return store
+
+
+SHORT: dict[str, Change] = {
+    "only the last sessions": lambda frame: frame.tail(13),
+    "only the first sessions": lambda frame: frame.head(200),
+    "a gap within the overlap": lambda frame: frame.drop(index=frame["2024-11-18":"2024-11-22"].index),
+    "a gap long ago": lambda frame: frame.drop(index=frame["2024-03-04":"2024-03-08"].index),
+    "one session missing": lambda frame: frame.drop(index=pd.Timestamp("2024-11-26")),
+    "the last stored session missing": lambda frame: frame.drop(index=pd.Timestamp("2024-11-29")),
+    "weekly bars": lambda frame: frame.resample("W-FRI").last(),
+    "a later first session": lambda frame: frame["2024-01-08":],  # type: ignore[misc]
+    "every date a day later": lambda frame: frame.set_axis(frame.index + pd.Timedelta(days=1)),
+    "nothing": lambda frame: frame.head(0),
+}
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("change", SHORT.values(), ids=SHORT.keys())
+def test_an_answer_that_lacks_stored_sessions_is_refused_with_both_ranges(
+    store: BarStore, change: Change, full: bool
+) -> None:
+    before = contents(store.folder)
+    if full or change not in (SHORT["a gap long ago"],):
+        with pytest.raises(BadResponse, match=r"lacks \d+ stored sessions \(2024-.*2024-01-02 to 2024-11-29 \(231\), "):
+            run(store, Changing(change=change), full=full)
+        assert contents(store.folder) == before
+    else:
+        # neither end shows it, and nothing is taken from the middle
+        assert run(store, Changing(change=change)).bars == 252
+
+
+def test_a_well_source_is_heeded_again_after_a_short_answer(store: BarStore) -> None:
+    with pytest.raises(BadResponse):
+        run(store, Changing(change=SHORT["only the last sessions"]))
+    assert (run(store, Changing()).new, len(stored(store))) == (21, 252)
+
+
+def test_sessions_may_go_when_a_person_says_so_and_the_generation_before_is_kept(store: BarStore) -> None:
+    before = contents(store.folder)
+    done = run(store, Changing(change=SHORT["only the last sessions"]), may_lose=True)
+    assert (done.bars, len(stored(store))) == (13, 13)
+    assert contents(store.folder)["ABC.parquet.previous"] == before["ABC.parquet"]
+    assert store.symbols() == ["ABC"]
+    # put back as the docs say, by the name; the next update brings the tail along, whatever the source does
+    (store.folder / "ABC.parquet.previous").replace(store.folder / "ABC.parquet")
+    with pytest.raises(BadResponse):
+        run(store, Changing(change=SHORT["nothing"]))
+    assert len(stored(store)) == len(read_tail(store.folder, "ABC").days) == 231
+
+
+def test_nothing_is_lost_to_another_start_or_end_or_to_a_clock_that_was_set_back(store: BarStore) -> None:
+    before = stored(store).frame
+    update(store, Changing(), "ABC", np.datetime64("2024-08-01"), np.datetime64("2024-09-30"), NOW)
+    update(store, Changing(), "ABC", FIRST, LAST, datetime(2024, 3, 1, tzinfo=UTC), full=True)
+    assert stored(store).frame.equals(before)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        # longer ago than any overlap
+        (replace(COMPANY, dividends={"2024-03-14": 0.5, **COMPANY.dividends}), "the adjustment of 2024-01-02 changed"),
+        (replace(COMPANY, dividends={"2024-06-13": 1.3}), "the adjustment of 2024-01-02 changed"),
+        (replace(COMPANY, dividends={}), "the adjustment of 2024-01-02 changed"),
+        (replace(COMPANY, splits={"2024-04-08": 2.0, **COMPANY.splits}), "the close of 2024-01-02 changed"),
+    ],
+)
+def test_an_event_of_long_ago_is_found_by_the_next_update(store: BarStore, changed: Company, said: str) -> None:
+    before = contents(store.folder)["ABC.parquet"]
+    done = run(store, Changing(changed))
+    assert (done.refetched, done.held) == (said, None)
+    pd.testing.assert_frame_equal(
+        stored(store).frame, changed.bars().frame, check_freq=False, check_index_type=False, check_exact=True
+    )
+    assert contents(store.folder)["ABC.parquet.previous"] == before
+
+
+def _corrected(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.loc["2024-05-06", [*PRICES, "adj_close"]] *= 1.02
+    return frame
+
+
+def test_a_correction_of_long_ago_is_found_by_a_full_read_and_every_thirty_days(store: BarStore, tmp_path: Path) -> None:
+    source = Changing(change=_corrected)
+    assert run(store, source).refetched is None
+    assert run(store, source, full=True).refetched == "the close of 2024-05-06 changed"
+    other = BarStore(tmp_path / "other")
+    begun = NOW - timedelta(days=REREAD_DAYS)
+    run(other, Changing(), "2024-11-29", begun)
+    assert run(other, source, now=NOW - timedelta(hours=1)).refetched is None
+    assert run(other, source, now=NOW).refetched == "the close of 2024-05-06 changed"
+    assert stored(other).frame.equals(stored(store).frame)
+    # read again, it is not due
+    assert stored(other).origin.full_at == NOW.isoformat()
+
+
+def test_prices_that_are_all_rescaled_are_refused_unless_a_split_explains_it_or_a_person_does(store: BarStore) -> None:
+    def pence(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(**{name: frame[name] * 100 for name in (*PRICES, "adj_close", "dividend")})
+
+    before = contents(store.folder)
+    with pytest.raises(QualityError, match="most prices are 100 times the stored ones, and no split explains it"):
+        run(store, Changing(change=pence))
+    assert contents(store.folder) == before
+    assert run(store, Changing(change=pence), may_lose=True).bars == 252
+
+
+def test_a_dividend_that_the_adjusted_closes_do_not_know_is_refused(store: BarStore) -> None:
+    before = contents(store.folder)
+
+    def hundredfold(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc["2024-06-13", "dividend"] *= 100
+        return frame
+
+    with pytest.raises(MarketDataError, match=r"(dividend_too_large|adjusted_otherwise): .*2024-06-1[23]"):
+        run(store, Changing(change=hundredfold), full=True)
+    assert contents(store.folder) == before
