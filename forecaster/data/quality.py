@@ -22,8 +22,8 @@ STALE_DAYS = 5
 # how far our adjusted close may be from the source's, beside what rounding explains
 ADJUSTED_ALIKE = 1e-6
 _TOLERANCE = 1e-4
-# from when on a return is not usual, in units of the usual one
-_UNUSUAL = 8.0
+# the log of the least ratio of a split that no usual return is as large as
+_LEAST_SPLIT = np.log(1.2)
 Rule = Callable[[Bars, Times], tuple[Times, str]]
 
 
@@ -108,9 +108,9 @@ def _split_not_applied(bars: Bars, expected: Times) -> tuple[Times, str]:
     with np.errstate(all="ignore"):
         moves = np.abs(np.log(close[splits] / close[splits - 1]))
         without = np.abs(np.log(close[splits] / close[splits - 1] * ratios))
-    # adjusted prices move by a day's return across a split, unadjusted ones by the split. A split of 21:20 is as large
-    # as a day's return may be: it is judged only where the move is unusual, and next to nothing without the split
-    wrong = (moves > _UNUSUAL * usual_move(close)) & (without < moves / 4)
+    # adjusted prices move by a day's return across a split, unadjusted ones by the split, and next to nothing without
+    # it. A return may be as large as a split of 21:20: those show in the source's adjusted close, or not at all
+    wrong = (np.abs(np.log(ratios)) > _LEAST_SPLIT) & (without < moves / 4)
     return bars.sessions[splits[wrong]], "prices jump by the size of a split"
 
 

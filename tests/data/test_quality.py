@@ -11,7 +11,7 @@ from forecaster.data.bars import Bars
 from forecaster.data.calendars import get_calendar
 from forecaster.data.quality import HARD, SOFT, check
 from forecaster.domain.errors import QualityError
-from tests.data.prices import Company
+from tests.data.prices import ORIGIN, Company
 
 DAY = "2024-06-12"
 COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0})
@@ -130,3 +130,42 @@ def test_a_broken_rule_is_found_on_its_day(rule: str, day: str, change: Callable
             report.refuse()
     else:
         report.refuse()
+
+
+@pytest.mark.parametrize("ratio", [21 / 20, 11 / 10, 20 / 21, 1.01, 3 / 2])
+@pytest.mark.parametrize("move", [-0.04, 0.04, -0.08, 0.1])
+def test_a_split_that_was_applied_passes_whatever_the_market_does_on_its_day(ratio: float, move: float) -> None:
+    frame = Company().bars().frame
+    frame.loc[DAY:, ["open", "high", "low", "close", "adj_close"]] *= (1 + move) / (
+        frame.loc[DAY, "close"] / frame["close"].shift(1)[DAY]
+    )
+    frame.loc[DAY, "split"] = ratio
+    assert not [issue for issue in check(Bars("ABC", frame, ORIGIN), EXPECTED).issues if issue.is_hard]
+
+
+@pytest.mark.parametrize("ratio", [4.0, 2.0, 1.5, 1.25, 0.5, 0.1, 100.0])
+def test_a_split_that_was_not_applied_is_refused_also_where_the_source_tells_no_adjusted_close(ratio: float) -> None:
+    frame = Company().bars().frame
+    frame.loc[:"2024-06-11", ["open", "high", "low", "close"]] *= ratio  # type: ignore[misc]
+    frame.loc[DAY, "split"] = ratio
+    report = check(Bars("ABC", frame.assign(adj_close=frame["close"]), ORIGIN), EXPECTED)
+    assert [(issue.rule, issue.days) for issue in report.issues] == [("split_not_applied", (DAY,))]
+
+
+def test_a_small_split_that_was_not_applied_shows_in_the_sources_adjusted_close() -> None:
+    frame = Company().bars().frame
+    frame.loc[:"2024-06-11", ["open", "high", "low", "close"]] *= 1.05  # type: ignore[misc]
+    frame.loc[DAY, "split"] = 1.05
+    report = check(Bars("ABC", frame, ORIGIN), EXPECTED)
+    assert report.issues[0].rule == "adjusted_otherwise"
+    assert "dividends after 2024-06-11" in report.issues[0].message
+
+
+@pytest.mark.parametrize("places", [2, 4, 6])
+def test_rounding_of_the_sources_prices_is_no_difference(places: int) -> None:
+    frame = COMPANY.bars().frame
+    prices = ["open", "high", "low", "close", "adj_close"]
+    assert check(Bars("ABC", frame.assign(**frame[prices].round(places)), ORIGIN), EXPECTED).issues == ()
+    spoilt = frame.assign(**frame[prices].round(places))
+    spoilt.loc["2024-09-12", "dividend"] = 0.0
+    assert [issue.rule for issue in check(Bars("ABC", spoilt, ORIGIN), EXPECTED).issues] == ["adjusted_otherwise"]

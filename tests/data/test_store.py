@@ -1,10 +1,12 @@
 """The bar store: what is written is read, names never collide, a crash leaves the old file or the new one, whole."""
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from hypothesis import strategies as st
 
 from forecaster.data.store import TAIL_ROWS, BarStore
 from forecaster.data.tails import file_name, read_tail
-from forecaster.domain.errors import DataError, FileFormatError
+from forecaster.domain.errors import DataError, FileFormatError, SourceUnavailable
 from tests.conftest import ROOT
 from tests.data.prices import ORIGIN, Company
+from tests.data.test_update import OnADay, run
 
 DUE = datetime(2025, 1, 2, 21, 30, tzinfo=UTC)
 SYMBOLS = ["BRK-B", "^GSPC", "EURUSD=X", "005930.KS", "brk-b", "../evil", "a/b", "Ä", "."]
@@ -116,3 +119,58 @@ def test_killed_in_mid_write_many_times_the_file_is_always_whole(tmp_path: Path)
     with store.lock("ABC"):
         store.write(Company(seed=1).bars(), DUE)
     assert {path.suffix for path in tmp_path.iterdir()} == {".parquet", ".json", ".lock"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from forecaster.data import store
+from tests.data.test_update import OnADay, run
+write = store._replace
+def replace(path, content):
+    if path.name.endswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, content)
+store._replace = replace
+run(store.BarStore(Path(sys.argv[1])), OnADay("2024-06-14"))
+"""
+
+
+@pytest.mark.parametrize("at", ["tail.json", "quality.json"])
+def test_a_tail_that_a_killed_update_left_behind_is_mended_by_the_next_whatever_it_brings(
+    tmp_path: Path, at: str
+) -> None:
+    store = BarStore(tmp_path)
+    run(store, OnADay("2024-05-31"))
+    left = subprocess.run([sys.executable, "-c", KILLED, tmp_path, at], cwd=ROOT, check=False)
+    assert left.returncode == -signal.SIGKILL
+    bars = store.read("ABC")
+    assert bars is not None and str(bars.sessions[-1]) == "2024-06-14"
+    assert str(read_tail(tmp_path, "ABC").days[-1]) == "2024-05-31"
+    # nothing is new, or the source is away
+    source = OnADay("2024-06-14") if at == "tail.json" else OnADay("2024-06-14", answers=False)
+    with contextlib.suppress(SourceUnavailable):
+        run(store, source)
+    tail = read_tail(tmp_path, "ABC")
+    assert tail.bars["close"].tolist() == bars.adjusted()["close"].tail(TAIL_ROWS).tolist()
+    assert store.is_whole("ABC")
+    assert json.loads((tmp_path / "ABC.quality.json").read_text())["symbol"] == "ABC"
+
+
+@pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_text("{")])
+def test_a_tail_that_is_gone_or_spoilt_is_written_anew(tmp_path: Path, lost: Callable[[Path], object]) -> None:
+    store = BarStore(tmp_path)
+    run(store, OnADay("2024-05-31"))
+    before = (tmp_path / "ABC.tail.json").read_bytes()
+    lost(tmp_path / "ABC.tail.json")
+    run(store, OnADay("2024-05-31"))
+    assert (tmp_path / "ABC.tail.json").read_bytes() == before
+
+
+def test_only_a_symbols_own_drafts_are_cleaned_up(tmp_path: Path) -> None:
+    others = [".SAP.DE.parquet.draft", ".SAP.DE.tail.json.draft", ".SAP-X.parquet.draft", ".A.SAP.parquet.draft"]
+    own = [".SAP.parquet.draft", ".SAP.parquet.previous.draft", ".SAP.tail.json.draft", ".SAP.quality.json.draft"]
+    for name in others + own:
+        (tmp_path / name).touch()
+    with BarStore(tmp_path).lock("SAP"):
+        assert {path.name for path in tmp_path.glob(".*.draft")} == set(others)

@@ -34,10 +34,13 @@ class OnADay:
 
     day: str
     name: str = "yahoo"
+    answers: bool = True
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
         self.asked.append((str(first), str(last)))
+        if not self.answers:
+            raise SourceUnavailable(symbol, "is away")
         bars = COMPANY.bars(str(first), self.day).until(last)
         return replace(bars, origin=replace(bars.origin, source=self.name, asked_from=""))
 
