@@ -61,7 +61,8 @@ def refuse_rescaled(old: Bars, fresh: Bars) -> None:
 
 
 def _all_splits(bars: Bars) -> float:
-    return float(bars.frame[SPLIT].where(bars.frame[SPLIT] > 0, 1.0).prod())
+    ratios = bars.frame[SPLIT].to_numpy()
+    return float(np.prod(ratios[ratios > 0]))
 
 
 def has_new_past(old: Bars, bars: Bars) -> bool:

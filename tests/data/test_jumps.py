@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ FACTORS = [100.0, 0.01, 2.0, 0.5, 1.5, 2 / 3]
 
 
 def from_then_on(factor: float, first: str = DAY, last: str | None = None) -> Change:
-    def change(frame: pd.DataFrame) -> pd.DataFrame:
+    def change(frame: Any) -> Any:
         frame.loc[first:last, SCALED] *= factor
         return frame
 
@@ -40,7 +41,7 @@ def one_row(factor: float) -> Change:
 
 
 def closes_of_one_row(factor: float) -> Change:
-    def change(frame: pd.DataFrame) -> pd.DataFrame:
+    def change(frame: Any) -> Any:
         frame.loc[DAY, "close"] *= factor
         return frame
 
@@ -140,17 +141,17 @@ def test_a_dividend_explains_a_jump_and_a_split_that_was_not_applied_is_refused_
     # the close falls by what is paid, as it does
     before = frame["close"].shift(1)[DAY]
     frame.loc[DAY:, [*PRICES, "adj_close"]] *= (before - 45.0) / before
-    frame.loc[:DAY_BEFORE, "adj_close"] = frame["close"][:DAY_BEFORE] * (1 - 45.0 / before)  # type: ignore[misc]
+    frame.loc[:DAY_BEFORE, "adj_close"] = frame["close"][:DAY_BEFORE] * (1 - 45.0 / before)
     assert find_jumps(Bars("ABC", frame, ORIGIN)) == []
     assert find_jumps(Bars("ABC", frame.assign(dividend=0.0), ORIGIN)) != []
     # a dividend makes no jump: it is for the comparison with the source's adjusted closes to judge
     assert find_jumps(Bars("ABC", Company().bars().frame.assign(dividend=60.0), ORIGIN)) == []
 
-    def unapplied(frame: pd.DataFrame) -> pd.DataFrame:
-        frame.loc[:"2024-09-06", [*PRICES, "adj_close"]] *= 4  # type: ignore[misc]
+    def unapplied(frame: Any) -> Any:
+        frame.loc[:"2024-09-06", [*PRICES, "adj_close"]] *= 4
         return frame
 
-    with pytest.raises(QualityError, match="split_not_applied: .*2024-09-09"):
+    with pytest.raises(QualityError, match=r"split_not_applied: .*2024-09-09"):
         run(store, unapplied)
 
 
@@ -188,7 +189,7 @@ def test_real_prices_have_no_jumps_and_every_change_of_scale_in_them_is_one(file
     factors = [100, 0.01] if "vix" in file.name else FACTORS
     for at in np.random.default_rng(7).integers(10, len(bars) - 10, 20):
         for factor in factors:
-            frame = bars.frame.copy()
+            frame: Any = bars.frame.copy()
             frame.iloc[at:, [frame.columns.get_loc(name) for name in PRICES]] *= factor
             moves = [jump.day for jump in find_jumps(Bars("A", frame, bars.origin))]
             day = str(bars.sessions[at])
