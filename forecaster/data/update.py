@@ -97,7 +97,7 @@ def update(
             raise NoData(symbol, f"no session from {first} to {last} has ended yet; ask later")
         check_rows(fresh).refuse()
         bars = _believed(old, _confirmed(old, fresh, confirm))
-        if old is not None and bars.held is None and not may_lose:
+        if old is not None and bars.held is None and not (may_lose or confirm):
             refuse_rescaled(old, bars)
         report = check(bars, days.sessions(bars.sessions[0], bars.sessions[-1]))
         if old is None or bars.frame is not old.frame:

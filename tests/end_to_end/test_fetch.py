@@ -140,3 +140,67 @@ def test_ones_own_files_and_made_up_prices_take_the_same_road(tmp_path: Path) ->
     pd.testing.assert_frame_equal(mine.frame, Company().bars().frame, check_freq=False, check_index_type=False)
     assert (mine.origin.source, walk.origin.source) == ("files", "synthetic")
     assert str(walk.sessions[-1]) == "2024-07-05"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
+    """A folder with a job for one price file, fetched once, and its table."""
+    table = Company().bars().frame.reset_index()
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    job = {"symbols": ["MINE"], "start": "2024-01-01", "source": "files", "files": {"MINE": "mine.csv"}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"fetch": job | {"calendar": "XNYS"}}))
+    assert run_module("pipelines.fetch", "job.yaml", cwd=tmp_path).returncode == 0
+    yield tmp_path, table
+
+
+def test_a_mended_file_is_read_anew_at_once(mine: tuple[Path, pd.DataFrame]) -> None:
+    folder, table = mine
+    table.loc[100, ["open", "high", "low", "close", "adj_close"]] *= 1.01
+    table.to_csv(folder / "mine.csv", index=False)
+    done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["stored"][0]["refetched"] == "the close of 2024-05-24 changed"
+
+
+def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple[Path, pd.DataFrame]) -> None:
+    folder, table = mine
+    table.tail(13).to_csv(folder / "mine.csv", index=False)
+    store = BarStore(folder / "mlruns" / "bars")
+    done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
+    assert done.returncode == 3
+    assert "error: MINE: the answer lacks 239 stored sessions (2024-01-02, " in done.stderr
+    bars = store.read("MINE")
+    assert bars is not None and len(bars) == 252
+    done = run_module("pipelines.fetch", "job.yaml", "--replace", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    bars = store.read("MINE")
+    assert bars is not None and len(bars) == 13
+
+
+def test_a_jump_is_told_with_the_command_that_confirms_it(mine: tuple[Path, pd.DataFrame]) -> None:
+    folder, table = mine
+    table.loc[100:, ["open", "high", "low", "close", "adj_close"]] *= 0.5
+    table.to_csv(folder / "mine.csv", index=False)
+    done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
+    assert done.returncode == 3
+    assert "unconfirmed" in done.stdout
+    assert "MINE: held back from 2024-05-24 on: the close goes from" in done.stderr
+    flag = "--confirm MINE:2024-05-24"
+    assert flag in done.stderr
+    done = run_module("pipelines.fetch", "job.yaml", *flag.split(), cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("2024-05-24", "is not SYMBOL:DATE"),
+        ("S00:2024-02-30", "does not end with a date"),
+        ("YOURS:2024-05-24", "['YOURS'] are not among the symbols"),
+    ],
+)
+def test_a_bad_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, said: str) -> None:
+    done = run_module("pipelines.fetch", "job.yaml", "--confirm", flag, cwd=job[1])
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
