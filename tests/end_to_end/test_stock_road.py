@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from forecaster.data.calendars import get_calendar
+from forecaster.data.hold import Hold
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.registry.load import load_predictor
@@ -87,6 +89,23 @@ def test_a_stale_symbol_is_refused_with_what_is_missing(folder: Path, tmp_path: 
     assert answer.headers["content-type"] == "application/problem+json"
     assert f"ABC: the store ends with session {tail.days[-1]}" in answer.json()["detail"]
     assert "complete at 2025-01-02T21:30:00+00:00" in answer.json()["detail"]
+
+
+def test_a_symbol_that_is_held_back_is_not_forecast_and_its_earlier_bars_are_served(
+    folder: Path, tmp_path: Path
+) -> None:
+    store = BarStore(Path(shutil.copytree(folder / "mlruns" / "bars", tmp_path / "bars")))
+    bars = store.read("ABC")
+    assert bars is not None
+    hold = Hold(("2026-01-05",), "the close goes from 177 to 17700 (×100) on 2026-01-05")
+    store.write(replace(bars, held=hold), datetime(2999, 1, 1, tzinfo=UTC))
+    with _client(folder, store.folder) as client:
+        answer = _ask(client, unique_ids=["ABC"])
+        served = client.get("/v1/series/ABC").json()
+    assert answer.status_code == 409
+    assert "ABC: held back from 2026-01-05 on: the close goes from 177 to 17700" in answer.json()["detail"]
+    assert "--confirm ABC:2026-01-05" in answer.json()["detail"]
+    assert served["ds"][-1] == str(bars.sessions[-1])
 
 
 def test_what_cannot_be_asked_for_is_told_why(folder: Path) -> None:
