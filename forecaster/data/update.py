@@ -95,13 +95,16 @@ def update(
             refuse_shorter(old, fresh)
         if len(fresh) == 0:
             raise NoData(symbol, f"no session from {first} to {last} has ended yet; ask later")
-        check_rows(fresh).refuse()
-        bars = _believed(old, _confirmed(old, fresh, confirm))
-        if old is not None and bars.held is None and not (may_lose or confirm):
-            refuse_rescaled(old, bars)
+        fresh = _confirmed(old, fresh, confirm)
+        bars = _believed(old, fresh)
+        if bars.held:
+            # a confirmation cannot put right what lies behind the jump
+            check_rows(fresh).refuse()
         report = check(bars, days.sessions(bars.sessions[0], bars.sessions[-1]))
         if old is None or bars.frame is not old.frame:
             report.refuse()
+        if old is not None and bars.held is None and not (may_lose or confirm):
+            refuse_rescaled(old, bars)
         if old is None or _differ(old, bars):
             is_replaced = old is not None and has_new_past(old, bars)
             store.write(bars, days.due_after(bars.sessions[-1]), report, keep_previous=is_replaced)
