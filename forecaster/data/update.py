@@ -227,8 +227,8 @@ def _differ(old: Bars, bars: Bars) -> bool:
     """Say whether there is anything to write."""
     if not bars.frame.equals(old.frame) or (bars.held, bars.confirmed) != (old.held, old.confirmed):
         return True
-    before, now = old.origin, bars.origin
-    if now.asked_from != before.asked_from:
+    # when it was read is worth a file only where it decides when all must be read again
+    is_read_anew = bars.origin.full_at != old.origin.full_at
+    if is_read_anew and _is_due(old, datetime.fromisoformat(bars.origin.full_at)):
         return True
-    # when all was read is worth a file only where it decides when that is due again
-    return now.full_at != before.full_at and _is_due(old, datetime.fromisoformat(now.full_at))
+    return replace(bars.origin, fetched_at=old.origin.fetched_at, full_at=old.origin.full_at) != old.origin
