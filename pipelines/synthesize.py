@@ -30,7 +30,10 @@ def synthesize(config: SynthesizeConfig) -> dict[str, Any]:
     """Bring every series up to date; one that fails leaves the others."""
     source = MadeUp(config.series, np.datetime64(config.start), config.calendar)
     symbols = tuple(config.series)
-    return update_all(BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True)
+    # made-up prices are what the configuration says, also where it has changed
+    return update_all(
+        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, may_lose=True
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from typing import Any
 
 from forecaster.domain.errors import Unconfirmed
 
+# a series whose unit changes each day has thousands of jumps
+SHOWN = 3
+
 
 @dataclass(frozen=True)
 class Hold:
@@ -24,7 +27,8 @@ class Hold:
 
     def said_of(self, symbol: str) -> str:
         """Return what is held back and what to do about it."""
-        flags = " ".join(f"--confirm {symbol}:{day}" for day in self.days)
+        flags = " ".join(f"--confirm {symbol}:{day}" for day in self.days[:SHOWN])
+        flags += " …" if len(self.days) > SHOWN else ""
         return (
             f"held back from {self.days[0]} on: {self.seen}, which no dividend or split explains; "
             f"fetch again when the source has corrected it, or, if it is right, run pipelines.fetch CONFIG {flags}"

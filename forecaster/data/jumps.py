@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from forecaster.data.bars import CLOSE, DIVIDEND, OPEN, Bars
-from forecaster.data.hold import Hold
+from forecaster.data.hold import SHOWN, Hold
 from forecaster.domain.series import Floats
 
 # logs of ratios; what is beyond `MOST` is a jump whatever is usual, or a series of nothing but jumps would have none
@@ -64,7 +64,10 @@ def find_jumps(bars: Bars) -> list[Jump]:
 def hold_of(bars: Bars) -> Hold | None:
     """Return the hold on bars whose jumps are not all confirmed."""
     jumps = [jump for jump in find_jumps(bars) if not _is_confirmed(jump, bars)]
-    return Hold(tuple(jump.day for jump in jumps), "; ".join(map(str, jumps))) if jumps else None
+    if not jumps:
+        return None
+    more = f"; and {len(jumps) - SHOWN} more" if len(jumps) > SHOWN else ""
+    return Hold(tuple(jump.day for jump in jumps), "; ".join(map(str, jumps[:SHOWN])) + more)
 
 
 def usual_move(close: Floats) -> float:

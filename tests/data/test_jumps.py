@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from forecaster.data.bars import COLUMNS, PRICES, SESSION, Bars
-from forecaster.data.jumps import find_jumps
+from forecaster.data.jumps import find_jumps, hold_of
 from forecaster.data.sources.price_files import PriceFiles
 from forecaster.data.sources.stored import StoredSource
 from forecaster.data.store import BarStore
@@ -162,7 +162,12 @@ def test_a_split_applied_to_a_part_of_the_prices_is_held_back(store: BarStore) -
 def test_units_that_change_each_day_are_jumps_too() -> None:
     frame = COMPANY.bars().frame
     frame.iloc[::2, : len(PRICES)] *= 100
-    assert len(find_jumps(Bars("ABC", frame, ORIGIN))) == len(frame) - 1
+    bars = Bars("ABC", frame, ORIGIN)
+    assert len(find_jumps(bars)) == len(frame) - 1
+    hold = hold_of(bars)
+    assert hold is not None
+    # said in a line, however many they are
+    assert "and 248 more" in hold.seen and len(hold.said_of("ABC")) < 600
 
 
 def test_bars_that_an_earlier_release_stored_past_a_jump_are_kept_and_refused(store: BarStore) -> None:

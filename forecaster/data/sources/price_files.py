@@ -35,7 +35,7 @@ _NAMES = {
 }  # fmt: skip
 _DATES = ("date", DS, SESSION)
 # the least share of a close that is taken for a dividend, beside what the rounding of the file's prices explains
-_LEAST_SHARE = 2e-6
+_LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ def _implied_dividends(frame: pd.DataFrame) -> "pd.Series[float]":
     factor = frame[ADJUSTED_CLOSE] / frame[CLOSE]
     share = 1 - factor.shift(1) / factor
     rounding = pd.Series(rounding_of_adjustment(frame), frame.index)
-    return (frame[CLOSE].shift(1) * share).where(share > _LEAST_SHARE + 2 * (rounding + rounding.shift(1)), 0.0)
+    return (frame[CLOSE].shift(1) * share).where(share > _LEAST_SHARE + rounding + rounding.shift(1), 0.0)
