@@ -95,7 +95,7 @@ def update_all(
     end: date | None,
     calendar: str | None,
     *,
-    full: bool,
+    full: bool = False,
     may_lose: bool = False,
     confirmed: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
