@@ -75,3 +75,27 @@ def test_features_of_the_bars_stand_beside_the_adjusted_closes(folder: Path) -> 
     np.testing.assert_array_equal(frame["volume"], bars["volume"])
     with pytest.raises(ConfigError, match="bars have no feature 'mood'; choose from"):
         source(folder, max_flagged={}).load(["mood"])
+
+
+def _written(folder: Path, **changes: Any) -> Path:
+    """Write bars with some cells changed, as an earlier release may have stored them."""
+    bars = Company(dividends={"2024-06-13": 1.2}).bars()
+    for name, (day, value) in changes.items():
+        bars.frame.loc[day, name] = value
+    store = BarStore(folder)
+    with store.lock("ABC"):
+        store.write(bars, datetime.now(UTC))
+    return folder
+
+
+def test_a_low_of_nothing_is_refused_unless_a_setting_allows_it(tmp_path: Path) -> None:
+    _written(tmp_path, low=("2024-07-10", 1.0))
+    with pytest.raises(QualityError, match=r"spike: .*2024-07-10\), more days than data.max_flagged allows \(0\)"):
+        source(tmp_path).load()
+    assert len(source(tmp_path, max_flagged={"spike": 1}).load()) == 252
+
+
+def test_adjusted_prices_below_zero_from_an_earlier_release_are_not_trained_on(tmp_path: Path) -> None:
+    _written(tmp_path, dividend=("2024-06-13", 120.0))
+    with pytest.raises(QualityError, match=r"dividend_too_large: .*2024-06-13.*fetch it again"):
+        source(tmp_path, max_flagged={}).load()
