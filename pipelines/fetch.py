@@ -1,6 +1,7 @@
 """Fetch daily prices into the bar store: `python -m pipelines.fetch pipelines/configs/stock.yaml`."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,23 +14,35 @@ import pandas as pd
 from pydantic import Field, model_validator
 from tqdm import tqdm
 
+from forecaster.data.calendars import CalendarChoice
 from forecaster.data.session import SessionConfig
+from forecaster.data.sources.asking import SPELLING, is_symbol
 from forecaster.data.sources.price_files import PriceFiles
 from forecaster.data.sources.tiingo import TiingoSource
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore
 from forecaster.data.update import Source, Updated, update
 from forecaster.domain.config import Config, load_config
-from forecaster.domain.errors import ConfigError, DataError, RateLimited
+from forecaster.domain.errors import ConfigError, DataError, RateLimited, SourceUnreachable
 from forecaster.domain.exits import PARTLY_FAILED
 from pipelines.command import config_parser, run
+
+# whether a source may be asked for a symbol of this spelling, and what to write instead
+_SPELLINGS: dict[str, tuple[Callable[[str], bool], str]] = {
+    "yahoo": (is_symbol, SPELLING),
+    # BRK/B is BRK-B
+    "tiingo": (lambda symbol: is_symbol(symbol.replace("/", "-")), SPELLING),
+    # what one calls a file's series becomes a part of no URL
+    "files": (lambda symbol: symbol.isprintable() and symbol.strip() == symbol != "", "write printable text"),
+}
 
 
 class FetchConfig(Config):
     """Which prices, from when to when (null: the latest completed session), from where, into which folder.
 
-    `calendar` is the exchange's market identifier code, where a symbol's exchange is not in the table, and for files.
-    `files` names each symbol's file where the source is `files`; `currency` is what their prices are in.
+    `calendar` is the exchange's market identifier code, or each symbol's, where an exchange is not in the table, and
+    for files. `files` names each symbol's file where the source is `files`; `currency` is what their prices are in.
+    `known_missing` names the sessions of each symbol that the source is known not to have.
     """
 
     symbols: tuple[str, ...] = Field(min_length=1)
@@ -40,28 +53,43 @@ class FetchConfig(Config):
     session: SessionConfig = SessionConfig()
     files: dict[str, Path] = Field({})
     currency: str = "USD"
-    calendar: str | None = None
+    calendar: str | dict[str, str] | None = None
+    known_missing: dict[str, tuple[date, ...]] = Field({})
     store: Path = Path("mlruns/bars")
 
     @model_validator(mode="after")
     def _is_whole(self) -> "FetchConfig":
         if self.end is not None and self.end < self.start:
             raise ValueError(f"end {self.end} lies before start {self.start}")
-        if len(set(self.symbols)) < len(self.symbols):
-            raise ValueError("symbols: one is named twice")
-        if self.source == "files" and self.calendar is None:
+        mapped = self.calendar if isinstance(self.calendar, dict) else dict.fromkeys(self.symbols, self.calendar)
+        without = [symbol for symbol in self.symbols if not mapped.get(symbol)]
+        if self.source == "files" and without:
             raise ValueError(
-                "calendar: a file does not tell its exchange; set its market identifier code, such as XNYS"
+                "calendar: a file does not tell its exchange; set its market identifier code, such as XNYS, "
+                f"for {without}"
             )
         if bool(self.files) != (self.source == "files"):
             raise ValueError("files: set it for source: files, and only there")
         return self
 
+    @model_validator(mode="after")
+    def _names_symbols(self) -> "FetchConfig":
+        if len(set(self.symbols)) < len(self.symbols):
+            raise ValueError("symbols: one is named twice")
+        is_spelled, spelling = _SPELLINGS[self.source]
+        wrong = [symbol for symbol in self.symbols if not is_spelled(symbol)]
+        if wrong:
+            raise ValueError(f"symbols: {wrong} cannot be symbols of {self.source}: {spelling}")
+        return self
 
+
+_LOG = logging.getLogger(__name__)
 SOURCES: dict[str, Callable[[FetchConfig], Source]] = {
-    "yahoo": lambda config: YahooSource(config.session, cache=config.store.parent / "yfinance"),
-    "tiingo": lambda config: TiingoSource(config.session),
-    "files": lambda config: PriceFiles(config.files, config.calendar or "", config.currency),
+    "yahoo": lambda config: YahooSource(
+        config.session, cache=config.store.parent / "yfinance", known_missing=config.known_missing
+    ),
+    "tiingo": lambda config: TiingoSource(config.session, known_missing=config.known_missing),
+    "files": lambda config: PriceFiles(config.files, config.calendar, config.currency, config.known_missing),
 }
 
 
@@ -93,7 +121,7 @@ def update_all(
     symbols: tuple[str, ...],
     start: date,
     end: date | None,
-    calendar: str | None,
+    calendar: CalendarChoice,
     *,
     full: bool = False,
     may_lose: bool = False,
@@ -115,12 +143,18 @@ def update_all(
                 done.append(one)
                 if one.held:
                     failed[symbol] = f"{symbol}: {one.held}"
-            except RateLimited as error:
+            except (RateLimited, SourceUnreachable) as error:
+                why = "rate limit" if isinstance(error, RateLimited) else "the source cannot be reached"
                 rest = symbols[symbols.index(symbol) + 1 :]
-                failed |= {symbol: str(error)} | dict.fromkeys(rest, "not asked: rate limit")
+                failed |= {symbol: str(error)} | dict.fromkeys(rest, f"not asked: {why}")
                 break
             except DataError as error:
-                failed[symbol] = str(error)
+                said = str(error)
+                failed[symbol] = said if said.startswith(f"{symbol}: ") else f"{symbol}: {said}"
+            except Exception:
+                # a defect met with one symbol's data must not cost the others theirs
+                _LOG.exception("%s: failed by a defect", symbol)
+                failed[symbol] = f"{symbol}: failed by a defect in this program; report it with the log's traceback"
     _say(done, failed)
     return {"stored": [asdict(one) for one in done], "failed": failed}
 
@@ -144,8 +178,19 @@ def _say(done: list[Updated], failed: dict[str, str]) -> None:
             for one in done
         ]
         sys.stdout.write(pd.DataFrame(rows).to_string(index=False) + "\n")
-    for reason in failed.values():
-        sys.stderr.write(f"error: {reason}\n")
+    by_reason: dict[str, list[str]] = {}
+    for symbol, reason in failed.items():
+        by_reason.setdefault(reason, []).append(symbol)
+    for reason, symbols in by_reason.items():
+        sys.stderr.write(f"error: {_listed(reason, symbols)}\n")
+
+
+def _listed(reason: str, symbols: list[str]) -> str:
+    """Return why symbols failed, in one line however many they are."""
+    if reason.startswith(f"{symbols[0]}: "):
+        return reason
+    shown = ", ".join(symbols[:5])
+    return f"{shown}: {reason}" if len(symbols) <= 5 else f"{len(symbols)} symbols ({shown}, …): {reason}"
 
 
 def _confirmation(text: str) -> tuple[str, str]:

@@ -96,7 +96,7 @@ class Retraining:
         if len(lost) > self.retrain.without * len(wanted) or len(lost) == len(wanted):
             raise DataError(
                 f"{len(lost)} of {len(wanted)} symbols cannot be fetched, more than retrain.without allows "
-                f"({self.retrain.without:g}): " + "; ".join(lost.values())
+                f"({self.retrain.without:g}): " + "; ".join(dict.fromkeys(lost.values()))
             )
         rest = tuple(symbol for symbol in wanted if symbol not in lost)
         return self.train.model_copy(update={"data": self.train.data.model_copy(update={"symbols": rest})}), lost

@@ -18,6 +18,8 @@ SESSION = "session"
 OPEN, HIGH, LOW, CLOSE = PRICES = ("open", "high", "low", "close")
 ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT = "adj_close", "volume", "dividend", "split"
 COLUMNS = (*PRICES, ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT)
+# how far the first bar may lie before the day on which trading began, as the source says
+FIRST_TRADE_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Origin:
         fetched_at: ISO 8601, UTC.
         asked_from: the first date that was asked for, ISO 8601; the first bar may be later.
         full_at: when all of them were last read at once, ISO 8601, UTC; empty where that is not known.
+        first_trade: when trading began as the source says, ISO 8601; empty where it does not.
+        known_missing: sessions that the source is declared not to have, ISO 8601.
     """
 
     source: str
@@ -41,6 +45,12 @@ class Origin:
     fetched_at: str
     asked_from: str = ""
     full_at: str = ""
+    first_trade: str = ""
+    known_missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples
+        object.__setattr__(self, "known_missing", tuple(self.known_missing))
 
 
 @dataclass(frozen=True)

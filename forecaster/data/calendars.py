@@ -3,6 +3,7 @@
 Source of the holidays: exchange_calendars, which knows them about a year ahead.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache, lru_cache
@@ -34,7 +35,8 @@ YAHOO_EXCHANGES = {
     "CCC": ALWAYS, "CCY": WEEKDAYS,
 }  # fmt: skip
 
-
+# a configuration's word on the calendar: of all symbols, or of each by name
+CalendarChoice = str | Mapping[str, str] | None
 # what `freq` may be beside a frequency
 NAMES = frozenset(YAHOO_EXCHANGES.values())
 
@@ -157,6 +159,29 @@ def calendar_of(exchange: str) -> Calendar:
     if exchange not in YAHOO_EXCHANGES:
         raise CalendarError(f"exchange '{exchange}' has no calendar in the table; set calendar in the configuration")
     return get_calendar(YAHOO_EXCHANGES[exchange])
+
+
+def calendar_for(symbol: str, exchange: str, chosen: CalendarChoice) -> Calendar:
+    """Return a symbol's calendar: the chosen one, or that of its exchange.
+
+    Args:
+        symbol: as the source spells it.
+        exchange: as the source names it.
+        chosen: the market identifier code of all symbols' exchange, or of some symbols' by name.
+
+    Raises:
+        CalendarError: nothing is chosen and the exchange is not in the table, or there is no such calendar.
+    """
+    name = chosen if isinstance(chosen, str | None) else chosen.get(symbol)
+    if name is None and exchange not in NAMES | YAHOO_EXCHANGES.keys():
+        raise CalendarError(
+            f"{symbol}: exchange '{exchange}' has no calendar in the table; set calendar: {{{symbol}: …}} in the "
+            "configuration, to its market identifier code"
+        )
+    try:
+        return get_calendar(name) if name else calendar_of(exchange)
+    except CalendarError as error:
+        raise CalendarError(f"{symbol}: {error}") from error
 
 
 def session_edges(name: str, edge: Literal["open", "close"], near: datetime) -> Times:

@@ -177,7 +177,9 @@ def _spike(bars: Bars, expected: Times) -> tuple[Times, str]:
 
 
 def _missing_session(bars: Bars, expected: Times) -> tuple[Times, str]:
-    return np.setdiff1d(expected, bars.sessions), "the exchange was open and there is no bar"
+    declared = np.array(bars.origin.known_missing, dtype="M8[D]")
+    there = np.concatenate([bars.sessions, declared])
+    return np.setdiff1d(expected, there), "the exchange was open and there is no bar"
 
 
 def _unexpected_session(bars: Bars, expected: Times) -> tuple[Times, str]:

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from forecaster.data.bars import Bars
-from forecaster.data.calendars import Calendar, calendar_of, get_calendar
+from forecaster.data.bars import FIRST_TRADE_DAYS, Bars
+from forecaster.data.calendars import CalendarChoice, calendar_for
 from forecaster.data.differences import has_new_past, refuse_rescaled, refuse_shorter, what_changed
 from forecaster.data.jumps import find_jumps, hold_of
 from forecaster.data.quality import check, check_rows
@@ -57,7 +57,7 @@ def update(
     first: np.datetime64,
     last: np.datetime64,
     now: datetime,
-    calendar: str | None = None,
+    calendar: CalendarChoice = None,
     *,
     full: bool = False,
     may_lose: bool = False,
@@ -72,7 +72,7 @@ def update(
         first: the first date wanted.
         last: the last date wanted; sessions that have not ended and settled by `now` are withheld.
         now: with a zone.
-        calendar: the exchange's market identifier code, where the source's name for it is not known.
+        calendar: the exchange's market identifier code, or each symbol's, where the source's name for it is not known.
         full: whether all is read again, whatever the ends of it show.
         may_lose: whether stored sessions that the source no longer has may go.
         confirm: the sessions whose jumps are right, ISO 8601.
@@ -87,7 +87,9 @@ def update(
             _refuse_another(old, source)
             _mend(store, old, calendar)
         fresh, why = _fetch(source, symbol, first, last, old, now, full=full or may_lose or bool(confirm))
-        days = _calendar(fresh, calendar)
+        if old is not None and not may_lose:
+            _refuse_another_identity(old, fresh)
+        days = calendar_for(symbol, fresh.origin.exchange, calendar)
         # a clock that was set back hides no stored session
         settled = days.last_completed(now) if old is None else max(days.last_completed(now), old.sessions[-1])
         fresh = fresh.until(settled)
@@ -121,16 +123,29 @@ def _refuse_another(old: Bars, source: Source) -> None:
         )
 
 
-def _calendar(bars: Bars, name: str | None) -> Calendar:
-    return get_calendar(name) if name else calendar_of(bars.origin.exchange)
-
-
-def _mend(store: BarStore, old: Bars, calendar: str | None) -> None:
+def _mend(store: BarStore, old: Bars, calendar: CalendarChoice) -> None:
     """Write tail and report anew where a process was killed before it could."""
     if not store.is_whole(old.symbol):
-        days = _calendar(old, calendar)
+        days = calendar_for(old.symbol, old.origin.exchange, calendar)
         report = check(old, days.sessions(old.sessions[0], old.sessions[-1]))
         store.write(old, days.due_after(old.sessions[-1]), report)
+
+
+def _refuse_another_identity(old: Bars, fresh: Bars) -> None:
+    """Raise QualityError where fetched bars are not of the company, exchange and currency that are stored."""
+    for what in ("currency", "exchange", "zone"):
+        before, now = getattr(old.origin, what), getattr(fresh.origin, what)
+        if before != now:
+            raise QualityError(
+                old.symbol, f"its {what} is stored as {before}, and is now {now}; if that is right, run with --replace"
+            )
+    began = fresh.origin.first_trade
+    if began and old.sessions[0] < np.datetime64(began) - FIRST_TRADE_DAYS:
+        raise QualityError(
+            old.symbol,
+            f"is stored from {old.sessions[0]}, but {fresh.origin.source} now says that trading began on {began}, so "
+            "it may be another company; if that is right, run with --replace",
+        )
 
 
 def _fetch(

@@ -4,6 +4,7 @@ Each room declares the models of what it does (a source, a transform, a network)
 """
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,7 +72,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give the path of a YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(raw).__name__}")
@@ -98,6 +99,11 @@ def _say(mistake: Any) -> str:
         return "missing; set it"
     message: str = mistake["msg"].removeprefix("Value error, ")
     given = mistake.get("input")
+    if mistake["type"] == "string_type" and isinstance(given, bool | int | float | date):
+        # such as the symbols ON, NO, 0700 and 2024-01-02
+        return f"YAML reads {given} here, where text is needed; write it in quotes, as the text that was meant"
+    if mistake["type"] == "tuple_type" and isinstance(given, str):
+        return f"must be a list; write [{given}]"
     return f"{message}, got {given!r}" if isinstance(given, str | int | float | bool | None) else message
 
 
@@ -124,7 +130,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: write dotted.key=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
     *parents, last = key.split(".")
     here: Any = raw

@@ -12,6 +12,7 @@
     │       ├── NoData             the exchange had no session in the range
     │       ├── RateLimited        the source asks for fewer requests
     │       ├── SourceUnavailable  the source cannot be reached, or gives nothing where there must be something
+    │       │   └── SourceUnreachable  the source answers no request at all; a batch ends
     │       ├── BadResponse        the source's answer is not of the form that it must have
     │       ├── QualityError       the prices break a rule, and nothing was stored
     │       │   └── Unconfirmed        a jump of the prices is neither explained nor confirmed
@@ -55,6 +56,7 @@ __all__ = [
     "ScheduleError",
     "SeriesError",
     "SourceUnavailable",
+    "SourceUnreachable",
     "StaleData",
     "StoreUnavailable",
     "TooShortError",
@@ -102,6 +104,7 @@ class MarketDataError(DataError):
     def __init__(self, symbol: str, message: str) -> None:
         super().__init__(f"{symbol}: {message}")
         self.symbol = symbol
+        self.message = message
 
 
 class UnknownSymbol(MarketDataError):
@@ -122,6 +125,10 @@ class SourceUnavailable(MarketDataError):
     """The source cannot be reached, or gives nothing where there must be something."""
 
     can_retry = True
+
+
+class SourceUnreachable(SourceUnavailable):
+    """The source answers no request at all; other symbols of a batch would fare no better."""
 
 
 class BadResponse(MarketDataError):

@@ -1,6 +1,7 @@
 """Tiingo against a stand-in: traded prices become split-adjusted bars, and every bad answer an error of its kind."""
 
 import json
+import re
 import threading
 import time
 import traceback
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forecaster.data import session as session_limits
 from forecaster.data.calendars import calendar_of
 from forecaster.data.session import SessionConfig
 from forecaster.data.sources.tiingo import KEY, TiingoSource
@@ -23,9 +25,11 @@ from forecaster.domain.errors import (
     NoData,
     RateLimited,
     SourceUnavailable,
+    SourceUnreachable,
     UnknownSymbol,
 )
 from tests.data.prices import Company
+from tests.data.yahoo_stand_in import BOMB, Answer, swallowing
 
 FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
 SECRET = "0123456789abcdef"
@@ -54,14 +58,14 @@ class Tiingo:
     """The stand-in: `odd` answers to the next requests for prices, and what it was asked."""
 
     def __init__(self) -> None:
-        self.odd: list[tuple[int, bytes]] = []
-        self.about: dict[str, Any] = {"ticker": "ABC", "name": "A", "exchangeCode": "NYSE", "startDate": "2024-01-02"}
+        self.odd: list[Answer] = []
+        self.about: dict[str, Any] = {"ticker": "ABC-B", "name": "A", "exchangeCode": "NYSE", "startDate": "2024-01-02"}
         self.asked: list[str] = []
         self.asked_at: list[float] = []
         self.refusal = 403
         self.url = ""
 
-    def answer(self, path: str, query: dict[str, list[str]], authorization: str | None) -> tuple[int, bytes]:
+    def answer(self, path: str, query: dict[str, list[str]], authorization: str | None) -> Answer:
         self.asked.append(path)
         self.asked_at.append(time.monotonic())
         if authorization != f"Token {SECRET}":
@@ -83,12 +87,14 @@ def tiingo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiingo]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            status, body = tiingo.answer(parts.path, parse_qs(parts.query), self.headers["Authorization"])
+            status, body, *headers = tiingo.answer(parts.path, parse_qs(parts.query), self.headers["Authorization"])
             if status == 0:
                 time.sleep(1)
                 return
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in (headers[0] if headers else {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -167,7 +173,7 @@ def _told(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + " ".join(repr(one) for one in chain)
 
 
-ODD = {
+ODD: dict[str, tuple[Answer, type[ForecasterError], str]] = {
     "too many": ((429, b"{}"), RateLimited, "fewer requests"),
     "too many, said with success": (
         (200, b"Error: You have run over your hourly request allocation."),
@@ -193,6 +199,12 @@ ODD = {
     "an object": ((200, b"{}"), BadResponse, "not a list of days"),
     "null": ((200, b"null"), BadResponse, "not a list of days"),
     "no rows": ((200, b"[]"), SourceUnavailable, "gave no bars from 2024-02-01"),
+    "deep JSON": ((200, b"[" * 100_000), BadResponse, "is not JSON .recursion limit"),
+    "64 MB, compressed": ((200, BOMB, {"Content-Encoding": "gzip"}), BadResponse, "larger than 16 MiB"),
+    "a date that is none": ((200, WHOLE.replace(b"2024-02-01T", b"2024-02-31T")), BadResponse, "a date is none"),
+    "a split of zero": ((200, WHOLE.replace(b'"splitFactor": 1.0', b'"splitFactor": 0')), BadResponse, "0.splitFactor"),
+    "asks to wait": ((429, b"", {"Retry-After": "3600"}), RateLimited, "asks to wait 3600 s .status 429"),
+    "is away for long": ((503, b"", {"Retry-After": "3600"}), RateLimited, "asks to wait 3600 s .status 503"),
     "hangs": ((0, b""), SourceUnavailable, "cannot be reached"),
 }
 
@@ -204,12 +216,14 @@ def test_each_odd_answer_is_an_error_of_its_kind(tiingo: Tiingo, name: str) -> N
     with pytest.raises(kind, match=said) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert SECRET not in _told(error.value)
+    assert not re.search(r"\w+Error\b", str(error.value))
     # a rate limit is not asked again
     assert len(tiingo.odd) == (1 if kind is RateLimited else 0)
 
 
-def test_one_bad_answer_is_recovered_from(tiingo: Tiingo) -> None:
-    tiingo.odd = [(500, b"")]
+@pytest.mark.parametrize("answer", [(500, b""), (429, b"", {"Retry-After": "0"}), (503, b"", {"Retry-After": "0"})])
+def test_one_bad_answer_is_recovered_from(tiingo: Tiingo, answer: Answer) -> None:
+    tiingo.odd = [answer]
     assert len(source(tiingo).fetch("ABC.B", FIRST, LAST)) > 100
 
 
@@ -217,7 +231,7 @@ def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.Monk
     cases: list[tuple[str, str, str, type[ForecasterError], str]] = [
         ("NOBODY", "2024-02-01", "2024-02-09", UnknownSymbol, "NOBODY: Tiingo does not know it"),
         # not ABC.B with a query
-        ("ABC.B?x", "2024-02-01", "2024-02-09", UnknownSymbol, "does not know it"),
+        ("ABC.B?x", "2024-02-01", "2024-02-09", UnknownSymbol, "is no symbol"),
         # a week-end
         ("ABC.B", "2024-02-03", "2024-02-04", NoData, "XNYS had no completed session"),
     ]
@@ -240,6 +254,20 @@ def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.Monk
     with pytest.raises(SourceUnavailable, match="cannot be reached") as unreached:
         nowhere.fetch("ABC.B", FIRST, LAST)
     assert SECRET not in _told(unreached.value) + repr(nowhere)
+
+
+def test_another_symbols_answer_is_refused(tiingo: Tiingo) -> None:
+    tiingo.about["ticker"] = "XYZ"
+    with pytest.raises(BadResponse, match=r"ABC\.B: Tiingo answered for 'XYZ'"):
+        source(tiingo).fetch("ABC.B", FIRST, LAST)
+
+
+def test_a_host_that_swallows_requests_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    monkeypatch.setattr(session_limits, "SILENT_SECONDS", 0.5)
+    with swallowing() as url, pytest.raises(SourceUnreachable, match="ABC: Tiingo cannot be reached"):
+        config = SessionConfig(origin=url, pause_seconds=0, timeout_seconds=0.4)
+        TiingoSource(config, tries=500, backoff_seconds=0.01).fetch("ABC", FIRST, LAST)
 
 
 @pytest.mark.parametrize("refusal", [401, 403])

@@ -181,7 +181,8 @@ def _nothing(result: dict[str, Any]) -> None:
 PRICE_NAMES = ("open", "high", "low", "close")
 # what Yahoo has been seen to send, the rule that it breaks, and whether that rule is hard
 SHAPES: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
-    "no prices and no volume": (_nothing, "bad_price", True),
+    # a row without any number is no bar
+    "no prices and no volume": (_nothing, "missing_session", False),
     "no prices with a volume": (_null(*PRICE_NAMES), "bad_price", True),
     "no close": (_null("close"), "bad_price", True),
     "no open": (_null("open"), "bad_price", True),

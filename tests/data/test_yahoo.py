@@ -1,16 +1,23 @@
 """Real yfinance against a stand-in: good answers become bars, and every bad one an error of the right kind."""
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from forecaster.data.session import SessionConfig
+from forecaster.data import session as sessions
+from forecaster.data.session import SessionConfig, retry_after
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore
 from forecaster.data.update import update
@@ -20,10 +27,11 @@ from forecaster.domain.errors import (
     NoData,
     RateLimited,
     SourceUnavailable,
+    SourceUnreachable,
     UnknownSymbol,
 )
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import CUT, Answer, Yahoo, chart, standing_in
+from tests.data.yahoo_stand_in import BOMB, CUT, Answer, Yahoo, chart, standing_in, swallowing
 
 FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
 COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0})
@@ -65,6 +73,20 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[str], Answ
     return _says(200, body)
 
 
+def _quote(result: dict[str, Any]) -> dict[str, list[Any]]:
+    quote: dict[str, list[Any]] = result["indicators"]["quote"][0]
+    return quote
+
+
+def _dividend(result: dict[str, Any]) -> dict[str, Any]:
+    dividend: dict[str, Any] = next(iter(result["events"]["dividends"].values()))
+    return dividend
+
+
+def _began(year: int, month: int) -> Callable[[dict[str, Any]], None]:
+    return lambda result: result["meta"].update(firstTradeDate=int(datetime(year, month, 1, tzinfo=UTC).timestamp()))
+
+
 def _closes(result: dict[str, Any]) -> list[Any]:
     closes: list[Any] = result["indicators"]["quote"][0]["close"]
     return closes
@@ -80,6 +102,7 @@ def _once(answer: Callable[[str], Answer]) -> Callable[[str], Answer | None]:
     return misbehave
 
 
+_PYTHON = re.compile(r"\w+Error\b|Traceback|<class|object at 0x")
 MISBEHAVIOUR: dict[str, tuple[Callable[[str], Answer], type[MarketDataError]]] = {
     "unknown, 404": (_says(404, _error("Not Found", "No data found, symbol may be delisted")), UnknownSymbol),
     "range ended, 400": (_says(400, _error("Bad Request", "Data doesn't exist for startDate = 1")), SourceUnavailable),
@@ -99,6 +122,17 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[str], Answer], type[MarketDataError]]] =
     "a string price": (_changed(lambda result: _closes(result).__setitem__(3, "x")), BadResponse),
     "no currency": (_changed(lambda result: result["meta"].pop("currency")), BadResponse),
     "no adjusted closes": (_changed(lambda result: result["indicators"].update(adjclose=[{}])), BadResponse),
+    "another symbol": (_changed(lambda result: result["meta"].update(symbol="XYZ")), BadResponse),
+    "bars of three months": (_changed(lambda result: result["meta"].update(dataGranularity="3mo")), BadResponse),
+    "bars before the first trade": (_changed(_began(2024, 6)), BadResponse),
+    "no such zone": (_changed(lambda result: result["meta"].update(exchangeTimezoneName="Moon/Sea")), BadResponse),
+    "text for a dividend": (_changed(lambda result: _dividend(result).update(amount="1.2")), BadResponse),
+    "a dividend without a date": (_changed(lambda result: _dividend(result).pop("date")), BadResponse),
+    "a huge volume": (_changed(lambda result: _quote(result)["volume"].__setitem__(3, 1e30)), BadResponse),
+    "a day beyond all calendars": (_changed(lambda result: result["timestamp"].__setitem__(3, 10**18)), BadResponse),
+    "deep JSON": (_says(200, b'{"chart": {"result": [{"meta": ' + b"[" * 100_000), BadResponse),
+    "a number of 5,000 digits": (_says(200, b'{"chart": {"result": [{"timestamp": [' + b"9" * 5000), BadResponse),
+    "64 MB, compressed": (lambda symbol: (200, BOMB, {"Content-Encoding": "gzip"}), BadResponse),
 }  # fmt: skip
 
 
@@ -113,6 +147,7 @@ def test_each_misbehaviour_is_an_error_of_its_kind_and_the_store_stays_as_it_was
     with pytest.raises(error, match=r"^ABC: Yahoo") as raised:
         update(store, source, "ABC", FIRST, LAST, now)
     assert type(raised.value) is error
+    assert not _PYTHON.search(str(raised.value))
     assert {path.name: path.read_bytes() for path in store.folder.iterdir()} == before
     # and nothing of it is remembered
     yahoo.misbehave = None
@@ -152,5 +187,125 @@ def test_an_empty_answer_is_believed_only_where_the_exchange_was_closed(source: 
 
 def test_a_server_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
     session = SessionConfig(origin="http://127.0.0.1:1", pause_seconds=0, timeout_seconds=2)
-    with pytest.raises(SourceUnavailable, match=r"^ABC: Yahoo cannot be reached"):
+    with pytest.raises(SourceUnreachable, match=r"^ABC: Yahoo cannot be reached"):
         YahooSource(session, cache=tmp_path, tries=2, backoff_seconds=0.01).fetch("ABC", FIRST, LAST)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda result: _dividend(result).update(amount="1.2"), "events.dividends.0.amount: .* number, got '1.2'"),
+        (lambda result: _closes(result).__setitem__(3, "x"), "quote.0.close.3: .* number, got 'x'"),
+        (lambda result: _closes(result).pop(), "close has 251 values for 252 timestamps"),
+        (lambda result: result["meta"].pop("currency"), r"meta lacks \['currency'\]"),
+        (lambda result: result["meta"].update(symbol="XYZ"), "Yahoo answered for XYZ"),
+        (lambda result: result["meta"].update(dataGranularity="3mo"), "bars of 3mo, not of 1d"),
+        (_began(2024, 6), "first bar is of 2024-01-02, and it says that trading began on 2024-05-31"),
+    ],
+)
+def test_the_field_that_is_wrong_is_named(
+    yahoo: Yahoo, source: YahooSource, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    yahoo.misbehave = _changed(change)
+    with pytest.raises(BadResponse, match=said):
+        source.fetch("ABC", FIRST, LAST)
+
+
+def test_yahoo_may_answer_in_another_case(yahoo: Yahoo, source: YahooSource) -> None:
+    yahoo.misbehave = _changed(lambda result: result["meta"].update(symbol="abc"))
+    assert len(source.fetch("ABC", FIRST, LAST)) > 100
+
+
+def test_capital_gains_of_a_fund_are_distributions_as_dividends_are(yahoo: Yahoo, source: YahooSource) -> None:
+    def pay(result: dict[str, Any]) -> None:
+        date = _dividend(result)["date"]
+        result["meta"]["instrumentType"] = "ETF"
+        result["events"]["capitalGains"] = {str(date): {"amount": 0.25, "date": date}}
+
+    yahoo.misbehave = _changed(pay)
+    paid = source.fetch("ABC", FIRST, LAST).frame["dividend"]
+    assert paid["2024-03-14"] == pytest.approx(1.2 / 4 + 0.25)
+    assert paid["2024-09-12"] == pytest.approx(1.2 / 4)
+
+
+@pytest.mark.parametrize("status", [401, 403, 418, 451])
+def test_the_status_of_a_refusal_is_named(yahoo: Yahoo, source: YahooSource, status: int) -> None:
+    yahoo.misbehave = _says(status, b"<html>no</html>")
+    with pytest.raises(SourceUnavailable, match=f"status {status}"):
+        source.fetch("ABC", FIRST, LAST)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_short_retry_after_is_waited_for(
+    yahoo: Yahoo, source: YahooSource, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    yahoo.misbehave = _once(lambda symbol: (status, b"", {"Retry-After": "7"}))
+    assert len(source.fetch("ABC", FIRST, LAST)) > 100
+    assert slept == [7]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_long_retry_after_is_said_and_nothing_more_is_asked(yahoo: Yahoo, source: YahooSource, status: int) -> None:
+    yahoo.misbehave = lambda symbol: (status, b"", {"Retry-After": "3600"})
+    with pytest.raises(RateLimited, match=rf"asks to wait 3600 s \(status {status}\); run again after 20..-..-.. "):
+        source.fetch("ABC", FIRST, LAST)
+    # its time zone, and its bars once
+    assert yahoo.requests.count("/v8/finance/chart/ABC") <= 2
+
+
+@given(
+    st.text()
+    | st.integers().map(str)
+    | st.from_regex(r"\A[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\Z")
+)
+def test_any_retry_after_is_a_number_of_seconds_or_none(header: str) -> None:
+    seconds = retry_after(header)
+    assert seconds is None or seconds >= 0
+
+
+def test_a_retry_after_that_is_a_date_is_read() -> None:
+    at = datetime.now(UTC) + timedelta(seconds=100)
+    assert retry_after(format_datetime(at, usegmt=True)) == pytest.approx(100, abs=5)
+
+
+def test_a_host_that_swallows_requests_is_given_up_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SILENT_SECONDS", 0.5)
+    with swallowing() as url:
+        session = SessionConfig(origin=url, pause_seconds=0, timeout_seconds=0.4)
+        with pytest.raises(SourceUnreachable, match=r"^ABC: Yahoo cannot be reached \(no answer for"):
+            # without the limit these tries would last for minutes
+            YahooSource(session, cache=tmp_path, tries=500, backoff_seconds=0.01).fetch("ABC", FIRST, LAST)
+
+
+def test_a_symbol_that_hangs_does_not_condemn_the_source(yahoo: Yahoo, tmp_path: Path) -> None:
+    session = SessionConfig(origin=yahoo.url, pause_seconds=0, timeout_seconds=0.5)
+    source = YahooSource(session, cache=tmp_path, tries=2, backoff_seconds=0.01)
+    yahoo.misbehave = lambda symbol: (0, b"2")
+    with pytest.raises(SourceUnavailable) as raised:
+        source.fetch("ABC", FIRST, LAST)
+    assert not isinstance(raised.value, SourceUnreachable)
+
+
+@pytest.mark.parametrize("symbol", ["ABC?range=max", "ABC/../XYZ", "..", "A%42C", "ABC#", "A BC", "", "ABC\n", "АВС"])
+def test_what_would_change_the_url_is_no_symbol(yahoo: Yahoo, source: YahooSource, symbol: str) -> None:
+    with pytest.raises(UnknownSymbol, match="is no symbol: write letters"):
+        source.fetch(symbol, FIRST, LAST)
+    assert yahoo.requests == []
+
+
+@pytest.mark.parametrize("symbol", ["BRK-B", "^GSPC", "EURUSD=X", "005930.KS", "M&M.NS", "ES=F"])
+def test_symbols_arrive_as_they_are_spelled(yahoo: Yahoo, source: YahooSource, symbol: str) -> None:
+    yahoo.bars[symbol] = replace(COMPANY.bars(), symbol=symbol)
+    assert source.fetch(symbol, FIRST, LAST).symbol == symbol
+
+
+def test_a_row_without_any_number_is_no_bar(yahoo: Yahoo, source: YahooSource) -> None:
+    def blank(result: dict[str, Any]) -> None:
+        columns = [*_quote(result).values(), result["indicators"]["adjclose"][0]["adjclose"]]
+        for column in columns:
+            column[100] = None
+
+    yahoo.misbehave = _changed(blank)
+    assert len(source.fetch("ABC", FIRST, LAST)) == len(COMPANY.bars().until(LAST)) - 1

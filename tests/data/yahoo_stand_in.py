@@ -1,6 +1,8 @@
 """A stand-in for Yahoo on loopback: chart answers of the recorded form, made from bars, and every way to misbehave."""
 
+import gzip
 import json
+import socket
 import ssl
 import threading
 import time
@@ -11,7 +13,7 @@ from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -19,10 +21,14 @@ import numpy as np
 from forecaster.data.bars import ADJUSTED_CLOSE, DIVIDEND, PRICES, SPLIT, VOLUME, Bars
 
 ZONE = ZoneInfo("America/New_York")
-# status 0 waits as many seconds as the body says and closes the connection
-Answer = tuple[int, bytes]
+# status, body and further headers; status 0 waits as many seconds as the body says and closes the connection
+Answer = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 # a body that ends before the length that was announced
 CUT = -1
+
+
+# 64 MB of zeros, as gzip
+BOMB = gzip.compress(bytes(64_000_000), 1)
 
 
 def chart(bars: Bars, first: float, last: float) -> dict[str, Any]:
@@ -77,6 +83,7 @@ class Yahoo:
     bars: dict[str, Bars] = field(default_factory=dict)
     misbehave: Callable[[str], Answer | None] | None = None
     crumb: Answer = (200, b"FakeCrumb.01")
+    exchange: str = "NYQ"
     requests: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
     url: str = ""
@@ -88,14 +95,23 @@ class Yahoo:
             return self.crumb
         if "/v8/finance/chart/" not in path:
             return 404, b"{}"
-        symbol = path.rpartition("/")[2]
+        symbol = unquote(path.rpartition("/")[2])
         # the first request for a symbol only asks for its time zone
         if self.misbehave and "period1" in query and (odd := self.misbehave(symbol)):
             return odd
         if symbol not in self.bars:
             return unknown(symbol)
         first, last = (float(query[name][0]) if name in query else 9e9 for name in ("period1", "period2"))
-        return 200, json.dumps(chart(self.bars[symbol], first, last)).encode()
+        answer = chart(self.bars[symbol], first, last)
+        answer["chart"]["result"][0]["meta"]["exchangeName"] = self.exchange
+        return 200, json.dumps(answer).encode()
+
+
+@contextmanager
+def swallowing() -> Iterator[str]:
+    """Accept every connection on a free port of loopback and answer nothing; yields the URL."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
@@ -122,7 +138,7 @@ def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            status, body = yahoo.answer(parts.path, parse_qs(parts.query))
+            status, body, *headers = yahoo.answer(parts.path, parse_qs(parts.query))
             if status == 0:
                 time.sleep(float(body))
                 self.close_connection = True
@@ -137,6 +153,8 @@ def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
             self.send_response(status)
             self.send_header("Set-Cookie", "A3=fake; Domain=.yahoo.com; Path=/; Max-Age=31536000")
             self.send_header("Content-Length", str(len(body)))
+            for name, value in (headers[0] if headers else {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

@@ -1,22 +1,25 @@
 """`python -m pipelines.fetch`: through a proxy over TLS with nothing changed, and when things go wrong."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from forecaster.data.bars import Bars
 from forecaster.data.calendars import get_calendar
 from forecaster.data.store import BarStore
+from pipelines.fetch import update_all
 from tests.conftest import ROOT, run_module
 from tests.data.certificates import write_certificates
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Answer, Yahoo, standing_in
+from tests.data.yahoo_stand_in import CUT, Answer, Yahoo, standing_in, swallowing
 
 
 def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
@@ -88,6 +91,79 @@ def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path])
     assert BarStore(folder / "mlruns" / "bars").symbols() == ["S00", "S01"]
 
 
+def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo, Path]) -> None:
+    yahoo, folder = job
+    odd: dict[str, Answer] = {
+        "S00": (200, b"["), "S01": (0, b"0"), "S02": (403, b""), "S03": (0, b"3"), "S04": (CUT, b"{"),
+        "S06": (500, b""),
+    }  # fmt: skip
+    yahoo.misbehave = odd.get
+    symbols = [f"S{number:02d}" for number in range(8)]
+    done = run_module(
+        "pipelines.fetch", "job.yaml", "--set", f"symbols={symbols}", "session.timeout_seconds=1", cwd=folder
+    )
+    assert done.returncode == 3
+    assert json.loads(done.stdout.splitlines()[-1])["failed"].keys() == odd.keys()
+    assert BarStore(folder / "mlruns" / "bars").symbols() == ["S05", "S07"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tmp_path: Path) -> None:
+    symbols = [f"S{number:03d}" for number in range(200)]
+    config = ROOT / "pipelines" / "configs" / "stock.yaml"
+    with swallowing() as url:
+        done = run_module("pipelines.fetch", config, "--set", f"symbols={symbols}", cwd=tmp_path, HTTPS_PROXY=url)
+    assert done.returncode == 3
+    assert "S000: Yahoo cannot be reached" in done.stderr
+    waiting = [line for line in done.stderr.splitlines() if "not asked: the source cannot be reached" in line]
+    assert waiting == ["error: 199 symbols (S001, S002, S003, S004, S005, …): not asked: the source cannot be reached"]
+    # the run's own clock: imports take as long as the machine is busy
+    seconds = [float(found) for found in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
+    assert seconds and max(seconds) < 25
+
+
+def test_a_defect_met_with_one_symbol_is_logged_and_costs_the_others_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Defective:
+        name = "test"
+
+        def fetch(self, symbol: str, *arguments: object, **options: object) -> Bars:
+            return Company(symbol=symbol).bars() if symbol != "BAD" else 1 / 0  # type: ignore[return-value]
+
+    answer = update_all(
+        BarStore(tmp_path), Defective(), ("A", "BAD", "B"), date(2024, 1, 2), date(2024, 12, 31), None, full=False
+    )
+    assert [one["symbol"] for one in answer["stored"]] == ["A", "B"]
+    assert "BAD: failed by a defect" in answer["failed"]["BAD"]
+    assert "ZeroDivisionError" not in capsys.readouterr().err
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\x00" * 300, b""])
+def test_a_damaged_cache_of_yfinance_is_made_anew(job: tuple[Yahoo, Path], content: bytes) -> None:
+    _, folder = job
+    cache = folder / "mlruns" / "yfinance"
+    cache.mkdir(parents=True)
+    for name in ("cookies.db", "tkr-tz.db", "isin-tkr.db"):
+        (cache / name).write_bytes(content)
+    done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00, S01]", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tuple[Yahoo, Path]) -> None:
+    yahoo, folder = job
+    yahoo.exchange = "XYZ"
+    done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", cwd=folder)
+    assert done.returncode == 3
+    assert "S00: exchange 'XYZ' has no calendar in the table; set calendar: {S00: …}" in done.stderr
+    done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: XNYS}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: NOPE}", cwd=folder)
+    assert "S00: there is no calendar 'NOPE'; there are " in done.stderr
+
+
 def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run_module(
@@ -108,6 +184,16 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
         ("session.proxi=x", "session.proxi: unknown key"),
         ("source=files", "calendar: a file does not tell its exchange"),
         ("files={A: a.csv}", "files: set it for source: files, and only there"),
+        ("symbols=AAA", "symbols: must be a list; write [AAA]"),
+        ("symbols=[ON]", "symbols.0: YAML reads True here, where text is needed; write it in quotes"),
+        ("symbols=[A, no]", "symbols.1: YAML reads False here"),
+        ("symbols=[0700]", "symbols.0: YAML reads 448 here"),
+        ("symbols=[2024-01-02]", "symbols.0: YAML reads 2024-01-02 here"),
+        ("symbols=['A?B']", "symbols: ['A?B'] cannot be symbols of yahoo: write letters"),
+        ("symbols=[..]", "symbols: ['..'] cannot be symbols of yahoo"),
+        ("start=2023-02-29", "day is out of range for month"),
+        ("end=2026-02-30", "day is out of range for month"),
+        ("known_missing={S00: [2017-02-29]}", "day is out of range for month"),
     ],
 )
 def test_a_bad_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:

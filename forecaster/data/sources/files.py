@@ -50,7 +50,7 @@ class FilesSource(Config):
         Raises:
             FileFormatError: it cannot be read, or has no rows.
         """
-        return [str(name) for name in self._read().columns]
+        return [str(name) for name in self.table().columns]
 
     def load(self, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False) -> pd.DataFrame:
         """Return the file as a long frame whose index is the row's line in the file (CSV) or its number (Parquet).
@@ -63,7 +63,12 @@ class FilesSource(Config):
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
                 a date or a number cannot be read.
         """
-        table = self._read()
+        return self.long_frame(self.table(), exogenous, keep_bad_numbers=keep_bad_numbers)
+
+    def long_frame(
+        self, table: pd.DataFrame, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False
+    ) -> pd.DataFrame:
+        """Return the file's table, or some of its rows, as `load` does."""
         columns = self.columns or self._recognise(table)
         wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else []), *exogenous]
         missing = [name for name in wanted if name not in table.columns]
@@ -75,7 +80,12 @@ class FilesSource(Config):
         read |= {name: self._numbers(table[column], keep_bad_numbers) for name, column in sources.items()}
         return pd.DataFrame(read, index=table.index)
 
-    def _read(self) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
+        """Return the file's rows, a CSV's as text, with the index that `load` gives them.
+
+        Raises:
+            FileFormatError: it cannot be read, or has no rows.
+        """
         table = self._read_parquet() if self.path.suffix == ".parquet" else self._read_csv()
         if table.empty:
             raise FileFormatError(f"{self.path}: holds a header and no rows; give a file with data")

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from forecaster.data.bars import Bars
-from forecaster.data.calendars import Calendar, calendar_of, get_calendar
+from forecaster.data.calendars import Calendar, calendar_for
 from forecaster.data.jumps import hold_of
 from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
@@ -27,7 +27,8 @@ class StoredSource(Config):
         max_age_sessions: a symbol that lacks more completed sessions than this is refused; null takes any.
         max_flagged: for a soft quality rule, on how many days it may be broken; rules that are not named, on any. The
             default is five times what is found in a decade of a large share's real prices, and 0 for what is not.
-        calendar: the exchange's market identifier code, where the source's name for it is not in the table.
+        calendar: the exchange's market identifier code, or each symbol's, where the source's name for it is not in the
+            table.
     """
 
     source: Literal["store"] = "store"
@@ -39,7 +40,7 @@ class StoredSource(Config):
             "missing_session": 0, "spike": 0, "dividend_not_adjusted": 0, "inconsistent": 10, "outlier": 10, "stale": 10
         }
     )  # fmt: skip
-    calendar: str | None = None
+    calendar: str | dict[str, str] | None = None
 
     @field_validator("max_flagged")
     @classmethod
@@ -76,7 +77,7 @@ class StoredSource(Config):
         hold = bars.held or hold_of(bars)
         if hold:
             hold.refuse(symbol)
-        calendar = get_calendar(self.calendar) if self.calendar else calendar_of(bars.origin.exchange)
+        calendar = calendar_for(symbol, bars.origin.exchange, self.calendar)
         self._refuse_stale(bars, calendar)
         self._refuse_flagged(bars, calendar)
         return bars.long_frame(exogenous)

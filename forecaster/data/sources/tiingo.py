@@ -5,20 +5,22 @@ split are divided by it: a split after the last date wanted counts too, as it do
 Source: Tiingo's documentation of its end-of-day endpoint.
 """
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
-from typing import Any
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, TypeAdapter
 
 from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, PRICES, SESSION, SPLIT, VOLUME, Bars, Origin
-from forecaster.data.session import MarketSession, SessionConfig
-from forecaster.data.sources.asking import ask, nothing
+from forecaster.data.session import AnswerTooLarge, AskedToWait, MarketSession, SessionConfig
+from forecaster.data.sources.answers import Amount, Answer, BadAnswer, Column, read_answer
+from forecaster.data.sources.asking import ask, check_symbol, nothing, wait_of
 from forecaster.domain.errors import BadResponse, ConfigError, RateLimited, SourceUnavailable, UnknownSymbol
 
 KEY = "TIINGO_API_KEY"
@@ -27,6 +29,7 @@ _NAMES = {
     "open": "open", "high": "high", "low": "low", "close": "close", "volume": VOLUME, "adjClose": ADJUSTED_CLOSE,
     "divCash": DIVIDEND, "splitFactor": SPLIT,
 }  # fmt: skip
+_Price = Annotated[float, Field(ge=-1e15, le=1e15)]
 # Tiingo's names of exchanges, as the table of calendars has them
 _EXCHANGES = {
     "NYSE": "NYQ", "NYSE ARCA": "PCX", "NYSE MKT": "ASE", "NYSE AMERICAN": "ASE", "AMEX": "ASE", "BATS": "BTS",
@@ -34,6 +37,33 @@ _EXCHANGES = {
 }  # fmt: skip
 # what it says, also with a status of success, when requests, symbols or bytes of an hour, a day or a month are used up
 _USED_UP = ("run over your", "request allocation")
+AnswerT = TypeVar("AnswerT")
+
+
+class _About(Answer):
+    """What Tiingo says of a symbol."""
+
+    ticker: str
+    exchangeCode: str | None = None  # noqa: N815
+    startDate: str | None = None  # noqa: N815
+
+
+class _Day(Answer):
+    """One day's prices as they were traded."""
+
+    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T|$)")]
+    open: _Price
+    high: _Price
+    low: _Price
+    close: _Price
+    volume: Amount
+    adjClose: _Price  # noqa: N815
+    divCash: Amount  # noqa: N815
+    splitFactor: Annotated[float, Field(gt=0, le=1e6)]  # noqa: N815
+
+
+_ABOUT = TypeAdapter(_About)
+_DAYS: TypeAdapter[tuple[_Day, ...]] = TypeAdapter(Column[_Day])
 
 
 @dataclass(frozen=True)
@@ -44,11 +74,13 @@ class TiingoSource:
         session: how it is reached.
         tries: how often a symbol is asked for where a retry can help.
         backoff_seconds: the longest wait before the first retry; it doubles.
+        known_missing: sessions of each symbol that Tiingo is known not to have.
     """
 
     session: SessionConfig = field(default_factory=SessionConfig)
     tries: int = 3
     backoff_seconds: float = 1.0
+    known_missing: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
     name: str = "tiingo"
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
@@ -59,26 +91,48 @@ class TiingoSource:
             UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: as their names say.
         """
         key, session = _key(), _session(self.session)
-        return ask(lambda: self._fetch(session, key, symbol, first, last), self.tries, self.backoff_seconds)
-
-    def _fetch(self, session: MarketSession, key: str, symbol: str, first: np.datetime64, last: np.datetime64) -> Bars:
         # as Tiingo spells share classes
-        path = f"/tiingo/daily/{quote(symbol.replace('.', '-').replace('/', '-'), safe='')}"
-        about = _get(session, key, symbol, path, {})
-        exchange = _EXCHANGES.get(str(about.get("exchangeCode")) if isinstance(about, dict) else "")
+        ticker = symbol.replace(".", "-").replace("/", "-")
+        check_symbol(ticker)
+        return ask(
+            session, lambda: self._fetch(session, key, symbol, ticker, first, last), self.tries, self.backoff_seconds
+        )
+
+    def _fetch(
+        self,
+        session: MarketSession,
+        key: str,
+        symbol: str,
+        ticker: str,
+        first: np.datetime64,
+        last: np.datetime64,
+    ) -> Bars:
+        path = f"/tiingo/daily/{quote(ticker, safe='')}"
+        about = _get(session, key, symbol, _ABOUT, "a description", path, {})
+        if about.ticker.casefold() != ticker.casefold():
+            raise BadResponse(symbol, f"Tiingo answered for {about.ticker!r:.40}; check the spelling, try later")
+        exchange = _EXCHANGES.get(about.exchangeCode or "")
         if exchange is None:
             raise BadResponse(symbol, f"Tiingo's exchange is none of {sorted(_EXCHANGES)}; take another source")
         # without an end: a split after `last` divides the prices before it
-        rows = _get(session, key, symbol, f"{path}/prices", {"startDate": str(first)})
-        if rows == []:
+        days = _get(session, key, symbol, _DAYS, "a list of days", f"{path}/prices", {"startDate": str(first)})
+        if not days:
             raise nothing(symbol, "Tiingo", exchange, first, last)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        bars = Bars(symbol, _frame(symbol, rows), Origin(self.name, "USD", exchange, "America/New_York", now)).until(
-            last
-        )
+        bars = Bars(symbol, _frame(symbol, days), self._origin(symbol, exchange, about)).until(last)
         if len(bars) == 0:
             raise nothing(symbol, "Tiingo", exchange, first, last)
         return bars
+
+    def _origin(self, symbol: str, exchange: str, about: _About) -> Origin:
+        return Origin(
+            self.name,
+            "USD",
+            exchange,
+            "America/New_York",
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            first_trade=(about.startDate or "")[:10],
+            known_missing=tuple(str(day) for day in self.known_missing.get(symbol, ())),
+        )
 
 
 def _key() -> str:
@@ -94,19 +148,33 @@ def _key() -> str:
 @cache
 def _session(config: SessionConfig) -> MarketSession:
     """Return the process' session of this configuration: a new one would not know when the last request was."""
-    return MarketSession(config)
+    return MarketSession(config, _HOST)
 
 
-def _get(session: MarketSession, key: str, symbol: str, path: str, query: dict[str, str]) -> Any:
+def _get(
+    session: MarketSession,
+    key: str,
+    symbol: str,
+    kind: TypeAdapter[AnswerT],
+    what: str,
+    path: str,
+    query: dict[str, str],
+) -> AnswerT:
     headers = {"Authorization": f"Token {key}", "Content-Type": "application/json"}
     try:
         answer = session.get(f"{_HOST}{path}", params=query, headers=headers)
+    except AskedToWait as error:
+        raise wait_of(symbol, "Tiingo", error) from error
+    except AnswerTooLarge as error:
+        raise BadResponse(symbol, f"Tiingo's answer cannot be read: {error}; try later") from error
     except OSError as error:
         raise SourceUnavailable(symbol, f"Tiingo cannot be reached ({error}); check the network, try later") from error
-    status, text = answer.status_code, answer.text
-    if status == 429 or any(words in text[:500] for words in _USED_UP):
+    status, start = answer.status_code, answer.content[:500].decode(errors="replace")
+    if status == 429 or any(words in start for words in _USED_UP):
         raise RateLimited(
-            symbol, "Tiingo asks for fewer requests; wait an hour (a month's allocation: until the next) and run again"
+            symbol,
+            f"Tiingo asks for fewer requests (status {status}); wait an hour (a month's allocation: until the next) "
+            "and run again",
         )
     if status in (401, 403):
         raise ConfigError(f"Tiingo does not accept the key in {KEY} (status {status}); correct it")
@@ -115,19 +183,17 @@ def _get(session: MarketSession, key: str, symbol: str, path: str, query: dict[s
     if status >= 400:
         raise SourceUnavailable(symbol, f"Tiingo refuses (status {status}); try later")
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadResponse(symbol, f"Tiingo's answer is not JSON ({error}); try later") from error
+        return read_answer(kind, answer.content, what)
+    except BadAnswer as error:
+        raise BadResponse(symbol, f"Tiingo's answer cannot be read: {error}; try later") from error
 
 
-def _frame(symbol: str, rows: Any) -> pd.DataFrame:
-    if not isinstance(rows, list):
-        raise BadResponse(symbol, "Tiingo's answer is not a list of days; try later")
+def _frame(symbol: str, rows: tuple[_Day, ...]) -> pd.DataFrame:
     try:
-        days = pd.DatetimeIndex([row["date"][:10] for row in rows], name=SESSION)
-        columns = {ours: [float(row[theirs]) for row in rows] for theirs, ours in _NAMES.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadResponse(symbol, f"Tiingo's answer cannot be read ({error!r}); try later") from error
+        days = pd.DatetimeIndex([row.date[:10] for row in rows], name=SESSION)
+    except ValueError as error:
+        raise BadResponse(symbol, f"Tiingo's answer cannot be read: a date is none ({error}); try later") from error
+    columns = {ours: [getattr(row, theirs) for row in rows] for theirs, ours in _NAMES.items()}
     frame = pd.DataFrame(columns, index=days)
     # the product of the splits after each session
     later = frame[SPLIT][::-1].cumprod().shift(1, fill_value=1.0)[::-1]

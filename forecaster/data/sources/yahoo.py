@@ -4,35 +4,35 @@ yfinance swallows errors, remembers bad answers and returns empty frames for man
 one of the market data errors, and an empty answer is believed only where the exchange had no session.
 """
 
-import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
-from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, SESSION, SPLIT, Bars, Origin
-from forecaster.data.session import SessionConfig, YahooSession
-from forecaster.data.sources.asking import ask, nothing
-from forecaster.domain.errors import (
-    BadResponse,
-    RateLimited,
-    SourceUnavailable,
-    UnknownSymbol,
-)
+from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, FIRST_TRADE_DAYS, SESSION, SPLIT, Bars, Origin
+from forecaster.data.session import AnswerTooLarge, AskedToWait, SessionConfig
+from forecaster.data.sources.answers import BadAnswer
+from forecaster.data.sources.asking import ask, check_symbol, nothing, wait_of, without_blanks
+from forecaster.data.sources.chart import Chart
+from forecaster.data.sources.yahoo_session import YahooSession
+from forecaster.domain.errors import BadResponse, DataError, RateLimited, SourceUnavailable, UnknownSymbol
 
 _YAHOOS_NAMES = {
     "Open": "open", "High": "high", "Low": "low", "Close": "close", "Adj Close": ADJUSTED_CLOSE,
     "Volume": "volume", "Dividends": DIVIDEND, "Stock Splits": SPLIT,
 }  # fmt: skip
+_CAPITAL_GAINS = "Capital Gains"
 # yfinance keeps one session, one cookie and one cache for the whole process
 _LOCK = threading.Lock()
+_SESSIONS: dict[SessionConfig, YahooSession] = {}
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,18 @@ class YahooSource:
         cache: a folder for yfinance's time zones and cookies.
         tries: how often a symbol is asked for where a retry can help.
         backoff_seconds: the longest wait before the first retry; it doubles.
+        known_missing: sessions of each symbol that Yahoo is known not to have.
     """
 
     session: SessionConfig = field(default_factory=SessionConfig)
     cache: Path = Path("mlruns/yfinance")
     tries: int = 3
     backoff_seconds: float = 1.0
+    known_missing: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
     name: str = "yahoo"
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
-        """Return the daily bars from `first` to `last`, both included.
+        """Return the daily bars from `first` to `last`, both included; dividends include the capital gains of funds.
 
         Args:
             symbol: as Yahoo spells it.
@@ -63,45 +65,80 @@ class YahooSource:
 
         Raises:
             UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: as their names say.
+            DataError: the cache's folder cannot be written.
         """
-        return ask(lambda: self._fetch_once(symbol, first, last, exchange), self.tries, self.backoff_seconds)
-
-    def _fetch_once(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None) -> Bars:
-        with _LOCK, _errors_of(symbol):
-            frame, meta = self._ask(symbol, first, last)
-        if frame is None or frame.empty:
-            raise nothing(symbol, "Yahoo", meta.get("exchangeName") or exchange, first, last)
-        missing = {"currency", "exchangeName", "exchangeTimezoneName"} - meta.keys()
-        absent = _YAHOOS_NAMES.keys() - set(frame.columns)
-        if missing or absent:
-            raise BadResponse(symbol, f"the answer lacks {sorted(missing | absent)}; try later")
-        origin = Origin(
-            self.name,
-            str(meta["currency"]),
-            str(meta["exchangeName"]),
-            str(meta["exchangeTimezoneName"]),
-            datetime.now(UTC).isoformat(timespec="seconds"),
+        check_symbol(symbol)
+        session = self._session()
+        return ask(
+            session,
+            lambda: self._fetch_once(session, symbol, first, last, exchange),
+            self.tries,
+            self.backoff_seconds,
         )
+
+    def _session(self) -> YahooSession:
+        """Return the process' session of this configuration: a new one would lose the cookie."""
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            if self.session not in _SESSIONS:
+                # a pickle: yfinance is not given what another process has left
+                for path in self.cache.glob("cookies.db*"):
+                    path.unlink(missing_ok=True)
+                _SESSIONS[self.session] = YahooSession(self.session)
+        except OSError as error:
+            raise DataError(f"{self.cache}: cannot be written ({error}); set store to another folder") from error
+        return _SESSIONS[self.session]
+
+    def _fetch_once(
+        self, session: YahooSession, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None
+    ) -> Bars:
+        with _LOCK, self._errors_of_cache(symbol), _errors_of_answer(symbol, session):
+            session.forget()
+            frame = self._ask(session, symbol, first, last)
+            chart, refusal = session.chart, session.refusal
+        if chart is None or frame is None or frame.empty:
+            known = chart.meta.exchangeName if chart else None
+            raise nothing(symbol, "Yahoo", known or exchange, first, last, refusal)
+        if _CAPITAL_GAINS in frame:
+            frame["Dividends"] += frame[_CAPITAL_GAINS]
         frame = frame.rename(columns=_YAHOOS_NAMES)[list(COLUMNS)].astype(np.float64)
         frame.index = pd.DatetimeIndex(frame.index).tz_localize(None).normalize().rename(SESSION)
-        return Bars(symbol, frame, origin).until(last)
+        declared = self.known_missing.get(symbol, ())
+        bars = Bars(symbol, without_blanks(frame, declared), self._origin(symbol, chart, declared)).until(last)
+        if len(bars) == 0:
+            raise nothing(symbol, "Yahoo", bars.origin.exchange, first, last)
+        _refuse_contradictions(bars, chart)
+        return bars
+
+    def _origin(self, symbol: str, chart: Chart, declared: tuple[date, ...]) -> Origin:
+        meta = chart.meta
+        zone = str(meta.exchangeTimezoneName)
+        began = meta.firstTradeDate
+        return Origin(
+            self.name,
+            str(meta.currency),
+            str(meta.exchangeName),
+            zone,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            first_trade="" if began is None else str(pd.Timestamp(began, unit="s", tz=ZoneInfo(zone)).date()),
+            known_missing=tuple(str(day) for day in declared),
+        )
 
     def _ask(
-        self, symbol: str, first: np.datetime64, last: np.datetime64
-    ) -> tuple[pd.DataFrame | None, dict[str, Any]]:
-        """Return yfinance's frame, None where it says that there are no prices, and what Yahoo says of the symbol."""
+        self, session: YahooSession, symbol: str, first: np.datetime64, last: np.datetime64
+    ) -> pd.DataFrame | None:
+        """Return yfinance's frame, None where it says that there are no prices."""
         import yfinance
         from yfinance.data import YfData
 
         logging.getLogger("yfinance").setLevel(logging.CRITICAL)
-        self.cache.mkdir(parents=True, exist_ok=True)
         yfinance.set_tz_cache_location(str(self.cache))
         yfinance.config.debug.hide_exceptions = False
-        ticker = yfinance.Ticker(symbol, session=_session(self.session))
+        ticker = yfinance.Ticker(symbol, session=session)
         # it holds bad bodies, and adjusted prices from before a dividend
         YfData().cache_get.cache_clear()
         try:
-            frame = ticker.history(
+            frame: pd.DataFrame = ticker.history(
                 start=str(first),
                 end=str(last + np.timedelta64(1, "D")),
                 auto_adjust=False,
@@ -112,47 +149,75 @@ class YahooSource:
         except yfinance.exceptions.YFPricesMissingError as error:
             if "symbol may be delisted" in str(getattr(error, "yahoo_reason", "")):
                 raise
-            return None, _described(ticker)
-        return frame, _described(ticker)
+            return None
+        return frame
 
+    @contextmanager
+    def _errors_of_cache(self, symbol: str) -> Iterator[None]:
+        """Turn what yfinance stumbles over into one of our errors: a chart was checked, so it is mostly its cache."""
+        from peewee import PeeweeException
 
-def _described(ticker: Any) -> dict[str, Any]:
-    """Return what the last answer said of the symbol; its other keys would cost a request each."""
-    meta = ticker.history_metadata
-    return {name: meta[name] for name in ("currency", "exchangeName", "exchangeTimezoneName") if name in meta}
+        try:
+            yield
+        except PeeweeException as error:
+            self._discard_cache()
+            raise SourceUnavailable(
+                symbol, f"yfinance's cache in {self.cache} cannot be used ({error}) and was removed; try again"
+            ) from error
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, EOFError) as error:
+            _LOG.exception("%s: yfinance failed", symbol)
+            self._discard_cache()
+            raise BadResponse(symbol, "yfinance cannot read Yahoo's answer; the log says where; try later") from error
 
+    def _discard_cache(self) -> None:
+        """Remove yfinance's cache, which may be what it stumbled over, and let it make a new one."""
+        from yfinance import cache
 
-_SESSIONS: dict[SessionConfig, YahooSession] = {}
-
-
-def _session(config: SessionConfig) -> YahooSession:
-    """Return the process' session of this configuration: a new one would lose the cookie."""
-    if config not in _SESSIONS:
-        _SESSIONS[config] = YahooSession(config)
-    return _SESSIONS[config]
+        for path in self.cache.glob("*.db*"):
+            path.unlink(missing_ok=True)
+        cache._TzCacheManager._tz_cache = None
+        cache._CookieCacheManager._Cookie_cache = None
 
 
 @contextmanager
-def _errors_of(symbol: str) -> Iterator[None]:
-    """Turn whatever yfinance and its transport raise into one of our errors."""
+def _errors_of_answer(symbol: str, session: YahooSession) -> Iterator[None]:
+    """Turn what the transport raises and yfinance says of an answer into one of our errors."""
     from curl_cffi.requests.exceptions import HTTPError
     from yfinance import exceptions
 
     try:
         yield
+    except AskedToWait as error:
+        raise wait_of(symbol, "Yahoo", error) from error
     except exceptions.YFRateLimitError as error:
-        raise RateLimited(symbol, "Yahoo asks for fewer requests; wait some minutes and run again") from error
+        raise RateLimited(
+            symbol, "Yahoo asks for fewer requests (status 429); wait some minutes and run again"
+        ) from error
     except exceptions.YFTickerMissingError as error:
+        if session.refusal and not session.refusal.startswith("status 404"):
+            raise SourceUnavailable(symbol, f"Yahoo refuses ({session.refusal}); try later") from error
         raise UnknownSymbol(symbol, "Yahoo does not know it; check its spelling, or whether it was delisted") from error
     except exceptions.YFException as error:
         raise SourceUnavailable(symbol, f"Yahoo is not answering ({error}); try later") from error
+    except (AnswerTooLarge, BadAnswer) as error:
+        raise BadResponse(symbol, f"Yahoo's answer cannot be read: {error}; try later") from error
     except HTTPError as error:
         if getattr(error.response, "status_code", None) == 404:
-            raise UnknownSymbol(symbol, "Yahoo does not know it; check its spelling") from error
-        raise SourceUnavailable(symbol, f"Yahoo refuses ({error}); try later") from error
-    except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise BadResponse(
-            symbol, f"Yahoo's answer cannot be read ({type(error).__name__}: {error}); try later"
-        ) from error
+            raise UnknownSymbol(symbol, "Yahoo does not know it (status 404); check its spelling") from error
+        raise SourceUnavailable(symbol, f"Yahoo refuses ({session.refusal or error}); try later") from error
     except OSError as error:
         raise SourceUnavailable(symbol, f"Yahoo cannot be reached ({error}); check the network, try later") from error
+
+
+def _refuse_contradictions(bars: Bars, chart: Chart) -> None:
+    """Raise BadResponse where an answer is of another symbol, of other bars than daily, or older than it says."""
+    meta, began = chart.meta, bars.origin.first_trade
+    if str(meta.symbol).casefold() != bars.symbol.casefold():
+        raise BadResponse(bars.symbol, f"Yahoo answered for {meta.symbol}; check the spelling, try later")
+    if meta.dataGranularity != "1d":
+        raise BadResponse(bars.symbol, f"Yahoo answered with bars of {meta.dataGranularity}, not of 1d; try later")
+    if began and bars.sessions[0] < np.datetime64(began) - FIRST_TRADE_DAYS:
+        raise BadResponse(
+            bars.symbol,
+            f"Yahoo's first bar is of {bars.sessions[0]}, and it says that trading began on {began}; try later",
+        )

@@ -1,0 +1,142 @@
+"""The answer of Yahoo's chart endpoint, as far as daily bars need it."""
+
+import json
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
+
+from forecaster.data.sources.answers import Amount, Answer, Column, Seconds, read_answer
+
+_Text = Annotated[str, Field(max_length=200)]
+_Prices = Column[Annotated[float, Field(ge=-1e15, le=1e15)] | None]
+
+
+def _known(zone: str) -> str:
+    try:
+        return ZoneInfo(zone).key
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not a time zone") from None
+
+
+class Meta(Answer):
+    """What Yahoo says of a symbol; an answer without bars may lack most of it."""
+
+    symbol: _Text | None = None
+    currency: _Text | None = None
+    exchangeName: _Text | None = None  # noqa: N815
+    exchangeTimezoneName: Annotated[_Text, AfterValidator(_known)] | None = None  # noqa: N815
+    instrumentType: _Text | None = None  # noqa: N815
+    dataGranularity: _Text | None = None  # noqa: N815
+    firstTradeDate: Seconds | None = None  # noqa: N815
+
+
+class _Quote(Answer):
+    open: _Prices = ()
+    high: _Prices = ()
+    low: _Prices = ()
+    close: _Prices = ()
+    volume: Column[Amount | None] = ()
+
+
+class _AdjustedClose(Answer):
+    adjclose: _Prices = ()
+
+
+class _Indicators(Answer):
+    quote: Annotated[tuple[_Quote], Field(min_length=1)]
+    adjclose: tuple[_AdjustedClose] | None = None
+
+
+class _Payment(Answer):
+    date: Seconds
+    amount: Amount
+
+
+class _Split(Answer):
+    date: Seconds
+    numerator: Annotated[float, Field(gt=0, le=1e6)]
+    denominator: Annotated[float, Field(gt=0, le=1e6)]
+
+
+def _listed(events: object) -> object:
+    # Yahoo names each event by its second, which it tells again
+    return tuple(events.values()) if isinstance(events, dict) else events
+
+
+class _Events(Answer):
+    dividends: Annotated[Column[_Payment], BeforeValidator(_listed)] = ()
+    capitalGains: Annotated[Column[_Payment], BeforeValidator(_listed)] = ()  # noqa: N815
+    splits: Annotated[Column[_Split], BeforeValidator(_listed)] = ()
+
+
+class Chart(Answer):
+    """One symbol's bars."""
+
+    meta: Meta
+    timestamp: Column[Seconds] = ()
+    indicators: _Indicators
+    events: _Events = _Events()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if not self.timestamp:
+            return self
+        lacking = [name for name, value in self.meta if value is None and name != "firstTradeDate"]
+        if lacking:
+            raise ValueError(f"meta lacks {lacking}")
+        columns = dict(self.indicators.quote[0])
+        if self.indicators.adjclose:
+            columns["adjclose"] = self.indicators.adjclose[0].adjclose
+        for name, column in columns.items():
+            if len(column) != len(self.timestamp):
+                raise ValueError(f"{name} has {len(column)} values for {len(self.timestamp)} timestamps")
+        return self
+
+    def to_json(self) -> bytes:
+        """Return the answer with nothing but what was checked, as yfinance takes it."""
+        result = self.model_dump(exclude_none=True)
+        if not self.timestamp:
+            result = {"meta": result["meta"], "indicators": {"quote": [{}]}}
+        else:
+            result["events"] = {
+                kind: {str(number): event for number, event in enumerate(events)}
+                for kind, events in result["events"].items()
+            }
+        return json.dumps({"chart": {"result": [result], "error": None}}).encode()
+
+
+class _Failure(Answer):
+    description: str | None = None
+
+
+class _Outer(Answer):
+    result: tuple[Chart, ...] | None = None
+    error: _Failure | None = None
+
+
+class _Body(Answer):
+    chart: _Outer | None = None
+
+
+_BODY: TypeAdapter[_Body | None] = TypeAdapter(_Body | None)
+
+
+def read_chart(content: bytes) -> Chart | None:
+    """Return the chart of an answer, None where it holds none.
+
+    Raises:
+        BadAnswer: a field is missing or not what it must be.
+    """
+    body = read_answer(_BODY, content, "a chart")
+    result = body.chart.result if body and body.chart else None
+    return result[0] if result else None
+
+
+def reason_of(content: bytes) -> str:
+    """Return why there is no chart, as far as the answer says it."""
+    try:
+        body = read_answer(_BODY, content, "a chart")
+    except ValueError:
+        return ""
+    return (body.chart.error.description or "") if body and body.chart and body.chart.error else ""
