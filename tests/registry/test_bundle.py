@@ -12,8 +12,9 @@ import yaml
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import HASHED_FILES, MANIFEST
-from forecaster.registry.bundle import hash_file, read_bundle
+from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
+from forecaster.registry.files import hash_file
 from forecaster.registry.predictor import Predictor
 from tests.conftest import House
 
