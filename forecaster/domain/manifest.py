@@ -194,6 +194,6 @@ class Manifest(_Part):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of the graph's inputs, behind the batch."""
-        x = {"x": (self.input_size, 1 + len(self.hist_exog))}
+        x: dict[str, tuple[int, ...]] = {"x": (self.input_size, 1 + len(self.hist_exog))}
         n_known = len(self.futr_exog) + len(self.calendar_features)
         return x | {"known": (self.input_size + self.horizon, n_known)} if n_known else x

@@ -51,9 +51,10 @@ class Bundle:
     golden: Golden
     baseline: Calibration | None = None
 
-    def graph(self, name: str) -> Path:
-        """Return the file of the graph called `name`."""
-        return self.folder / self.manifest.graphs[name]
+    @property
+    def graph(self) -> Path:
+        """Return the file of the graph that forecasts."""
+        return self.folder / self.manifest.graphs["forecast"]
 
 
 def read_bundle(folder: Path) -> Bundle:

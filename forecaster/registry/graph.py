@@ -55,9 +55,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Where": frozenset(),
 }
 # those whose inputs behind the first decide a shape, or what is read
-_BY_CONSTANTS = frozenset(
-    {"CumSum", "Gather", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
-)
+_BY_CONSTANTS = frozenset({"CumSum", "Gather", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 # a recurrent operator's weights come first; lengths and states behind them are for values to decide
 _RECURRENT_INPUTS = 4
 # ONNX' numbers of float32, int64 and float64, and the bytes of one
@@ -145,7 +143,7 @@ def check_graph(content: bytes, manifest: Manifest) -> None:
 def _check_known(message: Message) -> None:
     """Raise BundleError where a message, or one in it, has a field that no export writes."""
     kind = message.DESCRIPTOR.name
-    for unknown in UnknownFieldSet(message):  # type: ignore[no-untyped-call]
+    for unknown in UnknownFieldSet(message):
         raise BundleError(
             f"{MODEL}: field {unknown.field_number} of ONNX' {kind} (such as functions, subgraphs, external data) is "
             "not what this program exports; do not serve it"
@@ -220,4 +218,5 @@ def _message_class(name: str) -> type[Message]:
         file.message_type.append(declared)
     pool = DescriptorPool()
     pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName(f"exported.{name}"))
+    found: type[Message] = GetMessageClass(pool.FindMessageTypeByName(f"exported.{name}"))
+    return found

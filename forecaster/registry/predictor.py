@@ -49,7 +49,7 @@ class Predictor:
         try:
             self.frequency: Step = bundle.manifest.sessions or parse(bundle.manifest.freq)
             # as bytes, so that nothing is looked for beside it, and no error names a path
-            graph = bundle.graph("forecast").read_bytes()
+            graph = bundle.graph.read_bytes()
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             bundle.golden.check(self.run(bundle.golden.inputs))
         except BundleError:

@@ -49,7 +49,7 @@ def try_bundles(folders: Sequence[Path], limits: Limits) -> list[str | None]:
     """Return why each bundle is refused, None for each that is not; this process loads none of them."""
     if not folders:
         return []
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [
             *(sys.executable, "-m", "forecaster.registry.trial"),
             *("--seconds", str(limits.seconds), "--memory-mb", str(limits.memory_mb)),
@@ -136,22 +136,22 @@ def _work(folder: Path, limits: Limits, sender: Connection) -> None:
 def _limit(limits: Limits) -> None:
     """Bound this process; each limit ends it, or makes it raise, without help from another process."""
     mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    for kind, most in {
-        resource.RLIMIT_AS: mapped + limits.memory_mb * _MIB,
-        resource.RLIMIT_CPU: max(1, round(limits.seconds)),
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
-    }.items():
-        resource.setrlimit(kind, (most, most))
+    memory, seconds = mapped + limits.memory_mb * _MIB, max(1, round(limits.seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # the second one cannot be caught
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_REAL, 2 * limits.seconds)
     # where the machine's memory ends, this process goes, and not one that serves
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _ending(status: int | None, limits: Limits) -> str:
     """Say how a trial ended that gave no reason."""
-    if status in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
-        return f"its trial took more than {limits.seconds:g} s of processor time, or was killed; do not serve it"
+    if status in (-signal.SIGXCPU, -signal.SIGALRM):
+        return f"its trial took more than {limits.seconds:g} s of processor time; do not serve it"
     how = signal.Signals(-status).name if status and status < 0 else f"status {status}"
     return f"its trial ended with {how}; do not serve it"
 

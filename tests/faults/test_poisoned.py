@@ -12,8 +12,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 
 from forecaster.domain.manifest import MANIFEST, MODEL
-from forecaster.registry.files import hash_file
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
+from forecaster.registry.files import hash_file
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House

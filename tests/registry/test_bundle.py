@@ -66,7 +66,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown file": (_write("run.py", b"print()"), r"unknown files \['run.py'\]"),
     "file in a folder": (_write("code/run.py", b"print()"), r"unknown files \['code/run.py'\]"),
     "a link": (_link, r"unknown files \['model.keras'\]"),
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "manifest.json: cannot be read"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), r"missing files \['manifest.json'\]"),
     "manifest is no JSON": (_write(MANIFEST, b"{"), "manifest.json: cannot be read as JSON"),
     "unknown schema": (_edit(MANIFEST, lambda m: m.update(schema_version=99)), r"\(schema_version\)"),
     "unknown key": (_edit(MANIFEST, lambda m: m.update(hook="x")), r"\(hook\)"),
