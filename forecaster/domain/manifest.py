@@ -43,6 +43,9 @@ def _is_an_instant(text: str) -> str:
 # by a series' own clock, which may have no zone
 Time = Annotated[str, AfterValidator(_is_a_time)]
 Instant = Annotated[str, AfterValidator(_is_an_instant)]
+# what JSON's readers take for a whole number
+MOST = 2**53
+Count = Annotated[int, Field(ge=0, lt=MOST)]
 # the name and the fitted numbers of a transform
 Fitted = dict[str, str | float | None]
 
@@ -82,8 +85,8 @@ class TrainingData(_Part):
     """
 
     digest: str
-    n_series: int
-    rows: int
+    n_series: Count
+    rows: Count
     first: Time
     last: Time
     reference: dict[str, Reference] = {}
@@ -110,7 +113,7 @@ class Skill(_Part):
 
     baseline: str
     relative_mae: float | None
-    n_windows: int
+    n_windows: Count
     p_value: float | None = None
     coverage: dict[str, float] = {}
     first: Time | None = None
@@ -164,9 +167,9 @@ class Manifest(_Part):
     name: str
     topology: str
     cell: str
-    input_size: int = Field(ge=1)
-    horizon: int = Field(ge=1)
-    max_horizon: int = Field(ge=1)
+    input_size: int = Field(ge=1, lt=MOST)
+    horizon: int = Field(ge=1, lt=MOST)
+    max_horizon: int = Field(ge=1, lt=MOST)
     freq: str
     sessions: Sessions | None = None
     transforms: list[Fitted]

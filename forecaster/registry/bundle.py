@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from forecaster.domain.errors import BundleError
-from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MODEL, Manifest
+from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MODEL, MOST, Manifest
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import SCALES, Calibration
 from forecaster.registry.files import check_folder, check_hashes, check_mlmodel, hash_file, read_json
@@ -123,8 +123,8 @@ def _calibration(raw: Mapping[str, Any], horizon: int) -> Calibration:
         raise ValueError(f"residuals must be finite and increase with the {len(grid)} probabilities in {horizon} rows")
     if calibration.scale not in SCALES:
         raise ValueError(f"scale {calibration.scale!a} is unknown")
-    if calibration.n_windows < 1 or not 0 < calibration.least < np.inf:
-        raise ValueError("n_windows and least must be above 0")
+    if not 1 <= calibration.n_windows < MOST or not 0 < calibration.least < np.inf:
+        raise ValueError("n_windows and least must be above 0, and not beyond all counting")
     return calibration
 
 
