@@ -1,0 +1,195 @@
+"""One bad version stops nobody else, whatever its files or its entry do; and what was emptied empties no cache."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from forecaster.domain.errors import BundleError
+from forecaster.registry.cache import (
+    CHALLENGER,
+    CHAMPION,
+    Refusal,
+    bundle_folder,
+    read_indexes,
+    read_refusals,
+    write_refusals,
+)
+from forecaster.registry.load import load_predictor
+from forecaster.registry.store import Store
+from forecaster.registry.sync import bring_all
+from forecaster.registry.trial import Limits
+from tests.conftest import House, run_module
+from tests.registry.conftest import Registry
+from tests.registry.spoiling import Spoil, insert, loop, outer_product, pipe, poison, slow, write
+
+LIMITS = Limits(seconds=2, memory_mb=512)
+BAD_FILES: dict[str, tuple[Spoil, str]] = {
+    "missing": (lambda folder: (folder / "golden.json").unlink(), "missing files ['golden.json']"),
+    "gone": (shutil.rmtree, "files"),
+    "pipe": (pipe("MLmodel"), "not regular"),
+    "mlmodel": (write("MLmodel", b"- flavors", hashed=True), "MLmodel: is malformed"),
+    "digits": (insert("manifest.json", "input_size", "9" * 5000), "manifest.json: cannot be read as JSON"),
+    "deep": (write("golden.json", b"[" * 100_000, hashed=True), "golden.json: cannot be read as JSON"),
+    "loop": (poison(loop("is_large")), "is not what this program exports"),
+    "memory": (poison(outer_product(17_500)), "Failed to allocate memory"),
+    "slow": (poison(slow(20_000)), "took more than 2 s"),
+}
+
+
+def _bring(registry: Registry, cache: Path, *, allow_empty: bool = False) -> list[str]:
+    return bring_all(registry.store, cache, LIMITS, allow_empty=allow_empty)[1]
+
+
+def test_whatever_a_versions_files_do_the_others_are_brought(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    bad = {}
+    for name, (spoil, _) in BAD_FILES.items():
+        registry.add(name, registry.bundle(name, spoil))
+        # of the model that is served too
+        bad[name] = registry.add("sine", registry.bundle("sine", spoil), alias=f"try-{name}")
+    registry.add("other", registry.bundle("other"))
+    new = registry.add("sine", registry.bundle("sine"), alias=CHAMPION)
+    problems = _bring(registry, cache)
+    indexes = read_indexes(cache)
+    assert indexes["other"].aliases == {CHAMPION: 1}
+    assert indexes["sine"].aliases[CHAMPION] == new
+    assert not indexes["sine"].runs.keys() & bad.values()
+    for name, (_, said) in BAD_FILES.items():
+        for where in (f"model '{name}' version 1: ", f"model 'sine' version {bad[name]}: "):
+            assert any(one.startswith(where) and said in one for one in problems), (where, problems)
+    assert not any(str(tmp_path) in one for one in problems)
+    assert len(problems) == 2 * len(BAD_FILES)
+
+
+def test_whatever_a_registrys_entry_is_the_others_are_brought(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    names = ('it\'s "both"', "../up", "a/b", "ünï\n" + "x" * 150, ".hidden", "%s{}'")
+    for name in names:
+        registry.execute("INSERT INTO registered_models (name) VALUES (?)", name)
+    odd = {"alias-of-text": "x", "alias-of-none": "77", "source-of-nothing": "", "source-of-a-scheme": "gopher://x/y"}
+    for name, value in odd.items():
+        registry.add(name, registry.bundle(name))
+        if name.startswith("alias"):
+            registry.execute("UPDATE registered_model_aliases SET version = ? WHERE name = ?", value, name)
+        else:
+            registry.execute(
+                "UPDATE model_versions SET source = ?, storage_location = NULL WHERE name = ?", value, name
+            )
+    registry.add("a-file", registry.bundle("a-file") / "MLmodel")
+    registry.add("another", registry.bundle("nobody"))
+    registry.execute("DELETE FROM runs WHERE run_uuid = ?", house.versions[1].run_id)
+    registry.add("other", registry.bundle("other"))
+    problems = "\n".join(_bring(registry, cache))
+    assert read_indexes(cache)["sine"].runs.keys() >= {1, 2}
+    assert read_indexes(cache)["other"].aliases == {CHAMPION: 1}
+    assert problems.count("its name cannot be served") == len(names)
+    for name in ("alias-of-text", "source-of-nothing", "source-of-a-scheme", "a-file", "another"):
+        assert f"model '{name}'" in problems
+    assert problems.isascii()
+    assert str(tmp_path) not in problems
+
+
+def test_what_cannot_be_brought_leaves_its_alias_and_python_is_told(
+    registry: Registry, house: House, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    registry.add("sine", registry.bundle("sine", poison(loop("always"))), alias=CHAMPION)
+    good = registry.add("sine", registry.bundle("sine"), alias=CHALLENGER)
+    assert len(_bring(registry, cache)) == 1
+    aliases = read_indexes(cache)["sine"].aliases
+    assert (aliases[CHAMPION], aliases[CHALLENGER]) == (1, good)
+    # who asks for the champion is not given the one before
+    with pytest.raises(BundleError, match="version 3: .*not what this program exports"):
+        load_predictor("sine", tracking_uri=registry.uri, cache=cache)
+
+
+def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    folder = registry.bundle("bad", poison(slow(20_000)))
+    registry.add("bad", folder)
+    problems = _bring(registry, cache)
+    (first,) = read_refusals(cache, "bad").values()
+    assert _bring(registry, cache) == problems
+    # that it is from the first time says that nothing was tried the second
+    assert list(read_refusals(cache, "bad").values()) == [first]
+    # later the machine may have more to give
+    write_refusals(cache, "bad", {1: Refusal(first.reason, first.trial, first.at - 3601)})
+    _bring(registry, cache)
+    assert read_refusals(cache, "bad")[1].at > first.at
+    shutil.rmtree(folder)
+    registry.bundle("bad").rename(folder)
+    assert _bring(registry, cache) == []
+    assert read_indexes(cache)["bad"].runs.keys() == {1}
+    assert read_refusals(cache, "bad") == {}
+
+
+def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for name in ("aaa", "zzz"):
+        registry.add(name, registry.bundle(name))
+    # as a sync leaves it that was killed in the midst of aaa
+    write_refusals(cache, "aaa", {1: Refusal("it could not be fetched and tried in time")})
+    assert _bring(registry, cache) == []
+    first, last = (bundle_folder(cache, name, 1).with_name("index.json").stat().st_mtime_ns for name in ("zzz", "aaa"))
+    assert first < last
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "tables alone", "no versions", "no aliases", "other models"])
+def test_an_emptied_registry_leaves_the_cache_until_that_is_confirmed(
+    registry: Registry, house: House, tmp_path: Path, how: str
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    if how in ("missing", "empty", "tables alone"):
+        registry.file.unlink()
+    if how == "empty":
+        registry.file.touch()
+    if how == "tables alone":
+        Store(registry.uri, create=True)
+    if how == "no versions":
+        registry.execute("DELETE FROM model_versions")
+    if how == "no aliases":
+        registry.execute("DELETE FROM registered_model_aliases")
+    if how == "other models":
+        registry.execute("DELETE FROM model_versions")
+        registry.execute("DELETE FROM registered_models")
+        registry.add("other", registry.bundle("other"))
+    arguments = ("forecaster.registry.sync", "--cache", cache)
+    done = run_module(*arguments, cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    if how in ("missing", "empty"):
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "there is no such store" in done.stderr
+        # and none is made, which would be believed the next time
+        assert registry.file.exists() == (how == "empty")
+        assert not registry.file.exists() or registry.file.stat().st_size == 0
+        return
+    assert done.returncode == 3, done.stderr
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert "--allow-empty" in problem
+    # what is new comes all the same
+    assert ("other" in read_indexes(cache)) == (how == "other models")
+    confirmed = run_module(*arguments, "--allow-empty", cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
+    assert confirmed.returncode == 0, confirmed.stderr
+    left = read_indexes(cache).get("sine")
+    assert left is None or (how == "no aliases") == bool(left.runs)
+    assert left is None or not left.aliases
+
+
+def test_a_model_that_a_list_lacks_is_asked_for_by_itself(
+    registry: Registry, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    registry.add("other", registry.bundle("other"))
+    assert _bring(registry, cache) == []
+    with monkeypatch.context() as patch:
+        # a page that got lost
+        patch.setattr(Store, "names", lambda _: ["other"])
+        assert _bring(registry, cache) == []
+    assert set(read_indexes(cache)) == {"other", "sine"}
+    # one of several that is really deleted goes, as ever
+    registry.client.delete_registered_model("other")
+    assert _bring(registry, cache) == []
+    assert set(read_indexes(cache)) == {"sine"}
