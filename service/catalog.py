@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,7 +33,8 @@ from service.settings import Settings
 # how often the cache is looked at; looking is a few stat calls
 WATCH_SECONDS = 0.5
 # of problems that are shown, characters of each, and lines of a sync child's log
-_MOST_SHOWN, _MOST_TEXT, _MOST_LINES = 5, 300, 200
+_MOST_SHOWN, _MOST_TEXT, _MOST_LINES = 10, 300, 200
+_PATH = re.compile(r"(?<![\w.])/[^\s'\"()]+")
 _log = logging.getLogger("service")
 
 
@@ -93,7 +95,7 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
                 loaded.catalog[name] = old
             continue
         predictors = dict(old.predictors) if old else {}
-        for version in index.runs.keys() - predictors.keys():
+        for version in sorted(index.runs.keys() - predictors.keys()):
             predictor = _load(bundle_folder(cache, name, version), f"model '{name}' version {version}", trials, loaded)
             if predictor:
                 predictors[version] = predictor
@@ -244,14 +246,16 @@ class Shelf:
         return "; ".join(shown + further) or None
 
     def _report(self, where: str, problems: list[str]) -> None:
-        for problem in problems:
-            if problem not in self._problems.get(where, ()):
-                self.metrics.load_failures.labels(where).inc()
-                _log.error("%s", problem)
-        self._problems[where] = problems
+        before = self._problems.get(where, [])
+        new = [problem for problem in problems if problem not in before]
+        for problem in new:
+            self.metrics.load_failures.labels(where).inc()
+            _log.error("%s", problem)
+        # the latest first, for not all are shown
+        self._problems[where] = new + [problem for problem in before if problem in problems]
 
 
 def _short(problem: str) -> str:
-    """Return a problem as it is shown: one line, without what a bundle may have put into its names."""
-    text = "".join(one if one.isprintable() else "?" for one in " ".join(problem.split()))
+    """Return a problem as anybody may see it: one line, without paths and without what a bundle put into its names."""
+    text = "".join(one if one.isprintable() else "?" for one in " ".join(_PATH.sub("…", problem).split()))
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"

@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -33,6 +34,8 @@ _MIB = 2**20
 # of a batch of one and of the largest; what is not finite is no reason to refuse
 _PROBES = (0.0, 1e300, -1e300, 5e-324)
 _MOST_TEXT = 2000
+# where in its own source onnxruntime fails, in its messages
+_SOURCE = re.compile(r"/onnxruntime_src/\S+ [^()]*\([^()]*\) ")
 # of datetimes, which answers are written as
 _LAST_TIME = np.datetime64("9999-12-31")
 
@@ -130,6 +133,7 @@ def _work(folder: Path, limits: Limits, sender: Connection) -> None:
     # a bundle can be wrong in ways that nobody has thought of: each is a reason to refuse it
     except Exception as error:
         reason = f"it cannot be used ({type(error).__name__}: {error})"
+    reason = _SOURCE.sub("", " ".join(reason.split()))
     sender.send_bytes(reason.encode(errors="replace")[:_MOST_TEXT])
 
 

@@ -8,8 +8,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from forecaster.domain.manifest import MANIFEST
 from forecaster.registry.cache import CHAMPION, bundle_folder
 from forecaster.registry.store import Store
@@ -68,9 +66,8 @@ class Registry:
             connection.commit()
 
 
-@pytest.fixture
-def registry(house: House, tmp_path: Path) -> Registry:
-    folder = tmp_path / "registry"
+def registry_of(house: House, folder: Path) -> Registry:
+    """Return a copy of the house's registry in a folder, which is made."""
     folder.mkdir()
     shutil.copy(house.folder / "mlflow.db", folder)
     return Registry(folder, bundle_folder(house.cache, "sine", 1), house.versions[0].run_id)
