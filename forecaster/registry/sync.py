@@ -102,10 +102,14 @@ def bring_all(
         )
     # what failed before holds nothing up
     for model in sorted(models, key=lambda one: bool(read_refusals(cache, one.name))):
-        if model.name not in lost:
-            index, refused = bring_model(store, cache, model, limits)
-            indexes[model.name] = index
+        if model.name in lost:
+            continue
+        try:
+            indexes[model.name], refused = bring_model(store, cache, model, limits)
             problems += refused
+        # the cache may have something of its own where a model is due
+        except Exception as error:
+            problems.append(f"model '{model.name}': {_explained(f'model {model.name}', error)}")
     for file in index_files(cache):
         if file.parent.name not in {*names, *lost}:
             _remove_deleted(store, file, problems)

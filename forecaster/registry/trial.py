@@ -139,17 +139,20 @@ def _work(folder: Path, limits: Limits, sender: Connection) -> None:
 
 def _limit(limits: Limits) -> None:
     """Bound this process; each limit ends it, or makes it raise, without help from another process."""
-    mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    memory, seconds = mapped + limits.memory_mb * _MIB, max(1, round(limits.seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # elsewhere, as on macOS, memory cannot be bounded so
+    if sys.platform == "linux":
+        mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        memory = mapped + limits.memory_mb * _MIB
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        # where the machine's own memory ends, this process goes, and not one that serves
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    seconds = max(1, round(limits.seconds))
     # the second one cannot be caught
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_REAL, 2 * limits.seconds)
-    # where the machine's memory ends, this process goes, and not one that serves
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _ending(status: int | None, limits: Limits) -> str:

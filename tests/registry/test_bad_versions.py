@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.domain.errors import BundleError
+from forecaster.domain.errors import BundleError, StoreUnavailable
 from forecaster.registry.cache import (
     CHALLENGER,
     CHAMPION,
@@ -86,12 +86,14 @@ def test_whatever_a_registrys_entry_is_the_others_are_brought(registry: Registry
     registry.add("a-file", registry.bundle("a-file") / "MLmodel")
     registry.add("another", registry.bundle("nobody"))
     registry.execute("DELETE FROM runs WHERE run_uuid = ?", house.versions[1].run_id)
+    registry.add("in-the-way", registry.bundle("in-the-way"))
+    (cache / "in-the-way").touch()
     registry.add("other", registry.bundle("other"))
     problems = "\n".join(_bring(registry, cache))
     assert read_indexes(cache)["sine"].runs.keys() >= {1, 2}
     assert read_indexes(cache)["other"].aliases == {CHAMPION: 1}
     assert problems.count("its name cannot be served") == len(names)
-    for name in ("alias-of-text", "source-of-nothing", "source-of-a-scheme", "a-file", "another"):
+    for name in ("alias-of-text", "source-of-nothing", "source-of-a-scheme", "a-file", "another", "in-the-way"):
         assert f"model '{name}'" in problems
     assert problems.isascii()
     assert str(tmp_path) not in problems
@@ -142,17 +144,14 @@ def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_
     assert first < last
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "tables alone", "no versions", "no aliases", "other models"])
+@pytest.mark.parametrize("how", ["tables alone", "no versions", "no aliases", "other models"])
 def test_an_emptied_registry_leaves_the_cache_until_that_is_confirmed(
     registry: Registry, house: House, tmp_path: Path, how: str
 ) -> None:
     cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-    if how in ("missing", "empty", "tables alone"):
-        registry.file.unlink()
-    if how == "empty":
-        registry.file.touch()
     if how == "tables alone":
+        registry.file.unlink()
         Store(registry.uri, create=True)
     if how == "no versions":
         registry.execute("DELETE FROM model_versions")
@@ -162,26 +161,37 @@ def test_an_emptied_registry_leaves_the_cache_until_that_is_confirmed(
         registry.execute("DELETE FROM model_versions")
         registry.execute("DELETE FROM registered_models")
         registry.add("other", registry.bundle("other"))
-    arguments = ("forecaster.registry.sync", "--cache", cache)
-    done = run_module(*arguments, cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    if how in ("missing", "empty"):
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "there is no such store" in done.stderr
-        # and none is made, which would be believed the next time
-        assert registry.file.exists() == (how == "empty")
-        assert not registry.file.exists() or registry.file.stat().st_size == 0
-        return
-    assert done.returncode == 3, done.stderr
-    (problem,) = json.loads(done.stdout)["problems"]
+    (problem,) = _bring(registry, cache)
     assert "--allow-empty" in problem
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     # what is new comes all the same
     assert ("other" in read_indexes(cache)) == (how == "other models")
+    assert _bring(registry, cache, allow_empty=True) == []
+    left = read_indexes(cache).get("sine")
+    assert left is None or (not left.aliases and bool(left.runs) == (how == "no aliases"))
+
+
+@pytest.mark.parametrize("size", [None, 0])
+def test_a_database_that_is_gone_or_empty_is_no_registry_and_none_is_made(registry: Registry, size: int | None) -> None:
+    registry.file.unlink()
+    if size is not None:
+        registry.file.touch()
+    with pytest.raises(StoreUnavailable, match="there is no such store"):
+        _ = registry.store
+    assert (registry.file.stat().st_size if registry.file.exists() else None) == size
+
+
+def test_the_child_asks_for_confirmation_and_takes_it(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    registry.execute("DELETE FROM model_versions")
+    arguments = ("forecaster.registry.sync", "--cache", cache)
+    asked = run_module(*arguments, cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
+    assert asked.returncode == 3, asked.stderr
+    assert "--allow-empty" in json.loads(asked.stdout)["problems"][0]
+    assert read_indexes(cache)["sine"].runs
     confirmed = run_module(*arguments, "--allow-empty", cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
     assert confirmed.returncode == 0, confirmed.stderr
-    left = read_indexes(cache).get("sine")
-    assert left is None or (how == "no aliases") == bool(left.runs)
-    assert left is None or not left.aliases
+    assert not read_indexes(cache)["sine"].runs
 
 
 def test_a_model_that_a_list_lacks_is_asked_for_by_itself(
