@@ -1,8 +1,10 @@
 """The models being served: one immutable catalog, replaced by one assignment when the cache changes."""
 
 import asyncio
+import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,14 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from forecaster.domain.errors import BundleError, UnknownModel
-from forecaster.registry.bundle import read_bundle
-from forecaster.registry.cache import ModelIndex, bundle_folder, fingerprint, read_indexes
+from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
+from forecaster.registry.bundle import identity, read_bundle
+from forecaster.registry.cache import (
+    NO_INDEX,
+    ModelIndex,
+    bundle_folder,
+    fingerprint,
+    index_files,
+    is_tried,
+    mark_tried,
+    read_index,
+)
 from forecaster.registry.predictor import Predictor
+from forecaster.registry.trial import Limits, try_bundles
 from service.metrics import Metrics
 from service.settings import Settings
 
 # how often the cache is looked at; looking is a few stat calls
 WATCH_SECONDS = 0.5
+# of problems that are shown, characters of each, and lines of a sync child's log
+_MOST_SHOWN, _MOST_TEXT, _MOST_LINES = 10, 300, 200
+_PATH = re.compile(r"(?<![\w.])/[^\s'\"()]+")
 _log = logging.getLogger("service")
 
 
@@ -45,26 +61,67 @@ def find_model(catalog: Catalog, name: str) -> Model:
     return catalog[name]
 
 
-def load_catalog(cache: Path, before: Catalog) -> tuple[Catalog, list[str]]:
-    """Return what the cache holds, and what could not be loaded.
+@dataclass
+class Loaded:
+    """What the cache holds: the catalog, what could not be loaded, and the bundles that must be tried before they are.
 
-    Predictors already loaded are kept; where a version behind an alias cannot be loaded, the model stays as it was.
+    `untried` has each one's identity by its folder.
     """
-    catalog, problems = {}, []
-    for name, index in read_indexes(cache).items():
+
+    catalog: dict[str, Model] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    untried: dict[Path, str] = field(default_factory=dict)
+
+
+def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None]) -> Loaded:
+    """Return what the cache holds.
+
+    Predictors already loaded are kept; where a version cannot be loaded, its aliases stay where they were.
+
+    Args:
+        cache: the cache's folder.
+        before: the catalog so far.
+        trials: by the identity of a bundle that this process had tried, why it is refused, None if it is not.
+    """
+    loaded = Loaded()
+    for file in index_files(cache):
+        name = file.parent.name
         old = before.get(name)
+        try:
+            index = read_index(file)
+        except BundleError as error:
+            loaded.problems.append(f"model '{name}': {error}")
+            if old:
+                loaded.catalog[name] = old
+            continue
         predictors = dict(old.predictors) if old else {}
-        for version in index.runs.keys() - predictors.keys():
-            try:
-                predictors[version] = Predictor(read_bundle(bundle_folder(cache, name, version)))
-            except (BundleError, OSError) as error:
-                _log.error("model '%s' version %s: %s", name, version, error)
-                problems.append(f"model '{name}' version {version}: cannot be trusted or loaded; see the log")
-        if old and not predictors.keys() >= set(index.aliases.values()):
-            catalog[name] = old
-        elif served := {version: predictors[version] for version in index.runs if version in predictors}:
-            catalog[name] = Model(name, index.only(served), served)
-    return catalog, problems
+        for version in sorted(index.runs.keys() - predictors.keys()):
+            predictor = _load(bundle_folder(cache, name, version), f"model '{name}' version {version}", trials, loaded)
+            if predictor:
+                predictors[version] = predictor
+        settled = index.settled(predictors, old.index if old else NO_INDEX)
+        if settled.runs:
+            loaded.catalog[name] = Model(name, settled, {version: predictors[version] for version in settled.runs})
+    return loaded
+
+
+def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Loaded) -> Predictor | None:
+    """Return a version's predictor; where there is none yet, `loaded` is told why."""
+    try:
+        bundle = read_bundle(folder)
+        digest = identity(folder)
+        if refusal := trials.get(digest):
+            raise BundleError(refusal)
+        if digest in trials or is_tried(folder, digest):
+            return Predictor(bundle)
+        loaded.untried[folder] = digest
+    except BundleError as error:
+        loaded.problems.append(f"{where}: {error}")
+    # whatever is wrong with a version, the others are loaded
+    except Exception as error:
+        _log.exception("%s cannot be loaded", where)
+        loaded.problems.append(f"{where}: cannot be loaded (unexpected {type(error).__name__}); see the log")
+    return None
 
 
 @dataclass
@@ -74,7 +131,8 @@ class Shelf:
     settings: Settings
     metrics: Metrics
     catalog: Catalog = field(default_factory=dict)
-    _problems: dict[str, str | None] = field(default_factory=dict)
+    _problems: dict[str, list[str]] = field(default_factory=dict)
+    _trials: dict[str, str | None] = field(default_factory=dict)
     _seen: tuple[tuple[str, int], ...] = ()
 
     async def watch(self) -> None:
@@ -96,50 +154,77 @@ class Shelf:
             seen = fingerprint(self.settings.cache_dir)
             if seen == self._seen:
                 return
-            catalog, problems = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog)
+            untried = await self._load()
+            # what has passed its trial is served before anything else is tried
+            if untried:
+                await asyncio.to_thread(self._try, untried)
+                await self._load()
         # whatever is wrong with a cache, what is served stays served, and the next change is looked at
         except Exception as error:
             _log.error("the cache cannot be loaded: %r", error)
-            self._report("load", "the cache cannot be loaded; see the log")
+            self._report("load", ["the cache cannot be loaded; see the log"])
             return
-        self.catalog = catalog
-        self._report("load", "; ".join(problems) or None)
-        _log.info("serving %s", {name: dict(model.index.aliases) for name, model in catalog.items()})
         self._seen = seen
+
+    async def _load(self) -> Mapping[Path, str]:
+        """Serve what the cache holds; return the bundles that must be tried before they are served."""
+        loaded = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog, self._trials)
+        self.catalog = loaded.catalog
+        self._report("load", loaded.problems)
+        _log.info("serving %s", {name: dict(model.index.aliases) for name, model in loaded.catalog.items()})
+        return loaded.untried
+
+    def _try(self, untried: Mapping[Path, str]) -> None:
+        """Try bundles that came into the cache by another way than a sync: by hand, or from an older program."""
+        for (folder, digest), refusal in zip(untried.items(), try_bundles(list(untried), self._limits), strict=True):
+            self._trials[digest] = refusal
+            if refusal is None:
+                # a cache that cannot be written is tried again by the next process
+                with suppress(OSError):
+                    mark_tried(folder, digest)
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.settings.trial_seconds, self.settings.trial_memory_mb)
 
     async def _sync_now_and_then(self) -> None:
         while True:
             try:
-                await self._sync()
-            except OSError as error:
-                _log.error("sync: the child cannot be started (%s)", error)
-                self._report("sync", "sync: the child cannot be started; see the log")
+                problems = await self._sync()
+            # the next one may do better
+            except Exception as error:
+                _log.error("sync: the child cannot be started or understood (%r)", error)
+                problems = ["sync: the child cannot be started or understood; see the log"]
+            self._report("sync", problems)
             await asyncio.sleep(self.settings.refresh_seconds)
 
-    async def _sync(self) -> None:
+    async def _sync(self) -> list[str]:
+        """Run a sync child; return what failed."""
+        limits, seconds = self._limits, self.settings.sync_timeout_seconds
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "forecaster.registry.sync", "--cache", str(self.settings.cache_dir)),
+            *("--trial-seconds", str(limits.seconds), "--trial-memory-mb", str(limits.memory_mb)),
             # it may hold a password, and whoever is on the machine may see the arguments of a process
             env={**os.environ, "FORECASTER_TRACKING_URI": self.settings.tracking_uri},
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            _, said = await asyncio.wait_for(child.communicate(), self.settings.sync_timeout_seconds)
+            out, said = await asyncio.wait_for(child.communicate(), seconds)
         except TimeoutError:
-            self._report("sync", f"sync: no answer from MLflow within {self.settings.sync_timeout_seconds:g} s")
-            return
+            return [f"sync: no end within {seconds:g} s; MLflow or the trial of a version takes too long"]
         finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
-        if child.returncode:
-            lines = said.decode(errors="replace").strip().splitlines()
-            _log.error("sync: %s", lines[-1] if lines else f"exit status {child.returncode}")
-            # where MLflow is, is not everybody's affair
-            self._report("sync", "sync: MLflow does not answer, or a version cannot be trusted; see the log")
-        else:
-            self._report("sync", None)
+        if child.returncode == SUCCESS:
+            return []
+        for line in said.decode(errors="replace").strip().splitlines()[-_MOST_LINES:]:
+            _log.error("sync: %s", line)
+        if child.returncode == PARTLY_FAILED:
+            return [f"sync: {problem}" for problem in json.loads(out)["problems"]]
+        # where MLflow is, is not everybody's affair
+        return [f"sync: MLflow does not answer (exit status {child.returncode}); see the log"]
 
     def tell_ages(self) -> None:
         """Tell the metrics which version is behind each alias, and how old it is."""
@@ -155,10 +240,22 @@ class Shelf:
     @property
     def last_problem(self) -> str | None:
         """Return what is wrong with the cache's models and with the sync, None if nothing is."""
-        return "; ".join(problem for problem in self._problems.values() if problem) or None
+        problems = [problem for reported in self._problems.values() for problem in reported]
+        shown = [_short(problem) for problem in problems[:_MOST_SHOWN]]
+        further = [f"and {len(problems) - _MOST_SHOWN} more; see the log"] * (len(problems) > _MOST_SHOWN)
+        return "; ".join(shown + further) or None
 
-    def _report(self, where: str, problem: str | None) -> None:
-        if problem and problem != self._problems.get(where):
+    def _report(self, where: str, problems: list[str]) -> None:
+        before = self._problems.get(where, [])
+        new = [problem for problem in problems if problem not in before]
+        for problem in new:
             self.metrics.load_failures.labels(where).inc()
             _log.error("%s", problem)
-        self._problems[where] = problem
+        # the latest first, for not all are shown
+        self._problems[where] = new + [problem for problem in before if problem in problems]
+
+
+def _short(problem: str) -> str:
+    """Return a problem as anybody may see it: one line, without paths and without what a bundle put into its names."""
+    text = "".join(one if one.isprintable() else "?" for one in " ".join(_PATH.sub("…", problem).split()))
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"

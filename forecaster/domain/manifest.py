@@ -1,9 +1,11 @@
 """What a bundle promises: the manifest that travels with every registered version, and the names of its files."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from datetime import datetime
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from forecaster.domain.sessions import Sessions
 
@@ -19,21 +21,51 @@ MLFLOW_FILES = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt")
 HASHED_FILES = (MODEL, CALIBRATION, GOLDEN, KERAS_MODEL, *MLFLOW_FILES)
 # added by MLflow to a download, so no hash of it can be known beforehand
 DOWNLOAD_EXTRAS = ("registered_model_meta",)
+# a longer roll-out, in trained horizons, says nothing and costs a run of the graph for each
+MAX_ROLL_OUT = 10
 
 
 # a difference that chance makes more often than this shows nothing
 SIGNIFICANCE = 0.05
 
 
+def _is_a_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _is_an_instant(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+# by a series' own clock, which may have no zone
+Time = Annotated[str, AfterValidator(_is_a_time)]
+Instant = Annotated[str, AfterValidator(_is_an_instant)]
+# what JSON's readers take for a whole number
+MOST = 2**53
+Count = Annotated[int, Field(ge=0, lt=MOST)]
+# the name and the fitted numbers of a transform
+Fitted = dict[str, str | float | None]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # what is not finite cannot be answered as JSON
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Reference(_Part):
     """How values are spread: the inner edges of bins, and the share in each, one more than edges."""
 
     edges: tuple[float, ...]
-    shares: tuple[float, ...]
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+
+    @model_validator(mode="after")
+    def _is_a_histogram(self) -> Self:
+        if len(self.shares) != len(self.edges) + 1 or any(left >= right for left, right in pairwise(self.edges)):
+            raise ValueError("edges must increase, and shares be one more than edges")
+        return self
 
 
 # what drift is told of beside the exogenous columns
@@ -53,11 +85,17 @@ class TrainingData(_Part):
     """
 
     digest: str
-    n_series: int
-    rows: int
-    first: str
-    last: str
+    n_series: Count
+    rows: Count
+    first: Time
+    last: Time
     reference: dict[str, Reference] = {}
+
+    @model_validator(mode="after")
+    def _tells_values(self) -> Self:
+        if self.reference and VALUES not in self.reference:
+            raise ValueError(f"reference must have '{VALUES}'")
+        return self
 
 
 class Skill(_Part):
@@ -75,11 +113,11 @@ class Skill(_Part):
 
     baseline: str
     relative_mae: float | None
-    n_windows: int
+    n_windows: Count
     p_value: float | None = None
     coverage: dict[str, float] = {}
-    first: str | None = None
-    last: str | None = None
+    first: Time | None = None
+    last: Time | None = None
 
     @property
     def is_shown(self) -> bool:
@@ -124,25 +162,41 @@ class Manifest(_Part):
 
     # 1 had no exogenous columns, and golden inputs of the target alone
     schema_version: Literal[1, 2] = SCHEMA_VERSION
-    graphs: dict[str, str]
+    # names from outside never become paths
+    graphs: dict[Literal["forecast"], Literal["model.onnx"]] = Field(min_length=1)
     name: str
     topology: str
     cell: str
-    input_size: int = Field(ge=1)
-    horizon: int = Field(ge=1)
-    max_horizon: int = Field(ge=1)
+    input_size: int = Field(ge=1, lt=MOST)
+    horizon: int = Field(ge=1, lt=MOST)
+    max_horizon: int = Field(ge=1, lt=MOST)
     freq: str
     sessions: Sessions | None = None
-    transforms: list[dict[str, Any]]
+    transforms: list[Fitted]
     is_positive: bool
-    hist_exog: dict[str, list[dict[str, Any]]] = {}
-    futr_exog: dict[str, dict[str, Any]] = {}
-    calendar_features: dict[str, dict[str, Any]] = {}
+    hist_exog: dict[str, list[Fitted]] = {}
+    futr_exog: dict[str, Fitted] = {}
+    calendar_features: dict[str, Fitted] = {}
     training_data: TrainingData
-    trained_until: str
+    trained_until: Time
     recipe_metrics: dict[str, float]
     skill: Skill
     certificate: Certificate | None = None
     libraries: dict[str, str]
-    created_at: str
+    created_at: Instant
     sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
+            raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times as long")
+        if self.futr_exog.keys() & self.calendar_features.keys():
+            raise ValueError("futr_exog and calendar_features must have different names")
+        return self
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each of the graph's inputs, behind the batch."""
+        x: dict[str, tuple[int, ...]] = {"x": (self.input_size, 1 + len(self.hist_exog))}
+        n_known = len(self.futr_exog) + len(self.calendar_features)
+        return x | {"known": (self.input_size + self.horizon, n_known)} if n_known else x

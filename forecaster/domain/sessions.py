@@ -1,12 +1,22 @@
 """An exchange's sessions as a frequency: one step is from a session to the next. Needs numpy only, as serving does."""
 
+from datetime import date
 from functools import cached_property
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from forecaster.domain.errors import CalendarError
 from forecaster.domain.series import Floats, Times
+
+
+def _is_a_date(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_is_a_date)]
 
 
 class Sessions(BaseModel):
@@ -23,10 +33,16 @@ class Sessions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    first: str
-    last: str
-    weekmask: str
-    closed: tuple[str, ...]
+    first: Date
+    last: Date
+    weekmask: str = Field(pattern=r"^[01]{7}$")
+    closed: tuple[Date, ...]
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if self.first > self.last or "1" not in self.weekmask:
+            raise ValueError("there must be a session, and first must not be after last")
+        return self
 
     def __str__(self) -> str:
         return self.name

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forecaster.database.backup import Kind
 from forecaster.domain.errors import BackupError, ConfigError
-from forecaster.registry.bundle import hash_file
+from forecaster.registry.files import hash_file
 
 CONTENTS = "manifest.json"
 _NAMED = 3

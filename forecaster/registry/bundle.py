@@ -1,19 +1,23 @@
-"""A bundle on disk: read only if it is exactly what its manifest says, so that nothing unknown is ever loaded."""
+"""A bundle on disk: read only if it is exactly what its manifest says, so that nothing unknown is ever loaded.
 
-import hashlib
+Errors name files within the bundle and never where it lies, so that anybody may be shown them.
+"""
+
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 
 from forecaster.domain.errors import BundleError
-from forecaster.domain.manifest import CALIBRATION, DOWNLOAD_EXTRAS, GOLDEN, HASHED_FILES, MANIFEST, Manifest
+from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MODEL, MOST, Manifest
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import SCALES, Calibration
+from forecaster.registry.files import check_folder, check_hashes, check_mlmodel, hash_file, read_json
+from forecaster.registry.graph import check_graph
 
 # the ONNX graph computes in float32, whose rounding differs by processor and batch
 GOLDEN_TOLERANCE = 1e-4
@@ -26,13 +30,13 @@ class Golden:
     inputs: Inputs
     mean: Floats
 
-    def check(self, mean: Floats, where: str) -> None:
+    def check(self, mean: Floats) -> None:
         """Raise BundleError unless `mean` `(n, horizon)` agrees, relative to each window's scale."""
         scale = window_scale(self.inputs.target, self.mean)
         worst = float(np.max(np.abs(mean - self.mean) / scale))
         if not worst <= GOLDEN_TOLERANCE:
             raise BundleError(
-                f"{where}: golden answers are {worst:.1e} of a window's scale off (limit {GOLDEN_TOLERANCE:g}); "
+                f"golden answers are {worst:.1e} of a window's scale off (limit {GOLDEN_TOLERANCE:g}); "
                 "export the model again with this version of onnxruntime"
             )
 
@@ -47,46 +51,50 @@ class Bundle:
     golden: Golden
     baseline: Calibration | None = None
 
-    def graph(self, name: str) -> Path:
-        """Return the file of the graph called `name`."""
-        return self.folder / self.manifest.graphs[name]
+    @property
+    def graph(self) -> Path:
+        """Return the file of the graph that forecasts."""
+        return self.folder / self.manifest.graphs["forecast"]
 
 
 def read_bundle(folder: Path) -> Bundle:
     """Return the bundle in `folder`, every file of it named, hashed and of the expected form.
 
     Raises:
-        BundleError: a file is missing, unknown, changed or malformed, or MLmodel would run code.
+        BundleError: a file is missing, unknown, changed, too large, no regular one or malformed, the graph is not what
+            this program exports or not what the manifest says, or MLmodel would run code.
     """
-    manifest = _read_manifest(folder)
-    _check_files(folder, manifest)
-    _check_mlmodel(folder)
-    raw, golden = _read_json(folder / CALIBRATION), _read_json(folder / GOLDEN)
+    try:
+        check_folder(folder)
+        manifest = _read_manifest(folder)
+        check_hashes(folder, manifest.sha256)
+        check_mlmodel(folder)
+        check_graph((folder / MODEL).read_bytes(), manifest)
+    except OSError as error:
+        raise BundleError(f"its files cannot be read ({error.strerror}); fetch or register it again") from error
+    raw, golden = read_json(folder / CALIBRATION), read_json(folder / GOLDEN)
     try:
         # schema version 1 had the model's alone
         calibrations = {"model": raw} if manifest.schema_version == 1 else raw
         return Bundle(
             folder,
             manifest,
-            _calibration(calibrations["model"]),
-            Golden(_golden_inputs(golden["inputs"]), np.array(golden["mean"], dtype=np.float64)),
-            _calibration(calibrations["naive"]) if "naive" in calibrations else None,
+            _calibration(calibrations["model"], manifest.horizon),
+            _golden(golden, manifest),
+            _calibration(calibrations["naive"], manifest.horizon) if "naive" in calibrations else None,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{folder}: {CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again"
-        ) from error
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise BundleError(f"{CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again") from error
+
+
+def identity(folder: Path) -> str:
+    """Return the hash that stands for a verified bundle: its manifest's, which has those of all other files."""
+    return hash_file(folder / MANIFEST)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON; NaN and infinity are refused."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def hash_file(path: Path) -> str:
-    """Return a file's SHA-256 as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def window_scale(inputs: Floats, mean: Floats) -> Floats:
@@ -100,59 +108,47 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
 
 
-def _calibration(raw: Any) -> Calibration:
-    scale = raw.get("scale", "constant")
-    if scale not in SCALES:
-        raise ValueError(f"scale {scale!r} is unknown")
-    return Calibration(
+def _calibration(raw: Mapping[str, Any], horizon: int) -> Calibration:
+    calibration = Calibration(
         np.array(raw["probabilities"], dtype=np.float64),
         np.array(raw["residuals"], dtype=np.float64),
         int(raw["n_windows"]),
-        str(scale),
+        str(raw.get("scale", "constant")),
         float(raw.get("least", 1.0)),
     )
+    grid, residuals = calibration.probabilities, calibration.residuals
+    if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
+        raise ValueError("probabilities must increase between 0 and 1")
+    if residuals.shape != (horizon, len(grid)) or not np.isfinite(residuals).all() or (np.diff(residuals) < 0).any():
+        raise ValueError(f"residuals must be finite and increase with the {len(grid)} probabilities in {horizon} rows")
+    if calibration.scale not in SCALES:
+        raise ValueError(f"scale {calibration.scale!a} is unknown")
+    if not 1 <= calibration.n_windows < MOST or not 0 < calibration.least < np.inf:
+        raise ValueError("n_windows and least must be above 0, and not beyond all counting")
+    return calibration
 
 
-def _golden_inputs(raw: Any) -> Inputs:
+def _golden(raw: Mapping[str, Any], manifest: Manifest) -> Golden:
     # schema version 1 wrote the target alone
-    arrays = {"x": np.array(raw)[:, :, None]} if isinstance(raw, list) else raw
-    known = arrays.get("known")
-    x = np.array(arrays["x"], dtype=np.float64)
-    return Inputs(x, None if known is None else np.array(known, dtype=np.float64))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{path}: cannot be read as JSON ({error}); register the model again") from error
+    feeds = {"x": np.array(raw["inputs"])[:, :, None]} if isinstance(raw["inputs"], list) else raw["inputs"]
+    arrays = {name: np.array(feed, dtype=np.float64) for name, feed in feeds.items()}
+    mean = np.array(raw["mean"], dtype=np.float64)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    expected = {name: (len(mean), *shape) for name, shape in manifest.shapes.items()}
+    if not len(mean) or mean.shape[1:] != (manifest.horizon,) or shapes != expected:
+        raise ValueError(f"inputs must be {expected}, they are {shapes}, and means {(len(mean), manifest.horizon)}")
+    if not all(np.isfinite(array).all() for array in (mean, *arrays.values())):
+        raise ValueError("inputs and means must be finite")
+    return Golden(Inputs(arrays["x"], arrays.get("known")), mean)
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    raw = _read_json(folder / MANIFEST)
+    raw = read_json(folder / MANIFEST)
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, mistake["loc"])) for mistake in error.errors())
-        raise BundleError(
-            f"{folder / MANIFEST}: not a manifest this version reads ({where}); register the model again"
-        ) from error
-
-
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    links = [name for name in found if (folder / name).is_symlink()]
-    unknown = sorted(found - {MANIFEST, *HASHED_FILES, *DOWNLOAD_EXTRAS}) + links
-    missing = sorted({MANIFEST, *HASHED_FILES} - found)
-    if unknown or missing or set(manifest.sha256) != set(HASHED_FILES):
-        raise BundleError(f"{folder}: unknown files {unknown}, missing files {missing}; register the model again")
-    changed = [name for name, digest in manifest.sha256.items() if hash_file(folder / name) != digest]
-    if changed:
-        raise BundleError(f"{folder}: {changed} changed since the bundle was written; fetch or register it again")
-
-
-def _check_mlmodel(folder: Path) -> None:
-    described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-    function = described.get("flavors", {}).get("python_function", {})
-    if function.get("loader_module") != "mlflow.onnx" or function.get("code") is not None:
-        raise BundleError(f"{folder / 'MLmodel'}: asks for code other than MLflow's ONNX loader; do not serve it")
+        where = ", ".join(
+            ".".join(map(str, mistake["loc"])) or mistake["msg"].removeprefix("Value error, ")
+            for mistake in error.errors()
+        )
+        raise BundleError(f"{MANIFEST}: not one that this version reads ({where}); register the model again") from error

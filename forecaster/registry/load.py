@@ -8,7 +8,7 @@ from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_indexes
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
-from forecaster.registry.sync import sync_model
+from forecaster.registry.sync import bring_model
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,22 @@ def load_version(name: str, alias: str | None, version: int | None, tracking_uri
     index = _synced(name, tracking_uri, cache) if tracking_uri else _cached(name, cache)
     number = index.version_of(name, alias, version)
     found_by = alias or CHAMPION if version is None else None
-    return Version(Predictor(read_bundle(bundle_folder(cache, name, number))), number, found_by, index.runs[number])
+    try:
+        predictor = Predictor(read_bundle(bundle_folder(cache, name, number)))
+    except BundleError as error:
+        raise BundleError(f"model '{name}' version {number}: {error}") from error
+    return Version(predictor, number, found_by, index.runs[number])
 
 
 def _synced(name: str, tracking_uri: str, cache: Path) -> ModelIndex:
+    """Return what the registry has, as far as it could be brought: an alias never means the version before."""
     store = Store(tracking_uri)
-    problems: list[str] = []
-    found = sync_model(store, cache, store.find(name), problems)
-    if name not in found:
+    model = store.find(name)
+    index, problems = bring_model(store, cache, model)
+    aliases = {alias: version for alias, version in model.aliases.items() if version in model.runs}
+    if any(index.aliases.get(alias) != version for alias, version in aliases.items()):
         raise BundleError("; ".join(problems))
-    return found[name]
+    return index
 
 
 def _cached(name: str, cache: Path) -> ModelIndex:

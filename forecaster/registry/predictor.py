@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # bounds the memory of one run, however many series are asked for
 MAX_BATCH = 1024
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
+# onnxruntime keeps memory for each size of batch that it has seen, so there are few
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
 # kinds of intervals whose residuals' quantiles are kept
 _MOST_KEPT = 64
 
@@ -47,15 +48,15 @@ class Predictor:
         options.log_severity_level = 3
         try:
             self.frequency: Step = bundle.manifest.sessions or parse(bundle.manifest.freq)
-            self._session = onnxruntime.InferenceSession(
-                bundle.graph("forecast"), options, providers=["CPUExecutionProvider"]
-            )
-            bundle.golden.check(self._run(bundle.golden.inputs), str(bundle.folder))
+            # as bytes, so that nothing is looked for beside it, and no error names a path
+            graph = bundle.graph.read_bytes()
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            bundle.golden.check(self.run(bundle.golden.inputs))
         except BundleError:
             raise
         # onnxruntime's own exceptions share no base but Exception
         except Exception as error:
-            raise BundleError(f"{bundle.folder / MODEL}: cannot be run ({error}); register the model again") from error
+            raise BundleError(f"{MODEL}: cannot be run ({error}); register the model again") from error
 
     def predict_arrays(self, inputs: Floats, horizon: int | None = None, known: Floats | None = None) -> Floats:
         """Return the mean forecast, rolled out beyond the trained horizon.
@@ -86,7 +87,7 @@ class Predictor:
             if means:
                 window = np.concatenate([window, means[-1][:, :, None]], axis=1)[:, -manifest.input_size :]
             ahead = None if known is None else known[:, first : first + manifest.input_size + manifest.horizon]
-            means.append(self._run(Inputs(window, ahead)))
+            means.append(self.run(Inputs(window, ahead)))
         mean = np.concatenate(means, axis=1)[:, :horizon]
         if not np.isfinite(mean).all():
             row = int(np.flatnonzero(~np.isfinite(mean).all(axis=1))[0])
@@ -246,6 +247,16 @@ class Predictor:
                 f"{self.manifest.input_size - length} more are missing before the first"
             )
 
+    def run(self, inputs: Inputs) -> Floats:
+        """Return what the graph answers, `(n, horizon)`, finite or not; `predict_arrays` checks and rolls out."""
+        parts = []
+        for begin in range(0, len(inputs), MAX_BATCH):
+            count = min(MAX_BATCH, len(inputs) - begin)
+            # the last window is repeated
+            padded = np.minimum(np.arange(SIZES[bisect_left(SIZES, count)]), count - 1) + begin
+            parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
+        return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
+
     def _calibration(self, is_baseline: bool) -> Calibration | None:
         return self.bundle.baseline if is_baseline else self.bundle.calibration
 
@@ -276,12 +287,3 @@ class Predictor:
                 f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
                 "is not above 0, and the model takes logarithms; correct it"
             )
-
-    def _run(self, inputs: Inputs) -> Floats:
-        parts = []
-        for begin in range(0, len(inputs), MAX_BATCH):
-            count = min(MAX_BATCH, len(inputs) - begin)
-            # onnxruntime keeps memory for each size that it has seen, so there are few: the last window is repeated
-            padded = np.minimum(np.arange(_SIZES[bisect_left(_SIZES, count)]), count - 1) + begin
-            parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
-        return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])

@@ -1,16 +1,19 @@
 """MLflow's registry, and the only file that talks to it: aliases and versions, never stages."""
 
 import os
+import sqlite3
 import tempfile
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from forecaster.database.locks import check_reachable, one_at_a_time
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
+from forecaster.registry.files import check_folder, check_names
 
 # a server that is down must be noticed in seconds: MLflow's own defaults retry for minutes
 _ENVIRONMENT = {
@@ -51,7 +54,8 @@ class Store:
         file = sqlite_file(uri)
         if file is not None and create:
             _make_folder(file.parent)
-        elif file is not None and not file.is_file():
+        elif file is not None and not _has_tables(file):
+            # MLflow would make one, and its emptiness would be believed
             raise StoreUnavailable(f"{uri}: there is no such store; train a model first or correct the tracking URI")
         import mlflow
 
@@ -130,27 +134,46 @@ class Store:
         Raises:
             UnknownModel: there is no such model.
         """
-        # asked for by name: where there are hundreds, a look at all of them takes seconds
-        if not self._ask(lambda: self._client.search_registered_models(_named(name))):
+        # where there are hundreds, a look at all of them takes seconds
+        if not self.has(name):
             raise UnknownModel(f"there is no registered model '{name}'; train it first")
-        return self._read(name)
+        return self.read(name)
 
     def models(self) -> list[RegisteredModel]:
         """Return every registered model."""
-        return [
-            self._read(model.name) for model in self._ask(lambda: _all_pages(self._client.search_registered_models))
-        ]
+        return [self.read(name) for name in self.names()]
 
-    def _read(self, name: str) -> RegisteredModel:
+    def names(self) -> list[str]:
+        """Return the name of every registered model, whatever it is."""
+        return [model.name for model in self._ask(lambda: _all_pages(self._client.search_registered_models))]
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a model of this name, asked for by itself: a list may have been cut short."""
+        return bool(self._ask(lambda: self._client.search_registered_models(_named(name))))
+
+    def read(self, name: str) -> RegisteredModel:
+        """Return a model that is there; StoreUnavailable where it is not."""
         aliases = self._ask(lambda: self._client.get_registered_model(name).aliases)
         return RegisteredModel(name, {alias: int(number) for alias, number in aliases.items()}, self._runs(name))
 
     def download(self, name: str, version: int, folder: Path) -> Path:
-        """Copy a version's bundle into `folder`, which exists and is empty; return where in it the bundle lies."""
+        """Copy a version's bundle into `folder`, which exists and is empty; return where in it the bundle lies.
+
+        Raises:
+            BundleError: what is there cannot be a bundle, and was not copied.
+            StoreUnavailable: it is not there, or the store does not answer.
+        """
         import mlflow
+        from mlflow.utils.file_utils import local_file_uri_to_path
+        from mlflow.utils.uri import is_local_uri
 
         # the version's own place, because models:/ URIs are looked up in the process-wide registry
         source = self._ask(lambda: self._client.get_model_version_download_uri(name, str(version)))
+        if is_local_uri(source):
+            check_folder(Path(local_file_uri_to_path(source)))
+        else:
+            listed = self._ask(lambda: mlflow.artifacts.list_artifacts(artifact_uri=source, tracking_uri=self.uri))
+            check_names({one.path.rpartition("/")[2]: one.file_size for one in listed})
         return Path(
             self._ask(
                 lambda: mlflow.artifacts.download_artifacts(
@@ -213,6 +236,17 @@ class Store:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise StoreUnavailable(f"{self._shown}: the MLflow store does not answer ({reason}); is it up?") from error
+
+
+def _has_tables(file: Path) -> bool:
+    """Say whether a SQLite file holds anything, without making or changing it; a broken one is named by MLflow."""
+    if not file.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+    except sqlite3.DatabaseError:
+        return True
 
 
 def _make_folder(folder: Path) -> None:

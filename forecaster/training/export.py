@@ -18,7 +18,8 @@ from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 from forecaster.models.network import ModelConfig, trace_forecast
-from forecaster.registry.bundle import GOLDEN_TOLERANCE, hash_file, window_scale, write_json
+from forecaster.registry.bundle import GOLDEN_TOLERANCE, read_bundle, window_scale, write_json
+from forecaster.registry.files import hash_file
 from forecaster.training.fit import predict_raw
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def write_bundle(
 
     Raises:
         ParityError: the graph and the network differ by more than `GOLDEN_TOLERANCE` of a window's scale.
-        BundleError: the files cannot be written.
+        BundleError: the files cannot be written, or would not be read again.
     """
     graph = trained.trace(inputs.values.shape[1])
     mean = check_parity(trained, graph, inputs)
@@ -94,6 +95,11 @@ def write_bundle(
             sha256={name: hash_file(folder / name) for name in HASHED_FILES},
         )
         write_json(folder / MANIFEST, manifest.model_dump())
+        # what no service would take is not registered
+        read_bundle(folder)
+    except BundleError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise WorkspaceError(f"{folder}: the bundle cannot be written ({error}); free space, start again") from error

@@ -7,7 +7,7 @@ import numpy as np
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.domain.manifest import CHANGES, VALUES, Reference, Skill, TrainingData, feature_names
+from forecaster.domain.manifest import CHANGES, MAX_ROLL_OUT, VALUES, Reference, Skill, TrainingData, feature_names
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.drift import reference_bins
@@ -15,9 +15,6 @@ from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.training.export import Trained
 from forecaster.training.recipe import TrainConfig, sessions_of
 from forecaster.training.stages import LEVELS, Evaluated
-
-# no roll-out longer than this many trained horizons: it feeds on its own output
-MAX_ROLL_OUT = 10
 
 
 def promises(

@@ -1,22 +1,21 @@
 """Bundles made with intent, their hashes set right: each is refused in words, and the old version goes on serving."""
 
-import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 
-from forecaster.domain.manifest import MANIFEST, MODEL
-from forecaster.registry.bundle import hash_file
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House
+from tests.registry.ruined import Registry, registry_of
+from tests.registry.spoiling import loop, outer_product, pipe, poison, slow
 from tests.service.test_models import answered_by, wait_until
 
 
@@ -64,7 +63,16 @@ def _another_input(model: ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
 
 
-POISONS = (_weights_of_nan, _weights_from_elsewhere, _operator_of_somebody, _another_shape, _another_input)
+POISONS = {
+    "weights of nan": _weights_of_nan,
+    "weights from elsewhere": _weights_from_elsewhere,
+    "operator of somebody": _operator_of_somebody,
+    "another shape": _another_shape,
+    "another input": _another_input,
+    "an endless loop": loop("always"),
+    "a loop for large values": loop("is_large"),
+    "gigabytes": outer_product(17_500),
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +85,91 @@ def served(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         yield client, cache
 
 
-@pytest.mark.parametrize("number", range(len(POISONS)), ids=[one.__name__.strip("_") for one in POISONS])
-def test_a_poisoned_version_is_refused_and_the_old_one_serves(served: tuple[TestClient, Path], number: int) -> None:
+@pytest.mark.parametrize(("number", "change"), [*enumerate(POISONS.values())], ids=POISONS.keys())
+def test_a_poisoned_version_is_refused_and_the_old_one_serves(
+    served: tuple[TestClient, Path], number: int, change: Callable[[ModelProto], None]
+) -> None:
     client, cache = served
-    poison: Callable[[ModelProto], None] = POISONS[number]
     version = 10 + number
     folder = Path(shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", version)))
-    model = onnx.load(folder / MODEL)
-    poison(model)
-    (folder / MODEL).write_bytes(model.SerializeToString())
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["sha256"][MODEL] = hash_file(folder / MODEL)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    poison(change)(folder)
     runs = read_indexes(cache)["sine"].runs
     write_index(cache, "sine", ModelIndex({"champion": version}, {**runs, version: "0" * 32}))
     wait_until(lambda: f"version {version}: " in (client.get("/health/ready").json()["last_problem"] or ""))
     assert client.get("/health/ready").status_code == 200
     assert answered_by(client) == 1
     assert "forecaster_load_failures_total" in client.get("/metrics").text
+
+
+@pytest.fixture
+def registry(house: House, tmp_path: Path) -> Registry:
+    return registry_of(house, tmp_path / "registry")
+
+
+def _serving(registry: Registry, cache: Path) -> TestClient:
+    settings = Settings(
+        cache_dir=cache,
+        tracking_uri=registry.uri,
+        database_url=f"sqlite:///{registry.folder}/l.db",
+        refresh_seconds=0.5,
+        trial_seconds=1,
+    )
+    return TestClient(create_app(settings), raise_server_exceptions=False)
+
+
+def _last_problem(client: TestClient) -> str:
+    return client.get("/health/ready").json()["last_problem"] or ""
+
+
+def test_bad_versions_in_the_registry_stop_no_swap_and_are_told(registry: Registry, tmp_path: Path) -> None:
+    registry.add("bad", registry.bundle("bad", poison(slow(20_000))))
+    registry.add("sine", registry.bundle("sine", pipe("golden.json")), alias="challenger")
+    registry.execute("INSERT INTO registered_models (name) VALUES (?)", 'it\'s "both"')
+    with _serving(registry, tmp_path / "cache") as client:
+        wait_until(lambda: answered_by(client) == 1)
+        wait_until(lambda: "model 'bad' version 1: its trial took more than 1 s" in _last_problem(client))
+        problem = _last_problem(client)
+        assert "model 'sine' version 3: unknown files ['golden.json']" in problem
+        assert "its name cannot be served" in problem
+        assert str(tmp_path) not in problem
+        failures = 'forecaster_load_failures_total{where="sync"} 3.0'
+        assert failures in client.get("/metrics").text
+        new = registry.add("sine", registry.bundle("sine"))
+        wait_until(lambda: answered_by(client) == new)
+        # told once, however often it is found
+        assert failures in client.get("/metrics").text
+        assert client.get("/health/ready").json()["models"]["sine"] == {"champion": new}
+
+
+def test_an_emptied_registry_leaves_what_is_served(registry: Registry, tmp_path: Path) -> None:
+    with _serving(registry, tmp_path / "cache") as client:
+        wait_until(lambda: answered_by(client) == 1)
+        registry.execute("DELETE FROM model_versions")
+        registry.execute("DELETE FROM registered_models")
+        wait_until(lambda: "--allow-empty" in _last_problem(client))
+        assert answered_by(client) == 1
+        registry.file.write_bytes(b"")
+        wait_until(lambda: "MLflow does not answer" in _last_problem(client))
+        assert answered_by(client) == 1
+    # a process that starts now serves it too
+    with _serving(registry, tmp_path / "cache") as client:
+        wait_until(lambda: answered_by(client) == 1)
+
+
+def test_any_error_of_one_version_leaves_the_others_loaded(house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    for name in ("aaa", "zzz"):
+        shutil.copytree(cache / "sine", cache / name)
+    (cache / "aaa" / "index.json").write_text("[" * 100_000)
+    # where a folder is due
+    shutil.rmtree(bundle_folder(cache, "zzz", 1))
+    os.mkfifo(bundle_folder(cache, "zzz", 1))
+    settings = Settings(cache_dir=cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        wait_until(lambda: answered_by(client) == 1)
+        models = client.get("/health/ready").json()["models"]
+        assert set(models) == {"sine", "zzz"}
+        assert client.get("/v1/models/zzz").json()["versions"].keys() == {"2"}
+        assert "model 'aaa': " in _last_problem(client)
+        assert "model 'zzz' version 1: " in _last_problem(client)
+        assert client.get("/metrics").status_code == 200

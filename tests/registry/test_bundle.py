@@ -1,6 +1,5 @@
 """A bundle is read only if it is exactly what its manifest says."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import HASHED_FILES, MANIFEST
-from forecaster.registry.bundle import hash_file, read_bundle
+from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
 from tests.conftest import House
+from tests.registry.spoiling import MANY, edit, hash_anew, insert, pipe, write
 
 
 @pytest.fixture
@@ -24,64 +23,107 @@ def folder(house: House, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
 
 
-def _edit(name: str, change: Callable[[Any], None]) -> Callable[[Path], None]:
-    """Return a change of a JSON or YAML file whose hash is then set right, as one who means harm would."""
-
-    def edit(folder: Path) -> None:
-        reads = json if name.endswith("json") else yaml
-        content: Any = (
-            reads.loads((folder / name).read_text()) if reads is json else yaml.safe_load((folder / name).read_text())
-        )
-        change(content)
-        (folder / name).write_text(json.dumps(content) if reads is json else yaml.safe_dump(content))
-        _hash_anew(folder, name)
-
-    return edit
-
-
-def _hash_anew(folder: Path, name: str) -> None:
-    if name != MANIFEST:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        manifest["sha256"][name] = hash_file(folder / name)
-        (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
-def _write(name: str, content: bytes) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-
-    return write
-
-
 def _link(folder: Path) -> None:
     (folder / "model.keras").rename(folder.parent / "elsewhere")
     (folder / "model.keras").symlink_to(folder.parent / "elsewhere")
 
 
+def _swell(folder: Path) -> None:
+    with (folder / "model.keras").open("r+b") as file:
+        # sparse: it takes no space
+        file.truncate(3 * 2**30)
+
+
+def _sessions(weekmask: str) -> dict[str, Any]:
+    return {"name": "XNYS", "first": "2020-01-01", "last": "2021-01-01", "weekmask": weekmask, "closed": []}
+
+
+# what these few lines stand for has 10⁹ entries
+BOMB = b"".join(
+    b"%c: &%c [%s]\n" % (97 + depth, 97 + depth, b",".join([b"*%c" % (96 + depth) if depth else b"lol"] * 10))
+    for depth in range(10)
+)
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "changed file": (_write("model.onnx", b"x"), r"\['model.onnx'\] changed"),
+    "changed file": (write("model.onnx", b"x"), r"\['model.onnx'\] changed"),
     "missing file": (lambda folder: (folder / "golden.json").unlink(), r"missing files \['golden.json'\]"),
-    "unknown file": (_write("run.py", b"print()"), r"unknown files \['run.py'\]"),
-    "file in a folder": (_write("code/run.py", b"print()"), r"unknown files \['code/run.py'\]"),
+    "unknown file": (write("run.py", b"print()"), r"unknown files \['run.py'\]"),
+    "file in a folder": (write("code/run.py", b"print()"), r"unknown files \['code/run.py'\]"),
     "a link": (_link, r"unknown files \['model.keras'\]"),
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "manifest.json: cannot be read"),
-    "manifest is no JSON": (_write(MANIFEST, b"{"), "manifest.json: cannot be read as JSON"),
-    "unknown schema": (_edit(MANIFEST, lambda m: m.update(schema_version=99)), r"\(schema_version\)"),
-    "unknown key": (_edit(MANIFEST, lambda m: m.update(hook="x")), r"\(hook\)"),
-    "a hash too few": (_edit(MANIFEST, lambda m: m["sha256"].pop("MLmodel")), "unknown files"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), r"missing files \['manifest.json'\]"),
+    "manifest is no JSON": (write(MANIFEST, b"{"), "manifest.json: cannot be read as JSON"),
+    "unknown schema": (edit(MANIFEST, lambda m: m.update(schema_version=99)), r"\(schema_version\)"),
+    "unknown key": (edit(MANIFEST, lambda m: m.update(hook="x")), r"\(hook\)"),
+    "a hash too few": (edit(MANIFEST, lambda m: m["sha256"].pop("MLmodel")), "unknown files"),
     "loader that runs code": (
-        _edit("MLmodel", lambda m: m["flavors"]["python_function"].update(loader_module="os")),
+        edit("MLmodel", lambda m: m["flavors"]["python_function"].update(loader_module="os")),
         "asks for code",
     ),
     "code beside it": (
-        _edit("MLmodel", lambda m: m["flavors"]["python_function"].update(code="code")),
+        edit("MLmodel", lambda m: m["flavors"]["python_function"].update(code="code")),
         "asks for code",
     ),
-    "golden of another form": (_edit("golden.json", lambda g: g.pop("inputs")), "malformed"),
-    "calibration of another form": (_edit("calibration.json", lambda c: c["model"].update(residuals="x")), "malformed"),
-    "no calibration of the model": (_edit("calibration.json", lambda c: c.pop("model")), "malformed"),
-    "residuals in an unknown unit": (_edit("calibration.json", lambda c: c["naive"].update(scale="x")), "malformed"),
+    "golden of another form": (edit("golden.json", lambda g: g.pop("inputs")), "malformed"),
+    "calibration of another form": (edit("calibration.json", lambda c: c["model"].update(residuals="x")), "malformed"),
+    "no calibration of the model": (edit("calibration.json", lambda c: c.pop("model")), "malformed"),
+    "a file of gigabytes": (_swell, "model.keras: 3221225472 bytes, at most"),
+    "a pipe in place of the graph": (pipe("model.onnx"), "which are not regular ones"),
+    "a pipe in place of the manifest": (pipe(MANIFEST), "which are not regular ones"),
+    "deep JSON": (write("golden.json", b"[" * 100_000 + b"]" * 100_000, hashed=True), "recursion limit"),
+    "a number of 5,000 digits": (insert("calibration.json", "model", "9" * 5000), "number out of range"),
+    "a number of 4,000 digits": (edit("calibration.json", lambda c: c["model"].update(n_windows=MANY)), "malformed"),
+    "NaN": (insert("golden.json", "mean", "NaN"), "golden.json: cannot be read as JSON"),
+    "infinity": (insert(MANIFEST, "recipe_metrics", '{"mae": 1e999}'), r"\(recipe_metrics.mae\)"),
+    "infinity in a transform": (insert(MANIFEST, "transforms", '[{"offset": 1e999}]'), r"\(transforms.0.offset"),
+    "half a character": (insert(MANIFEST, "topology", '"\\ud800"'), "cannot be read as JSON"),
+    "a date without a zone": (edit(MANIFEST, lambda m: m.update(created_at="2026-01-01T00:00:00")), r"\(created_at\)"),
+    "a date that is none": (edit(MANIFEST, lambda m: m.update(trained_until="soon")), r"\(trained_until\)"),
+    "a graph elsewhere": (edit(MANIFEST, lambda m: m.update(graphs={"forecast": "../model.onnx"})), "graphs.forecast"),
+    "a graph more": (edit(MANIFEST, lambda m: m["graphs"].update(other="model.keras")), "graphs.other"),
+    "no graph": (edit(MANIFEST, lambda m: m.update(graphs={})), r"\(graphs\)"),
+    "another input size": (edit(MANIFEST, lambda m: m.update(input_size=23)), "where the manifest says"),
+    "another horizon": (edit(MANIFEST, lambda m: m.update(horizon=5)), "where the manifest says"),
+    "a feature more": (edit(MANIFEST, lambda m: m.update(hist_exog={"volume": []})), "where the manifest says"),
+    "a roll-out without end": (edit(MANIFEST, lambda m: m.update(max_horizon=10**9)), "max_horizon must be"),
+    "a calendar of no sense": (edit(MANIFEST, lambda m: m.update(sessions=_sessions("00000000"))), "sessions.weekmask"),
+    "a histogram of no sense": (
+        edit(MANIFEST, lambda m: m["training_data"]["reference"]["values"].update(edges=[2, 1])),
+        r"\(training_data.reference.values",
+    ),
+    "a histogram too few": (
+        edit(MANIFEST, lambda m: m["training_data"]["reference"].pop("values")),
+        r"\(training_data\)",
+    ),
+    "windows of another shape": (edit("golden.json", lambda g: g["inputs"]["x"].pop()), "inputs must be"),
+    "windows that are not finite": (
+        write("golden.json", b'{"inputs": {"x": [[[1e999]]]}, "mean": [[1e999]]}', hashed=True),
+        "malformed",
+    ),
+    "probabilities in disorder": (
+        edit("calibration.json", lambda c: c["model"]["probabilities"].reverse()),
+        "probabilities must increase",
+    ),
+    "residuals in disorder": (
+        edit("calibration.json", lambda c: c["model"]["residuals"][0].reverse()),
+        "residuals must be finite",
+    ),
+    "residuals of a step too few": (
+        edit("calibration.json", lambda c: c["naive"]["residuals"].pop()),
+        "residuals must be finite",
+    ),
+    "residuals that are not finite": (
+        insert("calibration.json", "naive", '{"probabilities": [0.5], "residuals": [[1e999]], "n_windows": 1}'),
+        "residuals must be finite",
+    ),
+    "no windows": (edit("calibration.json", lambda c: c["model"].update(n_windows=0)), "n_windows"),
+    "MLmodel is a list": (write("MLmodel", b"- flavors", hashed=True), r"MLmodel: is malformed \(TypeError\)"),
+    "MLmodel is empty": (write("MLmodel", b"", hashed=True), "MLmodel: is malformed"),
+    "MLmodel of aliases": (write("MLmodel", BOMB, hashed=True), r"MLmodel: is malformed \(ValueError\)"),
+    "MLmodel with a tag": (write("MLmodel", b"flavors: !!python/object:os.x {}", hashed=True), "MLmodel: is malformed"),
+    "deep MLmodel": (write("MLmodel", b"[" * 5000, hashed=True), "MLmodel: is malformed"),
+    "MLmodel with a number of 5,000 digits": (write("MLmodel", b"a: " + b"9" * 5000, hashed=True), "is malformed"),
+    "MLmodel with a date that is none": (write("MLmodel", b"a: 2026-99-99", hashed=True), "is malformed"),
+    "MLmodel of another flavor": (edit("MLmodel", lambda m: m["flavors"].update(keras={})), "asks for code"),
+    "residuals in an unknown unit": (edit("calibration.json", lambda c: c["naive"].update(scale="x")), "malformed"),
 }
 
 
@@ -99,16 +141,16 @@ def test_every_file_of_a_bundle_is_hashed_and_none_is_a_pickle(folder: Path) -> 
 
 
 def test_a_graph_that_answers_otherwise_is_refused(folder: Path) -> None:
-    _edit("golden.json", lambda golden: golden["mean"][0].__setitem__(0, golden["mean"][0][0] + 0.01))(folder)
+    edit("golden.json", lambda golden: golden["mean"][0].__setitem__(0, golden["mean"][0][0] + 0.01))(folder)
     with pytest.raises(BundleError, match=r"golden answers are .* of a window's scale off"):
         Predictor(read_bundle(folder))
 
 
-def test_a_graph_that_cannot_run_is_refused(folder: Path) -> None:
-    _write("model.onnx", b"not a graph")(folder)
-    _hash_anew(folder, "model.onnx")
-    with pytest.raises(BundleError, match=r"model\.onnx: cannot be run"):
-        Predictor(read_bundle(folder))
+def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
+    write("model.onnx", b"not a graph")(folder)
+    hash_anew(folder, "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx: is no ONNX model"):
+        read_bundle(folder)
 
 
 def test_a_bundle_of_the_first_schema_still_answers() -> None:

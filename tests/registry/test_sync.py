@@ -41,11 +41,12 @@ def test_the_child_says_why_it_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_only_a_spoilt_version_with_an_alias_holds_the_index_back(house: House, tmp_path: Path, version: int) -> None:
+def test_a_spoilt_version_leaves_its_alias_where_it_was_and_holds_no_other_back(
+    house: House, tmp_path: Path, version: int
+) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(house.cache, cache)
     shutil.rmtree(bundle_folder(cache, "sine", version))
-    before = fingerprint(cache)
     run = house.versions[version - 1].run_id
     source = house.folder / "artifacts" / run / "artifacts" / "model" / "calibration.json"
     good = source.read_bytes()
@@ -55,9 +56,10 @@ def test_only_a_spoilt_version_with_an_alias_holds_the_index_back(house: House, 
             sync(house.store, cache)
     finally:
         source.write_bytes(good)
-    has_alias = version in house.store.find("sine").aliases.values()
-    assert (fingerprint(cache) == before) == has_alias
-    assert set(read_indexes(cache)["sine"].runs) == ({1, 2} if has_alias else {1})
+    index = read_indexes(cache)["sine"]
+    # a process that serves may have the champion loaded
+    assert index.aliases["champion"] == 1
+    assert set(index.runs) == ({1, 2} if version == 1 else {1})
     assert not bundle_folder(cache, "sine", version).exists()
     assert not list(cache.glob("*/.fetch-*"))
 
@@ -82,7 +84,7 @@ def test_a_bundle_damaged_in_the_cache_is_brought_again(house: House, tmp_path: 
     assert damaged.read_bytes() == good
     # and whoever watches the cache sees that there is something new
     assert fingerprint(cache) != before
-    assert sorted(path.name for path in (cache / "sine").iterdir()) == ["1", "2", "index.json"]
+    assert sorted(path.name for path in (cache / "sine").glob("[!.]*")) == ["1", "2", "index.json"]
 
 
 def test_what_is_deleted_in_the_registry_or_was_abandoned_leaves_the_cache(house: House, tmp_path: Path) -> None:
@@ -95,4 +97,5 @@ def test_what_is_deleted_in_the_registry_or_was_abandoned_leaves_the_cache(house
         os.utime(draft, (time.time() - age,) * 2)
     sync(house.store, cache)
     assert [path.name for path in cache.iterdir()] == ["sine"]
-    assert sorted(path.name for path in (cache / "sine").iterdir()) == [".fetch-now", "1", "2", "index.json"]
+    found = sorted(path.name for path in (cache / "sine").iterdir())
+    assert found == [".fetch-now", ".tried-1", ".tried-2", "1", "2", "index.json"]

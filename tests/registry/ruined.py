@@ -1,0 +1,73 @@
+"""A registry that tests may ruin: a copy of the house's, with further models and versions."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from forecaster.domain.manifest import MANIFEST
+from forecaster.registry.cache import CHAMPION, bundle_folder
+from forecaster.registry.store import Store
+from tests.conftest import House
+from tests.registry.spoiling import Spoil, edit
+
+
+@dataclass
+class Registry:
+    """A store in a folder of its own, whose database is a file, and bundles beside it."""
+
+    folder: Path
+    good: Path
+    run_id: str
+    _numbers: "count[int]" = field(default_factory=count)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "mlflow.db"
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.file}"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.uri)
+
+    @property
+    def client(self) -> Any:
+        import mlflow
+
+        return mlflow.MlflowClient(self.uri)
+
+    def bundle(self, name: str, spoil: Spoil | None = None) -> Path:
+        """Return the folder of a bundle of model `name`."""
+        folder = Path(shutil.copytree(self.good, self.folder / f"bundle-{next(self._numbers)}"))
+        edit(MANIFEST, lambda manifest: manifest.update(name=name))(folder)
+        if spoil:
+            spoil(folder)
+        return folder
+
+    def add(self, name: str, source: Path | str, alias: str | None = CHAMPION) -> int:
+        """Register a version of model `name`, which is made where it is not there yet; return its number."""
+        if name not in self.store.names():
+            self.client.create_registered_model(name)
+        version = int(self.client.create_model_version(name, str(source), self.run_id).version)
+        if alias:
+            self.client.set_registered_model_alias(name, alias, str(version))
+        return version
+
+    def execute(self, statement: str, *values: object) -> None:
+        """Change the database as MLflow would not."""
+        with closing(sqlite3.connect(self.file)) as connection:
+            connection.execute(statement, values)
+            connection.commit()
+
+
+def registry_of(house: House, folder: Path) -> Registry:
+    """Return a copy of the house's registry in a folder, which is made."""
+    folder.mkdir()
+    shutil.copy(house.folder / "mlflow.db", folder)
+    return Registry(folder, bundle_folder(house.cache, "sine", 1), house.versions[0].run_id)

@@ -1,0 +1,211 @@
+"""One bad version stops nobody else, whatever its files or its entry do; and what was emptied empties no cache."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from forecaster.domain.errors import BundleError, StoreUnavailable
+from forecaster.registry.cache import (
+    CHALLENGER,
+    CHAMPION,
+    Refusal,
+    bundle_folder,
+    read_indexes,
+    read_refusals,
+    write_refusals,
+)
+from forecaster.registry.load import load_predictor
+from forecaster.registry.store import Store
+from forecaster.registry.sync import bring_all
+from forecaster.registry.trial import Limits
+from tests.conftest import House, run_module
+from tests.registry.ruined import Registry, registry_of
+from tests.registry.spoiling import Spoil, insert, loop, outer_product, pipe, poison, slow, write
+
+LIMITS = Limits(seconds=2, memory_mb=512)
+BAD_FILES: dict[str, tuple[Spoil, str]] = {
+    "missing": (lambda folder: (folder / "golden.json").unlink(), "missing files ['golden.json']"),
+    "gone": (shutil.rmtree, "files"),
+    "pipe": (pipe("MLmodel"), "not regular"),
+    "mlmodel": (write("MLmodel", b"- flavors", hashed=True), "MLmodel: is malformed"),
+    "digits": (insert("manifest.json", "input_size", "9" * 5000), "manifest.json: cannot be read as JSON"),
+    "deep": (write("golden.json", b"[" * 100_000, hashed=True), "golden.json: cannot be read as JSON"),
+    "loop": (poison(loop("is_large")), "is not what this program exports"),
+    "memory": (poison(outer_product(17_500)), "Failed to allocate memory"),
+    "slow": (poison(slow(20_000)), "took more than 2 s"),
+}
+
+
+@pytest.fixture
+def registry(house: House, tmp_path: Path) -> Registry:
+    return registry_of(house, tmp_path / "registry")
+
+
+def _bring(registry: Registry, cache: Path, *, allow_empty: bool = False) -> list[str]:
+    return bring_all(registry.store, cache, LIMITS, allow_empty=allow_empty)[1]
+
+
+def test_whatever_a_versions_files_do_the_others_are_brought(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    bad = {}
+    for name, (spoil, _) in BAD_FILES.items():
+        # of models of their own, and some of the model that is served
+        model = "sine" if name in ("pipe", "loop", "slow") else name
+        bad[name] = model, registry.add(model, registry.bundle(model, spoil), alias=f"try-{name}")
+    registry.add("other", registry.bundle("other"))
+    new = registry.add("sine", registry.bundle("sine"), alias=CHAMPION)
+    problems = _bring(registry, cache)
+    indexes = read_indexes(cache)
+    assert indexes["other"].aliases == {CHAMPION: 1}
+    assert indexes["sine"].aliases[CHAMPION] == new
+    for name, (_, said) in BAD_FILES.items():
+        model, version = bad[name]
+        assert version not in indexes[model].runs
+        where = f"model '{model}' version {version}: "
+        assert any(one.startswith(where) and said in one for one in problems), (where, problems)
+    assert not any(str(tmp_path) in one for one in problems)
+    assert len(problems) == len(BAD_FILES)
+
+
+def test_whatever_a_registrys_entry_is_the_others_are_brought(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    names = ('it\'s "both"', "../up", "a/b", "ünï\n" + "x" * 150, ".hidden", "%s{}'")
+    for name in names:
+        registry.execute("INSERT INTO registered_models (name) VALUES (?)", name)
+    odd = {"alias-of-text": "x", "alias-of-none": "77", "source-of-nothing": "", "source-of-a-scheme": "gopher://x/y"}
+    for name, value in odd.items():
+        registry.add(name, registry.bundle(name))
+        if name.startswith("alias"):
+            registry.execute("UPDATE registered_model_aliases SET version = ? WHERE name = ?", value, name)
+        else:
+            registry.execute(
+                "UPDATE model_versions SET source = ?, storage_location = NULL WHERE name = ?", value, name
+            )
+    registry.add("a-file", registry.bundle("a-file") / "MLmodel")
+    registry.add("another", registry.bundle("nobody"))
+    registry.execute("DELETE FROM runs WHERE run_uuid = ?", house.versions[1].run_id)
+    registry.add("in-the-way", registry.bundle("in-the-way"))
+    (cache / "in-the-way").touch()
+    registry.add("other", registry.bundle("other"))
+    problems = "\n".join(_bring(registry, cache))
+    assert read_indexes(cache)["sine"].runs.keys() >= {1, 2}
+    assert read_indexes(cache)["other"].aliases == {CHAMPION: 1}
+    assert problems.count("its name cannot be served") == len(names)
+    for name in ("alias-of-text", "source-of-nothing", "source-of-a-scheme", "a-file", "another", "in-the-way"):
+        assert f"model '{name}'" in problems
+    assert problems.isascii()
+    assert str(tmp_path) not in problems
+
+
+def test_what_cannot_be_brought_leaves_its_alias_and_python_is_told(
+    registry: Registry, house: House, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    registry.add("sine", registry.bundle("sine", poison(loop("always"))), alias=CHAMPION)
+    good = registry.add("sine", registry.bundle("sine"), alias=CHALLENGER)
+    assert len(_bring(registry, cache)) == 1
+    aliases = read_indexes(cache)["sine"].aliases
+    assert (aliases[CHAMPION], aliases[CHALLENGER]) == (1, good)
+    # who asks for the champion is not given the one before
+    with pytest.raises(BundleError, match=r"version 3: .*not what this program exports"):
+        load_predictor("sine", tracking_uri=registry.uri, cache=cache)
+
+
+def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    folder = registry.bundle("bad", poison(slow(20_000)))
+    registry.add("bad", folder)
+    problems = _bring(registry, cache)
+    (first,) = read_refusals(cache, "bad").values()
+    assert _bring(registry, cache) == problems
+    # that it is from the first time says that nothing was tried the second
+    assert list(read_refusals(cache, "bad").values()) == [first]
+    # later the machine may have more to give
+    write_refusals(cache, "bad", {1: Refusal(first.reason, first.trial, first.at - 3601)})
+    _bring(registry, cache)
+    assert read_refusals(cache, "bad")[1].at > first.at
+    shutil.rmtree(folder)
+    registry.bundle("bad").rename(folder)
+    assert _bring(registry, cache) == []
+    assert read_indexes(cache)["bad"].runs.keys() == {1}
+    assert read_refusals(cache, "bad") == {}
+
+
+def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for name in ("aaa", "zzz"):
+        registry.add(name, registry.bundle(name))
+    # as a sync leaves it that was killed in the midst of aaa
+    write_refusals(cache, "aaa", {1: Refusal("it could not be fetched and tried in time")})
+    assert _bring(registry, cache) == []
+    first, last = (bundle_folder(cache, name, 1).with_name("index.json").stat().st_mtime_ns for name in ("zzz", "aaa"))
+    assert first < last
+
+
+@pytest.mark.parametrize("how", ["tables alone", "no versions", "no aliases", "other models"])
+def test_an_emptied_registry_leaves_the_cache_until_that_is_confirmed(
+    registry: Registry, house: House, tmp_path: Path, how: str
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    if how == "tables alone":
+        registry.file.unlink()
+        Store(registry.uri, create=True)
+    if how == "no versions":
+        registry.execute("DELETE FROM model_versions")
+    if how == "no aliases":
+        registry.execute("DELETE FROM registered_model_aliases")
+    if how == "other models":
+        registry.execute("DELETE FROM model_versions")
+        registry.execute("DELETE FROM registered_models")
+        registry.add("other", registry.bundle("other"))
+    (problem,) = _bring(registry, cache)
+    assert "--allow-empty" in problem
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    # what is new comes all the same
+    assert ("other" in read_indexes(cache)) == (how == "other models")
+    assert _bring(registry, cache, allow_empty=True) == []
+    left = read_indexes(cache).get("sine")
+    assert left is None or (not left.aliases and bool(left.runs) == (how == "no aliases"))
+
+
+@pytest.mark.parametrize("size", [None, 0])
+def test_a_database_that_is_gone_or_empty_is_no_registry_and_none_is_made(registry: Registry, size: int | None) -> None:
+    registry.file.unlink()
+    if size is not None:
+        registry.file.touch()
+    with pytest.raises(StoreUnavailable, match="there is no such store"):
+        _ = registry.store
+    assert (registry.file.stat().st_size if registry.file.exists() else None) == size
+
+
+def test_the_child_asks_for_confirmation_and_takes_it(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    registry.execute("DELETE FROM model_versions")
+    arguments = ("forecaster.registry.sync", "--cache", cache)
+    asked = run_module(*arguments, cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
+    assert asked.returncode == 3, asked.stderr
+    assert "--allow-empty" in json.loads(asked.stdout)["problems"][0]
+    assert read_indexes(cache)["sine"].runs
+    confirmed = run_module(*arguments, "--allow-empty", cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
+    assert confirmed.returncode == 0, confirmed.stderr
+    assert not read_indexes(cache)["sine"].runs
+
+
+def test_a_model_that_a_list_lacks_is_asked_for_by_itself(
+    registry: Registry, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    registry.add("other", registry.bundle("other"))
+    assert _bring(registry, cache) == []
+    with monkeypatch.context() as patch:
+        # a page that got lost
+        patch.setattr(Store, "names", lambda _: ["other"])
+        assert _bring(registry, cache) == []
+    assert set(read_indexes(cache)) == {"other", "sine"}
+    # one of several that is really deleted goes, as ever
+    registry.client.delete_registered_model("other")
+    assert _bring(registry, cache) == []
+    assert set(read_indexes(cache)) == {"sine"}

@@ -1,0 +1,173 @@
+"""A served graph is one that this project can have exported: all that it exports pass, and nothing else does."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from forecaster.data.preprocessing import Preprocessing
+from forecaster.data.transforms import AnyTransform, Chain, Standardize
+from forecaster.domain.errors import BundleError
+from forecaster.domain.manifest import MODEL, Manifest
+from forecaster.models.cells import CELLS
+from forecaster.models.network import ModelConfig, build_model, trace_forecast
+from forecaster.models.topologies import TOPOLOGIES
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.cache import bundle_folder
+from forecaster.registry.graph import OPERATORS, check_graph
+from tests.conftest import House
+from tests.registry.spoiling import before_the_end, constant, loop, poison
+
+INPUT_SIZE, HORIZON = 5, 3
+TRANSFORMS = get_args(get_args(AnyTransform)[0])
+
+
+def _exports(topology: str, cell: str, manifest: Manifest) -> list[tuple[ModelProto, Manifest]]:
+    """Return a graph for each transform, with exogenous columns and without, and its manifest."""
+    config = ModelConfig(topology=topology, cell=cell, widths=(3, 2))
+    found = []
+    for n_known in (0, 2):
+        model = build_model(config, INPUT_SIZE, HORIZON, features=1 + n_known, known=n_known)
+        for transform in TRANSFORMS:
+            chain = Chain(steps=(transform().fit([np.arange(1.0, 9.0)]),), is_causal=config.how.answers_each_step)
+            scale = Standardize(offset=1, scale=2)
+            preprocessing = Preprocessing(target=chain, hist=(chain,) * n_known, known=(scale,) * n_known)
+            names = [f"column{number}" for number in range(n_known)]
+            columns = {"hist_exog": {name: [] for name in names}, "futr_exog": {name: {} for name in names}}
+            said = {"input_size": INPUT_SIZE, "horizon": HORIZON} | columns
+            graph = trace_forecast(model, config, preprocessing, INPUT_SIZE, HORIZON)
+            found.append((graph, manifest.model_copy(update=said)))
+    return found
+
+
+def test_all_that_this_project_exports_passes_and_nothing_more_is_allowed(house: House) -> None:
+    manifest = read_bundle(bundle_folder(house.cache, "sine", 1)).manifest
+    written: dict[str, set[str]] = {}
+    for topology, cell in product(TOPOLOGIES, CELLS):
+        for graph, promised in _exports(topology, cell, manifest):
+            check_graph(graph.SerializeToString(), promised)
+            for node in graph.graph.node:
+                written.setdefault(node.op_type, set()).update(one.name for one in node.attribute)
+    assert written == {name: set(attributes) for name, attributes in OPERATORS.items()}
+
+
+def _function(model: ModelProto) -> None:
+    node = helper.make_node("Identity", ["a"], ["b"])
+    model.functions.append(helper.make_function("", "Identity", ["a"], ["b"], [node], model.opset_import))
+
+
+def _initializer(model: ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("weights", TensorProto.DOUBLE, [1], [1.0]))
+
+
+def _sequence_lengths(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Cast", ["inner"], ["lengths"], to=TensorProto.INT64))
+    next(node for node in model.graph.node if node.op_type == "GRU").input.append("lengths")
+
+
+def _opset(model: ModelProto) -> None:
+    model.opset_import[0].version = 22
+
+
+def _wide_input(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+
+
+def _other_input(model: ModelProto) -> None:
+    model.graph.input[0].name = "y"
+
+
+def _one_window(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def _float_output(model: ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _another_output(model: ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("inner", TensorProto.DOUBLE, ["batch", 4]))
+
+
+def _short_constant(model: ModelProto) -> None:
+    node = constant("short", [1.0, 2.0])
+    node.attribute[0].t.dims[0] = 2**40
+    model.graph.node.append(node)
+
+
+def _made_twice(model: ModelProto) -> None:
+    model.graph.node.append(constant(model.graph.node[0].output[0], 1.0))
+
+
+def _by_values(kind: str, *inputs: str, **attributes: Any) -> Callable[[ModelProto], None]:
+    """Return a change after which the values that a client sends decide a shape, or what is read."""
+    return before_the_end(
+        helper.make_node("Cast", ["inner"], ["decided"], to=TensorProto.INT64),
+        constant("one", np.array([1], dtype=np.int64)),
+        helper.make_node(kind, list(inputs), ["mean"], **attributes),
+    )
+
+
+FOREIGN: dict[str, tuple[Callable[[ModelProto], None], str]] = {
+    "an endless loop": (loop("always"), "field 6 of ONNX' Attribute"),
+    "a loop for large values alone": (loop("is_large"), "field 6 of ONNX' Attribute"),
+    "a function": (_function, "field 25 of ONNX' Model"),
+    "an initializer": (_initializer, "field 5 of ONNX' Graph"),
+    "another opset": (_opset, "opset"),
+    "an operator that ONNX has": (before_the_end(helper.make_node("Det", ["inner"], ["mean"])), "operator 'Det'"),
+    "an operator of another domain": (
+        before_the_end(helper.make_node("Identity", ["inner"], ["mean"], domain="somebody")),
+        "operator 'somebody.Identity'",
+    ),
+    "text": (before_the_end(helper.make_node("Cast", ["inner"], ["mean"], to=8)), "casts to ONNX' type 8"),
+    "a shape of gigabytes": (
+        before_the_end(
+            constant("gigabytes", np.array([300_000_000, 1, 1], dtype=np.int64)),
+            helper.make_node("Expand", ["inner", "gigabytes"], ["mean"]),
+        ),
+        r"Expand is decided by \['Constant'\]",
+    ),
+    "a shape of values": (_by_values("Expand", "inner", "decided"), r"Expand is decided by \['Cast'\]"),
+    "a reshaping by values": (_by_values("Reshape", "inner", "decided"), r"Reshape is decided by \['Cast'\]"),
+    "a slice by values": (_by_values("Slice", "inner", "one", "decided"), "Slice is decided by"),
+    "rows by values": (_by_values("Gather", "inner", "decided"), r"Gather is decided by \['Cast'\]"),
+    "an input that decides": (_by_values("Gather", "inner", "x"), r"Gather is decided by \['an input'\]"),
+    "an attribute of another version": (_by_values("CumSum", "inner", "one", other=1), r"attributes \['other'\]"),
+    "lengths by values": (_sequence_lengths, "GRU has more than weights"),
+    "an input of another length": (_wide_input, r"'x': \(7, 1\)"),
+    "an input of another name": (_other_input, "'y'"),
+    "one window at a time": (_one_window, "not float64 for any batch"),
+    "an output of another type": (_float_output, "not float64 for any batch"),
+    "an output more": (_another_output, "'inner'"),
+    "a constant without its bytes": (_short_constant, "a constant is not of the type and size"),
+    "a value made twice": (_made_twice, "made twice"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_graph_that_was_not_exported_here_is_refused(
+    house: House, tmp_path: Path, change: Callable[[ModelProto], None], said: str
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+    poison(change)(folder)
+    with pytest.raises(BundleError, match=said):
+        read_bundle(folder)
+
+
+def test_bytes_at_random_are_no_graph_and_say_so(house: House) -> None:
+    folder = bundle_folder(house.cache, "sine", 1)
+    manifest, good = read_bundle(folder).manifest, (folder / MODEL).read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(good)
+        for position in random.integers(0, len(good), 4):
+            content[position] = int(random.integers(0, 256))
+        # nothing else is raised
+        with suppress(BundleError):
+            check_graph(bytes(content), manifest)

@@ -1,0 +1,65 @@
+"""A trial finds what the files alone do not show, in a process of its own."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from onnx import ModelProto, helper
+
+from forecaster.registry.cache import bundle_folder
+from forecaster.registry.trial import Limits, try_bundles
+from tests.conftest import House
+from tests.registry.spoiling import Spoil, before_the_end, constant, edit, outer_product, poison, slow
+
+LIMITS = Limits(seconds=2, memory_mb=512)
+
+
+def _added(values: np.ndarray) -> Callable[[ModelProto], None]:
+    return before_the_end(constant("added", values), helper.make_node("Add", ["inner", "added"], ["mean"]))
+
+
+def _widen(calibrations: Any) -> None:
+    n = len(calibrations["model"]["probabilities"])
+    calibrations["model"].update(least=1e300, residuals=[[1e300] * n] * 4)
+
+
+# each of these is of allowed operators, has its manifest's shapes and answers its golden inputs
+BAD: dict[str, tuple[Spoil, str]] = {
+    "2.4 GB of constants": (poison(outer_product(17_500)), "Failed to allocate memory|bad_alloc"),
+    "minutes of multiplying": (poison(slow(20_000)), "took more than 2 s of processor time|Failed to allocate"),
+    "good for eight windows alone": (poison(_added(np.zeros((8, 1)))), "cannot be used"),
+    "times beyond the calendar": (edit("manifest.json", lambda m: m.update(freq="999999999D")), "freq leads to times"),
+    "a frequency of no sense": (edit("manifest.json", lambda m: m.update(freq="9" * 99 + "D")), "OverflowError"),
+    "intervals that are not finite": (edit("calibration.json", _widen), "intervals that are not finite"),
+    "calendar features of no sense": (
+        edit("manifest.json", lambda m: m.update(hist_exog={"a": []}, calendar_features={"b": {}})),
+        "where the manifest says",
+    ),
+}
+
+
+def test_a_good_bundle_passes_and_each_one_is_tried_apart(house: House, tmp_path: Path) -> None:
+    good = bundle_folder(house.cache, "sine", 1)
+    folders = [good]
+    for number, (spoil, _) in enumerate(BAD.values()):
+        folders.append(Path(shutil.copytree(good, tmp_path / str(number))))
+        spoil(folders[-1])
+    # what one has done to its process does not reach the next
+    reasons = try_bundles([*folders, bundle_folder(house.cache, "sine", 2)], LIMITS)
+    assert (reasons[0], reasons[-1]) == (None, None)
+    for reason, (name, (_, said)) in zip(reasons[1:-1], BAD.items(), strict=True):
+        assert re.search(said, reason or "passed"), name
+
+
+def test_a_trial_leaves_nothing_running_and_the_bundle_as_it_was(house: House, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+    poison(slow(20_000))(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (reason,) = try_bundles([folder], LIMITS)
+    assert reason is not None
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not psutil.Process().children(recursive=True)
