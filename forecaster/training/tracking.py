@@ -29,7 +29,7 @@ class TrackingConfig(Config):
     uri: str = Field(default_factory=lambda: os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
     experiment: str = "forecaster"
     checkpoints: Path = Path("mlruns/checkpoints")
-    patience_seconds: float = Field(600, ge=0)
+    patience_seconds: float = Field(600, ge=0, le=1e9)
 
 
 @contextlib.contextmanager

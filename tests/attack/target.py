@@ -76,14 +76,11 @@ class Target:
     def run(self, module: str, *arguments: object, cwd: Path, timeout: float = 60, **options: Any) -> Done:
         """Run `python -m module` to its end, or kill it when its time is over; `options` are those of `start`."""
         begin = time.monotonic()
-        with (cwd / "stdout").open("w+b") as out, (cwd / "stderr").open("w+b") as err:
+        with (cwd / "stdout").open("wb") as out, (cwd / "stderr").open("wb") as err:
             process = self.start(module, *arguments, cwd=cwd, out=out, err=err, **options)
             usage, code = _wait(process, timeout)
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode(errors="replace"))
-        return Done(code, *texts, time.monotonic() - begin, usage // 1024)
+        said, complained = ((cwd / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+        return Done(code, said, complained, time.monotonic() - begin, usage // 1024)
 
     def start(
         self,
@@ -159,13 +156,13 @@ class Service:
         self.process = process
 
     def request(
-        self, method: str, path: str, body: Any = None, timeout: float = 30, **headers: str
+        self, method: str, path: str, body: Any = None, timeout: float = 30, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Return status and answer; raises OSError where there is none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         text = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            connection.request(method, path, text, headers)
+            connection.request(method, path, text, headers or {})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         except (http.client.HTTPException, ValueError) as error:
@@ -175,7 +172,7 @@ class Service:
 
     def forecast(self, timeout: float = 30, headers: dict[str, str] | None = None, **changes: Any) -> Any:
         """Return status and answer of a good request, some of it changed."""
-        return self.request("POST", "/v1/forecasts", ask(**changes), timeout, **(headers or {}))
+        return self.request("POST", "/v1/forecasts", ask(**changes), timeout, headers)
 
     def connect(self, timeout: float = 20) -> socket.socket:
         """Return a plain connection."""

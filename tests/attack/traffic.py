@@ -180,11 +180,11 @@ def _another_key(target: Target) -> Outcome:
         if status != 200:
             return Outcome(False, f"not carried out: a forecast was answered {status}")
         one = answer["forecasts"][0]
-        by_id = service.request("GET", f"/v1/forecasts/{one['forecast_id']}", **keys[1])
-        listed = service.request("GET", "/v1/forecasts?model=sine&unique_id=a", **keys[1])
+        by_id = service.request("GET", f"/v1/forecasts/{one['forecast_id']}", headers=keys[1])
+        listed = service.request("GET", "/v1/forecasts?model=sine&unique_id=a", headers=keys[1])
         wild = [{"unique_id": "a", "ds": ds, "y": 1e6} for ds in one["ds"]]
-        service.request("POST", "/v1/actuals", {"actuals": wild}, **keys[1])
-        mine = service.request("GET", f"/v1/forecasts/{one['forecast_id']}", **keys[0])[1]["forecasts"][0]
+        service.request("POST", "/v1/actuals", {"actuals": wild}, headers=keys[1])
+        mine = service.request("GET", f"/v1/forecasts/{one['forecast_id']}", headers=keys[0])[1]
     n_listed = len(listed[1].get("forecasts", []))
     moved = sum(value is not None for value in mine["actual"])
     words = f"by id {by_id[0]}, {n_listed} of another's forecasts listed, {moved} of its actuals set"
@@ -193,7 +193,7 @@ def _another_key(target: Target) -> Outcome:
 
 def _hosts(target: Target) -> Outcome:
     heads = {
-        "two Host headers": b"Host: 127.0.0.1\r\nHost: evil.com\r\n",
+        "two Host headers": b"Host: evil.com\r\nHost: 127.0.0.1\r\n",
         "127.0.0.1:80@evil.com": b"Host: 127.0.0.1:80@evil.com\r\n",
     }
     seen = {}
