@@ -122,6 +122,11 @@ def _write_parquet(path: Path) -> None:
             writer.write_table(rows)
 
 
+def _write_cut_parquet(path: Path) -> None:
+    _long().to_parquet(path)
+    os.truncate(path, 500)
+
+
 UNREADABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "cut gzip": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:-30]), "ended before"),
     "gzip header alone": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:9]), "ended before"),
@@ -129,7 +134,7 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "wrong checksum": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:-8] + b"\0" * 8), "CRC"),
     "no gzip": ("a.csv.gz", lambda path: path.write_text(ROWS), "gzip"),
     "gzip of 1.1 GB": ("a.csv.gz", lambda path: path.write_bytes(gzip.compress(b"0" * 11 * 10**7) * 10), "1 GiB"),
-    "cut Parquet": ("a.parquet", lambda path: _long().to_parquet(path) or os.truncate(path, 500), ""),
+    "cut Parquet": ("a.parquet", _write_cut_parquet, ""),
     "Parquet of 110 million rows": ("a.parquet", _write_parquet, "110000000 rows"),
     "FIFO": ("a.csv", os.mkfifo, "not a plain file"),
     "folder": ("a.parquet", Path.mkdir, "not a plain file"),
