@@ -97,7 +97,7 @@ class Target:
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "TQDM_DISABLE": "1"}
         command = [sys.executable, "-m", module, *map(str, arguments)]
         if limit is not None:
-            command = ["sh", "-c", f'ulimit -v {limit // 1024} && exec "$@"', "sh", *command]
+            command = ["sh", "-c", f'ulimit -S -v {limit // 1024} && exec "$@"', "sh", *command]
         return subprocess.Popen(
             command,
             cwd=cwd,
