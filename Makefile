@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export KERAS_HOME ?= $(CURDIR)/.venv/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
-.PHONY: help setup demo serve ui stack stack-proof secrets images check test soak bench-peers lock clean
+.PHONY: help setup demo serve ui stack stack-proof secrets images check test soak attack bench-peers lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -60,6 +60,9 @@ test: setup  ## run the tests, a file at a time on each core
 soak: setup  ## the fault tests at length: 80 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
 	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py \
 	  tests/end_to_end/test_retrain.py tests/lifecycle/test_fleet.py
+
+attack: setup  ## run the worst attacks on the store, the service and the gate, on loopback; a table of what held
+	$(BIN)/python -m tests.attack
 
 bench-peers: .venv-peers/.installed  ## install the peers that benchmarks compare with into their own environment
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from forecaster.domain.config import Config, ConfigT, load_config
-from forecaster.domain.errors import ConfigError, ForecasterError
+from forecaster.domain.errors import ConfigError, ForecasterError, UnreadableFile
 from forecaster.domain.exits import BAD_CONFIG, FAILED, INTERRUPTED
 
 
@@ -73,11 +73,14 @@ def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], in
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         answer = job()
-    except ConfigError as error:
+    except (ConfigError, UnreadableFile) as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_CONFIG
     except ForecasterError as error:
         sys.stderr.write(f"error: {error}\n")
+        return FAILED
+    except MemoryError as error:
+        sys.stderr.write(f"error: out of memory ({error}); make the work smaller, or give it more\n")
         return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was not finished was not registered, and the same command continues\n")

@@ -20,7 +20,7 @@ class PromoteConfig(Config):
     """Which version of which model (the newest when `version` is null), how strict the gate is, where it is tried."""
 
     name: str
-    version: int | None = Field(None, ge=1)
+    version: int | None = Field(None, ge=1, lt=2**31)
     gate: GateConfig = GateConfig()
     backtest: BacktestConfig = BacktestConfig()
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)

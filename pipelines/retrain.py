@@ -34,7 +34,7 @@ class RetrainConfig(Config):
         without: the share of the symbols that may be left out because they cannot be fetched.
     """
 
-    warm_epochs: int | None = Field(None, ge=1)
+    warm_epochs: int | None = Field(None, ge=1, le=100_000)
     without: float = Field(0, ge=0, lt=1)
 
 

@@ -8,10 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forecaster.domain.errors import ConfigError
+from forecaster.domain.yaml_text import parse_yaml, read_text
 
 
 class Config(BaseModel):
@@ -20,6 +20,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+# characters of a bad value that an error repeats
+_MOST_SHOWN = 100
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -68,12 +70,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, is not YAML, or holds anything but keys and values.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give the path of a YAML file") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    raw = parse_yaml(read_text(Path(path)), str(path))
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(raw).__name__}")
     return raw
@@ -104,7 +101,10 @@ def _say(mistake: Any) -> str:
         return f"YAML reads {given} here, where text is needed; write it in quotes, as the text that was meant"
     if mistake["type"] == "tuple_type" and isinstance(given, str):
         return f"must be a list; write [{given}]"
-    return f"{message}, got {given!r}" if isinstance(given, str | int | float | bool | None) else message
+    if not isinstance(given, str | int | float | bool | None):
+        return message
+    shown = repr(given)
+    return f"{message}, got {shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + '…'}"
 
 
 def _path(raw: Any, location: tuple[str | int, ...]) -> str:
@@ -128,10 +128,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: write dotted.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
+    value = parse_yaml(text, f"--set {key}")
     *parents, last = key.split(".")
     here: Any = raw
     for parent in parents:
@@ -149,6 +146,6 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def _item(items: list[Any], index: str, key: str) -> Any:
-    if not index.isdigit() or int(index) >= len(items):
+    if not (index.isdecimal() and len(index) < 10 and int(index) < len(items)):
         raise ConfigError(f"--set {key}: '{index}' is not an item of a list of {len(items)}")
     return items[int(index)]

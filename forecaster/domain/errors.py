@@ -4,6 +4,7 @@
     ├── ConfigError            a configuration cannot be read or does not make sense
     ├── DataError              a series or a file is not what it must be
     │   ├── FileFormatError    a file cannot be read as a table of series
+    │   │   └── UnreadableFile     it is no plain file, or its content is cut, damaged or too large
     │   ├── SeriesError        a long frame or a request's series breaks a rule
     │   ├── TooShortError      a series has fewer rows than the work needs
     │   ├── CalendarError      an exchange's calendar is unknown or does not reach that far
@@ -64,6 +65,7 @@ __all__ = [
     "Unconfirmed",
     "UnknownModel",
     "UnknownSymbol",
+    "UnreadableFile",
     "WorkspaceError",
 ]
 
@@ -82,6 +84,10 @@ class DataError(ForecasterError):
 
 class FileFormatError(DataError):
     """A file cannot be read as a table of series."""
+
+
+class UnreadableFile(FileFormatError):
+    """A file that a configuration names is missing, no plain file, cut, damaged or too large."""
 
 
 class SeriesError(DataError):

@@ -16,7 +16,8 @@ from forecaster.domain.series import Times
 
 _FIXED_SECONDS = {"s": 1, "min": 60, "h": 3600, "D": 86400}
 _ALIASES = {"W": (7, "D"), "QS": (3, "MS"), "QE": (3, "ME"), "YS": (12, "MS"), "YE": (12, "ME")}
-_NAME = re.compile(r"(\d*)([A-Za-z]+)")
+# six digits are a million days, which no calendar has
+_NAME = re.compile(r"(\d{0,6})([A-Za-z]+)")
 _DAY = np.timedelta64(1, "D")
 # A weekday series may skip a closed week and its two week-ends, not more.
 LONGEST_CLOSURE_DAYS = 12

@@ -7,7 +7,7 @@ the refit on every row. Between refits the forecasts of all origins are made at 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ MODEL = "model"
 Bands = dict[int, tuple[Floats, Floats]]
 RIDGE = "ridge"
 _CHUNK = 4096
+_MOST = 1_000_000
 
 
 class BacktestConfig(Config):
@@ -46,12 +47,12 @@ class BacktestConfig(Config):
         cells: which are tried, one after the other; the recipe's own when empty.
     """
 
-    n_windows: int = Field(100, ge=1)
-    step_size: int = Field(1, ge=1)
-    refit: Literal["never", "each"] | int = "never"
-    season_length: int = Field(1, ge=1)
+    n_windows: int = Field(100, ge=1, le=_MOST)
+    step_size: int = Field(1, ge=1, le=_MOST)
+    refit: Literal["never", "each"] | Annotated[int, Field(ge=1, le=_MOST)] = "never"
+    season_length: int = Field(1, ge=1, le=_MOST)
     baselines: tuple[str, ...] = ("naive", "seasonal_naive", "drift", "window_mean", RIDGE)
-    levels: tuple[int, ...] = (80, 95)
+    levels: tuple[Annotated[int, Field(gt=0, lt=100)], ...] = (80, 95)
     cells: tuple[str, ...] = ()
 
     @field_validator("baselines")
@@ -69,13 +70,6 @@ class BacktestConfig(Config):
         if unknown:
             raise ValueError(f"{unknown} are unknown; choose from {', '.join(CELLS)}")
         return cells
-
-    @field_validator("refit")
-    @classmethod
-    def _is_positive(cls, refit: str | int) -> str | int:
-        if isinstance(refit, int) and refit < 1:
-            raise ValueError("must be never, each, or a number of origins from 1")
-        return refit
 
     @property
     def origins_per_refit(self) -> int | None:

@@ -57,16 +57,16 @@ class BatchConfig(Config):
 
     name: str
     alias: str | None = None
-    version: int | None = Field(None, ge=1)
+    version: int | None = Field(None, ge=1, lt=2**31)
     data: BatchSource
     futr: FilesSource | None = None
-    horizon: int | None = Field(None, ge=1)
+    horizon: int | None = Field(None, ge=1, le=1_000_000)
     level: tuple[float, ...] | None = None
     quantiles: tuple[float, ...] | None = None
     without_skill: Literal["model", "baseline"] = as_the_service("without_skill", "model")
     adapt_intervals: bool = as_the_service("adapt_intervals", default=True)
     strict: bool = False
-    series_at_once: int = Field(1024, ge=1)
+    series_at_once: int = Field(1024, ge=1, le=1_000_000)
     out: Path
     tracking: TrackingConfig = TrackingConfig()
     cache: Path = Path("mlruns/cache")

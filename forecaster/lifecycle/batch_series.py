@@ -19,19 +19,20 @@ from forecaster.domain.series import DS, UNIQUE_ID, Y
 from forecaster.registry.predictor import Predictor
 
 
-def as_the_service(setting: str, default: object, *, ge: float | None = None) -> Any:
+def as_the_service(setting: str, default: object, *, ge: float | None = None, le: float | None = None) -> Any:
     """Return a field that is as the service is set, by `FORECASTER_*` variables, where the configuration says nothing.
 
     Args:
         setting: the field of the service's settings.
         default: that field's default.
         ge: the least value.
+        le: the largest.
     """
 
     def from_variable() -> object:
         return os.environ.get(f"FORECASTER_{setting.upper()}") or default
 
-    return Field(default_factory=from_variable, validate_default=True, ge=ge)
+    return Field(default_factory=from_variable, validate_default=True, ge=ge, le=le)
 
 
 class TailsSource(Config):
@@ -46,7 +47,7 @@ class TailsSource(Config):
     source: Literal["store"] = "store"
     symbols: tuple[str, ...] | None = Field(None, min_length=1)
     folder: Path = as_the_service("bars_dir", "mlruns/bars")
-    stale_after_hours: float = as_the_service("stale_after_hours", 24, ge=0)
+    stale_after_hours: float = as_the_service("stale_after_hours", 24, ge=0, le=876_000)
 
     @property
     def place(self) -> str:

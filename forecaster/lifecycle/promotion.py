@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import BundleError, RegistryError, UnknownModel
+from forecaster.domain.yaml_text import parse_yaml
 from forecaster.evaluation.metrics import mae
 from forecaster.evaluation.significance import Comparison, diebold_mariano
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
@@ -117,7 +117,8 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
 
 def _recipe(store: Store, run_id: str) -> TrainConfig:
     text = store.read_artifact(run_id, "config.yaml")
-    config = build_config(yaml.safe_load(text), TrainConfig, f"run {run_id}, config.yaml")
+    where = f"run {run_id}, config.yaml"
+    config = build_config(parse_yaml(text, where), TrainConfig, where)
     # a store may have moved, and a run keeps no password
     tracking = config.tracking.model_copy(update={"uri": store.uri})
     return config.model_copy(update={"tracking": tracking})

@@ -1,6 +1,5 @@
 """A backtest as an MLflow run: the same metric names and tags as a training's, so that people can compare them."""
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from forecaster.evaluation.metrics import by_series, by_step, mae
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, backtest
 from forecaster.lifecycle.plots import coverage_figure, errors_figure
 from forecaster.lifecycle.report import cross_validation_frame, score
-from forecaster.training import tracking
-from forecaster.training.attempts import CHECKPOINTS, WORK, work_of
+from forecaster.registry.store import Store
+from forecaster.training import past_runs, tracking
+from forecaster.training.attempts import CHECKPOINTS, WORK, discard, work_of
 from forecaster.training.job import digest_series, log_inputs
 from forecaster.training.recipe import TrainConfig, prepare, title
 
@@ -46,23 +46,26 @@ def try_recipe(
         is_anew: whether earlier runs of the same, with the same tags, on the same data are deleted.
 
     Raises:
-        DataError, TrainingError, StoreUnavailable: as their names say.
+        DataError, TrainingError, WorkspaceError, StoreUnavailable: as their names say.
     """
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     digest = digest_series(series)
     decides = (config.model_dump_json(exclude={"tracking"}), trial.model_dump_json(), digest)
-    checkpoints = config.tracking.checkpoints / f"backtest-{work_of(*decides)}"
-    tags = {"kind": "backtest", WORK: work_of(*decides, tags), CHECKPOINTS: checkpoints.name, **(tags or {})}
-    with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
-        log_inputs(config, frame, digest, tags)
-        tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
-        result = backtest(config, trial, series, checkpoints)
-        metrics = score(result, trial, series)
-        tracking.log_metrics(metrics)
-        _log_pictures(result, series, title(config))
-        _log_refits(result, trial, series)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    name = f"backtest-{work_of(*decides)}"
+    tags = {"kind": "backtest", WORK: work_of(*decides, tags), CHECKPOINTS: name, **(tags or {})}
+    # makes the store's tables, before it is asked for runs
+    Store(config.tracking.uri, create=True)
+    with past_runs.at_work(config.tracking, name) as checkpoints:
+        with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
+            log_inputs(config, frame, digest, tags)
+            tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
+            result = backtest(config, trial, series, checkpoints)
+            metrics = score(result, trial, series)
+            tracking.log_metrics(metrics)
+            _log_pictures(result, series, title(config))
+            _log_refits(result, trial, series)
+        discard(checkpoints)
     return Tried(run_id, config.model.cell, metrics, result, series)
 
 

@@ -5,11 +5,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from forecaster.domain.config import Config, read_yaml
 from forecaster.domain.errors import ConfigError
+from forecaster.domain.yaml_text import parse_yaml
 from forecaster.scheduling.when import When
 
 Pipeline = Literal[
@@ -18,6 +18,9 @@ Pipeline = Literal[
 # the others take a file
 WITH_ARGUMENTS = ("score", "forget")
 RETRAIN = "retrain"
+# a century; beyond it clocks and calendars overflow
+_MOST_DAYS = 36_500
+_MOST_SECONDS = 1e9
 Argument = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
@@ -25,9 +28,9 @@ class RetryConfig(Config):
     """How often a run is attempted in all, and the seconds between: `first_seconds`, times `factor` each time."""
 
     attempts: int = Field(3, ge=1, le=100)
-    first_seconds: float = Field(60, ge=0)
-    factor: float = Field(2, ge=1)
-    most_seconds: float = Field(3600, ge=0)
+    first_seconds: float = Field(60, ge=0, le=_MOST_SECONDS)
+    factor: float = Field(2, ge=1, le=100)
+    most_seconds: float = Field(3600, ge=0, le=_MOST_SECONDS)
 
     def delay_seconds(self, failures: int) -> float:
         """Return how long to wait after so many failures, at least one."""
@@ -57,7 +60,7 @@ class JobConfig(Config):
     arguments: tuple[Argument, ...] = ()
     when: When | None
     retry: RetryConfig | None = None
-    timeout_minutes: float | None = Field(None, gt=0)
+    timeout_minutes: float | None = Field(None, gt=0, le=_MOST_SECONDS)
 
     @field_validator("overrides")
     @classmethod
@@ -103,7 +106,7 @@ class JobConfig(Config):
             return None
         set_name = [value for key, _, value in (one.partition("=") for one in self.overrides) if key == "train.name"]
         if set_name:
-            return str(yaml.safe_load(set_name[-1]))
+            return str(parse_yaml(set_name[-1], "--set train.name"))
         train = _read(self.config).get("train")
         name = train.get("name") if isinstance(train, dict) else None
         return None if name is None else str(name)
@@ -133,11 +136,11 @@ class ScheduleConfig(Config):
 
     jobs: tuple[JobConfig, ...] = Field(min_length=1)
     folder: Path = Path("mlruns/schedule")
-    catch_up_hours: float = Field(24, gt=0)
+    catch_up_hours: float = Field(24, gt=0, le=_MOST_DAYS * 24)
     poll_seconds: float = Field(5, ge=0.05, le=600)
-    lost_after_seconds: float = Field(600, ge=1)
+    lost_after_seconds: float = Field(600, ge=1, le=_MOST_SECONDS)
     at_once: int = Field(2, ge=1, le=64)
-    keep_days: float = Field(365, gt=0)
+    keep_days: float = Field(365, gt=0, le=_MOST_DAYS)
     follow_evidence: bool = True
     retry: RetryConfig = RetryConfig()
     metrics: MetricsConfig | None = None

@@ -5,7 +5,6 @@ same work on another machine is another attempt.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 import uuid
@@ -13,11 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from forecaster.domain.errors import WorkspaceError
 
 # with MODEL, whose it is, and CHECKPOINTS, the folder's name, what nobody will go on with is found
 WORK, ATTEMPT, MODEL, CHECKPOINTS = "work", "attempt", "model", "checkpoints"
 _FILE = "attempt"
+# another process may be looking whether somebody is at work there
+_LOOK_SECONDS = 1
 
 
 def work_of(*decides: object) -> str:
@@ -46,26 +49,52 @@ def holding(checkpoints: Path) -> Iterator[Path]:
     """
     try:
         checkpoints.mkdir(parents=True, exist_ok=True)
-        lock = checkpoints.with_suffix(".lock").open("w")
     except OSError as error:
-        raise WorkspaceError(f"{checkpoints}: cannot be written ({error}); set tracking.checkpoints") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(
-                f"{checkpoints}: another process is training this configuration; wait for it"
-            ) from error
+        raise _unwritable(checkpoints, error) from error
+    with alone_in(checkpoints, _LOOK_SECONDS):
         # of one that was killed in mid-removal
         shutil.rmtree(_going(checkpoints), ignore_errors=True)
         yield checkpoints
-        checkpoints.with_suffix(".lock").unlink()
+
+
+@contextlib.contextmanager
+def alone_in(checkpoints: Path, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock of a fit's folder, which need not be there; the lock's file is removed unless an error ends it.
+
+    Raises:
+        WorkspaceError: another process has it, for longer than `wait_seconds`; or it cannot be written.
+    """
+    lock = FileLock(_lock_of(checkpoints), timeout=wait_seconds)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise WorkspaceError(f"{checkpoints}: another process is training this configuration; wait for it") from error
+    except OSError as error:
+        raise _unwritable(checkpoints, error) from error
+    try:
+        yield
+        _lock_of(checkpoints).unlink()
+    finally:
+        lock.release()
+
+
+def was_begun_here(checkpoints: Path) -> bool:
+    """Say whether a process of this machine has worked in a folder and has not ended well."""
+    return checkpoints.exists() or _lock_of(checkpoints).exists()
 
 
 def discard(checkpoints: Path) -> None:
     """Remove a fit's folder, which is held."""
     # at once, for a folder that lost its attempt in mid-removal would be a new run and a second version
     shutil.rmtree(checkpoints.rename(_going(checkpoints)))
+
+
+def _unwritable(checkpoints: Path, error: OSError) -> WorkspaceError:
+    return WorkspaceError(f"{checkpoints}: cannot be written ({error}); set tracking.checkpoints")
+
+
+def _lock_of(checkpoints: Path) -> Path:
+    return checkpoints.with_suffix(".lock")
 
 
 def _going(checkpoints: Path) -> Path:

@@ -44,11 +44,11 @@ class FitConfig(Config):
         mixed_precision: compute in float16 where a GPU gains from it; the exported weights are float32 either way.
     """
 
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(64, ge=1)
+    epochs: int = Field(30, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=1, le=1_000_000)
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
-    patience: int = Field(5, ge=1)
+    patience: int = Field(5, ge=1, le=100_000)
     clip_norm: float = Field(1.0, gt=0)
     loss: Literal["mean_squared_error", "mean_absolute_error", "huber"] = "mean_squared_error"
     mixed_precision: bool = False

@@ -21,7 +21,7 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
-from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, holding, work_of
+from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of
 from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
@@ -80,7 +80,7 @@ def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool =
     store = Store(config.tracking.uri, create=True)
     digest = digest_series(series)
     work = work_of(config.model_dump_json(exclude={"tracking"}), digest)
-    with holding(config.tracking.checkpoints / work) as checkpoints:
+    with past_runs.at_work(config.tracking, work) as checkpoints:
         found = None if is_anew else _find_trained(config, store, work)
         if found is None:
             tags = {WORK: work, ATTEMPT: attempt_in(checkpoints), MODEL: config.name, CHECKPOINTS: work}

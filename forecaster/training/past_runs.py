@@ -2,11 +2,21 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import StoreUnavailable, WorkspaceError
-from forecaster.training.attempts import CHECKPOINTS, MODEL, WORK, discard, find_runs, holding
+from forecaster.training.attempts import (
+    CHECKPOINTS,
+    MODEL,
+    WORK,
+    alone_in,
+    discard,
+    find_runs,
+    holding,
+    was_begun_here,
+)
 from forecaster.training.tracking import TrackingConfig, as_logged
 
 # what the gate decided on a version, what else decides that, and when the version became champion
@@ -24,15 +34,49 @@ def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, floa
     return [(run.info.run_id, as_logged(run.data.metrics)) for run in found]
 
 
+@contextlib.contextmanager
+def at_work(config: TrackingConfig, name: str) -> Iterator[Path]:
+    """Hold a run's folder of checkpoints by name; runs that processes of this machine left open are ended before.
+
+    Raises:
+        WorkspaceError: as `holding` says.
+        StoreUnavailable: the store does not answer.
+    """
+    end_killed(config)
+    with holding(config.checkpoints / name) as folder:
+        yield folder
+
+
+def end_killed(config: TrackingConfig) -> None:
+    """End, as killed, each open run that was begun on this machine and that no process is at work on.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    with _asking(config.uri) as client:
+        experiment = client.get_experiment_by_name(config.experiment)
+        found = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") if experiment else []
+        for run in found:
+            name = run.data.tags.get(CHECKPOINTS)
+            if name and was_begun_here(config.checkpoints / name):
+                _end_unless_held(client, run, config.checkpoints / name)
+
+
 def end_abandoned(config: TrackingConfig, model: str) -> None:
-    """End a model's runs that nobody works on any more, as killed; whoever asks has the model's turn.
+    """End, as killed, a model's open runs, on whatever machine they were begun; the caller has the model's turn.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
     with _asking(config.uri) as client:
         for run in _unfinished(client, config, model):
-            if run.info.status == "RUNNING":
+            if run.info.status != "RUNNING":
+                continue
+            folder = config.checkpoints / run.data.tags[CHECKPOINTS]
+            if was_begun_here(folder):
+                # a promotion takes no turn, and may be trying the model just now
+                _end_unless_held(client, run, folder)
+            else:
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -45,11 +89,17 @@ def discard_abandoned(config: TrackingConfig, model: str) -> None:
     with _asking(config.uri) as client:
         names = {run.data.tags[CHECKPOINTS] for run in _unfinished(client, config, model)}
     for folder in (config.checkpoints / name for name in names):
-        # who is at work in it takes no turn, and goes on
+        # a process that is at work in it takes no turn, and goes on
         with contextlib.suppress(WorkspaceError):
             if folder.exists():
-                with holding(folder):
+                with alone_in(folder):
                     discard(folder)
+
+
+def _end_unless_held(client: Any, run: Any, folder: Path) -> None:
+    # held while it is ended, so that nobody goes on with the run meanwhile
+    with contextlib.suppress(WorkspaceError), alone_in(folder):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _unfinished(client: Any, config: TrackingConfig, model: str) -> list[Any]:

@@ -45,9 +45,9 @@ class TrainConfig(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     data: AnySource
     freq: str | None = None
-    input_size: int = Field(ge=2)
-    horizon: int = Field(ge=1)
-    step_size: int = Field(1, ge=1)
+    input_size: int = Field(ge=2, le=100_000)
+    horizon: int = Field(ge=1, le=10_000)
+    step_size: int = Field(1, ge=1, le=1_000_000)
     split: SplitConfig = SplitConfig()
     transforms: Transforms = ()
     hist_exog: HistColumns = ()

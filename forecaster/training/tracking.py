@@ -13,7 +13,7 @@ from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
 from forecaster.domain.series import DS, Floats, Times
-from forecaster.training.attempts import ATTEMPT, WORK, discard_runs, find_runs
+from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, WORK, discard_runs, find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ class TrackingConfig(Config):
     uri: str = Field(default_factory=lambda: os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
     experiment: str = "forecaster"
     checkpoints: Path = Path("mlruns/checkpoints")
-    patience_seconds: float = Field(600, ge=0)
+    patience_seconds: float = Field(600, ge=0, le=1e9)
 
 
 @contextlib.contextmanager
@@ -185,9 +185,10 @@ def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table
     """Record a run within the active one: figures under `test/`, and a table of its windows."""
     import mlflow
 
-    # the parent's experiment, which is not the process-wide one
-    experiment = mlflow.active_run().info.experiment_id
-    with mlflow.start_run(experiment_id=experiment, run_name=name, nested=True, tags=tags):
+    # the parent's experiment, which is not the process-wide one, and the folder that tells who is at work on both
+    parent = mlflow.active_run()
+    tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS], **tags}
+    with mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True, tags=tags):
         log_metrics(metrics)
         mlflow.log_table(table, "windows.json")
 

@@ -1,10 +1,16 @@
 """Series from files: the formats that are recognised, and what every bad file is told."""
 
+import gzip
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from forecaster.data.sources.files import Columns, FilesSource
@@ -101,6 +107,48 @@ def test_files_that_are_not_there_or_not_what_they_are_called(tmp_path: Path) ->
     for name in ("absent.csv", "absent.parquet", "fake.parquet", "latin.csv", "folder.csv"):
         with pytest.raises(FileFormatError, match=f"{name}: cannot be read"):
             FilesSource(path=tmp_path / name).load()
+
+
+def _write_gzip(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(change(gzip.compress(("ds,y\n" + "2026-01-01,1\n" * 5000).encode())))
+
+
+def _write_parquet(path: Path) -> None:
+    """Write a small file of many rows, which all are the same."""
+    schema = pa.schema({"ds": pa.int32(), "y": pa.int32()})
+    rows = pa.table({"ds": np.zeros(10_000_000, "i4"), "y": np.zeros(10_000_000, "i4")}, schema)
+    with pq.ParquetWriter(path, schema) as writer:
+        for _ in range(11):
+            writer.write_table(rows)
+
+
+def _write_cut_parquet(path: Path) -> None:
+    _long().to_parquet(path)
+    os.truncate(path, 500)
+
+
+UNREADABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "cut gzip": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:-30]), "ended before"),
+    "gzip header alone": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:9]), "ended before"),
+    "damaged gzip": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:40] + b"\xff" * 9), ""),
+    "wrong checksum": ("a.csv.gz", lambda path: _write_gzip(path, lambda whole: whole[:-8] + b"\0" * 8), "CRC"),
+    "no gzip": ("a.csv.gz", lambda path: path.write_text(ROWS), "gzip"),
+    "gzip of 1.1 GB": ("a.csv.gz", lambda path: path.write_bytes(gzip.compress(b"0" * 11 * 10**7) * 10), "1 GiB"),
+    "cut Parquet": ("a.parquet", _write_cut_parquet, ""),
+    "Parquet of 110 million rows": ("a.parquet", _write_parquet, "110000000 rows"),
+    "FIFO": ("a.csv", os.mkfifo, "not a plain file"),
+    "folder": ("a.parquet", Path.mkdir, "not a plain file"),
+    "no UTF-8": ("a.csv", lambda path: path.write_bytes(b"ds,y\n\xff\xfe,1\n"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "write", "said"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_file_that_is_cut_damaged_or_endless_is_refused_in_words(
+    tmp_path: Path, name: str, write: Callable[[Path], object], said: str
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(FileFormatError, match=rf"{re.escape(name)}.*{said}"):
+        FilesSource(path=tmp_path / name).load()
 
 
 @needs_real_data

@@ -1,11 +1,15 @@
 """Configurations: every mistake is named by the path that the file spells."""
 
+import importlib
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from forecaster.domain.config import Config, load_config
+from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
+from forecaster.domain.config import Config, load_config, read_yaml
 from forecaster.domain.errors import ConfigError
 from forecaster.training.recipe import TrainConfig
 from tests.conftest import ROOT
@@ -42,7 +46,7 @@ def test_overrides_reach_into_keys_and_lists(file: Path) -> None:
         ("data.sines.0.hight=3", "data.sines.0.hight: unknown key"),
         ("transforms.0.kind=box_cox", "transforms.0: "),
         ("model.cell=cnn", "model.cell: must be one of simple_rnn, lstm, gru, got 'cnn'"),
-        ("model.widths=[0]", "model.widths: each width must be at least 1"),
+        ("model.widths=[0]", "model.widths.0: "),
         ("split={train: 0.9}", "split: train + validation + calibration + test must be 1"),
         ("horizon=0", "horizon: "),
         ("seed=4294967296", "seed: "),
@@ -125,3 +129,128 @@ def test_a_job_has_sections_and_one_that_is_missing_is_named(tmp_path: Path) -> 
         load_config(path, TrainConfig, section="fetch")
     with pytest.raises(ConfigError, match=r"job\.yaml, train: horizon: "):
         load_config(path, TrainConfig, ["horizon=0"], "train")
+
+
+DEEP = "name: " + "[" * 2000 + "]" * 2000
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
+)
+MERGES = "a: &a {k: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 20)}]}}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD + "horizon: 5\n", "the key 'horizon' is there twice"),
+        ("name: sine\nfit: {epochs: 1, 'epochs': 2}\n", "the key 'epochs' is there twice"),
+        ("seed: " + "1" * 5000, "'1111111111.*' cannot be read"),
+        ("seed: 0x" + "f" * 5000, "is beyond 64 bits"),
+        ("start: 2026-02-30", "'2026-02-30' cannot be read"),
+        ("start: !!timestamp soon", "'soon' cannot be read"),
+        ("seed: !!int many", "'many' cannot be read"),
+        ("is_on: !!bool maybe", "'maybe' cannot be read"),
+        ("? [a, b]\n: 1\n", "unhashable key"),
+        (DEEP, "nested more than 50 levels deep"),
+        ("a: [" + "0," * 100_001 + "]", "more than 100000 values"),
+        (LAUGHS, "expand to more than 100000 values"),
+        ("a: &a [*a]", "expand to more than 100000 values"),
+        (MERGES, "<< merges more than 100000 keys"),
+        ("a: &a {k: 1}\nb: {<<: [" + "*a, " * 30 + "]}", "<< merges more than 20 mappings"),
+        ("x" * 2**20 + ": 1", "is larger than 1 MiB"),
+    ],
+)  # fmt: skip
+def test_yaml_that_says_two_things_or_grows_without_bound_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"(?s)job\.yaml: .*{said}"):
+        load_config(path, TrainConfig)
+    if "\n" not in text and text.startswith(("seed: ", "start: ")):
+        (tmp_path / "good.yaml").write_text(GOOD)
+        with pytest.raises(ConfigError, match=rf"(?s)--set horizon: .*{said}"):
+            load_config(tmp_path / "good.yaml", TrainConfig, ["horizon=" + text.partition(" ")[2]])
+
+
+def test_a_key_may_replace_what_is_merged_and_an_alias_may_be_used_twice(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("train: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\nthird: {<<: *base}\nfourth: *base\n")
+    read = read_yaml(path)
+    assert read["other"] == {"a": 1, "b": 3}
+    assert read["third"] == read["fourth"] == {"a": 1, "b": 2}
+
+
+def test_a_fifo_or_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.yaml")
+    for path in (tmp_path / "fifo.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="is not a plain file"):
+            load_config(path, TrainConfig)
+
+
+def _configs() -> list[type[Config]]:
+    """Return every configuration that a pipeline reads."""
+    for module in ("lifecycle.batch", "lifecycle.fleet.plan", "scheduling.config", "training.recipe"):
+        importlib.import_module(f"forecaster.{module}")
+    for pipeline in ("fetch", "promote", "retrain", "synthesize"):
+        importlib.import_module(f"pipelines.{pipeline}")
+    found, waiting = [], [Config]
+    while waiting:
+        waiting += (below := waiting.pop().__subclasses__())
+        found += below
+    return [one for one in found if one.__module__.startswith(("forecaster.", "pipelines."))]
+
+
+def _unbounded(schema: Any, path: str) -> list[str]:
+    """Return the paths of whole numbers that have no least or no largest value."""
+    if isinstance(schema, list):
+        return [each for number, one in enumerate(schema) for each in _unbounded(one, f"{path}.{number}")]
+    if not isinstance(schema, dict):
+        return []
+    found = [each for name, one in schema.items() for each in _unbounded(one, f"{path}.{name}")]
+    if schema.get("type") == "integer" and "const" not in schema:
+        bounds = ({"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"})
+        found += [path] if any(not bound & schema.keys() for bound in bounds) else []
+    return found
+
+
+def test_every_whole_number_of_every_configuration_has_a_least_and_a_largest_value() -> None:
+    schemas = {one.__name__: one.model_json_schema() for one in _configs()}
+    assert {"TrainConfig", "FetchConfig", "BacktestConfig", "ScheduleConfig", "FleetConfig"} <= set(schemas)
+    assert [path for name, schema in schemas.items() for path in _unbounded(schema, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.seed=-1", "data.seed: "),
+        ("data.length=10000000000000", "data.length: "),
+        ("model.widths=[100000000]", "model.widths.0: "),
+        ("fit.epochs=1000000000000", "fit.epochs: "),
+        ("fit.batch_size=9223372036854775807", "fit.batch_size: "),
+        ("input_size=1000000000000", "input_size: "),
+        ("horizon=1000000000000", "horizon: "),
+        ("data.freq=99999999999999999999h", "is not a frequency"),
+        ("name=" + "x" * 10_000, "…"),
+    ],
+)
+def test_what_no_machine_can_hold_is_refused_before_it_is_tried(file: Path, override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(file, TrainConfig, [override])
+    assert said in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_series": 100_000, "length": 100_000}, "more than 100000000 rows"),
+        ({"start": "0001-01-01"}, "lies before 1677"),
+        ({"start": "1677-09-01", "freq": "MS"}, "lies before 1677"),
+        ({"freq": "900000D"}, "reach beyond"),
+    ],
+)
+@pytest.mark.parametrize("source", [SineSource, RandomWalkSource])
+def test_series_that_no_clock_or_memory_holds_are_refused(source: type[Any], change: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        source.model_validate(change).load()

@@ -1,8 +1,10 @@
 """The command lines as people use them: a config in, a registered version out, promoted, and served by MLflow too."""
 
+import gzip
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -52,6 +54,28 @@ def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
             cwd=folder,
         )
         assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
+
+
+def test_a_configuration_that_cannot_work_ends_with_status_2_in_words_and_opens_no_run(tmp_path: Path) -> None:
+    good = yaml.safe_dump(small_config(tmp_path).model_dump(mode="json"))
+    (tmp_path / "twice.yaml").write_text(good + "horizon: 3\n")
+    (tmp_path / "job.yaml").write_text(good)
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"ds,y\n" + b"2026-01-01,1\n" * 1000)[:-20])
+    cases = {
+        "the key 'horizon' is there twice": ["twice.yaml"],
+        "data.seed: ": ["job.yaml", "--set", "data.seed=-1"],
+        "data.length: ": ["job.yaml", "--set", f"data.length={10**13}"],
+        "cut.csv.gz: cannot be read": ["job.yaml", "--set", "data={source: files, path: cut.csv.gz}"],
+    }
+    for said, arguments in cases.items():
+        done = run_module("pipelines.train", *arguments, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    # the store is made before data are read, and no run is in it
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path, tmp_path: Path) -> None:

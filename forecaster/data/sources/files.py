@@ -1,17 +1,22 @@
 """Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
 
+import gzip
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from forecaster.domain.config import Config
-from forecaster.domain.errors import FileFormatError
+from forecaster.domain.errors import FileFormatError, UnreadableFile
 from forecaster.domain.series import DS, UNIQUE_ID, Y
 
+# what fits a machine's memory once it is read: of a compressed file, whose own size says little, and of a Parquet
+_MOST_BYTES, _MOST_ROWS = 2**30, 100_000_000
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -86,6 +91,7 @@ class FilesSource(Config):
         Raises:
             FileFormatError: it cannot be read, or has no rows.
         """
+        _check_readable(self.path)
         table = self._read_parquet() if self.path.suffix == ".parquet" else self._read_csv()
         if table.empty:
             raise FileFormatError(f"{self.path}: holds a header and no rows; give a file with data")
@@ -98,7 +104,7 @@ class FilesSource(Config):
         except pd.errors.EmptyDataError as error:
             raise FileFormatError(f"{self.path}: is empty; give a file with a header and rows") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise FileFormatError(f"{self.path}: cannot be read ({error}); check data.path") from error
+            raise UnreadableFile(f"{self.path}: cannot be read ({error}); check data.path") from error
         except pd.errors.ParserError as error:
             raise FileFormatError(f"{self.path}: not a table ({error}); check data.delimiter") from error
         if not isinstance(table.index, pd.RangeIndex):
@@ -112,6 +118,9 @@ class FilesSource(Config):
 
     def _read_parquet(self) -> pd.DataFrame:
         try:
+            n_rows = pq.read_metadata(self.path).num_rows
+            if n_rows > _MOST_ROWS:
+                raise UnreadableFile(f"{self.path}: holds {n_rows} rows, more than {_MOST_ROWS}; split it")
             return pd.read_parquet(self.path).reset_index(drop=True)
         except (OSError, ValueError) as error:
             raise FileFormatError(f"{self.path}: cannot be read as Parquet ({error}); check data.path") from error
@@ -161,3 +170,26 @@ class FilesSource(Config):
             f"{self.path}, {column.index.name or 'row'} {column.index[position]}: column '{column.name}' holds "
             f"{column.iloc[position]!r}, not {wanted} ({wrong.sum()} such rows); correct or remove the row"
         )
+
+
+def _check_readable(path: Path) -> None:
+    """Raise UnreadableFile unless a file is a plain one, whole, and of a size that can be read."""
+    try:
+        # a FIFO would keep us waiting
+        if path.exists() and not path.is_file():
+            raise UnreadableFile(f"{path}: cannot be read (it is not a plain file); check data.path")
+        if path.suffix == ".gz":
+            _check_gzip(path)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise UnreadableFile(f"{path}: cannot be read ({error}); check data.path, or write the file again") from error
+
+
+def _check_gzip(path: Path) -> None:
+    size = 0
+    with gzip.open(path) as file:
+        while piece := file.read(2**20):
+            size += len(piece)
+            if size > _MOST_BYTES:
+                raise UnreadableFile(
+                    f"{path}: holds more than {_MOST_BYTES // 2**30} GiB when decompressed; split it, or write Parquet"
+                )

@@ -34,8 +34,8 @@ class StoredSource(Config):
     source: Literal["store"] = "store"
     symbols: tuple[str, ...] = Field(min_length=1)
     folder: Path = Path("mlruns/bars")
-    max_age_sessions: int | None = Field(5, ge=0)
-    max_flagged: dict[str, Annotated[int, Field(ge=0)]] = Field(
+    max_age_sessions: int | None = Field(5, ge=0, le=1_000_000)
+    max_flagged: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         {
             "missing_session": 0, "spike": 0, "dividend_not_adjusted": 0, "inconsistent": 10, "outlier": 10, "stale": 10
         }

@@ -13,8 +13,10 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
 
-# the last second that nanoseconds since 1970 can count
-LAST = np.datetime64("2262-04-11T23:47:16", "s")
+# the first and the last second that nanoseconds since 1970 can count
+FIRST, LAST = np.datetime64("1677-09-21T00:12:44", "s"), np.datetime64("2262-04-11T23:47:16", "s")
+# 800 MB of numbers
+MOST_ROWS = 100_000_000
 
 
 class Sine(Config):
@@ -47,12 +49,12 @@ class SineSource(Config):
     trend: float = 0.0
     noise: float = Field(0.1, ge=0)
     noise_kind: Literal["normal", "uniform"] = "normal"
-    n_series: int = Field(1, ge=1)
-    length: int = Field(2000, ge=1)
+    n_series: int = Field(1, ge=1, le=MOST_ROWS)
+    length: int = Field(2000, ge=1, le=MOST_ROWS)
     start: datetime = datetime(2020, 1, 1)
     freq: str = "h"
     unique_id: str = "sine"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
 
     @property
     def place(self) -> str:
@@ -62,6 +64,7 @@ class SineSource(Config):
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
         _refuse(exogenous, self.source)
+        _check_rows(self.n_series, self.length)
         random = np.random.default_rng(self.seed)
         t = np.arange(self.length, dtype=np.float64)
         y = np.tile(self.level + self.trend * t, (self.n_series, 1))
@@ -88,12 +91,12 @@ class RandomWalkSource(Config):
     first_price: float = Field(100.0, gt=0)
     drift: float = 0.0002
     volatility: float = Field(0.01, ge=0)
-    n_series: int = Field(1, ge=1)
-    length: int = Field(2000, ge=1)
+    n_series: int = Field(1, ge=1, le=MOST_ROWS)
+    length: int = Field(2000, ge=1, le=MOST_ROWS)
     start: datetime = datetime(2018, 1, 1)
     freq: str = "B"
     unique_id: str = "walk"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
 
     @property
     def place(self) -> str:
@@ -103,6 +106,7 @@ class RandomWalkSource(Config):
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
         _refuse(exogenous, self.source)
+        _check_rows(self.n_series, self.length)
         random = np.random.default_rng(self.seed)
         returns = random.normal(self.drift, self.volatility, (self.n_series, self.length))
         returns[:, 0] = 0.0
@@ -118,6 +122,11 @@ class RandomWalkSource(Config):
 def _refuse(exogenous: Sequence[str], source: str) -> None:
     if exogenous:
         raise ConfigError(f"hist_exog, futr_exog: source {source} makes no columns {list(exogenous)}; remove them")
+
+
+def _check_rows(n_series: int, length: int) -> None:
+    if n_series * length > MOST_ROWS:
+        raise ConfigError(f"data: {n_series} series of {length} rows are more than {MOST_ROWS} rows; ask for fewer")
 
 
 def _known_frequency(freq: str) -> str:
@@ -138,10 +147,12 @@ def _draw(number: float | tuple[float, float], random: np.random.Generator, n_se
 
 def _times(start: datetime, freq: str, length: int) -> Times:
     frequency = parse(freq)
-    first = np.datetime64(start.replace(tzinfo=None), "ns")
+    first = np.datetime64(start.replace(tzinfo=None), "us")
+    if first < FIRST:
+        raise ConfigError(f"data.start: {start} lies before {FIRST}; write a later one")
     # the first time on the grid at or after start: a weekday, a month's first day
     if frequency.unit == "B":
-        first = np.busday_offset(first.astype("M8[D]"), 0, roll="forward").astype("M8[ns]")
+        first = np.busday_offset(first.astype("M8[D]"), 0, roll="forward").astype("M8[us]")
     elif frequency.unit in ("MS", "ME"):
         first = frequency.after(first, 1)[0]
     # reckoned in seconds, for nanoseconds would overflow unseen

@@ -40,8 +40,8 @@ class FleetConfig(Config):
     symbols: tuple[str, ...] | None = Field(None, min_length=1)
     name: str = _PLACE
     on: Literal["processes", "ray"] = "processes"
-    workers: int | None = Field(None, ge=1)
-    symbols_per_worker: int = Field(50, ge=1)
+    workers: int | None = Field(None, ge=1, le=1024)
+    symbols_per_worker: int = Field(50, ge=1, le=1_000_000)
     ray_address: str | None = Field(None, pattern=r"^[^:/\s]+:\d{1,5}$")
     tracked: bool = False
     folder: Path = Path("mlruns/fleet")

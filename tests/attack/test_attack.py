@@ -1,0 +1,97 @@
+"""The attacks themselves: a planted defect is told as one, and a program that holds as one that does."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.attack import __main__ as command
+from tests.attack.attack import Outcome
+from tests.attack.target import Target
+
+SHORT, SEED = "an answer of 13 bars for 15 years", "a negative seed"
+
+FETCH = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+file = Path("mlruns/bars/ABC.parquet")
+is_new = not file.exists()
+file.parent.mkdir(parents=True, exist_ok=True)
+count = 1000 if is_new or {keeps} else 13
+if is_new or not {keeps}:
+    days = np.datetime64("2020-01-01") + np.arange(count)
+    pq.write_table(pa.table({{"session": days.astype("M8[ns]"), "close": np.ones(count)}}), file)
+sys.stderr.write("error: ABC: the answer lacks 987 stored sessions\\n")
+sys.exit(0 if is_new else {status})
+"""
+
+
+def _planted(folder: Path, **pipelines: str) -> Target:
+    """Return a checkout of pipelines that do nothing but what the text says."""
+    room = folder / "checkout" / "pipelines"
+    room.mkdir(parents=True)
+    for name, text in pipelines.items():
+        (room / f"{name}.py").write_text(text)
+    return Target(folder / "checkout", folder / "rooms")
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "said"),
+    [
+        ("", False, "exit 0, trained and registered"),
+        ("raise ValueError('expected non-negative integer')", False, "exit 1, traceback: ValueError: expected"),
+        ("import sys; sys.exit('error: data.seed: too small')", False, "exit 1, words: error: data.seed"),
+        ("import sys; sys.stderr.write('error: data.seed: too small'); sys.exit(2)", True, "exit 2: error: data.seed"),
+        ("x = bytearray(2**31)", False, "exit 1, traceback: MemoryError"),
+    ],
+)
+def test_how_a_bad_configuration_ends_decides_whether_it_held(
+    tmp_path: Path, train: str, held: bool, said: str
+) -> None:
+    outcome = command.attack_all(_planted(tmp_path, train=train), [SEED])[SEED]
+    assert outcome.held is held
+    assert said in outcome.seen
+
+
+@pytest.mark.parametrize(
+    ("keeps", "status", "held", "said"),
+    [
+        (False, 0, False, "1000 stored bars, 987 of them lost, 13 left"),
+        (False, 3, False, "1000 stored bars, 987 of them lost"),
+        (True, 0, False, "all 1000 stored bars kept; exit 0"),
+        (True, 3, True, "all 1000 stored bars kept; exit 3: error: ABC"),
+    ],
+)
+def test_lost_bars_are_counted_and_an_answer_that_lacks_some_must_be_refused(
+    tmp_path: Path, keeps: bool, status: int, held: bool, said: str
+) -> None:
+    target = _planted(tmp_path, fetch=FETCH.format(keeps=keeps, status=status))
+    outcome = command.attack_all(target, [SHORT])[SHORT]
+    assert outcome.held is held
+    assert said in outcome.seen
+
+
+def test_an_attack_that_cannot_be_carried_out_has_not_held(tmp_path: Path) -> None:
+    target = _planted(tmp_path, fetch="import sys; sys.exit('no such thing')")
+    outcome = command.attack_all(target, [SHORT])[SHORT]
+    assert not outcome.held
+    assert outcome.seen.startswith("not carried out: RuntimeError: pipelines.fetch cannot prepare")
+
+
+def test_every_attack_has_a_name_of_its_own_and_was_measured_before() -> None:
+    names = [one.name for one in (*command.TOGETHER, *command.ALONE)]
+    assert len(set(names)) == len(names)
+    before = command.read_before()
+    assert set(before) == set(names)
+    assert not any(outcome.held for outcome in before.values())
+
+
+def test_the_table_shows_both_outcomes_side_by_side() -> None:
+    text = command.table({SEED: Outcome(True, "exit 2")}, {SEED: Outcome(False, "exit 1, traceback")})
+    assert "SUCCEEDED: exit 1, traceback" in text
+    assert "held: exit 2" in text
+    assert command.REFERENCE in text
