@@ -1,7 +1,5 @@
 """The engine: SQLite in WAL mode, which one writer and many readers share, or Postgres by URL."""
 
-import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 
+from forecaster.database.files import DatabaseFile, FileConnection
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
@@ -22,7 +21,7 @@ POSTGRES = "postgresql+pg8000"
 
 
 def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
-    """Return the engine for a database's URL; nothing is connected to yet.
+    """Return the engine for a database's URL; nothing is connected to yet, and no SQLite file is made.
 
     Args:
         url: `sqlite:///file.db`, whose folder is made, or `postgresql://user:password@host/database`.
@@ -37,9 +36,10 @@ def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
     except ArgumentError as error:
         raise ConfigError(f"database URL: '{without_password(url)}' is none; write sqlite:///file.db") from error
     if parsed.drivername == "sqlite" and parsed.database:
-        _make_folder(Path(parsed.database).parent)
-        engine = create_engine(parsed, connect_args={"timeout": patience_seconds})
-        event.listen(engine, "connect", _set_up_sqlite)
+        path = Path(parsed.database).absolute()
+        _make_folder(path.parent)
+        engine = create_engine(parsed, creator=DatabaseFile(path, patience_seconds).open)
+        event.listen(engine, "checkout", _reopen_replaced)
         return engine
     if parsed.drivername in ("postgresql", "postgres", POSTGRES):
         arguments = {"timeout": patience_seconds}
@@ -52,11 +52,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that is committed at the end, or undone.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached, read or written.
+        DatabaseUnavailable: the database cannot be reached, read or written, or its file is no longer at its path.
     """
     try:
         with engine.begin() as connection:
             yield connection
+            opened = connection.connection.dbapi_connection
+            _refuse_replaced(opened)
+        # a file that was replaced meanwhile took the commit with it
+        _refuse_replaced(opened)
     except (SQLAlchemyError, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
@@ -80,24 +84,15 @@ def insert_or(connection: Connection, table: Table) -> Any:
     return {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name](table)
 
 
-def _set_up_sqlite(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    # in WAL mode a commit survives the end of the process, killed or not; one may be lost when the power fails
-    _enter_wal(cursor)
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+def _refuse_replaced(opened: Any) -> None:
+    if isinstance(opened, FileConnection):
+        opened.refuse_replaced()
 
 
-def _enter_wal(cursor: Any) -> None:
-    """Change the file's mode, once in its life; for that SQLite does not wait for others by itself."""
-    until = time.monotonic() + TIMEOUT_SECONDS
-    while cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
+def _reopen_replaced(opened: FileConnection, record: Any, fairy: Any) -> None:
+    if not opened.is_in_place():
+        # the pool closes it and opens another
+        raise DisconnectionError
 
 
 def _make_folder(folder: Path) -> None:
