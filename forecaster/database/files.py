@@ -35,8 +35,7 @@ class FileConnection(sqlite3.Connection):
     """A connection that knows which files it opened."""
 
     path: Path
-    # links followed, as SQLite names its logs
-    real: str
+    log_paths: tuple[Path, ...]
     main: _Identity = None
     logs: tuple[_Identity, ...] = ()
     is_closed = False
@@ -44,8 +43,8 @@ class FileConnection(sqlite3.Connection):
     def is_in_place(self) -> bool:
         """Say whether the files that it opened are still those at its path, and the database is not emptied."""
         # the last that is closed removes the logs
-        has_logs = self.is_closed or self.logs == _logs(self.real)
-        return has_logs and self.main == _identity(self.path) and not _is_empty(self.real)
+        has_logs = self.is_closed or self.logs == _identities(self.log_paths)
+        return has_logs and self.main == _identity(self.path) and not _is_empty(self.path)
 
     def refuse_replaced(self) -> None:
         """Raise DatabaseUnavailable where the files that it opened are no longer those at its path."""
@@ -82,15 +81,16 @@ class DatabaseFile:
             sqlite3.Error: it cannot be read.
         """
         with _OPENING:
-            main, real = _identity(self.path), os.path.realpath(self.path)
+            main, log_paths = _identity(self.path), _log_paths(self.path)
             if main is None:
                 raise DatabaseUnavailable(f"{self.path}: the database is not there; put it back, or restart")
-            if any(one.main == main and one.logs != _logs(real) for one in _OPEN):
+            if any(one.main == main and one.logs != _identities(log_paths) for one in _OPEN):
                 # SQLite would read a new log by the index of the old one
                 raise DatabaseUnavailable(f"{self.path}: its log was removed while it is open; try again, or restart")
             if self._last is not None:
-                self._make_way(self._last, main, real)
-            _make_private(real)
+                self._make_way(self._last, main)
+            for path in (self.path, *log_paths):
+                _make_private(path)
             connection = sqlite3.connect(
                 f"{self.path.as_uri()}?mode=rw",
                 uri=True,
@@ -99,7 +99,7 @@ class DatabaseFile:
                 factory=FileConnection,
             )
             try:
-                self._set_up(connection, real)
+                self._set_up(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -107,22 +107,22 @@ class DatabaseFile:
             _OPEN.add(connection)
             return connection
 
-    def _make_way(self, last: FileConnection, main: _Identity, real: str) -> None:
+    def _make_way(self, last: FileConnection, main: _Identity) -> None:
         """Prepare to open a file that may have taken the place of the one that was open before."""
-        if _is_empty(real):
+        if _is_empty(self.path):
             raise DatabaseUnavailable(f"{self.path}: an empty file is where the database was; put it back, or restart")
         if last.main == main:
             return
         _log.warning("%s was replaced; it is opened again", self.path)
-        with FileLock(f"{real}-replaced.lock"):
-            if real == last.real and _logs(real) == last.logs:
+        log_paths = _log_paths(self.path)
+        with FileLock(self.path.with_name(f"{self.path.name}-replaced.lock")):
+            if _identities(log_paths) == last.logs:
                 # SQLite would play the log of the file before into this one
-                for end in _LOGS:
-                    aside = f"{real}{end}.replaced-{last.main[1] if last.main else 0}"
-                    os.rename(f"{real}{end}", aside)
+                for path in log_paths:
+                    aside = path.rename(path.with_name(f"{path.name}.replaced-{time.time_ns()}"))
                     _log.warning("%s is of the database that was there before", aside)
 
-    def _set_up(self, connection: FileConnection, real: str) -> None:
+    def _set_up(self, connection: FileConnection) -> None:
         cursor = connection.cursor()
         (mark,) = cursor.execute("PRAGMA user_version").fetchone()
         if self._mark is not None and mark != self._mark:
@@ -136,8 +136,8 @@ class DatabaseFile:
         # the log is made by the first read
         cursor.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         cursor.close()
-        connection.path, connection.real = self.path, real
-        connection.main, connection.logs = _identity(self.path), _logs(real)
+        connection.path, connection.log_paths = self.path, _log_paths(self.path)
+        connection.main, connection.logs = _identity(self.path), _identities(connection.log_paths)
 
 
 def make_file(path: Path) -> None:
@@ -149,42 +149,48 @@ def make_file(path: Path) -> None:
     try:
         with suppress(FileExistsError):
             # before SQLite does, which would leave it open to others for a moment
-            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
+            os.close(os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
     except OSError as error:
         raise DatabaseUnavailable(f"{path}: the database cannot be made ({error})") from error
 
 
-def _make_private(real: str) -> None:
-    """Take away what others than the owner may do with a database and its logs."""
-    for end in ("", *_LOGS):
-        with suppress(FileNotFoundError):
-            mode = os.stat(f"{real}{end}").st_mode & 0o777
-            if mode & ~_OWNER_ONLY:
-                try:
-                    os.chmod(f"{real}{end}", mode & _OWNER_ONLY)
-                except PermissionError as error:
-                    raise DatabaseUnavailable(
-                        f"{real}{end}: others may read it, and this account may not change that; run chmod 600 on it"
-                    ) from error
+def _make_private(path: Path) -> None:
+    """Take away what others than its owner may do with a file, if it is there."""
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode & 0o777
+        if not mode & ~_OWNER_ONLY:
+            return
+        try:
+            path.chmod(mode & _OWNER_ONLY)
+        except PermissionError as error:
+            raise DatabaseUnavailable(
+                f"{path}: others may read it, and this account may not change that; run chmod 600 on it"
+            ) from error
 
 
-def _identity(path: Path | str) -> _Identity:
+def _log_paths(path: Path) -> tuple[Path, ...]:
+    # SQLite puts them beside the file that links lead to
+    real = path.resolve()
+    return tuple(real.with_name(real.name + end) for end in _LOGS)
+
+
+def _identity(path: Path) -> _Identity:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
 
 
-def _is_empty(real: str) -> bool:
+def _identities(paths: tuple[Path, ...]) -> tuple[_Identity, ...]:
+    return tuple(_identity(path) for path in paths)
+
+
+def _is_empty(path: Path) -> bool:
     try:
-        return not os.stat(real).st_size
+        return not path.stat().st_size
     except OSError:
         return False
-
-
-def _logs(real: str) -> tuple[_Identity, ...]:
-    return tuple(_identity(f"{real}{end}") for end in _LOGS)
 
 
 def _enter_wal(cursor: sqlite3.Cursor) -> None:

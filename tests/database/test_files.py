@@ -158,7 +158,7 @@ def test_a_database_is_its_owners_alone_from_the_beginning(file: Path, monkeypat
 
     def watched(path: str, flags: int, mode: int = 0o777) -> int:
         opened = honest(path, flags, mode)
-        seen.append(stat.S_IMODE(os.stat(path).st_mode))
+        seen.append(stat.S_IMODE(Path(path).stat().st_mode))
         return opened
 
     monkeypatch.setattr(os, "open", watched)
