@@ -116,8 +116,8 @@ def test_an_idempotency_key_is_answered_once(writer: Writer) -> None:
     first = entry(idempotency_key="k", body_digest="d")
     assert record(writer, first)
     assert not record(writer, entry(idempotency_key="k", body_digest="d"))
-    # another client's key is another
-    assert record(writer, entry(idempotency_key="k", client="else"))
+    # another owner's key is another
+    assert record(writer, entry(idempotency_key="k", client="else", owner="else"))
     assert count(writer.engine, FORECASTS) == 2
     found = find_answer(writer.engine, "", "k")
     assert found is not None
