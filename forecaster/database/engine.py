@@ -18,6 +18,7 @@ TIMEOUT_SECONDS = 5
 # of what nobody waits for: migrations, deletions, sums over all scores
 UPKEEP_SECONDS = 600
 POSTGRES = "postgresql+pg8000"
+_FILE = "forecaster_file"
 
 
 def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
@@ -38,7 +39,8 @@ def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
     if parsed.drivername == "sqlite" and parsed.database:
         path = Path(parsed.database).absolute()
         _make_folder(path.parent)
-        engine = create_engine(parsed, creator=DatabaseFile(path, patience_seconds).open)
+        file = DatabaseFile(path, patience_seconds)
+        engine = create_engine(parsed, creator=file.open, execution_options={_FILE: file})
         event.listen(engine, "checkout", _reopen_replaced)
         return engine
     if parsed.drivername in ("postgresql", "postgres", POSTGRES):
@@ -68,6 +70,12 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         raise DatabaseUnavailable(
             f"{shown}: the database does not answer ({reason}); is it up, and is its disk full?"
         ) from error
+
+
+def is_in_place(engine: Engine) -> bool:
+    """Say whether a SQLite database is still the file that was opened last; of others, yes."""
+    file = engine.get_execution_options().get(_FILE)
+    return not isinstance(file, DatabaseFile) or file.is_in_place()
 
 
 def insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:

@@ -107,6 +107,10 @@ class DatabaseFile:
             _OPEN.add(connection)
             return connection
 
+    def is_in_place(self) -> bool:
+        """Say whether the files that were opened last are still those at the path; yes before any was."""
+        return self._last is None or self._last.is_in_place()
+
     def _make_way(self, last: FileConnection, main: _Identity) -> None:
         """Prepare to open a file that may have taken the place of the one that was open before."""
         if _is_empty(self.path):
