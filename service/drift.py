@@ -37,10 +37,8 @@ class Seen:
 
     def with_counts_of(self, other: "Seen") -> "Seen":
         """Return both together, of one version."""
-        names = self.counts.keys() | other.counts.keys()
-        nothing = np.int64(0)
-        counts = {name: self.counts.get(name, nothing) + other.counts.get(name, nothing) for name in names}
-        return replace(self, counts=counts)
+        # all are counted at once, so both have the same names
+        return replace(self, counts={name: counts + other.counts[name] for name, counts in self.counts.items()})
 
     def drifts(self) -> dict[str, Drift]:
         """Return how far each is from the training data."""
@@ -105,7 +103,7 @@ class DriftWatch:
                 if name == model and owner in (None, one):
                     before = together.get(version)
                     together[version] = seen if before is None else before.with_counts_of(seen)
-        return {version: (int(seen.counts[VALUES].sum()), seen.drifts()) for version, seen in together.items()}
+            return {version: (int(seen.counts[VALUES].sum()), seen.drifts()) for version, seen in together.items()}
 
     def owners(self, model: str) -> set[str]:
         """Return who has asked a model."""
