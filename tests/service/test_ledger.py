@@ -1,6 +1,7 @@
 """Every forecast that is answered is in the ledger, and what came says how good it was."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from forecaster.registry.cache import CHALLENGER, CHAMPION, ModelIndex, read_indexes, write_index
@@ -248,3 +250,14 @@ def test_skill_by_day_knows_the_first_and_the_last_year(own: TestClient, start: 
     assert answer.status_code == 200, answer.text
     assert day in [group["group"] for group in answer.json()["realised"]]
     assert own.get(f"/v1/forecasts/{one['forecast_id']}").status_code == 200
+
+
+def test_each_minute_reads_sums_and_no_scores(own: TestClient) -> None:
+    state = own.app.state  # type: ignore[attr-defined]
+    send(own, forecast(own)["forecasts"][0], [100.0] * 4)
+    read: list[str] = []
+    event.listen(state.accounts.upkeep, "before_cursor_execute", lambda *what: read.append(what[2]))
+    housekeeping._tidy(state.accounts, state.shelf.catalog, state.metrics)
+    assert read
+    assert [one for one in read if re.search(r"\bscores\b", one)] == []
+    assert forecast(own)["forecasts"][0]["is_adapted"]
