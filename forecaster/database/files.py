@@ -22,7 +22,8 @@ from forecaster.domain.errors import DatabaseUnavailable
 # what SQLite keeps beside a database in WAL mode
 _LOGS = ("-wal", "-shm")
 _OWNER_ONLY = 0o600
-_WAL_SECONDS = 5
+# while others cannot open theirs
+_OPEN_SECONDS = 5
 _log = logging.getLogger(__name__)
 # of this process, whichever engine they belong to
 _OPEN: "weakref.WeakSet[FileConnection]" = weakref.WeakSet()
@@ -42,9 +43,13 @@ class FileConnection(sqlite3.Connection):
 
     def is_in_place(self) -> bool:
         """Say whether the files that it opened are still those at its path, and the database is not emptied."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
         # the last that is closed removes the logs
         has_logs = self.is_closed or self.logs == _identities(self.log_paths)
-        return has_logs and self.main == _identity(self.path) and not _is_empty(self.path)
+        return has_logs and found.st_size > 0 and self.main == (found.st_dev, found.st_ino)
 
     def refuse_replaced(self) -> None:
         """Raise DatabaseUnavailable where the files that it opened are no longer those at its path."""
@@ -94,7 +99,7 @@ class DatabaseFile:
             connection = sqlite3.connect(
                 f"{self.path.as_uri()}?mode=rw",
                 uri=True,
-                timeout=self.patience_seconds,
+                timeout=_OPEN_SECONDS,
                 check_same_thread=False,
                 factory=FileConnection,
             )
@@ -113,7 +118,7 @@ class DatabaseFile:
 
     def _make_way(self, last: FileConnection, main: _Identity) -> None:
         """Prepare to open a file that may have taken the place of the one that was open before."""
-        if _is_empty(self.path):
+        if not self.path.stat().st_size:
             raise DatabaseUnavailable(f"{self.path}: an empty file is where the database was; put it back, or restart")
         if last.main == main:
             return
@@ -139,6 +144,7 @@ class DatabaseFile:
         cursor.execute("PRAGMA synchronous=NORMAL")
         # the log is made by the first read
         cursor.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        cursor.execute(f"PRAGMA busy_timeout = {int(self.patience_seconds * 1000)}")
         cursor.close()
         connection.path, connection.log_paths = self.path, _log_paths(self.path)
         connection.main, connection.logs = _identity(self.path), _identities(connection.log_paths)
@@ -190,16 +196,9 @@ def _identities(paths: tuple[Path, ...]) -> tuple[_Identity, ...]:
     return tuple(_identity(path) for path in paths)
 
 
-def _is_empty(path: Path) -> bool:
-    try:
-        return not path.stat().st_size
-    except OSError:
-        return False
-
-
 def _enter_wal(cursor: sqlite3.Cursor) -> None:
     """Change the file's mode, once in its life; for that SQLite does not wait for others by itself."""
-    until = time.monotonic() + _WAL_SECONDS
+    until = time.monotonic() + _OPEN_SECONDS
     while cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

@@ -1,7 +1,8 @@
 """Forget: what is old, or all of a series, of a client or of an owner.
 
-Forecasts go some at a time, each with its scores and their part in the sums, so that others can write in between. Where
-the database fails half-way the rest is still there, and the same call goes on.
+Forecasts are deleted some at a time, each with its scores and their part in the sums, so that others can write in
+between. Where the database fails half-way the rest is still there, and the same call goes on. An answer that is not
+whole any more is not repeated.
 """
 
 from sqlalchemy import ColumnElement, Engine, delete, select, update
@@ -19,11 +20,10 @@ def forget_before(engine: Engine, at: int) -> int:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    count = _forget(engine, FORECASTS.c.answered_at < at)
     with transaction(engine) as connection:
         connection.execute(delete(REQUESTS).where(REQUESTS.c.answered_at < at))
         connection.execute(delete(ACTUALS).where(ACTUALS.c.received_at < at, ACTUALS.c["at"] < at))
-    return count
+    return _forget(engine, FORECASTS.c.answered_at < at)
 
 
 def forget_series(engine: Engine, unique_id: str) -> int:
@@ -32,11 +32,8 @@ def forget_series(engine: Engine, unique_id: str) -> int:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    with transaction(engine) as connection:
-        # an answer that lacks a series must not be repeated
-        asked = select(FORECASTS.c.request_id).where(FORECASTS.c.unique_id == unique_id)
-        repeatable = update(REQUESTS).where(REQUESTS.c.request_id.in_(asked))
-        connection.execute(repeatable.values(idempotency_key=None, body_digest=None))
+    asked = select(FORECASTS.c.request_id).where(FORECASTS.c.unique_id == unique_id)
+    _end_repeats(engine, REQUESTS.c.request_id.in_(asked))
     count = _forget(engine, FORECASTS.c.unique_id == unique_id)
     with transaction(engine) as connection:
         is_empty = ~select(FORECASTS.c.request_id).where(FORECASTS.c.request_id == REQUESTS.c.request_id).exists()
@@ -51,6 +48,7 @@ def forget_client(engine: Engine, client: str) -> int:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
+    _end_repeats(engine, REQUESTS.c.client == client)
     asked = select(REQUESTS.c.request_id).where(REQUESTS.c.client == client)
     count = _forget(engine, FORECASTS.c.request_id.in_(asked))
     with transaction(engine) as connection:
@@ -64,11 +62,16 @@ def forget_owner(engine: Engine, owner: str) -> int:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    count = _forget(engine, FORECASTS.c.owner == owner)
     with transaction(engine) as connection:
         connection.execute(delete(REQUESTS).where(REQUESTS.c.owner == owner))
         connection.execute(delete(ACTUALS).where(ACTUALS.c.owner == owner))
-    return count
+    return _forget(engine, FORECASTS.c.owner == owner)
+
+
+def _end_repeats(engine: Engine, wanted: ColumnElement[bool]) -> None:
+    """Forget idempotency keys: an answer that lacks a series must not be repeated."""
+    with transaction(engine) as connection:
+        connection.execute(update(REQUESTS).where(wanted).values(idempotency_key=None, body_digest=None))
 
 
 def _forget(engine: Engine, wanted: ColumnElement[bool]) -> int:
