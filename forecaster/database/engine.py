@@ -80,7 +80,18 @@ def is_in_place(engine: Engine) -> bool:
 
 def insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """Insert rows, of which there is at least one."""
-    statement = insert(table)
+    _execute_all(connection, table, insert(table), rows)
+
+
+def upsert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, of which there is at least one, or replace those that have their primary keys."""
+    statement = insert_or(connection, table)
+    others = {one.name: statement.excluded[one.name] for one in table.columns if not one.primary_key}
+    keys = list(table.primary_key)
+    _execute_all(connection, table, statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
+
+
+def _execute_all(connection: Connection, table: Table, statement: Any, rows: list[dict[str, Any]]) -> None:
     if connection.dialect.name == "postgresql":
         # its driver sends row by row what asks for no answer, which takes seven times as long
         statement = statement.returning(*table.primary_key)

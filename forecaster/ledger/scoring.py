@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, select
 
-from forecaster.database.engine import insert_or, transaction
+from forecaster.database.engine import transaction, upsert_all
 from forecaster.database.tables import ACTUALS, FORECASTS, SCORES
 from forecaster.domain.instants import now_at
 from forecaster.ledger.entries import (
@@ -24,8 +24,6 @@ from forecaster.ledger.entries import (
 from forecaster.ledger.reading import owners_of
 from forecaster.ledger.tallies import alone, tally
 
-# rows in one statement: databases have a limit on its parameters
-_CHUNK = 500
 # in one transaction, so that others can write in between
 _FORECASTS_AT_ONCE = 200
 
@@ -89,7 +87,8 @@ def _keep(connection: Connection, owner: str, unique_id: str, came: dict[int, fl
         for at, y in came.items()
         if known.get(at) != y
     ]
-    _upsert(connection, ACTUALS, changed)
+    if changed:
+        upsert_all(connection, ACTUALS, changed)
     return {row["at"] for row in changed}
 
 
@@ -126,8 +125,9 @@ def _replace(connection: Connection, scores: list[dict[str, Any]]) -> None:
     }
     changed = [score for score in scores if before.get((score["forecast_id"], score["step"])) != score]
     keys = [(score["forecast_id"], score["step"]) for score in changed]
-    tally(connection, [before[key] for key in keys if key in before], changed)
-    _upsert(connection, SCORES, changed)
+    if changed:
+        tally(connection, [before[key] for key in keys if key in before], changed)
+        upsert_all(connection, SCORES, changed)
 
 
 def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterator[dict[str, Any]]:
@@ -158,12 +158,3 @@ def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterat
 
 def _is_inside(y: float, low: float, high: float) -> int | None:
     return None if np.isnan(low) else int(low <= y <= high)
-
-
-def _upsert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, or replace those that have their primary keys."""
-    keys = [column.name for column in table.primary_key]
-    for begin in range(0, len(rows), _CHUNK):
-        statement = insert_or(connection, table).values(rows[begin : begin + _CHUNK])
-        others = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others))

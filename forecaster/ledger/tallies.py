@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, delete, select, text, tuple_
 
-from forecaster.database.engine import insert_or, transaction
+from forecaster.database.engine import insert_all, insert_or, transaction
 from forecaster.database.tables import DAYS, STEPS, TIMES
 from forecaster.domain import sums
 from forecaster.domain.instants import DAY
 
-# rows in one statement: databases have a limit on its parameters
+# keys in one statement: databases have a limit on its parameters
 _CHUNK = 500
 # owner, model, version
 Of = tuple[str, str, int]
@@ -130,8 +130,8 @@ def _change_days(connection: Connection, deltas: dict[_Key, Tally]) -> None:
             connection.execute(delete(DAYS).where(mine, some))
         of_version = {"owner": owner, "model": model, "version": version}
         rows = [of_version | {"day": day} | _spell(one) for day, one in of_days.items() if one.n_scores]
-        for begin in range(0, len(rows), _CHUNK):
-            connection.execute(insert_or(connection, DAYS).values(rows[begin : begin + _CHUNK]))
+        if rows:
+            insert_all(connection, DAYS, rows)
 
 
 def _change_steps(connection: Connection, deltas: dict[_Key, _Counts]) -> None:
@@ -166,18 +166,16 @@ def _row(table: Table, key: _Key, values: _Counts) -> dict[str, Any]:
 
 def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to a table's rows, which are made where there is none and deleted where nothing is left; return them."""
-    keys = list(table.primary_key)
+    if not rows:
+        return []
+    statement, keys = insert_or(connection, table), list(table.primary_key)
+    grown = {one.name: one + statement.excluded[one.name] for one in table.columns if not one.primary_key}
+    upsert = statement.on_conflict_do_update(index_elements=keys, set_=grown).returning(*table.columns)
+    changed = [dict(row) for row in connection.execute(upsert, rows).mappings()]
     count = _names(table, is_key=False)[0]
-    changed: list[dict[str, Any]] = []
-    for begin in range(0, len(rows), _CHUNK):
-        statement = insert_or(connection, table).values(rows[begin : begin + _CHUNK])
-        grown = {one.name: one + statement.excluded[one.name] for one in table.columns if not one.primary_key}
-        upsert = statement.on_conflict_do_update(index_elements=keys, set_=grown).returning(*table.columns)
-        found = [dict(row) for row in connection.execute(upsert).mappings()]
-        gone = [_key(table, row) for row in found if not row[count]]
-        if gone:
-            connection.execute(delete(table).where(tuple_(*keys).in_(gone)))
-        changed += found
+    gone = [_key(table, row) for row in changed if not row[count]]
+    for begin in range(0, len(gone), _CHUNK):
+        connection.execute(delete(table).where(tuple_(*keys).in_(gone[begin : begin + _CHUNK])))
     return changed
 
 
