@@ -14,9 +14,10 @@ from pipelines.command import command_parser, database_option, left_table, run
 
 def create(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     """Make a key; it is in the answer and nowhere else."""
-    key = create_key(engine, arguments.name, arguments.scope)
+    owner = arguments.name if arguments.owner is None else arguments.owner
+    key = create_key(engine, arguments.name, arguments.scope, owner)
     sys.stderr.write("keep this key: it is shown this once, and only its digest is stored\n")
-    return {"key": key, "name": arguments.name, "scopes": arguments.scope}
+    return {"key": key, "name": arguments.name, "owner": owner, "scopes": arguments.scope}
 
 
 def revoke(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def show(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
         {
             "key_id": key.key_id,
             "name": key.name,
+            "owner": key.owner,
             "scopes": " ".join(key.scopes),
             "created": _day(key.created_at),
             "revoked": _day(key.revoked_at) if key.revoked_at else "",
@@ -51,11 +53,16 @@ def _parser() -> argparse.ArgumentParser:
         "keys",
         "Make, list and revoke API keys of the service.",
         "python -m pipelines.keys create --name shop --scope forecast actuals\n"
+        "  python -m pipelines.keys create --name shop-2027 --owner shop --scope forecast actuals\n"
         "  python -m pipelines.keys list\n  python -m pipelines.keys revoke 1a2b3c4d",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     making = commands.add_parser("create", help="make a key and print it, this once")
-    making.add_argument("--name", required=True, help="whose it is")
+    making.add_argument("--name", required=True, help="how it is called")
+    making.add_argument(
+        "--owner",
+        help="whose it is: keys of one owner see the same; the name when left out, '' for what was asked without a key",
+    )
     making.add_argument("--scope", required=True, nargs="+", choices=SCOPES, help="what it is allowed")
     making.set_defaults(do=create)
     commands.add_parser("list", help="list the keys, without their secrets").set_defaults(do=show)

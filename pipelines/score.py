@@ -17,7 +17,7 @@ from pipelines.command import command_parser, database_option, run
 
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Give the ledger the closes of every stored symbol since its first forecast; done again, nothing changes."""
+    """Score every owner's forecasts by the closes of the stored symbols; done again, nothing changes."""
     changed = {}
     with opened(arguments.database) as engine:
         spans = forecast_spans(engine)
@@ -28,7 +28,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
             first, last = spans[symbol]
             rows = np.flatnonzero((at >= first) & (at <= last))
             actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
-            changed[symbol] = take_actuals(engine, actuals) if actuals else 0
+            changed[symbol] = take_actuals(engine, actuals, is_for_all=True) if actuals else 0
     return {"changed": changed}
 
 

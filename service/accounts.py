@@ -10,9 +10,10 @@ from functools import partial
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from forecaster.database.engine import UPKEEP_SECONDS, open_engine
+from forecaster.database.engine import UPKEEP_SECONDS, is_in_place, open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.errors import ForecasterError, RequestError
+from forecaster.ledger.adaptation import read_all_allowed
 from forecaster.ledger.reading import Answered, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
@@ -27,6 +28,8 @@ from service.settings import Settings
 RETRY_SECONDS = 2
 # rows of history
 _FEW = 2000
+# where the database is, is not everybody's affair
+_AWAY = "the database does not answer; see the log"
 _log = logging.getLogger("service")
 
 
@@ -36,7 +39,7 @@ class Accounts:
 
     settings: Settings
     metrics: Metrics
-    last_problem: str | None = field(default=None, init=False)
+    _problem: str | None = field(default=None, init=False)
     # for reading; for what takes long; the writer has one of its own, so that readers cannot keep it waiting
     engine: Engine = field(init=False)
     upkeep: Engine = field(init=False)
@@ -50,20 +53,41 @@ class Accounts:
         self.writer = Writer(open_engine(url))
         self.recorder = Recorder(self.settings, self.metrics, self.writer)
 
+    @property
+    def last_problem(self) -> str | None:
+        """Return why the ledger cannot be used, None if it can."""
+        return self._problem or (None if is_in_place(self.engine) else _AWAY)
+
     async def open(self) -> None:
-        """Bring the tables up to date, as soon as the database answers, and keep trying until then."""
+        """Bring the tables up to date and learn from the scores, as soon as the database answers."""
         while True:
             try:
-                await asyncio.to_thread(bring_up_to_date, self.upkeep)
+                await asyncio.to_thread(self._open)
             # whatever it is, the next try may do better
             except Exception as error:
                 _log.error("the database cannot be used: %s", error)
-                # where it is, is not everybody's affair
-                self.last_problem = "the database does not answer; see the log"
+                self._problem = _AWAY
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self.last_problem = None
+                self._problem = None
                 return
+
+    def _open(self) -> None:
+        bring_up_to_date(self.upkeep)
+        for engine in (self.engine, self.writer.engine):
+            # each is to know which database it began with
+            with transaction(engine):
+                pass
+        self.learn()
+
+    def learn(self) -> None:
+        """Let intervals follow what they have covered so far.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        if self.settings.adapt_intervals:
+            self.recorder.allowed = read_all_allowed(self.upkeep)
 
     def close(self) -> None:
         """Write what waits, and let go of the database."""
@@ -80,7 +104,7 @@ class Accounts:
             ForecasterError: as `forecast` says.
         """
         if asking.idempotency_key is not None:
-            before = await run_in_threadpool(find_answer, self.engine, asking.client, asking.idempotency_key)
+            before = await run_in_threadpool(find_answer, self.engine, asking.owner, asking.idempotency_key)
             if before is not None:
                 return _same(before, asking), False
         if request.series and sum(len(one.ds) for one in request.series) <= _FEW:
@@ -105,7 +129,9 @@ class Accounts:
             return
         try:
             task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
-            self.writer.submit([as_entry(forecast([task], {})[0], Asking(asking.client), is_shadow=True)])
+            self.writer.submit(
+                [as_entry(forecast([task], [{}])[0], Asking(asking.client, asking.owner), is_shadow=True)]
+            )
         except ForecasterError as error:
             self.metrics.shadow_failures.labels(request.model).inc()
             _log.warning("model '%s', challenger: %s", request.model, error)

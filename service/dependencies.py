@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.accounts import Accounts
 from service.catalog import Shelf
+from service.keyring import Caller
 from service.limits import Limits
 from service.metrics import Metrics
 from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
@@ -36,6 +37,14 @@ LimitsDep = Annotated[Limits, _from_state("limits")]
 MetricsDep = Annotated[Metrics, _from_state("metrics")]
 
 
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]
+
+
 def allow(scope: str) -> Any:
     """Return a dependency that lets in who may do `scope`, as often as they may.
 
@@ -45,9 +54,9 @@ def allow(scope: str) -> Any:
     async def check(request: Request) -> None:
         state = request.app.state
         await state.keyring.wait()
-        client = state.keyring.check(request.headers.get("authorization", ""), scope)
-        request.state.client = client
-        state.limits.check_rate(client or (request.client.host if request.client else ""))
+        caller = state.keyring.check(request.headers.get("authorization", ""), scope)
+        request.state.caller, request.state.client = caller, caller.client
+        state.limits.check_rate(caller.client or (request.client.host if request.client else ""))
 
     return Depends(check)
 

@@ -1,7 +1,7 @@
 """Input drift: what each version is asked with, beside what it was trained on. Of this process, since it started."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,11 @@ class Seen:
             counts = before + count_bins(values, np.array(self.reference[name].edges))
             self.counts[name] = counts // 2 if counts.sum() > _MOST else counts
 
+    def with_counts_of(self, other: "Seen") -> "Seen":
+        """Return both together, of one version."""
+        # all are counted at once, so both have the same names
+        return replace(self, counts={name: counts + other.counts[name] for name, counts in self.counts.items()})
+
     def drifts(self) -> dict[str, Drift]:
         """Return how far each is from the training data."""
         return {
@@ -44,16 +49,20 @@ class Seen:
 
 @dataclass
 class DriftWatch:
-    """All versions'. Safe to use from any thread."""
+    """All versions' and owners'. Safe to use from any thread."""
 
-    _seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
-    _waiting: dict[tuple[str, int], list[Floats]] = field(default_factory=dict)
+    # by owner, model and version
+    _seen: dict[tuple[str, str, int], Seen] = field(default_factory=dict)
+    _waiting: dict[tuple[str, str, int], list[Floats]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, model: str, version: int, predictor: Predictor, windows: Floats, features: Floats) -> None:
+    def add(
+        self, owner: str, model: str, version: int, predictor: Predictor, windows: Floats, features: Floats
+    ) -> None:
         """Count what requests start from; versions without a reference are left out.
 
         Args:
+            owner: whose requests they are.
             model: the model's name.
             version: its version.
             predictor: what answers.
@@ -66,10 +75,10 @@ class DriftWatch:
             return
         rows = np.hstack([windows[:, -2:], features])
         with self._lock:
-            waiting = self._waiting.setdefault((model, version), [])
+            waiting = self._waiting.setdefault((owner, model, version), [])
             waiting.append(rows)
             names = feature_names(manifest.hist_exog, manifest.futr_exog)
-            self._seen.setdefault((model, version), Seen(reference, manifest.is_positive, names))
+            self._seen.setdefault((owner, model, version), Seen(reference, manifest.is_positive, names))
             # counted together, for one by one it takes as long as a forecast
             if len(waiting) >= _MOST_WAITING:
                 self._count()
@@ -80,15 +89,26 @@ class DriftWatch:
                 self._seen[key].add(np.concatenate(waiting))
                 waiting.clear()
 
-    def read(self, model: str) -> dict[int, tuple[int, dict[str, Drift]]]:
-        """Return by version how many values it was asked with, and how far they are from its training data."""
+    def read(self, model: str, owner: str | None = None) -> dict[int, tuple[int, dict[str, Drift]]]:
+        """Return by version how many values it was asked with, and how far they are from its training data.
+
+        Args:
+            model: the model's name.
+            owner: by whom; by all together when None.
+        """
         with self._lock:
             self._count()
-            return {
-                version: (int(seen.counts[VALUES].sum()), seen.drifts())
-                for (name, version), seen in self._seen.items()
-                if name == model
-            }
+            together: dict[int, Seen] = {}
+            for (one, name, version), seen in self._seen.items():
+                if name == model and owner in (None, one):
+                    before = together.get(version)
+                    together[version] = seen if before is None else before.with_counts_of(seen)
+            return {version: (int(seen.counts[VALUES].sum()), seen.drifts()) for version, seen in together.items()}
+
+    def owners(self, model: str) -> set[str]:
+        """Return who has asked a model."""
+        with self._lock:
+            return {owner for owner, name, _ in self._seen if name == model}
 
 
 def _told_apart(rows: Floats, is_positive: bool, features: tuple[str, ...]) -> dict[str, Floats]:

@@ -1,7 +1,7 @@
 """The forecast handler: a request becomes a task, tasks of one kind are answered together. Knows no HTTP, no frame."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,10 +89,6 @@ class _Coming:
         self.instants = clock.instants(times)
 
 
-# by model and version, then by series: the shares of misses that are allowed now, `(steps, levels)`
-Allowed = Mapping[tuple[str, int], Mapping[str, Floats]]
-
-
 def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Task:
     """Return a request as a task, checked.
 
@@ -134,12 +130,12 @@ def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> T
     )
 
 
-def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
+def forecast(tasks: list[Task], learnt: Sequence[Mapping[str, Floats]]) -> list[Answer]:
     """Return the answers to tasks of one kind, in one run of the model.
 
     Args:
         tasks: at least one.
-        allowed: what adaptive intervals have learnt of each series.
+        learnt: for each of them, by series the shares of misses that are allowed now, `(steps, levels)`.
 
     Raises:
         RequestError, SeriesError: a forecast of one of them is not finite, or cannot be.
@@ -150,12 +146,15 @@ def forecast(tasks: list[Task], allowed: Allowed) -> list[Answer]:
     values = np.stack([history.values for history in histories])
     made = answer(
         predictor,
-        [history.unique_id for history in histories],
         values,
         None if is_baseline else _known(histories, predictor, horizon),
         horizon,
         first.wanted,
-        allowed.get((first.model.name, first.version), {}),
+        [
+            of_task.get(history.unique_id)
+            for task, of_task in zip(tasks, learnt, strict=True)
+            for history in task.histories
+        ],
         is_baseline,
     )
     clocks = {history.clock.end: history.clock for history in histories}

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from forecaster.database.jobs import ask_for_retraining
 from forecaster.domain.instants import DAY, now_at
 from forecaster.domain.manifest import CHANGES, VALUES
-from forecaster.ledger.adaptation import read_allowed
-from forecaster.ledger.reading import models_scored
+from forecaster.evaluation.drift import Drift
 from forecaster.ledger.retention import forget_before
-from forecaster.ledger.skill import realised_skill
+from forecaster.ledger.skill import realised
+from forecaster.ledger.tallies import Of, Tally, recent
 from forecaster.registry.cache import CHAMPION
 from service.accounts import Accounts
-from service.catalog import Catalog, Shelf
+from service.catalog import Catalog, Model, Shelf
 from service.evidence import reasons
 from service.metrics import Metrics
 
@@ -27,7 +28,6 @@ async def keep_house(accounts: Accounts, shelf: Shelf, metrics: Metrics) -> None
     while True:
         try:
             await asyncio.to_thread(_tidy, accounts, shelf.catalog, metrics)
-            await asyncio.to_thread(_weigh, accounts, shelf.catalog, metrics)
         # whatever it is, the next time may be better, and the service goes on
         except Exception:
             _log.exception("what is done now and then failed")
@@ -38,47 +38,60 @@ def _tidy(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
     now, kept_days = now_at(), accounts.settings.keep_days
     if kept_days:
         forget_before(accounts.upkeep, now - int(kept_days * DAY))
-    since = now - SKILL_DAYS * DAY
-    for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
-        gauge.clear()
-    for model in models_scored(accounts.upkeep):
-        for one in realised_skill(accounts.upkeep, model, "version", since=since):
-            metrics.scores.labels(model, one.group).set(one.n_scores)
-            if one.relative_mae is not None:
-                metrics.relative_mae.labels(model, one.group).set(one.relative_mae)
-            for level, share in one.coverage.items():
-                metrics.coverage.labels(model, one.group, level).set(share)
-    if accounts.settings.adapt_intervals:
-        accounts.recorder.allowed = {
-            (name, version): read_allowed(accounts.upkeep, name, version)
-            for name, model in catalog.items()
-            for version in model.predictors
-        }
-
-
-def _weigh(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
-    """Ask for a retraining of each model whose champion has evidence against it."""
-    since = now_at() - SKILL_DAYS * DAY
+    tallies = recent(accounts.upkeep, now // DAY - SKILL_DAYS)
+    _tell_skill(tallies, metrics)
+    accounts.learn()
     for name, model in catalog.items():
-        seen = accounts.recorder.drift.read(name)
-        for version, (_, drifts) in seen.items():
+        for version, (_, drifts) in accounts.recorder.drift.read(name).items():
             for what, drift in drifts.items():
                 metrics.drift.labels(name, version, what).set(drift.psi)
-        champion = model.index.aliases.get(CHAMPION)
-        if champion is None:
-            continue
-        realised = realised_skill(accounts.upkeep, name, version=champion, since=since)
-        count, drifts = seen.get(champion, (0, {}))
+        _weigh(accounts, name, model, tallies, metrics)
+
+
+def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
+    """Set the metrics of realised skill, of all owners together."""
+    for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
+        gauge.clear()
+    together: dict[tuple[str, int], Tally] = {}
+    for (_, model, version), tally in tallies.items():
+        together.setdefault((model, version), Tally()).add(tally)
+    for (model, version), tally in together.items():
+        one = realised(tally)
+        metrics.scores.labels(model, version).set(one.n_scores)
+        if one.relative_mae is not None:
+            metrics.relative_mae.labels(model, version).set(one.relative_mae)
+        for level, share in one.coverage.items():
+            metrics.coverage.labels(model, version, level).set(share)
+
+
+def _weigh(accounts: Accounts, name: str, model: Model, tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
+    """Ask for a retraining of a model whose champion has evidence against it.
+
+    Each owner's is judged by itself, so that nobody's numbers hide another's or stand in for them.
+    """
+    champion = model.index.aliases.get(CHAMPION)
+    if champion is None:
+        return
+    watch = accounts.recorder.drift
+    of_champion = {owner: tally for (owner, *other), tally in tallies.items() if other == [name, champion]}
+    for owner in sorted(of_champion.keys() | watch.owners(name)):
+        tally = of_champion.get(owner)
+        count, drifts = watch.read(name, owner).get(champion, (0, {}))
         found = reasons(
-            realised[0] if realised else None,
-            # prices go where they like; what a model of them has learnt are their changes. Features are for people
-            [
-                (what, count, drift)
-                for what, drift in drifts.items()
-                if what == CHANGES or (what == VALUES and not model.predictors[champion].manifest.is_positive)
-            ],
+            None if tally is None else realised(tally),
+            [(what, count, drift) for what, drift in _telling(drifts, model, champion).items()],
             accounts.settings,
         )
-        if found and ask_for_retraining(accounts.upkeep, name, f"version {champion}: {'; '.join(found)}"):
+        by = f" asked by '{owner}'" if owner else ""
+        if found and ask_for_retraining(accounts.upkeep, name, f"version {champion}{by}: {'; '.join(found)}"):
             metrics.retrainings.labels(name).inc()
             _log.warning("model '%s' should be trained again: %s", name, "; ".join(found))
+
+
+def _telling(drifts: Mapping[str, Drift], model: Model, version: int) -> dict[str, Drift]:
+    """Return the drifts that are evidence: of the changes, and of values that do not go where they like.
+
+    What a model of prices has learnt are their changes. Features are for people.
+    """
+    is_price = model.predictors[version].manifest.is_positive
+    return {what: one for what, one in drifts.items() if what == CHANGES or (what == VALUES and not is_price)}

@@ -8,12 +8,34 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from forecaster.database.keys import Key, read_keys, split_key
+from forecaster.database.keys import ALL, Key, read_keys, split_key
 from service.refusals import KeysUnknown, NotAllowed, NotAuthenticated
 
 WAIT_SECONDS = 1
+# how soon a database that does not answer is asked again
+_RETRY_SECONDS = 2
 _SCHEME = "bearer "
 _log = logging.getLogger("service")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request.
+
+    Args:
+        client: the key's id, empty where none is needed.
+        owner: whose key that is, likewise.
+        is_for_all: whether it sees every owner's forecasts, and its actuals are every owner's.
+    """
+
+    client: str = ""
+    owner: str = ""
+    is_for_all: bool = False
+
+    @property
+    def sees(self) -> str | None:
+        """Return whose forecasts are shown, None for everybody's."""
+        return None if self.is_for_all else self.owner
 
 
 @dataclass
@@ -31,6 +53,8 @@ class Keyring:
     refresh_seconds: float
     # None until the database has answered once
     keys: Mapping[str, Key] | None = field(default=None, init=False)
+    # why they could not be read the last time
+    last_problem: str | None = field(default=None, init=False)
     _known: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def wait(self) -> None:
@@ -44,11 +68,15 @@ class Keyring:
         while True:
             try:
                 await asyncio.to_thread(self.read)
-                self._known.set()
             # whatever it is: without this loop a revoked key would be good for ever
             except Exception as error:
                 _log.warning("the keys cannot be read: %s", error)
-            await asyncio.sleep(self.refresh_seconds)
+                self.last_problem = "the database does not answer; see the log"
+                await asyncio.sleep(min(self.refresh_seconds, _RETRY_SECONDS))
+            else:
+                self.last_problem = None
+                self._known.set()
+                await asyncio.sleep(self.refresh_seconds)
 
     def read(self) -> None:
         """Read the keys.
@@ -58,8 +86,8 @@ class Keyring:
         """
         self.keys = {key.key_id: key for key in read_keys(self.engine)}
 
-    def check(self, authorization: str, scope: str) -> str:
-        """Return the id of the key that a request shows, empty where none is needed.
+    def check(self, authorization: str, scope: str) -> Caller:
+        """Return who sends a request, by the key that it shows.
 
         Raises:
             NotAuthenticated: it shows no key that is good.
@@ -71,7 +99,7 @@ class Keyring:
             if keys is None:
                 raise KeysUnknown("the keys cannot be read just now; try again in a moment")
             if self.is_open:
-                return ""
+                return Caller()
         shown = split_key(authorization[len(_SCHEME) :].strip()) if authorization.lower().startswith(_SCHEME) else None
         key = (keys or {}).get(shown[0]) if shown else None
         if shown is None or key is None or not key.has_secret(shown[1]) or key.revoked_at is not None:
@@ -80,4 +108,4 @@ class Keyring:
             )
         if scope not in key.scopes:
             raise NotAllowed(f"this key may not do that: it lacks the scope '{scope}'")
-        return key.key_id
+        return Caller(key.key_id, key.owner, ALL in key.scopes)

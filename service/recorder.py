@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -12,20 +12,23 @@ from starlette.concurrency import run_in_threadpool
 
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.instants import now_at
+from forecaster.domain.series import Floats
 from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
+from forecaster.ledger.tallies import Of
 from forecaster.ledger.writer import Outcome, Writer
 from service.batching import Batcher
 from service.drift import DriftWatch
-from service.forecasting import Allowed, Answer, Task, forecast
+from service.forecasting import Answer, Task, forecast
 from service.metrics import Metrics
 from service.settings import Settings
 
 
 @dataclass(frozen=True)
 class Asking:
-    """Who asks: a key's id, empty where none is needed; and under which idempotency key, with the body's digest."""
+    """Who asks: a key's id and owner, empty where none is needed; under which idempotency key, the body's digest."""
 
     client: str = ""
+    owner: str = ""
     idempotency_key: str | None = None
     body_digest: str | None = None
 
@@ -45,8 +48,8 @@ class Recorder:
     metrics: Metrics
     writer: Writer
     drift: DriftWatch = field(default_factory=DriftWatch, init=False)
-    # replaced as a whole by whoever looks at what came
-    allowed: Allowed = field(default_factory=dict, init=False)
+    # what adaptive intervals have learnt; replaced as a whole
+    allowed: Mapping[Of, Mapping[str, Floats]] = field(default_factory=dict, init=False)
     _batcher: Batcher[_Asked, Written] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,15 +116,20 @@ class Recorder:
     def _forecast(self, asked: list[_Asked]) -> list[Entry]:
         """Return the entries of tasks of one kind."""
         begin = time.perf_counter()
-        answers = forecast([task for task, _ in asked], self.allowed)
+        learnt = [self.allowed.get((asking.owner, task.model.name, task.version), {}) for task, asking in asked]
+        answers = forecast([task for task, _ in asked], learnt)
         entries = [as_entry(answer, asking) for answer, (_, asking) in zip(answers, asked, strict=True)]
-        first, predictor = answers[0], asked[0][0].predictor
-        windows, features = (
-            np.concatenate([getattr(answer, name) for answer in answers]) for name in ("windows", "features")
-        )
-        self.metrics.inference.labels(first.model).observe(time.perf_counter() - begin)
-        self.metrics.batch.labels(first.model).observe(len(windows))
-        self.drift.add(first.model, first.version, predictor, windows, features)
+        model = answers[0].model
+        self.metrics.inference.labels(model).observe(time.perf_counter() - begin)
+        self.metrics.batch.labels(model).observe(sum(len(answer.windows) for answer in answers))
+        by_owner: dict[str, list[Answer]] = {}
+        for answer, (_, asking) in zip(answers, asked, strict=True):
+            by_owner.setdefault(asking.owner, []).append(answer)
+        for owner, mine in by_owner.items():
+            windows, features = (
+                np.concatenate([getattr(one, name) for one in mine]) for name in ("windows", "features")
+            )
+            self.drift.add(owner, model, mine[0].version, asked[0][0].predictor, windows, features)
         return entries
 
 
@@ -145,6 +153,7 @@ def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entr
         request_id=request_id,
         answered_at=now,
         client=asking.client,
+        owner=asking.owner,
         model=answer.model,
         version=answer.version,
         forecast_by=answer.head["forecast_by"],

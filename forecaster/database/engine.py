@@ -1,7 +1,5 @@
 """The engine: SQLite in WAL mode, which one writer and many readers share, or Postgres by URL."""
 
-import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 
+from forecaster.database.files import DatabaseFile, FileConnection
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
@@ -19,10 +18,11 @@ TIMEOUT_SECONDS = 5
 # of what nobody waits for: migrations, deletions, sums over all scores
 UPKEEP_SECONDS = 600
 POSTGRES = "postgresql+pg8000"
+_FILE = "forecaster_file"
 
 
 def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
-    """Return the engine for a database's URL; nothing is connected to yet.
+    """Return the engine for a database's URL; nothing is connected to yet, and no SQLite file is made.
 
     Args:
         url: `sqlite:///file.db`, whose folder is made, or `postgresql://user:password@host/database`.
@@ -37,9 +37,11 @@ def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
     except ArgumentError as error:
         raise ConfigError(f"database URL: '{without_password(url)}' is none; write sqlite:///file.db") from error
     if parsed.drivername == "sqlite" and parsed.database:
-        _make_folder(Path(parsed.database).parent)
-        engine = create_engine(parsed, connect_args={"timeout": patience_seconds})
-        event.listen(engine, "connect", _set_up_sqlite)
+        path = Path(parsed.database).absolute()
+        _make_folder(path.parent)
+        file = DatabaseFile(path, patience_seconds)
+        engine = create_engine(parsed, creator=file.open, execution_options={_FILE: file})
+        event.listen(engine, "checkout", _reopen_replaced)
         return engine
     if parsed.drivername in ("postgresql", "postgres", POSTGRES):
         arguments = {"timeout": patience_seconds}
@@ -52,11 +54,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that is committed at the end, or undone.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached, read or written.
+        DatabaseUnavailable: the database cannot be reached, read or written, or its file is no longer at its path.
     """
     try:
         with engine.begin() as connection:
             yield connection
+            opened = connection.connection.dbapi_connection
+            _refuse_replaced(opened)
+        # a file that was replaced meanwhile took the commit with it
+        _refuse_replaced(opened)
     except (SQLAlchemyError, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
@@ -66,9 +72,26 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         ) from error
 
 
+def is_in_place(engine: Engine) -> bool:
+    """Say whether a SQLite database is still the file that was opened last; of others, yes."""
+    file = engine.get_execution_options().get(_FILE)
+    return not isinstance(file, DatabaseFile) or file.is_in_place()
+
+
 def insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """Insert rows, of which there is at least one."""
-    statement = insert(table)
+    _execute_all(connection, table, insert(table), rows)
+
+
+def upsert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, of which there is at least one, or replace those that have their primary keys."""
+    statement = insert_or(connection, table)
+    others = {one.name: statement.excluded[one.name] for one in table.columns if not one.primary_key}
+    keys = list(table.primary_key)
+    _execute_all(connection, table, statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
+
+
+def _execute_all(connection: Connection, table: Table, statement: Any, rows: list[dict[str, Any]]) -> None:
     if connection.dialect.name == "postgresql":
         # its driver sends row by row what asks for no answer, which takes seven times as long
         statement = statement.returning(*table.primary_key)
@@ -80,24 +103,15 @@ def insert_or(connection: Connection, table: Table) -> Any:
     return {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name](table)
 
 
-def _set_up_sqlite(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    # in WAL mode a commit survives the end of the process, killed or not; one may be lost when the power fails
-    _enter_wal(cursor)
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+def _refuse_replaced(opened: Any) -> None:
+    if isinstance(opened, FileConnection):
+        opened.refuse_replaced()
 
 
-def _enter_wal(cursor: Any) -> None:
-    """Change the file's mode, once in its life; for that SQLite does not wait for others by itself."""
-    until = time.monotonic() + TIMEOUT_SECONDS
-    while cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
+def _reopen_replaced(opened: FileConnection, record: Any, fairy: Any) -> None:
+    if not opened.is_in_place():
+        # the pool closes it and opens another
+        raise DisconnectionError
 
 
 def _make_folder(folder: Path) -> None:

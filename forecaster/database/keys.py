@@ -16,8 +16,11 @@ from forecaster.database.tables import KEYS
 from forecaster.domain.errors import RequestError
 from forecaster.domain.instants import now_at
 
-# what a key may be allowed: to ask for forecasts, to send what came, and to see and do what the operator does
-SCOPES = ("forecast", "actuals", "admin")
+# what a key may be allowed: to ask for forecasts, to send actuals, to see what the operator sees; and beside these, to
+# do so for all owners
+ALL = "all"
+SCOPES = ("forecast", "actuals", "admin", ALL)
+_LONGEST = 200
 _PREFIX = "fc"
 
 
@@ -28,7 +31,8 @@ class Key:
     Args:
         key_id: its public part.
         digest: of its secret, SHA-256.
-        name: whose it is.
+        name: how it is called.
+        owner: whose it is: keys of one owner see the same forecasts and actuals.
         scopes: what it is allowed.
         created_at: microseconds since 1970.
         revoked_at: likewise; None while it is good.
@@ -37,6 +41,7 @@ class Key:
     key_id: str
     digest: str
     name: str
+    owner: str
     scopes: tuple[str, ...]
     created_at: int
     revoked_at: int | None
@@ -46,23 +51,32 @@ class Key:
         return hmac.compare_digest(self.digest, _digest(secret))
 
 
-def create_key(engine: Engine, name: str, scopes: Sequence[str]) -> str:
+def create_key(engine: Engine, name: str, scopes: Sequence[str], owner: str | None = None) -> str:
     """Make a key and return it, this once.
 
+    Args:
+        engine: the database's.
+        name: how it is called, 1 to 200 characters.
+        scopes: some of `SCOPES`.
+        owner: whose it is, the name's when None; empty: of those who asked while no key was needed.
+
     Raises:
-        RequestError: a scope is unknown, or there is none.
+        RequestError: a scope is unknown, or there is none, or a name is too long.
         DatabaseUnavailable: the database does not answer.
     """
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise RequestError(f"scope: {unknown or 'none given'}; there are {', '.join(SCOPES)}")
-    if not 1 <= len(name) <= 200:
-        raise RequestError(f"name: it has {len(name)} characters; write 1 to 200")
+    if not 1 <= len(name) <= _LONGEST:
+        raise RequestError(f"name: it has {len(name)} characters; write 1 to {_LONGEST}")
+    if owner is not None and len(owner) > _LONGEST:
+        raise RequestError(f"owner: it has {len(owner)} characters; write {_LONGEST} at most")
     key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     row = {
         "key_id": key_id,
         "digest": _digest(secret),
         "name": name,
+        "owner": name if owner is None else owner,
         "scopes": " ".join(scope for scope in SCOPES if scope in scopes),
         "created_at": now_at(),
     }
@@ -94,7 +108,8 @@ def read_keys(engine: Engine) -> list[Key]:
     with transaction(engine) as connection:
         rows = connection.execute(select(KEYS).order_by(KEYS.c.created_at)).all()
     return [
-        Key(row.key_id, row.digest, row.name, tuple(row.scopes.split()), row.created_at, row.revoked_at) for row in rows
+        Key(row.key_id, row.digest, row.name, row.owner, tuple(row.scopes.split()), row.created_at, row.revoked_at)
+        for row in rows
     ]
 
 

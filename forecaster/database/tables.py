@@ -27,12 +27,13 @@ REQUESTS = Table(
     METADATA,
     Column("request_id", String(32), primary_key=True),
     Column("answered_at", BigInteger, nullable=False),
-    # the key that asked; empty where none is needed
+    # the key that asked, and its owner; both empty where no key is needed
     Column("client", String(32), nullable=False),
+    Column("owner", String(200), nullable=False, server_default=""),
     Column("idempotency_key", String(255)),
     Column("body_digest", String(64)),
     Column("head", Text, nullable=False),
-    UniqueConstraint("client", "idempotency_key", name="one_answer_per_idempotency_key"),
+    UniqueConstraint("owner", "idempotency_key", name="one_answer_per_idempotency_key"),
 )
 
 # a series' forecast: as it was answered, and what it is scored by
@@ -41,6 +42,7 @@ FORECASTS = Table(
     METADATA,
     Column("forecast_id", String(48), primary_key=True),
     Column("request_id", String(32), nullable=False),
+    Column("owner", String(200), nullable=False, server_default=""),
     Column("position", Integer, nullable=False),
     Column("answered_at", BigInteger, nullable=False),
     Column("model", String(250), nullable=False),
@@ -58,26 +60,28 @@ FORECASTS = Table(
     Column("steps", LargeBinary, nullable=False),
     Column("answer", Text, nullable=False),
     Index("forecasts_of_request", "request_id"),
-    Index("forecasts_of_series", "unique_id", "last_at"),
+    Index("forecasts_of_series", "unique_id", "owner", "last_at"),
     Index("forecasts_of_model", "model", "answered_at"),
 )
 
-# what came
+# the values that came, as each owner has them
 ACTUALS = Table(
     "actuals",
     METADATA,
+    Column("owner", String(200), primary_key=True),
     Column("unique_id", String(200), primary_key=True),
     Column("at", BigInteger, primary_key=True),
     Column("y", Float(53), nullable=False),
     Column("received_at", BigInteger, nullable=False),
 )
 
-# a forecast's step beside what came
+# a forecast's step beside its actual
 SCORES = Table(
     "scores",
     METADATA,
     Column("forecast_id", String(48), primary_key=True),
     Column("step", Integer, primary_key=True),
+    Column("owner", String(200), nullable=False, server_default=""),
     Column("at", BigInteger, nullable=False),
     Column("model", String(250), nullable=False),
     Column("version", Integer, nullable=False),
@@ -94,6 +98,59 @@ SCORES = Table(
     Index("scores_of_series", "unique_id", "at"),
 )
 
+# Running sums of the scores of forecasts that the model made and its client saw, kept by `ledger/tallies.py` in the
+# transaction that changes the scores: by day,
+DAYS = Table(
+    "days",
+    METADATA,
+    Column("owner", String(200), primary_key=True),
+    Column("model", String(250), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    # since 1970
+    Column("day", Integer, primary_key=True),
+    Column("n_scores", Integer, nullable=False),
+    # of |error|, of |naive_error| and of error: floats as JSON whose sum is exact
+    Column("absolute", Text, nullable=False),
+    Column("naive", Text, nullable=False),
+    Column("signed", Text, nullable=False),
+    # how many have an interval, and how many of these are inside
+    Column("n_80", Integer, nullable=False),
+    Column("inside_80", Integer, nullable=False),
+    Column("n_95", Integer, nullable=False),
+    Column("inside_95", Integer, nullable=False),
+)
+
+# by the time that was forecast, from the same step perhaps often,
+TIMES = Table(
+    "times",
+    METADATA,
+    Column("owner", String(200), primary_key=True),
+    Column("unique_id", String(200), primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("model", String(250), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("n_scores", Integer, nullable=False),
+    Column("inside_80", Integer, nullable=False),
+    Column("inside_95", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# and by series and step, each time counting once
+STEPS = Table(
+    "steps",
+    METADATA,
+    Column("owner", String(200), primary_key=True),
+    Column("model", String(250), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("unique_id", String(200), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("n_times", Integer, nullable=False),
+    # sums of the times' shares
+    Column("inside_80", Float(53), nullable=False),
+    Column("inside_95", Float(53), nullable=False),
+)
+
 # of API keys only a digest
 KEYS = Table(
     "keys",
@@ -101,6 +158,8 @@ KEYS = Table(
     Column("key_id", String(32), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("name", String(200), nullable=False),
+    # whose forecasts and actuals it sees; several keys may have one
+    Column("owner", String(200), nullable=False, server_default=""),
     # with spaces between
     Column("scopes", String(200), nullable=False),
     Column("created_at", BigInteger, nullable=False),

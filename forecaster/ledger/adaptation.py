@@ -4,21 +4,24 @@ Source: Gibbs & Candès (2021), arXiv 2106.00170, equation 2, per series and hor
 matter of counts: the share allowed now is α + γ·(n·α − misses).
 """
 
+from itertools import groupby
+
 import numpy as np
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, select
 
 from forecaster.database.engine import transaction
-from forecaster.database.tables import SCORES
+from forecaster.database.tables import STEPS
 from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import ADAPTION_RATE
 from forecaster.ledger.entries import LEVELS
+from forecaster.ledger.tallies import Of
 
 SHARES = np.array([1 - level / 100 for level in LEVELS])
 # of misses: an interval is never wider than its calibration knows, nor none at all
 _LEAST, _MOST = 0.001, 0.9
 
 
-def read_allowed(engine: Engine, model: str, version: int) -> dict[str, Floats]:
+def read_allowed(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:
     """Return by series which share of misses is allowed now, `(steps, levels)`, levels as `LEVELS`.
 
     A time that was forecast often from the same step counts once.
@@ -26,27 +29,29 @@ def read_allowed(engine: Engine, model: str, version: int) -> dict[str, Floats]:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    inside = [SCORES.c.is_inside_80, SCORES.c.is_inside_95]
-    own = (SCORES.c.model == model, SCORES.c.version == version, SCORES.c.forecast_by == "model")
-    once = (
-        select(
-            SCORES.c.unique_id,
-            SCORES.c.step,
-            *(func.avg(one * 1.0).label(f"inside_{number}") for number, one in enumerate(inside)),
-        )
-        .where(*own, SCORES.c.is_shadow.is_(False), *(one.is_not(None) for one in inside))
-        .group_by(SCORES.c.unique_id, SCORES.c.step, SCORES.c["at"])
-        .subquery()
-    )
-    counts = select(once.c.unique_id, once.c.step, func.count(), func.sum(once.c.inside_0), func.sum(once.c.inside_1))
-    allowed: dict[str, Floats] = {}
+    mine = (STEPS.c.owner == owner) & (STEPS.c.model == model) & (STEPS.c.version == version)
+    return _read(engine, mine).get((owner, model, version), {})
+
+
+def read_all_allowed(engine: Engine) -> dict[Of, dict[str, Floats]]:
+    """Return the same by owner, model and version.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    return _read(engine)
+
+
+def _read(engine: Engine, *wanted: ColumnElement[bool]) -> dict[Of, dict[str, Floats]]:
     with transaction(engine) as connection:
-        rows = connection.execute(counts.group_by(once.c.unique_id, once.c.step).order_by(once.c.step.desc())).all()
-    for unique_id, step, count, *covered in rows:
-        misses = count - np.array([float(one) for one in covered])
-        # the last step comes first, and with it the number of steps
-        of_series = allowed.setdefault(unique_id, np.tile(SHARES, (step, 1)))
-        of_series[step - 1] = np.clip(SHARES + ADAPTION_RATE * (count * SHARES - misses), _LEAST, _MOST)
+        rows = connection.execute(select(STEPS).where(*wanted).order_by(*STEPS.primary_key)).all()
+    allowed: dict[Of, dict[str, Floats]] = {}
+    for (owner, model, version, unique_id), of_series in groupby(rows, lambda row: row[:4]):
+        counted = np.array([(row.step, row.n_times, row.inside_80, row.inside_95) for row in of_series])
+        steps, count, covered = counted[:, 0].astype(int) - 1, counted[:, 1:2], counted[:, 2:]
+        shares = np.tile(SHARES, (steps[-1] + 1, 1))
+        shares[steps] = np.clip(SHARES + ADAPTION_RATE * (count * SHARES - (count - covered)), _LEAST, _MOST)
+        allowed.setdefault((owner, model, version), {})[unique_id] = shares
     return allowed
 
 

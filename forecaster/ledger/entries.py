@@ -47,6 +47,7 @@ class Entry:
         forecast_by: `model`, or the baseline that was served in its place.
         head: what the forecasts have in common, as the client got it, JSON.
         forecasts: one for each series.
+        owner: whose that key is, and the forecasts are.
         is_shadow: whether nobody saw it.
         idempotency_key: by which the client may ask again, and the digest of what it asked.
         body_digest: of the request.
@@ -60,6 +61,7 @@ class Entry:
     forecast_by: str
     head: str
     forecasts: tuple[Served, ...]
+    owner: str = ""
     is_shadow: bool = False
     idempotency_key: str | None = None
     body_digest: str | None = None

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine, and_, func, select
+from sqlalchemy import ColumnElement, Engine, and_, func, select, true
 
 from forecaster.database.engine import transaction
-from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
+from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
 from forecaster.ledger.entries import AT, WALL_CLOCK_TOLERANCE, matches, unpack
 
 
@@ -21,14 +21,14 @@ class Answered:
     body_digest: str | None
 
 
-def find_answer(engine: Engine, client: str, idempotency_key: str) -> Answered | None:
-    """Return what a client was answered under an idempotency key, None if nothing yet.
+def find_answer(engine: Engine, owner: str, idempotency_key: str) -> Answered | None:
+    """Return what an owner's key was answered under an idempotency key, None if nothing yet.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
     with transaction(engine) as connection:
-        wanted = and_(REQUESTS.c.client == client, REQUESTS.c.idempotency_key == idempotency_key)
+        wanted = and_(REQUESTS.c.owner == owner, REQUESTS.c.idempotency_key == idempotency_key)
         request = connection.execute(select(REQUESTS).where(wanted)).one_or_none()
         if request is None:
             return None
@@ -39,33 +39,30 @@ def find_answer(engine: Engine, client: str, idempotency_key: str) -> Answered |
     return Answered(request.head, list(answers), request.body_digest)
 
 
-def find_forecast(engine: Engine, forecast_id: str) -> dict[str, Any] | None:
-    """Return a forecast with what came, None if there is none of that id.
+def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) -> dict[str, Any] | None:
+    """Return a forecast with its actuals, None if there is none of that id.
+
+    Args:
+        engine: the ledger's.
+        forecast_id: as the client was told it.
+        owner: whose it must be; anybody's when None.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    found = _read(engine, FORECASTS.c.forecast_id == forecast_id, 1)
+    found = _read(engine, and_(FORECASTS.c.forecast_id == forecast_id, _is_of(owner)), 1)
     return found[0] if found else None
 
 
-def latest_forecasts(engine: Engine, model: str, unique_id: str, limit: int) -> list[dict[str, Any]]:
-    """Return a series' last forecasts, newest first, with what came.
+def latest_forecasts(
+    engine: Engine, model: str, unique_id: str, limit: int, owner: str | None = None
+) -> list[dict[str, Any]]:
+    """Return a series' last forecasts, newest first, with their actuals; an owner's, or everybody's when None.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    return _read(engine, and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id), limit)
-
-
-def models_scored(engine: Engine) -> list[str]:
-    """Return the models that have scores.
-
-    Raises:
-        DatabaseUnavailable: the database does not answer.
-    """
-    with transaction(engine) as connection:
-        return list(connection.execute(select(SCORES.c.model).distinct().order_by(SCORES.c.model)).scalars())
+    return _read(engine, and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id, _is_of(owner)), limit)
 
 
 def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:
@@ -79,6 +76,21 @@ def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:
         return {name: (first, last) for name, first, last in connection.execute(spans.group_by(FORECASTS.c.unique_id))}
 
 
+def owners_of(engine: Engine, unique_id: str) -> list[str]:
+    """Return who has forecasts of a series.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    owners = select(FORECASTS.c.owner).where(FORECASTS.c.unique_id == unique_id).distinct()
+    with transaction(engine) as connection:
+        return sorted(connection.execute(owners).scalars())
+
+
+def _is_of(owner: str | None) -> ColumnElement[bool]:
+    return true() if owner is None else FORECASTS.c.owner == owner
+
+
 def _read(engine: Engine, wanted: Any, limit: int) -> list[dict[str, Any]]:
     with transaction(engine) as connection:
         chosen = select(FORECASTS, REQUESTS.c.head).join(REQUESTS, REQUESTS.c.request_id == FORECASTS.c.request_id)
@@ -87,22 +99,22 @@ def _read(engine: Engine, wanted: Any, limit: int) -> list[dict[str, Any]]:
         if not rows:
             return []
         first, last = min(row.first_at for row in rows), max(row.last_at for row in rows)
-        names = {row.unique_id for row in rows}
+        names, owners = {row.unique_id for row in rows}, {row.owner for row in rows}
         within = ACTUALS.c["at"].between(first - WALL_CLOCK_TOLERANCE, last + WALL_CLOCK_TOLERANCE)
-        came = select(ACTUALS).where(ACTUALS.c.unique_id.in_(names), within)
-        actuals: dict[str, dict[int, float]] = {}
+        came = select(ACTUALS).where(ACTUALS.c.owner.in_(owners), ACTUALS.c.unique_id.in_(names), within)
+        actuals: dict[tuple[str, str], dict[int, float]] = {}
         for one in connection.execute(came.order_by(ACTUALS.c["at"])):
-            actuals.setdefault(one.unique_id, {})[one.at] = one.y
+            actuals.setdefault((one.owner, one.unique_id), {})[one.at] = one.y
     return [_describe(row, actuals) for row in rows]
 
 
-def _describe(row: Any, actuals: dict[str, dict[int, float]]) -> dict[str, Any]:
+def _describe(row: Any, actuals: dict[tuple[str, str], dict[int, float]]) -> dict[str, Any]:
     return {
         **json.loads(row.head),
         "answered_at": row.answered_at,
         "is_shadow": row.is_shadow,
         "forecast": json.loads(row.answer),
-        "actual": _came(row, actuals.get(row.unique_id, {})),
+        "actual": _came(row, actuals.get((row.owner, row.unique_id), {})),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, select
 
-from forecaster.database.engine import insert_or, transaction
+from forecaster.database.engine import transaction, upsert_all
 from forecaster.database.tables import ACTUALS, FORECASTS, SCORES
 from forecaster.domain.instants import now_at
 from forecaster.ledger.entries import (
@@ -21,9 +21,9 @@ from forecaster.ledger.entries import (
     matches,
     unpack,
 )
+from forecaster.ledger.reading import owners_of
+from forecaster.ledger.tallies import alone, tally
 
-# rows in one statement: databases have a limit on its parameters
-_CHUNK = 500
 # in one transaction, so that others can write in between
 _FORECASTS_AT_ONCE = 200
 
@@ -37,12 +37,18 @@ class Actual:
     y: float
 
 
-def take_actuals(engine: Engine, actuals: Sequence[Actual]) -> int:
+def take_actuals(engine: Engine, actuals: Sequence[Actual], owner: str = "", *, is_for_all: bool = False) -> int:
     """Keep actuals and score the forecasts of their times; return how many were new or other than known.
 
     What is sent again changes nothing, but scores what was forecast since. A corrected value replaces the one before,
     and its forecasts are scored anew. Each series is kept by itself, and scores are written bit by bit, so that others
     can write meanwhile: whoever is told of an error sends all of it again.
+
+    Args:
+        engine: the ledger's.
+        actuals: in any order; of two of one time the last counts.
+        owner: whose they are; the forecasts of others are not scored by them.
+        is_for_all: whether they are also those of everybody who has forecasts of the series.
 
     Raises:
         DatabaseUnavailable: the database does not answer; some of it may have been kept.
@@ -51,38 +57,47 @@ def take_actuals(engine: Engine, actuals: Sequence[Actual]) -> int:
     for one in actuals:
         by_series.setdefault(one.unique_id, {})[one.at] = one.y
     n_changed = 0
-    # in one order, so that two who do this at once cannot wait for each other
-    for unique_id, came in sorted(by_series.items()):
-        with transaction(engine) as connection:
-            n_changed += _keep(connection, unique_id, came)
-        after: str | None = ""
-        while after is not None:
-            with transaction(engine) as connection:
-                after = _score_some(connection, unique_id, came, after)
+    for unique_id, came in by_series.items():
+        owners = {owner, *owners_of(engine, unique_id)} if is_for_all else {owner}
+        changed = [_take(engine, one, unique_id, came) for one in sorted(owners)]
+        n_changed += len(set[int]().union(*changed))
     return n_changed
 
 
-def _keep(connection: Connection, unique_id: str, came: dict[int, float]) -> int:
-    """Store a series' actuals and return how many were new or other than known."""
-    within = ACTUALS.c["at"].between(min(came), max(came))
-    rows = connection.execute(select(ACTUALS).where(ACTUALS.c.unique_id == unique_id, within))
+def _take(engine: Engine, owner: str, unique_id: str, came: dict[int, float]) -> set[int]:
+    """Keep a series' actuals and score the owner's forecasts; return the times whose value is new."""
+    with transaction(engine) as connection:
+        alone(connection)
+        changed = _keep(connection, owner, unique_id, came)
+    after: str | None = ""
+    while after is not None:
+        with transaction(engine) as connection:
+            alone(connection)
+            after = _score_some(connection, owner, unique_id, came, after)
+    return changed
+
+
+def _keep(connection: Connection, owner: str, unique_id: str, came: dict[int, float]) -> set[int]:
+    mine = (ACTUALS.c.owner == owner) & (ACTUALS.c.unique_id == unique_id)
+    rows = connection.execute(select(ACTUALS).where(mine, ACTUALS.c["at"].between(min(came), max(came))))
     known = {row.at: row.y for row in rows}
     now = now_at()
-    changed = [
-        {"unique_id": unique_id, "at": at, "y": y, "received_at": now}
-        for at, y in sorted(came.items())
+    changed: list[dict[str, Any]] = [
+        {"owner": owner, "unique_id": unique_id, "at": at, "y": y, "received_at": now}
+        for at, y in came.items()
         if known.get(at) != y
     ]
-    _upsert(connection, ACTUALS, changed)
-    return len(changed)
+    if changed:
+        upsert_all(connection, ACTUALS, changed)
+    return {row["at"] for row in changed}
 
 
-def _score_some(connection: Connection, unique_id: str, came: dict[int, float], after: str) -> str | None:
+def _score_some(connection: Connection, owner: str, unique_id: str, came: dict[int, float], after: str) -> str | None:
     """Score the next forecasts behind the id `after`; return the last one's id, None if there are no more."""
     first, last = min(came) - WALL_CLOCK_TOLERANCE, max(came) + WALL_CLOCK_TOLERANCE
     forecasts = (
         select(FORECASTS)
-        .where(FORECASTS.c.unique_id == unique_id, FORECASTS.c.forecast_id > after)
+        .where(FORECASTS.c.unique_id == unique_id, FORECASTS.c.owner == owner, FORECASTS.c.forecast_id > after)
         .where(FORECASTS.c.last_at >= first, FORECASTS.c.first_at <= last)
         .order_by(FORECASTS.c.forecast_id)
         .limit(_FORECASTS_AT_ONCE)
@@ -92,12 +107,27 @@ def _score_some(connection: Connection, unique_id: str, came: dict[int, float], 
         return None
     # all that is known, for one that was sent now may be further from a step than one that was known before
     stored = select(ACTUALS.c["at"], ACTUALS.c.y).where(
+        ACTUALS.c.owner == owner,
         ACTUALS.c.unique_id == unique_id,
         ACTUALS.c["at"].between(first - WALL_CLOCK_TOLERANCE, last + WALL_CLOCK_TOLERANCE),
     )
     known = {row.at: row.y for row in connection.execute(stored.order_by(ACTUALS.c["at"]))}
-    _upsert(connection, SCORES, [score for row in rows for score in _scores(row, known, came)])
+    _replace(connection, [score for row in rows for score in _scores(row, known, came)])
     return str(rows[-1].forecast_id)
+
+
+def _replace(connection: Connection, scores: list[dict[str, Any]]) -> None:
+    """Write scores that are new or other than before, and keep the sums of all scores true."""
+    ids = {score["forecast_id"] for score in scores}
+    before = {
+        (row["forecast_id"], row["step"]): dict(row)
+        for row in connection.execute(select(SCORES).where(SCORES.c.forecast_id.in_(ids))).mappings()
+    }
+    changed = [score for score in scores if before.get((score["forecast_id"], score["step"])) != score]
+    keys = [(score["forecast_id"], score["step"]) for score in changed]
+    if changed:
+        tally(connection, [before[key] for key in keys if key in before], changed)
+        upsert_all(connection, SCORES, changed)
 
 
 def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterator[dict[str, Any]]:
@@ -112,6 +142,7 @@ def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterat
         yield {
             "forecast_id": row.forecast_id,
             "step": number + 1,
+            "owner": row.owner,
             "at": int(step[AT]),
             "model": row.model,
             "version": row.version,
@@ -127,12 +158,3 @@ def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterat
 
 def _is_inside(y: float, low: float, high: float) -> int | None:
     return None if np.isnan(low) else int(low <= y <= high)
-
-
-def _upsert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, or replace those that have their primary keys."""
-    keys = [column.name for column in table.primary_key]
-    for begin in range(0, len(rows), _CHUNK):
-        statement = insert_or(connection, table).values(rows[begin : begin + _CHUNK])
-        others = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others))

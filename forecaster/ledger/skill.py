@@ -7,8 +7,10 @@ from sqlalchemy import Engine, func, select
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import SCORES
+from forecaster.domain import sums
 from forecaster.domain.errors import RequestError
 from forecaster.domain.instants import DAY
+from forecaster.ledger.tallies import Tally
 
 # of more, the last ones
 _MOST_GROUPS = 1000
@@ -56,6 +58,7 @@ def realised_skill(
     since: int | None = None,
     is_shadow: bool = False,
     forecast_by: str = "model",
+    owner: str | None = None,
 ) -> list[Realised]:
     """Return what came of a model's forecasts, one entry for each group, the last ones where there are too many.
 
@@ -68,6 +71,7 @@ def realised_skill(
         since: of times from here on, microseconds since 1970.
         is_shadow: of forecasts that nobody saw.
         forecast_by: by whom.
+        owner: of this owner's forecasts alone; of everybody's when None.
 
     Raises:
         RequestError: there is no such grouping.
@@ -87,6 +91,8 @@ def realised_skill(
         func.count(SCORES.c.is_inside_95).label("n_95"),
     ]
     chosen = [SCORES.c.model == model, SCORES.c.is_shadow.is_(is_shadow), SCORES.c.forecast_by == forecast_by]
+    if owner is not None:
+        chosen.append(SCORES.c.owner == owner)
     if version is not None:
         chosen.append(SCORES.c.version == version)
     if unique_id is not None:
@@ -101,6 +107,21 @@ def realised_skill(
     with transaction(engine) as connection:
         rows = connection.execute(query).all()
     return [_describe(row, by is not None) for row in reversed(rows) if row.n]
+
+
+def realised(tally: Tally) -> Realised:
+    """Return what running sums, of one score at least, say."""
+    mae, naive_mae = (sums.mean(parts, tally.n_scores) for parts in (tally.absolute, tally.naive))
+    counted = {"80": (tally.n_80, tally.inside_80), "95": (tally.n_95, tally.inside_95)}
+    return Realised(
+        group=None,
+        n_scores=tally.n_scores,
+        mae=mae,
+        relative_mae=mae / naive_mae if naive_mae else None,
+        bias=sums.mean(tally.signed, tally.n_scores),
+        coverage={level: inside / count for level, (count, inside) in counted.items() if count},
+        n_covered={level: count for level, (count, _) in counted.items() if count},
+    )
 
 
 def _describe(row: Any, has_group: bool) -> Realised:

@@ -123,7 +123,7 @@ def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:
 
 
 def _key(entry: Entry) -> tuple[str, str]:
-    return entry.client, entry.idempotency_key or ""
+    return entry.owner, entry.idempotency_key or ""
 
 
 def _insert_once(connection: Connection, entry: Entry) -> bool:
@@ -137,6 +137,7 @@ def _request(entry: Entry) -> dict[str, Any]:
         "request_id": entry.request_id,
         "answered_at": entry.answered_at,
         "client": entry.client,
+        "owner": entry.owner,
         "idempotency_key": entry.idempotency_key,
         "body_digest": entry.body_digest,
         "head": entry.head,
@@ -148,6 +149,7 @@ def _forecasts(entry: Entry) -> list[dict[str, Any]]:
         {
             "forecast_id": forecast_id(entry.request_id, position),
             "request_id": entry.request_id,
+            "owner": entry.owner,
             "position": position,
             "answered_at": entry.answered_at,
             "model": entry.model,

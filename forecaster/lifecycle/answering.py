@@ -1,6 +1,6 @@
 """What is answered from windows of input, over HTTP and in batches alike: by whom, and the intervals around it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,24 +46,22 @@ def forecast_by(predictor: Predictor, is_baseline: bool) -> str:
 
 def answer(
     predictor: Predictor,
-    unique_ids: Sequence[str],
     values: Floats,
     known: Floats | None,
     horizon: int,
     wanted: Bands,
-    learnt: Mapping[str, Floats],
+    learnt: Sequence[Floats | None],
     is_baseline: bool,
 ) -> Forecasts:
     """Return the forecasts of windows.
 
     Args:
         predictor: the version that answers.
-        unique_ids: of each window, its series, `n` of them.
         values: `(n, input_size, 1 + hist_exog)`.
         known: as `known_ahead` returns it; not looked at where the baseline answers.
         horizon: steps.
         wanted: the columns beside the mean.
-        learnt: by series, the shares of misses that are allowed now, as `read_allowed` returns them.
+        learnt: of each window's series, the shares of misses that are allowed now, as `read_allowed` returns them.
         is_baseline: as `is_replaced` says.
 
     Raises:
@@ -72,9 +70,8 @@ def answer(
     mean = (
         predictor.predict_baseline(values, horizon) if is_baseline else predictor.predict_arrays(values, horizon, known)
     )
-    learnt = {} if is_baseline else learnt
-    is_adapted = [unique_id in learnt for unique_id in unique_ids]
-    shares = _shares(learnt, unique_ids, horizon) if any(is_adapted) else None
+    is_adapted = [one is not None and not is_baseline for one in learnt]
+    shares = _shares(learnt, horizon) if any(is_adapted) else None
     tails = None if shares is None else adapted_tails(_EDGES, shares)
     bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
     if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
@@ -105,11 +102,10 @@ def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_ba
     return warnings
 
 
-def _shares(learnt: Mapping[str, Floats], unique_ids: Sequence[str], horizon: int) -> Floats:
+def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:
     """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
-    shares = np.tile(SHARES, (len(unique_ids), horizon, 1))
-    for row, unique_id in enumerate(unique_ids):
-        known = learnt.get(unique_id)
+    shares = np.tile(SHARES, (len(learnt), horizon, 1))
+    for row, known in enumerate(learnt):
         if known is not None:
             steps = min(horizon, len(known))
             shares[row, :steps] = known[:steps]

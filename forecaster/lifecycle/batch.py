@@ -48,6 +48,7 @@ class BatchConfig(Config):
         quantiles: 0–1.
         without_skill: what answers where a model shows no skill; what the service is set to when not given.
         adapt_intervals: whether intervals follow what the ledger says they covered, likewise.
+        owner: for whom they covered it; empty for those who ask the service without a key.
         strict: whether one series that cannot be forecast refuses them all.
         series_at_once: how many are held, with their forecasts.
         out: the Parquet file, replaced as a whole.
@@ -65,6 +66,7 @@ class BatchConfig(Config):
     quantiles: tuple[float, ...] | None = None
     without_skill: Literal["model", "baseline"] = as_the_service("without_skill", "model")
     adapt_intervals: bool = as_the_service("adapt_intervals", default=True)
+    owner: str = ""
     strict: bool = False
     series_at_once: int = Field(1024, ge=1, le=1_000_000)
     out: Path
@@ -137,7 +139,7 @@ def _learnt(config: BatchConfig, version: Version, database: str) -> Mapping[str
     if not config.adapt_intervals or (file is not None and not file.is_file()):
         return {}
     with opened(database) as engine:
-        return read_allowed(engine, config.name, version.number)
+        return read_allowed(engine, config.name, version.number, config.owner)
 
 
 @dataclass
@@ -205,9 +207,8 @@ class _Job:
         inputs = read_frame(predictor, together, self.steps, self._ahead, self.config.data.place)
         # the baseline needs no calendar that reaches far enough
         known = None if self.is_baseline else predictor.known_ahead(inputs.times, self.steps, inputs.futr_exog)
-        made = answer(
-            predictor, inputs.unique_ids, inputs.values, known, self.steps, self.wanted, self.learnt, self.is_baseline
-        )
+        learnt = [self.learnt.get(unique_id) for unique_id in inputs.unique_ids]
+        made = answer(predictor, inputs.values, known, self.steps, self.wanted, learnt, self.is_baseline)
         frame = inputs.as_frame(made.mean, self.wanted.columns, made.spread)
         return frame.assign(
             is_adapted=np.repeat(made.is_adapted, self.steps),

@@ -200,6 +200,9 @@ def _bars(places: Places, contents: Contents, folder: Path) -> list[_Goal]:
 
 def _service(places: Places, contents: Contents, folder: Path) -> list[_Goal]:
     part = contents.database
+    if part:
+        # as the service keeps it
+        (folder / DATABASE).chmod(0o600)
     return [_database(places.database, folder / DATABASE, part.kind)] if part else []
 
 

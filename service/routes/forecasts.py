@@ -8,7 +8,7 @@ from starlette.background import BackgroundTask
 
 from forecaster.ledger.reading import Answered, find_forecast, latest_forecasts
 from service.accounts import digest_body
-from service.dependencies import AccountsDep, parsed, read_body, request_body
+from service.dependencies import AccountsDep, CallerDep, parsed, read_body, request_body
 from service.problems import responses
 from service.recorder import Asking
 from service.refusals import MalformedBody, UnknownForecast
@@ -61,18 +61,19 @@ async def create_forecast(request: Request) -> Response:
 
 
 def _asking(request: Request, raw: bytes) -> Asking:
+    caller = request.state.caller
     key = request.headers.get("idempotency-key")
     if key is None:
-        return Asking(request.state.client)
+        return Asking(caller.client, caller.owner)
     if not 1 <= len(key) <= MOST_KEY:
         raise MalformedBody([Mistake(location="Idempotency-Key", message=f"must have 1 to {MOST_KEY} characters")])
-    return Asking(request.state.client, key, digest_body(raw))
+    return Asking(caller.client, caller.owner, key, digest_body(raw))
 
 
 @router.get("/{forecast_id}", responses=responses(404))
-async def read_forecast(forecast_id: Name, accounts: AccountsDep) -> StoredForecast:
-    """Return a forecast as it was served, and what came."""
-    found = await run_in_threadpool(find_forecast, accounts.engine, forecast_id)
+async def read_forecast(forecast_id: Name, accounts: AccountsDep, caller: CallerDep) -> StoredForecast:
+    """Return a forecast of the key's owner as it was served, and its actuals."""
+    found = await run_in_threadpool(find_forecast, accounts.engine, forecast_id, caller.sees)
     if found is None:
         raise UnknownForecast(f"there is no forecast '{forecast_id}'; it may have been deleted")
     return StoredForecast(**found | {"answered_at": spell_instant(found["answered_at"])})
@@ -80,10 +81,14 @@ async def read_forecast(forecast_id: Name, accounts: AccountsDep) -> StoredForec
 
 @router.get("", responses=responses(422))
 async def list_forecasts(
-    accounts: AccountsDep, model: str, unique_id: Name, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+    accounts: AccountsDep,
+    caller: CallerDep,
+    model: str,
+    unique_id: Name,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> StoredForecasts:
-    """Return a series' last forecasts, newest first."""
-    found = await run_in_threadpool(latest_forecasts, accounts.engine, model, unique_id, limit)
+    """Return the last forecasts of a series, newest first, that keys of this owner asked for."""
+    found = await run_in_threadpool(latest_forecasts, accounts.engine, model, unique_id, limit, caller.sees)
     return StoredForecasts(
         forecasts=[StoredForecast(**one | {"answered_at": spell_instant(one["answered_at"])}) for one in found]
     )

@@ -22,12 +22,12 @@ async def read_readiness(request: Request, shelf: ShelfDep, response: Response) 
     served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in shelf.catalog.items()}
     state = request.app.state
     # without the database no forecast can be accounted for
-    is_ready = (
-        bool(served) and state.keyring.keys is not None and not state.is_stopping and state.accounts.writer.is_alive
-    )
+    database_problem = state.accounts.last_problem or state.keyring.last_problem
+    has_database = state.keyring.keys is not None and state.accounts.writer.is_alive and not database_problem
+    is_ready = bool(served) and has_database and not state.is_stopping
     if not is_ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    problems = [problem for problem in (shelf.last_problem, state.accounts.last_problem) if problem]
+    problems = [problem for problem in (shelf.last_problem, database_problem) if problem]
     return Readiness(
         status="ready" if is_ready else "stopping" if state.is_stopping else "not ready",
         models=served,

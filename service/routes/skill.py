@@ -1,14 +1,14 @@
 """What came says how good the forecasts were."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
 from forecaster.ledger.skill import GROUPS, Realised, realised_skill
 from service.catalog import find_model
-from service.dependencies import AccountsDep, ShelfDep
+from service.dependencies import AccountsDep, CallerDep, ShelfDep
 from service.problems import responses
 from service.schemas import DriftOut, DriftsOut, Name, RealisedOut, RealisedSkill, Time, VersionDrift
 from service.timestamps import instant
@@ -19,6 +19,7 @@ router = APIRouter(prefix="/v1", tags=["truth"])
 @router.get("/skill", responses=responses(422))
 async def read_skill(
     accounts: AccountsDep,
+    caller: CallerDep,
     model: str,
     by: Annotated[str | None, Query(json_schema_extra={"enum": [*GROUPS]})] = None,
     version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
@@ -26,7 +27,7 @@ async def read_skill(
     since: Time | None = None,
     is_shadow: Annotated[bool, Query(description="of a challenger's forecasts, which nobody saw")] = False,
 ) -> RealisedSkill:
-    """Return what came of a model's forecasts: error beside the last value's, bias, coverage."""
+    """Return what came of a model's forecasts of the key's owner: error beside the last value's, bias, coverage."""
 
     def read() -> list[Realised]:
         return realised_skill(
@@ -37,6 +38,7 @@ async def read_skill(
             unique_id=unique_id,
             since=None if since is None else instant(since),
             is_shadow=is_shadow,
+            owner=caller.sees,
         )
 
     found = await run_in_threadpool(read)
@@ -44,9 +46,9 @@ async def read_skill(
 
 
 @router.get("/drift", responses=responses(404, 422))
-async def read_drift(accounts: AccountsDep, shelf: ShelfDep, model: str) -> DriftsOut:
-    """Return how far what a model is asked with has moved from what it was trained on."""
-    seen = accounts.recorder.drift.read(find_model(shelf.catalog, model).name)
+async def read_drift(accounts: AccountsDep, caller: CallerDep, shelf: ShelfDep, model: str) -> DriftsOut:
+    """Return how far what the key's owner asks a model with has moved from what it was trained on."""
+    seen = accounts.recorder.drift.read(find_model(shelf.catalog, model).name, caller.sees)
     versions = [
         VersionDrift(
             version=version,
@@ -61,5 +63,6 @@ async def read_drift(accounts: AccountsDep, shelf: ShelfDep, model: str) -> Drif
 def _spelt(one: Realised, by: str | None) -> dict[str, Any]:
     fields = dict(vars(one))
     if by == "day":
-        fields["group"] = datetime.fromtimestamp(int(one.group or 0) * 86400, UTC).date().isoformat()
+        # a time zone may put a day before the year 1 or behind 9999, which Python's own dates do not know
+        fields["group"] = str(np.datetime64(int(one.group or 0), "D"))
     return fields

@@ -88,10 +88,14 @@ def test_away_it_is_said_and_back_it_is_used(house: House, postgres: str, tmp_pa
             assert status == 503
             assert problem["detail"] == "the ledger cannot be read or written just now; try again in a moment"
             assert service.request("GET", "/v1/models")[0] == 200
+            deadline = time.monotonic() + 30
+            while service.request("GET", "/health/ready")[0] != 503:
+                assert time.monotonic() < deadline, "ready without a database"
             cable.is_cut.clear()
             deadline = time.monotonic() + 30
             while service.forecast()[0] != 200:
                 assert time.monotonic() < deadline, "not used again"
+            service.wait_until_ready()
             cable.is_silent.set()
             begin = time.monotonic()
             assert service.forecast()[0] == 503

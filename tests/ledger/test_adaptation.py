@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
-from forecaster.database.tables import SCORES
 from forecaster.evaluation.conformal import ADAPTION_RATE, calibrate
 from forecaster.ledger.adaptation import adapted_tails, read_allowed
+from forecaster.ledger.tallies import tally
 from forecaster.lifecycle.adaptive import adaptive_bands
 
 
@@ -20,9 +19,9 @@ def score(
     number: int, step: int, is_inside: tuple[int, int], unique_id: str = "a", at: int | None = None
 ) -> dict[str, object]:
     return {
-        "forecast_id": f"f{number}", "step": step, "at": number if at is None else at, "model": "m", "version": 1,
-        "is_shadow": False, "forecast_by": "model", "unique_id": unique_id, "error": 0.0, "naive_error": 0.0,
-        "is_inside_80": is_inside[0], "is_inside_95": is_inside[1],
+        "forecast_id": f"f{number}", "owner": "", "step": step, "at": number if at is None else at,
+        "model": "m", "version": 1, "is_shadow": False, "forecast_by": "model", "unique_id": unique_id,
+        "error": 0.0, "naive_error": 0.0, "is_inside_80": is_inside[0], "is_inside_95": is_inside[1],
     }  # fmt: skip
 
 
@@ -33,7 +32,7 @@ def test_misses_narrow_the_share_that_is_allowed_and_hits_widen_it(tmp_path: Pat
     # asked a hundred times for the same hour, it came once
     rows += [score(100 + number, 1, (0, 0), "b", at=7) for number in range(100)]
     with transaction(engine) as connection:
-        connection.execute(insert(SCORES), rows)
+        tally(connection, [], rows)
     allowed = read_allowed(engine, "m", 1)
     np.testing.assert_allclose(
         allowed["a"], [[0.2, 0.05], [0.2 + ADAPTION_RATE * (10 * 0.2 - 10), 0.05 + ADAPTION_RATE * 10 * 0.05]]
@@ -55,7 +54,7 @@ def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
     bring_up_to_date(engine)
     inside = ((y >= low) & (y <= high))[:59, 0]
     with transaction(engine) as connection:
-        connection.execute(insert(SCORES), [score(number, 1, (int(one), 1)) for number, one in enumerate(inside)])
+        tally(connection, [], [score(number, 1, (int(one), 1)) for number, one in enumerate(inside)])
     tails = adapted_tails((0.1, 0.9), read_allowed(engine, "m", 1)["a"][None])
     assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
     assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])

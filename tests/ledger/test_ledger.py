@@ -116,8 +116,8 @@ def test_an_idempotency_key_is_answered_once(writer: Writer) -> None:
     first = entry(idempotency_key="k", body_digest="d")
     assert record(writer, first)
     assert not record(writer, entry(idempotency_key="k", body_digest="d"))
-    # another client's key is another
-    assert record(writer, entry(idempotency_key="k", client="else"))
+    # another owner's key is another
+    assert record(writer, entry(idempotency_key="k", client="else", owner="else"))
     assert count(writer.engine, FORECASTS) == 2
     found = find_answer(writer.engine, "", "k")
     assert found is not None
@@ -218,9 +218,12 @@ def test_what_nobody_saw_is_scored_apart(writer: Writer) -> None:
 
 
 def test_who_waits_on_a_database_that_is_gone_is_told(tmp_path: Path) -> None:
-    # no tables: as good as gone
     writer = Writer(open_engine(f"sqlite:///{tmp_path}/l.db"))
     writer.start()
+    with pytest.raises(DatabaseUnavailable, match="is not there"):
+        record(writer, entry())
+    # no tables: as good as gone
+    (tmp_path / "l.db").touch()
     with pytest.raises(DatabaseUnavailable, match="no such table"):
         record(writer, entry())
     bring_up_to_date(writer.engine)

@@ -71,6 +71,7 @@ def test_a_wiped_installation_comes_back_elsewhere_and_serves_the_same(site: Pla
     told: list[str] = []
     restore(new, tmp_path / "backups" / name, on_file=told.append)
     assert told == [str(new.root), new.tracking_uri, str(new.bars), new.database]
+    assert oct(Path(new.database.removeprefix("sqlite:///")).stat().st_mode & 0o777) == "0o600"
     assert sizes(new.database) == ledger
     # the key is as good as it was, and the service's sync child finds the artifacts where they are now
     assert numbers(forecast(new, tmp_path / "new cache", key)) == numbers(before)

@@ -130,7 +130,7 @@ def test_intervals_follow_the_ledger_as_the_services_do(house: House, tmp_path: 
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
         # what the service does by itself each minute
         with opened(database) as engine:
-            app.state.accounts.recorder.allowed = {("sine", 1): read_allowed(engine, "sine", 1)}
+            app.state.accounts.recorder.allowed = {("", "sine", 1): read_allowed(engine, "sine", 1)}
         answer = client.post("/v1/forecasts", json=request).json()
     assert [one["is_adapted"] for one in answer["forecasts"]] == [True, False, False]
     history().to_csv(tmp_path / "h.csv", index=False)

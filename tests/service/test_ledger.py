@@ -1,12 +1,15 @@
 """Every forecast that is answered is in the ledger, and what came says how good it was."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from forecaster.registry.cache import CHALLENGER, CHAMPION, ModelIndex, read_indexes, write_index
@@ -204,3 +207,57 @@ def test_intervals_that_missed_are_widened_for_that_series_alone(
     assert after["hi-80"][0] > before["hi-80"][0]
     assert not other["is_adapted"]
     assert other["hi-80"] == before["hi-80"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_first_answer_after_a_start_has_adapted_intervals(house: House, tmp_path: Path, is_late: bool) -> None:
+    file, away = tmp_path / "l.db", tmp_path / "away.db"
+    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{file}")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        wait_until_ready(client)
+        send(client, forecast(client)["forecasts"][0], [100.0] * 4)
+    if is_late:
+        # the database is away at the start
+        file.rename(away)
+        file.write_text("not a database" * 100)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        while is_late and client.get("/health/ready").json()["last_problem"] is None:
+            time.sleep(0.01)
+        if is_late:
+            assert client.post("/v1/forecasts", json=ask()).status_code == 503
+            away.replace(file)
+        deadline = time.monotonic() + 60
+        answer = client.post("/v1/forecasts", json=ask())
+        while answer.status_code != 200:
+            assert time.monotonic() < deadline
+            answer = client.post("/v1/forecasts", json=ask())
+    assert answer.json()["forecasts"][0]["is_adapted"]
+
+
+@pytest.mark.parametrize(
+    ("start", "day"),
+    [("0001-01-01T00:00:00+23:59", "0001-01-01"), ("9999-12-30T17:00:00-05:00", "10000-01-01")],
+)
+def test_skill_by_day_knows_the_first_and_the_last_year(own: TestClient, start: str, day: str) -> None:
+    first = datetime.fromisoformat(start)
+    known = series(25)
+    known["ds"] = [(first + timedelta(hours=row)).isoformat() for row in range(25)]
+    # as in the answer, which goes on behind the last year that Python knows
+    (one,) = forecast(own, series=[known], horizon=4)["forecasts"]
+    rows = [{"unique_id": "a", "ds": ds, "y": 1.0} for ds in one["ds"] if len(ds) == len(start)]
+    assert own.post("/v1/actuals", json={"actuals": rows}).status_code == 200
+    answer = own.get("/v1/skill", params={"model": "sine", "by": "day"})
+    assert answer.status_code == 200, answer.text
+    assert day in [group["group"] for group in answer.json()["realised"]]
+    assert own.get(f"/v1/forecasts/{one['forecast_id']}").status_code == 200
+
+
+def test_each_minute_reads_sums_and_no_scores(own: TestClient) -> None:
+    state = own.app.state  # type: ignore[attr-defined]
+    send(own, forecast(own)["forecasts"][0], [100.0] * 4)
+    read: list[str] = []
+    event.listen(state.accounts.upkeep, "before_cursor_execute", lambda *what: read.append(what[2]))
+    housekeeping._tidy(state.accounts, state.shelf.catalog, state.metrics)
+    assert read
+    assert [one for one in read if re.search(r"\bscores\b", one)] == []
+    assert forecast(own)["forecasts"][0]["is_adapted"]

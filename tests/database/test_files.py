@@ -1,0 +1,199 @@
+"""A SQLite file that is replaced, emptied or deleted while open is noticed before anything is lost to it."""
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from forecaster.database.engine import open_engine, transaction
+from forecaster.database.keys import create_key, read_keys
+from forecaster.database.schema import bring_up_to_date
+from forecaster.database.tables import KEYS
+from forecaster.domain.errors import DatabaseUnavailable
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "service.db"
+
+
+@pytest.fixture
+def engine(file: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{file}")
+    bring_up_to_date(engine)
+    write(engine)
+    yield engine
+    engine.dispose()
+
+
+def write(engine: Engine) -> None:
+    create_key(engine, "shop", ["forecast"])
+
+
+def copy_of(file: Path) -> Path:
+    copy = file.with_name("copy.db")
+    with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(copy)) as new:
+        live.backup(new)
+    return copy
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def remove_all(file: Path) -> None:
+    for one in file.parent.glob("service.db*"):
+        one.unlink()
+
+
+def move_away(file: Path) -> None:
+    file.rename(file.with_name("elsewhere.db"))
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def put_empty(file: Path) -> None:
+    file.unlink()
+    file.touch()
+
+
+def put_rubbish(file: Path) -> None:
+    file.unlink()
+    file.write_bytes(b"no database" * 1000)
+
+
+def put_another(file: Path) -> None:
+    other = open_engine(f"sqlite:///{file.with_name('other.db')}")
+    bring_up_to_date(other)
+    other.dispose()
+    file.with_name("other.db").replace(file)
+
+
+def put_fresh(file: Path) -> None:
+    """Do what a pipeline does that finds no database."""
+    remove_all(file)
+    other = open_engine(f"sqlite:///{file}")
+    bring_up_to_date(other)
+    other.dispose()
+
+
+LOSSES = [remove, remove_all, move_away, empty, put_empty, put_rubbish, put_another, put_fresh]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_nothing_is_written_where_the_database_is_gone(
+    engine: Engine, file: Path, lose: Callable[[Path], None]
+) -> None:
+    lose(file)
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            write(engine)
+    # nor is one made anew
+    assert file.exists() == (lose not in (remove, remove_all, move_away))
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_a_copy_of_the_database_put_in_its_place_is_used(
+    engine: Engine, file: Path, lose: Callable[[Path], None]
+) -> None:
+    copy = copy_of(file)
+    lose(file)
+    with pytest.raises(DatabaseUnavailable):
+        write(engine)
+    for one in file.parent.glob("service.db-*"):
+        one.unlink()
+    copy.replace(file)
+    write(engine)
+    assert len(read_keys(engine)) == 2
+    with closing(sqlite3.connect(file)) as seen:
+        assert seen.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
+
+
+def test_a_replaced_database_does_not_get_the_log_of_the_one_before(engine: Engine, file: Path) -> None:
+    copy = copy_of(file)
+    # which the copy lacks, and which is in the log alone
+    write(engine)
+    copy.replace(file)
+    write(engine)
+    assert len(read_keys(engine)) == 2
+    assert list(file.parent.glob("service.db-wal.replaced-*"))
+    with closing(sqlite3.connect(file)) as seen:
+        assert seen.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert seen.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
+
+
+def test_a_database_replaced_during_a_transaction_is_not_written(engine: Engine, file: Path) -> None:
+    copy = copy_of(file)
+    with pytest.raises(DatabaseUnavailable, match="was replaced or deleted"), transaction(engine) as connection:
+        connection.execute(select(func.count()).select_from(KEYS))
+        copy.replace(file)
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_a_removed_log_costs_nothing_that_was_committed(engine: Engine, file: Path, end: str) -> None:
+    other = open_engine(f"sqlite:///{file}")
+    write(other)
+    file.with_name(file.name + end).unlink()
+    with pytest.raises(DatabaseUnavailable):
+        write(engine)
+    # by then nobody has the old log open, and the last who had it wrote it into the database
+    write(other)
+    write(engine)
+    assert len(read_keys(engine)) == 4
+    other.dispose()
+
+
+def test_a_database_is_its_owners_alone_from_the_beginning(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0)
+    seen = []
+    honest = os.open
+
+    def watched(path: str, flags: int, mode: int = 0o777) -> int:
+        opened = honest(path, flags, mode)
+        seen.append(stat.S_IMODE(Path(path).stat().st_mode))
+        return opened
+
+    monkeypatch.setattr(os, "open", watched)
+    try:
+        engine = open_engine(f"sqlite:///{file}")
+        bring_up_to_date(engine)
+        write(engine)
+    finally:
+        os.umask(before)
+    assert seen[0] == 0o600
+    assert modes(file) == {"service.db": 0o600, "service.db-wal": 0o600, "service.db-shm": 0o600}
+    engine.dispose()
+
+
+def test_a_database_that_others_could_read_is_closed_to_them(file: Path) -> None:
+    folder = stat.S_IMODE(file.parent.stat().st_mode)
+    engine = open_engine(f"sqlite:///{file}")
+    bring_up_to_date(engine)
+    write(engine)
+    kept = file.with_name("kept")
+    kept.mkdir()
+    # as after a kill, its logs beside it
+    for one in file.parent.glob("service.db*"):
+        if one.suffix != ".lock":
+            shutil.copy(one, kept / one.name)
+            (kept / one.name).chmod(0o666)
+    again = open_engine(f"sqlite:///{kept}/service.db")
+    bring_up_to_date(again)
+    assert len(read_keys(again)) == 1
+    assert set(modes(kept / "service.db").values()) == {0o600}
+    assert stat.S_IMODE(file.parent.stat().st_mode) == folder
+    engine.dispose()
+    again.dispose()
+
+
+def modes(file: Path) -> dict[str, int]:
+    found = [file.with_name(file.name + end) for end in ("", "-wal", "-shm")]
+    return {one.name: stat.S_IMODE(one.stat().st_mode) for one in found}
