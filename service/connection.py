@@ -21,6 +21,8 @@ MOST_PIPELINED = 16
 MOST_PARTS, LEAST_PART = 10_000, 64
 # what is read is parsed in pieces, so that nothing far beyond a bound is looked at
 _PIECE = 16 * 1024
+# after each part of a body that nobody reads any more: those who go on sending must not keep the event loop busy
+_PAUSE_SECONDS = 0.02
 
 
 @dataclass
@@ -50,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     bounds: Bounds
     _refusal: tuple[HTTPStatus, str] | None = None
-    _is_in_head = True
+    _is_in_head, _is_body_unwanted = True, False
     _head_bytes = _silent_bytes = _body_bytes = _n_parts = 0
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
@@ -84,6 +86,10 @@ class BoundedProtocol(HttpToolsProtocol):
             super().data_received(piece)
             if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(*_HEAD_TOO_LARGE)
+        if self._is_body_unwanted and not self.transport.is_closing():
+            self._is_body_unwanted = False
+            self.flow.pause_reading()
+            self.loop.call_later(_PAUSE_SECONDS, self._read_on)
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -119,6 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._silent_bytes = 0
+        self._is_body_unwanted = self.cycle.response_complete
         self._n_parts += 1
         self._body_bytes += len(body)
         if self._n_parts > MOST_PARTS and self._body_bytes < LEAST_PART * self._n_parts:
@@ -161,6 +168,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser cannot read, or what one of the above has stopped it at."""
         self._refuse(*(self._refusal or (HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")))
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _count_head(self, count: int) -> None:
         self._silent_bytes = 0

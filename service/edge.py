@@ -1,4 +1,4 @@
-"""The outermost layer: hosts, request ids, security headers, large answers in pieces, a count and a log line for each."""
+"""The outermost layer: hosts, request ids, security headers, large answers in pieces, a count and a log line."""
 
 import itertools
 import logging
