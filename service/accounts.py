@@ -95,8 +95,12 @@ class Accounts:
         for engine in (self.writer.engine, self.engine, self.upkeep):
             engine.dispose()
 
-    async def answer(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> tuple[Answered, bool]:
+    async def answer(
+        self, request: ForecastRequest, catalog: Catalog, asking: Asking, *, is_large: bool = False
+    ) -> tuple[Answered, bool]:
         """Answer a request, and say whether that is new, once the ledger has it; under the same key, the same.
+
+        A large request is always answered by another thread.
 
         Raises:
             RequestError: the idempotency key was used for another request.
@@ -104,10 +108,12 @@ class Accounts:
             ForecasterError: as `forecast` says.
         """
         if asking.idempotency_key is not None:
-            before = await run_in_threadpool(find_answer, self.engine, asking.owner, asking.idempotency_key)
+            before = await run_in_threadpool(
+                find_answer, self.engine, asking.owner, asking.idempotency_key, asking.body_digest
+            )
             if before is not None:
                 return _same(before, asking), False
-        if request.series and sum(len(one.ds) for one in request.series) <= _FEW:
+        if not is_large and request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
             task = prepare(request, catalog, self.settings)
             entry, is_new = await self.recorder.answer_with_others(task, asking)
@@ -116,7 +122,7 @@ class Accounts:
             entry, is_new = await self.recorder.answer_alone(preparing, asking)
         if not is_new:
             # somebody with the same key was faster
-            return await self.answer(request, catalog, asking)
+            return await self.answer(request, catalog, asking, is_large=is_large)
         return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest), True
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
@@ -129,9 +135,9 @@ class Accounts:
             return
         try:
             task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
-            self.writer.submit(
-                [as_entry(forecast([task], [{}])[0], Asking(asking.client, asking.owner), is_shadow=True)]
-            )
+            entry = as_entry(forecast([task], [{}])[0], Asking(asking.client, asking.owner), is_shadow=True)
+            # waited for, so that no more of them are in memory than are made at once
+            self.writer.submit([entry]).result()
         except ForecasterError as error:
             self.metrics.shadow_failures.labels(request.model).inc()
             _log.warning("model '%s', challenger: %s", request.model, error)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,9 +35,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.shelf = Shelf(settings, metrics)
     app.state.accounts = Accounts(settings, metrics)
     app.state.keyring = Keyring(app.state.accounts.engine, settings.is_loopback, settings.keys_refresh_seconds)
-    app.state.limits = Limits(settings.rate_limit, settings.max_concurrent)
+    app.state.limits = Limits(settings.rate_limit, settings.max_concurrent, settings.max_bytes_in_flight)
     app.state.is_stopping = False
-    app.add_middleware(Edge, hosts=settings.hosts, metrics=metrics)
+    app.add_middleware(Edge, hosts=settings.hosts, metrics=metrics, limits=app.state.limits)
     problems.install(app)
     # who may ask for what, in one place; what is asked most comes first, for routes are tried in their order
     for scope, routers in {
@@ -81,6 +82,8 @@ def _document_bodies(app: FastAPI) -> None:
     """Add the schemas of the bodies that a dependency reads, which FastAPI cannot see by itself."""
     generate = app.openapi
 
+    # anybody may ask for it, and making it takes long
+    @cache
     def openapi() -> dict[str, Any]:
         schema = generate()
         components = schema["components"]["schemas"]

@@ -1,25 +1,24 @@
-"""What routes are given: the shelf, the ledger, and a body read within its limit and checked against its schema."""
+"""What routes are given: the shelf, the ledger, a turn, and a body read within its limits and checked by its schema."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from service.accounts import Accounts
 from service.catalog import Shelf
 from service.keyring import Caller
-from service.limits import Limits
+from service.limits import LARGE_BYTES, Holding, Limits
 from service.metrics import Metrics
 from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
-from service.schemas import ActualsRequest, Mistake
+from service.schemas import Mistake
 from service.settings import Settings
 
 MOST_MISTAKES_SAID = 20
 _MOST_MISTAKES_MADE = 1000
-_LARGE = 64 * 1024
 
 
 def _from_state(name: str) -> Any:
@@ -56,7 +55,7 @@ def allow(scope: str) -> Any:
         await state.keyring.wait()
         caller = state.keyring.check(request.headers.get("authorization", ""), scope)
         request.state.caller, request.state.client = caller, caller.client
-        state.limits.check_rate(caller.client or (request.client.host if request.client else ""))
+        state.limits.rates.check(caller.client or (request.client.host if request.client else ""))
 
     return Depends(check)
 
@@ -64,34 +63,45 @@ def allow(scope: str) -> Any:
 Content = TypeVar("Content", bound=BaseModel)
 
 
-def body_of(schema: type[Content]) -> Callable[[Request, Shelf], Awaitable[Content]]:
-    """Return a dependency that reads a body of that schema.
-
-    Parsed by pydantic from the bytes, which is faster than through Python objects, and says where without what: a value
-    is never echoed. It raises BodyTooLarge, and MalformedBody for what is not JSON or not what the schema asks for.
-    """
-
-    async def read(request: Request, shelf: ShelfDep) -> Content:
-        return await parsed(schema, await read_body(request, shelf.settings))
-
-    return read
-
-
-async def parsed(schema: type[Content], raw: bytes) -> Content:
-    """Return a body as its schema; a large one is read by another thread, while others are answered.
+async def take_turn(request: Request, *, is_large: bool) -> None:
+    """Wait for a request's turn to compute; what is large is computed one at a time, and its results take memory too.
 
     Raises:
-        MalformedBody: as `parse_body` says.
+        ClientDisconnect: nobody waits for it any more.
     """
-    return await run_in_threadpool(parse_body, schema, raw) if len(raw) > _LARGE else parse_body(schema, raw)
+    limits: Limits = request.app.state.limits
+    await request.state.holding.take_turn(limits.large if is_large else limits.small)
+    if await request.is_disconnected():
+        raise ClientDisconnect
 
 
-def parse_body(schema: type[Content], raw: bytes) -> Content:
+async def parsed(request: Request, schema: type[Content], raw: bytes) -> Content:
+    """Return a body as its schema; a large one is read in its turn by another thread, while others are answered.
+
+    Raises:
+        ClientDisconnect: nobody waits for it any more.
+        BodyTooLarge, MalformedBody: as `parse_body` says.
+    """
+    most = request.app.state.settings.max_values
+    if len(raw) > LARGE_BYTES:
+        await take_turn(request, is_large=True)
+        return await run_in_threadpool(parse_body, schema, raw, most)
+    return parse_body(schema, raw, most)
+
+
+def parse_body(schema: type[Content], raw: bytes, most_values: int) -> Content:
     """Return a body, or what of it is JSON, as its schema.
 
+    Parsed by pydantic from the bytes, which is faster than through Python objects, and says where without what: a value
+    is never echoed.
+
     Raises:
+        BodyTooLarge: it has more than `most_values` values, each of which takes many times its bytes in memory.
         MalformedBody: it is not JSON or not what the schema asks for.
     """
+    # each value but the first is behind one of these; those inside of strings count too
+    if len(raw) > most_values and sum(map(raw.count, (b",", b"[", b"{"))) > most_values:
+        raise BodyTooLarge(f"the body has more than {most_values} values; ask in several requests")
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
@@ -108,8 +118,10 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     Raises:
         BodyTooLarge: it is beyond the limit.
         BodyTooSlow: it does not come in time.
+        TooBusy: other requests' bodies take all of the memory.
     """
     raw = bytearray()
+    holding: Holding = request.state.holding
     try:
         async with asyncio.timeout(settings.body_timeout_seconds):
             async for chunk in request.stream():
@@ -118,6 +130,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                     raise BodyTooLarge(
                         f"the body is larger than {settings.max_body_bytes} bytes; ask in several requests"
                     )
+                holding.hold_body(len(raw))
     except TimeoutError:
         raise BodyTooSlow(f"the body did not come within {settings.body_timeout_seconds:g} s; send it again") from None
     return bytes(raw)
@@ -139,6 +152,3 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return path.lstrip(".") or "body"
-
-
-ActualsBody = Annotated[ActualsRequest, Depends(body_of(ActualsRequest))]

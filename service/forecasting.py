@@ -17,9 +17,15 @@ from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor
 from service.catalog import Catalog, Model, find_model
 from service.histories import History, read_histories
+from service.limits import LARGE_BYTES
 from service.schemas import ForecastRequest
 from service.settings import Settings
 from service.timestamps import Clock
+
+# of a number or a time in an answer, with quotes and a comma
+POINT_BYTES = 26
+# each is a file to read where it is stored
+_FEW_SERIES = 100
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,42 @@ class _Coming:
         self.instants = clock.instants(times)
 
 
-def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Task:
-    """Return a request as a task, checked.
+@dataclass(frozen=True)
+class Plan:
+    """What a request asks for, before its histories are looked at.
+
+    Args:
+        model: the model that is asked.
+        version: which of its versions answers.
+        horizon: steps.
+        wanted: the columns beside the mean.
+        n_series: how many are forecast.
+    """
+
+    model: Model
+    version: int
+    horizon: int
+    wanted: Bands
+    n_series: int
+
+    @property
+    def n_points(self) -> int:
+        """Return how many times and numbers the answer has: `ds`, `mean` and what is wanted beside it."""
+        return self.n_series * self.horizon * (2 + len(self.wanted.columns))
+
+    @property
+    def n_bytes(self) -> int:
+        """Return about how long the answer is."""
+        return self.n_points * POINT_BYTES
+
+    @property
+    def is_large(self) -> bool:
+        """Say whether the answer takes so long to make that others should not wait for it."""
+        return self.n_bytes > LARGE_BYTES or self.n_series > _FEW_SERIES
+
+
+def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan:
+    """Return what a request asks for, checked; nothing of its answer's size has been allocated yet.
 
     Args:
         request: what is asked.
@@ -99,8 +139,7 @@ def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> T
 
     Raises:
         UnknownModel: the model, alias or version is not served.
-        DataError: a series breaks a rule, is not stored, or is stale.
-        RequestError: the request contradicts itself or goes beyond what the model answers.
+        RequestError: the request contradicts itself, goes beyond what the model answers, or has too large an answer.
     """
     if request.alias is not None and request.version is not None:
         raise RequestError("alias and version: give one of them, not both")
@@ -113,19 +152,36 @@ def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> T
     predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
     predictor.check_horizon(horizon)
-    n_series = len(request.series or request.unique_ids or ())
-    if n_series * horizon > settings.max_points:
+    planned = Plan(model, version, horizon, wanted, len(request.series or request.unique_ids or ()))
+    if planned.n_points > settings.max_points:
         raise RequestError(
-            f"horizon: {n_series} series of {horizon} steps are more than {settings.max_points} points; "
-            "ask in several requests"
+            f"horizon: {planned.n_series} series of {horizon} steps are more than {settings.max_points} points, "
+            f"in {2 + len(wanted.columns)} columns; ask in several requests"
         )
+    return planned
+
+
+def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Task:
+    """Return a request as a task, checked.
+
+    Args:
+        request: what is asked.
+        catalog: the models.
+        settings: the limits, among others.
+
+    Raises:
+        UnknownModel, RequestError: as `plan` says.
+        DataError: a series breaks a rule, is not stored, or is stale.
+    """
+    planned = plan(request, catalog, settings)
+    predictor = planned.model.predictors[planned.version]
     return Task(
-        model=model,
-        version=version,
+        model=planned.model,
+        version=planned.version,
         alias=None if request.version is not None else CHAMPION if request.alias is None else request.alias,
-        horizon=horizon,
-        wanted=wanted,
-        histories=read_histories(request, predictor, horizon, settings),
+        horizon=planned.horizon,
+        wanted=planned.wanted,
+        histories=read_histories(request, predictor, planned.horizon, settings),
         is_baseline=is_replaced(predictor, settings.without_skill),
     )
 

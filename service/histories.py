@@ -81,8 +81,9 @@ def _sent(one: SeriesIn, where: str, predictor: Predictor, steps: int, known_clo
     if clock is None:
         clock = read_clock(one.ds, where)
         clock.check(predictor.frequency, where)
-    values = np.array([one.y, *hist]).T[-manifest.input_size :]
-    futr_exog = np.array(futr).T[-manifest.input_size - ahead :] if futr else None
+    # only the rows that are needed become an array, as a part of a longer one would keep all of it in memory
+    values = np.array([column[-manifest.input_size :] for column in (one.y, *hist)]).T
+    futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
     return History(one.unique_id, clock, values, futr_exog)
 
 
@@ -111,6 +112,7 @@ def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now
     clock = Clock(days, days, None)
     clock.check(predictor.frequency, where)
     try:
-        return History(name, clock, tail.values(tuple(manifest.hist_exog))[-manifest.input_size :])
+        # a copy, as a part would keep all of the tail in memory
+        return History(name, clock, tail.values(tuple(manifest.hist_exog))[-manifest.input_size :].copy())
     except ConfigError as error:
         raise RequestError(f"{where}: the model takes what the store does not have ({error}); send series") from error

@@ -7,6 +7,7 @@ from forecaster.domain.errors import RequestError, UnknownModel
 from forecaster.domain.manifest import Manifest
 from forecaster.domain.series import MEAN
 from forecaster.lifecycle.answering import forecast_by, is_replaced
+from forecaster.registry.predictor import Predictor
 from service.catalog import Catalog, Model, find_model
 from service.protocol import InferenceRequest, ModelMetadata, TensorMetadata
 from service.settings import Settings
@@ -58,6 +59,25 @@ def describe(catalog: Catalog, name: str, version: str | None) -> ModelMetadata:
     )
 
 
+def points(request: InferenceRequest, catalog: Catalog, name: str, version: str | None, settings: Settings) -> int:
+    """Return how many numbers the answer to `request` will have, as its shapes say; nothing has been allocated yet.
+
+    Raises:
+        UnknownModel: as `find_version` says.
+        RequestError: the horizon is beyond what the model answers, or they are too many.
+    """
+    model, number = find_version(catalog, name, version)
+    horizon = _horizon(request, model.predictors[number])
+    batch = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=0)
+    # a batch that is too large by itself is refused in better words
+    if min(batch, settings.max_series) * horizon > settings.max_points:
+        raise RequestError(
+            f"{VALUES}: {batch} windows of {horizon} steps are more than {settings.max_points} points; "
+            "ask in several requests"
+        )
+    return min(batch, settings.max_series) * horizon
+
+
 def infer(
     request: InferenceRequest, binary: bytes, catalog: Catalog, name: str, version: str | None, settings: Settings
 ) -> Answer:
@@ -78,16 +98,9 @@ def infer(
     """
     model, number = find_version(catalog, name, version)
     predictor = model.predictors[number]
-    manifest = predictor.manifest
-    horizon = manifest.horizon if request.parameters.horizon is None else request.parameters.horizon
-    predictor.check_horizon(horizon)
-    shapes = _shapes(manifest, predictor.steps_ahead(horizon))
+    horizon = _horizon(request, predictor)
+    shapes = _shapes(predictor.manifest, predictor.steps_ahead(horizon))
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
-    if len(arrays[VALUES]) * horizon > settings.max_points:
-        raise RequestError(
-            f"{VALUES}: {len(arrays[VALUES])} windows of {horizon} steps are more than {settings.max_points} points; "
-            "ask in several requests"
-        )
     is_baseline = is_replaced(predictor, settings.without_skill)
     mean = (
         predictor.predict_baseline(arrays[VALUES], horizon)
@@ -102,6 +115,13 @@ def infer(
         "outputs": outputs,
     }
     return Answer(header if request.id is None else header | {"id": request.id}, behind)
+
+
+def _horizon(request: InferenceRequest, predictor: Predictor) -> int:
+    asked = request.parameters.horizon
+    horizon = predictor.manifest.horizon if asked is None else asked
+    predictor.check_horizon(horizon)
+    return horizon
 
 
 def _shapes(manifest: Manifest, steps: int) -> dict[str, tuple[int, int]]:

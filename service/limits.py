@@ -1,48 +1,115 @@
-"""Limits: how often a client may ask, and how many forecasts are made at once."""
+"""Limits: how often a client may ask, how many requests are worked on at once, and how many bytes they may hold."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
 from service.refusals import TooBusy, TooManyRequests
+
+# a body or an answer above this is large: it is counted, and worked on away from the event loop
+LARGE_BYTES = 64 * 1024
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 @dataclass
-class Limits:
-    """Both limits.
+class Rate:
+    """A moving window for each client, by a clock that nobody sets.
 
     Args:
-        rate: such as `600/minute` for each key or address; empty for none.
-        max_concurrent: forecasts at once.
+        text: such as `600/minute`; empty for no limit.
+        clock: seconds, never going back.
     """
 
-    rate: str
-    max_concurrent: int
-    n_running: int = field(default=0, init=False)
-    _item: RateLimitItem | None = field(init=False)
-    _limiter: MovingWindowRateLimiter = field(init=False)
+    text: str
+    clock: Callable[[], float] = time.monotonic
+    _most: int = field(default=0, init=False)
+    _window: float = field(default=0, init=False)
+    # of each client, when it asked inside the window, oldest first
+    _asked: dict[str, deque[float]] = field(default_factory=dict, init=False)
+    _swept_at: float = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Prepare."""
-        self._item = parse(self.rate) if self.rate else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        """Read the text."""
+        if self.text:
+            most, _, unit = self.text.partition("/")
+            self._most, self._window = int(most), _SECONDS[unit]
 
-    def check_rate(self, who: str) -> None:
+    def check(self, client: str) -> None:
         """Count a request.
 
         Raises:
             TooManyRequests: it is one too many.
         """
-        if self._item is None or self._limiter.hit(self._item, who):
+        if not self._most:
             return
-        # the moment at which the oldest of them no longer counts
-        seconds = max(1, round(self._limiter.get_window_stats(self._item, who).reset_time - time.time()))
-        raise TooManyRequests(f"more than {self._item}; come again in {seconds} s", seconds)
+        now = self.clock()
+        self._sweep(now)
+        asked = self._asked.setdefault(client, deque())
+        while asked and asked[0] <= now - self._window:
+            asked.popleft()
+        if len(asked) >= self._most:
+            seconds = max(1, round(asked[0] + self._window - now))
+            raise TooManyRequests(f"more than {self.text.replace('/', ' per ')}; come again in {seconds} s", seconds)
+        asked.append(now)
+
+    def _sweep(self, now: float) -> None:
+        """Forget clients that have not asked for a whole window."""
+        if now - self._swept_at >= self._window:
+            self._swept_at = now
+            self._asked = {who: asked for who, asked in self._asked.items() if asked[-1] > now - self._window}
+
+
+@dataclass
+class Budget:
+    """Bytes that requests may hold together."""
+
+    most: int
+    what: str
+    held: int = field(default=0, init=False)
+
+    def change(self, before: int, after: int) -> None:
+        """Let a request that holds `before` bytes hold `after`.
+
+        Raises:
+            TooBusy: all of them would hold more than there may be; a request that is alone may hold any number.
+        """
+        others = self.held - before
+        if others > 0 and after > before and others + after > self.most:
+            raise TooBusy(
+                f"the {self.what} of other requests take all memory that is set aside; come again in a moment"
+            )
+        self.held = others + after
+
+
+@dataclass
+class Limits:
+    """All of them.
+
+    Args:
+        rate: such as `600/minute` for each key or address; empty for none.
+        max_concurrent: forecasts at once.
+        max_bytes: bytes of large bodies at once, and of large answers.
+    """
+
+    rate: str
+    max_concurrent: int
+    max_bytes: int
+    n_running: int = field(default=0, init=False)
+    rates: Rate = field(init=False)
+    bodies: Budget = field(init=False)
+    answers: Budget = field(init=False)
+    # turns of threads that compute: more of them would only keep the event loop from the interpreter, and take memory
+    small: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2), init=False)
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1), init=False)
+    scoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2), init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare."""
+        self.rates = Rate(self.rate)
+        self.bodies, self.answers = Budget(self.max_bytes, "bodies"), Budget(self.max_bytes, "answers")
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
@@ -58,3 +125,54 @@ class Limits:
             yield
         finally:
             self.n_running -= 1
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a request holds of the limits, until its answer has been read."""
+
+    limits: Limits
+    _body: int = 0
+    _answer: int = 0
+    _turns: list[asyncio.Semaphore] = field(default_factory=list)
+
+    def hold_body(self, count: int) -> None:
+        """Hold `count` bytes of a body; a small one is not counted.
+
+        Raises:
+            TooBusy: other requests' bodies take all of the memory.
+        """
+        count = count if count > LARGE_BYTES else 0
+        if count != self._body:
+            self.limits.bodies.change(self._body, count)
+            self._body = count
+
+    def hold_answer(self, count: int) -> None:
+        """Hold `count` bytes of an answer; a small one is not counted.
+
+        Raises:
+            TooBusy: other requests' answers take all of the memory.
+        """
+        count = count if count > LARGE_BYTES else 0
+        if count != self._answer:
+            self.limits.answers.change(self._answer, count)
+            self._answer = count
+
+    async def take_turn(self, turn: asyncio.Semaphore) -> None:
+        """Wait for a turn, unless it is held already."""
+        if turn not in self._turns:
+            await turn.acquire()
+            self._turns.append(turn)
+
+    def end_turn(self, turn: asyncio.Semaphore) -> None:
+        """Let another request have a turn, if it is held."""
+        if turn in self._turns:
+            self._turns.remove(turn)
+            turn.release()
+
+    def release(self) -> None:
+        """Give everything back."""
+        while self._turns:
+            self._turns.pop().release()
+        self.hold_body(0)
+        self.hold_answer(0)

@@ -87,6 +87,10 @@ class Metrics:
     def _instruments(self) -> Iterator[Counter | Gauge | Histogram]:
         yield from (one for one in vars(self).values() if isinstance(one, Counter | Gauge | Histogram))
 
+    def count_refused(self, status: int) -> None:
+        """Count a request that was refused before there was a route."""
+        self.requests.labels("any", "none", status).inc()
+
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,8 @@
-"""Errors as RFC 9457 problems, or as another protocol spells them: one table, and nothing of the inside in any."""
+"""Errors as RFC 9457 problems, or as another protocol spells them.
+
+Only errors that are about the request are shown as they are. The messages of all others may name files, folders and
+addresses of the server: they go to the log, and the client is told so.
+"""
 
 import logging
 from http import HTTPStatus
@@ -10,12 +14,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from forecaster.domain.errors import (
+    CalendarError,
     DatabaseUnavailable,
-    DataError,
     ForecasterError,
+    MarketDataError,
     RequestError,
-    StaleData,
-    Unconfirmed,
+    SeriesError,
+    TooShortError,
     UnknownModel,
     UnknownSymbol,
 )
@@ -23,12 +28,14 @@ from service.protocol import InferenceProblem
 from service.refusals import MalformedBody, Refusal
 from service.schemas import Mistake, Problem
 
-STATUSES: dict[type[ForecasterError], HTTPStatus] = {
+# what a client is told in full: what it asked for or sent, and what the bar store has of a symbol
+SHOWN: dict[type[ForecasterError], HTTPStatus] = {
     UnknownModel: HTTPStatus.NOT_FOUND,
     UnknownSymbol: HTTPStatus.NOT_FOUND,
-    StaleData: HTTPStatus.CONFLICT,
-    Unconfirmed: HTTPStatus.CONFLICT,
-    DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    MarketDataError: HTTPStatus.CONFLICT,
+    SeriesError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TooShortError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CalendarError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 # what any route that needs a key may answer
@@ -81,16 +88,16 @@ def install(app: FastAPI) -> None:
         if isinstance(error, Refusal):
             return spell(request, error.status, str(error), error.mistakes, error.headers)
         if isinstance(error, DatabaseUnavailable):
-            # where the database is, and what is wrong with it, is not the client's affair
             _log.error("%s", error)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             detail = "the ledger cannot be read or written just now; try again in a moment"
             return spell(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, None, headers)
-        for kind, status in STATUSES.items():
+        for kind, status in SHOWN.items():
             if isinstance(error, kind):
                 return spell(request, status, str(error))
-        # none of those that a client can cause
-        raise error
+        _log.error("%s", error, exc_info=error)
+        detail = "the service cannot use something of its own; the reason is in its log, under this request's id"
+        return spell(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
     @app.exception_handler(RequestValidationError)
     async def on_wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:

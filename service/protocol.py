@@ -5,12 +5,31 @@ Source: Open Inference Protocol 2 (KServe), with its binary tensor data extensio
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
+from pydantic_core import core_schema
 
 from service.schemas import Whole
 
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
+
+
+class _AsArray:
+    """Makes an array of a flat list of numbers while it is parsed; any other list is checked later, by its shape.
+
+    As Python objects the numbers would take four times the memory.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        number = core_schema.float_schema(strict=True, allow_inf_nan=False)
+        flat = core_schema.no_info_after_validator_function(np.array, core_schema.list_schema(number, fail_fast=True))
+        # named once where it is no list at all, and not once for each of the two
+        return core_schema.union_schema(
+            [flat, core_schema.list_schema(core_schema.any_schema())],
+            mode="left_to_right",
+            custom_error_type="list_type",
+        )
 
 
 class _Part(BaseModel):
@@ -30,7 +49,7 @@ class InputTensor(_Part):
     shape: list[Count] = Field(max_length=8)
     datatype: Literal["FP64", "FP32"]
     parameters: InputParameters = InputParameters()
-    data: list[Any] | None = None
+    data: Annotated[Any, _AsArray()] | None = None
 
 
 class OutputParameters(_Part):

@@ -143,7 +143,8 @@ def as_entry(answer: Answer, asking: Asking, *, is_shadow: bool = False) -> Entr
             last_value=float(last),
             steps=steps,
             tolerance=answer.tolerance,
-            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}).decode(),
+            # in ASCII: one letter beyond it would make each character of the answer take four bytes
+            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}, ensure_ascii=True).decode(),
         )
         for position, (one, last, steps) in enumerate(
             zip(answer.forecasts, answer.windows[:, -1], answer.steps, strict=True)

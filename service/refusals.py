@@ -21,6 +21,10 @@ class UnknownHost(Refusal):
     """It names a host that this service does not answer for."""
 
 
+class RepeatedHeader(Refusal):
+    """It has a header twice that may be there once."""
+
+
 class AnotherSite(Refusal):
     """A browser sends it for a page of another site."""
 

@@ -82,9 +82,10 @@ class SeriesIn(BaseModel):
     unique_id: Name
     ds: Times
     y: Numbers
-    hist_exog: Columns = {}
-    futr_exog: Columns = {}
-    stat_exog: Annotated[dict[str, Number], BeforeValidator(_is_narrow)] = {}
+    # a factory, as pydantic copies a default dict deeply, which takes as long as all else of a short series
+    hist_exog: Columns = Field(default_factory=dict)
+    futr_exog: Columns = Field(default_factory=dict)
+    stat_exog: Annotated[dict[str, Number], BeforeValidator(_is_narrow)] = Field(default_factory=dict)
 
 
 class ForecastRequest(BaseModel):

@@ -76,25 +76,32 @@ def _from_bytes(tensor: InputTensor, raw: bytes, where: str) -> np.ndarray:
 def _from_json(tensor: InputTensor, where: str) -> np.ndarray:
     if tensor.data is None:
         raise RequestError(f"{where}: neither data nor binary_data_size; give one of them")
+    if isinstance(tensor.data, np.ndarray):
+        if len(tensor.data) != math.prod(tensor.shape):
+            raise _wrong_count(tensor, where)
+        # what is too large for the datatype becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):
+            return tensor.data.astype(WIRE[tensor.datatype])
     values: list[Any] = [tensor.data]
     is_nested = any(isinstance(one, list) for one in tensor.data)
     for size in tensor.shape if is_nested else [math.prod(tensor.shape)]:
         if any(not isinstance(one, list) or len(one) != size for one in values):
-            raise RequestError(
-                f"{where}.data: not {tensor.shape} numbers; give them row by row, or nested as shape says"
-            )
+            raise _wrong_count(tensor, where)
         values = list(chain.from_iterable(values))
     for number, one in enumerate(values):
         if type(one) not in (int, float):
             raise RequestError(f"{where}.data: number {number} is no number")
     try:
-        # what is too large for the datatype becomes infinite, and is refused as such
         with np.errstate(over="ignore"):
             return np.array([float(one) for one in values]).astype(WIRE[tensor.datatype])
     except OverflowError:
         raise RequestError(
             f"{where}.data: a number is beyond what {tensor.datatype} holds; use a larger unit"
         ) from None
+
+
+def _wrong_count(tensor: InputTensor, where: str) -> RequestError:
+    return RequestError(f"{where}.data: not {tensor.shape} numbers; give them row by row, or nested as shape says")
 
 
 def write_tensors(

@@ -1,5 +1,6 @@
 """The tail of a stored series, for processes without frames: its last adjusted bars, and when more are due."""
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -92,9 +93,12 @@ def read_tail(folder: Path, symbol: str) -> Tail:
             read_hold(content.get("held")),
             str(content.get("digest", "")),
         )
-    except FileNotFoundError as error:
-        raise UnknownSymbol(symbol, "is not in the bar store; fetch it first, or send its history as series") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
+        # a name that is too long for a file cannot be stored either
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise UnknownSymbol(
+                symbol, "is not in the bar store; fetch it first, or send its history as series"
+            ) from error
         raise FileFormatError(f"{path}: cannot be read ({error}); fetch the symbol again") from error
 
 

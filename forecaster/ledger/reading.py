@@ -9,7 +9,11 @@ from sqlalchemy import ColumnElement, Engine, and_, func, select, true
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
+from forecaster.domain.errors import RequestError
 from forecaster.ledger.entries import AT, WALL_CLOCK_TOLERANCE, matches, unpack
+
+# of answers that are read at once, each of which takes many times its length in memory
+_MOST_CHARACTERS = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,10 @@ class Answered:
     body_digest: str | None
 
 
-def find_answer(engine: Engine, owner: str, idempotency_key: str) -> Answered | None:
+def find_answer(engine: Engine, owner: str, idempotency_key: str, body_digest: str | None) -> Answered | None:
     """Return what an owner's key was answered under an idempotency key, None if nothing yet.
+
+    Where the request under that key had another digest, its forecasts are not read.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -32,11 +38,29 @@ def find_answer(engine: Engine, owner: str, idempotency_key: str) -> Answered | 
         request = connection.execute(select(REQUESTS).where(wanted)).one_or_none()
         if request is None:
             return None
+        if request.body_digest != body_digest:
+            return Answered(request.head, [], request.body_digest)
         of_request = select(FORECASTS.c.answer).where(
             FORECASTS.c.request_id == request.request_id, FORECASTS.c.is_shadow.is_(False)
         )
         answers = connection.execute(of_request.order_by(FORECASTS.c.position)).scalars().all()
     return Answered(request.head, list(answers), request.body_digest)
+
+
+def forecast_size(engine: Engine, forecast_id: str, owner: str | None = None) -> int:
+    """Return the length of a forecast's answer in characters, 0 if there is none of that id.
+
+    Args:
+        engine: the ledger's.
+        forecast_id: as the client was told it.
+        owner: whose it must be; anybody's when None.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with transaction(engine) as connection:
+        size = select(func.length(FORECASTS.c.answer)).where(FORECASTS.c.forecast_id == forecast_id, _is_of(owner))
+        return connection.execute(size).scalar() or 0
 
 
 def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) -> dict[str, Any] | None:
@@ -60,9 +84,19 @@ def latest_forecasts(
     """Return a series' last forecasts, newest first, with their actuals; an owner's, or everybody's when None.
 
     Raises:
+        RequestError: their answers are too long to be read at once.
         DatabaseUnavailable: the database does not answer.
     """
-    return _read(engine, and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id, _is_of(owner)), limit)
+    wanted = and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id, _is_of(owner))
+    newest = select(func.length(FORECASTS.c.answer).label("size")).where(wanted)
+    newest = newest.order_by(FORECASTS.c.answered_at.desc()).limit(limit)
+    with transaction(engine) as connection:
+        size = connection.execute(select(func.sum(newest.subquery().c.size))).scalar() or 0
+    if size > _MOST_CHARACTERS:
+        raise RequestError(
+            f"limit: the last {limit} forecasts have {size} characters, more than {_MOST_CHARACTERS}; ask for fewer"
+        )
+    return _read(engine, wanted, limit)
 
 
 def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:

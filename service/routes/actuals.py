@@ -1,27 +1,38 @@
-"""What came."""
+"""Actuals: the values that a forecast is scored by."""
 
-from fastapi import APIRouter
+from functools import partial
+
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from forecaster.domain.errors import RequestError
 from forecaster.ledger.scoring import Actual, take_actuals
-from service.dependencies import AccountsDep, ActualsBody, CallerDep, request_body
+from service.dependencies import AccountsDep, CallerDep, parsed, read_body, request_body
 from service.problems import responses
-from service.schemas import ActualsOut
+from service.schemas import ActualsOut, ActualsRequest
 from service.timestamps import instant
 
 router = APIRouter(prefix="/v1/actuals", tags=["truth"])
 
 
 @router.post("", responses=responses(408, 413, 422), openapi_extra=request_body("ActualsRequest"))
-async def create_actuals(body: ActualsBody, accounts: AccountsDep, caller: CallerDep) -> ActualsOut:
-    """Take values that came, and score the owner's forecasts of their times; all owners', with the scope `all`."""
-    taken, most = body.actuals, accounts.settings.max_actuals
-    if len(taken) > most:
-        raise RequestError(f"actuals: {len(taken)} are more than {most}; send them in several requests")
+async def create_actuals(request: Request, accounts: AccountsDep, caller: CallerDep) -> ActualsOut:
+    """Take actuals, and score the owner's forecasts of their times; all owners', with the scope `all`."""
+    limits, holding = request.app.state.limits, request.state.holding
+    raw = await read_body(request, accounts.settings)
+    # before the turn to parse, or it would be kept from others as long as scoring takes
+    await holding.take_turn(limits.scoring)
+    body, most = await parsed(request, ActualsRequest, raw), accounts.settings.max_actuals
+    del raw
+    holding.hold_body(0)
+    if len(body.actuals) > most:
+        raise RequestError(f"actuals: {len(body.actuals)} are more than {most}; send them in several requests")
+    actuals = await run_in_threadpool(_as_actuals, body)
+    del body
+    holding.end_turn(limits.large)
+    take = partial(take_actuals, accounts.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
+    return ActualsOut(accepted=len(actuals), changed=await run_in_threadpool(take))
 
-    def take() -> int:
-        actuals = [Actual(one.unique_id, instant(one.ds), one.y) for one in taken]
-        return take_actuals(accounts.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
 
-    return ActualsOut(accepted=len(taken), changed=await run_in_threadpool(take))
+def _as_actuals(body: ActualsRequest) -> list[Actual]:
+    return [Actual(one.unique_id, instant(one.ds), one.y) for one in body.actuals]

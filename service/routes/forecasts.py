@@ -1,14 +1,17 @@
 """Forecasts: made, and looked up in the ledger."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.background import BackgroundTask
 
-from forecaster.ledger.reading import Answered, find_forecast, latest_forecasts
+from forecaster.ledger.reading import Answered, find_forecast, forecast_size, latest_forecasts
 from service.accounts import digest_body
-from service.dependencies import AccountsDep, CallerDep, parsed, read_body, request_body
+from service.catalog import Catalog
+from service.dependencies import AccountsDep, CallerDep, parsed, read_body, request_body, take_turn
+from service.forecasting import plan
+from service.limits import LARGE_BYTES
 from service.problems import responses
 from service.recorder import Asking
 from service.refusals import MalformedBody, UnknownForecast
@@ -18,7 +21,6 @@ from service.timestamps import spell_instant
 router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"])
 NDJSON = "application/x-ndjson"
 MOST_KEY = 255
-
 
 _HEADERS = [
     {
@@ -45,19 +47,36 @@ _HEADERS = [
 async def create_forecast(request: Request) -> Response:
     """Forecast each series from its history; the ledger has each forecast before it is answered."""
     # read by hand: for small requests FastAPI's own way takes as long as the forecast
-    state = request.app.state
+    state, holding = request.app.state, request.state.holding
     raw = await read_body(request, state.settings)
-    asked = await parsed(ForecastRequest, raw)
-    asking = _asking(request, raw)
     catalog, accounts = state.shelf.catalog, state.accounts
     async with state.limits.room():
-        answered, is_new = await accounts.answer(asked, catalog, asking)
+        asked = await parsed(request, ForecastRequest, raw)
+        planned = plan(asked, catalog, state.settings)
+        is_large = planned.is_large or len(raw) > LARGE_BYTES
+        if is_large:
+            holding.hold_answer(planned.n_bytes)
+        if is_large or asked.unique_ids:
+            await take_turn(request, is_large=is_large)
+        asking = await run_in_threadpool(_asking, request, raw) if is_large else _asking(request, raw)
+        # what waits below is the answer
+        del raw
+        holding.hold_body(0)
+        answered, is_new = await accounts.answer(asked, catalog, asking, is_large=is_large)
     has_shadow = is_new and state.settings.shadow_share
-    background = BackgroundTask(accounts.shadow, asked, catalog, asking) if has_shadow else None
-    if NDJSON in request.headers.get("accept", ""):
-        lines = "".join(f"{line}\n" for line in (answered.head, *answered.forecasts))
-        return Response(lines, media_type=NDJSON, background=background)
-    return Response(_as_one(answered), media_type="application/json", background=background)
+    background = BackgroundTask(_shadow, request, asked, catalog, asking, is_large) if has_shadow else None
+    is_lines = NDJSON in request.headers.get("accept", "")
+    content = await run_in_threadpool(_text, answered, is_lines) if is_large else _text(answered, is_lines)
+    holding.hold_answer(min(len(content), planned.n_bytes))
+    holding.end_turn(state.limits.large)
+    holding.end_turn(state.limits.small)
+    return Response(content, media_type=NDJSON if is_lines else "application/json", background=background)
+
+
+async def _shadow(request: Request, asked: ForecastRequest, catalog: Catalog, asking: Asking, is_large: bool) -> None:
+    limits = request.app.state.limits
+    await request.state.holding.take_turn(limits.large if is_large else limits.small)
+    await run_in_threadpool(request.app.state.accounts.shadow, asked, catalog, asking)
 
 
 def _asking(request: Request, raw: bytes) -> Asking:
@@ -70,30 +89,46 @@ def _asking(request: Request, raw: bytes) -> Asking:
     return Asking(caller.client, caller.owner, key, digest_body(raw))
 
 
-@router.get("/{forecast_id}", responses=responses(404))
-async def read_forecast(forecast_id: Name, accounts: AccountsDep, caller: CallerDep) -> StoredForecast:
+@router.get("/{forecast_id}", response_model=StoredForecast, responses=responses(404))
+async def read_forecast(request: Request, forecast_id: Name, accounts: AccountsDep, caller: CallerDep) -> Response:
     """Return a forecast of the key's owner as it was served, and its actuals."""
-    found = await run_in_threadpool(find_forecast, accounts.engine, forecast_id, caller.sees)
-    if found is None:
-        raise UnknownForecast(f"there is no forecast '{forecast_id}'; it may have been deleted")
-    return StoredForecast(**found | {"answered_at": spell_instant(found["answered_at"])})
+    size = await run_in_threadpool(forecast_size, accounts.engine, forecast_id, caller.sees)
+    await take_turn(request, is_large=size > LARGE_BYTES)
+
+    def read() -> bytes:
+        found = find_forecast(accounts.engine, forecast_id, caller.sees)
+        if found is None:
+            raise UnknownForecast(f"there is no forecast '{forecast_id}'; it may have been deleted")
+        return _stored(found).model_dump_json().encode()
+
+    return Response(await run_in_threadpool(read), media_type="application/json")
 
 
-@router.get("", responses=responses(422))
+@router.get("", response_model=StoredForecasts, responses=responses(422))
 async def list_forecasts(
+    request: Request,
     accounts: AccountsDep,
     caller: CallerDep,
     model: str,
     unique_id: Name,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-) -> StoredForecasts:
+) -> Response:
     """Return the last forecasts of a series, newest first, that keys of this owner asked for."""
-    found = await run_in_threadpool(latest_forecasts, accounts.engine, model, unique_id, limit, caller.sees)
-    return StoredForecasts(
-        forecasts=[StoredForecast(**one | {"answered_at": spell_instant(one["answered_at"])}) for one in found]
-    )
+    await take_turn(request, is_large=False)
+
+    def read() -> bytes:
+        found = latest_forecasts(accounts.engine, model, unique_id, limit, caller.sees)
+        return StoredForecasts(forecasts=[_stored(one) for one in found]).model_dump_json().encode()
+
+    return Response(await run_in_threadpool(read), media_type="application/json")
 
 
-def _as_one(answered: Answered) -> str:
-    """Return an answer's parts, which are JSON already, as one object."""
-    return f'{answered.head[:-1]},"forecasts":[{",".join(answered.forecasts)}]}}'
+def _stored(found: dict[str, Any]) -> StoredForecast:
+    return StoredForecast(**found | {"answered_at": spell_instant(found["answered_at"])})
+
+
+def _text(answered: Answered, is_lines: bool) -> bytes:
+    """Return an answer's parts, which are JSON already, as lines or as one object."""
+    if is_lines:
+        return "".join(f"{line}\n" for line in (answered.head, *answered.forecasts)).encode()
+    return f'{answered.head[:-1]},"forecasts":[{",".join(answered.forecasts)}]}}'.encode()

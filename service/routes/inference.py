@@ -1,15 +1,16 @@
 """The Open Inference Protocol, version 2: what Triton, KServe and MLServer speak, and their clients."""
 
-import json
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
+from pydantic_core import to_json
 
-from service.catalog import Shelf
-from service.dependencies import LimitsDep, ShelfDep, parse_body, read_body
-from service.inference import describe, find_version, infer
+from service.dependencies import ShelfDep, parsed, read_body, take_turn
+from service.forecasting import POINT_BYTES
+from service.inference import describe, find_version, infer, points
+from service.limits import LARGE_BYTES
 from service.problems import ANY_ROUTE
 from service.protocol import (
     InferenceProblem,
@@ -51,25 +52,6 @@ _INFER: dict[str, Any] = {
 router = APIRouter(prefix="/v2", tags=["inference"], responses=_ANY)
 # open to everybody, as the protocol's clients expect of them
 probes = APIRouter(prefix="/v2/health", tags=["inference"])
-
-
-async def read_inference_request(request: Request, shelf: ShelfDep) -> tuple[InferenceRequest, bytes]:
-    """Return the body's JSON as a request, and the bytes behind it.
-
-    Raises:
-        BodyTooLarge: the body is beyond the limit.
-        MalformedBody: it is not JSON, not what the schema asks for, or shorter than the header says.
-    """
-    body = await read_body(request, shelf.settings)
-    length = request.headers.get(LENGTH_HEADER, str(len(body)))
-    if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body)):
-        raise MalformedBody(
-            [Mistake(location=LENGTH_HEADER, message=f"must be the length of the body's JSON, up to {len(body)}")]
-        )
-    return parse_body(InferenceRequest, body[: int(length)]), body[int(length) :]
-
-
-InferenceBody = Annotated[tuple[InferenceRequest, bytes], Depends(read_inference_request)]
 
 
 @router.get("")
@@ -119,26 +101,52 @@ async def read_version_readiness(name: str, version: str, shelf: ShelfDep) -> Mo
 
 
 @router.post("/models/{name}/infer", **_INFER)
-async def infer_by_model(body: InferenceBody, name: str, shelf: ShelfDep, limits: LimitsDep) -> Response:
+async def infer_by_model(request: Request, name: str) -> Response:
     """Forecast a batch of windows by the champion."""
-    async with limits.room():
-        return await _infer(body, shelf, name, None)
+    return await _infer(request, name, None)
 
 
 @router.post("/models/{name}/versions/{version}/infer", **_INFER)
-async def infer_by_version(
-    body: InferenceBody, name: str, version: str, shelf: ShelfDep, limits: LimitsDep
-) -> Response:
+async def infer_by_version(request: Request, name: str, version: str) -> Response:
     """Forecast a batch of windows by a version."""
+    return await _infer(request, name, version)
+
+
+async def _infer(request: Request, name: str, version: str | None) -> Response:
+    state, holding = request.app.state, request.state.holding
+    catalog, settings, limits = state.shelf.catalog, state.settings, state.limits
+    body = await read_body(request, settings)
+    length = _json_length(request, body)
     async with limits.room():
-        return await _infer(body, shelf, name, version)
+        asked = await parsed(request, InferenceRequest, body[:length])
+        n_bytes = POINT_BYTES * points(asked, catalog, name, version, settings)
+        holding.hold_answer(n_bytes)
+        await take_turn(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
+
+        def work() -> tuple[bytes, int | None]:
+            answer = infer(asked, body[length:], catalog, name, version, settings)
+            header = to_json(answer.header)
+            return (header, None) if answer.binary is None else (header + answer.binary, len(header))
+
+        content, header_length = await run_in_threadpool(work)
+    holding.hold_body(0)
+    holding.hold_answer(min(len(content), n_bytes))
+    holding.end_turn(limits.large)
+    holding.end_turn(limits.small)
+    if header_length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, media_type="application/octet-stream", headers={LENGTH_HEADER: str(header_length)})
 
 
-async def _infer(body: tuple[InferenceRequest, bytes], shelf: Shelf, name: str, version: str | None) -> Response:
-    answer = await run_in_threadpool(infer, *body, shelf.catalog, name, version, shelf.settings)
-    header = json.dumps(answer.header, allow_nan=False).encode()
-    if answer.binary is None:
-        return Response(header, media_type="application/json")
-    return Response(
-        header + answer.binary, media_type="application/octet-stream", headers={LENGTH_HEADER: str(len(header))}
-    )
+def _json_length(request: Request, body: bytes) -> int:
+    """Return how much of a body is JSON.
+
+    Raises:
+        MalformedBody: the header that says so does not.
+    """
+    length = request.headers.get(LENGTH_HEADER, str(len(body)))
+    if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body)):
+        raise MalformedBody(
+            [Mistake(location=LENGTH_HEADER, message=f"must be the length of the body's JSON, up to {len(body)}")]
+        )
+    return int(length)

@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
-from forecaster.registry.bundle import hash_file
+from forecaster.registry.files import hash_file
 from tests.attack.attack import Attack, Outcome
 from tests.attack.target import MEMORY_LIMIT, MIB, Service, Target
 

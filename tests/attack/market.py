@@ -39,14 +39,14 @@ class Lying(Yahoo):
     lie: Lie = lambda result: None
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
-        """Return status and body of a request."""
-        status, body = super().answer(path, query)
+        """Return status, body and headers of a request's answer."""
+        status, body, headers = super().answer(path, query)
         if status != 200 or "/chart/" not in path:
-            return status, body
+            return status, body, headers
         content = json.loads(body)
         if "timestamp" in content["chart"]["result"][0]:
             self.lie(content["chart"]["result"][0])
-        return status, json.dumps(content).encode()
+        return status, json.dumps(content).encode(), headers
 
 
 def _company(**changes: Any) -> Company:

@@ -96,7 +96,7 @@ def test_each_key_sees_what_it_asked_for_and_nothing_is_lost(engine: Engine) -> 
         for other in set(owners.values()) - {owner}:
             assert find_forecast(engine, f"{request}-0", other) is None
     # what was asked twice under one key of one name is the later's
-    assert all(find_answer(engine, owner, "i") is not None for owner in ("shop", "bank", ""))
+    assert all(find_answer(engine, owner, "i", None) is not None for owner in ("shop", "bank", ""))
     for owner, count in {"shop": 2, "bank": 1, "gone": 1, "": 1}.items():
         (one,) = realised_skill(engine, "sine", owner=owner)
         assert one.n_scores == count

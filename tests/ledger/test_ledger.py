@@ -119,10 +119,14 @@ def test_an_idempotency_key_is_answered_once(writer: Writer) -> None:
     # another owner's key is another
     assert record(writer, entry(idempotency_key="k", client="else", owner="else"))
     assert count(writer.engine, FORECASTS) == 2
-    found = find_answer(writer.engine, "", "k")
+    found = find_answer(writer.engine, "", "k", "d")
     assert found is not None
     assert (found.forecasts, found.body_digest) == ([first.forecasts[0].answer], "d")
-    assert find_answer(writer.engine, "", "other") is None
+    # nobody gets it for another request, so it is not read, however large it is
+    other = find_answer(writer.engine, "", "k", "e")
+    assert other is not None
+    assert (other.forecasts, other.body_digest) == ([], "d")
+    assert find_answer(writer.engine, "", "other", None) is None
 
 
 def test_scores_are_those_of_a_hand(writer: Writer) -> None:
@@ -273,7 +277,7 @@ def test_what_is_forgotten_leaves_nothing_behind(writer: Writer) -> None:
     take_actuals(writer.engine, [Actual(name, 10 * HOUR, 1.0) for name in "ab"])
     assert forget_series(writer.engine, "b") == 1
     # an answer that lacks a series is not repeated
-    assert find_answer(writer.engine, "", "k") is None
+    assert find_answer(writer.engine, "", "k", None) is None
     assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, ACTUALS)) == (2, 2, 1)
     assert forget_before(writer.engine, 10) == 1
     assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, REQUESTS)) == (1, 1, 1)

@@ -291,7 +291,7 @@ def test_a_million_mistakes_cost_no_more_than_one(house: House, url: str) -> Non
         '{"model": "sine", "series": [{"unique_id": "a", "ds": [' + ",".join(["1"] * 10**6) + '], "y": []}]}',
         '{"actuals": [' + ",".join(["1"] * 10**6) + "]}",
     ]
-    with serve(house, url) as client:
+    with serve(house, url, max_values=10**7) as client:
         wait_until_ready(client)
         for path, body in zip(("/v1/forecasts", "/v1/actuals"), bodies, strict=True):
             answer = client.post(path, content=body)
