@@ -141,6 +141,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for what is left of the body and for the next head, unless another request has come already."""
         super().on_response_complete()
+        if self not in self.connections:
+            # an earlier one of pipelined requests, whose client has gone
+            return
         if self.transport.is_closing():
             self._end()
         elif self.cycle.response_complete:

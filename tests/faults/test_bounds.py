@@ -143,6 +143,8 @@ def test_idle_connections_keep_nobody_out(bounded: Running) -> None:
     assert bounded.request("GET", "/health/live")[0] == 200
     assert bounded.forecast()[0] == 200
     # those that came first have made room
+    links = [file.readlink() for file in Path(f"/proc/{bounded.process.pid}/fd").iterdir() if file.is_symlink()]
+    assert sum("socket" in str(link) for link in links) < 50
     assert crowd[0].recv(1000) == b""
     for raw in crowd:
         raw.close()
