@@ -109,7 +109,7 @@ class Retraining:
         """Return the champion's network, downloaded into `folder`; None where none is wanted, or there is none."""
         if self.retrain.warm_epochs is None:
             return None
-        champion = next((one.aliases.get(CHAMPION) for one in store.models() if one.name == name), None)
+        champion = store.read(name).aliases.get(CHAMPION) if store.has(name) else None
         if champion is None:
             return None
         bundle = store.download(name, champion, folder)

@@ -139,10 +139,6 @@ class Store:
             raise UnknownModel(f"there is no registered model '{name}'; train it first")
         return self.read(name)
 
-    def models(self) -> list[RegisteredModel]:
-        """Return every registered model."""
-        return [self.read(name) for name in self.names()]
-
     def names(self) -> list[str]:
         """Return the name of every registered model, whatever it is."""
         return [model.name for model in self._ask(lambda: _all_pages(self._client.search_registered_models))]

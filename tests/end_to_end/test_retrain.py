@@ -194,7 +194,7 @@ def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> N
         status, answer, said = retrain(folder, f"promote.{override}")
         assert (status, answer) == (2, {})
         assert why in said
-    assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").models() == []
+    assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").names() == []
 
 
 def test_a_symbol_that_vanished_is_left_out_where_that_is_allowed(folder: Path) -> None:

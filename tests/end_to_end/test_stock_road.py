@@ -136,6 +136,6 @@ def test_a_training_refuses_what_is_stale_or_not_stored(folder: Path, tmp_path: 
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    assert Store(uri).models() == []
+    assert Store(uri).names() == []
     client = mlflow.MlflowClient(uri)
     assert not client.search_runs([one.experiment_id for one in client.search_experiments()])

@@ -104,7 +104,7 @@ def test_a_fleet_killed_by_force_goes_on_and_each_symbol_has_what_it_would_have_
     assert (rows["AAA"]["outcome"], rows["BBB"]["outcome"]) == ("kept", "promoted")
     assert "nothing has changed since it was trained" in rows["AAA"]["reason"]
     store = Store(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    assert {model.name: sorted(model.runs) for model in store.models()} == {"walk-AAA": [1], "walk-BBB": [1]}
+    assert {name: sorted(store.read(name).runs) for name in store.names()} == {"walk-AAA": [1], "walk-BBB": [1]}
 
     alone = load_config(tmp_path / "job.yaml", TrainConfig, section="train")
     data = alone.data.model_copy(update={"symbols": ("BBB",), "folder": tmp_path / "mlruns" / "bars"})

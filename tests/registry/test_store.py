@@ -111,4 +111,4 @@ def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_read_only_store_is_named_and_nothing_is_registered(read_only_store: Path, house: House) -> None:
     with pytest.raises(StoreUnavailable, match=r"mlflow\.db"):
         train(small_config(read_only_store))
-    assert Store(f"sqlite:///{read_only_store}/mlflow.db").models() == []
+    assert Store(f"sqlite:///{read_only_store}/mlflow.db").names() == []

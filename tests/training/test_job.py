@@ -123,7 +123,7 @@ def test_a_fit_that_diverges_is_a_failed_run_with_its_error(tmp_path: Path) -> N
     (run,) = runs(tmp_path)
     assert run.info.status == "FAILED"
     assert run.data.tags["error"].startswith("TrainingError: epoch ")
-    assert Store(f"sqlite:///{tmp_path}/mlflow.db").models() == []
+    assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
 
 
 def test_data_that_is_not_fit_opens_no_run(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_on_a_full_disk_nothing_is_registered_and_with_space_again_it_ends_well(
         ForecasterError, match=r"disk I/O error|disk is full|File too large|Unable to (synchronously )?"
     ):
         train(config)
-    assert Store(config.tracking.uri).models() == []
+    assert Store(config.tracking.uri).names() == []
     assert not list(tmp_path.rglob("model.*"))
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
     assert {run.info.status for run in runs(tmp_path)} <= {"FAILED"}
@@ -214,7 +214,7 @@ def test_ctrl_c_ends_the_run_as_killed_and_registers_nothing(tmp_path: Path) -> 
     assert "the same command continues" in said
     assert "Traceback" not in said
     assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
-    assert Store(f"sqlite:///{tmp_path}/mlflow.db").models() == []
+    assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
 
 
 def test_two_at_once_on_one_configuration_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

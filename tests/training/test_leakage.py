@@ -201,7 +201,7 @@ def test_each_planted_leak_is_found_and_nothing_is_registered(
         monkeypatch.setattr(f"forecaster.training.job.{function}", getattr(recipe, function))
     with pytest.raises(LeakageError, match=said):
         train(config)
-    assert Store(config.tracking.uri).models() == []
+    assert Store(config.tracking.uri).names() == []
     client = mlflow.MlflowClient(config.tracking.uri)
     (run,) = client.search_runs([client.get_experiment_by_name("forecaster").experiment_id])
     assert run.info.status == "FAILED"
