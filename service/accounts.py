@@ -28,7 +28,7 @@ from service.settings import Settings
 RETRY_SECONDS = 2
 # rows of history
 _FEW = 2000
-# where the database is, is not everybody's affair
+# clients are not told where the database is
 _AWAY = "the database does not answer; see the log"
 _log = logging.getLogger("service")
 

@@ -67,7 +67,7 @@ def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
 def _weigh(accounts: Accounts, name: str, model: Model, tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
     """Ask for a retraining of a model whose champion has evidence against it.
 
-    Each owner's is judged by itself, so that nobody's numbers hide another's or stand in for them.
+    Each owner is judged alone, so that one owner's numbers neither hide nor fake another's.
     """
     champion = model.index.aliases.get(CHAMPION)
     if champion is None:

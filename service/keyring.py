@@ -34,7 +34,7 @@ class Caller:
 
     @property
     def sees(self) -> str | None:
-        """Return whose forecasts are shown, None for everybody's."""
+        """Return the owner whose forecasts are shown, None for all."""
         return None if self.is_for_all else self.owner
 
 

@@ -69,7 +69,7 @@ def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) ->
     Args:
         engine: the ledger's.
         forecast_id: as the client was told it.
-        owner: whose it must be; anybody's when None.
+        owner: whose it must be; any owner's when None.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -81,7 +81,7 @@ def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) ->
 def latest_forecasts(
     engine: Engine, model: str, unique_id: str, limit: int, owner: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return a series' last forecasts, newest first, with their actuals; an owner's, or everybody's when None.
+    """Return a series' last forecasts, newest first, with their actuals; of one owner, or of all when None.
 
     Raises:
         RequestError: their answers are too long to be read at once.

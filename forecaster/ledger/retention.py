@@ -27,7 +27,7 @@ def forget_before(engine: Engine, at: int) -> int:
 
 
 def forget_series(engine: Engine, unique_id: str) -> int:
-    """Delete all forecasts and actuals of a series, whoever's; return how many forecasts.
+    """Delete all forecasts and actuals of a series, of all owners; return how many forecasts.
 
     Raises:
         DatabaseUnavailable: the database does not answer.

@@ -48,7 +48,7 @@ def take_actuals(engine: Engine, actuals: Sequence[Actual], owner: str = "", *, 
         engine: the ledger's.
         actuals: in any order; of two of one time the last counts.
         owner: whose they are; the forecasts of others are not scored by them.
-        is_for_all: whether they are also those of everybody who has forecasts of the series.
+        is_for_all: whether they also count for every other owner with forecasts of the series.
 
     Raises:
         DatabaseUnavailable: the database does not answer; some of it may have been kept.

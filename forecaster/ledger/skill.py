@@ -71,7 +71,7 @@ def realised_skill(
         since: of times from here on, microseconds since 1970.
         is_shadow: of forecasts that nobody saw.
         forecast_by: by whom.
-        owner: of this owner's forecasts alone; of everybody's when None.
+        owner: of this owner's forecasts alone; of all owners' when None.
 
     Raises:
         RequestError: there is no such grouping.

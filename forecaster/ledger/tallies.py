@@ -1,4 +1,4 @@
-"""Running sums of the scores, changed with them in one transaction, so that nobody has to read all scores again.
+"""Running sums of the scores, changed with them in one transaction, so that all scores need not be read again.
 
 They are of the forecasts that the model made and its client saw. Errors are summed exactly (`domain/sums.py`): a score
 that is corrected or deleted leaves nothing behind, however large it was.

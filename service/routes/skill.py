@@ -27,7 +27,7 @@ async def read_skill(
     since: Time | None = None,
     is_shadow: Annotated[bool, Query(description="of a challenger's forecasts, which nobody saw")] = False,
 ) -> RealisedSkill:
-    """Return what came of a model's forecasts of the key's owner: error beside the last value's, bias, coverage."""
+    """Return the realised skill of a model for the key's owner: error beside the last value's, bias, coverage."""
 
     def read() -> list[Realised]:
         return realised_skill(

@@ -144,7 +144,7 @@ def test_a_removed_log_costs_nothing_that_was_committed(engine: Engine, file: Pa
     file.with_name(file.name + end).unlink()
     with pytest.raises(DatabaseUnavailable):
         write(engine)
-    # by then nobody has the old log open, and the last who had it wrote it into the database
+    # by then the old log is closed, and the last connection to close it wrote it into the database
     write(other)
     write(engine)
     assert len(read_keys(engine)) == 4

@@ -1,4 +1,4 @@
-"""Owners are apart: nobody sees or moves another's forecasts, skill, drift, intervals or evidence."""
+"""Owners are apart: one neither sees nor moves another's forecasts, skill, drift, intervals or evidence."""
 
 import json
 import time
@@ -85,7 +85,7 @@ def wait_for_keys(*clients: Client) -> None:
         time.sleep(0.01)
 
 
-def test_what_one_owner_asked_and_sent_another_does_not_see(service: TestClient, engine: Engine) -> None:
+def test_an_owner_does_not_see_what_another_asked_and_sent(service: TestClient, engine: Engine) -> None:
     shop, bank = Client(service, engine, "shop"), Client(service, engine, "bank")
     rotated = Client(service, engine, "shop of next year", owner="shop")
     operator = Client(service, engine, "operator", "all")
@@ -97,7 +97,7 @@ def test_what_one_owner_asked_and_sent_another_does_not_see(service: TestClient,
     assert hidden.json()["detail"] == unknown.json()["detail"].replace("nothing-0", one["forecast_id"])
     assert bank.get("/v1/forecasts", model="sine", unique_id="a").json()["forecasts"] == []
     assert bank.get("/v1/drift", model="sine").json()["versions"] == []
-    # another's actuals are of nobody else's forecasts
+    # one owner's actuals do not score another's forecasts
     bank.send(one, 100.0)
     assert shop.get(path).json()["actual"] == [None] * 4
     assert shop.realised() == bank.realised() == operator.realised() == []
@@ -112,7 +112,7 @@ def test_what_one_owner_asked_and_sent_another_does_not_see(service: TestClient,
     assert shop.get("/v1/drift", model="sine").json()["versions"] != []
 
 
-def test_actuals_of_a_key_for_all_score_everybodys_forecasts(service: TestClient, engine: Engine) -> None:
+def test_actuals_from_a_key_with_scope_all_score_every_owners_forecasts(service: TestClient, engine: Engine) -> None:
     shop, bank = Client(service, engine, "shop"), Client(service, engine, "bank")
     operator = Client(service, engine, "operator", "all")
     wait_for_keys(shop, bank, operator)
@@ -187,7 +187,7 @@ def test_evidence_is_judged_by_owner(service: TestClient, engine: Engine) -> Non
     assert reason.startswith("version 1 asked by 'bad': realised relative_mae")
 
 
-def test_a_key_says_whose_it_is(tmp_path: Path) -> None:
+def test_keys_are_made_and_listed_with_their_owner(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/service.db"
     made = []
     for words in (["--name", "shop"], ["--name", "new", "--owner", "shop"], ["--name", "me", "--owner", ""]):

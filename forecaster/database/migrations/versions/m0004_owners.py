@@ -68,7 +68,7 @@ def _own() -> None:
 
 
 def _own_actuals() -> None:
-    """Give each owner of a series' forecasts its actuals; those of no forecast to nobody in particular."""
+    """Copy a series' actuals to each owner with forecasts of it; without forecasts they get the empty owner."""
     op.rename_table("actuals", "actuals_of_all")
     op.create_table(
         "actuals",
