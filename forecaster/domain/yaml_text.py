@@ -45,10 +45,16 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         # the loader is PyYAML's safe one, and stricter
         content = yaml.load(text, _Loader)  # noqa: S506
+    except _Refusal as error:
+        raise ConfigError(f"{where}: {_in_a_line(error)}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from error
+        raise ConfigError(f"{where}: not YAML: {_in_a_line(error)}") from error
     _check_size(content, where)
     return content
+
+
+class _Refusal(yaml.MarkedYAMLError):
+    """It is YAML, and no configuration."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -99,8 +105,16 @@ class _Loader(yaml.SafeLoader):
             raise self._complaint(f"'{str(node.value)[:40]}' is beyond 64 bits", node)
         return value
 
-    def _complaint(self, what: str, node: yaml.Node | None = None) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark if node else self.get_mark())
+    def _complaint(self, what: str, node: yaml.Node | None = None) -> _Refusal:
+        return _Refusal(problem=what, problem_mark=node.start_mark if node else self.get_mark())
+
+
+def _in_a_line(error: yaml.YAMLError) -> str:
+    """Return what is wrong and where, without the lines that PyYAML quotes."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    context = f"{error.context}: " if error.context else ""
+    return f"{context}{error.problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
 
 
 def _check_size(content: Any, where: str) -> None:

@@ -71,6 +71,13 @@ class BacktestConfig(Config):
             raise ValueError(f"{unknown} are unknown; choose from {', '.join(CELLS)}")
         return cells
 
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _is_in_range(cls, refit: object) -> object:
+        if isinstance(refit, int) and not 1 <= refit <= _MOST:
+            raise ValueError(f"must be never, each, or a number of origins from 1 to {_MOST}")
+        return refit
+
     @property
     def origins_per_refit(self) -> int | None:
         """Return how many origins one fit serves, None for all."""
