@@ -143,16 +143,24 @@ def _limit(limits: Limits) -> None:
     if sys.platform == "linux":
         mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         memory = mapped + limits.memory_mb * _MIB
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        _lower(resource.RLIMIT_AS, memory, memory)
         # where the machine's own memory ends, this process goes, and not one that serves
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     seconds = max(1, round(limits.seconds))
     # the second one cannot be caught
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_CPU, seconds, seconds + 1)
+    _lower(resource.RLIMIT_FSIZE, 0, 0)
+    _lower(resource.RLIMIT_CORE, 0, 0)
     signal.setitimer(signal.ITIMER_REAL, 2 * limits.seconds)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit of this process, no higher than the hard limit that it was started with."""
+    inherited = resource.getrlimit(kind)[1]
+    if inherited != resource.RLIM_INFINITY:
+        soft, hard = min(soft, inherited), min(hard, inherited)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _ending(status: int | None, limits: Limits) -> str:

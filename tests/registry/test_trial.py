@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from onnx import ModelProto, helper
 
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.trial import Limits, try_bundles
-from tests.conftest import House
+from tests.conftest import ROOT, House
 from tests.registry.spoiling import Spoil, before_the_end, constant, edit, outer_product, poison, slow
 
 LIMITS = Limits(seconds=2, memory_mb=512)
@@ -32,8 +34,8 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "2.4 GB of constants": (poison(outer_product(17_500)), "Failed to allocate memory|bad_alloc"),
     "minutes of multiplying": (poison(slow(20_000)), "took more than 2 s of processor time|Failed to allocate"),
     "good for eight windows alone": (poison(_added(np.zeros((8, 1)))), "cannot be used"),
-    "times beyond the calendar": (edit("manifest.json", lambda m: m.update(freq="999999999D")), "freq leads to times"),
-    "a frequency of no sense": (edit("manifest.json", lambda m: m.update(freq="9" * 99 + "D")), "OverflowError"),
+    "times beyond the calendar": (edit("manifest.json", lambda m: m.update(freq="999999YS")), "freq leads to times"),
+    "a frequency of no sense": (edit("manifest.json", lambda m: m.update(freq="9" * 99 + "D")), "is not a frequency"),
     "intervals that are not finite": (edit("calibration.json", _widen), "intervals that are not finite"),
     "calendar features of no sense": (
         edit("manifest.json", lambda m: m.update(hist_exog={"a": []}, calendar_features={"b": {}})),
@@ -63,3 +65,19 @@ def test_a_trial_leaves_nothing_running_and_the_bundle_as_it_was(house: House, t
     assert reason is not None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not psutil.Process().children(recursive=True)
+
+
+_TRY_UNDER_A_HARD_LIMIT = """
+import resource, sys
+from pathlib import Path
+from forecaster.registry.trial import Limits, try_bundles
+most = 2 * 2**30
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+print(try_bundles([Path(sys.argv[1])], Limits(seconds=30, memory_mb=100_000)))
+"""
+
+
+def test_a_good_bundle_passes_under_a_lower_hard_limit_of_memory(house: House) -> None:
+    command = [sys.executable, "-c", _TRY_UNDER_A_HARD_LIMIT, bundle_folder(house.cache, "sine", 1)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert answer.stdout.strip() == "[None]"
