@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     )
     cache_dir: Path = Field(Path("mlruns/cache"), description="folder of the version-keyed cache")
     bars_dir: Path = Field(Path("mlruns/bars"), description="folder of the bar store, for forecasts by unique_ids")
-    stale_after_hours: float = Field(24, ge=0, description="how long a session may have ended and not be stored")
+    stale_after_hours: float = Field(
+        24, ge=0, le=1e7, description="how long a session may have ended and not be stored"
+    )
     refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
     sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
     trial_seconds: float = Field(60, gt=0, description="processor time that the trial of a new version may take")

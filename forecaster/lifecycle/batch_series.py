@@ -47,7 +47,7 @@ class TailsSource(Config):
     source: Literal["store"] = "store"
     symbols: tuple[str, ...] | None = Field(None, min_length=1)
     folder: Path = as_the_service("bars_dir", "mlruns/bars")
-    stale_after_hours: float = as_the_service("stale_after_hours", 24, ge=0, le=876_000)
+    stale_after_hours: float = as_the_service("stale_after_hours", 24, ge=0, le=1e7)
 
     @property
     def place(self) -> str:

@@ -103,8 +103,10 @@ class FilesSource(Config):
             table = pd.read_csv(self.path, sep=self.delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False)
         except pd.errors.EmptyDataError as error:
             raise FileFormatError(f"{self.path}: is empty; give a file with a header and rows") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{self.path}: cannot be read ({error}); check data.path") from error
+        except OSError as error:
+            raise FileFormatError(f"{self.path}: cannot be read ({error}); check data.path") from error
+        except UnicodeDecodeError as error:
+            raise UnreadableFile(f"{self.path}: cannot be read ({error}); write it as UTF-8") from error
         except pd.errors.ParserError as error:
             raise FileFormatError(f"{self.path}: not a table ({error}); check data.delimiter") from error
         if not isinstance(table.index, pd.RangeIndex):
@@ -173,15 +175,22 @@ class FilesSource(Config):
 
 
 def _check_readable(path: Path) -> None:
-    """Raise UnreadableFile unless a file is a plain one, whole, and of a size that can be read."""
+    """Refuse a file that is missing, or that can never be read.
+
+    Raises:
+        UnreadableFile: it is no plain file, truncated, damaged or too large. Reading it again cannot help.
+        FileFormatError: it cannot be opened just now.
+    """
     try:
         # a FIFO would keep us waiting
         if path.exists() and not path.is_file():
             raise UnreadableFile(f"{path}: cannot be read (it is not a plain file); check data.path")
         if path.suffix == ".gz":
             _check_gzip(path)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
         raise UnreadableFile(f"{path}: cannot be read ({error}); check data.path, or write the file again") from error
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read ({error}); check data.path") from error
 
 
 def _check_gzip(path: Path) -> None:
