@@ -73,8 +73,8 @@ def refuse_others(old: Bars, fresh: Bars) -> None:
     """Raise QualityError if the stored sessions' prices move as those of another symbol, whatever their scale."""
     both = pd.DataFrame({"stored": old.frame[CLOSE], "now": fresh.frame[CLOSE]}).dropna()
     usual = usual_move(both["stored"].to_numpy())
-    apart = np.log(both["now"] / both["stored"]).diff().abs().median()
-    if usual > 0 and apart > _OTHERS * usual:
+    moved = np.diff(np.log(both["now"].to_numpy() / both["stored"].to_numpy()))
+    if usual > 0 and np.median(np.abs(moved)) > _OTHERS * usual:
         raise QualityError(
             old.symbol,
             "most prices move otherwise than the stored ones, as another symbol's would; the store is unchanged: try "

@@ -183,9 +183,9 @@ def test_prices_that_are_all_rescaled_are_refused_beside_a_new_jump_too(store: B
 def test_another_symbols_prices_of_the_same_sessions_are_refused_unless_a_person_takes_them(store: BarStore) -> None:
     other = Changing(replace(COMPANY, seed=5))
     before = contents(store.folder)
-    for wishes in ({}, {"full": True}):
+    for full in (False, True):
         with pytest.raises(QualityError, match="most prices move otherwise than the stored ones"):
-            run(store, other, **wishes)
+            run(store, other, full=full)
         assert contents(store.folder) == before
     assert run(store, other, may_lose=True).bars == 252
 
