@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,10 @@ _SPELLINGS: dict[str, tuple[Callable[[str], bool], str]] = {
 }
 
 
+# what times in nanoseconds can hold, with room beside it
+Day = Annotated[date, Field(ge=date(1700, 1, 1), le=date(2200, 12, 31))]
+
+
 class FetchConfig(Config):
     """Which prices, from when to when (null: the latest completed session), from where, into which folder.
 
@@ -46,15 +50,15 @@ class FetchConfig(Config):
     """
 
     symbols: tuple[str, ...] = Field(min_length=1)
-    start: date
-    end: date | None = None
+    start: Day
+    end: Day | None = None
     interval: Literal["1d"] = "1d"
     source: Literal["yahoo", "tiingo", "files"] = "yahoo"
     session: SessionConfig = SessionConfig()
     files: dict[str, Path] = Field({})
     currency: str = "USD"
     calendar: str | dict[str, str] | None = None
-    known_missing: dict[str, tuple[date, ...]] = Field({})
+    known_missing: dict[str, tuple[Day, ...]] = Field({})
     store: Path = Path("mlruns/bars")
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
 """Write made-up prices into the bar store: `python -m pipelines.synthesize pipelines/configs/synthetic.yaml`."""
 
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +12,15 @@ from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
 from pipelines.command import config_parser, run_config
-from pipelines.fetch import status, update_all
+from pipelines.fetch import Day, status, update_all
 
 
 class SynthesizeConfig(Config):
     """Which series by symbol, on which exchange's sessions, from when to when (null: the latest completed session)."""
 
     series: dict[str, Annotated[SineSource | RandomWalkSource, Field(discriminator="source")]] = Field(min_length=1)
-    start: date
-    end: date | None = None
+    start: Day
+    end: Day | None = None
     calendar: str = "24/7"
     store: Path = Path("mlruns/bars")
 

@@ -1,14 +1,18 @@
 """Stored bars beside an answer that is to take their place: what has changed, what is lost, what nothing explains."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, SPLIT, VOLUME, Bars
-from forecaster.data.jumps import LEAST
+from forecaster.data.jumps import LEAST, usual_move
 from forecaster.domain.errors import BadResponse, QualityError
 
 # a close is corrected by more; an adjustment is exact but for float32
 _CLOSE, _ADJUSTMENT = 1e-4, 5e-7
+# how far daily returns may be from the stored ones, in usual moves: those of two symbols are about one apart
+_OTHERS = 0.25
 
 
 def what_changed(old: Bars, fresh: Bars) -> str | None:
@@ -48,15 +52,33 @@ def _range(bars: Bars) -> str:
     return f"{bars.sessions[0]} to {bars.sessions[-1]} ({len(bars)})" if len(bars) else "none"
 
 
-def refuse_rescaled(old: Bars, fresh: Bars) -> None:
-    """Raise QualityError if most prices have changed by a factor that is not that of new splits."""
-    apart = float((fresh.frame[CLOSE] / old.frame[CLOSE]).median())
+def refuse_rescaled(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> None:
+    """Raise QualityError if most prices have changed by a factor that is not that of new splits.
+
+    A jump that was just confirmed changes the scale of one side of it, and not of both.
+    """
+    times = fresh.frame[CLOSE] / old.frame[CLOSE]
     splits = _all_splits(fresh) / _all_splits(old)
-    if min(abs(np.log(apart)), abs(np.log(apart * splits))) > LEAST:
+    sides = np.searchsorted(np.sort(np.array(confirmed, dtype="M8[D]")), times.index.to_numpy(), side="right")
+    apart = times.groupby(sides).median().dropna()
+    if (np.minimum(np.abs(np.log(apart)), np.abs(np.log(apart * splits))) > LEAST).all():
         raise QualityError(
             old.symbol,
-            f"most prices are {apart:.4g} times the stored ones, and no split explains it; the store is unchanged: "
-            "try later, or, if they are right, fetch with --replace",
+            f"most prices are {times.median():.4g} times the stored ones, and no split explains it; the store is "
+            "unchanged: try later, or, if they are right, fetch with --replace",
+        )
+
+
+def refuse_others(old: Bars, fresh: Bars) -> None:
+    """Raise QualityError if the stored sessions' prices move as those of another symbol, whatever their scale."""
+    both = pd.DataFrame({"stored": old.frame[CLOSE], "now": fresh.frame[CLOSE]}).dropna()
+    usual = usual_move(both["stored"].to_numpy())
+    moved = np.diff(np.log(both["now"].to_numpy() / both["stored"].to_numpy()))
+    if usual > 0 and np.median(np.abs(moved)) > _OTHERS * usual:
+        raise QualityError(
+            old.symbol,
+            "most prices move otherwise than the stored ones, as another symbol's would; the store is unchanged: try "
+            "later, or, if they are right, fetch with --replace",
         )
 
 

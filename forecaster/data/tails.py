@@ -15,6 +15,7 @@ from forecaster.domain.errors import FileFormatError, StaleData, UnknownSymbol
 from forecaster.domain.series import Floats, Times
 
 _SUFFIX = ".tail.json"
+_BARS = ("open", "high", "low", "close", "volume")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -85,21 +86,34 @@ def read_tail(folder: Path, symbol: str) -> Tail:
     path = folder / f"{file_name(symbol)}{_SUFFIX}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Tail(
+        tail = Tail(
             str(content["symbol"]),
             np.array(content["ds"], dtype="M8[D]"),
-            {name: np.array(column, dtype=np.float64) for name, column in content["bars"].items()},
+            {name: np.array(content["bars"][name], dtype=np.float64) for name in _BARS},
             datetime.fromisoformat(content["due_at"]),
             read_hold(content.get("held")),
             str(content.get("digest", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check(tail)
+        return tail
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # a name that is too long for a file cannot be stored either
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             raise UnknownSymbol(
                 symbol, "is not in the bar store; fetch it first, or send its history as series"
             ) from error
         raise FileFormatError(f"{path}: cannot be read ({error}); fetch the symbol again") from error
+
+
+def _check(tail: Tail) -> None:
+    """Raise ValueError where a file that was damaged, or written by hand, is not what `Tail` says."""
+    if tail.days.ndim != 1 or np.isnat(tail.days).any() or not (np.diff(tail.days) > np.timedelta64(0, "D")).all():
+        raise ValueError("its days are not in order")
+    if tail.due_at.tzinfo is None:
+        raise ValueError("due_at has no zone")
+    for name, column in tail.bars.items():
+        if column.shape != tail.days.shape or not np.isfinite(column).all():
+            raise ValueError(f"{name} has not one number for each day")
 
 
 def stored_symbols(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from forecaster.data.bars import FIRST_TRADE_DAYS, Bars
 from forecaster.data.calendars import CalendarChoice, calendar_for
-from forecaster.data.differences import has_new_past, refuse_rescaled, refuse_shorter, what_changed
+from forecaster.data.differences import has_new_past, refuse_others, refuse_rescaled, refuse_shorter, what_changed
 from forecaster.data.jumps import find_jumps, hold_of
 from forecaster.data.quality import check, check_rows
 from forecaster.data.store import BarStore
@@ -105,8 +105,10 @@ def update(
         report = check(bars, days.sessions(bars.sessions[0], bars.sessions[-1]))
         if old is None or bars.frame is not old.frame:
             report.refuse()
-        if old is not None and bars.held is None and not (may_lose or confirm):
-            refuse_rescaled(old, bars)
+        if old is not None and bars.frame is not old.frame and not may_lose:
+            # also where a hold keeps the last bars back: those before it take the stored ones' place
+            refuse_rescaled(old, bars, confirm)
+            refuse_others(old, bars)
         if old is None or _differ(old, bars):
             is_replaced = old is not None and has_new_past(old, bars)
             store.write(bars, days.due_after(bars.sessions[-1]), report, keep_previous=is_replaced)

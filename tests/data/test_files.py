@@ -87,6 +87,12 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {},
         "column 'ds' mixes offsets from UTC",
     ),
+    "two symbols": (
+        "Date,A.Close,B.Close\n2026-01-01,1,2\n",
+        {},
+        "columns 'A.Close' and 'B.Close' are both close; remove or rename",
+    ),
+    "a column twice": ("Date,Close,Close\n2026-01-01,1,2\n", {}, "columns 'Close' and 'Close.1' are both close"),
     "not text": ("\x00\x01PK,\x03\n\x00\x00,\x00\n", {}, "neither unique_id"),
 }
 

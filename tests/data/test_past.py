@@ -166,6 +166,30 @@ def test_prices_that_are_all_rescaled_are_refused_unless_a_split_explains_it_or_
     assert run(store, Changing(change=pence), may_lose=True).bars == 252
 
 
+def test_prices_that_are_all_rescaled_are_refused_beside_a_new_jump_too(store: BarStore) -> None:
+    """A hold keeps back what lies behind the jump; the bars before it would take the stored ones' place."""
+
+    def crash_in_pence(frame: Any) -> Any:
+        frame.loc["2024-12-10":, [*PRICES, "adj_close"]] *= 0.3
+        return frame.assign(**{name: frame[name] * 100 for name in (*PRICES, "adj_close", "dividend")})
+
+    before = contents(store.folder)
+    for confirm in ((), ("2024-12-10",)):
+        with pytest.raises(QualityError, match="most prices are 100 times the stored ones"):
+            run(store, Changing(change=crash_in_pence), confirm=confirm)
+        assert contents(store.folder) == before
+
+
+def test_another_symbols_prices_of_the_same_sessions_are_refused_unless_a_person_takes_them(store: BarStore) -> None:
+    other = Changing(replace(COMPANY, seed=5))
+    before = contents(store.folder)
+    for full in (False, True):
+        with pytest.raises(QualityError, match="most prices move otherwise than the stored ones"):
+            run(store, other, full=full)
+        assert contents(store.folder) == before
+    assert run(store, other, may_lose=True).bars == 252
+
+
 def test_a_dividend_that_the_adjusted_closes_do_not_know_is_refused(store: BarStore) -> None:
     before = contents(store.folder)
 

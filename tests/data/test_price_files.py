@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from forecaster.data.bars import Bars
+from forecaster.data.sources.files import FilesSource
 from forecaster.data.sources.price_files import PriceFiles
 from forecaster.domain.errors import DataError, FileFormatError, NoData, UnknownSymbol
 from tests.conftest import REAL_DATA, needs_real_data
@@ -73,6 +74,15 @@ def test_every_spelling_gives_the_same_bars(tmp_path: Path, write: Callable[[Pat
     assert (bars.origin.source, bars.origin.exchange, bars.origin.zone) == ("files", "XNYS", "America/New_York")
 
 
+@pytest.mark.parametrize("name", ["Adj.Close", "Adj. Close", "AdjClose", "Adjusted Close", "ABC.Adj.Close"])
+def test_an_adjusted_close_is_never_taken_for_the_close(tmp_path: Path, name: str) -> None:
+    table().rename(columns={"Adj Close": name}).to_csv(tmp_path / "a.csv", index=False)
+    expected = COMPANY.bars().frame.loc[str(FIRST) : str(LAST)]
+    bars = fetch(tmp_path / "a.csv")
+    np.testing.assert_allclose(bars.frame[["close", "adj_close"]], expected[["close", "adj_close"]], rtol=1e-12)
+    np.testing.assert_allclose(FilesSource(path=tmp_path / "a.csv").load()["y"], COMPANY.bars().frame["close"])
+
+
 def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
     frame = COMPANY.bars().frame
     told = table().assign(Dividends=frame["dividend"].to_numpy(), **{"Stock Splits": frame["split"].to_numpy()})
@@ -89,6 +99,12 @@ def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
     [
         (lambda frame: frame.drop(columns="Date"), FileFormatError, r"no columns \['date'\]"),
         (lambda frame: frame.drop(columns=["Open", "Low"]), FileFormatError, r"no columns \['open', 'low'\]"),
+        (
+            lambda frame: frame.assign(**{"XYZ.Close": 7.0}),
+            FileFormatError,
+            "columns 'Close' and 'XYZ.Close' are both close",
+        ),
+        (lambda frame: frame.assign(volume=7.0), FileFormatError, "columns 'Volume' and 'volume' are both volume"),
         (lambda frame: frame.assign(Open=""), FileFormatError, "line 2: column 'Open' holds ''"),
         (lambda frame: frame.iloc[:10], NoData, "has no rows from 2024-02-01"),
     ],

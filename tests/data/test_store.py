@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -83,6 +84,7 @@ def test_a_symbol_that_another_process_updates_is_waited_for(tmp_path: Path) -> 
 WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 from forecaster.data.store import BarStore
 from tests.data.test_store import DUE
 from tests.data.prices import Company
@@ -124,6 +126,7 @@ def test_killed_in_mid_write_many_times_the_file_is_always_whole(tmp_path: Path)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from forecaster.data import store
 from tests.data.test_update import OnADay, run
 write = store._replace
@@ -174,3 +177,30 @@ def test_only_a_symbols_own_drafts_are_cleaned_up(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with BarStore(tmp_path).lock("SAP"):
         assert {path.name for path in tmp_path.glob(".*.draft")} == set(others)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"due_at": "2025-01-02T21:30:00"}, "due_at has no zone"),
+        ({"ds": ["2024-01-03", "2024-01-02"]}, "its days are not in order"),
+        ({"ds": ["2024-01-02", "NaT"]}, "its days are not in order"),
+        ({"bars": [1.0]}, "must be integers"),
+        ({"bars": {}}, "'open'"),
+        ({"close": [1.0]}, "close has not one number for each day"),
+        ({"close": [1.0, float("nan")]}, "close has not one number for each day"),
+        ("[" * 100_000, "maximum recursion depth"),
+    ],
+)
+def test_a_damaged_tail_is_said_and_not_served(tmp_path: Path, change: Any, said: str) -> None:
+    bars = {name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")}
+    tail: dict[str, Any] = {"symbol": "ABC", "ds": ["2024-01-02", "2024-01-03"], "bars": bars}
+    tail["due_at"] = DUE.isoformat()
+    path = tmp_path / "ABC.tail.json"
+    path.write_text(json.dumps(tail))
+    assert read_tail(tmp_path, "ABC").bars["close"].tolist() == [1.0, 2.0]
+    if isinstance(change, dict) and "close" in change:
+        change = {"bars": bars | change}
+    path.write_text(change if isinstance(change, str) else json.dumps(tail | change))
+    with pytest.raises(FileFormatError, match=f"ABC.tail.json: cannot be read .*{said}"):
+        read_tail(tmp_path, "ABC")

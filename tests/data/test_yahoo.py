@@ -92,6 +92,23 @@ def _closes(result: dict[str, Any]) -> list[Any]:
     return closes
 
 
+def _told_again(row: int, seconds: int) -> Callable[[dict[str, Any]], None]:
+    """Tell of a row once more after so many seconds, at other prices; the order of rows does not matter to yfinance."""
+
+    def change(result: dict[str, Any]) -> None:
+        result["timestamp"].append(result["timestamp"][row] + seconds)
+        for name, column in _quote(result).items():
+            column.append(column[row] * (1 if name == "volume" else 1.1))
+        adjusted = result["indicators"]["adjclose"][0]["adjclose"]
+        adjusted.append(adjusted[row] * 1.1)
+
+    return change
+
+
+def _many_dividends(result: dict[str, Any]) -> None:
+    result["events"]["dividends"] = {str(number): _dividend(result) for number in range(1000)}
+
+
 def _once(answer: Callable[[str], Answer]) -> Callable[[str], Answer | None]:
     told: list[str] = []
 
@@ -200,6 +217,9 @@ def test_a_server_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
         (lambda result: result["meta"].pop("currency"), r"meta lacks \['currency'\]"),
         (lambda result: result["meta"].update(symbol="XYZ"), "Yahoo answered for XYZ"),
         (lambda result: result["meta"].update(dataGranularity="3mo"), "bars of 3mo, not of 1d"),
+        (_told_again(100, 0), "bars of 0 s where there must be days, at timestamp 1716"),
+        (_told_again(100, 3600), "bars of 3600 s where there must be days"),
+        (_many_dividends, "there are 1000 dividends for 252 timestamps"),
         (_began(2024, 6), "first bar is of 2024-01-02, and it says that trading began on 2024-05-31"),
     ],
 )
@@ -209,6 +229,12 @@ def test_the_field_that_is_wrong_is_named(
     yahoo.misbehave = _changed(change)
     with pytest.raises(BadResponse, match=said):
         source.fetch("ABC", FIRST, LAST)
+
+
+def test_the_latest_session_may_be_told_of_once_more_by_its_latest_trade(yahoo: Yahoo, source: YahooSource) -> None:
+    yahoo.misbehave = _changed(_told_again(-1, 6 * 3600 + 1800))
+    bars = source.fetch("ABC", FIRST, np.datetime64("2024-12-31"))
+    assert bars.sessions.tolist() == COMPANY.bars().sessions.tolist()
 
 
 def test_yahoo_may_answer_in_another_case(yahoo: Yahoo, source: YahooSource) -> None:

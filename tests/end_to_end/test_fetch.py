@@ -193,6 +193,9 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
         ("symbols=[..]", "symbols: ['..'] cannot be symbols of yahoo"),
         ("start=2023-02-29", "day is out of range for month"),
         ("end=2026-02-30", "day is out of range for month"),
+        ("start=0001-01-01", "start: Input should be greater than or equal to 1700-01-01"),
+        ("end=9999-12-31", "end: Input should be less than or equal to 2200-12-31"),
+        ("known_missing={S00: [9999-01-02]}", "known_missing.S00.0: Input should be less than or equal to 2200-12-31"),
         ("known_missing={S00: [2017-02-29]}", "day is out of range for month"),
     ],
 )

@@ -1,6 +1,7 @@
 """The answer of Yahoo's chart endpoint, as far as daily bars need it."""
 
 import json
+from itertools import pairwise
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,10 @@ from forecaster.data.sources.answers import Amount, Answer, Column, Seconds, rea
 
 _Text = Annotated[str, Field(max_length=200)]
 _Prices = Column[Annotated[float, Field(ge=-1e15, le=1e15)] | None]
+
+# from one opening to the next, whatever becomes of the clocks: half of a day
+_LEAST_DAY = 12 * 60 * 60
+_EVENTS_BESIDE = 10
 
 
 def _known(zone: str) -> str:
@@ -91,7 +96,21 @@ class Chart(Answer):
         for name, column in columns.items():
             if len(column) != len(self.timestamp):
                 raise ValueError(f"{name} has {len(column)} values for {len(self.timestamp)} timestamps")
+        for name, events in self.events:
+            # what is paid or split on a day without a session is told of too, and yfinance looks for each one's session
+            if len(events) > len(self.timestamp) + _EVENTS_BESIDE:
+                raise ValueError(f"there are {len(events)} {name} for {len(self.timestamp)} timestamps")
+        if self.meta.dataGranularity == "1d":
+            self._check_days()
         return self
+
+    def _check_days(self) -> None:
+        """Refuse a session that is told of twice: yfinance would take the first and not say so."""
+        # the latest session may be there twice, its latest trade by itself, and yfinance makes a bar of the two
+        opened = sorted(self.timestamp)[:-1]
+        for before, after in pairwise(opened):
+            if after - before < _LEAST_DAY:
+                raise ValueError(f"bars of {after - before} s where there must be days, at timestamp {after}")
 
     def to_json(self) -> bytes:
         """Return the answer with nothing but what was checked, as yfinance takes it."""

@@ -1,9 +1,10 @@
 """Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
 
 import gzip
+import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from forecaster.domain.series import DS, UNIQUE_ID, Y
 
 # what fits a machine's memory once it is read: of a compressed file, whose own size says little, and of a Parquet
 _MOST_BYTES, _MOST_ROWS = 2**30, 100_000_000
+_ADJUSTED = re.compile(r"(?:^|\.)adj(?:usted)?[. _]*close$")
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -130,9 +132,9 @@ class FilesSource(Config):
     def _recognise(self, table: pd.DataFrame) -> Columns:
         if {DS, Y} <= set(table.columns):
             return Columns(unique_id=UNIQUE_ID if UNIQUE_ID in table.columns else None)
-        # Yahoo's header in any order and case, also as in AAPL.Close
-        plain = {str(name).lower().rpartition(".")[2]: str(name) for name in table.columns}
-        if {"date", "close"} <= set(plain):
+        # Yahoo's header in any order
+        plain = plain_names(self.path, table.columns, {"date", "close"})
+        if len(plain) == 2:
             return Columns(ds=plain["date"], y=plain["close"])
         raise FileFormatError(
             f"{self.path}: columns {list(table.columns)} are neither unique_id, ds, y nor Yahoo's Date, …, Close; "
@@ -172,6 +174,29 @@ class FilesSource(Config):
             f"{self.path}, {column.index.name or 'row'} {column.index[position]}: column '{column.name}' holds "
             f"{column.iloc[position]!r}, not {wanted} ({wrong.sum()} such rows); correct or remove the row"
         )
+
+
+def plain_names(path: Path, columns: Iterable[object], wanted: Container[str]) -> dict[str, str]:
+    """Return a price file's own names of the columns that are wanted, by what they are in small letters.
+
+    A prefix is left out, as in `AAPL.Close`; `Adj.Close`, `AdjClose` and `Adjusted Close` are `adj close`.
+
+    Raises:
+        FileFormatError: two columns are one and the same, such as those of two symbols.
+    """
+    found: dict[str, str] = {}
+    for column in map(str, columns):
+        # what reads a table numbers a name that is repeated
+        name = re.sub(r"\.\d+$", "", column.lower())
+        plain = "adj close" if _ADJUSTED.search(name) else name.rpartition(".")[2]
+        if plain not in wanted:
+            continue
+        if plain in found:
+            raise FileFormatError(
+                f"{path}: columns '{found[plain]}' and '{column}' are both {plain}; remove or rename one of them"
+            )
+        found[plain] = column
+    return found
 
 
 def _check_readable(path: Path) -> None:

@@ -23,7 +23,7 @@ from forecaster.data.bars import (
 )
 from forecaster.data.calendars import CalendarChoice, calendar_for
 from forecaster.data.quality import rounding_of_adjustment
-from forecaster.data.sources.files import Columns, FilesSource
+from forecaster.data.sources.files import Columns, FilesSource, plain_names
 from forecaster.domain.errors import FileFormatError, NoData, UnknownSymbol
 from forecaster.domain.series import DS
 
@@ -31,7 +31,7 @@ from forecaster.domain.series import DS
 _NAMES = {
     "open": PRICES[0], "high": PRICES[1], "low": PRICES[2], "close": CLOSE, "volume": VOLUME, "dividends": DIVIDEND,
     "dividend": DIVIDEND, "stock splits": SPLIT, "split": SPLIT, "adj close": ADJUSTED_CLOSE,
-    "adj_close": ADJUSTED_CLOSE, "adjusted": ADJUSTED_CLOSE,
+    "adjusted": ADJUSTED_CLOSE,
 }  # fmt: skip
 _DATES = ("date", DS, SESSION)
 # how files spell that there is no number, in small letters
@@ -93,13 +93,13 @@ class PriceFiles:
 def _read(path: Path, known_missing: Sequence[date]) -> pd.DataFrame:
     reader = FilesSource(path=path)
     raw = reader.table()
-    header = {str(name).lower().rpartition(".")[2]: str(name) for name in raw.columns}
+    header = plain_names(path, raw.columns, {*_DATES, *_NAMES})
     date = next((header[name] for name in _DATES if name in header), None)
     found = {column: header[name] for name, column in _NAMES.items() if name in header}
     missing = [name for name in PRICES if name not in found]
     if date is None or missing:
         lacking = [*([] if date else ["date"]), *missing]
-        raise FileFormatError(f"{path}: no columns {lacking}; it has {list(header.values())}; name them in its header")
+        raise FileFormatError(f"{path}: no columns {lacking}; it has {list(raw.columns)}; name them in its header")
     reader = reader.model_copy(update={"columns": Columns(ds=date, y=found[CLOSE])})
     table = reader.long_frame(_with_prices(raw, date, found, known_missing), tuple(found.values()))
     frame = pd.DataFrame({column: table[name].to_numpy(np.float64) for column, name in found.items()})
