@@ -37,6 +37,10 @@ def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
     except ArgumentError as error:
         raise ConfigError(f"database URL: '{without_password(url)}' is none; write sqlite:///file.db") from error
     if parsed.drivername == "sqlite" and parsed.database:
+        if parsed.query or parsed.database.startswith((":memory:", "file:")):
+            raise ConfigError(
+                f"database URL: '{url}' is not taken; write sqlite:///file.db, without ?…, a question mark as %3F"
+            )
         path = Path(parsed.database).absolute()
         _make_folder(path.parent)
         file = DatabaseFile(path, patience_seconds)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a `sqlite:///` URI, or None for any other."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """Return the file of a `sqlite:///` URI, by the name under which SQLAlchemy opens it, or None for any other."""
+    return Path(make_url(uri).database or "") if uri.startswith("sqlite:///") else None
 
 
 def without_password(uri: str) -> str:
