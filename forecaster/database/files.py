@@ -89,6 +89,9 @@ class DatabaseFile:
             main, log_paths = _identity(self.path), _log_paths(self.path)
             if main is None:
                 raise DatabaseUnavailable(f"{self.path}: the database is not there; put it back, or restart")
+            if not self.path.is_file():
+                # nothing is taken away from a folder or a device that was named by mistake
+                raise DatabaseUnavailable(f"{self.path}: is no file; correct the database's URL")
             if any(one.main == main and one.logs != _identities(log_paths) for one in _OPEN):
                 # SQLite would read a new log by the index of the old one
                 raise DatabaseUnavailable(f"{self.path}: its log was removed while it is open; try again, or restart")

@@ -16,7 +16,7 @@ from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key, read_keys
 from forecaster.database.schema import bring_up_to_date
 from forecaster.database.tables import KEYS
-from forecaster.database.uris import sqlite_file
+from forecaster.database.uris import database_url, sqlite_file
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
 
@@ -214,6 +214,25 @@ def test_a_database_is_its_owners_alone_from_the_beginning(file: Path, monkeypat
     assert seen[0] == 0o600
     assert modes(file) == {"service.db": 0o600, "service.db-wal": 0o600, "service.db-shm": 0o600}
     engine.dispose()
+
+
+def test_what_is_no_file_is_left_as_it_is(tmp_path: Path) -> None:
+    folder, device = tmp_path / "folder", tmp_path / "device"
+    folder.mkdir(0o755)
+    os.mkfifo(device, 0o666)
+    device.chmod(0o666)
+    for path, mode in ((folder, 0o755), (device, 0o666)):
+        with pytest.raises(DatabaseUnavailable, match="is no file"):
+            bring_up_to_date(open_engine(f"sqlite:///{path}"))
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@[::1", "postgresql://me:secret@host:port/x", "nothing"])
+def test_urls_that_cannot_be_read_are_refused_without_their_password(url: str) -> None:
+    for read in (open_engine, database_url):
+        with pytest.raises(ConfigError, match=r"is none; write") as refused:
+            read(url)
+        assert "secret" not in str(refused.value)
 
 
 def test_a_database_that_others_could_read_is_closed_to_them(file: Path) -> None:
