@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, NullPool, Update, create_engine, inspect, make_url, text
+from sqlalchemy import Connection, NullPool, Update, create_engine, inspect, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
-from forecaster.database.uris import sqlite_file, without_password
+from forecaster.database.uris import database_url, sqlite_file, without_password
 from forecaster.domain.errors import BackupError, ConfigError
 
 Kind = Literal["sqlite", "postgres"]
@@ -60,7 +60,7 @@ def reading(url: str) -> Iterator[Connection]:
     if file is not None and not file.is_file():
         raise BackupError(f"{url}: there is no such database; correct its URL")
     try:
-        engine = create_engine(_driver(url), poolclass=NullPool)
+        engine = create_engine(database_url(_driver(url)), poolclass=NullPool)
         with engine.connect() as connection:
             yield connection
     except SQLAlchemyError as error:
@@ -276,7 +276,7 @@ def _refuse_failure(shown: str, status: int, errors: str) -> None:
 
 def _connection(url: str) -> dict[str, str]:
     """Return a database's URL as the variables of Postgres' client library."""
-    parsed = make_url(url)
+    parsed = database_url(url)
     if parsed.query:
         raise ConfigError(f"{without_password(url)}: set {list(parsed.query)} by Postgres' own variables, as PGSSLMODE")
     given = {

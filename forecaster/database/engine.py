@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
 from forecaster.database.files import DatabaseFile, FileConnection
-from forecaster.database.uris import without_password
+from forecaster.database.uris import database_url
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
 # a database that does not answer is noticed in seconds
@@ -32,11 +32,12 @@ def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
         ConfigError: the URL is of neither kind.
         DatabaseUnavailable: the folder cannot be made.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigError(f"database URL: '{without_password(url)}' is none; write sqlite:///file.db") from error
+    parsed = database_url(url)
     if parsed.drivername == "sqlite" and parsed.database:
+        if parsed.query or parsed.database.startswith((":memory:", "file:")):
+            raise ConfigError(
+                f"database URL: '{url}' is not taken; write sqlite:///file.db, without ?…, a question mark as %3F"
+            )
         path = Path(parsed.database).absolute()
         _make_folder(path.parent)
         file = DatabaseFile(path, patience_seconds)

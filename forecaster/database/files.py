@@ -89,6 +89,9 @@ class DatabaseFile:
             main, log_paths = _identity(self.path), _log_paths(self.path)
             if main is None:
                 raise DatabaseUnavailable(f"{self.path}: the database is not there; put it back, or restart")
+            if not self.path.is_file():
+                # nothing is taken away from a folder or a device that was named by mistake
+                raise DatabaseUnavailable(f"{self.path}: is no file; correct the database's URL")
             if any(one.main == main and one.logs != _identities(log_paths) for one in _OPEN):
                 # SQLite would read a new log by the index of the old one
                 raise DatabaseUnavailable(f"{self.path}: its log was removed while it is open; try again, or restart")
@@ -154,13 +157,21 @@ def make_file(path: Path) -> None:
     """Make an empty file for a database, which only its owner can read, unless there is one.
 
     Raises:
-        DatabaseUnavailable: it cannot be made.
+        DatabaseUnavailable: it cannot be made, or there is the log of another.
     """
     try:
+        real = path.resolve()
+        log, _ = _log_paths(real)
+        if _size(log) and not _size(real):
+            # SQLite would remove it, perhaps from under a service, and with it the last commits
+            raise DatabaseUnavailable(
+                f"{path}: the database is gone, and its log {log.name} holds the last commits; put it back, or move "
+                "the log away to begin a new one"
+            )
         with suppress(FileExistsError):
             # before SQLite does, which would leave it open to others for a moment
-            os.close(os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
-    except OSError as error:
+            os.close(os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
+    except (OSError, RuntimeError) as error:
         raise DatabaseUnavailable(f"{path}: the database cannot be made ({error})") from error
 
 
@@ -182,6 +193,10 @@ def _log_paths(path: Path) -> tuple[Path, ...]:
     # SQLite puts them beside the file that links lead to
     real = path.resolve()
     return tuple(real.with_name(real.name + end) for end in _LOGS)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _identity(path: Path) -> _Identity:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from forecaster.database.engine import POSTGRES, TIMEOUT_SECONDS
-from forecaster.database.uris import sqlite_file, without_password
+from forecaster.database.uris import database_url, sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
 # a connection that is lost is told of by an error of ours, not by a traceback of the pool's
@@ -81,7 +81,7 @@ def _turns_of(uri: str) -> str | None:
     """Return the Postgres that keeps the turns of a store: itself, or for a server the service's own."""
     beside = os.environ.get("FORECASTER_DATABASE_URL", "")
     if uri.startswith("http") and beside.startswith("postgres"):
-        return make_url(beside).set(drivername=POSTGRES).render_as_string(hide_password=False)
+        return database_url(beside).set(drivername=POSTGRES).render_as_string(hide_password=False)
     return uri if uri.startswith("postgresql") else None
 
 
@@ -106,7 +106,11 @@ def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterat
 
 def _connect(uri: str, **arguments: object) -> Connection:
     return create_engine(
-        uri, poolclass=NullPool, pool_logging_name=_QUIET, isolation_level="AUTOCOMMIT", connect_args=arguments
+        database_url(uri),
+        poolclass=NullPool,
+        pool_logging_name=_QUIET,
+        isolation_level="AUTOCOMMIT",
+        connect_args=arguments,
     ).connect()
 
 

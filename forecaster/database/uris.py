@@ -2,10 +2,31 @@
 
 from pathlib import Path
 
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from forecaster.domain.errors import ConfigError
+
+
+def database_url(url: str) -> URL:
+    """Return a database's URL in its parts.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    try:
+        return make_url(url)
+    # the latter of a port that is no number
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            f"database URL: '{without_password(url)}' is none; write sqlite:///file.db or "
+            "postgresql://user:password@host/database, with %40 for an @ in the password"
+        ) from None
+
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a `sqlite:///` URI, or None for any other."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """Return the file of a `sqlite:///` URI, by the name under which SQLAlchemy opens it, or None for any other."""
+    return Path(database_url(uri).database or "") if uri.startswith("sqlite:///") else None
 
 
 def without_password(uri: str) -> str:

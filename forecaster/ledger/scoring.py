@@ -26,6 +26,8 @@ from forecaster.ledger.tallies import alone, tally
 
 # in one transaction, so that others can write in between
 _FORECASTS_AT_ONCE = 200
+# larger ones count as this: databases square errors for a mean, and one series must not spoil the skill of all
+LARGEST_ERROR = 1e150
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,15 @@ def _scores(row: Any, known: dict[int, float], came: dict[int, float]) -> Iterat
             "is_shadow": row.is_shadow,
             "forecast_by": row.forecast_by,
             "unique_id": row.unique_id,
-            "error": float(step[STEP_MEAN] - y),
-            "naive_error": row.last_value - y,
+            "error": _limited(float(step[STEP_MEAN] - y)),
+            "naive_error": _limited(row.last_value - y),
             "is_inside_80": _is_inside(y, step[LOW_80], step[HIGH_80]),
             "is_inside_95": _is_inside(y, step[LOW_95], step[HIGH_95]),
         }
+
+
+def _limited(error: float) -> float:
+    return max(-LARGEST_ERROR, min(LARGEST_ERROR, error))
 
 
 def _is_inside(y: float, low: float, high: float) -> int | None:

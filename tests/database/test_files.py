@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
+from forecaster.database.backup import copy_database
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key, read_keys
 from forecaster.database.schema import bring_up_to_date
 from forecaster.database.tables import KEYS
-from forecaster.domain.errors import DatabaseUnavailable
+from forecaster.database.uris import database_url, sqlite_file
+from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
 
 @pytest.fixture
@@ -54,6 +56,11 @@ def remove_all(file: Path) -> None:
 
 def move_away(file: Path) -> None:
     file.rename(file.with_name("elsewhere.db"))
+
+
+def move_away_and_touch(file: Path) -> None:
+    move_away(file)
+    file.touch()
 
 
 def empty(file: Path) -> None:
@@ -130,6 +137,42 @@ def test_a_replaced_database_does_not_get_the_log_of_the_one_before(engine: Engi
         assert seen.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("lose", [move_away, move_away_and_touch])
+def test_no_database_is_begun_beside_the_log_of_one_that_is_gone(
+    engine: Engine, file: Path, lose: Callable[[Path], None]
+) -> None:
+    lose(file)
+    # as a command does while the service is running
+    other = open_engine(f"sqlite:///{file}")
+    with pytest.raises(DatabaseUnavailable, match="holds the last commits"):
+        bring_up_to_date(other)
+    file.with_name("elsewhere.db").replace(file)
+    write(engine)
+    assert len(read_keys(engine)) == 2
+    bring_up_to_date(other)
+    assert len(read_keys(other)) == 2
+    other.dispose()
+
+
+def test_a_database_is_found_by_the_name_that_its_url_spells(tmp_path: Path) -> None:
+    folder = tmp_path / "jürgen" / "50% + a?"
+    url = f"sqlite:///{tmp_path}/jürgen/50%25 + a%3F/b%20c.db"
+    engine = open_engine(url)
+    bring_up_to_date(engine)
+    write(engine)
+    assert (folder / "b c.db").stat().st_size
+    assert [one.name for one in tmp_path.iterdir()] == ["jürgen"]
+    assert sqlite_file(url) == folder / "b c.db"
+    copy_database(url, tmp_path / "copy.db")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory&uri=true", "{}/a.db?timeout=30", "file:{}/a.db"])
+def test_urls_that_name_no_file_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="is not taken"):
+        open_engine(f"sqlite:///{name.format(tmp_path)}")
+
+
 def test_a_database_replaced_during_a_transaction_is_not_written(engine: Engine, file: Path) -> None:
     copy = copy_of(file)
     with pytest.raises(DatabaseUnavailable, match="was replaced or deleted"), transaction(engine) as connection:
@@ -171,6 +214,25 @@ def test_a_database_is_its_owners_alone_from_the_beginning(file: Path, monkeypat
     assert seen[0] == 0o600
     assert modes(file) == {"service.db": 0o600, "service.db-wal": 0o600, "service.db-shm": 0o600}
     engine.dispose()
+
+
+def test_what_is_no_file_is_left_as_it_is(tmp_path: Path) -> None:
+    folder, device = tmp_path / "folder", tmp_path / "device"
+    folder.mkdir(0o755)
+    os.mkfifo(device, 0o666)
+    device.chmod(0o666)
+    for path, mode in ((folder, 0o755), (device, 0o666)):
+        with pytest.raises(DatabaseUnavailable, match="is no file"):
+            bring_up_to_date(open_engine(f"sqlite:///{path}"))
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@[::1", "postgresql://me:secret@host:port/x", "nothing"])
+def test_urls_that_cannot_be_read_are_refused_without_their_password(url: str) -> None:
+    for read in (open_engine, database_url):
+        with pytest.raises(ConfigError, match=r"is none; write") as refused:
+            read(url)
+        assert "secret" not in str(refused.value)
 
 
 def test_a_database_that_others_could_read_is_closed_to_them(file: Path) -> None:

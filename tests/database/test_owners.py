@@ -112,3 +112,14 @@ def test_what_comes_after_is_scored_for_its_owner(engine: Engine) -> None:
     assert realised_skill(engine, "sine", owner="bank")[0].n_scores == 2
     assert realised_skill(engine, "sine", owner="shop")[0].n_scores == 2
     assert sums(engine) == anew(engine)
+
+
+def test_errors_without_measure_do_not_spoil_the_skill_of_all(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        connection.execute(
+            text("UPDATE scores SET error = 1e308, naive_error = -1e308 WHERE unique_id = 'a' AND forecast_id > 'r2'")
+        )
+    bring_up_to_date(engine)
+    (one,) = realised_skill(engine, "sine")
+    assert (one.n_scores, one.mae) == (5, pytest.approx(6e149))
+    assert sums(engine) == anew(engine)

@@ -1,5 +1,6 @@
 """Running sums are those of all scores read anew, whatever was corrected, forgotten or written at the same time."""
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,3 +161,17 @@ def test_nothing_is_left_of_what_is_forgotten(engine: Engine, tmp_path: Path) ->
     take_actuals(engine, [Actual("a", hour * HOUR, 1.0) for hour in range(9, 18)], "shop")
     assert forget_owner(engine, "shop") == 5
     assert sums(engine) == ({}, set(), set())
+
+
+def test_errors_without_measure_leave_the_others_readable(engine: Engine) -> None:
+    forget_before(engine, 10**17)
+    largest = 1.7e308
+    write(engine, *(entry(served("a", 10, (sign * largest,)), at=5) for sign in (1, -1, 1, 1)))
+    write(engine, entry(served("b", 10, (1.0,)), at=5, owner="shop"))
+    take_actuals(engine, [Actual("a", 10 * HOUR, 0.0), Actual("b", 10 * HOUR, 2.0)], is_for_all=True)
+    (all_,) = realised_skill(engine, "sine")
+    (mine,) = realised_skill(engine, "sine", owner="shop")
+    assert (all_.n_scores, mine.mae) == (5, 1.0)
+    assert math.isfinite(all_.mae)
+    assert math.isfinite(all_.bias)
+    assert sums(engine) == anew(engine)

@@ -55,6 +55,12 @@ def _own() -> None:
         requests.drop_constraint("one_answer_per_idempotency_key", type_="unique")
         requests.create_unique_constraint("one_answer_per_idempotency_key", ["owner", "idempotency_key"])
     op.execute("DELETE FROM scores WHERE forecast_id NOT IN (SELECT forecast_id FROM forecasts)")
+    # as they are limited now
+    for error in ("error", "naive_error"):
+        op.execute(
+            f"UPDATE scores SET {error} = CASE WHEN {error} > 0 THEN 1e150 ELSE -1e150 END "  # noqa: S608
+            f"WHERE {error} > 1e150 OR {error} < -1e150"
+        )
     op.execute(
         "UPDATE forecasts SET owner = (SELECT owner FROM requests WHERE request_id = forecasts.request_id) "
         "WHERE request_id IN (SELECT request_id FROM requests WHERE owner <> '')"
