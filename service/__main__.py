@@ -1,5 +1,6 @@
 """Serve: `python -m service`, set up by `FORECASTER_*` variables."""
 
+import ctypes
 import socket
 import sys
 from contextlib import suppress
@@ -15,6 +16,8 @@ from service.server import Server, configure
 from service.settings import Settings
 
 BAD_SETTINGS = 2
+# of glibc's `mallopt`
+_M_ARENA_MAX = -8
 
 
 def main() -> int:
@@ -47,12 +50,20 @@ def main() -> int:
             sys.stderr.write(f"error: FORECASTER_{name}: {error}\n")
             return BAD_SETTINGS
         host = f"[{settings.host}]" if family is socket.AF_INET6 else settings.host
+        _share_memory()
         logs.set_up(settings.log_level, settings.log_format)
         sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (the dashboard; docs at /docs)\n")
         # uvicorn raises Ctrl-C again after shutting down in order
         with suppress(KeyboardInterrupt):
             Server(configure(app, settings)).run(sockets=[listener])
     return 0
+
+
+def _share_memory() -> None:
+    """Let threads share what glibc keeps of freed memory, of which each would otherwise keep a part of its own."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def why_not_beyond_loopback(database_url: str) -> str | None:

@@ -4,11 +4,13 @@ All of this holds before any key is looked at, so nothing here depends on who th
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.edge import HEADERS, POLICY
@@ -21,6 +23,9 @@ MOST_PIPELINED = 16
 MOST_PARTS, LEAST_PART = 10_000, 64
 # what is read is parsed in pieces, so that nothing far beyond a bound is looked at
 _PIECE = 16 * 1024
+# what says how long a body is
+_FRAMING = (b"content-length", b"transfer-encoding")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 # after each part of a body that nobody reads any more: those who go on sending must not keep the event loop busy
 _PAUSE_SECONDS = 0.02
 
@@ -52,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     bounds: Bounds
     _refusal: tuple[HTTPStatus, str] | None = None
-    _is_in_head, _is_body_unwanted = True, False
+    _is_in_head, _is_body_unwanted, _is_retelling = True, False, False
     _head_bytes = _silent_bytes = _body_bytes = _n_parts = 0
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
@@ -83,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
             piece = data[begin : begin + _PIECE]
             # the parser keeps an unfinished header or trailer to itself, and skips extensions of chunks
             self._silent_bytes += len(piece)
-            super().data_received(piece)
+            self._parse(piece)
             if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(*_HEAD_TOO_LARGE)
         if self._is_body_unwanted and not self.transport.is_closing():
@@ -91,8 +96,35 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.loop.call_later(_PAUSE_SECONDS, self._read_on)
 
+    def _parse(self, piece: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as asked:
+            self._stay(piece[asked.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _stay(self, rest: bytes) -> None:
+        """Ignore that the client would rather speak another protocol, as HTTP allows, and parse the rest.
+
+        The parser takes the request to end with its head: another one is told of the body that is to come.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        framing = [header for header in self.headers if header[0] in _FRAMING]
+        if framing:
+            self._is_retelling = True
+            lines = [b"POST / HTTP/1.1", *(b"%s: %s" % header for header in framing), b"", b""]
+            self.parser.feed_data(b"\r\n".join(lines))
+            self._is_retelling = False
+            if framing != [(b"content-length", b"0")]:
+                self.cycle.more_body = True
+        self._parse(rest)
+
     def on_message_begin(self) -> None:
         """Begin a head."""
+        if self._is_retelling:
+            return
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop(HTTPStatus.BAD_REQUEST, f"more than {MOST_PIPELINED} requests wait; read answers first")
         self._is_in_head = True
@@ -101,6 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's target."""
+        if self._is_retelling:
+            return
         super().on_url(url)
         self._count_head(len(url))
         if len(self.url) > TARGET_BYTES:
@@ -108,6 +142,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer is counted as one, and dropped."""
+        if self._is_retelling:
+            return
         self._count_head(len(name) + len(value) + 4)
         if self._is_in_head:
             super().on_header(name, value)
@@ -116,7 +152,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer; from here on the body has a limit of its own."""
-        if not self.url.startswith(b"/"):
+        if self._is_retelling:
+            return
+        absolute = _ABSOLUTE.match(self.url)
+        if absolute:
+            # its authority counts, and is looked at as the header is
+            self.headers[:] = [(name, absolute[1] if name == b"host" else value) for name, value in self.headers]
+            self.url = self.url[absolute.end() :]
+            self.url = self.url if self.url.startswith(b"/") else b"/" + self.url
+        if not self.url.startswith(b"/") or self.parser.get_method() == b"CONNECT":
             self._stop(HTTPStatus.BAD_REQUEST, "the request's target must be a path; this is no proxy")
         super().on_headers_complete()
         self._is_in_head = False

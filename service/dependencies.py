@@ -13,6 +13,7 @@ from service.catalog import Shelf
 from service.keyring import Caller
 from service.limits import LARGE_BYTES, Holding, Limits
 from service.metrics import Metrics
+from service.problems import shortened
 from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
 from service.schemas import Mistake
 from service.settings import Settings
@@ -151,4 +152,5 @@ def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.lstrip(".") or "body"
+    # the keys are the client's own
+    return shortened(path.lstrip("."), 200) or "body"

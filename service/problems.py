@@ -52,10 +52,16 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content} for status in told}
 
 
+def shortened(text: str, most: int = 5000) -> str:
+    """Return at most `most` characters: names in it may be a client's own, and as long as a body."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def problem(
     status: int, detail: str, mistakes: list[Mistake] | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """Return an error as `application/problem+json`."""
+    detail = shortened(detail)
     content = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=mistakes or [])
     return JSONResponse(content.model_dump(), status, headers, media_type="application/problem+json")
 
@@ -71,7 +77,7 @@ def spell(
     if request.scope["path"].split("/")[1:2] != ["v2"]:
         return problem(status, detail, mistakes, headers)
     is_bad = status == HTTPStatus.UNPROCESSABLE_ENTITY
-    content = InferenceProblem(error=detail).model_dump()
+    content = InferenceProblem(error=shortened(detail)).model_dump()
     return JSONResponse(content, HTTPStatus.BAD_REQUEST if is_bad else status, headers)
 
 

@@ -93,8 +93,8 @@ class ForecastRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_REQUEST]})
 
-    model: str
-    alias: str | None = Field(None, description="`champion` when neither alias nor version is given")
+    model: str = Field(max_length=250)
+    alias: str | None = Field(None, max_length=250, description="`champion` when neither alias nor version is given")
     version: Whole | None = Field(None, description="instead of an alias")
     series: list[SeriesIn] | None = Field(None, fail_fast=True, min_length=1, description="the histories; or")
     unique_ids: list[Name] | None = Field(

@@ -1,7 +1,9 @@
 """The server: on SIGTERM readiness ends first, then listening, then requests in flight."""
 
 import asyncio
+import gc
 import signal
+import socket
 from types import FrameType
 
 import uvicorn
@@ -13,6 +15,15 @@ from service.settings import Settings
 
 class Server(uvicorn.Server):
     """Stops in order."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and keep the garbage collector from what was imported, which stays as long as the process.
+
+        Each full collection would go over it, which holds all other threads up for longer than a large request does.
+        """
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End readiness at once, and listening after `drain_seconds`; a second signal, or Ctrl-C, does not wait."""

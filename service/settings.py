@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         500, gt=0, description="most connections; beyond it the one that has kept the service waiting longest is closed"
     )
     max_body_bytes: int = Field(16 * 2**20, gt=0, description="largest request body")
-    max_values: int = Field(250_000, gt=0, description="most numbers, times, names, lists and objects in a body's JSON")
+    max_values: int = Field(510_000, gt=0, description="most numbers, times, names, lists and objects in a body's JSON")
     max_bytes_in_flight: int = Field(
         64 * 2**20, gt=0, description="most bytes of large bodies at once, and as many of large answers"
     )
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     write_timeout_seconds: float = Field(30, gt=0, description="how long a client may read nothing of its answer")
     max_points: int = Field(1_000_000, gt=0, description="most series times steps times columns in one answer")
     max_series: int = Field(5000, gt=0, description="most series in one request")
-    max_actuals: int = Field(50_000, gt=0, description="most actuals in one request")
+    max_actuals: int = Field(100_000, gt=0, description="most actuals in one request")
     shadow_share: float = Field(
         0, ge=0, le=1, description="share of the champion's requests that a challenger answers too"
     )

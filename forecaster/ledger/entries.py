@@ -13,6 +13,8 @@ from forecaster.domain.series import Floats
 LEVELS = (80, 95)
 # columns of a stored step: its time in microseconds since 1970, the mean, and each level's bounds
 AT, STEP_MEAN, LOW_80, HIGH_80, LOW_95, HIGH_95 = range(6)
+# of a stored step
+STEP_BYTES = 6 * 8
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Forecasts: made, and looked up in the ledger."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -65,7 +66,7 @@ async def create_forecast(request: Request) -> Response:
         answered, is_new = await accounts.answer(asked, catalog, asking, is_large=is_large)
     has_shadow = is_new and state.settings.shadow_share
     background = BackgroundTask(_shadow, request, asked, catalog, asking, is_large) if has_shadow else None
-    is_lines = NDJSON in request.headers.get("accept", "")
+    is_lines = _takes_lines(request.headers.get("accept", ""))
     content = await run_in_threadpool(_text, answered, is_lines) if is_large else _text(answered, is_lines)
     holding.hold_answer(min(len(content), planned.n_bytes))
     holding.end_turn(state.limits.large)
@@ -125,6 +126,15 @@ async def list_forecasts(
 
 def _stored(found: dict[str, Any]) -> StoredForecast:
     return StoredForecast(**found | {"answered_at": spell_instant(found["answered_at"])})
+
+
+def _takes_lines(accept: str) -> bool:
+    """Say whether an `Accept` header names lines, and does not rule them out by a weight of 0."""
+    for one in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        if kind == NDJSON:
+            return not any(re.fullmatch(r"q=0(\.0*)?", part) for part in parameters)
+    return False
 
 
 def _text(answered: Answered, is_lines: bool) -> bytes:

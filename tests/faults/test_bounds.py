@@ -204,6 +204,56 @@ def test_a_websocket_is_not_opened(bounded: Running) -> None:
     assert b"problem+json" in answer
 
 
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_wish_for_another_protocol_is_ignored(bounded: Running, framing: str) -> None:
+    # as Java's own client asks at first
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    for content, status in ((json.dumps(ask()).encode(), 200), (HEAD + b"\r\n", 422)):
+        head, body = b"Content-Length: %d\r\n\r\n" % len(content), content
+        if framing == "chunks":
+            head, body = b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+        for pause in (0, 0.2):
+            with closing(connect(bounded)) as raw:
+                raw.sendall(POST + wish + head)
+                time.sleep(pause)
+                raw.sendall(body + HEAD + wish + b"\r\n" + HEAD + b"Connection: close\r\n\r\n")
+                answer = read_all(raw)
+            # the body is that of the first request, and no request itself
+            assert [int(code) for code in re.findall(rb"HTTP/1.1 (\d+)", answer)] == [status, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://127.0.0.1/health/live", b"127.0.0.1", 200),
+        (b"HTTP://127.0.0.1:8000/health/live?a=b", b"evil.example", 200),
+        (b"http://evil.example/health/live", b"127.0.0.1", 400),
+        (b"http://127.0.0.1@evil.example/health/live", b"127.0.0.1", 400),
+        (b"http:///health/live", b"127.0.0.1", 400),
+        (b"http://127.0.0.1", b"127.0.0.1", 200),
+        (b"http://127.0.0.1?a=b", b"127.0.0.1", 200),
+        (b"http://127.0.0.1/health/live", b"127.0.0.1\r\nHost: 127.0.0.1", 400),
+        (b"ftp://127.0.0.1/health/live", b"127.0.0.1", 400),
+    ],
+)
+def test_the_authority_of_an_absolute_target_counts(bounded: Running, target: bytes, host: bytes, status: int) -> None:
+    answer = send(bounded, b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host))
+    assert status_of(answer) == status
+
+
+def test_a_tunnel_is_refused_and_nothing_behind_it_is_read(bounded: Running) -> None:
+    answer = send(bounded, b"CONNECT /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + HEAD + b"\r\n")
+    assert status_of(answer) == 400
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_an_error_does_not_send_a_long_name_back(bounded: Running) -> None:
+    for changes in ({"model": "m" * 50_000}, {"alias": "m" * 50_000}, {"m" * 50_000: 1}):
+        status, answer = bounded.forecast(**changes)
+        assert status == 422
+        assert len(json.dumps(answer)) < 12_000
+
+
 def test_large_bodies_share_a_budget_and_small_ones_need_none(house: House, database_url: str) -> None:
     with running(house.cache, database_url, MAX_BYTES_IN_FLIGHT=2_000_000) as service:
         with closing(connect(service)) as raw:

@@ -17,7 +17,7 @@ from tests.service.conftest import ask
 CLIENTS = 64
 MOST_MEGABYTES = 512
 V2 = "/v2/models/sine/infer"
-HOURS = [(datetime(2026, 1, 1) + timedelta(hours=row)).isoformat() for row in range(100_000)]
+HOURS = [(datetime(2026, 1, 1) + timedelta(hours=row)).isoformat() for row in range(250_000)]
 
 
 def of_series(count: int, rows: int, **changes: object) -> bytes:
@@ -36,18 +36,18 @@ def worst() -> list[tuple[str, bytes]]:
     """Return the largest valid request of each kind that the default settings take, and some that are not valid."""
     quantiles = [0.03 + number * 0.94 / 39 for number in range(40)]
     return [
-        ("/v1/forecasts", of_series(4000, 24, horizon=40, level=[80, 95])),
+        ("/v1/forecasts", of_series(5000, 48, horizon=33, level=[80, 95])),
         ("/v1/forecasts", of_series(590, 24, horizon=40, level=None, quantiles=quantiles)),
-        ("/v1/forecasts", of_series(1, 100_000, horizon=40, level=None, quantiles=quantiles)),
+        ("/v1/forecasts", of_series(1, 250_000, horizon=40, level=None, quantiles=quantiles)),
         (
             "/v1/actuals",
-            json.dumps({"actuals": [{"unique_id": "a", "ds": at, "y": 1} for at in HOURS[:50_000]]}).encode(),
+            json.dumps({"actuals": [{"unique_id": "a", "ds": at, "y": 1} for at in HOURS[:100_000]]}).encode(),
         ),
         (V2, tensor([row % 12 / 6 for row in range(5000 * 24)], 5000)),
-        (V2, tensor([[[row % 12 / 6] for row in range(24)] for _ in range(3000)], 3000)),
+        (V2, tensor([[[row % 12 / 6] for row in range(24)] for _ in range(5000)], 5000)),
         (V2, b"{" + b" " * (16 * 2**20 - 1)),
         ("/v1/forecasts", b'{"series": [' + b"{}," * 5_000_000 + b"{}]}"),
-        ("/v1/forecasts", b'{"series": [' + b"[[[[]]]]," * 45_000 + b"{}]}"),
+        ("/v1/forecasts", b'{"series": [' + b"[[[[]]]]," * 100_000 + b"{}]}"),
     ]
 
 

@@ -148,3 +148,20 @@ def test_series_of_the_same_instants_are_answered_each_in_its_own_offset(client:
     ]
     cutoffs = [one["cutoff"] for one in answer["forecasts"]]
     assert cutoffs[1] == "2026-01-02T07:00:00+02:00"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/x-ndjson", "application/x-ndjson"),
+        ("Application/X-NDJSON; q=0.1, application/json", "application/x-ndjson"),
+        ("application/x-ndjson;q=0", "application/json"),
+        ("application/json, application/x-ndjson; q=0.000", "application/json"),
+        ("application/x-ndjson-seq, ;, ", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_lines_are_for_those_who_name_them(client: TestClient, accept: str, kind: str) -> None:
+    answer = client.post("/v1/forecasts", json=ask(), headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].partition(";")[0] == kind
