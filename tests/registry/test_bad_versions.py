@@ -8,7 +8,7 @@ import pytest
 
 from forecaster.domain.errors import BundleError, StoreUnavailable
 from forecaster.registry import sync
-from forecaster.registry.bundle import read_bundle
+from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import (
     CHALLENGER,
     CHAMPION,
@@ -138,8 +138,13 @@ def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry,
 def test_what_a_trial_refuses_is_not_parsed_by_the_sync(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parsed = []
-    monkeypatch.setattr(sync, "read_bundle", lambda folder: (parsed.append(folder), read_bundle(folder))[1])
+    parsed: list[Path] = []
+
+    def read(folder: Path) -> Bundle:
+        parsed.append(folder)
+        return read_bundle(folder)
+
+    monkeypatch.setattr(sync, "read_bundle", read)
     # two bytes of each of these nodes become more than a hundred
     nodes = b"\x0a\x00" * 1_000_000
     registry.add("bad", registry.bundle("bad", write("model.onnx", b"\x3a\x80\x89\x7a" + nodes, hashed=True)))
@@ -162,7 +167,7 @@ def test_a_refused_bundle_whose_damage_is_mended_is_tried_at_once(registry: Regi
 def test_nothing_is_written_to_a_cache_that_is_up_to_date(registry: Registry, house: House, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
     before = cache.joinpath("sine").stat().st_mtime_ns
-    unlinked = []
+    unlinked: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
         # a folder that cannot be written refuses even to remove what is not there
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: unlinked.append(path))
