@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,8 +27,9 @@ from forecaster.registry.cache import (
     mark_tried,
     read_index,
 )
+from forecaster.registry.files import check_folder
 from forecaster.registry.predictor import Predictor
-from forecaster.registry.trial import Limits, try_bundles
+from forecaster.registry.trial import TRIED_AGAIN_AFTER_SECONDS, Limits, try_bundles
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -65,12 +68,18 @@ def find_model(catalog: Catalog, name: str) -> Model:
 class Loaded:
     """What the cache holds: the catalog, what could not be loaded, and the bundles that must be tried before they are.
 
-    `untried` has each one's identity by its folder.
+    `untried` has each one's identity by its folder; `aliased` are the folders that an alias leads to.
     """
 
     catalog: dict[str, Model] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     untried: dict[Path, str] = field(default_factory=dict)
+    aliased: set[Path] = field(default_factory=set)
+
+    @property
+    def next_untried(self) -> dict[Path, str]:
+        """Return the bundles to try first: those that an alias leads to, and the others once there are none."""
+        return {folder: digest for folder, digest in self.untried.items() if folder in self.aliased} or self.untried
 
 
 def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None]) -> Loaded:
@@ -94,6 +103,7 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
             if old:
                 loaded.catalog[name] = old
             continue
+        loaded.aliased.update(bundle_folder(cache, name, version) for version in index.aliases.values())
         predictors = dict(old.predictors) if old else {}
         for version in sorted(index.runs.keys() - predictors.keys()):
             predictor = _load(bundle_folder(cache, name, version), f"model '{name}' version {version}", trials, loaded)
@@ -108,12 +118,13 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
 def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Loaded) -> Predictor | None:
     """Return a version's predictor; where there is none yet, `loaded` is told why."""
     try:
-        bundle = read_bundle(folder)
+        check_folder(folder)
         digest = identity(folder)
+        # nothing is parsed here that has not been parsed in a trial
+        if is_tried(folder, digest) or (digest in trials and trials[digest] is None):
+            return Predictor(read_bundle(folder))
         if refusal := trials.get(digest):
             raise BundleError(refusal)
-        if digest in trials or is_tried(folder, digest):
-            return Predictor(bundle)
         loaded.untried[folder] = digest
     except BundleError as error:
         loaded.problems.append(f"{where}: {error}")
@@ -133,6 +144,7 @@ class Shelf:
     catalog: Catalog = field(default_factory=dict)
     _problems: dict[str, list[str]] = field(default_factory=dict)
     _trials: dict[str, str | None] = field(default_factory=dict)
+    _try_again_at: float = math.inf
     _seen: tuple[tuple[str, int], ...] = ()
 
     async def watch(self) -> None:
@@ -152,13 +164,15 @@ class Shelf:
     async def _reload(self) -> None:
         try:
             seen = fingerprint(self.settings.cache_dir)
-            if seen == self._seen:
+            is_time = time.monotonic() >= self._try_again_at
+            if seen == self._seen and not is_time:
                 return
-            untried = await self._load()
+            if is_time:
+                self._trials = {digest: refusal for digest, refusal in self._trials.items() if refusal is None}
+                self._try_again_at = math.inf
             # what has passed its trial is served before anything else is tried
-            if untried:
+            while untried := await self._load():
                 await asyncio.to_thread(self._try, untried)
-                await self._load()
         # whatever is wrong with a cache, what is served stays served, and the next change is looked at
         except Exception as error:
             _log.error("the cache cannot be loaded: %r", error)
@@ -167,12 +181,12 @@ class Shelf:
         self._seen = seen
 
     async def _load(self) -> Mapping[Path, str]:
-        """Serve what the cache holds; return the bundles that must be tried before they are served."""
+        """Serve what the cache holds; return the bundles that must be tried next before they are served."""
         loaded = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog, self._trials)
         self.catalog = loaded.catalog
         self._report("load", loaded.problems)
         _log.info("serving %s", {name: dict(model.index.aliases) for name, model in loaded.catalog.items()})
-        return loaded.untried
+        return loaded.next_untried
 
     def _try(self, untried: Mapping[Path, str]) -> None:
         """Try bundles that came into the cache by another way than a sync: by hand, or from an older program."""
@@ -182,6 +196,9 @@ class Shelf:
                 # a cache that cannot be written is tried again by the next process
                 with suppress(OSError):
                     mark_tried(folder, digest)
+            else:
+                # what ended it may have been the machine's state, as for a sync
+                self._try_again_at = min(self._try_again_at, time.monotonic() + TRIED_AGAIN_AFTER_SECONDS)
 
     @property
     def _limits(self) -> Limits:

@@ -22,6 +22,7 @@ from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import RegisteredModel, Store
+from forecaster.registry.trial import limits_set, try_bundles
 from forecaster.training import attempts, past_runs
 from forecaster.training.recipe import TrainConfig
 
@@ -77,7 +78,7 @@ def make_champion(store: Store, name: str, version: int) -> dict[str, int]:
 
 
 def check_certified(store: Store, name: str, version: int) -> None:
-    """Raise BundleError unless a version has a leakage certificate: without it there is no promotion.
+    """Raise BundleError unless a version has a leakage certificate and passes its trial: else there is no promotion.
 
     Raises:
         UnknownModel: there is no such version.
@@ -86,7 +87,7 @@ def check_certified(store: Store, name: str, version: int) -> None:
     if version not in model.runs:
         raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
     with tempfile.TemporaryDirectory() as draft:
-        manifest = read_bundle(store.download(name, version, Path(draft))).manifest
+        manifest = _tried_bundle(store, name, version, Path(draft)).manifest
     if manifest.certificate is None:
         raise BundleError(f"model '{name}' version {version} has no leakage certificate; train it again")
 
@@ -95,7 +96,7 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
     config = _recipe(store, model.runs[version])
     champion = model.aliases.get(CHAMPION)
     with tempfile.TemporaryDirectory() as draft:
-        bundle = read_bundle(store.download(model.name, version, Path(draft)))
+        bundle = _tried_bundle(store, model.name, version, Path(draft))
         latency_seconds = _latency(bundle)
     beside, theirs = None, None
     roles = {attempts.MODEL: model.name, "beside": str(champion or "")}
@@ -113,6 +114,15 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
         )
         beside, theirs = _compare(tried.result, rival.result, len(tried.series), trial)
     return Evidence(tried.metrics, trial.levels, bundle.manifest.certificate, latency_seconds, beside, theirs)
+
+
+def _tried_bundle(store: Store, name: str, version: int, draft: Path) -> Bundle:
+    """Return a version's bundle, downloaded into a folder, once it has passed the trial that a sync will give it."""
+    folder = store.download(name, version, draft)
+    (reason,) = try_bundles([folder], limits_set())
+    if reason:
+        raise BundleError(f"model '{name}' version {version}: {reason}")
+    return read_bundle(folder)
 
 
 def _recipe(store: Store, run_id: str) -> TrainConfig:

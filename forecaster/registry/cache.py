@@ -145,8 +145,9 @@ def write_refusals(cache: Path, name: str, refusals: dict[int, Refusal]) -> None
     if refusals:
         file.parent.mkdir(parents=True, exist_ok=True)
         _replace(file, json.dumps({version: asdict(one) for version, one in sorted(refusals.items())}, indent=1))
-    else:
-        file.unlink(missing_ok=True)
+    # a read-only cache that is up to date stays good
+    elif file.exists():
+        file.unlink()
 
 
 def remove_version(folder: Path) -> None:

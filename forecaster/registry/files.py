@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
@@ -22,6 +23,8 @@ from forecaster.domain.manifest import (
 
 MLMODEL = "MLmodel"
 _MIB = 2**20
+# many more than a bundle has
+_MOST_FILES = 100
 # MLflow's small files, but for these
 _MOST_BYTES = 1 * _MIB
 _LARGE = {MANIFEST: 4 * _MIB, CALIBRATION: 16 * _MIB, GOLDEN: 16 * _MIB, MODEL: 512 * _MIB, KERAS_MODEL: 1024 * _MIB}
@@ -46,7 +49,11 @@ def check_names(sizes: Mapping[str, int | None]) -> None:
 def check_folder(folder: Path) -> None:
     """Raise BundleError unless a folder holds a bundle's files, all regular: opening a pipe would wait for ever."""
     sizes: dict[str, int | None] = {}
-    for path in sorted(folder.rglob("*")):
+    # a registry may name any folder, and walking through a whole disk would not end
+    paths = list(islice(folder.rglob("*"), _MOST_FILES + 1))
+    if len(paths) > _MOST_FILES:
+        raise BundleError(f"has more than {_MOST_FILES} files and folders; register the model again")
+    for path in sorted(paths):
         about = path.lstat()
         shown = path.relative_to(folder).as_posix()
         if S_ISREG(about.st_mode):
@@ -103,3 +110,10 @@ def hash_file(path: Path) -> str:
     """Return a file's SHA-256 as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """Return a hash of a checked folder's files and their names, whether or not they are what its manifest says."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = "".join(f"{hash_file(path)} {path.relative_to(folder).as_posix()}\n" for path in files)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()

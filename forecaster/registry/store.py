@@ -169,7 +169,8 @@ class Store:
             check_folder(Path(local_file_uri_to_path(source)))
         else:
             listed = self._ask(lambda: mlflow.artifacts.list_artifacts(artifact_uri=source, tracking_uri=self.uri))
-            check_names({one.path.rpartition("/")[2]: one.file_size for one in listed})
+            # a bundle has no folders, and a download would take all that is in them
+            check_names({one.path.rpartition("/")[2] + "/" * one.is_dir: one.file_size for one in listed})
         return Path(
             self._ask(
                 lambda: mlflow.artifacts.download_artifacts(

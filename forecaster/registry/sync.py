@@ -40,16 +40,15 @@ from forecaster.registry.cache import (
     write_index,
     write_refusals,
 )
+from forecaster.registry.files import check_folder, hash_folder
 from forecaster.registry.store import RegisteredModel, Store
-from forecaster.registry.trial import Limits, try_bundles
+from forecaster.registry.trial import TRIED_AGAIN_AFTER_SECONDS, Limits, try_bundles
 
 # versions without an alias stay available by number, the newest of them
 NEWEST_KEPT = 3
 DRAFT = ".fetch-"
 # no child lives as long
 ABANDONED_AFTER_SECONDS = 3600
-# what ended a trial may have been the machine's state
-TRIED_AGAIN_AFTER_SECONDS = 3600
 _LIMITS = Limits()
 _log = logging.getLogger("forecaster.sync")
 
@@ -222,17 +221,18 @@ def _fetch(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=DRAFT, dir=target.parent) as draft:
         folder = store.download(name, version, Path(draft))
-        bundle = read_bundle(folder)
-        if bundle.manifest.name != name:
-            raise BundleError(f"its manifest is of model {bundle.manifest.name[:100]!a}")
-        digest = identity(folder)
-        trial, now = f"{digest}, {limits}", time.time()
+        check_folder(folder)
+        trial, now = f"{hash_folder(folder)}, {limits}", time.time()
         if before and before.trial == trial and 0 <= now - before.at < TRIED_AGAIN_AFTER_SECONDS:
             return before
+        # before this process reads it: a small file can take much memory and time to parse
         (reason,) = try_bundles([folder], limits)
         if reason:
             _log.error("model %s version %s: %s", name, version, reason)
             return Refusal(reason, trial, now)
+        bundle = read_bundle(folder)
+        if bundle.manifest.name != name:
+            raise BundleError(f"its manifest is of model {bundle.manifest.name[:100]!a}")
         if target.is_dir() and not _is_whole(target):
             target.rename(Path(draft) / "damaged")
         try:
@@ -241,7 +241,7 @@ def _fetch(
             # another process has brought the same version meanwhile
             if not target.is_dir():
                 raise
-        mark_tried(target, digest)
+        mark_tried(target, identity(target))
     return None
 
 

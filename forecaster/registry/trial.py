@@ -8,6 +8,7 @@ bundle that is not refused answered every size of batch that is served; what tha
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -20,15 +21,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from forecaster.domain.errors import BundleError, ForecasterError, RequestError
+from forecaster.domain.errors import BundleError, ConfigError, ForecasterError, RequestError
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
 from forecaster.domain.series import Inputs
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.predictor import MAX_BATCH, SIZES, Predictor
 
+# what ended a trial may have been the machine's state
+TRIED_AGAIN_AFTER_SECONDS = 3600
 _ROOT = Path(__file__).parents[2]
 _MIB = 2**20
 # of a batch of one and of the largest; what is not finite is no reason to refuse
@@ -46,6 +50,28 @@ class Limits:
 
     seconds: float = 60
     memory_mb: int = 1024
+
+
+def limits_set() -> Limits:
+    """Return the limits that `FORECASTER_TRIAL_SECONDS` and `FORECASTER_TRIAL_MEMORY_MB` set, as the service has them.
+
+    Raises:
+        ConfigError: one of them is no number above 0.
+    """
+
+    def read(name: str, kind: type[float], default: float) -> Any:
+        try:
+            value = kind(os.environ.get(name) or default)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name}: must be a number above 0, got {os.environ[name][:100]!a}")
+        return value
+
+    return Limits(
+        read("FORECASTER_TRIAL_SECONDS", float, Limits.seconds),
+        read("FORECASTER_TRIAL_MEMORY_MB", int, Limits.memory_mb),
+    )
 
 
 def try_bundles(folders: Sequence[Path], limits: Limits) -> list[str | None]:
@@ -86,8 +112,10 @@ def _try(folder: Path) -> None:
     if not manifest.calendar_features and not manifest.futr_exog:
         with suppress(RequestError):
             predictor.predict_arrays(golden.values, manifest.max_horizon)
-    first = np.datetime64(manifest.sessions.first if manifest.sessions else "2001-01-01", "us")
-    times = predictor.frequency.after(first, manifest.input_size + manifest.max_horizon)
+    # an exchange's sessions increase, and its calendar may be shorter than the longest roll-out
+    if manifest.sessions:
+        return
+    times = predictor.frequency.after(np.datetime64("2001-01-01", "us"), manifest.input_size + manifest.max_horizon)
     if not (np.diff(times) > np.timedelta64(0)).all() or times[-1] > _LAST_TIME:
         raise BundleError(f"{MANIFEST}: freq leads to times that do not increase; register the model again")
 

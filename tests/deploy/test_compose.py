@@ -167,6 +167,18 @@ def test_batches_are_told_what_the_service_is_told() -> None:
         assert variables.items() <= services[name].environment.items(), name
 
 
+def test_promotions_try_a_version_under_the_limits_of_the_service() -> None:
+    variables = {"FORECASTER_TRIAL_SECONDS": "120", "FORECASTER_TRIAL_MEMORY_MB": "2048"}
+    services = read_compose(ROOT / "docker-compose.yml", variables)
+    for name in ("service", "scheduler"):
+        assert variables.items() <= services[name].environment.items(), name
+
+
+def test_the_bounds_of_requests_can_be_set(services: dict[str, Service]) -> None:
+    bounds = {"MAX_CONNECTIONS", "MAX_VALUES", "MAX_BYTES_IN_FLIGHT", "WRITE_TIMEOUT_SECONDS"}
+    assert {f"FORECASTER_{name}" for name in bounds} <= services["service"].environment.keys()
+
+
 def test_the_entrypoint_reads_secrets_and_says_which_it_cannot(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://a:$b`c`@d/e\n")
     show = [sys.executable, "-c", "import os; print(sorted(i for i in os.environ.items() if i[0][:5] == 'FOREC'))"]

@@ -12,14 +12,16 @@ import mlflow
 import pytest
 import yaml
 
-from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
+from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
 from forecaster.lifecycle.backtest import BacktestConfig
 from forecaster.lifecycle.gate import GateConfig
-from forecaster.lifecycle.promotion import judge
+from forecaster.lifecycle.promotion import check_certified, judge
 from forecaster.registry.store import Store
 from forecaster.training.job import train
-from tests.conftest import ROOT, run_module, small_config
+from tests.conftest import ROOT, House, run_module, small_config
 from tests.mlflow_server import free_port, mlflow_server
+from tests.registry.ruined import registry_of
+from tests.registry.spoiling import poison, slow
 
 GOOD = {"epochs": 12, "batch_size": 32, "learning_rate": 0.02, "patience": 12}
 
@@ -112,6 +114,19 @@ def test_without_a_certificate_there_is_no_promotion_not_even_without_the_gate(t
     assert done.returncode == 1
     assert "model 'old' version 1 has no leakage certificate; train it again" in done.stderr
     assert Store(uri).find("old").aliases == {}
+
+
+def test_a_version_that_fails_its_trial_is_not_promoted_with_the_gate_or_without(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = registry_of(house, tmp_path / "registry")
+    version = registry.add("bad", registry.bundle("bad", poison(slow(20_000))), alias=None)
+    monkeypatch.setenv("FORECASTER_TRIAL_SECONDS", "2")
+    said = "model 'bad' version 1: (its trial took more than 2 s|.*Failed to allocate)"
+    with pytest.raises(BundleError, match=said):
+        check_certified(registry.store, "bad", version)
+    with pytest.raises(BundleError, match=said):
+        judge(registry.store, "bad", version, GateConfig(), BacktestConfig())
 
 
 PROMOTER = """

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from forecaster.domain.errors import BundleError, StoreUnavailable
+from forecaster.registry import sync
+from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import (
     CHALLENGER,
     CHAMPION,
@@ -131,6 +133,47 @@ def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry,
     assert _bring(registry, cache) == []
     assert read_indexes(cache)["bad"].runs.keys() == {1}
     assert read_refusals(cache, "bad") == {}
+
+
+def test_what_a_trial_refuses_is_not_parsed_by_the_sync(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+
+    def read(folder: Path) -> Bundle:
+        parsed.append(folder)
+        return read_bundle(folder)
+
+    monkeypatch.setattr(sync, "read_bundle", read)
+    # two bytes of each of these nodes become more than a hundred
+    nodes = b"\x0a\x00" * 1_000_000
+    registry.add("bad", registry.bundle("bad", write("model.onnx", b"\x3a\x80\x89\x7a" + nodes, hashed=True)))
+    (problem,) = _bring(registry, tmp_path / "cache")
+    assert problem.startswith("model 'bad' version 1: ")
+    assert not [folder for folder in parsed if "bad" in folder.parts]
+
+
+def test_a_refused_bundle_whose_damage_is_mended_is_tried_at_once(registry: Registry, tmp_path: Path) -> None:
+    folder = registry.bundle("cut")
+    registry.add("cut", folder)
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(whole[:-100])
+    assert len(_bring(registry, tmp_path / "cache")) == 1
+    # its manifest is the same
+    (folder / "model.onnx").write_bytes(whole)
+    assert _bring(registry, tmp_path / "cache") == []
+
+
+def test_nothing_is_written_to_a_cache_that_is_up_to_date(registry: Registry, house: House, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    before = cache.joinpath("sine").stat().st_mtime_ns
+    unlinked: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # a folder that cannot be written refuses even to remove what is not there
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: unlinked.append(path))
+        assert _bring(registry, cache) == []
+    assert unlinked == []
+    assert cache.joinpath("sine").stat().st_mtime_ns == before
 
 
 def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_path: Path) -> None:

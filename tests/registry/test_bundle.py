@@ -1,6 +1,7 @@
 """A bundle is read only if it is exactly what its manifest says."""
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ def folder(house: House, tmp_path: Path) -> Path:
 def _link(folder: Path) -> None:
     (folder / "model.keras").rename(folder.parent / "elsewhere")
     (folder / "model.keras").symlink_to(folder.parent / "elsewhere")
+
+
+def _nest(folder: Path) -> None:
+    # deeper than Python's recursion goes
+    for _ in range(1200):
+        folder /= "d"
+    subprocess.run(["mkdir", "-p", folder], check=True)
+
+
+def _crowd(folder: Path) -> None:
+    for number in range(100):
+        (folder / f"empty-{number}").mkdir()
 
 
 def _swell(folder: Path) -> None:
@@ -65,6 +78,8 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "golden of another form": (edit("golden.json", lambda g: g.pop("inputs")), "malformed"),
     "calibration of another form": (edit("calibration.json", lambda c: c["model"].update(residuals="x")), "malformed"),
     "no calibration of the model": (edit("calibration.json", lambda c: c.pop("model")), "malformed"),
+    "folders without end": (_nest, "more than 100 files and folders"),
+    "many empty folders": (_crowd, "more than 100 files and folders"),
     "a file of gigabytes": (_swell, "model.keras: 3221225472 bytes, at most"),
     "a pipe in place of the graph": (pipe("model.onnx"), "which are not regular ones"),
     "a pipe in place of the manifest": (pipe(MANIFEST), "which are not regular ones"),

@@ -34,7 +34,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "2.4 GB of constants": (poison(outer_product(17_500)), "Failed to allocate memory|bad_alloc"),
     "minutes of multiplying": (poison(slow(20_000)), "took more than 2 s of processor time|Failed to allocate"),
     "good for eight windows alone": (poison(_added(np.zeros((8, 1)))), "cannot be used"),
-    "times beyond the calendar": (edit("manifest.json", lambda m: m.update(freq="999999YS")), "freq leads to times"),
+    "times beyond the calendar": (edit("manifest.json", lambda m: m.update(freq="999999D")), "freq leads to times"),
     "a frequency of no sense": (edit("manifest.json", lambda m: m.update(freq="9" * 99 + "D")), "is not a frequency"),
     "intervals that are not finite": (edit("calibration.json", _widen), "intervals that are not finite"),
     "calendar features of no sense": (

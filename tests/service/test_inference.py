@@ -1,6 +1,5 @@
 """The Open Inference Protocol, asked by its own client over a real socket."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,8 +13,10 @@ from starlette.testclient import TestClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from forecaster.domain.manifest import MANIFEST
 from forecaster.domain.series import Floats
-from forecaster.registry.cache import bundle_folder
+from forecaster.registry.bundle import identity
+from forecaster.registry.cache import bundle_folder, mark_tried
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -23,6 +24,7 @@ from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, House, listening, small_config
+from tests.registry.spoiling import edit
 
 INFER = "/v2/models/sine/infer"
 
@@ -108,10 +110,10 @@ def test_a_horizon_may_be_asked_for(triton: InferenceServerClient, house: House)
 
 def test_the_baseline_is_served_where_the_settings_say_so(house: House, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
-    file = bundle_folder(cache, "sine", 1) / "manifest.json"
-    manifest = json.loads(file.read_text())
-    manifest["skill"]["relative_mae"] = 1.5
-    file.write_text(json.dumps(manifest))
+    folder = bundle_folder(cache, "sine", 1)
+    edit(MANIFEST, lambda manifest: manifest["skill"].update(relative_mae=1.5))(folder)
+    # what is not would be served only after its trial
+    mark_tried(folder, identity(folder))
     with (
         listening(create_app(Settings(cache_dir=cache, tracking_uri="", without_skill="baseline"))) as url,
         InferenceServerClient(url.removeprefix("http://")) as client,

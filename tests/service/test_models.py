@@ -17,6 +17,8 @@ from starlette.testclient import TestClient
 
 from deploy.processes import processes_with
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
+from forecaster.registry.trial import Limits, try_bundles
+from service import catalog
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import House, start_module
@@ -180,3 +182,39 @@ def test_the_service_runs_from_its_cache_with_mlflow_stopped(house: House, tmp_p
             assert json.load(answer)["model"]["version"] == 1
     # no library has left an identifier to be reported by
     assert not list(home.rglob("*"))
+
+
+def _older(house: House, folder: Path) -> Path:
+    """Return a cache as a program before trials left it."""
+    cache = Path(shutil.copytree(house.cache, folder / "cache"))
+    for mark in cache.glob("*/.tried-*"):
+        mark.unlink()
+    return cache
+
+
+def test_a_cache_of_an_older_program_is_tried_and_its_champion_comes_first(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, rounds = _older(house, tmp_path), []
+
+    def tried(folders: list[Path], limits: Limits) -> list[str | None]:
+        rounds.append([folder.name for folder in folders])
+        return try_bundles(folders, limits)
+
+    monkeypatch.setattr(catalog, "try_bundles", tried)
+    with serving(cache) as client:
+        wait_until(lambda: answered_by(client) == 1)
+        wait_until(lambda: client.get("/v1/models/sine").json()["versions"].keys() == {"1", "2"})
+    assert rounds == [["1"], ["2"]]
+    assert [mark.name for mark in sorted(cache.glob("sine/.tried-*"))] == [".tried-1", ".tried-2"]
+
+
+def test_a_cached_bundle_that_failed_its_trial_is_tried_again_later(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the first trial ends badly, as where the machine's memory did
+    answers = iter(["its trial ended with SIGKILL"])
+    monkeypatch.setattr(catalog, "TRIED_AGAIN_AFTER_SECONDS", 1)
+    monkeypatch.setattr(catalog, "try_bundles", lambda folders, _: [next(answers, None) for _ in folders])
+    with serving(_older(house, tmp_path)) as client:
+        wait_until(lambda: answered_by(client) == 1)
