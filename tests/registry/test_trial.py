@@ -78,6 +78,6 @@ print(try_bundles([Path(sys.argv[1])], Limits(seconds=30, memory_mb=100_000)))
 
 
 def test_a_good_bundle_passes_under_a_lower_hard_limit_of_memory(house: House) -> None:
-    command = [sys.executable, "-c", _TRY_UNDER_A_HARD_LIMIT, bundle_folder(house.cache, "sine", 1)]
+    command = [sys.executable, "-c", _TRY_UNDER_A_HARD_LIMIT, str(bundle_folder(house.cache, "sine", 1))]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert answer.stdout.strip() == "[None]"
