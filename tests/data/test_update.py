@@ -165,10 +165,6 @@ def _close(price: float) -> Callable[[dict[str, Any]], None]:
     return lambda result: result["indicators"]["quote"][0]["close"].__setitem__(100, price)
 
 
-def _repeated(result: dict[str, Any]) -> None:
-    result["timestamp"][101] = result["timestamp"][100]
-
-
 def _repeated_tail(result: dict[str, Any]) -> None:
     result["timestamp"][-2] = result["timestamp"][-1]
 
@@ -189,7 +185,6 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
     "a close of zero": (_close(0.0), "bad_price", True),
     "a negative close": (_close(-5.0), "bad_price", True),
     "a close of a billion": (_close(1e9), "held", False),
-    "a repeated date": (_repeated, "missing_session", False),
     "a repeated date at the tail": (_repeated_tail, "missing_session", False),
     # the adjusted closes then silently equal the closes, across a dividend too
     "no adjusted closes at all": (lambda result: result["indicators"].pop("adjclose"), "adjusted_otherwise", True),

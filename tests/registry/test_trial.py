@@ -61,10 +61,12 @@ def test_a_trial_leaves_nothing_running_and_the_bundle_as_it_was(house: House, t
     folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
     poison(slow(20_000))(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    # helpers of multiprocessing that earlier tests in this process have started
+    running = set(psutil.Process().children(recursive=True))
     (reason,) = try_bundles([folder], LIMITS)
     assert reason is not None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= running
 
 
 _TRY_UNDER_A_HARD_LIMIT = """
