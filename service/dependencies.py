@@ -1,4 +1,4 @@
-"""What routes are given: the shelf, the ledger, a turn, and a body read within its limits and checked by its schema."""
+"""What routes are given: the shelf, the ledger, a slot, and a body read within its limits and checked by its schema."""
 
 import asyncio
 from typing import Annotated, Any, TypeVar
@@ -64,14 +64,14 @@ def allow(scope: str) -> Any:
 Content = TypeVar("Content", bound=BaseModel)
 
 
-async def take_turn(request: Request, *, is_large: bool) -> None:
-    """Wait for a request's turn to compute; what is large is computed one at a time, and its results take memory too.
+async def acquire_slot(request: Request, *, is_large: bool) -> None:
+    """Wait for a slot to compute in. Large requests are computed one at a time, for their results take memory too.
 
     Raises:
         ClientDisconnect: nobody waits for it any more.
     """
     limits: Limits = request.app.state.limits
-    await request.state.holding.take_turn(limits.large if is_large else limits.small)
+    await request.state.holding.acquire_slot(limits.large if is_large else limits.small)
     if await request.is_disconnected():
         raise ClientDisconnect
 
@@ -85,7 +85,7 @@ async def parsed(request: Request, schema: type[Content], raw: bytes) -> Content
     """
     most = request.app.state.settings.max_values
     if len(raw) > LARGE_BYTES:
-        await take_turn(request, is_large=True)
+        await acquire_slot(request, is_large=True)
         return await run_in_threadpool(parse_body, schema, raw, most)
     return parse_body(schema, raw, most)
 
@@ -131,7 +131,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                     raise BodyTooLarge(
                         f"the body is larger than {settings.max_body_bytes} bytes; ask in several requests"
                     )
-                holding.hold_body(len(raw))
+                holding.body.hold(len(raw))
     except TimeoutError:
         raise BodyTooSlow(f"the body did not come within {settings.body_timeout_seconds:g} s; send it again") from None
     return bytes(raw)

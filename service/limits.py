@@ -101,7 +101,7 @@ class Limits:
     rates: Rate = field(init=False)
     bodies: Budget = field(init=False)
     answers: Budget = field(init=False)
-    # turns of threads that compute: more of them would only keep the event loop from the interpreter, and take memory
+    # slots for threads that compute: more would take memory, and keep the event loop from the interpreter
     small: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2), init=False)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1), init=False)
     scoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2), init=False)
@@ -128,51 +128,49 @@ class Limits:
 
 
 @dataclass(slots=True)
+class Share:
+    """A request's part of a budget."""
+
+    budget: Budget
+    held: int = 0
+
+    def hold(self, count: int) -> None:
+        """Hold `count` bytes; up to `LARGE_BYTES` are not counted.
+
+        Raises:
+            TooBusy: other requests hold all of the budget.
+        """
+        count = count if count > LARGE_BYTES else 0
+        if count != self.held:
+            self.budget.change(self.held, count)
+            self.held = count
+
+
 class Holding:
-    """What a request holds of the limits, until its answer has been read."""
+    """What a request holds of the limits until its answer is read: bytes of its body, bytes of its answer, slots."""
 
-    limits: Limits
-    _body: int = 0
-    _answer: int = 0
-    _turns: list[asyncio.Semaphore] = field(default_factory=list)
+    __slots__ = ("_slots", "answer", "body")
 
-    def hold_body(self, count: int) -> None:
-        """Hold `count` bytes of a body; a small one is not counted.
+    def __init__(self, limits: Limits) -> None:
+        """Hold nothing yet."""
+        self.body, self.answer = Share(limits.bodies), Share(limits.answers)
+        self._slots: list[asyncio.Semaphore] = []
 
-        Raises:
-            TooBusy: other requests' bodies take all of the memory.
-        """
-        count = count if count > LARGE_BYTES else 0
-        if count != self._body:
-            self.limits.bodies.change(self._body, count)
-            self._body = count
+    async def acquire_slot(self, slots: asyncio.Semaphore) -> None:
+        """Wait for one of `slots`, unless the request has one already."""
+        if slots not in self._slots:
+            await slots.acquire()
+            self._slots.append(slots)
 
-    def hold_answer(self, count: int) -> None:
-        """Hold `count` bytes of an answer; a small one is not counted.
-
-        Raises:
-            TooBusy: other requests' answers take all of the memory.
-        """
-        count = count if count > LARGE_BYTES else 0
-        if count != self._answer:
-            self.limits.answers.change(self._answer, count)
-            self._answer = count
-
-    async def take_turn(self, turn: asyncio.Semaphore) -> None:
-        """Wait for a turn, unless it is held already."""
-        if turn not in self._turns:
-            await turn.acquire()
-            self._turns.append(turn)
-
-    def end_turn(self, turn: asyncio.Semaphore) -> None:
-        """Let another request have a turn, if it is held."""
-        if turn in self._turns:
-            self._turns.remove(turn)
-            turn.release()
+    def release_slot(self, slots: asyncio.Semaphore) -> None:
+        """Give the slot back, if the request has one."""
+        if slots in self._slots:
+            self._slots.remove(slots)
+            slots.release()
 
     def release(self) -> None:
         """Give everything back."""
-        while self._turns:
-            self._turns.pop().release()
-        self.hold_body(0)
-        self.hold_answer(0)
+        while self._slots:
+            self._slots.pop().release()
+        self.body.hold(0)
+        self.answer.hold(0)

@@ -25,7 +25,7 @@ class Hold:
     days: tuple[str, ...]
     seen: str
 
-    def said_of(self, symbol: str) -> str:
+    def message_for(self, symbol: str) -> str:
         """Return what is held back and what to do about it."""
         flags = " ".join(f"--confirm {symbol}:{day}" for day in self.days[:SHOWN])
         flags += " …" if len(self.days) > SHOWN else ""
@@ -36,7 +36,7 @@ class Hold:
 
     def refuse(self, symbol: str) -> None:
         """Raise Unconfirmed."""
-        raise Unconfirmed(symbol, self.said_of(symbol))
+        raise Unconfirmed(symbol, self.message_for(symbol))
 
 
 def read_hold(content: Mapping[str, Any] | None) -> Hold | None:

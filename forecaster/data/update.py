@@ -114,7 +114,7 @@ def update(
             store.write(bars, days.due_after(bars.sessions[-1]), report, keep_previous=is_replaced)
     known = set() if old is None else set(old.sessions.tolist())
     new = sum(day not in known for day in bars.sessions.tolist())
-    held = bars.held.said_of(symbol) if bars.held else None
+    held = bars.held.message_for(symbol) if bars.held else None
     return Updated(symbol, len(bars), new, why, tuple(str(issue) for issue in report.issues), held)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Engine, delete, select, update
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
-from forecaster.ledger.tallies import alone, tally
+from forecaster.ledger.tallies import lock_scores, tally
 
 _AT_ONCE = 200
 
@@ -78,7 +78,7 @@ def _forget(engine: Engine, wanted: ColumnElement[bool]) -> int:
     count, found = 0, [""]
     while found:
         with transaction(engine) as connection:
-            alone(connection)
+            lock_scores(connection)
             some = select(FORECASTS.c.forecast_id).where(wanted).limit(_AT_ONCE)
             found = list(connection.execute(some).scalars())
             of_these = SCORES.c.forecast_id.in_(found)

@@ -26,7 +26,7 @@ from forecaster.ledger.entries import (
     unpack,
 )
 from forecaster.ledger.reading import owners_of
-from forecaster.ledger.tallies import alone, tally
+from forecaster.ledger.tallies import lock_scores, tally
 
 # in one transaction, which keeps others from writing and has each score in memory
 _ACTUALS_AT_ONCE, _FORECASTS_AT_ONCE, _STEPS_AT_ONCE = 5000, 200, 1000
@@ -77,7 +77,7 @@ def _take(engine: Engine, owner: str, unique_id: str, came: dict[int, float]) ->
     times, changed = sorted(came), set[int]()
     for begin in range(0, len(times), _ACTUALS_AT_ONCE):
         some = {at: came[at] for at in times[begin : begin + _ACTUALS_AT_ONCE]}
-        with _turn(engine) as connection:
+        with _score_transaction(engine) as connection:
             changed |= _keep(connection, owner, unique_id, some)
     last: str | None = ""
     while last is not None:
@@ -86,11 +86,11 @@ def _take(engine: Engine, owner: str, unique_id: str, came: dict[int, float]) ->
 
 
 @contextmanager
-def _turn(engine: Engine) -> Iterator[Connection]:
+def _score_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a short transaction that changes scores, and leave the others some time before the next."""
     begin = time.monotonic()
     with transaction(engine) as connection:
-        alone(connection)
+        lock_scores(connection)
         yield connection
     # who waits for SQLite's lock only looks for it now and then
     time.sleep(min(1, (time.monotonic() - begin) / 3))
@@ -131,7 +131,7 @@ def _score_some(engine: Engine, owner: str, unique_id: str, came: dict[int, floa
         ids.append(forecast_id)
         longest, total = max(longest, n_bytes), total + n_bytes
     for begin in range(0, longest // STEP_BYTES, _STEPS_AT_ONCE):
-        with _turn(engine) as connection:
+        with _score_transaction(engine) as connection:
             _score_steps(connection, ids, slice(begin, begin + _STEPS_AT_ONCE), came)
     return ids[-1] if ids else None
 

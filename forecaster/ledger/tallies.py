@@ -74,7 +74,7 @@ _SUMS = ("absolute", "naive", "signed")
 _COUNTS = tuple(one.name for one in fields(Tally) if one.name not in _SUMS)
 
 
-def alone(connection: Connection) -> None:
+def lock_scores(connection: Connection) -> None:
     """Begin a transaction that changes scores: another one that does waits until it ends.
 
     It is the first statement of the transaction, so that what is read afterwards is what the others left.
@@ -86,7 +86,7 @@ def alone(connection: Connection) -> None:
 
 
 def tally(connection: Connection, removed: Iterable[dict[str, Any]], added: Iterable[dict[str, Any]]) -> None:
-    """Change the sums by scores that go and scores that come, rows of `SCORES`, in a transaction begun by `alone`."""
+    """Take scores from the sums and add others, rows of `SCORES`, in a transaction that `lock_scores` began."""
     days: dict[_Key, Tally] = defaultdict(Tally)
     times: dict[_Key, _Counts] = defaultdict(lambda: [0, 0, 0])
     for sign, scores in ((-1, removed), (1, added)):

@@ -22,7 +22,7 @@ from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import RegisteredModel, Store
-from forecaster.registry.trial import limits_set, try_bundles
+from forecaster.registry.trial import limits_from_environment, try_bundles
 from forecaster.training import attempts, past_runs
 from forecaster.training.recipe import TrainConfig
 
@@ -119,7 +119,7 @@ def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestC
 def _tried_bundle(store: Store, name: str, version: int, draft: Path) -> Bundle:
     """Return a version's bundle, downloaded into a folder, once it has passed the trial that a sync will give it."""
     folder = store.download(name, version, draft)
-    (reason,) = try_bundles([folder], limits_set())
+    (reason,) = try_bundles([folder], limits_from_environment())
     if reason:
         raise BundleError(f"model '{name}' version {version}: {reason}")
     return read_bundle(folder)

@@ -9,7 +9,7 @@ from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import bring_model
-from forecaster.registry.trial import limits_set
+from forecaster.registry.trial import limits_from_environment
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _synced(name: str, tracking_uri: str, cache: Path) -> ModelIndex:
     """Return what the registry has, as far as it could be brought: an alias never means the version before."""
     store = Store(tracking_uri)
     model = store.find(name)
-    index, problems = bring_model(store, cache, model, limits_set())
+    index, problems = bring_model(store, cache, model, limits_from_environment())
     aliases = {alias: version for alias, version in model.aliases.items() if version in model.runs}
     if any(index.aliases.get(alias) != version for alias, version in aliases.items()):
         raise BundleError("; ".join(problems))

@@ -52,8 +52,8 @@ class Limits:
     memory_mb: int = 1024
 
 
-def limits_set() -> Limits:
-    """Return the limits that `FORECASTER_TRIAL_SECONDS` and `FORECASTER_TRIAL_MEMORY_MB` set, as the service has them.
+def limits_from_environment() -> Limits:
+    """Return the limits that the service's own variables set: `FORECASTER_TRIAL_SECONDS`, `FORECASTER_TRIAL_MEMORY_MB`.
 
     Raises:
         ConfigError: one of them is no number above 0.

@@ -20,16 +20,16 @@ async def create_actuals(request: Request, accounts: AccountsDep, caller: Caller
     """Take actuals, and score the owner's forecasts of their times; all owners', with the scope `all`."""
     limits, holding = request.app.state.limits, request.state.holding
     raw = await read_body(request, accounts.settings)
-    # before the turn to parse, or it would be kept from others as long as scoring takes
-    await holding.take_turn(limits.scoring)
+    # before the slot to parse in, or that would be kept from others as long as scoring takes
+    await holding.acquire_slot(limits.scoring)
     body, most = await parsed(request, ActualsRequest, raw), accounts.settings.max_actuals
     del raw
-    holding.hold_body(0)
+    holding.body.hold(0)
     if len(body.actuals) > most:
         raise RequestError(f"actuals: {len(body.actuals)} are more than {most}; send them in several requests")
     actuals = await run_in_threadpool(_as_actuals, body)
     del body
-    holding.end_turn(limits.large)
+    holding.release_slot(limits.large)
     take = partial(take_actuals, accounts.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
     return ActualsOut(accepted=len(actuals), changed=await run_in_threadpool(take))
 

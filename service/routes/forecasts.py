@@ -10,7 +10,7 @@ from starlette.background import BackgroundTask
 from forecaster.ledger.reading import Answered, find_forecast, forecast_size, latest_forecasts
 from service.accounts import digest_body
 from service.catalog import Catalog
-from service.dependencies import AccountsDep, CallerDep, parsed, read_body, request_body, take_turn
+from service.dependencies import AccountsDep, CallerDep, acquire_slot, parsed, read_body, request_body
 from service.forecasting import plan
 from service.limits import LARGE_BYTES
 from service.problems import responses
@@ -56,27 +56,27 @@ async def create_forecast(request: Request) -> Response:
         planned = plan(asked, catalog, state.settings)
         is_large = planned.is_large or len(raw) > LARGE_BYTES
         if is_large:
-            holding.hold_answer(planned.n_bytes)
+            holding.answer.hold(planned.n_bytes)
         if is_large or asked.unique_ids:
-            await take_turn(request, is_large=is_large)
+            await acquire_slot(request, is_large=is_large)
         asking = await run_in_threadpool(_asking, request, raw) if is_large else _asking(request, raw)
         # what waits below is the answer
         del raw
-        holding.hold_body(0)
+        holding.body.hold(0)
         answered, is_new = await accounts.answer(asked, catalog, asking, is_large=is_large)
     has_shadow = is_new and state.settings.shadow_share
     background = BackgroundTask(_shadow, request, asked, catalog, asking, is_large) if has_shadow else None
     is_lines = _takes_lines(request.headers.get("accept", ""))
     content = await run_in_threadpool(_text, answered, is_lines) if is_large else _text(answered, is_lines)
-    holding.hold_answer(min(len(content), planned.n_bytes))
-    holding.end_turn(state.limits.large)
-    holding.end_turn(state.limits.small)
+    holding.answer.hold(min(len(content), planned.n_bytes))
+    holding.release_slot(state.limits.large)
+    holding.release_slot(state.limits.small)
     return Response(content, media_type=NDJSON if is_lines else "application/json", background=background)
 
 
 async def _shadow(request: Request, asked: ForecastRequest, catalog: Catalog, asking: Asking, is_large: bool) -> None:
     limits = request.app.state.limits
-    await request.state.holding.take_turn(limits.large if is_large else limits.small)
+    await request.state.holding.acquire_slot(limits.large if is_large else limits.small)
     await run_in_threadpool(request.app.state.accounts.shadow, asked, catalog, asking)
 
 
@@ -94,7 +94,7 @@ def _asking(request: Request, raw: bytes) -> Asking:
 async def read_forecast(request: Request, forecast_id: Name, accounts: AccountsDep, caller: CallerDep) -> Response:
     """Return a forecast of the key's owner as it was served, and its actuals."""
     size = await run_in_threadpool(forecast_size, accounts.engine, forecast_id, caller.sees)
-    await take_turn(request, is_large=size > LARGE_BYTES)
+    await acquire_slot(request, is_large=size > LARGE_BYTES)
 
     def read() -> bytes:
         found = find_forecast(accounts.engine, forecast_id, caller.sees)
@@ -115,7 +115,7 @@ async def list_forecasts(
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> Response:
     """Return the last forecasts of a series, newest first, that keys of this owner asked for."""
-    await take_turn(request, is_large=False)
+    await acquire_slot(request, is_large=False)
 
     def read() -> bytes:
         found = latest_forecasts(accounts.engine, model, unique_id, limit, caller.sees)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
 
-from service.dependencies import ShelfDep, parsed, read_body, take_turn
+from service.dependencies import ShelfDep, acquire_slot, parsed, read_body
 from service.forecasting import POINT_BYTES
 from service.inference import describe, find_version, infer, points
 from service.limits import LARGE_BYTES
@@ -120,8 +120,8 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     async with limits.room():
         asked = await parsed(request, InferenceRequest, body[:length])
         n_bytes = POINT_BYTES * points(asked, catalog, name, version, settings)
-        holding.hold_answer(n_bytes)
-        await take_turn(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
+        holding.answer.hold(n_bytes)
+        await acquire_slot(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
 
         def work() -> tuple[bytes, int | None]:
             answer = infer(asked, body[length:], catalog, name, version, settings)
@@ -129,10 +129,10 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
             return (header, None) if answer.binary is None else (header + answer.binary, len(header))
 
         content, header_length = await run_in_threadpool(work)
-    holding.hold_body(0)
-    holding.hold_answer(min(len(content), n_bytes))
-    holding.end_turn(limits.large)
-    holding.end_turn(limits.small)
+    holding.body.hold(0)
+    holding.answer.hold(min(len(content), n_bytes))
+    holding.release_slot(limits.large)
+    holding.release_slot(limits.small)
     if header_length is None:
         return Response(content, media_type="application/json")
     return Response(content, media_type="application/octet-stream", headers={LENGTH_HEADER: str(header_length)})

@@ -1,23 +1,18 @@
 """Attacks through the registry: bundles that harm, a version among good ones that cannot be read, an emptied store."""
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
-from forecaster.registry.files import hash_file
 from tests.attack.attack import Attack, Outcome
 from tests.attack.target import MEMORY_LIMIT, MIB, Service, Target
+from tests.registry.spoiling import Spoil, insert, pipe, poison, write
 
-# a copy of the trained bundle, changed
-Change = Callable[[Path], None]
 # a harmful champion alone; until a good one must serve, and a sync must have ended, also on a busy machine
 _WATCHED_SECONDS, _SERVED_SECONDS, _SYNCED_SECONDS = 12, 60, 40
 # a container is killed where a process without a limit of its own would only be refused the memory
@@ -35,7 +30,7 @@ class Registry:
         self.uri = f"sqlite:///{self.file}"
         self.client = mlflow.MlflowClient(self.uri)
 
-    def publish(self, change: Change = lambda folder: None, alias: str | None = None) -> int:
+    def publish(self, change: Spoil = lambda folder: None, alias: str | None = None) -> int:
         """Register a changed copy of version 1, and return its number."""
         first = self.client.get_model_version("sine", "1")
         run = self.client.get_run(first.run_id)
@@ -47,24 +42,6 @@ class Registry:
         if alias:
             self.client.set_registered_model_alias("sine", alias, made.version)
         return int(made.version)
-
-
-def _with_graph(change: Callable[[ModelProto], None]) -> Change:
-    """Change the graph, and set its hash right."""
-
-    def write(folder: Path) -> None:
-        model = onnx.load(folder / MODEL)
-        change(model)
-        (folder / MODEL).write_bytes(model.SerializeToString())
-        _set_hash(folder, MODEL)
-
-    return write
-
-
-def _set_hash(folder: Path, name: str) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["sha256"][name] = hash_file(folder / name)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def _take_output(model: ModelProto) -> str:
@@ -111,7 +88,7 @@ def _expand(model: ModelProto) -> None:
     )
 
 
-def _champion(name: str, change: Change, limit: int = MEMORY_LIMIT) -> Callable[[Target], Outcome]:
+def _champion(name: str, change: Spoil, limit: int = MEMORY_LIMIT) -> Callable[[Target], Outcome]:
     """Publish a harmful champion, then a good one: the first serves until the last does, quickly, in its memory."""
 
     def run(target: Target) -> Outcome:
@@ -150,23 +127,7 @@ def _answering_version(service: Service) -> int | None:
     return answer["model"]["version"] if status == 200 else None
 
 
-def _digits(folder: Path) -> None:
-    text = (folder / MANIFEST).read_text()
-    content = json.loads(text)
-    (folder / MANIFEST).write_text(text.replace(f'"horizon": {content["horizon"]}', f'"horizon": {"9" * 5000}'))
-
-
-def _deep(folder: Path) -> None:
-    (folder / CALIBRATION).write_text("[" * 100_000 + "]" * 100_000)
-    _set_hash(folder, CALIBRATION)
-
-
-def _fifo(folder: Path) -> None:
-    (folder / MODEL).unlink()
-    os.mkfifo(folder / MODEL)
-
-
-def _among_good_ones(name: str, change: Change) -> Callable[[Target], Outcome]:
+def _among_good_ones(name: str, change: Spoil) -> Callable[[Target], Outcome]:
     """Publish a version that cannot be read, then a good champion, which must be served."""
 
     def run(target: Target) -> Outcome:
@@ -187,6 +148,9 @@ def _among_good_ones(name: str, change: Change) -> Callable[[Target], Outcome]:
         )  # fmt: skip
 
     return run
+
+
+_DEEP = write(CALIBRATION, b"[" * 100_000 + b"]" * 100_000, hashed=True)
 
 
 def _delete_all(registry: Registry) -> None:
@@ -223,11 +187,15 @@ def _emptied(name: str, empty: Callable[[Registry], None]) -> Callable[[Target],
 
 
 ATTACKS = (
-    Attack("a bundle that loops for ever", "B2", _champion("loop", _with_graph(_loop_for_ever))),
-    Attack("a bundle that expands to 2.4 GB", "B2", _champion("expand", _with_graph(_expand), _ROOM)),
-    Attack("a manifest with an integer of 5,000 digits", "B3", _among_good_ones("digits", _digits)),
-    Attack("a calibration of 100,000 nested lists", "B3", _among_good_ones("deep", _deep)),
-    Attack("a FIFO in place of a graph", "B3", _among_good_ones("fifo", _fifo)),
+    Attack("a bundle that loops for ever", "B2", _champion("loop", poison(_loop_for_ever))),
+    Attack("a bundle that expands to 2.4 GB", "B2", _champion("expand", poison(_expand), _ROOM)),
+    Attack(
+        "a manifest with an integer of 5,000 digits",
+        "B3",
+        _among_good_ones("digits", insert(MANIFEST, "horizon", "9" * 5000)),
+    ),
+    Attack("a calibration of 100,000 nested lists", "B3", _among_good_ones("deep", _DEEP)),
+    Attack("a FIFO in place of a graph", "B3", _among_good_ones("fifo", pipe(MODEL))),
     Attack("a registry whose models are deleted", "B4", _emptied("emptied", _delete_all)),
     Attack("a registry's file of 0 bytes", "B4", _emptied("empty file", _empty_file)),
 )

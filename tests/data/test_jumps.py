@@ -167,7 +167,7 @@ def test_units_that_change_each_day_are_jumps_too() -> None:
     hold = hold_of(bars)
     assert hold is not None
     # said in a line, however many they are
-    assert "and 248 more" in hold.seen and len(hold.said_of("ABC")) < 600
+    assert "and 248 more" in hold.seen and len(hold.message_for("ABC")) < 600
 
 
 def test_bars_that_an_earlier_release_stored_past_a_jump_are_kept_and_refused(store: BarStore) -> None:
