@@ -107,12 +107,9 @@ class Accounts:
             DatabaseUnavailable: the ledger cannot be read or written.
             ForecasterError: as `forecast` says.
         """
-        if asking.idempotency_key is not None:
-            before = await run_in_threadpool(
-                find_answer, self.engine, asking.owner, asking.idempotency_key, asking.body_digest
-            )
-            if before is not None:
-                return _same(before, asking), False
+        before = await self.find_answered(asking)
+        if before is not None:
+            return before, False
         if not is_large and request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
             task = prepare(request, catalog, self.settings)
@@ -124,6 +121,22 @@ class Accounts:
             # somebody with the same key was faster
             return await self.answer(request, catalog, asking, is_large=is_large)
         return Answered(entry.head, [one.answer for one in entry.forecasts], asking.body_digest), True
+
+    async def find_answered(self, asking: Asking) -> Answered | None:
+        """Return what was answered under a request's idempotency key, None if nothing was or it has no key.
+
+        Raises:
+            RequestError: the key was used for another request.
+            DatabaseUnavailable: the ledger cannot be read.
+        """
+        if asking.idempotency_key is None:
+            return None
+        before = await run_in_threadpool(
+            find_answer, self.engine, asking.owner, asking.idempotency_key, asking.body_digest
+        )
+        if before is not None and before.body_digest != asking.body_digest:
+            raise RequestError("Idempotency-Key: it was used for another request; take a new one for each")
+        return before
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
         """Let a challenger answer a share of the champion's requests, unseen."""
@@ -146,9 +159,3 @@ class Accounts:
 def digest_body(body: bytes) -> str:
     """Return a request's digest, SHA-256."""
     return hashlib.sha256(body).hexdigest()
-
-
-def _same(before: Answered, asking: Asking) -> Answered:
-    if before.body_digest != asking.body_digest:
-        raise RequestError("Idempotency-Key: it was used for another request; take a new one for each")
-    return before

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.background import BackgroundTask
 
+from forecaster.domain.errors import ForecasterError
 from forecaster.ledger.reading import Answered, find_forecast, forecast_size, latest_forecasts
 from service.accounts import digest_body
 from service.catalog import Catalog
@@ -53,7 +54,10 @@ async def create_forecast(request: Request) -> Response:
     catalog, accounts = state.shelf.catalog, state.accounts
     async with state.limits.room():
         asked = await parsed(request, ForecastRequest, raw)
-        planned = plan(asked, catalog, state.settings)
+        try:
+            planned = plan(asked, catalog, state.settings)
+        except ForecasterError as error:
+            return await _replay(request, raw, error)
         is_large = planned.is_large or len(raw) > LARGE_BYTES
         if is_large:
             holding.answer.hold(planned.n_bytes)
@@ -72,6 +76,26 @@ async def create_forecast(request: Request) -> Response:
     holding.release_slot(state.limits.large)
     holding.release_slot(state.limits.small)
     return Response(content, media_type=NDJSON if is_lines else "application/json", background=background)
+
+
+async def _replay(request: Request, raw: bytes, error: ForecasterError) -> Response:
+    """Answer as the first time a request that cannot be planned any more, for its version may be gone by now.
+
+    Raises:
+        ForecasterError: `error`, where nothing was answered under its idempotency key.
+    """
+    if "idempotency-key" not in request.headers:
+        raise error
+    state, holding = request.app.state, request.state.holding
+    await acquire_slot(request, is_large=True)
+    before = await state.accounts.find_answered(await run_in_threadpool(_asking, request, raw))
+    if before is None:
+        raise error
+    is_lines = _takes_lines(request.headers.get("accept", ""))
+    content = await run_in_threadpool(_text, before, is_lines)
+    holding.answer.hold(len(content))
+    holding.release_slot(state.limits.large)
+    return Response(content, media_type=NDJSON if is_lines else "application/json")
 
 
 async def _shadow(request: Request, asked: ForecastRequest, catalog: Catalog, asking: Asking, is_large: bool) -> None:

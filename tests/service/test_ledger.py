@@ -136,6 +136,20 @@ def test_asked_again_under_its_key_a_request_is_answered_the_same(own: TestClien
     assert without.json()["forecasts"][0]["forecast_id"] != first.json()["forecasts"][0]["forecast_id"]
 
 
+def test_a_request_is_answered_again_though_its_version_is_served_no_more(own: TestClient, house: House) -> None:
+    body, key = json.dumps(ask(version=2)), {"Idempotency-Key": "k"}
+    first = own.post("/v1/forecasts", content=body, headers=key)
+    assert first.status_code == 200
+    write_index(house.cache, "sine", ModelIndex({CHAMPION: 1}, {1: read_indexes(house.cache)["sine"].runs[1]}))
+    deadline = time.monotonic() + 20
+    while own.post("/v1/forecasts", content=body).status_code != 404:
+        assert time.monotonic() < deadline, "version 2 is served for ever"
+        time.sleep(0.05)
+    again = own.post("/v1/forecasts", content=body, headers=key)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert own.post("/v1/forecasts", content=body, headers={"Idempotency-Key": "l"}).status_code == 404
+
+
 def test_large_answers_come_in_lines(own: TestClient) -> None:
     request = ask(series=[series(unique_id=name) for name in "abc"])
     lines = own.post("/v1/forecasts", json=request, headers={"Accept": "application/x-ndjson"})
