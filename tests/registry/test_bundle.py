@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from tests.registry.spoiling import MANY, edit, hash_anew, insert, pipe, write
 
 
 @pytest.fixture
-def folder(house: House, tmp_path: Path) -> Path:
-    """Return a copy of the champion's bundle."""
-    return Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+def folder(house: House, tmp_path: Path) -> Iterator[Path]:
+    """Yield a copy of the champion's bundle."""
+    folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+    yield folder
+    # pytest removes old folders by a recursion that ends before some of these do
+    subprocess.run(["rm", "-r", folder], check=True)
 
 
 def _link(folder: Path) -> None:
