@@ -70,7 +70,8 @@ def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
 
     The influence of each origin on the ratio (the delta method) is averaged in blocks of successive origins, each at
     least as long as horizons overlap. The t-test on the blocks' means holds its level in small samples, where variances
-    from autocovariances are too small, and when the losses' variance changes over time.
+    from autocovariances are too small, and when the losses' variance changes over time. What neighbouring blocks share
+    is added, as if errors were sums of independent steps.
 
     Args:
         first: losses of successive origins, `(n,)`.
@@ -86,8 +87,19 @@ def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
     influence = (first - value * second) / second.mean()
     means = np.array([block.mean() for block in np.array_split(influence, n_blocks)])
     # what rounding leaves of equal losses
-    error = 0.0 if np.allclose(means, 0, atol=1e-12) else float(means.std(ddof=1) / np.sqrt(n_blocks))
-    return Ratio(value, error, n_blocks)
+    if np.allclose(means, 0, atol=1e-12):
+        return Ratio(value, 0.0, n_blocks)
+    shared = _shared_by_blocks(len(first) // n_blocks, overlap)
+    return Ratio(value, float(means.std(ddof=1) / np.sqrt(n_blocks * (1 - shared))), n_blocks)
+
+
+def _shared_by_blocks(length: int, overlap: int) -> float:
+    """Return which part of a mean's variance blocks of `length` origins miss, because horizons reach into the next one.
+
+    A block's sum weighs the step at its edges less than those in its middle, and the neighbour has the rest.
+    """
+    weights = np.convolve(np.ones(length), np.full(overlap, 1 / overlap))
+    return float(1 - (weights**2).sum() / length)
 
 
 def diebold_mariano(

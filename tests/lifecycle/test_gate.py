@@ -161,8 +161,7 @@ def test_each_setting_makes_the_gate_stricter() -> None:
     with pytest.raises(ValueError, match="margin"):
         GateConfig(**settings)
     assert decide(GOOD, GateConfig(latency_seconds=0.0005)).outcome == "kept"
-    # .81 covered, two standard errors of .005
-    assert decide(GOOD, GateConfig(coverage_tolerance=0)).is_promoted
+    # a point off, and two standard errors are less
     surer = changed(**{"coverage-80-error": 0.004})
     assert decide(surer, GateConfig()).is_promoted
     assert decide(surer, GateConfig(coverage_tolerance=0)).outcome == "kept"
@@ -189,10 +188,10 @@ def test_the_bound_of_a_ratio_covers_the_true_one_as_often_as_it_says() -> None:
     for _ in range(n_trials):
         # means of steps that neighbours share, as horizons do
         ours, theirs = (
-            np.convolve(random.exponential(scale, 100 + overlap - 1), np.full(overlap, 1 / overlap), "valid")
+            np.convolve(np.abs(random.normal(0, scale, 100 + overlap - 1)), np.full(overlap, 1 / overlap), "valid")
             for scale in (0.9, 1.0)
         )
         ratio = compare_losses(ours, theirs, overlap)
         assert ratio is not None
         covered += ratio.upper(0.05) >= 0.9
-    assert 0.90 <= covered / n_trials <= 0.98
+    assert 0.92 <= covered / n_trials <= 0.98
