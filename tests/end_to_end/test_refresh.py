@@ -50,9 +50,8 @@ JOB: dict[str, Any] = {
         "gate": {"margin": 0.15, "coverage_tolerance": 0.1, "latency_seconds": 5, "refits": 3},
     },
 }
-QUARTERLY = {
-    "jobs": [{"name": "retrain", "run": "retrain", "config": "job.yaml", "when": {"cron": "0 6 1 1,4,7,10 *"}}]
-}
+QUARTERLY = {"name": "retrain", "run": "retrain", "config": "job.yaml", "when": {"cron": "0 6 1 1,4,7,10 *"}}
+SCHEDULE = {"schedule": {"jobs": [QUARTERLY], "retry": {"attempts": 1}}}
 
 
 @dataclass
