@@ -139,7 +139,7 @@ class Accounts:
         return before
 
     def has_shadow(self, request: ForecastRequest, catalog: Catalog) -> bool:
-        """Say whether a challenger answers this request too: a share of those for a champion that is another version."""
+        """Say whether a challenger answers this request too: a share of those for another champion."""
         aliases = catalog[request.model].index.aliases
         if CHALLENGER not in aliases or aliases[CHALLENGER] == aliases.get(CHAMPION):
             return False
