@@ -111,7 +111,7 @@ def _pinball(result: Backtest) -> float:
         rows = np.flatnonzero(refits == number)
         for begin in range(0, len(rows), _CHUNK):
             chunk = rows[begin : begin + _CHUNK]
-            spread = calibration.spread(windows.inputs(chunk).target, CRPS_QUANTILES)
+            spread = calibration.units(windows.inputs(chunk).target)[:, :, None] * calibration.quantiles(CRPS_QUANTILES)
             loss += len(chunk) * pinball(result.actual[chunk], mean[chunk, :, None] + spread, CRPS_QUANTILES)
     return loss / len(mean)
 
