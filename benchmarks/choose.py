@@ -24,7 +24,8 @@ from forecaster.training.recipe import TrainConfig, prepare, split
 from forecaster.training.stages import fit_recipe
 
 RESULTS = Path(__file__).parent / "results"
-GRIDS = {"two-sines": (0.003, 0.006, 0.012, 0.024), "daily-close": (0.0005, 0.002, 0.008, 0.032)}
+# so wide that the chosen rate is not at an end
+GRIDS = {"two-sines": (0.003, 0.006, 0.012, 0.024), "daily-close": (0.0005, 0.002, 0.008, 0.032, 0.128)}
 
 
 @dataclass(frozen=True)
