@@ -86,6 +86,7 @@ def test_the_configuration_has_the_setting_that_the_log_of_the_choice_chooses(ta
     tries = read_log(task)
     config = load_config(CONFIGS / TASKS[task].config, TrainConfig)
     assert config.fit.learning_rate == choose(tries)
+    assert min(GRIDS[task]) < config.fit.learning_rate < max(GRIDS[task])
     cells = {contestant.cell for contestant in TASKS[task].contestants}
     assert {(one.learning_rate, one.cell) for one in tries} == {(rate, cell) for rate in GRIDS[task] for cell in cells}
     assert {one.seed for one in tries} == {config.seed}

@@ -56,6 +56,7 @@ def test_what_comes_after_a_cutoff_changes_no_forecast_made_at_it(tmp_path: Path
     for name in one.forecasts:
         np.testing.assert_array_equal(one.forecasts[name][:4], other.forecasts[name][:4])
     assert (one.forecasts[MODEL][-1] != other.forecasts[MODEL][-1]).all()
+    assert set(one.adaptive) == {80, 95}
     for level in one.adaptive:
         np.testing.assert_array_equal(one.adaptive[level][0][:4], other.adaptive[level][0][:4])
 
