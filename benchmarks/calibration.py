@@ -78,8 +78,7 @@ def main() -> int:
     found: list[Row] = []
     for task in tqdm(list(tasks(arguments.data)), unit="series", dynamic_ncols=True):
         found += rows(task)
-    report(found)
-    return 0
+    return report(found)
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ PARTS: dict[str, Callable[[Path, Size, Path | None], Iterator[Row]]] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few symbols, to see that it runs")
@@ -297,8 +297,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "job.yaml").write_text(yaml.safe_dump(JOB))
             rows += PARTS[part](Path(folder), size, arguments.plot)
-    report(rows)
+    return report(rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -75,13 +75,13 @@ def measure() -> Iterator[Row]:
         yield Row(f"{cell}, time beside NeuralForecast's", theirs / ours, 1.0, "ratio")
 
 
-def main() -> None:
+def main() -> int:
     """Run the benchmark."""
     argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__).parse_args()
     if not PEER.exists():
         sys.exit("error: the peers are not installed; run make bench-peers")
-    report(list(measure()))
+    return report(list(measure()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

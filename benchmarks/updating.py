@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -61,12 +62,12 @@ def measure(folder: Path) -> Iterator[Row]:
     yield Row(f"update of {SYMBOLS} symbols, nothing new", updated - (time.perf_counter() - begun), 10.0, "s")
 
 
-def main() -> None:
+def main() -> int:
     """Run the benchmark."""
     argparse.ArgumentParser(prog="python -m benchmarks.updating", description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report(list(measure(Path(folder))))
+        return report(list(measure(Path(folder))))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Forecast errors over arrays `(n, horizon)`, pooled. A new one is an entry in `METRICS`.
+"""Forecast errors over arrays `(n, horizon)`, pooled but for RMSSE. A new one is an entry in `METRICS`.
 
 A metric per step is the metric of one column, per series that of its rows: `by_step`, `by_series`.
 """
@@ -73,12 +73,23 @@ def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
     return float(_ratio(np.abs(actual - predicted), scale).mean())
 
 
-def rmsse(actual: Floats, predicted: Floats, squared_scale: Floats | float) -> float:
-    """Return the root of the mean of squared errors, each over its series' `squared_naive_scale`.
+def rmsse(
+    actual: Floats, predicted: Floats, squared_scale: Floats | float, owners: NDArray[np.int64] | None = None
+) -> float:
+    """Return the mean over series of the root of each one's mean squared error over its `squared_naive_scale`.
 
-    Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1.
+    Args:
+        actual: `(n, horizon)`.
+        predicted: `(n, horizon)`.
+        squared_scale: of each row's series, `(n,)` or `(n, 1)`, or of all; where it is 0, as `mase` says.
+        owners: the series of each row, `(n,)`; None where all rows are of one series.
+
+    Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1, which is
+    of one series; the mean over series is that of the M5 competition without its weights.
     """
-    return float(np.sqrt(_ratio((actual - predicted) ** 2, squared_scale).mean()))
+    each = _ratio((actual - predicted) ** 2, squared_scale).mean(axis=1)
+    of_series = np.zeros(len(each), dtype=np.int64) if owners is None else np.unique(owners, return_inverse=True)[1]
+    return float(np.sqrt(np.bincount(of_series, each) / np.bincount(of_series)).mean())
 
 
 def by_step(metric: Callable[..., float], actual: Floats, *forecasts: Floats) -> list[float]:

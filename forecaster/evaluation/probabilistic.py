@@ -4,6 +4,9 @@ import numpy as np
 
 from forecaster.domain.series import Floats
 
+# .05, .1, … .95: close enough together for twice their mean pinball loss to stand for the CRPS
+CRPS_QUANTILES = np.arange(1, 20) / 20
+
 
 def pinball(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
     """Return the mean pinball loss, in the values' unit.
@@ -16,15 +19,19 @@ def pinball(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
 
 
 def scaled_crps(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
-    """Return twice the pinball losses, averaged over the probabilities, over the sum of absolute actual values.
+    """Return twice the mean pinball loss over all probabilities, over the mean absolute actual value.
 
     Infinite where all actual values are 0 and a quantile is not. Source: Rangapuram et al. (2021), PMLR 139, section 4.
     """
-    total = float(np.abs(actual).sum())
-    loss = 2 * pinball(actual, quantiles, probabilities) * actual.size
-    if total == 0:
+    return over_size(2 * pinball(actual, quantiles, probabilities), actual)
+
+
+def over_size(loss: float, actual: Floats) -> float:
+    """Return a mean loss over the mean absolute actual value; where that is 0, a loss of 0 is 0, any other infinite."""
+    size = float(np.abs(actual).mean())
+    if size == 0:
         return 0.0 if loss == 0 else float("inf")
-    return loss / total
+    return loss / size
 
 
 def coverage(actual: Floats, low: Floats, high: Floats) -> float:

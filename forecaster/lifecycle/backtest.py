@@ -42,7 +42,7 @@ class BacktestConfig(Config):
         n_windows: origins, the last a horizon before the end.
         step_size: rows from one origin to the next.
         refit: `never` after the first origin, at `each`, or at every so many origins.
-        season_length: rows of a season, for the seasonal naive baseline.
+        season_length: rows of a season, for the seasonal naive baseline and the scales of MASE and RMSSE.
         baselines: what the recipe is compared with.
         levels: of the intervals, 0–100.
         cells: which are tried, one after the other; the recipe's own when empty.
@@ -96,6 +96,7 @@ class Backtest:
         bands: bounds of the recipe's intervals by level, `(n, horizon)` each.
         adaptive: the same, adapted to what was covered.
         refits: the position of each refit's first cutoff.
+        calibrations: of each refit, which the bands are from.
     """
 
     origins: Origins
@@ -104,6 +105,7 @@ class Backtest:
     bands: Bands
     adaptive: Bands
     refits: tuple[int, ...]
+    calibrations: tuple[Calibration, ...]
 
     def choose(self, rows: NDArray[np.int64]) -> "Backtest":
         """Return what came of some windows."""
@@ -118,6 +120,7 @@ class Backtest:
             chosen(self.bands),
             chosen(self.adaptive),
             self.refits,
+            self.calibrations,
         )
 
 
@@ -153,6 +156,7 @@ def backtest(
         joined,
         *_intervals(trial, origins, joined[MODEL], calibrations),
         tuple(cutoffs.start for cutoffs, _ in blocks),
+        tuple(calibrations[cutoffs.start] for cutoffs, _ in blocks),
     )
 
 

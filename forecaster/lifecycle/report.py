@@ -7,10 +7,13 @@ import pandas as pd
 
 from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
 from forecaster.evaluation.baselines import random_walk_bands
-from forecaster.evaluation.metrics import METRICS, mase, relative_mae, rmsse
-from forecaster.evaluation.probabilistic import coverage, scaled_crps, width, winkler
+from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae, rmsse, squared_naive_scale
+from forecaster.evaluation.probabilistic import CRPS_QUANTILES, coverage, over_size, pinball, width, winkler
 from forecaster.evaluation.significance import LEAST_WINDOWS, block_bootstrap_error, diebold_mariano
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
+
+# windows whose quantiles are held at a time
+_CHUNK = 4096
 
 
 def score(result: Backtest, trial: BacktestConfig, series: Series) -> dict[str, float]:
@@ -20,11 +23,11 @@ def score(result: Backtest, trial: BacktestConfig, series: Series) -> dict[str, 
     `coverage-80-error` the standard error of a coverage, for origins overlap.
     """
     actual, mean = result.actual, result.forecasts[MODEL]
-    scale, squared_scale = _scales(result, series)
+    scale, squared_scale = _scales(result, series, trial.season_length)
     figures = {name: metric(actual, mean) for name, metric in METRICS.items()}
     figures |= {
         "mase": mase(actual, mean, scale),
-        "rmsse": rmsse(actual, mean, squared_scale),
+        "rmsse": rmsse(actual, mean, squared_scale, result.origins.windows.owners),
         "relative_mae": relative_mae(actual, mean, result.forecasts["naive"]),
     }
     for name in trial.baselines:
@@ -89,8 +92,8 @@ def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
                 f"width-{level}{kind}": width(low, high),
                 f"winkler-{level}{kind}": winkler(result.actual, low, high, level),
             }
-    if result.bands:
-        figures["scaled_crps"] = scaled_crps(result.actual, *_quantiles(result))
+    if all(calibration.probabilities[0] <= CRPS_QUANTILES[0] for calibration in result.calibrations):
+        figures["scaled_crps"] = over_size(2 * _pinball(result), result.actual)
     past, horizon = result.origins.windows.inputs().target, result.actual.shape[1]
     for level in result.bands:
         low, high = random_walk_bands(past, horizon, level)
@@ -99,12 +102,18 @@ def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
     return figures
 
 
-def _quantiles(result: Backtest) -> tuple[Floats, Floats]:
-    """Return the bounds of all static intervals as quantiles `(n, horizon, 2 · levels)`, and their probabilities."""
-    levels = sorted(result.bands)
-    bounds = [result.bands[level][0] for level in reversed(levels)] + [result.bands[level][1] for level in levels]
-    below = [(100 - level) / 200 for level in reversed(levels)]
-    return np.stack(bounds, axis=2), np.array([*below, *(1 - p for p in reversed(below))])
+def _pinball(result: Backtest) -> float:
+    """Return the mean pinball loss of the recipe's static quantiles at `CRPS_QUANTILES`, as each refit has them."""
+    windows, mean = result.origins.windows, result.forecasts[MODEL]
+    refits = np.searchsorted(result.refits, result.origins.numbers, "right") - 1
+    loss = 0.0
+    for number, calibration in enumerate(result.calibrations):
+        rows = np.flatnonzero(refits == number)
+        for begin in range(0, len(rows), _CHUNK):
+            chunk = rows[begin : begin + _CHUNK]
+            spread = calibration.units(windows.inputs(chunk).target)[:, :, None] * calibration.quantiles(CRPS_QUANTILES)
+            loss += len(chunk) * pinball(result.actual[chunk], mean[chunk, :, None] + spread, CRPS_QUANTILES)
+    return loss / len(mean)
 
 
 def _by_cutoff(result: Backtest, values: Floats) -> Floats:
@@ -114,13 +123,16 @@ def _by_cutoff(result: Backtest, values: Floats) -> Floats:
     return np.asarray(sums[counts > 0] / counts[counts > 0])
 
 
-def _scales(result: Backtest, series: Series) -> tuple[Floats, Floats]:
-    """Return each window's scales of MASE and RMSSE, `(n, 1)`, from its series' rows up to the first cutoff."""
+def _scales(result: Backtest, series: Series, season_length: int) -> tuple[Floats, Floats]:
+    """Return each window's scales of MASE and RMSSE, `(n, 1)`, from its series' rows up to the first cutoff.
+
+    They are 0 where these rows are no more than a season: errors have no size there.
+    """
     first = result.origins.cutoffs[0]
     scales = np.zeros((len(series), 2))
     for owner, (_, rows) in enumerate(series):
-        steps = np.diff(series.values[rows, 0][series.timestamps[rows] <= first])
-        if len(steps):
-            scales[owner] = np.abs(steps).mean(), (steps**2).mean()
+        history = series.values[rows, 0][series.timestamps[rows] <= first]
+        if len(history) > season_length:
+            scales[owner] = naive_scale(history, season_length), squared_naive_scale(history, season_length)
     own = scales[result.origins.windows.owners]
     return own[:, :1], own[:, 1:]

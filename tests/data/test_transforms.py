@@ -89,6 +89,32 @@ def test_standardize_and_min_max_do_what_their_names_say() -> None:
     assert (bounded.min(), bounded.max()) == (0, 1)
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(
+    ("kinds", "is_same"),
+    [
+        (["log", "last_value"], True),
+        (["log", "difference"], True),
+        (["log", "last_value", "standardize"], True),
+        (["mean_std"], True),
+        (["last_value"], False),
+        (["difference"], False),
+        (["standardize"], False),
+        (["min_max"], False),
+        (["log"], False),
+        (["log", "standardize"], False),
+        ([], False),
+    ],
+)
+def test_which_chains_remove_the_factor_that_later_dividends_put_on_a_window(
+    kinds: list[str], is_same: bool, is_causal: bool
+) -> None:
+    window = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, (3, TIME)), axis=1))
+    fitted = chain(kinds, is_causal, window)
+    as_paid, adjusted = fitted.forward(window)[0], fitted.forward(0.7 * window)[0]
+    assert np.allclose(as_paid, adjusted, rtol=1e-6, atol=1e-9) == is_same
+
+
 def test_constants_survive() -> None:
     constant = np.full((4, TIME + HORIZON), 3.0)
     for kind in KINDS:

@@ -90,6 +90,16 @@ def test_scaled_errors_take_each_rows_own_scale() -> None:
     assert rmsse(actual, predicted, np.zeros((2, 1))) == np.inf
 
 
+def test_rmsse_is_the_mean_over_series_of_each_ones_root() -> None:
+    # squared errors of a: 1, 9, 1, 9; of b: 16, 16
+    actual = np.array([[1.0, 3.0], [4.0, 0.0], [1.0, 3.0]])
+    predicted = np.array([[0.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
+    owners, squared_scale = np.array([0, 7, 0]), np.array([5.0, 4.0, 5.0])
+    assert rmsse(actual, predicted, squared_scale, owners) == pytest.approx((np.sqrt(5 / 5) + np.sqrt(16 / 4)) / 2)
+    # of all rows as if of one series it is another figure
+    assert rmsse(actual, predicted, squared_scale) == pytest.approx(np.sqrt((1 + 4 + 1) / 3))
+
+
 def test_per_step_and_per_series_it_is_the_metric_of_that_part() -> None:
     actual, predicted = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([[1.0, 4.0], [3.0, 4.0], [9.0, 6.0]])
     assert by_step(mae, actual, predicted) == pytest.approx([4 / 3, 2 / 3])
@@ -126,3 +136,12 @@ def test_as_utilsforecast_has_them() -> None:
     theirs = {name: getattr(losses, name)(frame, ["m"])["m"].iloc[0] for name in ("mae", "rmse", "bias")}
     theirs |= {name: getattr(losses, name)(frame, ["m"], 3, past)["m"].iloc[0] for name in ("mase", "rmsse")}
     assert ours == pytest.approx(theirs)
+    # of many series: theirs of each, averaged
+    many, both = (
+        pd.concat([frame, frame.assign(unique_id="b", m=3 * frame["m"])]),
+        pd.concat([past, past.assign(unique_id="b", y=past["y"] ** 2)]),
+    )
+    scales = [squared_naive_scale(train, 3), squared_naive_scale(train**2, 3)]
+    pair = np.concatenate([predicted, 3 * predicted])
+    mine = rmsse(np.concatenate([actual, actual]), pair, np.array(scales), np.array([0, 1]))
+    assert mine == pytest.approx(losses.rmsse(many, ["m"], 3, both)["m"].mean())

@@ -1,6 +1,7 @@
 """The backtest: honest about time, right in its figures, and of known outcome on series of known skill."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_what_comes_after_a_cutoff_changes_no_forecast_made_at_it(tmp_path: Path
     for name in one.forecasts:
         np.testing.assert_array_equal(one.forecasts[name][:4], other.forecasts[name][:4])
     assert (one.forecasts[MODEL][-1] != other.forecasts[MODEL][-1]).all()
+    assert set(one.adaptive) == {80, 95}
     for level in one.adaptive:
         np.testing.assert_array_equal(one.adaptive[level][0][:4], other.adaptive[level][0][:4])
 
@@ -126,10 +128,6 @@ def test_the_figures_are_those_of_the_frame(tried: tuple[Tried, Path], tmp_path:
     steps = y.loc[y["ds"] <= frame["cutoff"].min(), "y"].diff().dropna()
     assert one.metrics["mase"] == pytest.approx(one.metrics["mae"] / steps.abs().mean())
     assert one.metrics["rmsse"] == pytest.approx(one.metrics["rmse"] / np.sqrt((steps**2).mean()))
-    bounds = {0.025: "model-lo-95", 0.1: "model-lo-80", 0.9: "model-hi-80", 0.975: "model-hi-95"}
-    errors = {p: frame["y"] - frame[name] for p, name in bounds.items()}
-    pinballs = [np.maximum(p * error, (p - 1) * error).sum() for p, error in errors.items()]
-    assert one.metrics["scaled_crps"] == pytest.approx(2 * np.mean(pinballs) / frame["y"].abs().sum())
     inside = frame["y"].between(frame["model-lo-80"], frame["model-hi-80"])
     assert one.metrics["coverage-80"] == pytest.approx(inside.mean())
     # what each row is said to be the forecast of, it is
@@ -138,6 +136,68 @@ def test_the_figures_are_those_of_the_frame(tried: tuple[Tried, Path], tmp_path:
     np.testing.assert_array_equal(frame["naive"], series.loc[frame["cutoff"]])
     ahead = (frame["ds"] - frame["cutoff"]).dt.total_seconds() / 3600
     assert ahead.tolist() == [1, 2, 3, 4] * 30
+
+
+def test_scaled_crps_is_of_nineteen_quantiles_as_each_refit_has_them(tmp_path: Path) -> None:
+    config, series = _prepared(tmp_path, fit={"epochs": 1}, intervals="ewma")
+    result = backtest(config, BacktestConfig(n_windows=8, refit=4), series, tmp_path / "a")
+    inputs, losses_of = result.origins.windows.inputs().target, []
+    for probability in np.arange(0.05, 0.96, 0.05):
+        for rows, calibration in zip((slice(4), slice(4, 8)), result.calibrations, strict=True):
+            step = np.searchsorted(calibration.probabilities, probability - 1e-9)
+            assert calibration.probabilities[step] == pytest.approx(probability)
+            quantile = result.forecasts[MODEL][rows] + calibration.units(inputs[rows]) * calibration.residuals[:, step]
+            error = result.actual[rows] - quantile
+            losses_of.append(np.maximum(probability * error, (probability - 1) * error))
+    expected = 2 * np.mean(losses_of) / np.abs(result.actual).mean()
+    figures = score(result, BacktestConfig(n_windows=8), series)
+    assert figures["scaled_crps"] == pytest.approx(expected)
+    # of a part of the windows too
+    part = score(result.choose(np.arange(2)), BacktestConfig(n_windows=8), series)
+    of_part = np.mean([losses[:2] for losses in losses_of[::2]]) / np.abs(result.actual[:2]).mean()
+    assert part["scaled_crps"] == pytest.approx(2 * of_part)
+
+
+def test_with_too_few_calibration_windows_for_nineteen_quantiles_there_is_no_scaled_crps(tmp_path: Path) -> None:
+    config, series = _prepared(tmp_path, fit={"epochs": 1})
+    result = backtest(config, BacktestConfig(n_windows=5, levels=(80,)), series, tmp_path / "a")
+    few = calibrate(np.random.default_rng(0).normal(size=(15, 4)), np.zeros((15, 4)))
+    figures = score(replace(result, calibrations=(few,)), BacktestConfig(levels=(80,)), series)
+    assert "scaled_crps" not in figures
+    assert "winkler-80" in figures
+
+
+def test_scaled_errors_are_in_units_of_a_season_and_rmsse_is_the_mean_over_series(tmp_path: Path) -> None:
+    config, series = _prepared(
+        tmp_path, data={"source": "sine", "length": 300, "n_series": 2, "noise": 0.3}, fit={"epochs": 1}, input_size=12
+    )
+    # the second series is a hundred times as noisy for its size as the first
+    values = series.values.copy()
+    values[300:] = np.random.default_rng(0).normal(size=(300, 1))
+    series = replace(series, values=values)
+    trial = BacktestConfig(n_windows=6, season_length=7)
+    result = backtest(config, trial, series, tmp_path / "a")
+    figures = score(result, trial, series)
+    mean_scaled, root_scaled = [], []
+    for owner, (_, rows) in enumerate(series):
+        known = series.values[rows, 0][series.timestamps[rows] <= result.origins.cutoffs[0]]
+        seasonal = known[7:] - known[:-7]
+        own = result.origins.windows.owners == owner
+        error = result.actual[own] - result.forecasts[MODEL][own]
+        mean_scaled.append(np.abs(error).mean() / np.abs(seasonal).mean())
+        root_scaled.append(np.sqrt((error**2).mean() / (seasonal**2).mean()))
+    # each series has as many windows as the other
+    assert figures["mase"] == pytest.approx(np.mean(mean_scaled))
+    assert figures["rmsse"] == pytest.approx(np.mean(root_scaled))
+    assert score(result, BacktestConfig(n_windows=6), series)["mase"] != pytest.approx(figures["mase"])
+
+
+def test_a_season_longer_than_what_was_known_leaves_scaled_errors_out(tmp_path: Path) -> None:
+    config, series = _prepared(tmp_path, fit={"epochs": 1})
+    trial = BacktestConfig(n_windows=5, season_length=800, baselines=("naive",))
+    figures = score(backtest(config, trial, series, tmp_path / "a"), trial, series)
+    assert not {"mase", "rmsse", "naive-mase"} & set(figures)
+    assert "mae" in figures
 
 
 def test_a_run_has_a_trainings_names_and_a_run_for_each_refit(tried: tuple[Tried, Path]) -> None:

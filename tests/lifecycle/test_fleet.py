@@ -174,6 +174,7 @@ def test_on_ray_it_is_the_same_on_loopback_alone_and_a_killed_actor_takes_its_sy
     actor.send_signal(signal.SIGKILL)
     out, said = process.communicate(timeout=300)
     assert process.returncode == 3, said
+    assert listening
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     answer = json.loads(out.splitlines()[-1])
     assert answer["outcomes"] == {"failed": 2, "tried": 1}

@@ -83,3 +83,19 @@ def test_a_good_bundle_passes_under_a_lower_hard_limit_of_memory(house: House) -
     command = [sys.executable, "-c", _TRY_UNDER_A_HARD_LIMIT, str(bundle_folder(house.cache, "sine", 1))]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert answer.stdout.strip() == "[None]"
+
+
+_WAIT_IN_A_TRIAL = """
+import sys, time
+from pathlib import Path
+from forecaster.registry import trial
+# as reading from a disk that does not answer: no processor time is used
+trial._try = lambda folder: time.sleep(30)
+print(trial._tried(Path(sys.argv[1]), trial.Limits(seconds=0.5)))
+"""
+
+
+def test_a_trial_that_only_waits_is_ended_by_the_clock(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WAIT_IN_A_TRIAL, str(tmp_path)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert answer.stdout.startswith("its trial took more than 0.5 s")

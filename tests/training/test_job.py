@@ -169,7 +169,7 @@ def test_on_a_full_disk_nothing_is_registered_and_with_space_again_it_ends_well(
     assert Store(config.tracking.uri).names() == []
     assert not list(tmp_path.rglob("model.*"))
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
-    assert {run.info.status for run in runs(tmp_path)} <= {"FAILED"}
+    assert {run.info.status for run in runs(tmp_path)} == (set() if name == "tracked_run" else {"FAILED"})
     monkeypatch.setattr(room, name, step)
     assert train(config).version == 1
 
