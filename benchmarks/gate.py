@@ -121,8 +121,7 @@ def rows() -> Iterator[Row]:
 
 def main() -> int:
     """Simulate the contests and print the table."""
-    report(list(rows()))
-    return 0
+    return report(list(rows()))
 
 
 if __name__ == "__main__":

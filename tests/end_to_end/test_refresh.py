@@ -88,7 +88,7 @@ class Year:
 
     def write(self) -> None:
         rows = self.rows(self.now)
-        frame = pd.DataFrame({"ds": rows.index.strftime("%Y-%m-%d"), "y": rows.to_numpy()})
+        frame = pd.DataFrame({"ds": rows.index.astype(str), "y": rows.to_numpy()})
         if self.broken:
             # the latest week was written twice, which nobody noticed
             frame = pd.concat([frame, frame.tail(7)])
@@ -111,7 +111,7 @@ class Year:
         client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlruns/mlflow.db")
         experiment = client.get_experiment_by_name("forecaster").experiment_id
         runs = client.search_runs([experiment], f"tags.version = '{version}' and tags.tried_as = 'challenger'")
-        return min(run.data.metrics["test/mae"] for run in runs)
+        return float(min(run.data.metrics["test/mae"] for run in runs))
 
     def served_error(self, begin: datetime, end: datetime) -> float:
         """Return the champion's mean absolute error on forecasts from `begin` to `end`, as a service makes them."""
@@ -120,7 +120,7 @@ class Year:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         predictor = Predictor(read_bundle(store.download("wave", store.find("wave").aliases["champion"], place)))
-        y = self.rows(end).to_numpy()
+        y = self.rows(end).to_numpy(dtype=np.float64)
         cutoffs = np.arange((begin - BEGIN).days, len(y) - HORIZON)
         windows = np.stack([y[cutoff - INPUT_SIZE + 1 : cutoff + 1] for cutoff in cutoffs])
         actual = np.stack([y[cutoff + 1 : cutoff + 1 + HORIZON] for cutoff in cutoffs])

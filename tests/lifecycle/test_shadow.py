@@ -133,8 +133,8 @@ def test_score_promotes_a_challenger_that_proves_itself_and_says_so(house: House
         options = ("--store", "bars", "--database", url, "--tracking-uri", store.uri)
         done = run_module("pipelines.score", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return answer["shadows"]
+        shadows: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["shadows"]
+        return shadows
 
     serve_hours(engine, 5, 1.0, 0.1)
     assert score()["sine"] == {"version": 2, "outcome": "shadow", "reason": "too few scores to tell"}
