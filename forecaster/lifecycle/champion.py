@@ -93,7 +93,7 @@ def serve(bundle: Bundle, config: TrainConfig, trial: BacktestConfig) -> Backtes
         level: (bounds[:, :, 2 * number], bounds[:, :, 2 * number + 1]) for number, level in enumerate(trial.levels)
     }
     known = {level: band for level, band in bands.items() if not np.isnan(band[0]).any()}
-    return Backtest(origins, origins.windows.targets(), {MODEL: mean}, known, {}, (0,))
+    return Backtest(origins, origins.windows.targets(), {MODEL: mean}, known, {}, (0,), (bundle.calibration,))
 
 
 def _beside(

@@ -21,6 +21,7 @@ from forecaster.database.schema import bring_up_to_date
 from forecaster.database.tables import RUNS
 from forecaster.domain.config import load_config
 from forecaster.domain.instants import as_at
+from forecaster.domain.series import Floats
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -122,7 +123,7 @@ class Year:
         predictor = Predictor(read_bundle(store.download("wave", store.find("wave").aliases["champion"], place)))
         y = self.rows(end).to_numpy(dtype=np.float64)
         cutoffs = np.arange((begin - BEGIN).days, len(y) - HORIZON)
-        windows = np.stack([y[cutoff - INPUT_SIZE + 1 : cutoff + 1] for cutoff in cutoffs])
+        windows: Floats = np.stack([y[cutoff - INPUT_SIZE + 1 : cutoff + 1] for cutoff in cutoffs]).astype(np.float64)
         actual = np.stack([y[cutoff + 1 : cutoff + 1 + HORIZON] for cutoff in cutoffs])
         return float(np.abs(actual - predictor.predict_arrays(windows)).mean())
 
