@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from forecaster.lifecycle.backup import PARTS, Places, back_up
 from forecaster.registry.files import hash_file
-from pipelines.command import command_parser, database_option, run
+from pipelines.command import command_parser, database_option, run, tracking_option
 
 
 def backup(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -41,12 +41,8 @@ def backup(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def place_options(parser: argparse.ArgumentParser) -> None:
     """Add where everything is, which is the service's where nothing is said."""
-    uri = os.environ.get("FORECASTER_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
+    tracking_option(parser)
     bars = Path(os.environ.get("FORECASTER_BARS_DIR", "mlruns/bars"))
-    # never in the help, for it may hold a password
-    parser.add_argument(
-        "--tracking-uri", metavar="URL", default=uri, help="default: FORECASTER_TRACKING_URI, or mlruns'"
-    )
     parser.add_argument(
         "--artifacts", type=Path, help="MLflow's artifacts (default: beside its SQLite file, or mlruns')"
     )

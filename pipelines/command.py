@@ -101,6 +101,15 @@ def database_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", metavar="URL", default=url, help="default: FORECASTER_DATABASE_URL, or mlruns'")
 
 
+def tracking_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--tracking-uri`, which is the service's where nothing is said."""
+    uri = os.environ.get("FORECASTER_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
+    # never in the help, for it may hold a password
+    parser.add_argument(
+        "--tracking-uri", metavar="URL", default=uri, help="default: FORECASTER_TRACKING_URI, or mlruns'"
+    )
+
+
 def left_table(rows: list[dict[str, str]]) -> str:
     """Return rows of words as a table whose columns begin at the left."""
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}

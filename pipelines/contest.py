@@ -1,43 +1,60 @@
-"""Train several cells, let each through the gate or not: `python -m pipelines.contest pipelines/configs/sine.yaml`."""
+"""Train several cells, choose, and let the choice through the gate or not: `python -m pipelines.contest JOB.yaml`."""
 
 import sys
 from typing import Any
 
 from forecaster.lifecycle.backtest import BacktestConfig
+from forecaster.lifecycle.choice import Candidate, choose
+from forecaster.lifecycle.promotion import try_version
+from forecaster.registry.store import Store
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig
 from forecaster.training.turn import training_turn
 from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
-from pipelines.promote import PromoteConfig, as_row, promote
+from pipelines.promote import PromoteConfig, promote_if_passed, say
 
 
 def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig) -> dict[str, Any]:
-    """Train the recipe with each cell and judge one version after the other; each meets the champion of its time."""
+    """Train the recipe with each cell, choose by the one-standard-error rule, and judge the chosen version.
+
+    The gate's p-values are corrected for the number of cells.
+    """
     cells = trial.cells or (config.model.cell,)
     with training_turn(config, say_that_it_waits):
         versions = {cell: train(config.with_cell(cell)).version for cell in cells}
-    judged = {}
-    for cell, version in versions.items():
-        changes = {"name": config.name, "version": version, "backtest": trial, "tracking": config.tracking}
-        judged[cell] = promote(promotion.model_copy(update=changes), tries=len(cells), is_quiet=True)
-    _say(judged)
-    contestants = [{"cell": cell, **answer} for cell, answer in judged.items()]
-    return {"model": config.name, "contestants": contestants, "aliases": contestants[-1]["aliases"]}
+    store = Store(config.tracking.uri)
+    tried = {cell: try_version(store, config.name, version, trial) for cell, version in versions.items()}
+    candidates = choose(config, tried, trial)
+    (chosen,) = (one.cell for one in candidates if one.is_chosen)
+    _say(candidates, versions)
+    changes = {"name": config.name, "backtest": trial, "tracking": config.tracking}
+    promotion = promotion.model_copy(update=changes)
+    answer, decision = promote_if_passed(store, promotion, versions[chosen], tried[chosen], len(cells))
+    say(decision)
+    contestants = [vars(one) | {"version": versions[one.cell]} for one in candidates]
+    return {"contestants": contestants, **answer}
 
 
-def _say(judged: dict[str, dict[str, Any]]) -> None:
-    rows = []
-    for cell, answer in judged.items():
-        name, decision = f"{cell}, version {answer['version']}", "PROMOTED" if answer["promoted"] else "KEPT OUT"
-        rows.append({"cell": name, "criterion": decision, "": "", "reason": ""})
-        rows += [{"cell": "", **as_row(criterion)} for criterion in answer["criteria"]]
-    sys.stdout.write(left_table(rows) + "\n")
+def _say(candidates: list[Candidate], versions: dict[str, int]) -> None:
+    rows = [
+        {
+            "cell": f"{one.cell}, version {versions[one.cell]}",
+            "MAE": f"{one.mae:.4g}",
+            "relative_mae": "" if one.relative_mae is None else f"{one.relative_mae:.4g}",
+            "over the best": f"{one.over_best:.4f} ± {one.error:.4f}" if one.error is not None else "",
+            "parameters": str(one.n_parameters),
+            "": "CHOSEN" if one.is_chosen else "",
+        }
+        for one in candidates
+    ]
+    sys.stdout.write(left_table(rows) + "\n\n")
 
 
 if __name__ == "__main__":
     parser = config_parser(
         "contest",
-        "Train each cell of the section `backtest`, back-test it and let it through the gate of `promote`, or not.",
+        "Train and back-test each cell of the section `backtest`. The one with the fewest parameters within one\n"
+        "standard error of the best is judged by the gate of `promote`, its p-values corrected for all tries.",
         "python -m pipelines.contest pipelines/configs/stock.yaml --set backtest.n_windows=300 train.fit.epochs=10",
     )
     arguments = parser.parse_args()

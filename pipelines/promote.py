@@ -9,8 +9,10 @@ from pydantic import Field
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.gate import Decision, GateConfig
+from forecaster.lifecycle.gate import KEPT, PROMOTED, SHADOW, Decision, GateConfig
 from forecaster.lifecycle.promotion import check_certified, judge, make_champion
+from forecaster.lifecycle.trial import Tried
+from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig
 from pipelines.command import config_parser, left_table, load_sections, run
@@ -39,24 +41,38 @@ def check_heeded(config: PromoteConfig, trial: BacktestConfig, tracking: Trackin
             raise ConfigError(f"promote.{name}: a retraining does not heed it, it {what}; remove it")
 
 
-def promote(config: PromoteConfig, has_gate: bool = True, tries: int = 1, is_quiet: bool = False) -> dict[str, Any]:
-    """Judge a version and, if it is let through, make it the champion; the answer has the aliases as read back.
-
-    Of several `tries` at once, one is better by chance more easily, and its p-value is multiplied with their number.
-    """
+def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
+    """Judge a version and, if it passes, make it the champion; the answer has the aliases as read back."""
     store = Store(config.tracking.uri)
-    model = store.find(config.name)
-    version = config.version or max(model.runs)
-    answer: dict[str, Any] = {"model": config.name, "version": version, "promoted": True, "criteria": []}
-    if has_gate:
-        decision = judge(store, config.name, version, config.gate, config.backtest, tries)
-        if not is_quiet:
-            _say(decision)
-        answer |= {"promoted": decision.is_promoted, "criteria": [vars(one) for one in decision.criteria]}
-    else:
+    version = config.version or max(store.find(config.name).runs)
+    if not has_gate:
         check_certified(store, config.name, version)
-    aliases = make_champion(store, config.name, version) if answer["promoted"] else store.find(config.name).aliases
-    return answer | {"aliases": aliases}
+        aliases = make_champion(store, config.name, version)
+        return {"model": config.name, "version": version, "promoted": True, "criteria": [], "aliases": aliases}
+    answer, decision = promote_if_passed(store, config, version)
+    say(decision)
+    return answer
+
+
+def promote_if_passed(
+    store: Store, config: PromoteConfig, version: int, tried: Tried | None = None, tries: int = 1
+) -> tuple[dict[str, Any], Decision]:
+    """Judge a version, which is the best of some `tries`, and make it the champion if it passes the gate."""
+    champion = store.find(config.name).aliases.get(CHAMPION)
+    decision = judge(store, config.name, version, config.gate, config.backtest, tried, tries)
+    if decision.is_promoted:
+        aliases = make_champion(store, config.name, version, instead_of=champion)
+    else:
+        aliases = store.find(config.name).aliases
+    answer = {
+        "model": config.name,
+        "version": version,
+        "promoted": decision.is_promoted,
+        "outcome": decision.outcome,
+        "criteria": [vars(criterion) for criterion in decision.criteria],
+        "aliases": aliases,
+    }
+    return answer, decision
 
 
 def roll_back(config: PromoteConfig) -> dict[str, Any]:
@@ -68,14 +84,22 @@ def as_row(criterion: dict[str, Any]) -> dict[str, str]:
     """Return a criterion as a row of words."""
     return {
         "criterion": criterion["name"],
-        "": "met" if criterion["is_met"] else "NOT MET",
+        "": "met" if criterion["is_met"] else "OPEN" if criterion.get("is_open") else "NOT MET",
         "reason": criterion["reason"],
     }
 
 
-def _say(decision: Decision) -> None:
+_OUTCOMES = {
+    PROMOTED: "promoted",
+    SHADOW: "the champion stays; the version forecasts in the shadow until pipelines.score can tell which is better",
+    KEPT: "kept out: the champion stays",
+}
+
+
+def say(decision: Decision) -> None:
+    """Print the criteria as a table, and what follows from them."""
     table = left_table([as_row(vars(one)) for one in decision.criteria])
-    sys.stdout.write(f"{table}\n{'promoted' if decision.is_promoted else 'kept out: the champion stays'}\n")
+    sys.stdout.write(f"{table}\n{_OUTCOMES[decision.outcome]}\n")
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -88,7 +112,12 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = config_parser(
         "promote",
-        "Try a version beside the champion and the baselines, and make it the champion if it is let through.",
+        "Try a version beside the champion and the baselines, and make it the champion if it passes the gate.\n\n"
+        "A version becomes champion as `first`, as `better` (another recipe, or the same; significantly, and by at\n"
+        "least gate.better_by) or as `fresher` (the same recipe, newer rows, not worse by a non-inferiority test).\n"
+        "gate.require says what it must show beside the last value: not_worse (the default) is a test too; skill\n"
+        "means significantly better. A champion without skill is marked so in each answer and on the dashboard;\n"
+        "FORECASTER_WITHOUT_SKILL says whether the service answers by it or by the last value.",
         "python -m pipelines.promote pipelines/configs/sine.yaml --set version=2\n"
         "  python -m pipelines.promote pipelines/configs/sine.yaml --rollback",
     )

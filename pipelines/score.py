@@ -1,4 +1,4 @@
-"""Score served forecasts by the bars that have come: `python -m pipelines.score`."""
+"""Score served forecasts by new bars, and promote what the scores favour: `python -m pipelines.score`."""
 
 import argparse
 import sys
@@ -13,11 +13,15 @@ from forecaster.data.tails import read_tail
 from forecaster.database.schema import opened
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
-from pipelines.command import command_parser, database_option, run
+from forecaster.lifecycle.shadow import settle_shadows
+from pipelines.command import command_parser, database_option, run, tracking_option
 
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Score every owner's forecasts by the closes of the stored symbols; done again, nothing changes."""
+    """Score every owner's forecasts by the closes of the stored symbols, then settle the challengers in the shadow.
+
+    Done again, nothing changes.
+    """
     changed = {}
     with opened(arguments.database) as engine:
         spans = forecast_spans(engine)
@@ -29,16 +33,21 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
             rows = np.flatnonzero((at >= first) & (at <= last))
             actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
             changed[symbol] = take_actuals(engine, actuals, is_for_all=True) if actuals else 0
-    return {"changed": changed}
+        settled = settle_shadows(engine, arguments.tracking_uri)
+    for model, one in settled.items():
+        sys.stdout.write(f"{model}, version {one['version']}: {one['outcome']}; {one['reason']}\n")
+    return {"changed": changed, "shadows": settled}
 
 
 if __name__ == "__main__":
     parser = command_parser(
         "score",
-        "Take what came from the bar store, and score the forecasts of those sessions.",
+        "Score the forecasts whose sessions the bar store has by now. A challenger that the gate left in the shadow\n"
+        "is promoted, or kept out, once its scores beside the champion's can tell.",
         "python -m pipelines.score --store mlruns/bars",
     )
     parser.add_argument("--store", type=Path, default=Path("mlruns/bars"), help="the bar store (default: %(default)s)")
+    tracking_option(parser)
     database_option(parser)
     parsed = parser.parse_args()
     sys.exit(run(lambda: score(parsed)))

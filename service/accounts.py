@@ -138,14 +138,16 @@ class Accounts:
             raise RequestError("Idempotency-Key: it was used for another request; take a new one for each")
         return before
 
-    def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
-        """Let a challenger answer a share of the champion's requests, unseen."""
+    def has_shadow(self, request: ForecastRequest, catalog: Catalog) -> bool:
+        """Say whether a challenger answers this request too: a share of those for another champion."""
+        aliases = catalog[request.model].index.aliases
+        if CHALLENGER not in aliases or aliases[CHALLENGER] == aliases.get(CHAMPION):
+            return False
         is_champions = request.version is None and request.alias in (None, CHAMPION)
-        if not is_champions or random.random() >= self.settings.shadow_share:  # noqa: S311  # a sample, no secret
-            return
-        model = catalog[request.model]
-        if CHALLENGER not in model.index.aliases:
-            return
+        return is_champions and random.random() < self.settings.shadow_share  # noqa: S311  # a sample, no secret
+
+    def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
+        """Let the challenger answer the champion's request, unseen."""
         try:
             task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
             entry = as_entry(forecast([task], [{}])[0], Asking(asking.client, asking.owner), is_shadow=True)

@@ -11,7 +11,7 @@ from forecaster.domain.errors import RequestError
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
 from forecaster.ledger.entries import WALL_CLOCK_TOLERANCE
-from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, warnings_of
+from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, tell_skill, warnings_of
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor
@@ -252,7 +252,7 @@ def _answer(task: Task, forecasts: list[dict[str, Any]], windows: Floats, featur
         head={
             "model": {"name": name, "version": version, "alias": task.alias, "run_id": task.model.index.runs[version]},
             "forecast_by": forecast_by(predictor, task.is_baseline),
-            "skill": predictor.manifest.skill.model_dump(),
+            "skill": tell_skill(predictor.manifest.skill),
             "warnings": warnings_of(predictor, task.horizon, task.is_baseline, has_bands=bool(task.wanted.columns)),
         },
         forecasts=forecasts,

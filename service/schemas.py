@@ -64,11 +64,13 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
     "skill": {
         "baseline": "naive",
         "relative_mae": 0.41,
-        "n_windows": 200,
+        "n_windows": 400,
+        "n_effective": 133,
         "p_value": 0.0001,
         "coverage": {"80": 0.81, "95": 0.95},
         "first": "2025-12-01T00:00:00.000000000",
         "last": "2025-12-31T23:00:00.000000000",
+        "is_shown": True,
     },
     "warnings": [],
 }
@@ -120,10 +122,14 @@ class SkillOut(BaseModel):
     baseline: str
     relative_mae: float | None
     n_windows: int
+    n_effective: int = Field(0, description="as many windows without overlap would say as much")
     p_value: float | None = Field(description="how likely so much smaller an error would be by chance")
     coverage: dict[str, float] = Field(description="by level, the share of values that the interval covered")
     first: str | None
     last: str | None
+    is_shown: bool | None = Field(
+        None, description="whether that is skill: better, not by chance, on enough windows; null in older answers"
+    )
 
 
 class ForecastOut(BaseModel):

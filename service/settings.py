@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     max_series: int = Field(5000, gt=0, description="most series in one request")
     max_actuals: int = Field(100_000, gt=0, description="most actuals in one request")
     shadow_share: float = Field(
-        0, ge=0, le=1, description="share of the champion's requests that a challenger answers too"
+        0.2, ge=0, le=1, description="share of the champion's requests that a challenger answers too"
     )
     without_skill: Literal["model", "baseline"] = Field(
         "model", description="what is served where a model shows no skill: its forecast, or the `baseline`'s"

@@ -55,6 +55,8 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
         "data": {"source": "sine", "length": 800, "seed": 3, "sines": [{"period": 12}]},
         "input_size": 24,
         "horizon": 4,
+        # as many windows in test as skill needs
+        "split": {"train": 0.6, "validation": 0.1, "calibration": 0.1, "test": 0.2},
         "transforms": [{"kind": "standardize"}],
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 8, "batch_size": 32, "learning_rate": 0.02},

@@ -27,6 +27,8 @@ MAX_ROLL_OUT = 10
 
 # a difference that chance makes more often than this shows nothing
 SIGNIFICANCE = 0.05
+# of fewer windows that do not overlap, no test holds its level well enough to speak of skill
+LEAST_EFFECTIVE = 30
 
 
 def _is_a_time(text: str) -> str:
@@ -105,6 +107,7 @@ class Skill(_Part):
         baseline: what it is compared with.
         relative_mae: its MAE over the baseline's, below 1 is better; None where the baseline has no error.
         n_windows: how many windows that is measured on.
+        n_effective: how many windows would say as much if none overlapped: cutoffs over the horizon.
         p_value: how likely so much smaller an error would be by chance; None where there are too few windows to tell.
         coverage: the share of values that each level's interval covered.
         first: the first time that was forecast, ISO 8601.
@@ -114,6 +117,7 @@ class Skill(_Part):
     baseline: str
     relative_mae: float | None
     n_windows: Count
+    n_effective: Count = 0
     p_value: float | None = None
     coverage: dict[str, float] = {}
     first: Time | None = None
@@ -121,9 +125,10 @@ class Skill(_Part):
 
     @property
     def is_shown(self) -> bool:
-        """Say whether the model is better than the baseline, and not likely by chance."""
+        """Say whether the model is better than the baseline, on enough windows, and not likely by chance."""
         is_better = self.relative_mae is not None and self.relative_mae < 1
-        return is_better and (self.p_value is None or self.p_value < SIGNIFICANCE)
+        is_tested = self.p_value is not None and self.p_value < SIGNIFICANCE
+        return is_better and is_tested and self.n_effective >= LEAST_EFFECTIVE
 
 
 class Certificate(_Part):
@@ -185,6 +190,14 @@ class Manifest(_Part):
     libraries: dict[str, str]
     created_at: Instant
     sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _counts_effective_windows(self) -> Self:
+        """Estimate what versions of earlier releases did not write, from what they did."""
+        if "n_effective" in self.skill.model_fields_set:
+            return self
+        n_effective = self.skill.n_windows // (max(1, self.training_data.n_series) * self.horizon)
+        return self.model_copy(update={"skill": self.skill.model_copy(update={"n_effective": n_effective})})
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -1,4 +1,4 @@
-"""Is one forecast better than another, or is the difference what chance makes?"""
+"""Tests of whether one forecast's losses are smaller than another's, or differ by chance."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +9,10 @@ from forecaster.domain.errors import DataError
 from forecaster.domain.series import Floats
 
 LEAST_WINDOWS = 8
+# of two blocks the t distribution has one degree of freedom, and says nothing
+LEAST_BLOCKS = 3
+# more add little to the power of the test, and longer blocks depend less on each other
+MOST_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,76 @@ class Comparison:
     p_value: float
     mean_difference: float
     n: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The ratio of two forecasts' mean losses, and how far chance may have moved it.
+
+    Args:
+        value: the first's mean loss over the second's; below 1 the first is better.
+        error: its standard error.
+        n_blocks: how many blocks of successive losses the error comes from.
+    """
+
+    value: float
+    error: float
+    n_blocks: int
+
+    def p_below(self, limit: float = 1.0) -> float:
+        """Return the p-value of the hypothesis that the true ratio is at least `limit`, one-sided."""
+        from scipy import stats
+
+        if self.error == 0:
+            return 0.5 if self.value == limit else float(self.value > limit)
+        return float(stats.t.cdf((self.value - limit) / self.error, self.n_blocks - 1))
+
+    def p_above(self, limit: float = 1.0) -> float:
+        """Return the p-value of the hypothesis that the true ratio is at most `limit`, one-sided."""
+        return 1 - self.p_below(limit)
+
+    def upper(self, significance: float) -> float:
+        """Return the one-sided upper confidence bound of the ratio at the level `1 - significance`."""
+        from scipy import stats
+
+        return float(self.value + stats.t.ppf(1 - significance, self.n_blocks - 1) * self.error)
+
+
+def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
+    """Return the ratio of two forecasts' mean losses; None where there are too few to tell, or the second's are all 0.
+
+    The influence of each origin on the ratio (the delta method) is averaged in blocks of successive origins, each at
+    least as long as horizons overlap. The t-test on the blocks' means holds its level in small samples, where variances
+    from autocovariances are too small, and when the losses' variance changes over time. What neighbouring blocks share
+    is added, as if errors were sums of independent steps.
+
+    Args:
+        first: losses of successive origins, `(n,)`.
+        second: the other's on the same rows, `(n,)`.
+        overlap: how many successive origins share a forecast time, itself included.
+
+    Source: Ibragimov & Müller (2010), doi:10.1198/jbes.2009.08046.
+    """
+    n_blocks = min(len(first) // overlap, MOST_BLOCKS)
+    if n_blocks < LEAST_BLOCKS or not second.any():
+        return None
+    value = float(first.mean() / second.mean())
+    influence = (first - value * second) / second.mean()
+    means = np.array([block.mean() for block in np.array_split(influence, n_blocks)])
+    # what rounding leaves of equal losses
+    if np.allclose(means, 0, atol=1e-12):
+        return Ratio(value, 0.0, n_blocks)
+    shared = _shared_by_blocks(len(first) // n_blocks, overlap)
+    return Ratio(value, float(means.std(ddof=1) / np.sqrt(n_blocks * (1 - shared))), n_blocks)
+
+
+def _shared_by_blocks(length: int, overlap: int) -> float:
+    """Return which part of a mean's variance blocks of `length` origins miss, because horizons reach into the next one.
+
+    A block's sum weighs the step at its edges less than those in its middle, and the neighbour has the rest.
+    """
+    weights = np.convolve(np.ones(length), np.full(overlap, 1 / overlap))
+    return float(1 - (weights**2).sum() / length)
 
 
 def diebold_mariano(

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.manifest import LEAST_EFFECTIVE, Skill
 from forecaster.domain.series import Floats
 from forecaster.ledger.adaptation import SHARES, adapted_tails
 from forecaster.ledger.entries import LEVELS
@@ -85,6 +87,11 @@ def answer(
     return Forecasts(mean, spread, bounds, is_adapted)
 
 
+def tell_skill(skill: Skill) -> dict[str, Any]:
+    """Return what clients are told of a version's skill: the manifest's figures, and whether they show any."""
+    return skill.model_dump() | {"is_shown": skill.is_shown}
+
+
 def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_bands: bool) -> list[str]:
     """Return in words what whoever reads such forecasts should know."""
     warnings = []
@@ -95,11 +102,18 @@ def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_ba
         warnings.append(text + (" and have no intervals" if has_bands else ""))
     skill = predictor.manifest.skill
     if not skill.is_shown:
-        worse = skill.relative_mae is None or skill.relative_mae >= 1
-        so = "is no better than" if worse else f"may be by chance (p {skill.p_value:.2g}) better than"
-        text = f"no demonstrated skill: on its test part the model {so} the {skill.baseline} baseline"
-        warnings.append(text + (", whose forecast this is" if is_baseline else ""))
+        text = f"no demonstrated skill: {_why_no_skill(skill)}"
+        warnings.append(text + (f"; this is the forecast of the {skill.baseline} baseline" if is_baseline else ""))
     return warnings
+
+
+def _why_no_skill(skill: Skill) -> str:
+    if skill.relative_mae is None or skill.relative_mae >= 1:
+        return f"on its test part the model is no better than the {skill.baseline} baseline"
+    better = f"on its test part the model is better than the {skill.baseline} baseline"
+    if skill.p_value is None or skill.n_effective < LEAST_EFFECTIVE:
+        return f"{better}, but {skill.n_effective} windows without overlap are too few to tell ({LEAST_EFFECTIVE})"
+    return f"{better}, but maybe by chance (p {skill.p_value:.2g})"
 
 
 def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:

@@ -24,6 +24,7 @@ from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.origins import Origins, known_at, roll
 from forecaster.models.cells import CELLS
 from forecaster.training.export import Trained
+from forecaster.training.job import WarmStart
 from forecaster.training.recipe import TrainConfig, split
 from forecaster.training.stages import fit_recipe, refit
 
@@ -123,7 +124,9 @@ class Backtest:
         )
 
 
-def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpoints: Path) -> Backtest:
+def backtest(
+    config: TrainConfig, trial: BacktestConfig, series: Series, checkpoints: Path, warm: WarmStart | None = None
+) -> Backtest:
     """Try a recipe.
 
     Args:
@@ -131,6 +134,7 @@ def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpo
         trial: where.
         series: checked against the recipe.
         checkpoints: a folder of this trial alone, for interrupted fits.
+        warm: what the forecasting networks start from; it must have seen no row that is forecast.
 
     Raises:
         TooShortError: there are too few rows for the origins, or before the first of them.
@@ -141,7 +145,7 @@ def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpo
     calibrations: list[Calibration] = []
     for number, (cutoffs, rows) in enumerate(blocks):
         known = known_at(series, origins.cutoffs[cutoffs.start], config.input_size + config.horizon)
-        trained, calibration = fit_until_now(config, known, checkpoints / f"{number}")
+        trained, calibration = fit_until_now(config, known, checkpoints / f"{number}", warm)
         calibrations += [calibration] * len(cutoffs)
         windows = origins.windows.choose(rows)
         forecasts.append({MODEL: trained.forecast(windows)} | _baselines(trial, known, windows, series.bounds))
@@ -156,14 +160,17 @@ def backtest(config: TrainConfig, trial: BacktestConfig, series: Series, checkpo
     )
 
 
-def fit_until_now(config: TrainConfig, known: Series, checkpoints: Path) -> tuple[Trained, Calibration]:
+def fit_until_now(
+    config: TrainConfig, known: Series, checkpoints: Path, warm: WarmStart | None = None
+) -> tuple[Trained, Calibration]:
     """Return what a training on `known` would serve: its network, refitted if it says so, and the calibration."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     parts = split(config, known, PARTS[:3])
     trained, history, calibration = fit_recipe(config, parts, checkpoints)
     if config.refit:
         seen = cut_windows(known, config.input_size, config.horizon, config.step_size)
-        trained = refit(config, seen, history.best_epoch + 1, checkpoints)
+        epochs = warm.epochs if warm else history.best_epoch + 1
+        trained = refit(config, seen, epochs, checkpoints, weights=warm.model if warm else None)
     return trained, calibration
 
 

@@ -19,7 +19,7 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.series import Floats
 from forecaster.ledger.adaptation import read_allowed
-from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, warnings_of
+from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, tell_skill, warnings_of
 from forecaster.lifecycle.batch_series import BatchSource, as_the_service, open_histories, read_ahead
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.frames import read_frame
@@ -170,7 +170,7 @@ class _Job:
                 "run_id": version.run_id,
             },
             "forecast_by": forecast_by(predictor, self.is_baseline),
-            "skill": predictor.manifest.skill.model_dump(),
+            "skill": tell_skill(predictor.manifest.skill),
             "warnings": warnings_of(predictor, self.steps, self.is_baseline, has_bands=bool(self.wanted.columns)),
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

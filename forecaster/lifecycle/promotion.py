@@ -1,23 +1,21 @@
-"""From a registered version to champion, through the gate: recipes are tried on the same data, at the same cutoffs."""
+"""From a registered version to champion, through the gate."""
 
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
+from typing import Literal
 
 from forecaster.domain.config import build_config
-from forecaster.domain.errors import BundleError, RegistryError, UnknownModel
+from forecaster.domain.errors import BundleError, UnknownModel
 from forecaster.domain.yaml_text import parse_yaml
-from forecaster.evaluation.metrics import mae
-from forecaster.evaluation.significance import Comparison, diebold_mariano
+from forecaster.evaluation.significance import Ratio, compare_losses
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
+from forecaster.lifecycle.champion import Rival, compare
 from forecaster.lifecycle.gate import Decision, Evidence, GateConfig, decide
 from forecaster.lifecycle.report import losses, overlap
-from forecaster.lifecycle.trial import try_recipe
+from forecaster.lifecycle.trial import Tried, try_recipe
 from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import Predictor
@@ -29,8 +27,16 @@ from forecaster.training.recipe import TrainConfig
 _LATENCY_RUNS = 200
 
 
-def judge(store: Store, name: str, version: int, gate: GateConfig, trial: BacktestConfig, tries: int = 1) -> Decision:
-    """Try a version's recipe and the champion's, decide, and record the decision with the version's run.
+def judge(
+    store: Store,
+    name: str,
+    version: int,
+    gate: GateConfig,
+    trial: BacktestConfig,
+    tried: Tried | None = None,
+    tries: int = 1,
+) -> Decision:
+    """Try a version's recipe, compare it with the champion, decide, and record the decision with the version's run.
 
     Args:
         store: the registry.
@@ -38,23 +44,29 @@ def judge(store: Store, name: str, version: int, gate: GateConfig, trial: Backte
         version: the challenger; it gets that alias.
         gate: how strict.
         trial: at which cutoffs.
-        tries: how many recipes are tried at once.
+        tried: the version's recipe at these cutoffs, where that was done just now.
+        tries: how many versions this is the best of; those judged beside the same champion before are counted too.
 
     Raises:
         UnknownModel: there is no such version.
         RegistryError: the challenger and the champion cannot be compared.
         DataError, TrainingError, BundleError: as their names say.
     """
-    model = store.find(name)
-    if version not in model.runs:
-        raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+    model = _find(store, name, version)
     store.set_alias(name, CHALLENGER, version)
-    decision = decide(replace(_gather(store, model, version, trial), tries=tries), gate)
+    evidence = _gather(store, model, version, gate, trial, tried, tries)
+    decision = decide(evidence, gate)
     past_runs.log_decision(
         store.uri,
         model.runs[version],
-        [vars(one) for one in decision.criteria],
-        decision.is_promoted,
+        {
+            "outcome": decision.outcome,
+            "criteria": [vars(criterion) for criterion in decision.criteria],
+            # what scores of the forecasts in the shadow are judged by
+            "gate": gate.model_dump(),
+            "tries": evidence.tries,
+            "is_fresher": evidence.beside_champion is not None and evidence.beside_champion.is_fresher,
+        },
         judged_beside(model.aliases.get(CHAMPION), gate, trial),
     )
     return decision
@@ -65,13 +77,17 @@ def judged_beside(champion: int | None, gate: GateConfig, trial: BacktestConfig)
     return f"{champion or 'none'} {attempts.work_of(gate.model_dump_json(), trial.model_dump_json())}"
 
 
-def make_champion(store: Store, name: str, version: int) -> dict[str, int]:
+def make_champion(
+    store: Store, name: str, version: int, *, instead_of: int | Literal["any"] | None = "any"
+) -> dict[str, int]:
     """Make a version the champion, say so with its run, and return the aliases as read back.
+
+    Arguments are those of `Store.promote`.
 
     Raises:
         UnknownModel, RegistryError: as `Store.promote` says.
     """
-    aliases = store.promote(name, version)
+    aliases = store.promote(name, version, instead_of=instead_of)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     past_runs.log_tag(store.uri, store.find(name).runs[version], past_runs.PROMOTED_AT, now)
     return aliases
@@ -83,37 +99,85 @@ def check_certified(store: Store, name: str, version: int) -> None:
     Raises:
         UnknownModel: there is no such version.
     """
-    model = store.find(name)
-    if version not in model.runs:
-        raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+    _find(store, name, version)
     with tempfile.TemporaryDirectory() as draft:
         manifest = _tried_bundle(store, name, version, Path(draft)).manifest
     if manifest.certificate is None:
         raise BundleError(f"model '{name}' version {version} has no leakage certificate; train it again")
 
 
-def _gather(store: Store, model: RegisteredModel, version: int, trial: BacktestConfig) -> Evidence:
-    config = _recipe(store, model.runs[version])
-    champion = model.aliases.get(CHAMPION)
+def _find(store: Store, name: str, version: int) -> RegisteredModel:
+    model = store.find(name)
+    if version not in model.runs:
+        raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
+    return model
+
+
+def try_version(store: Store, name: str, version: int, trial: BacktestConfig) -> Tried:
+    """Try a version's recipe at the cutoffs of `trial`; a run of the same version beside the same champion is replaced.
+
+    Raises:
+        UnknownModel: there is no such version.
+        DataError, TrainingError, WorkspaceError, StoreUnavailable: as `try_recipe` says.
+    """
+    model = _find(store, name, version)
+    tags = _tags(model, version) | {"tried_as": CHALLENGER}
+    return try_recipe(_recipe(store, model.runs[version]), trial, tags, is_anew=True)
+
+
+def _gather(
+    store: Store,
+    model: RegisteredModel,
+    version: int,
+    gate: GateConfig,
+    trial: BacktestConfig,
+    tried: Tried | None,
+    tries: int,
+) -> Evidence:
+    champion, beside = model.aliases.get(CHAMPION), None
     with tempfile.TemporaryDirectory() as draft:
-        bundle = _tried_bundle(store, model.name, version, Path(draft))
-        latency_seconds = _latency(bundle)
-    beside, theirs = None, None
-    roles = {attempts.MODEL: model.name, "beside": str(champion or "")}
-    # what is judged again replaces what was judged
-    tried = try_recipe(config, trial, roles | {"version": str(version), "tried_as": CHALLENGER}, is_anew=True)
-    if champion is not None and champion != version:
-        other = _recipe(store, model.runs[champion])
-        _check_comparable(config, other, model.name, champion)
-        # on the challenger's data, so that both are asked the same
-        rival = try_recipe(
-            other.model_copy(update={"data": config.data}),
-            trial,
-            roles | {"version": str(champion), "tried_as": CHAMPION},
-            is_anew=True,
+        challenger = _rival(store, model, version, Path(draft))
+        tried = tried or try_version(store, model.name, version, trial)
+        if champion is not None and champion != version:
+            rival = _rival(store, model, champion, Path(draft))
+            beside = compare(challenger, rival, tried, gate, trial, _tags(model, version))
+        before = past_runs.judged_beside_champion(challenger.config.tracking, model.name, champion)
+        return Evidence(
+            tried.metrics,
+            trial.levels,
+            challenger.bundle.manifest.certificate,
+            _latency(challenger.bundle),
+            beside_last_value(tried.result, trial),
+            beside,
+            tries + len(before - {model.runs[version]}),
         )
-        beside, theirs = _compare(tried.result, rival.result, len(tried.series), trial)
-    return Evidence(tried.metrics, trial.levels, bundle.manifest.certificate, latency_seconds, beside, theirs)
+
+
+def _tags(model: RegisteredModel, version: int) -> dict[str, str]:
+    """Return what the runs of a judgement have in common."""
+    return {
+        attempts.MODEL: model.name,
+        "version": str(version),
+        "beside": str(model.aliases.get(CHAMPION) or ""),
+    }
+
+
+def beside_last_value(result: Backtest, trial: BacktestConfig) -> Ratio | None:
+    """Return the ratio of a backtest's MAE to the last value's; None where there are too few windows to tell."""
+    reach = overlap(result.actual.shape[1], trial.step_size)
+    return compare_losses(losses(result, MODEL), losses(result, "naive"), reach)
+
+
+def _rival(store: Store, model: RegisteredModel, version: int, draft: Path) -> Rival:
+    """Return a version with its recipe and its bundle, downloaded into a folder of its own in `draft`."""
+    folder = draft / str(version)
+    folder.mkdir()
+    run_id = model.runs[version]
+    tags = past_runs.read_tags(store.uri, run_id)
+    warm = None
+    if past_runs.WARM_EPOCHS in tags:
+        warm = int(tags[past_runs.WARM_FROM]), int(tags[past_runs.WARM_EPOCHS])
+    return Rival(version, _recipe(store, run_id), _tried_bundle(store, model.name, version, folder), warm)
 
 
 def _tried_bundle(store: Store, name: str, version: int, draft: Path) -> Bundle:
@@ -132,25 +196,6 @@ def _recipe(store: Store, run_id: str) -> TrainConfig:
     # a store may have moved, and a run keeps no password
     tracking = config.tracking.model_copy(update={"uri": store.uri})
     return config.model_copy(update={"tracking": tracking})
-
-
-def _check_comparable(config: TrainConfig, other: TrainConfig, name: str, champion: int) -> None:
-    ours, theirs = (config.horizon, config.freq), (other.horizon, other.freq)
-    if ours != theirs:
-        raise RegistryError(
-            f"model '{name}': horizon and freq are {ours}, the champion's (version {champion}) {theirs}, and cannot be "
-            "compared; register it under another name, or promote it without the gate"
-        )
-
-
-def _compare(ours: Backtest, theirs: Backtest, n_series: int, trial: BacktestConfig) -> tuple[Comparison, float]:
-    """Return our losses beside theirs and their MAE, on the windows that both have."""
-    keys, others = (one.origins.numbers * n_series + one.origins.windows.owners for one in (ours, theirs))
-    _, mine, other = np.intersect1d(keys, others, return_indices=True)
-    first, second = ours.choose(mine), theirs.choose(other)
-    reach = overlap(ours.actual.shape[1], trial.step_size)
-    comparison = diebold_mariano(losses(first, MODEL), losses(second, MODEL), reach, "less")
-    return comparison, mae(second.actual, second.forecasts[MODEL])
 
 
 def _latency(bundle: Bundle) -> float:

@@ -1,16 +1,14 @@
-"""What becomes of a trained version: judged once beside the champion, promoted or kept, however often asked."""
+"""What becomes of a trained version: judged once, then promoted, kept out, or left to forecast in the shadow."""
 
 import json
 from dataclasses import dataclass, field
 
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.gate import GateConfig
+from forecaster.lifecycle.gate import KEPT, PROMOTED, GateConfig
 from forecaster.lifecycle.promotion import judge, judged_beside, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
-
-PROMOTED, KEPT = "promoted", "kept"
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,8 @@ class Settled:
     """What became of a version.
 
     Args:
-        outcome: `promoted`: it is the champion; `kept`: the champion stays.
+        outcome: `promoted`: it is the champion; `shadow`: the champion stays until actuals tell which is better;
+            `kept`: the champion stays.
         reason: why.
         aliases: the model's, as read back.
         criteria: the gate's.
@@ -54,8 +53,10 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
         judge(store, name, version, gate, trial)
     decision = json.loads(store.read_artifact(model.runs[version], "gate.json"))
     criteria = decision["criteria"]
-    if decision["is_promoted"]:
-        return Settled(PROMOTED, "every criterion is met", make_champion(store, name, version), criteria)
+    if decision["outcome"] == PROMOTED:
+        aliases = make_champion(store, name, version, instead_of=champion)
+        way = next(str(one["reason"]) for one in criteria if one["name"] == "champion")
+        return Settled(PROMOTED, f"every criterion is met; {way}", aliases, criteria)
     unmet = "; ".join(f"{one['name']}: {one['reason']}" for one in criteria if not one["is_met"])
     before = "judged before, and nothing has changed since: " if is_judged else ""
-    return Settled(KEPT, before + unmet, store.find(name).aliases, criteria)
+    return Settled(decision["outcome"], before + unmet, store.find(name).aliases, criteria)

@@ -16,7 +16,7 @@ from forecaster.lifecycle.report import cross_validation_frame, score
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import CHECKPOINTS, WORK, discard, work_of
-from forecaster.training.job import digest_series, log_inputs
+from forecaster.training.job import WarmStart, digest_series, log_inputs
 from forecaster.training.recipe import TrainConfig, prepare, title
 
 # a table of more is no longer looked at
@@ -35,7 +35,12 @@ class Tried:
 
 
 def try_recipe(
-    config: TrainConfig, trial: BacktestConfig, tags: dict[str, str] | None = None, *, is_anew: bool = False
+    config: TrainConfig,
+    trial: BacktestConfig,
+    tags: dict[str, str] | None = None,
+    warm: WarmStart | None = None,
+    *,
+    is_anew: bool = False,
 ) -> Tried:
     """Run a backtest, tracked; killed and started again, its fits go on from their checkpoints.
 
@@ -43,6 +48,7 @@ def try_recipe(
         config: the recipe.
         trial: at which cutoffs.
         tags: of the run, beside those that each has.
+        warm: as `backtest` takes it.
         is_anew: whether earlier runs of the same, with the same tags, on the same data are deleted.
 
     Raises:
@@ -51,16 +57,17 @@ def try_recipe(
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     digest = digest_series(series)
-    decides = (config.model_dump_json(exclude={"tracking"}), trial.model_dump_json(), digest)
+    decides = (config.model_dump_json(exclude={"tracking"}), trial.model_dump_json(), digest, warm.tags if warm else "")
     name = f"backtest-{work_of(*decides)}"
     tags = {"kind": "backtest", WORK: work_of(*decides, tags), CHECKPOINTS: name, **(tags or {})}
+    tags |= warm.tags if warm else {}
     # makes the store's tables, before it is asked for runs
     Store(config.tracking.uri, create=True)
     with past_runs.at_work(config.tracking, name) as checkpoints:
         with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
             log_inputs(config, frame, digest, tags)
             tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
-            result = backtest(config, trial, series, checkpoints)
+            result = backtest(config, trial, series, checkpoints, warm)
             metrics = score(result, trial, series)
             tracking.log_metrics(metrics)
             _log_pictures(result, series, title(config))

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from forecaster.database.locks import check_reachable, one_at_a_time
@@ -94,20 +94,30 @@ class Store:
             return made[0]
         return int(self._ask(lambda: self._client.create_model_version(name, source, run_id)).version)
 
-    def promote(self, name: str, version: int) -> dict[str, int]:
+    def promote(self, name: str, version: int, *, instead_of: int | Literal["any"] | None = "any") -> dict[str, int]:
         """Make `version` the champion and keep the champion before it as `previous`; return the aliases as read back.
 
-        One process at a time: whoever comes second waits, and finds the first one's champion.
+        One process at a time: a second one waits, and finds the first one's champion.
+
+        Args:
+            name: the model.
+            version: the coming champion.
+            instead_of: the champion that the version was judged beside, None if there was none.
 
         Raises:
             UnknownModel: there is no such version.
-            RegistryError: what was written is not what is read back.
+            RegistryError: the champion is another than `instead_of`, or what was written is not what is read back.
         """
         with one_at_a_time(self.uri, name):
             model = self.find(name)
             if version not in model.runs:
                 raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
             before = model.aliases.get(CHAMPION)
+            if instead_of != "any" and before not in (instead_of, version):
+                raise RegistryError(
+                    f"model '{name}' version {version} was judged beside version {instead_of}, and version {before} "
+                    "has become the champion meanwhile; judge it again"
+                )
             if before is not None and before != version:
                 self.set_alias(name, PREVIOUS, before)
             self.set_alias(name, CHAMPION, version)

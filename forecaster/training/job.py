@@ -49,7 +49,7 @@ class WarmStart:
     @property
     def tags(self) -> dict[str, str]:
         """Return what the run says of it."""
-        return {"warm_started_from": str(self.version)}
+        return {past_runs.WARM_FROM: str(self.version), past_runs.WARM_EPOCHS: str(self.epochs)}
 
 
 @dataclass(frozen=True)

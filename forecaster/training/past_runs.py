@@ -21,6 +21,8 @@ from forecaster.training.tracking import TrackingConfig, as_logged
 
 # what the gate decided on a version, what else decides that, and when the version became champion
 GATE, GATE_BESIDE, PROMOTED_AT = "gate", "gate/beside", "promoted_at"
+# the version whose weights a served network started from, and for how many epochs it was fitted
+WARM_FROM, WARM_EPOCHS = "warm_started_from", "warm_epochs"
 
 
 def runs_of(config: TrackingConfig, work: str) -> list[tuple[str, dict[str, float]]]:
@@ -123,24 +125,35 @@ def close_run(config: TrackingConfig, run_id: str) -> None:
             client.set_terminated(run_id)
 
 
-def log_decision(uri: str, run_id: str, criteria: list[dict[str, Any]], is_promoted: bool, beside: str) -> None:
-    """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the decision.
+def log_decision(uri: str, run_id: str, decision: dict[str, Any], beside: str) -> None:
+    """Record with a finished run what the gate decided on its version: the table, a tag per criterion, the outcome.
 
     Args:
         uri: MLflow's.
         run_id: whose.
-        criteria: each one's `name`, `is_met`, `reason`.
-        is_promoted: the decision.
+        decision: the `outcome`, the `criteria` (`name`, `is_met`, `reason`) and what else is to be known of it.
         beside: what else decides it.
     """
     with _asking(uri) as client:
-        client.log_dict(run_id, {"is_promoted": is_promoted, "criteria": criteria}, "gate.json")
+        client.log_dict(run_id, decision, "gate.json")
         client.set_tag(run_id, GATE_BESIDE, beside)
-        for criterion in criteria:
+        for criterion in decision["criteria"]:
             word = "met" if criterion["is_met"] else "not met"
             client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
         # last: where it is, the rest is
-        client.set_tag(run_id, GATE, "promoted" if is_promoted else "kept")
+        client.set_tag(run_id, GATE, decision["outcome"])
+
+
+def judged_beside_champion(config: TrackingConfig, model: str, champion: int | None) -> set[str]:
+    """Return the ids of a model's runs whose versions the gate judged beside this champion, or beside none.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    with _asking(config.uri) as client:
+        found = _tagged(client, config, MODEL, model)
+    beside = f"{champion or 'none'} "
+    return {run.info.run_id for run in found if run.data.tags.get(GATE_BESIDE, "").startswith(beside)}
 
 
 def log_tag(uri: str, run_id: str, name: str, value: str) -> None:

@@ -91,6 +91,7 @@ def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evalua
         baseline="naive",
         relative_mae=evaluated.metrics.get("relative_mae"),
         n_windows=len(test),
+        n_effective=len(ours) // config.horizon,
         p_value=diebold_mariano(ours, theirs, config.horizon, "less").p_value if is_enough else None,
         coverage={
             str(level): evaluated.metrics[f"coverage-{level}"]

@@ -17,6 +17,7 @@ export function showVersions({ name, aliases, versions }, mlflowUrl) {
     { title: "Knows until", cell: ({ trained_until: until }) => time(until), isText: true },
     { title: "Relative error", cell: ({ skill }) => ratio(skill.relative_mae) },
     { title: "By chance", cell: ({ skill }) => chance(skill.p_value) },
+    { title: "Skill", cell: ({ skill }) => (skill.is_shown ? "shown" : "not shown"), isText: true },
     { title: "Inside 80 %", cell: ({ skill }) => percent(skill.coverage["80"]) },
     { title: "Run", cell: ({ run_id: run }) => runLink(run, mlflowUrl), isText: true },
   ];

@@ -24,7 +24,9 @@ export function comparison(relative, baseline) {
 }
 
 /** Return a version's skill as one sentence and its figures. */
-export function skillWords({ baseline, relative_mae: relative, p_value: p, n_windows: windows, coverage, first, last }) {
+export function skillWords({
+  baseline, relative_mae: relative, p_value: p, n_windows: windows, n_effective: effective, coverage, first, last,
+}) {
   const period = first && last ? ` from ${time(first).slice(0, 10)} to ${time(last).slice(0, 10)}` : "";
   const text =
     relative === null
@@ -32,6 +34,7 @@ export function skillWords({ baseline, relative_mae: relative, p_value: p, n_win
       : `On its test part${period}, in ${windows} windows, the recipe’s error was ${comparison(relative, baseline)}.`;
   const figures = [
     ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
+    ["Windows without overlap", effective ?? "", "fewer than 30 show no skill"],
     ["By chance", chance(p), p === null ? "too few windows to tell" : "p-value, Diebold–Mariano"],
     ...Object.entries(coverage).map(([level, share]) => [`Inside the ${level} % interval`, percent(share), "of its test part"]),
   ];

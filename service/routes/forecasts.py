@@ -68,7 +68,7 @@ async def create_forecast(request: Request) -> Response:
         del raw
         holding.body.hold(0)
         answered, is_new = await accounts.answer(asked, catalog, asking, is_large=is_large)
-    has_shadow = is_new and state.settings.shadow_share
+    has_shadow = is_new and accounts.has_shadow(asked, catalog)
     background = BackgroundTask(_shadow, request, asked, catalog, asking, is_large) if has_shadow else None
     is_lines = _takes_lines(request.headers.get("accept", ""))
     content = await run_in_threadpool(_text, answered, is_lines) if is_large else _text(answered, is_lines)

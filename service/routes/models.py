@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from forecaster.lifecycle.answering import tell_skill
 from service.catalog import Model, find_model
 from service.dependencies import ShelfDep
 from service.problems import responses
@@ -27,6 +28,7 @@ def _describe(model: Model) -> ModelOut:
         version: {
             "run_id": model.index.runs[version],
             **predictor.manifest.model_dump(exclude={"sha256": True, "graphs": True, "sessions": {"closed"}}),
+            "skill": tell_skill(predictor.manifest.skill),
         }
         for version, predictor in model.predictors.items()
     }

@@ -61,9 +61,9 @@ def test_skill_is_told_with_its_evidence(client: TestClient, house: House) -> No
     assert answer["forecast_by"] == "model"
     assert skill["p_value"] < 0.001
     assert skill["coverage"]["80"] == house.versions[0].metrics["coverage-80"]
-    # the last tenth of 800 hours, less the first window's inputs
-    assert (skill["first"], skill["last"]) == ("2020-02-01T00:00:00.000000000", "2020-02-03T07:00:00.000000000")
-    assert skill["n_windows"] == 53
+    # the last fifth of 800 hours, less the first window's inputs
+    assert (skill["first"], skill["last"]) == ("2020-01-28T16:00:00.000000000", "2020-02-03T07:00:00.000000000")
+    assert (skill["n_windows"], skill["n_effective"], skill["is_shown"]) == (133, 33, True)
 
 
 def test_without_skill_it_is_said_and_the_model_answers(walk: Predictor) -> None:
@@ -83,7 +83,7 @@ def test_by_setting_the_baseline_is_served_in_its_place_and_named(walk: Predicto
     (forecast,) = answer["forecasts"]
     assert answer["forecast_by"] == "naive"
     assert forecast["mean"] == [PRICES[-1]] * 4
-    assert any("whose forecast this is" in text for text in answer["warnings"])
+    assert any("this is the forecast of the naive baseline" in text for text in answer["warnings"])
     assert walk.bundle.baseline is not None
     low, high = walk.bundle.baseline.bands(PRICES[None], [80])[80]
     np.testing.assert_allclose(forecast["lo-80"], PRICES[-1] + low[0])
@@ -101,11 +101,18 @@ def test_a_model_with_skill_is_served_whatever_the_setting(house: House) -> None
 
 
 @pytest.mark.parametrize(
-    ("relative_mae", "p_value", "is_shown"),
-    [(0.9, 0.01, True), (0.9, 0.2, False), (1.0, 0.01, False), (None, None, False), (0.9, None, True)],
+    ("relative_mae", "p_value", "n_effective", "is_shown"),
+    [
+        (0.9, 0.01, 30, True),
+        (0.9, 0.01, 29, False),
+        (0.9, 0.2, 90, False),
+        (1.0, 0.01, 90, False),
+        (None, None, 90, False),
+        (0.9, None, 90, False),
+    ],
 )
 def test_skill_is_a_smaller_error_that_chance_does_not_explain(
-    relative_mae: float | None, p_value: float | None, is_shown: bool
+    relative_mae: float | None, p_value: float | None, n_effective: int, is_shown: bool
 ) -> None:
-    skill = Skill(baseline="naive", relative_mae=relative_mae, n_windows=50, p_value=p_value)
+    skill = Skill(baseline="naive", relative_mae=relative_mae, n_windows=500, n_effective=n_effective, p_value=p_value)
     assert skill.is_shown == is_shown

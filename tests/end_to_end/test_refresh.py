@@ -1,0 +1,177 @@
+"""A year of daily rows under the scheduler, in accelerated time: versions refresh, and a stale champion is replaced."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sqlalchemy import Engine, select
+
+from forecaster.database.engine import open_engine, transaction
+from forecaster.database.schema import bring_up_to_date
+from forecaster.database.tables import RUNS
+from forecaster.domain.config import load_config
+from forecaster.domain.instants import as_at
+from forecaster.domain.series import Floats
+from forecaster.registry.bundle import read_bundle
+from forecaster.registry.predictor import Predictor
+from forecaster.registry.store import Store
+from forecaster.scheduling.config import ScheduleConfig
+from forecaster.scheduling.metrics import Metrics
+from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.runner import Runner, Stop
+from tests.conftest import ROOT
+
+BEGIN, INPUT_SIZE, HORIZON = datetime(2025, 1, 1, tzinfo=UTC), 14, 3
+# the first row of another regime
+CHANGE = datetime(2026, 7, 1, tzinfo=UTC)
+JOB: dict[str, Any] = {
+    "train": {
+        "name": "wave",
+        "data": {"source": "files", "path": "series.csv"},
+        "input_size": INPUT_SIZE,
+        "horizon": HORIZON,
+        "transforms": [{"kind": "standardize"}],
+        "model": {"cell": "gru", "widths": [8]},
+        "fit": {"epochs": 20, "batch_size": 32, "learning_rate": 0.03, "patience": 20},
+    },
+    "backtest": {"n_windows": 45, "refit": 15, "baselines": ["naive"], "levels": [80]},
+    # few rows say little: a margin and a tolerance as wide as they need
+    "promote": {
+        "name": "wave",
+        "gate": {"margin": 0.15, "coverage_tolerance": 0.1, "latency_seconds": 5, "refits": 3},
+    },
+}
+QUARTERLY = {"name": "retrain", "run": "retrain", "config": "job.yaml", "when": {"cron": "0 6 1 1,4,7,10 *"}}
+SCHEDULE = {"schedule": {"jobs": [QUARTERLY], "retry": {"attempts": 1}}}
+
+
+@dataclass
+class Year:
+    """A folder with a series that grows by a row a day, and a scheduler whose clock a test sets."""
+
+    folder: Path
+    engine: Engine
+    runner: Runner
+    config: ScheduleConfig
+    patch: pytest.MonkeyPatch
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    broken: bool = False
+    _clock: list[int] = field(default_factory=list)
+
+    def live_until(self, day: datetime) -> None:
+        """Let days pass: each brings a row, and the scheduler looks each noon."""
+        while self.now < day:
+            self.now += timedelta(days=1)
+            self.write()
+            noon = as_at(self.now + timedelta(hours=12))
+            for module in ("runner", "runs"):
+                self.patch.setattr(f"forecaster.scheduling.{module}.now_at", partial(int, noon))
+            for job in self.config.jobs:
+                self.runner.look(job)
+
+    def rows(self, until: datetime) -> "pd.Series[float]":
+        """Return the series up to a day: a noisy wave, which from the change on is shorter, higher and elsewhere."""
+        days = pd.date_range(BEGIN, until, freq="D").tz_localize(None)
+        number = np.arange(len(days))
+        is_old = days < pd.Timestamp(CHANGE).tz_localize(None)
+        wave = np.where(is_old, np.sin(number * 2 * np.pi / 12), 4 + 3 * np.sin(number * 2 * np.pi / 7))
+        return pd.Series(wave + np.random.default_rng(0).normal(0, 0.1, 2000)[: len(days)], index=days)
+
+    def write(self) -> None:
+        rows = self.rows(self.now)
+        frame = pd.DataFrame({"ds": rows.index.astype(str), "y": rows.to_numpy()})
+        if self.broken:
+            # the latest week was written twice, which nobody noticed
+            frame = pd.concat([frame, frame.tail(7)])
+        frame.to_csv(self.folder / "series.csv", index=False)
+
+    def runs(self) -> list[Any]:
+        wanted = select(RUNS).where(RUNS.c.state != "added").order_by(RUNS.c.run_id)
+        with transaction(self.engine) as connection:
+            return list(connection.execute(wanted))
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what the latest run said."""
+        return dict(json.loads(self.runs()[-1].outcome))
+
+    def aliases(self) -> dict[str, int]:
+        return Store(f"sqlite:///{self.folder}/mlruns/mlflow.db").find("wave").aliases
+
+    def recipe_error(self, version: int) -> float:
+        """Return the mean absolute error of a version's recipe on the latest rows, as the gate measured it."""
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlruns/mlflow.db")
+        experiment = client.get_experiment_by_name("forecaster").experiment_id
+        runs = client.search_runs([experiment], f"tags.version = '{version}' and tags.tried_as = 'challenger'")
+        return float(min(run.data.metrics["test/mae"] for run in runs))
+
+    def served_error(self, begin: datetime, end: datetime) -> float:
+        """Return the champion's mean absolute error on forecasts from `begin` to `end`, as a service makes them."""
+        store = Store(f"sqlite:///{self.folder}/mlruns/mlflow.db")
+        place = self.folder / "served"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        predictor = Predictor(read_bundle(store.download("wave", store.find("wave").aliases["champion"], place)))
+        y = self.rows(end).to_numpy(dtype=np.float64)
+        cutoffs = np.arange((begin - BEGIN).days, len(y) - HORIZON)
+        windows: Floats = np.stack([y[cutoff - INPUT_SIZE + 1 : cutoff + 1] for cutoff in cutoffs]).astype(np.float64)
+        actual = np.stack([y[cutoff + 1 : cutoff + 1 + HORIZON] for cutoff in cutoffs])
+        return float(np.abs(actual - predictor.predict_arrays(windows)).mean())
+
+
+@pytest.fixture
+def year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Year]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    (tmp_path / "schedule.yaml").write_text(yaml.safe_dump(SCHEDULE))
+    config = load_config(tmp_path / "schedule.yaml", ScheduleConfig, [], "schedule")
+    engine = open_engine(f"sqlite:///{tmp_path}/service.db")
+    bring_up_to_date(engine)
+    metrics = Metrics(config.jobs)
+    runner = Runner(config, engine, metrics, Reports(metrics), Stop())
+    yield Year(tmp_path, engine, runner, config, monkeypatch)
+    engine.dispose()
+
+
+def test_a_year_of_retraining_refreshes_replaces_what_is_stale_and_promotes_nothing_broken(year: Year) -> None:
+    year.live_until(datetime(2026, 4, 2, tzinfo=UTC))
+    assert [run.state for run in year.runs()] == ["succeeded"]
+    assert (year.outcome()["outcome"], year.aliases()["champion"]) == ("promoted", 1), year.outcome()
+    assert "first: " in year.outcome()["reason"]
+
+    # a quarter without a change: the same recipe, later rows
+    year.live_until(datetime(2026, 7, 1, tzinfo=UTC))
+    before = year.served_error(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 30, tzinfo=UTC))
+    assert year.outcome()["outcome"] == "promoted", year.outcome()
+    assert "fresher: " in year.outcome()["reason"]
+    assert year.aliases() == {"champion": 2, "previous": 1, "challenger": 2}
+    assert before < 0.2
+
+    # the regime changes, and a retraining meets broken data
+    year.broken = True
+    year.live_until(datetime(2026, 10, 1, tzinfo=UTC))
+    assert year.runs()[-1].state == "failed"
+    assert "series.csv" in year.outcome()["reason"]
+    assert year.aliases()["champion"] == 2
+    stale = year.served_error(datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 9, 30, tzinfo=UTC))
+
+    # mended, the first retraining after the change replaces the champion
+    year.broken = False
+    year.live_until(datetime(2027, 1, 2, tzinfo=UTC))
+    assert year.outcome()["outcome"] == "promoted", year.outcome()
+    assert "better: " in year.outcome()["reason"]
+    assert year.aliases() == {"champion": 3, "previous": 2, "challenger": 3}
+    served = year.served_error(datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 2, 28, tzinfo=UTC))
+    assert served < stale / 2
+    # and errs no more than its recipe does when it is tried
+    assert served < 1.5 * year.recipe_error(3)
