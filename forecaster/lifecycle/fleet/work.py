@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 def carry_out(text: str) -> str:
     """Carry out an order and return the answer, both as JSON; an error of any kind is the answer's reason.
 
-    The answer has `symbol`, `outcome` (`promoted`, `kept`, `tried` or `failed`), `version`, `relative_mae`,
+    The answer has `symbol`, `outcome` (`promoted`, `shadow`, `kept`, `tried` or `failed`), `version`, `relative_mae`,
     `coverage` (of the narrowest intervals), `seconds` and `reason`; what is not known is null.
     """
     order = Order.model_validate_json(text)
