@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,8 +140,9 @@ def _plain(calibration: Calibration) -> dict[str, Any]:
         "probabilities": calibration.probabilities.tolist(),
         "residuals": calibration.residuals.tolist(),
         "n_windows": calibration.n_windows,
-        "scale": calibration.scale,
-        "least": calibration.least,
+        "n_effective": calibration.n_effective,
+        "is_adaptive": calibration.is_adaptive,
+        **asdict(calibration.unit),
     }
 
 

@@ -17,8 +17,7 @@ from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import UnknownModel
 from forecaster.domain.series import Series
-from forecaster.evaluation.baselines import last_value
-from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.choice import LEVELS
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of
@@ -27,7 +26,8 @@ from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.promises import promises
 from forecaster.training.recipe import TrainConfig, prepare, split, title
-from forecaster.training.stages import LEVELS, Evaluated, evaluate, refit
+from forecaster.training.residuals import calibrate_naive
+from forecaster.training.stages import Evaluated, evaluate, refit
 
 _PARITY_WINDOWS = 256
 
@@ -157,15 +157,10 @@ def _register(
     inputs = seen.inputs(sample)
     # what a killed training left half-written
     shutil.rmtree(folder, ignore_errors=True)
-    calibrations = {"model": evaluated.calibration, "naive": _calibrate_naive(config, parts["calibration"])}
+    calibrations = {"model": evaluated.calibration, "naive": calibrate_naive(config, parts)}
     write_bundle(served, calibrations, said, inputs, folder)
     source = tracking.log_bundle(folder)
     return store.register(config.name, source, run_id)
-
-
-def _calibrate_naive(config: TrainConfig, held_back: Windows) -> Calibration:
-    past = held_back.inputs().target
-    return calibrate(held_back.targets(), last_value(past, config.horizon), past, config.intervals)
 
 
 def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict[str, str]) -> None:

@@ -38,7 +38,10 @@ class TrainConfig(Config):
         futr_exog: columns that are known ahead; whoever asks for a forecast gives them for the horizon too.
         calendar_features: what the timestamps themselves tell, known ahead to everyone.
         seed: decides the weights, the order of windows and the dropout masks.
-        intervals: the unit in which residuals are compared: `constant`, or `ewma`, the window's volatility.
+        intervals: the unit in which residuals are compared: `constant`; the volatility of the window's changes, `ewma`,
+            or of its returns, `returns`; or `auto`, the one with the best interval score on the residuals.
+        folds: how many networks are fitted on less, so that their residuals on train and validation rows size the
+            intervals beside the calibration part's; 0 for its alone.
         refit: whether the registered version is fitted once more, through the latest observation.
     """
 
@@ -55,7 +58,8 @@ class TrainConfig(Config):
     calendar_features: tuple[str, ...] = ()
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
-    intervals: Literal["constant", "ewma"] = "constant"
+    intervals: Literal["constant", "ewma", "returns", "auto"] = "constant"
+    folds: int = Field(3, ge=0, le=20)
     refit: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -66,6 +70,12 @@ class TrainConfig(Config):
         repeated = sorted({name for name in names if names.count(name) > 1 or name in (UNIQUE_ID, DS, Y)})
         if repeated:
             raise ValueError(f"hist_exog and futr_exog: {repeated} are named twice, or are the series themselves")
+        return self
+
+    @model_validator(mode="after")
+    def _returns_are_defined(self) -> "TrainConfig":
+        if self.intervals == "returns" and not unfitted(self).target.needs_positive:
+            raise ValueError("intervals: returns needs a series above 0; begin transforms with log, or choose auto")
         return self
 
     @property
