@@ -26,7 +26,7 @@ from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.promises import promises
-from forecaster.training.recipe import TrainConfig, prepare, split, title
+from forecaster.training.recipe import TrainConfig, check_adjustment, prepare, split, title
 from forecaster.training.stages import LEVELS, Evaluated, evaluate, refit
 
 _PARITY_WINDOWS = 256
@@ -71,9 +71,10 @@ def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool =
         is_anew: whether the same recipe on the same data makes another version; if not, the one there is, is returned.
 
     Raises:
-        DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say; nothing is
-            registered then.
+        ConfigError, DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say;
+            nothing is registered then.
     """
+    check_adjustment(config)
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     parts = split(config, series)
@@ -113,7 +114,7 @@ def _train(
         seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
         epochs = warm.epochs if warm else evaluated.history.best_epoch + 1
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
-    certificate = certify(config, frame, served)
+    certificate = certify(config, frame, evaluated, served, warm.version if warm else None)
     on_epoch.deliver()
     said = promises(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
     version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")

@@ -71,7 +71,7 @@ def test_many_kinds_of_honest_data_are_certified(tmp_path: Path, data: dict[str,
         config = config.model_copy(update={"split": SplitConfig()})
     frame = config.data.load()
     evaluated = evaluate(config, split(config, prepare(config, frame)), tmp_path)
-    certificate = certify(config, frame, evaluated.trained)
+    certificate = certify(config, frame, evaluated, evaluated.trained)
     assert len(certificate.cutoffs) == N_CUTOFFS
     assert list(certificate.digests) == ["validation", "calibration", "test"]
     assert len(set(certificate.digests.values())) == 3
