@@ -11,7 +11,7 @@ from forecaster.domain.errors import LeakageError
 from forecaster.domain.manifest import Certificate
 from forecaster.training import recipe
 from forecaster.training.export import Trained
-from forecaster.training.leakage.figures import check_metrics
+from forecaster.training.leakage.figures import check_metrics, check_stopping
 from forecaster.training.leakage.forecasts import N_CUTOFFS, check_forecasts
 from forecaster.training.leakage.prepared import check_border, check_transforms
 from forecaster.training.leakage.rehearsal import EPOCHS, are_equal, rehearse
@@ -52,6 +52,7 @@ def certify(
     every = cut_windows(series, config.input_size, config.horizon)
     check_transforms(served.preprocessing, every)
     check_metrics(parts, evaluated)
+    check_stopping(config, parts["validation"], evaluated)
     if not config.refit and not are_equal(served, evaluated.trained):
         raise LeakageError("the served network is not the one that was evaluated; report it with the configuration")
     cutoffs = check_forecasts(config, frame, series, served)

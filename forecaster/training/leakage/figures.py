@@ -45,6 +45,12 @@ def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluate
     losses, best = np.array(evaluated.history.validation_loss), evaluated.history.best_epoch
     if not len(losses) or losses[best] > losses.min():
         raise LeakageError("the chosen epoch is not the one of the least validation loss; something else chose it")
+    epochs, patience = len(losses), config.fit.patience
+    if epochs != config.fit.epochs and epochs - 1 - best < patience:
+        raise LeakageError(
+            f"the fit ended after {epochs} epochs, neither {config.fit.epochs} nor {patience} without a better "
+            "validation loss; something else stopped it"
+        )
     loss = _loss(config, validation, evaluated)
     # float16 rounds to three digits
     tolerance = 0.05 if config.fit.mixed_precision else 1e-3

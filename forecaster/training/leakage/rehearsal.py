@@ -10,21 +10,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import UNIQUE_ID, Series, Y
 from forecaster.training import devices, networks, recipe, stages
 from forecaster.training.export import Trained
-from forecaster.training.fit import Examples, fit
-from forecaster.training.leakage.changes import carried_over, changed, since, with_target
-from forecaster.training.leakage.figures import check_metrics, check_stopping
+from forecaster.training.fit import Examples, History, fit
+from forecaster.training.leakage.changes import Rows, carried_over, changed, since, with_target
+from forecaster.training.leakage.figures import check_metrics
 from forecaster.training.leakage.residuals import check_residuals
 from forecaster.training.leakage.windows import last_rows
 from forecaster.training.recipe import TrainConfig
 from forecaster.training.stages import Evaluated
 
-EPOCHS = 2
+# one epoch tells what decides a weight; which epoch was chosen is asked of the training itself, in `figures`
+EPOCHS = 1
 # at most so many windows of a part, from so many of its stretches
 WINDOWS = {"train": 64, "validation": 32, "calibration": 32, "test": 32}
 _BATCH_SIZE, _STRETCHES = 16, 4
@@ -33,7 +35,7 @@ _HIGH, _HIGHER = 3, 30
 
 
 @dataclass(frozen=True)
-class _Rehearsal:
+class _Run:
     """A run of the recipe: on what, and what came out."""
 
     parts: dict[str, Windows]
@@ -44,51 +46,104 @@ class _Rehearsal:
         return self.evaluated.trained
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """What every run of the recipe has in common.
+
+    Args:
+        config: the recipe, shortened.
+        frame: the data.
+        series: as prepared from it.
+        parts: some windows of each part.
+    """
+
+    config: TrainConfig
+    frame: pd.DataFrame
+    series: Series
+    parts: dict[str, Windows]
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Return where in the frame each row of the series stands."""
+        return np.argsort(pd.factorize(self.frame[UNIQUE_ID])[0], kind="stable")
+
+    def since(self, part: str) -> Rows:
+        """Return which rows of the frame lie in a part or after it."""
+        later = PARTS[PARTS.index(part) :]
+        return since(self.config, self.frame, self.series, [self.parts[name] for name in later])
+
+    def peaked(self, frame: pd.DataFrame, height: float) -> pd.DataFrame:
+        """Return a frame whose last target in the calibration part lies far above all others, in one series."""
+        calibration, values = self.parts["calibration"], self.frame[Y].to_numpy(np.float64)
+        row = self.order[last_rows(calibration)[np.argmax(calibration.counts)]]
+        return with_target(frame, int(row), values.max() + height * (float(np.ptp(values)) or 1.0))
+
+    def run(self, frame: pd.DataFrame, height: float = _HIGH) -> _Run:
+        """Run the recipe on other values of the same rows."""
+        return self._run(self.peaked(frame, height), self.parts)
+
+    def run_shorter(self, frame: pd.DataFrame) -> _Run:
+        """Run the recipe without the last row of the series that have more than one window in the test part."""
+        test = self.parts["test"]
+        ends = test.counts > 1
+        kept = np.ones(len(frame), dtype=bool)
+        kept[self.order[self.series.bounds[test.owners[ends] + 1] - 1]] = False
+        fewer = replace(test, counts=test.counts - ends)
+        return self._run(self.peaked(frame, _HIGH)[kept], self.parts | {"test": fewer})
+
+    def _run(self, frame: pd.DataFrame, parts: dict[str, Windows]) -> _Run:
+        series = recipe.prepare(self.config, frame)
+        moved = {name: carried_over(windows, self.series, series) for name, windows in parts.items()}
+        with tempfile.TemporaryDirectory() as checkpoints:
+            return _Run(moved, stages.evaluate(self.config, moved, Path(checkpoints)))
+
+    def fit(self, train: Windows) -> tuple[Trained, History]:
+        """Fit the network by itself, on these windows."""
+        preprocessing = stages.fit_preprocessing(self.config, train)
+        examples, held_out = (
+            Examples(windows, preprocessing, self.config.model.how) for windows in (train, self.parts["validation"])
+        )
+        devices.prepare(self.config.seed, self.config.fit.mixed_precision)
+        with tempfile.TemporaryDirectory() as folder, devices.all_devices():
+            model = stages.untrained(self.config, len(train))
+            checkpoint = Path(folder) / "recipe.npz"
+            history = fit(model, self.config.fit, examples, held_out, self.config.seed, checkpoint, _ignore, "audit")
+        return Trained(stages.in_float32(self.config, model), self.config.model, preprocessing), history
+
+
 def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: dict[str, Windows]) -> dict[str, int]:
     """Run the recipe on the data, and again with each part changed; return on how many windows of each part.
 
     Raises:
         LeakageError: what a part must not decide changes with it, or what it must decide does not.
     """
-    short, few = _shorten(config), {name: _choose(windows, WINDOWS[name]) for name, windows in parts.items()}
-    row = _last_calibration_row(frame, series, few["calibration"])
-    high, higher = (frame[Y].max() + units * (float(np.ptp(frame[Y])) or 1.0) for units in (_HIGH, _HIGHER))
-    since_part = {name: since(config, frame, series, [parts[later] for later in PARTS[number:]])
-                  for number, name in enumerate(PARTS)}  # fmt: skip
-
-    def run(changed_frame: pd.DataFrame, last: float = high, ends_earlier: bool = False) -> _Rehearsal:
-        data = with_target(changed_frame, row, last)
-        chosen = few
-        if ends_earlier:
-            data, chosen = _end_earlier(frame, data, series, few)
-        other = recipe.prepare(config.model_copy(update={"freq": config.freq or series.freq}), data)
-        return _run(short, {name: carried_over(windows, series, other) for name, windows in chosen.items()})
-
+    few = {name: _choose(windows, WINDOWS[name]) for name, windows in parts.items()}
+    stage = _Stage(_shorten(config, series), frame, series, few)
     with networks.reused() as kept:
-        first = run(frame)
-        _check_start(short, first)
-        tests = changed(config, frame, since_part["test"], within=(0.6, 1))
-        tested = run(tests, ends_earlier=True)
-        calibrated = run(changed(config, frame, since_part["calibration"], within=(0, 0.4)))
-        peaked = run(frame, last=higher)
-        validated = run(changed(config, frame, since_part["validation"]))
-        trained = run(changed(config, frame, ~since_part["validation"]))
-        _check_choices(short, kept)
+        first = stage.run(frame)
+        _check_network(stage, first)
+        # two test parts as unlike as can be: what chooses by them chooses otherwise
+        tested = stage.run_shorter(changed(config, frame, stage.since("test"), within=(0.6, 1)))
+        calibrated = stage.run(changed(config, frame, stage.since("calibration"), within=(0, 0.4)))
+        validated = stage.run(changed(config, frame, stage.since("validation")))
+        higher = stage.run(frame, _HIGHER)
+        _check_choices(stage.config, kept)
     check_metrics(first.parts, first.evaluated)
-    check_stopping(short, first.parts["validation"], first.evaluated)
-    _check_network(first, tested, "test")
-    _check_network(first, calibrated, "calibration")
-    _check_network(first, peaked, "calibration")
-    _check_same_calibration(first, tested)
-    check_residuals(first.evaluated.calibration, peaked.evaluated.calibration)
-    _check_before_validation(first, validated)
-    _check_controls(first, trained, validated, calibrated, tested)
+    for other, part in ((tested, "test"), (calibrated, "calibration"), (higher, "calibration")):
+        _check_decided(first, other, part)
+    _check_calibration(first, calibrated, tested)
+    check_residuals(first.evaluated.calibration, higher.evaluated.calibration)
+    _check_validation(first, validated)
+    if first.evaluated.metrics.get("mae") == tested.evaluated.metrics.get("mae"):
+        raise _unmoved("test", "the metrics")
     return {name: len(windows) for name, windows in few.items()}
 
 
-def _shorten(config: TrainConfig) -> TrainConfig:
-    fit = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": min(config.fit.batch_size, _BATCH_SIZE)}
-    return config.model_copy(update={"name": "audit", "fit": config.fit.model_copy(update=fit)})
+def _shorten(config: TrainConfig, series: Series) -> TrainConfig:
+    fit = {"epochs": EPOCHS, "batch_size": min(config.fit.batch_size, _BATCH_SIZE)}
+    # fewer rows need not tell their frequency
+    known = {"name": "audit", "freq": config.freq or series.freq}
+    return config.model_copy(update={**known, "fit": config.fit.model_copy(update=fit)})
 
 
 def _choose(windows: Windows, most: int) -> Windows:
@@ -99,55 +154,23 @@ def _choose(windows: Windows, most: int) -> Windows:
     return replace(chosen, first=chosen.first + (chosen.counts - counts) * chosen.step_size, counts=counts)
 
 
-def _last_calibration_row(frame: pd.DataFrame, series: Series, calibration: Windows) -> int:
-    """Return where in the frame the last target of the calibration part stands, of the series with the most windows."""
-    order = np.argsort(pd.factorize(frame[UNIQUE_ID])[0], kind="stable")
-    return int(order[last_rows(calibration)[np.argmax(calibration.counts)]])
-
-
-def _end_earlier(
-    frame: pd.DataFrame, data: pd.DataFrame, series: Series, few: dict[str, Windows]
-) -> tuple[pd.DataFrame, dict[str, Windows]]:
-    """Return the data without the last row of the series that have more than one window in the test part."""
-    test = few["test"]
-    shorter = np.flatnonzero(test.counts > 1)
-    order = np.argsort(pd.factorize(frame[UNIQUE_ID])[0], kind="stable")
-    kept = np.ones(len(data), dtype=bool)
-    kept[order[series.bounds[test.owners[shorter] + 1] - 1]] = False
-    counts = test.counts.copy()
-    counts[shorter] -= 1
-    return data[kept], few | {"test": replace(test, counts=counts)}
-
-
-def _run(config: TrainConfig, parts: dict[str, Windows]) -> _Rehearsal:
-    with tempfile.TemporaryDirectory() as checkpoints:
-        return _Rehearsal(parts, stages.evaluate(config, parts, Path(checkpoints)))
-
-
-def _check_start(config: TrainConfig, first: _Rehearsal) -> None:
+def _check_network(stage: _Stage, first: _Run) -> None:
     """The network starts from what its seed alone decides, and is fitted on the train part."""
-    untrained = config.build_network()
-    anew = type(untrained).from_config(untrained.get_config())
-    if not _have_equal_weights(untrained, anew):
+    untrained = stage.config.build_network()
+    if not _have_equal_weights(untrained, type(untrained).from_config(untrained.get_config())):
         raise LeakageError("the network does not start from its initializers' weights; it was fitted before")
-    devices.prepare(config.seed, config.fit.mixed_precision)
-    preprocessing = stages.fit_preprocessing(config, first.parts["train"])
-    train, validation = (Examples(first.parts[name], preprocessing, config.model.how) for name in PARTS[:2])
-    with tempfile.TemporaryDirectory() as folder, devices.all_devices():
-        model = stages.untrained(config, len(train))
-        checkpoint = Path(folder) / "recipe.npz"
-        history = fit(model, config.fit, train, validation, config.seed, checkpoint, _say_nothing, "audit")
-        again = Trained(model, config.model, preprocessing)
-        is_same = history == first.evaluated.history and are_equal(again, first.trained)
-    devices.prepare(config.seed, mixed_precision=False)
-    if not is_same:
+    trained, history = stage.fit(first.parts["train"])
+    if history.loss != first.evaluated.history.loss or not are_equal(trained, first.trained):
         raise LeakageError(
             "the recipe's network is not the one that is fitted on the train part from the configuration's seed; "
             "something else was fitted, or chosen"
         )
+    other = recipe.prepare(stage.config, changed(stage.config, stage.frame, ~stage.since("validation")))
+    if _have_equal_weights(stage.fit(carried_over(stage.parts["train"], stage.series, other))[0].model, trained.model):
+        raise _unmoved("train", "the network")
 
 
-def _say_nothing(epoch: int, loss: float, validation_loss: float | None) -> None:
+def _ignore(epoch: int, loss: float, validation_loss: float | None) -> None:
     """Ignore an epoch."""
 
 
@@ -161,52 +184,37 @@ def _check_choices(config: TrainConfig, kept: networks.Reused) -> None:
         )
 
 
-def _check_network(first: _Rehearsal, other: _Rehearsal, part: str) -> None:
-    """The network, its losses and its epoch are decided before a part, as are the figures of validation."""
-    name, before = "validation-mae", first.evaluated
-    is_same = (
-        before.history == other.evaluated.history
-        and are_equal(first.trained, other.trained)
-        and before.metrics.get(name) == other.evaluated.metrics.get(name)
-    )
-    if not is_same:
-        raise LeakageError(f"the {part} part changes the network, its chosen epoch or its figures on validation")
+def _check_decided(first: _Run, other: _Run, part: str) -> None:
+    """The network, its losses and its figures on validation are decided before a part."""
+    one, another, name = first.evaluated, other.evaluated, "validation-mae"
+    is_same = one.history == another.history and one.metrics.get(name) == another.metrics.get(name)
+    if not is_same or not are_equal(first.trained, other.trained):
+        raise LeakageError(f"the {part} part changes the network, its losses or its figures on validation")
 
 
-def _check_same_calibration(first: _Rehearsal, tested: _Rehearsal) -> None:
-    one, other = first.evaluated.calibration, tested.evaluated.calibration
-    if vars(one).keys() != vars(other).keys() or not all(
-        np.array_equal(vars(one)[name], vars(other)[name]) for name in vars(one)
-    ):
+def _check_calibration(first: _Run, calibrated: _Run, tested: _Run) -> None:
+    """The calibration part decides the calibration, the test part does not."""
+    one, other = (vars(run.evaluated.calibration) for run in (first, tested))
+    if one.keys() != other.keys() or not all(np.array_equal(one[name], other[name]) for name in one):
         raise LeakageError("the test part changes the calibration of the intervals")
+    if np.array_equal(one["residuals"], calibrated.evaluated.calibration.residuals):
+        raise _unmoved("calibration", "the calibration of the intervals")
 
 
-def _check_before_validation(first: _Rehearsal, validated: _Rehearsal) -> None:
-    """Validation chooses the epoch, and nothing within one."""
+def _check_validation(first: _Run, validated: _Run) -> None:
+    """The validation part decides its own loss, and no weight within an epoch."""
     one, other = first.evaluated.history, validated.evaluated.history
-    if one.loss != other.loss or first.trained.preprocessing != validated.trained.preprocessing:
+    if one.loss != other.loss or not are_equal(first.trained, validated.trained):
         raise LeakageError("the validation part changes what is fitted on train")
-    if one.best_epoch == other.best_epoch and not are_equal(first.trained, validated.trained):
-        raise LeakageError("the validation part changes the weights of an epoch")
+    if one.validation_loss == other.validation_loss:
+        raise _unmoved("validation", "its loss")
 
 
-def _check_controls(
-    first: _Rehearsal, trained: _Rehearsal, validated: _Rehearsal, calibrated: _Rehearsal, tested: _Rehearsal
-) -> None:
-    """What a part must decide does change with it: else the audit has seen nothing."""
-    one = first.evaluated
-    changes = {
-        "train part changes no weight": not _have_equal_weights(first.trained.model, trained.trained.model),
-        "validation part does not change its loss": one.history.validation_loss
-        != validated.evaluated.history.validation_loss,
-        "calibration part does not change the calibration": not np.array_equal(
-            one.calibration.residuals, calibrated.evaluated.calibration.residuals
-        ),
-        "test part does not change the metrics": one.metrics.get("mae") != tested.evaluated.metrics.get("mae"),
-    }
-    for what, is_changed in changes.items():
-        if not is_changed:
-            raise LeakageError(f"the {what}; it is made from other data, and an audit cannot see which")
+def _unmoved(part: str, what: str) -> LeakageError:
+    return LeakageError(
+        f"the {part} part was changed and {what} stayed the same: it is made from other data, and an audit cannot see "
+        "which"
+    )
 
 
 def are_equal(one: Trained, other: Trained) -> bool:
