@@ -175,13 +175,15 @@ def _ignore(epoch: int, loss: float, validation_loss: float | None) -> None:
 
 
 def _check_choices(config: TrainConfig, kept: networks.Reused) -> None:
-    """No network but the configuration's was fitted: else one could have been chosen by the test part."""
-    others = [one for one, *_ in kept.networks if (one.seed, one.model) != (config.seed, config.model)]
-    if others:
-        raise LeakageError(
-            f"networks of other seeds or shapes were fitted (such as seed {others[0].seed}, {others[0].model.cell}); "
-            "what chooses among them is not audited"
-        )
+    """No network but the configuration's was fitted: else one could be chosen by the test part."""
+    # a fit that is repeated may last as long as the one before it
+    own = (config.seed, config.model, config.fit)
+    for decides, how, _ in kept.networks:
+        if (decides.seed, decides.model, how.model_copy(update={"epochs": config.fit.epochs})) != own:
+            raise LeakageError(
+                f"a network of another configuration was fitted (seed {decides.seed}, {decides.model.cell}, learning "
+                f"rate {how.learning_rate:g}); what chooses among them is not audited"
+            )
 
 
 def _check_decided(first: _Run, other: _Run, part: str) -> None:

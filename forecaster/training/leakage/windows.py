@@ -24,6 +24,7 @@ def check_parts(config: TrainConfig, series: Series, parts: dict[str, Windows]) 
         owners = [set(windows.owners.tolist()) for windows in parts.values()]
         if sum(map(len, owners)) != len(set().union(*owners)):
             raise LeakageError("split: a series is in two parts; report it with the configuration")
+        _check_no_twins(series, parts)
     else:
         for before, after in itertools.pairwise(PARTS):
             last, first = _times(series, parts[before])[1], _times(series, parts[after])[0]
@@ -33,6 +34,20 @@ def check_parts(config: TrainConfig, series: Series, parts: dict[str, Windows]) 
                 )
     for owner in range(len(series)):
         _check_whole(config, series, parts, owner)
+
+
+def _check_no_twins(series: Series, parts: dict[str, Windows]) -> None:
+    """No series is in another part under another name."""
+    found: dict[bytes, tuple[str, str]] = {}
+    for part, windows in parts.items():
+        for owner in map(int, windows.owners):
+            name = series.unique_ids[owner]
+            other, where = found.setdefault(series.values[series.rows(owner), 0].tobytes(), (name, part))
+            if where != part:
+                raise LeakageError(
+                    f"split: series '{name}' of the {part} part has the values of '{other}' of the {where} part; "
+                    "remove one of them, or split by time"
+                )
 
 
 def _check_whole(config: TrainConfig, series: Series, parts: dict[str, Windows], owner: int) -> None:
