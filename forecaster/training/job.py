@@ -15,7 +15,8 @@ import pandas as pd
 
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
-from forecaster.domain.errors import UnknownModel
+from forecaster.domain.errors import LeakageError, UnknownModel
+from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Series
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration, calibrate
@@ -114,11 +115,28 @@ def _train(
         seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
         epochs = warm.epochs if warm else evaluated.history.best_epoch + 1
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
-    certificate = certify(config, frame, evaluated, served, warm.version if warm else None)
+    certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
     said = promises(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
     version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")
     return Registered(run_id, config.name, version, evaluated.metrics)
+
+
+def _certify(
+    config: TrainConfig,
+    frame: pd.DataFrame,
+    evaluated: Evaluated,
+    served: Trained,
+    checkpoints: Path,
+    warm: WarmStart | None,
+) -> Certificate:
+    try:
+        return certify(config, frame, evaluated, served, warm.version if warm else None)
+    except LeakageError:
+        # the same training begins anew once its code is mended
+        for fit in checkpoints.glob("*.npz"):
+            fit.unlink()
+        raise
 
 
 def _find_trained(config: TrainConfig, store: Store, work: str) -> Registered | None:

@@ -67,7 +67,7 @@ def compiled(
     if kept is None:
         return compile_network(build(), config, batches)
     key = (decides, config, batches)
-    if key not in kept.networks:
+    if key not in kept.networks or not devices.are_shared_by_networks():
         model = compile_network(build(), config, batches)
         kept.networks[key] = model, [_array(variable) for variable in variables(model)]
     model, start = kept.networks[key]

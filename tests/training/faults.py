@@ -80,7 +80,7 @@ def chosen_by_test(variants: Callable[[TrainConfig], list[TrainConfig]]) -> Plan
             found = []
             for number, variant in enumerate(variants(config)):
                 folder = checkpoints / str(number)
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 found.append(honest(variant, parts, folder, *more))
             return min(found, key=lambda one: error_of(one.trained, parts["test"]))
 
@@ -301,7 +301,7 @@ def epoch_is_chosen_by_test(patch: pytest.MonkeyPatch) -> None:
         found = []
         for epochs in range(1, config.fit.epochs + 1):
             folder = checkpoints / str(epochs)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             fit = config.fit.model_copy(update={"epochs": epochs})
             found.append(honest(config.model_copy(update={"fit": fit}), parts, folder, *more))
         # the history is that of the whole fit, and says nothing of it; the worst, so that it is another epoch

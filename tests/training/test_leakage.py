@@ -1,5 +1,6 @@
 """The leakage audit lets honest trainings pass, and its certificate says what was audited."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pandas as pd
 import pytest
 
 from forecaster.data.windows import SplitConfig
-from forecaster.training.job import train
+from forecaster.domain.manifest import KERAS_MODEL, Certificate
+from forecaster.registry.cache import bundle_folder
+from forecaster.training.job import WarmStart, train
 from forecaster.training.leakage import N_CUTOFFS, certify
 from forecaster.training.recipe import TrainConfig, prepare, split
 from forecaster.training.stages import evaluate
@@ -78,3 +81,15 @@ def test_the_certificate_travels_in_the_manifest(house: House) -> None:
     assert certificate.windows == 773
     assert certificate.rehearsed == {"train": 64, "validation": 32, "calibration": 32, "test": 32}
     assert certificate.warm_started_from is None
+
+
+def test_a_warm_start_is_named_in_the_certificate(house: House, tmp_path: Path) -> None:
+    warm = WarmStart(bundle_folder(house.cache, "sine", 1) / KERAS_MODEL, version=1, epochs=1)
+    registered = train(small_config(tmp_path, fit={"epochs": 1}), warm)
+    manifest = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model" / "manifest.json"
+    assert json.loads(manifest.read_text())["certificate"]["warm_started_from"] == 1
+
+
+def test_a_certificate_of_an_earlier_release_says_that_the_recipe_was_not_run_again() -> None:
+    certificate = Certificate.model_validate({"digests": {"test": "00"}, "cutoffs": ["2026-01-01"]})
+    assert (certificate.windows, certificate.rehearsed) == (0, {})
