@@ -129,7 +129,7 @@ def _fit(
             label=f"{title(config)} {phase}",
             epochs=epochs,
         )
-    return Trained(in_float32(config, model), config.model, train.preprocessing), history
+    return Trained(_in_float32(config, model), config.model, train.preprocessing), history
 
 
 def untrained(config: TrainConfig, n_windows: int) -> Any:
@@ -149,7 +149,7 @@ def _load_weights(model: Any, file: Path) -> None:
         ) from error
 
 
-def in_float32(config: TrainConfig, model: Any) -> Any:
+def _in_float32(config: TrainConfig, model: Any) -> Any:
     """Return the network as it is exported and measured: float32 whatever it was trained in, on one device."""
     devices.prepare(config.seed, mixed_precision=False)
     plain = config.build_network()

@@ -17,7 +17,7 @@ from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import UNIQUE_ID, Series, Y
 from forecaster.training import devices, networks, recipe, stages
 from forecaster.training.export import Trained
-from forecaster.training.fit import Examples, History, fit
+from forecaster.training.fit import Examples, fit
 from forecaster.training.leakage.changes import Rows, carried_over, changed, since, with_target
 from forecaster.training.leakage.figures import check_metrics
 from forecaster.training.leakage.residuals import check_residuals
@@ -97,18 +97,16 @@ class _Stage:
         with tempfile.TemporaryDirectory() as checkpoints:
             return _Run(moved, stages.evaluate(self.config, moved, Path(checkpoints)))
 
-    def fit(self, train: Windows) -> tuple[Trained, History]:
-        """Fit the network by itself, on these windows."""
+    def fit(self, train: Windows) -> tuple[Trained, list[float]]:
+        """Fit the network by itself, on these windows; return it as compiled, to be used once, and its losses."""
         preprocessing = stages.fit_preprocessing(self.config, train)
-        examples, held_out = (
-            Examples(windows, preprocessing, self.config.model.how) for windows in (train, self.parts["validation"])
-        )
+        examples = Examples(train, preprocessing, self.config.model.how)
         devices.prepare(self.config.seed, self.config.fit.mixed_precision)
         with tempfile.TemporaryDirectory() as folder, devices.all_devices():
             model = stages.untrained(self.config, len(train))
             checkpoint = Path(folder) / "recipe.npz"
-            history = fit(model, self.config.fit, examples, held_out, self.config.seed, checkpoint, _ignore, "audit")
-        return Trained(stages.in_float32(self.config, model), self.config.model, preprocessing), history
+            history = fit(model, self.config.fit, examples, None, self.config.seed, checkpoint, _ignore, "audit")
+        return Trained(model, self.config.model, preprocessing), history.loss
 
 
 def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: dict[str, Windows]) -> dict[str, int]:
@@ -159,14 +157,15 @@ def _check_network(stage: _Stage, first: _Run) -> None:
     untrained = stage.config.build_network()
     if not _have_equal_weights(untrained, type(untrained).from_config(untrained.get_config())):
         raise LeakageError("the network does not start from its initializers' weights; it was fitted before")
-    trained, history = stage.fit(first.parts["train"])
-    if history.loss != first.evaluated.history.loss or not are_equal(trained, first.trained):
+    trained, losses = stage.fit(first.parts["train"])
+    if losses != first.evaluated.history.loss or not are_equal(trained, first.trained):
         raise LeakageError(
             "the recipe's network is not the one that is fitted on the train part from the configuration's seed; "
             "something else was fitted, or chosen"
         )
     other = recipe.prepare(stage.config, changed(stage.config, stage.frame, ~stage.since("validation")))
-    if _have_equal_weights(stage.fit(carried_over(stage.parts["train"], stage.series, other))[0].model, trained.model):
+    again, _ = stage.fit(carried_over(stage.parts["train"], stage.series, other))
+    if _have_equal_weights(again.model, first.trained.model):
         raise _unmoved("train", "the network")
 
 
