@@ -330,8 +330,8 @@ def calibrated_on(choose: Callable[[Parts], Windows]) -> Plant:
         def fit_recipe(config: TrainConfig, parts: Parts, *more: Any) -> Any:
             trained, history, _ = honest(config, parts, *more)
             windows = choose(parts)
-            past, mean = windows.inputs().target, trained.forecast(windows)
-            return trained, history, calibrate(windows.targets(), mean, past, config.intervals)
+            mean = trained.forecast(windows)
+            return trained, history, calibrate(windows.targets(), mean)
 
         patch.setattr(stages, "fit_recipe", fit_recipe)
 
@@ -346,7 +346,7 @@ def residuals_of_what_was_fitted_on(patch: pytest.MonkeyPatch) -> None:
         windows = parts["calibration"]
         fitted = stages.refit(config, joined(parts["train"], windows), history.best_epoch + 1, checkpoints)
         mean = fitted.forecast(windows)
-        return trained, history, calibrate(windows.targets(), mean, windows.inputs().target, config.intervals)
+        return trained, history, calibrate(windows.targets(), mean)
 
     patch.setattr(stages, "fit_recipe", fit_recipe)
 
@@ -366,7 +366,7 @@ def bands_are_calibrated_on_test(patch: pytest.MonkeyPatch) -> None:
 
     def measure(config: TrainConfig, parts: Parts, trained: Trained, history: Any, calibration: Any) -> Any:
         test = parts["test"]
-        own = calibrate(test.targets(), trained.forecast(test), test.inputs().target, config.intervals)
+        own = calibrate(test.targets(), trained.forecast(test))
         # narrow, so that the share is another
         return honest(config, parts, trained, history, replace(own, residuals=own.residuals * 0.3))
 
@@ -414,8 +414,8 @@ def leaks_on_many_windows(patch: pytest.MonkeyPatch) -> None:
         trained, history, calibration = honest(config, parts, *more)
         test = parts["test"]
         if len(parts["train"]) > 100:
-            past, mean = test.inputs().target, trained.forecast(test)
-            calibration = calibrate(test.targets(), mean, past, config.intervals)
+            mean = trained.forecast(test)
+            calibration = calibrate(test.targets(), mean)
         return trained, history, calibration
 
     patch.setattr(stages, "fit_recipe", fit_recipe)

@@ -1,6 +1,7 @@
 """Frames with another future: what the audit gives the recipe in place of the data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -74,13 +75,10 @@ def carried_over(windows: Windows, series: Series, other: Series) -> Windows:
     """Return the same windows of another `Series`, in which series begin alike, and may end earlier or be missing."""
     position = {name: owner for owner, name in enumerate(other.unique_ids)}
     owners = np.array([position[series.unique_ids[owner]] for owner in windows.owners], dtype=np.int64)
-    return Windows(
-        other.values,
-        windows.first - series.bounds[windows.owners] + other.bounds[owners],
-        windows.counts,
-        owners,
-        windows.input_size,
-        windows.horizon,
-        windows.step_size,
-        other.known,
+    return replace(
+        windows,
+        values=other.values,
+        known=other.known,
+        first=windows.first - series.bounds[windows.owners] + other.bounds[owners],
+        owners=owners,
     )

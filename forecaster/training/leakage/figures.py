@@ -28,9 +28,8 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluated) -> None:
         "validation-mae": (held_out, unit * _OF_A_SCALE),
         "relative_mae": (error / naive if naive else np.nan, unit * _OF_A_SCALE * 2 / naive if naive else 0.0),
     }
-    for level, (low, high) in evaluated.calibration.bands(past, LEVELS).items():
-        share = ((mean + low <= actual) & (actual <= mean + high)).mean()
-        found[f"coverage-{level}"] = (share, _OF_A_SHARE)
+    for level, (low, high) in _bounds(evaluated, test, mean).items():
+        found[f"coverage-{level}"] = (((low <= actual) & (actual <= high)).mean(), _OF_A_SHARE)
     for name, (value, tolerance) in found.items():
         said = evaluated.metrics.get(name)
         if said is not None and not abs(said - value) <= tolerance + 1e-6 * abs(value):
@@ -38,6 +37,12 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluated) -> None:
                 f"the metric {name} is {said:.6g}, but {value:.6g} when computed from the forecasts; it is of other "
                 "windows or of another network"
             )
+
+
+def _bounds(evaluated: Evaluated, windows: Windows, mean: Floats) -> dict[int, tuple[Floats, Floats]]:
+    """Return the bounds of each level's intervals, `(n, horizon)` each."""
+    bands = evaluated.calibration.bands(windows.inputs().target, LEVELS)
+    return {level: (mean + low, mean + high) for level, (low, high) in bands.items()}
 
 
 def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluated) -> None:
