@@ -14,8 +14,9 @@ from forecaster.training import recipe, stages
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig
 from tests.conftest import ROOT, small_config
-from tests.training import faults
-from tests.training.faults import Plant
+from tests.training import faults_in_data as data
+from tests.training import faults_in_recipes as fits
+from tests.training.faults_in_recipes import Plant
 
 ROWS = 420
 ONE_ANSWER = {"model": {"cell": "simple_rnn", "widths": [4]}}
@@ -25,103 +26,103 @@ MEAN_STD = {"transforms": [{"kind": "mean_std"}]}
 Fault = tuple[Plant, dict[str, Any], str]
 FAULTS: dict[str, Fault] = {
     # the split and its windows
-    "a shuffled split": (faults.split_into(faults.shuffled), {}, "the train part reaches"),
-    "parts that overlap": (faults.split_into(faults.overlapping), {}, "the train part reaches"),
+    "a shuffled split": (data.split_into(data.shuffled), {}, "the train part reaches"),
+    "parts that overlap": (data.split_into(data.overlapping), {}, "the train part reaches"),
     "a validation part that is the test part": (
-        faults.split_into(faults.with_validation("test")), {}, "the validation part reaches"
+        data.split_into(fits.with_validation("test")), {}, "the validation part reaches"
     ),
-    "a misaligned horizon, at each step": (faults.targets_at_each_step_are_misaligned, {}, "the targets of a window"),
-    "a misaligned horizon": (faults.targets_begin_too_early, ONE_ANSWER, "the targets of a window"),
-    "one misaligned window among many": (faults.one_window_is_misaligned, ONE_ANSWER, "the targets of a window"),
-    "inputs that reach over the cutoff": (faults.inputs_reach_over_the_cutoff, {}, "the inputs 'y' of a window"),
+    "a misaligned horizon, at each step": (data.targets_at_each_step_are_misaligned, {}, "the targets of a window"),
+    "a misaligned horizon": (data.targets_begin_too_early, ONE_ANSWER, "the targets of a window"),
+    "one misaligned window among many": (data.one_window_is_misaligned, ONE_ANSWER, "the targets of a window"),
+    "inputs that reach over the cutoff": (data.inputs_reach_over_the_cutoff, {}, "the inputs 'y' of a window"),
     # columns
-    "a covariate a row ahead": (faults.prepare_as(faults.covariate_a_row_ahead), {}, "the inputs 'wind' of a window"),
+    "a covariate a row ahead": (data.prepare_as(data.covariate_a_row_ahead), {}, "the inputs 'wind' of a window"),
     "a target smoothed with the future": (
-        faults.target_is_smoothed_with_the_future, {}, "the inputs 'y' of a window"
+        data.target_is_smoothed_with_the_future, {}, "the inputs 'y' of a window"
     ),
     "futr_exog scaled over all rows": (
-        faults.prepare_as(faults.futr_exog_scaled_over_all_rows), {}, "what is known ahead 'sun'"
+        data.prepare_as(data.futr_exog_scaled_over_all_rows), {}, "what is known ahead 'sun'"
     ),
-    "rows until the series ends": (faults.rows_until_the_end, {}, "a calendar feature depends on more"),
-    "a memoised prepare": (faults.prepare_is_memoised, {}, "is not made from the data that are given"),
+    "rows until the series ends": (data.rows_until_the_end, {}, "a calendar feature depends on more"),
+    "a memoised prepare": (data.prepare_is_memoised, {}, "is not made from the data that are given"),
     # transforms
-    "a scaler fitted on all data": (faults.scaler_sees_all, {}, "after the train part changes what is fitted"),
-    "a scale of hist_exog fitted on all data": (faults.scale_of("hist"), {}, "changes what is fitted"),
-    "a scale of futr_exog fitted on all data": (faults.scale_of("known"), {}, "changes what is fitted"),
+    "a scaler fitted on all data": (data.scaler_sees_all, {}, "after the train part changes what is fitted"),
+    "a scale of hist_exog fitted on all data": (data.scale_of("hist"), {}, "changes what is fitted"),
+    "a scale of futr_exog fitted on all data": (data.scale_of("known"), {}, "changes what is fitted"),
     "a window's mean that sees the future": (
-        faults.window_mean_sees_the_future, MEAN_STD, "a step's answer changes"
+        data.window_mean_sees_the_future, MEAN_STD, "a step's answer changes"
     ),
     "statistics across the batch": (
-        faults.statistics_across_the_batch, ONE_ANSWER | MEAN_STD, "transformed otherwise among other windows"
+        data.statistics_across_the_batch, ONE_ANSWER | MEAN_STD, "transformed otherwise among other windows"
     ),
     # the fit
-    "weights that were fitted before": (faults.weights_are_fitted_before, ONE_ANSWER, "its initializers' weights"),
+    "weights that were fitted before": (fits.weights_are_fitted_before, ONE_ANSWER, "its initializers' weights"),
     "a recipe that starts from fitted weights": (
-        faults.recipe_starts_warm, ONE_ANSWER, "from the configuration's seed"
+        fits.recipe_starts_warm, ONE_ANSWER, "from the configuration's seed"
     ),
     "a network fitted on train and validation": (
-        faults.recipe_on(faults.with_train("validation")), ONE_ANSWER, "from the configuration's seed"
+        fits.recipe_on(fits.with_train("validation")), ONE_ANSWER, "from the configuration's seed"
     ),
     "the best of three seeds by test error": (
-        faults.chosen_by_test(faults.seeds), ONE_ANSWER, "a network of another configuration|configuration's seed"
+        fits.chosen_by_test(fits.seeds), ONE_ANSWER, "a network of another configuration|configuration's seed"
     ),
     "the better cell by test error": (
-        faults.chosen_by_test(faults.cells), ONE_ANSWER, "a network of another configuration|configuration's seed"
+        fits.chosen_by_test(fits.cells), ONE_ANSWER, "a network of another configuration|configuration's seed"
     ),
     # stopping
     "early stopping on test": (
-        faults.recipe_on(faults.with_validation("test")), ONE_ANSWER, "stopped or chosen on other windows"
+        fits.recipe_on(fits.with_validation("test")), ONE_ANSWER, "stopped or chosen on other windows"
     ),
     "early stopping on calibration": (
-        faults.recipe_on(faults.with_validation("calibration")), ONE_ANSWER, "stopped or chosen on other windows"
+        fits.recipe_on(fits.with_validation("calibration")), ONE_ANSWER, "stopped or chosen on other windows"
     ),
-    "an epoch chosen by test": (faults.epoch_is_chosen_by_test, ONE_ANSWER, "chosen on other windows"),
+    "an epoch chosen by test": (fits.epoch_is_chosen_by_test, ONE_ANSWER, "chosen on other windows"),
     # calibration
     "calibration on test": (
-        faults.calibrated_on(lambda parts: parts["test"]), ONE_ANSWER, "the test part changes the calibration"
+        fits.calibrated_on(lambda parts: parts["test"]), ONE_ANSWER, "the test part changes the calibration"
     ),
     "calibration on train": (
-        faults.calibrated_on(lambda parts: parts["train"]), ONE_ANSWER, "the calibration of the intervals stayed"
+        fits.calibrated_on(lambda parts: parts["train"]), ONE_ANSWER, "the calibration of the intervals stayed"
     ),
     "residuals of windows that were fitted on": (
-        faults.residuals_of_what_was_fitted_on, ONE_ANSWER, "windows that the network was fitted on"
+        fits.residuals_of_what_was_fitted_on, ONE_ANSWER, "windows that the network was fitted on"
     ),
     # metrics
     "metrics of the wrong part": (
-        faults.measured_on(lambda parts: parts | {"test": parts["validation"]}), ONE_ANSWER, "the metric mae is"
+        fits.measured_on(lambda parts: parts | {"test": parts["validation"]}), ONE_ANSWER, "the metric mae is"
     ),
 }  # fmt: skip
 
 # of other kinds: written when the audit was done, to count how many it finds
 OTHERS: dict[str, Fault] = {
-    "test windows that were chosen": (faults.split_into(faults.without_last), {}, "the last rows of series"),
+    "test windows that were chosen": (data.split_into(data.without_last), {}, "the last rows of series"),
     "a series in test under another name": (
         lambda patch: None,
         {"split": {"by": "series"}, "data": {"source": "files", "path": "twins.csv"}},
         "has the values of 'a' of the train part",
     ),
     "a learning rate chosen by test": (
-        faults.chosen_by_test(faults.learning_rates), ONE_ANSWER, "another configuration|configuration's seed"
+        fits.chosen_by_test(fits.learning_rates), ONE_ANSWER, "another configuration|configuration's seed"
     ),
     "a seed that depends on test": (
-        faults.fit_depends_on_test, ONE_ANSWER, "another configuration|configuration's seed"
+        fits.fit_depends_on_test, ONE_ANSWER, "another configuration|configuration's seed"
     ),
     "windows that are told of the next in their batch": (
-        faults.order_within_the_batch, ONE_ANSWER, "among other windows"
+        data.order_within_the_batch, ONE_ANSWER, "among other windows"
     ),
-    "a memoised recipe": (faults.recipe_is_memoised, ONE_ANSWER, "stayed the same"),
+    "a memoised recipe": (fits.recipe_is_memoised, ONE_ANSWER, "stayed the same"),
     "coverage of intervals that test has sized": (
-        faults.bands_are_calibrated_on_test, ONE_ANSWER, "the metric coverage-"
+        fits.bands_are_calibrated_on_test, ONE_ANSWER, "the metric coverage-"
     ),
-    "metrics without the worst errors": (faults.worst_are_left_out, ONE_ANSWER, "the metric mae is"),
+    "metrics without the worst errors": (fits.worst_are_left_out, ONE_ANSWER, "the metric mae is"),
 }  # fmt: skip
 
 # that no audit of this kind sees: each is named in docs/evaluation.md
 UNSEEN: dict[str, Plant] = {
-    "residuals of train windows among those of calibration": faults.calibrated_on(
-        lambda parts: faults.joined(parts["calibration"], parts["train"])
+    "residuals of train windows among those of calibration": fits.calibrated_on(
+        lambda parts: fits.joined(parts["calibration"], parts["train"])
     ),
-    "a recipe that leaks on many windows only": faults.leaks_on_many_windows,
+    "a recipe that leaks on many windows only": fits.leaks_on_many_windows,
 }
 
 
@@ -187,7 +188,7 @@ def test_what_an_audit_cannot_see_is_named_in_the_docs(place: Path, name: str) -
 def test_a_fit_that_leaks_is_not_gone_on_with(place: Path) -> None:
     config = recipe_of(place, **ONE_ANSWER, name="mended")
     with pytest.raises(LeakageError):
-        train_with(faults.recipe_on(faults.with_validation("test")), config)
+        train_with(fits.recipe_on(fits.with_validation("test")), config)
     # the same command, once its code is mended
     assert train(config).version == 1
 
