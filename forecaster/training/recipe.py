@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
 from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
@@ -16,6 +17,7 @@ from forecaster.data.sources import AnySource
 from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config
+from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
@@ -113,6 +115,22 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
         ):
             chain.check(column, f"{where}, series '{unique_id}', column {name}")
     return _with_calendar(series, config.calendar_features, sessions or parse(series.freq))
+
+
+def check_adjustment(config: TrainConfig) -> None:
+    """Raise ConfigError where adjusted prices would tell of dividends that were paid after a window."""
+    preprocessing, adjusted = unfitted(config), config.data.adjusted(config.exogenous)
+    chains = {Y: preprocessing.target}
+    chains |= {one.column: chain for one, chain in zip(config.hist_exog, preprocessing.hist, strict=True)}
+    for column in adjusted:
+        if column in chains and cancels_factor(chains[column]):
+            continue
+        key = "transforms" if column == Y else f"column {column}: transforms"
+        raise ConfigError(
+            f"{key}: prices of {config.data.place} are adjusted, so a later dividend multiplies every earlier price by "
+            "a factor, and the network would see it; put log and last_value first, which cancel it"
+            + (", or use prices that are not adjusted" if config.data.source == "files" else "")
+        )
 
 
 def _with_calendar(series: Series, names: tuple[str, ...], step: Step) -> Series:

@@ -20,7 +20,7 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage
-from forecaster.training import devices
+from forecaster.training import devices, networks
 from forecaster.training.export import Trained
 from forecaster.training.fit import Examples, History, fit
 from forecaster.training.recipe import TrainConfig, title, unfitted
@@ -130,7 +130,7 @@ def _fit(
 ) -> tuple[Trained, History]:
     phase = checkpoint.stem
     with devices.all_devices():
-        model = config.build_network()
+        model = untrained(config, len(train))
         if weights is not None:
             _load_weights(model, weights)
         history = fit(
@@ -145,6 +145,13 @@ def _fit(
             epochs=epochs,
         )
     return Trained(_in_float32(config, model), config.model, train.preprocessing), history
+
+
+def untrained(config: TrainConfig, n_windows: int) -> Any:
+    """Return the configuration's network, compiled for a fit on so many windows."""
+    columns = (config.hist_exog, config.futr_exog, config.calendar_features)
+    decides = networks.Decides(config.seed, config.model, (config.input_size, config.horizon, *columns))
+    return networks.compiled(config.build_network, decides, config.fit, n_windows)
 
 
 def _load_weights(model: Any, file: Path) -> None:
