@@ -4,10 +4,9 @@ import numpy as np
 
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import LeakageError
-from forecaster.domain.series import Floats
-from forecaster.evaluation.choice import LEVELS
 from forecaster.registry.bundle import window_scale
 from forecaster.training.recipe import TrainConfig
+from forecaster.training.residuals import served_bands
 from forecaster.training.stages import Evaluated
 
 # of a window's scale, as between the network and its graph; of a share, a few values on an interval's very bound
@@ -29,7 +28,7 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluated) -> None:
         "validation-mae": (held_out, unit * _OF_A_SCALE),
         "relative_mae": (error / naive if naive else np.nan, unit * _OF_A_SCALE * 2 / naive if naive else 0.0),
     }
-    for level, (low, high) in _bounds(evaluated, test, mean).items():
+    for level, (low, high) in served_bands(evaluated.calibration, test, mean).items():
         found[f"coverage-{level}"] = (((low <= actual) & (actual <= high)).mean(), _OF_A_SHARE)
     for name, (value, tolerance) in found.items():
         said = evaluated.metrics.get(name)
@@ -38,12 +37,6 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluated) -> None:
                 f"the metric {name} is {said:.6g}, but {value:.6g} when computed from the forecasts; it is of other "
                 "windows or of another network"
             )
-
-
-def _bounds(evaluated: Evaluated, windows: Windows, mean: Floats) -> dict[int, tuple[Floats, Floats]]:
-    """Return the bounds of each level's intervals, `(n, horizon)` each."""
-    bands = evaluated.calibration.bands(windows.inputs().target, LEVELS)
-    return {level: (mean + low, mean + high) for level, (low, high) in bands.items()}
 
 
 def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluated) -> None:
