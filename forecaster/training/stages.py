@@ -130,8 +130,11 @@ def _fit(
 ) -> tuple[Trained, History]:
     phase = checkpoint.stem
     with devices.all_devices():
-        model = untrained(config, len(train))
-        if weights is not None:
+        if weights is None:
+            model = untrained(config, len(train))
+        else:
+            # a saved network has no optimizer to load into a compiled one
+            model = config.build_network()
             _load_weights(model, weights)
         history = fit(
             model,
