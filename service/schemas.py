@@ -248,7 +248,7 @@ class DriftsOut(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """A model that is served: its aliases, and each version's manifest without the hashes."""
+    """A model that is served: its aliases, and each version's manifest without the hashes, and its `intervals`."""
 
     name: str
     aliases: dict[str, int]

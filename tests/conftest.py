@@ -23,6 +23,7 @@ from hypothesis import settings
 
 from deploy.postgres import PROGRAMS
 from forecaster.domain.config import build_config
+from forecaster.evaluation import choice
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
@@ -60,6 +61,7 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
         "transforms": [{"kind": "standardize"}],
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 8, "batch_size": 32, "learning_rate": 0.02},
+        "folds": 1,
         "tracking": {"uri": f"sqlite:///{folder}/mlflow.db", "checkpoints": str(folder / "checkpoints")},
     }
     return build_config(raw | changes, TrainConfig, "test")
@@ -92,7 +94,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
         model={"cell": "lstm", "topology": "many_to_many", "widths": [8]},
         transforms=[{"kind": "mean_std"}],
     )
-    versions = (train(config), train(many))
+    with pytest.MonkeyPatch.context() as patch:
+        # nothing is chosen, so their intervals adapt
+        patch.setattr(choice, "LEAST_HORIZONS", 10**6)
+        versions = (train(config), train(many))
     store = Store(config.tracking.uri)
     store.promote("sine", versions[0].version)
     sync(store, folder / "cache")

@@ -23,6 +23,14 @@ FEATURES: dict[str, Callable[[Columns], Floats]] = {
 }
 
 
+def is_price(name: str) -> bool:
+    """Say whether a feature of bars is multiplied with their prices, and so carries their adjustment."""
+    values = {"open": 1.0, "high": 4.0, "low": 0.5, "close": 2.0, "volume": 3.0}
+    bars = {column: np.array([value]) for column, value in values.items()}
+    twice = {column: one if column == "volume" else 2 * one for column, one in bars.items()}
+    return not np.array_equal(bar_feature(name, bars), bar_feature(name, twice))
+
+
 def bar_feature(name: str, bars: Columns) -> Floats:
     """Return a feature `(n,)` of adjusted bars, whose columns are `open, high, low, close, volume`, `(n,)` each.
 

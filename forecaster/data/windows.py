@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from forecaster.domain.config import Config
 from forecaster.domain.errors import TooShortError
-from forecaster.domain.series import Floats, Inputs, Series
+from forecaster.domain.series import Floats, Inputs, Series, Times
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -58,6 +58,7 @@ class Windows:
         horizon: rows of target.
         step_size: rows from one window's start to the next one's, within a stretch.
         known: all rows of what is known ahead, `(rows, features)`, or None.
+        timestamps: all rows' times, `(rows,)`.
     """
 
     values: Floats
@@ -68,6 +69,7 @@ class Windows:
     horizon: int
     step_size: int = 1
     known: Floats | None = None
+    timestamps: Times = field(kw_only=True)
 
     def __len__(self) -> int:
         return int(self.counts.sum())
@@ -222,4 +224,6 @@ def _windows(
         )
     owners = np.searchsorted(series.bounds, starts, side="right") - 1
     first, counts = starts.astype(np.int64), counts.astype(np.int64)
-    return Windows(series.values, first, counts, owners, input_size, horizon, step_size, series.known)
+    return Windows(
+        series.values, first, counts, owners, input_size, horizon, step_size, series.known, timestamps=series.timestamps
+    )

@@ -132,15 +132,23 @@ class Skill(_Part):
 
 
 class Certificate(_Part):
-    """That the future was changed, and nothing before it was.
+    """That a training was audited for leakage: the future was changed, and nothing before it was.
 
     Args:
         digests: by part, of every array that is fitted on or transformed before it begins, SHA-256.
         cutoffs: at which forecasts stayed the same bit by bit.
+        windows: how many were asked in other batches and in another order; 0 before this was audited.
+        rehearsed: by part, on how many windows the recipe was run again with each part changed; empty before.
+        rehearsed_epochs: for how many epochs.
+        warm_started_from: the version whose weights the served network started from; it has a certificate of its own.
     """
 
     digests: dict[str, str]
     cutoffs: tuple[str, ...]
+    windows: Count = 0
+    rehearsed: dict[str, Count] = {}
+    rehearsed_epochs: Count = 0
+    warm_started_from: Count | None = None
 
 
 class Manifest(_Part):
@@ -160,7 +168,7 @@ class Manifest(_Part):
         futr_exog: the scale of each column that whoever asks must know ahead.
         calendar_features: the scale of each feature that is computed from the timestamps.
         trained_until: the latest time that the served weights have seen.
-        certificate: of a training without leakage; without it there is no promotion.
+        certificate: that the training was audited for leakage; without it there is no promotion.
         recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
         sha256: hash of each file but the manifest itself.
     """

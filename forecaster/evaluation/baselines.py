@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from forecaster.domain.series import Floats
-from forecaster.evaluation.conformal import ewma
+from forecaster.evaluation.units import ewma
 
 # of inputs `(n, input_size)`, horizon and season_length
 Baseline = Callable[[Floats, int, int], Floats]

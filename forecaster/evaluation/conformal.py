@@ -1,66 +1,48 @@
-"""Split conformal intervals: quantiles of out-of-sample residuals, per horizon step, kept on a fixed grid.
-
-Where a series is calm at times and wild at others, residuals are taken in units of the window's volatility, and the
-intervals widen and narrow with it. A new scale is an entry in `SCALES`.
+"""Conformal intervals: quantiles of out-of-sample residuals, per horizon step, kept on a fixed grid.
 
 Source: Papadopoulos et al. (2002), doi:10.1007/3-540-36755-1_29; the finite-sample ranks of Lei et al. (2018),
-doi:10.1080/01621459.2017.1307116, equation 4, applied to each tail; normalised by their section 5.2.
+doi:10.1080/01621459.2017.1307116, equation 4, applied to each tail; normalised by their section 5.2. The
+ranks are those of as many windows as the sample is worth (`effective`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecaster.domain.errors import RequestError
-from forecaster.domain.series import Floats
+from forecaster.domain.series import Floats, Times
+from forecaster.evaluation.effective import effective_windows
+from forecaster.evaluation.units import CONSTANT, Unit
 
 GRID = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 PROBABILITIES = (*GRID, *(round(1 - p, 3) for p in reversed(GRID[:-1])))
-# how fast old changes are forgotten: daily, in RiskMetrics (1996), section 5.3
-_DECAY = 0.94
-# how fast adaptive intervals follow what was covered: Gibbs & Candès (2021), arXiv 2106.00170, section 4
-ADAPTION_RATE = 0.005
-
-
-def constant(inputs: Floats) -> Floats:
-    """Return 1 for each window `(n, input_size)`, as `(n, 1)`: one width for all."""
-    return np.ones((len(inputs), 1))
-
-
-def ewma(inputs: Floats) -> Floats:
-    """Return each window's volatility `(n, 1)`: the root of the exponentially weighted mean of squared changes.
-
-    Source: J.P. Morgan/Reuters (1996), RiskMetrics Technical Document, table 5.1, with a mean of 0.
-    """
-    changes = np.diff(inputs, axis=1)
-    weights = _DECAY ** np.arange(changes.shape[1] - 1, -1, -1)
-    return np.asarray(np.sqrt((changes**2 * weights).sum(axis=1, keepdims=True) / weights.sum()))
-
-
-SCALES: dict[str, Callable[[Floats], Floats]] = {"constant": constant, "ewma": ewma}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Quantiles of residuals (actual - mean), in units of the window's scale.
+    """Quantiles of residuals (actual - mean), in units of each window.
 
     Args:
         probabilities: increasing, symmetric around .5, `(n_probabilities,)`.
         residuals: `(horizon, n_probabilities)`, increasing along the second axis.
         n_windows: how many windows they come from.
-        scale: the unit's name in `SCALES`; with `constant` residuals are in the values' unit.
-        least: the smallest unit, for windows in which nothing changes.
+        n_effective: how many independent windows these are worth, at the step where it is least.
+        unit: what the residuals are divided by.
+        is_adaptive: whether intervals are served that follow what was covered.
     """
 
     probabilities: Floats
     residuals: Floats
     n_windows: int
-    scale: str = "constant"
-    least: float = 1.0
+    n_effective: float
+    unit: Unit = CONSTANT
+    is_adaptive: bool = True
 
     def quantiles(self, probabilities: Floats) -> Floats:
-        """Return residual quantiles `(horizon, len(probabilities))`, in units of the scale, interpolated on the grid.
+        """Return residual quantiles `(horizon, len(probabilities))`, in units of the window, interpolated on the grid.
 
         Raises:
             RequestError: a probability lies beyond what the calibration windows can support.
@@ -70,12 +52,13 @@ class Calibration:
         if beyond:
             raise RequestError(
                 f"level/quantiles: {beyond[0]:g} lies beyond the calibrated range {least:g} to {greatest:g} "
-                f"({self.n_windows} calibration windows; level up to {100 * (greatest - least):g}); ask for less"
+                f"({self.n_windows} calibration windows, worth {self.n_effective:.0f} independent ones; level up to "
+                f"{100 * (greatest - least):g}); ask for less"
             )
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
 
     def residuals_at(self, probabilities: Floats) -> Floats:
-        """Return each step's residual quantile at probabilities of its own, `(n, steps)`, in units of the scale.
+        """Return each step's residual quantile at probabilities of its own, `(n, steps)`, in units of the window.
 
         Probabilities beyond the grid get its outermost quantiles.
         """
@@ -87,48 +70,71 @@ class Calibration:
 
     def units(self, inputs: Floats) -> Floats:
         """Return the unit of each window `(n, input_size)` of the target's past, `(n, 1)`."""
-        return np.asarray(np.maximum(SCALES[self.scale](inputs), self.least))
+        return self.unit.of(inputs)
 
-    def spread(self, inputs: Floats, probabilities: Floats) -> Floats:
-        """Return what is added to the mean of each window for its quantiles, `(n, horizon, len(probabilities))`.
+    def knows(self, level: float) -> bool:
+        """Say whether the calibration windows support an interval of a level, 0–100."""
+        return bool((100 - level) / 200 >= self.probabilities[0] - 1e-9)
 
-        Raises:
-            RequestError: a probability lies beyond what the calibration windows can support.
-        """
-        return np.asarray(self.units(inputs)[:, :, None] * self.quantiles(probabilities))
+    def summary(self) -> dict[str, Any]:
+        """Return what the intervals rest on and what was chosen for them."""
+        return {
+            "n_windows": self.n_windows,
+            "n_effective": round(self.n_effective, 1),
+            "is_adaptive": self.is_adaptive,
+            "scale": self.unit.scale,
+            "decay": self.unit.decay,
+            "pull": self.unit.pull,
+            "level_up_to": round(100 * float(self.probabilities[-1] - self.probabilities[0]), 1),
+        }
 
     def bands(self, inputs: Floats, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
         """Return what lies below and above the mean, `(n, horizon)` each, for the `levels` (0–100) that are known."""
-        edges = {level: np.array([(100 - level) / 200, (100 + level) / 200]) for level in levels}
-        spreads = {
-            level: self.spread(inputs, one) for level, one in edges.items() if one[0] >= self.probabilities[0] - 1e-9
-        }
-        return {level: (spread[:, :, 0], spread[:, :, 1]) for level, spread in spreads.items()}
+        units, known = self.units(inputs), [level for level in levels if self.knows(level)]
+        edges = [self.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])) for level in known]
+        return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(known, edges, strict=True)}
 
 
-def calibrate(actual: Floats, predicted: Floats, inputs: Floats | None = None, scale: str = "constant") -> Calibration:
-    """Return the residuals' quantiles, each tail's rank rounded outwards; grid points beyond the sample are left out.
+def calibrate(
+    actual: Floats,
+    predicted: Floats,
+    inputs: Floats | None = None,
+    unit: Unit = CONSTANT,
+    cutoffs: Times | NDArray[np.int64] | None = None,
+) -> Calibration:
+    """Return the residuals' quantiles, each tail's rank rounded outwards.
+
+    A grid point is left out where fewer windows than it needs do not overlap, the worst case of a random walk.
 
     Args:
         actual: `(n, horizon)`.
         predicted: `(n, horizon)`, by a model that has not seen these windows.
         inputs: the target's past, `(n, input_size)`; needed unless the scale is constant.
-        scale: the residuals' unit, a name in `SCALES`.
+        unit: the residuals' unit, not yet fitted.
+        cutoffs: each window's time, `(n,)`; successive when None, as a single series' windows are.
     """
-    units = np.ones((len(actual), 1)) if inputs is None else SCALES[scale](inputs)
-    # a window in which nothing changed has the unit of the calmest one in which something did
-    moving = units[units > 0]
-    least = float(moving.min()) if len(moving) else 1.0
-    residuals = np.sort((actual - predicted) / np.maximum(units, least), axis=0)
-    n = len(residuals)
-    kept = [p for p in PROBABILITIES if min(p, 1 - p) * (n + 1) >= 1 - 1e-9 or p == 0.5]
-    columns = [_ranked(residuals, p) for p in kept]
-    return Calibration(np.array(kept), np.stack(columns, axis=1), n, scale, least)
+    past = np.zeros((len(actual), 1)) if inputs is None else inputs
+    fitted = unit.fit(past)
+    residuals = (actual - predicted) / fitted.of(past)
+    measured, worst = effective_windows(residuals, np.arange(len(residuals)) if cutoffs is None else cutoffs)
+    kept = [p for p in PROBABILITIES if min(p, 1 - p) * (worst.min() + 1) >= 1 - 1e-9 or p == 0.5]
+    quantiles = outward_quantiles(residuals, np.array(kept), measured)
+    return Calibration(np.array(kept), quantiles, len(residuals), float(measured.min()), fitted)
 
 
-def _ranked(ordered: Floats, probability: float) -> Floats:
-    n = len(ordered)
-    if probability == 0.5:
-        return np.asarray(np.median(ordered, axis=0))
-    lower, upper = np.floor(probability * (n + 1) + 1e-9), np.ceil(probability * (n + 1) - 1e-9)
-    return np.asarray(ordered[int(lower if probability < 0.5 else upper) - 1])
+def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Floats) -> Floats:
+    """Return quantiles `(horizon, len(probabilities))` of residuals `(n, horizon)`, ranks rounded outwards.
+
+    Of `m` independent values the one of rank `p (m + 1)` has the probability `p` below it on average. Here `m` is each
+    step's effective number `(horizon,)`, and the rank is carried over to the sample that there is.
+    """
+    ordered, n = np.sort(residuals, axis=0), len(residuals)
+    tails = np.minimum(probabilities, 1 - probabilities)
+    m = np.maximum(n_effective, 1 + 1e-9)[:, None]
+    place = np.clip((tails * (m + 1) - 1) / (m - 1) * (n - 1), 0, None)
+    # what rounding leaves of a whole rank is none
+    low = np.floor(place + 1e-6).astype(np.int64)
+    ranks = np.where(probabilities < 0.5, low, n - 1 - low)
+    found = np.take_along_axis(ordered.T, ranks, axis=1)
+    found[:, probabilities == 0.5] = np.median(ordered, axis=0)[:, None]
+    return np.asarray(found)

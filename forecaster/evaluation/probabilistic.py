@@ -44,11 +44,17 @@ def width(low: Floats, high: Floats) -> float:
     return float((high - low).mean())
 
 
-def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> float:
-    """Return the mean interval score of bounds meant to cover `level` (0–100): width, and a penalty for each miss.
+def interval_scores(actual: Floats, low: Floats, high: Floats, level: float) -> Floats:
+    """Return each value's interval score: the width of bounds meant to cover `level` (0–100), and a penalty for a miss.
 
     Source: Winkler (1972), doi:10.2307/2284720; Gneiting & Raftery (2007), doi:10.1198/016214506000001437, equation 43.
     """
     import scoringrules
 
-    return float(scoringrules.interval_score(actual, low, high, 1 - level / 100).mean())
+    # axes of length 1 do not survive it
+    return np.reshape(scoringrules.interval_score(actual, low, high, 1 - level / 100), actual.shape)
+
+
+def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> float:
+    """Return the mean interval score of bounds meant to cover `level` (0–100)."""
+    return float(interval_scores(actual, low, high, level).mean())

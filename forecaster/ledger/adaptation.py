@@ -1,8 +1,4 @@
-"""Adaptive intervals of served forecasts: what was covered so far moves the share of misses that is allowed next.
-
-Source: Gibbs & Candès (2021), arXiv 2106.00170, equation 2, per series and horizon step. Without clipping, its sum is a
-matter of counts: the share allowed now is α + γ·(n·α − misses).
-"""
+"""Adaptive intervals of served forecasts: the share of misses that is allowed next, from the counts in the ledger."""
 
 from itertools import groupby
 
@@ -12,13 +8,11 @@ from sqlalchemy import ColumnElement, Engine, select
 from forecaster.database.engine import transaction
 from forecaster.database.tables import STEPS
 from forecaster.domain.series import Floats
-from forecaster.evaluation.conformal import ADAPTION_RATE
+from forecaster.evaluation.adaptive import allowed_shares
 from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.tallies import Of
 
 SHARES = np.array([1 - level / 100 for level in LEVELS])
-# of misses: an interval is never wider than its calibration knows, nor none at all
-_LEAST, _MOST = 0.001, 0.9
 
 
 def read_allowed(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:
@@ -49,29 +43,7 @@ def _read(engine: Engine, *wanted: ColumnElement[bool]) -> dict[Of, dict[str, Fl
     for (owner, model, version, unique_id), of_series in groupby(rows, lambda row: row[:4]):
         counted = np.array([(row.step, row.n_times, row.inside_80, row.inside_95) for row in of_series])
         steps, count, covered = counted[:, 0].astype(int) - 1, counted[:, 1:2], counted[:, 2:]
-        shares = np.tile(SHARES, (steps[-1] + 1, 1))
-        shares[steps] = np.clip(SHARES + ADAPTION_RATE * (count * SHARES - (count - covered)), _LEAST, _MOST)
-        allowed.setdefault((owner, model, version), {})[unique_id] = shares
+        surplus = np.zeros((steps[-1] + 1, len(LEVELS)))
+        surplus[steps] = count * SHARES - (count - covered)
+        allowed.setdefault((owner, model, version), {})[unique_id] = allowed_shares(LEVELS, surplus)
     return allowed
-
-
-def adapted_tails(probabilities: tuple[float, ...], allowed: Floats) -> Floats:
-    """Return the probabilities to look up for those that were asked for, `(n, steps, len(probabilities))`.
-
-    Between the levels that are counted the shares of misses are interpolated, so that intervals never cross.
-
-    Args:
-        probabilities: 0–1.
-        allowed: `(n, steps, levels)`, as `read_allowed` has them.
-    """
-    of_95 = np.minimum(allowed[:, :, 1], allowed[:, :, 0])
-    of_80 = allowed[:, :, 0]
-    known, tails = np.array([0.0, SHARES[1], SHARES[0], 1.0]), np.empty((*of_80.shape, len(probabilities)))
-    moved = np.stack([np.zeros_like(of_80), of_95, of_80, np.ones_like(of_80)])
-    for number, probability in enumerate(probabilities):
-        share = 2 * min(probability, 1 - probability)
-        right = int(np.clip(np.searchsorted(known, share), 1, len(known) - 1))
-        weight = (share - known[right - 1]) / (known[right] - known[right - 1])
-        tail = (moved[right - 1] + weight * (moved[right] - moved[right - 1])) / 2
-        tails[:, :, number] = tail if probability <= 0.5 else 1 - tail
-    return tails

@@ -9,7 +9,8 @@ import numpy as np
 from forecaster.domain.errors import RequestError
 from forecaster.domain.manifest import LEAST_EFFECTIVE, Skill
 from forecaster.domain.series import Floats
-from forecaster.ledger.adaptation import SHARES, adapted_tails
+from forecaster.evaluation.adaptive import adapted_tails
+from forecaster.ledger.adaptation import SHARES
 from forecaster.ledger.entries import LEVELS
 from forecaster.registry.bands import Bands
 from forecaster.registry.predictor import Predictor
@@ -63,7 +64,8 @@ def answer(
         known: as `known_ahead` returns it; not looked at where the baseline answers.
         horizon: steps.
         wanted: the columns beside the mean.
-        learnt: of each window's series, the shares of misses that are allowed now, as `read_allowed` returns them.
+        learnt: of each window's series, the shares of misses that are allowed now, as `read_allowed` returns them; not
+            looked at where the version's intervals are static.
         is_baseline: as `is_replaced` says.
 
     Raises:
@@ -72,15 +74,16 @@ def answer(
     mean = (
         predictor.predict_baseline(values, horizon) if is_baseline else predictor.predict_arrays(values, horizon, known)
     )
-    is_adapted = [one is not None and not is_baseline for one in learnt]
+    follows = predictor.bundle.calibration.is_adaptive and not is_baseline
+    is_adapted = [one is not None and follows for one in learnt]
     shares = _shares(learnt, horizon) if any(is_adapted) else None
-    tails = None if shares is None else adapted_tails(_EDGES, shares)
+    tails = None if shares is None else adapted_tails(_EDGES, LEVELS, shares)
     bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
     if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
         # what most ask for is what is scored
         spread = bounds
     else:
-        tails = None if shares is None else adapted_tails(wanted.probabilities, shares)
+        tails = None if shares is None else adapted_tails(wanted.probabilities, LEVELS, shares)
         spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
     if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
@@ -104,6 +107,11 @@ def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_ba
     if not skill.is_shown:
         text = f"no demonstrated skill: {_why_no_skill(skill)}"
         warnings.append(text + (f"; this is the forecast of the {skill.baseline} baseline" if is_baseline else ""))
+    calibration = predictor.bundle.baseline if is_baseline else predictor.bundle.calibration
+    if has_bands and calibration is not None and calibration.n_effective < LEAST_EFFECTIVE:
+        n = calibration.n_effective
+        text = f"intervals rest on {calibration.n_windows} windows that are worth {n:.0f} independent ones"
+        warnings.append(f"{text}: an 80 % interval's coverage is known to ± {200 * (0.8 * 0.2 / n) ** 0.5:.0f} points")
     return warnings
 
 

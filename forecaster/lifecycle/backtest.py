@@ -16,11 +16,11 @@ from pydantic import Field, field_validator
 from forecaster.data.windows import PARTS, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.series import Floats, Series
+from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.baselines import BASELINES
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.ridge import fit_ridge
 from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
-from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.origins import Origins, known_at, roll
 from forecaster.models.cells import CELLS
 from forecaster.training.export import Trained
@@ -29,7 +29,6 @@ from forecaster.training.recipe import TrainConfig, split
 from forecaster.training.stages import fit_recipe, refit
 
 MODEL = "model"
-Bands = dict[int, tuple[Floats, Floats]]
 RIDGE = "ridge"
 _CHUNK = 4096
 _MOST = 1_000_000
@@ -93,8 +92,9 @@ class Backtest:
         origins: the windows and their cutoffs.
         actual: `(n, horizon)`.
         forecasts: means by name, `(n, horizon)` each: `model` is the recipe, the others are the baselines.
-        bands: bounds of the recipe's intervals by level, `(n, horizon)` each.
+        static: bounds of the recipe's intervals by level, `(n, horizon)` each.
         adaptive: the same, adapted to what was covered.
+        is_adaptive: whether these are the ones that a version fitted then would serve, `(n,)`.
         refits: the position of each refit's first cutoff.
         calibrations: of each refit, which the bands are from.
     """
@@ -102,10 +102,20 @@ class Backtest:
     origins: Origins
     actual: Floats
     forecasts: dict[str, Floats]
-    bands: Bands
+    static: Bands
     adaptive: Bands
+    is_adaptive: NDArray[np.bool_]
     refits: tuple[int, ...]
     calibrations: tuple[Calibration, ...]
+
+    @property
+    def bands(self) -> Bands:
+        """Return the bounds that are served."""
+        follows = self.is_adaptive[:, None]
+        return {
+            level: (np.where(follows, self.adaptive[level][0], low), np.where(follows, self.adaptive[level][1], high))
+            for level, (low, high) in self.static.items()
+        }
 
     def choose(self, rows: NDArray[np.int64]) -> "Backtest":
         """Return what came of some windows."""
@@ -117,8 +127,9 @@ class Backtest:
             Origins(self.origins.windows.choose(rows), self.origins.cutoffs, self.origins.numbers[rows]),
             self.actual[rows],
             {name: mean[rows] for name, mean in self.forecasts.items()},
-            chosen(self.bands),
+            chosen(self.static),
             chosen(self.adaptive),
+            self.is_adaptive[rows],
             self.refits,
             self.calibrations,
         )
@@ -154,7 +165,7 @@ def backtest(
         origins,
         origins.windows.targets(),
         joined,
-        *_intervals(trial, origins, joined[MODEL], calibrations),
+        *intervals_at(trial, origins, joined[MODEL], calibrations),
         tuple(cutoffs.start for cutoffs, _ in blocks),
         tuple(calibrations[cutoffs.start] for cutoffs, _ in blocks),
     )
@@ -200,30 +211,26 @@ def _ridge(known: Series, windows: Windows) -> Floats:
     return fit_ridge(pairs()).predict(windows.inputs().target)
 
 
-def _intervals(
+def intervals_at(
     trial: BacktestConfig, origins: Origins, mean: Floats, calibrations: list[Calibration]
-) -> tuple[Bands, Bands]:
-    """Return static and adaptive bounds of the levels that every calibration knows; `calibrations` are the cutoffs'."""
-    past, actual = origins.windows.inputs().target, origins.windows.targets()
-    units = np.empty((len(mean), 1))
-    static: dict[int, list[tuple[Floats, Floats]]] = {level: [] for level in trial.levels}
-    fits = 0
+) -> tuple[Bands, Bands, NDArray[np.bool_]]:
+    """Return static and adaptive bounds, and which are served; `calibrations` are the cutoffs'.
+
+    Levels are left out that a calibration does not know.
+    """
+    past, actual, numbers = origins.windows.inputs().target, origins.windows.targets(), origins.numbers
+    levels = [level for level in trial.levels if all(one.knows(level) for one in calibrations)]
+    units, is_adaptive = np.empty((len(mean), 1)), np.empty(len(mean), dtype=bool)
+    static = {level: (mean.copy(), mean.copy()) for level in levels}
     for calibration, cutoffs in _runs(calibrations):
-        rows, fits = slice(*np.searchsorted(origins.numbers, [cutoffs.start, cutoffs.stop])), fits + 1
-        units[rows] = calibration.units(past[rows])
-        for level, (low, high) in calibration.bands(past[rows], trial.levels).items():
-            static[level].append((mean[rows] + low, mean[rows] + high))
-    known = [level for level, parts in static.items() if len(parts) == fits]
-    bands = {
-        level: (np.concatenate([low for low, _ in static[level]]), np.concatenate([high for _, high in static[level]]))
-        for level in known
-    }
-    owners, numbers = origins.windows.owners, origins.numbers
-    adaptive = {
-        level: adaptive_bands(calibrations, actual, mean, units, level, numbers, owners, trial.step_size)
-        for level in known
-    }
-    return bands, adaptive
+        rows = slice(*np.searchsorted(numbers, [cutoffs.start, cutoffs.stop]))
+        units[rows], is_adaptive[rows] = calibration.units(past[rows]), calibration.is_adaptive
+        for level, (below, above) in calibration.bands(past[rows], levels).items():
+            static[level][0][rows] += below
+            static[level][1][rows] += above
+    owners = origins.windows.owners
+    adaptive = adaptive_bands(calibrations, actual, mean, units, levels, numbers, owners, trial.step_size)
+    return static, adaptive, is_adaptive
 
 
 def _runs(calibrations: list[Calibration]) -> Iterator[tuple[Calibration, range]]:

@@ -10,7 +10,7 @@ from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.domain.series import Series
 from forecaster.evaluation.probabilistic import coverage
 from forecaster.evaluation.significance import LEAST_BLOCKS, compare_losses
-from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
+from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, intervals_at
 from forecaster.lifecycle.gate import BesideChampion, GateConfig
 from forecaster.lifecycle.origins import roll
 from forecaster.lifecycle.report import losses, overlap
@@ -79,7 +79,7 @@ def compare(
 
 
 def serve(bundle: Bundle, config: TrainConfig, trial: BacktestConfig) -> Backtest:
-    """Return what a version's own weights forecast at the cutoffs of `trial`, with its static intervals.
+    """Return what a version's own weights forecast at the cutoffs of `trial`, with its intervals as it serves them.
 
     Raises:
         DataError: the data are not fit for the version's recipe, or too short.
@@ -88,12 +88,8 @@ def serve(bundle: Bundle, config: TrainConfig, trial: BacktestConfig) -> Backtes
     origins = roll(series, config.input_size, config.horizon, trial.n_windows, trial.step_size)
     inputs, predictor = origins.windows.inputs(), Predictor(bundle)
     mean = predictor.predict_arrays(inputs.values, known=inputs.known)
-    bounds = predictor.bounds(inputs.values, mean, trial.levels)
-    bands = {
-        level: (bounds[:, :, 2 * number], bounds[:, :, 2 * number + 1]) for number, level in enumerate(trial.levels)
-    }
-    known = {level: band for level, band in bands.items() if not np.isnan(band[0]).any()}
-    return Backtest(origins, origins.windows.targets(), {MODEL: mean}, known, {}, (0,), (bundle.calibration,))
+    intervals = intervals_at(trial, origins, mean, [bundle.calibration] * len(origins.cutoffs))
+    return Backtest(origins, origins.windows.targets(), {MODEL: mean}, *intervals, (0,), (bundle.calibration,))
 
 
 def _beside(

@@ -70,6 +70,7 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         input_size,
         horizon,
         known=series.known,
+        timestamps=series.timestamps,
     )
     return Origins(windows, cutoffs, np.concatenate(numbers)[order])
 

@@ -38,7 +38,7 @@ def coverage_figure(result: Backtest, title: str) -> Any:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for color, level in zip(("tab:blue", "tab:green", "tab:purple"), result.bands, strict=False):
-        for bands, style, kind in ((result.bands, "-", ""), (result.adaptive, ":", ", adaptive")):
+        for bands, style, kind in ((result.static, "-", ""), (result.adaptive, ":", ", adaptive")):
             low, high = bands[level]
             times, share = _rolling(result, ((result.actual >= low) & (result.actual <= high)).mean(axis=1))
             axes.plot(times, share, style, color=color, label=f"{level} %{kind}")

@@ -55,7 +55,7 @@ def cross_validation_frame(result: Backtest, series: Series) -> pd.DataFrame:
         Y: result.actual.ravel(),
     }
     columns |= {name: mean.ravel() for name, mean in result.forecasts.items()}
-    for kind, bands in (("", result.bands), ("-adaptive", result.adaptive)):
+    for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
         for level, (low, high) in bands.items():
             columns |= {
                 f"{MODEL}{kind}-{lower(level)}": low.ravel(),
@@ -83,7 +83,7 @@ def _p_values(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
 def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
     figures: dict[str, float] = {}
     block = 2 * overlap(result.actual.shape[1], trial.step_size)
-    for kind, bands in (("", result.bands), ("-adaptive", result.adaptive)):
+    for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
         for level, (low, high) in bands.items():
             inside = ((result.actual >= low) & (result.actual <= high)).mean(axis=1)
             figures |= {

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MODEL, MOST, Manifest
 from forecaster.domain.series import Floats, Inputs
-from forecaster.evaluation.conformal import SCALES, Calibration
+from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.units import DECAY, SCALES, Unit
 from forecaster.registry.files import check_folder, check_hashes, check_mlmodel, hash_file, read_json
 from forecaster.registry.graph import check_graph
 
@@ -79,9 +80,9 @@ def read_bundle(folder: Path) -> Bundle:
         return Bundle(
             folder,
             manifest,
-            _calibration(calibrations["model"], manifest.horizon),
+            _calibration(calibrations["model"], manifest),
             _golden(golden, manifest),
-            _calibration(calibrations["naive"], manifest.horizon) if "naive" in calibrations else None,
+            _calibration(calibrations["naive"], manifest) if "naive" in calibrations else None,
         )
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"{CALIBRATION} or {GOLDEN} is malformed ({error}); register the model again") from error
@@ -108,24 +109,39 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
 
 
-def _calibration(raw: Mapping[str, Any], horizon: int) -> Calibration:
+def _calibration(raw: Mapping[str, Any], manifest: Manifest) -> Calibration:
+    # what had not been chosen yet: RiskMetrics' decay, no long run, and intervals that always adapt
+    old: dict[str, Any] = {"scale": "constant", "decay": DECAY, "pull": 0.0, "long_run": 0.0, "least": 1.0}
+    known = old | {"n_effective": raw["n_windows"], "is_adaptive": True} | dict(raw)
+    unit = Unit(str(known["scale"]), *(float(known[name]) for name in ("decay", "pull", "long_run", "least")))
     calibration = Calibration(
         np.array(raw["probabilities"], dtype=np.float64),
         np.array(raw["residuals"], dtype=np.float64),
         int(raw["n_windows"]),
-        str(raw.get("scale", "constant")),
-        float(raw.get("least", 1.0)),
+        float(known["n_effective"]),
+        unit,
+        is_adaptive=bool(known["is_adaptive"]),
     )
     grid, residuals = calibration.probabilities, calibration.residuals
     if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
         raise ValueError("probabilities must increase between 0 and 1")
-    if residuals.shape != (horizon, len(grid)) or not np.isfinite(residuals).all() or (np.diff(residuals) < 0).any():
-        raise ValueError(f"residuals must be finite and increase with the {len(grid)} probabilities in {horizon} rows")
-    if calibration.scale not in SCALES:
-        raise ValueError(f"scale {calibration.scale!a} is unknown")
-    if not 1 <= calibration.n_windows < MOST or not 0 < calibration.least < np.inf:
-        raise ValueError("n_windows and least must be above 0, and not beyond all counting")
+    if residuals.shape != (manifest.horizon, len(grid)):
+        raise ValueError(f"residuals must have {manifest.horizon} rows of {len(grid)} probabilities")
+    if not np.isfinite(residuals).all() or (np.diff(residuals) < 0).any():
+        raise ValueError("residuals must be finite and increase with the probabilities")
+    if not 1 <= calibration.n_windows < MOST or not 0 < calibration.n_effective <= calibration.n_windows:
+        raise ValueError("n_windows must be above 0, and not beyond all counting; n_effective no more than that")
+    _check_unit(unit, manifest)
     return calibration
+
+
+def _check_unit(unit: Unit, manifest: Manifest) -> None:
+    if unit.scale not in SCALES:
+        raise ValueError(f"scale {unit.scale!a} is unknown")
+    if unit.scale == "returns" and not manifest.is_positive:
+        raise ValueError("scale returns needs a series above 0")
+    if not (0 < unit.decay <= 1 and 0 <= unit.pull <= 1 and 0 <= unit.long_run < np.inf and 0 < unit.least < np.inf):
+        raise ValueError("decay and pull must lie between 0 and 1, long_run and least must be finite and positive")
 
 
 def _golden(raw: Mapping[str, Any], manifest: Manifest) -> Golden:

@@ -125,8 +125,13 @@ class Predictor:
         return -(-horizon // self.manifest.horizon) * self.manifest.horizon
 
     def predict_baseline(self, inputs: Floats, horizon: int | None = None) -> Floats:
-        """Return the last value carried on, `(batch, horizon)`: what is served where a model shows no skill."""
-        past = np.atleast_3d(inputs)[:, :, 0].astype(np.float64)
+        """Return the last value carried on, `(batch, horizon)`: what is served where a model shows no skill.
+
+        Raises:
+            SeriesError: a value is not above 0 although the model takes logarithms, as its intervals' unit may.
+        """
+        past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0].astype(np.float64)
+        self._check_positive(past)
         return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
 
     def quantiles(

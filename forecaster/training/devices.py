@@ -40,6 +40,17 @@ def all_devices() -> Iterator[int]:
     yield 1
 
 
+def are_shared_by_networks() -> bool:
+    """Say whether a network that was built before can be fitted here: one belongs to the scope of its GPUs."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        return not tensorflow.distribute.has_strategy()
+    return True
+
+
 def describe() -> dict[str, str]:
     """Return the backend and the devices, for the run's tags."""
     import keras

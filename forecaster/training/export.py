@@ -5,7 +5,8 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,13 @@ class Trained:
 
         The graph is three times as fast as the network on a processor.
         """
-        session = open_session(self.trace(windows.input_size))
         feeds = (windows.inputs(index).feeds for index in windows.chunks(_BATCH))
-        return np.concatenate([np.asarray(session.run(None, batch)[0]) for batch in feeds])
+        return np.concatenate([np.asarray(self.session.run(None, batch)[0]) for batch in feeds])
+
+    @cached_property
+    def session(self) -> Any:
+        """Return an ONNX Runtime session of the served graph."""
+        return open_session(self.trace(int(self.model.inputs[0].shape[1])))
 
     def trace(self, input_size: int) -> "onnx.ModelProto":
         """Return the graph that serves it."""
@@ -140,8 +145,9 @@ def _plain(calibration: Calibration) -> dict[str, Any]:
         "probabilities": calibration.probabilities.tolist(),
         "residuals": calibration.residuals.tolist(),
         "n_windows": calibration.n_windows,
-        "scale": calibration.scale,
-        "least": calibration.least,
+        "n_effective": calibration.n_effective,
+        "is_adaptive": calibration.is_adaptive,
+        **asdict(calibration.unit),
     }
 
 

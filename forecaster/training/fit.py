@@ -23,7 +23,7 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.models.topologies import Topology
-from forecaster.training import devices
+from forecaster.training import networks
 
 if TYPE_CHECKING:
     import keras
@@ -118,7 +118,7 @@ def fit(
     """Fit `model` in place, continuing from `checkpoint` where there is one; it ends with the best weights.
 
     Args:
-        model: as `build_model` made it.
+        model: as `build_model` made it, or already compiled.
         config: how.
         train: what it learns from.
         validation: what chooses the epoch; None keeps the last.
@@ -133,7 +133,8 @@ def fit(
     """
     batch_size = min(config.batch_size, len(train))
     epochs = epochs or config.epochs
-    _compile(model, config, batches=len(train) // batch_size)
+    if not model.compiled:
+        networks.compile_network(model, config, batches=len(train) // batch_size)
     history, best = _restore(model, checkpoint)
     with tqdm(total=epochs, initial=history.epochs, desc=label, unit="epoch", dynamic_ncols=True) as bar:
         while not history.is_finished:
@@ -190,17 +191,6 @@ def predict_raw(model: "keras.Model", preprocessing: Preprocessing, topology: To
     return np.asarray(target.inverse(outputs.astype(np.float64), target.last_contexts(contexts)))
 
 
-def _compile(model: "keras.Model", config: FitConfig, batches: int) -> None:
-    import keras
-
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * batches)
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm)
-    model.compile(optimizer, config.loss, steps_per_execution=devices.steps_per_execution(batches), jit_compile="auto")
-    model.optimizer.build(model.trainable_variables)
-
-
 def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: np.random.Generator) -> float:
     order = random.permutation(len(train))
     # whole batches only: another shape would be compiled anew, and the next epoch's order leaves out others
@@ -223,14 +213,10 @@ def _check_finite(loss: float, held_out: float | None, epoch: int) -> None:
         )
 
 
-def _variables(model: "keras.Model") -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
-
-
 def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: Path) -> None:
     import keras
 
-    arrays = {f"v{number}": keras.ops.convert_to_numpy(v) for number, v in enumerate(_variables(model))}
+    arrays = {f"v{number}": keras.ops.convert_to_numpy(v) for number, v in enumerate(networks.variables(model))}
     arrays |= {f"b{number}": array for number, array in enumerate(best)}
     draft = checkpoint.with_name(f".{checkpoint.name}")
     try:
@@ -249,7 +235,7 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
 def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]]:
     if not checkpoint.exists():
         return History(), model.get_weights()
-    variables = _variables(model)
+    variables = networks.variables(model)
     try:
         with checkpoint.open("rb") as content, np.load(content, allow_pickle=False) as file:
             saved = dict(file)

@@ -15,10 +15,10 @@ import pandas as pd
 
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
-from forecaster.domain.errors import UnknownModel
+from forecaster.domain.errors import LeakageError, UnknownModel
+from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Series
-from forecaster.evaluation.baselines import last_value
-from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.choice import LEVELS
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of
@@ -26,8 +26,9 @@ from forecaster.training.epochs import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.promises import promises
-from forecaster.training.recipe import TrainConfig, prepare, split, title
-from forecaster.training.stages import LEVELS, Evaluated, evaluate, refit
+from forecaster.training.recipe import TrainConfig, check_adjustment, prepare, split, title
+from forecaster.training.residuals import calibrate_naive
+from forecaster.training.stages import Evaluated, evaluate, refit
 
 _PARITY_WINDOWS = 256
 
@@ -71,9 +72,10 @@ def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool =
         is_anew: whether the same recipe on the same data makes another version; if not, the one there is, is returned.
 
     Raises:
-        DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say; nothing is
-            registered then.
+        ConfigError, DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say;
+            nothing is registered then.
     """
+    check_adjustment(config)
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     parts = split(config, series)
@@ -113,11 +115,28 @@ def _train(
         seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
         epochs = warm.epochs if warm else evaluated.history.best_epoch + 1
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
-    certificate = certify(config, frame, served)
+    certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
     said = promises(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
     version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")
     return Registered(run_id, config.name, version, evaluated.metrics)
+
+
+def _certify(
+    config: TrainConfig,
+    frame: pd.DataFrame,
+    evaluated: Evaluated,
+    served: Trained,
+    checkpoints: Path,
+    warm: WarmStart | None,
+) -> Certificate:
+    try:
+        return certify(config, frame, evaluated, served, warm.version if warm else None)
+    except LeakageError:
+        # the same training begins anew once its code is mended
+        for fit in checkpoints.glob("*.npz"):
+            fit.unlink()
+        raise
 
 
 def _find_trained(config: TrainConfig, store: Store, work: str) -> Registered | None:
@@ -157,15 +176,10 @@ def _register(
     inputs = seen.inputs(sample)
     # what a killed training left half-written
     shutil.rmtree(folder, ignore_errors=True)
-    calibrations = {"model": evaluated.calibration, "naive": _calibrate_naive(config, parts["calibration"])}
+    calibrations = {"model": evaluated.calibration, "naive": calibrate_naive(config, parts)}
     write_bundle(served, calibrations, said, inputs, folder)
     source = tracking.log_bundle(folder)
     return store.register(config.name, source, run_id)
-
-
-def _calibrate_naive(config: TrainConfig, held_back: Windows) -> Calibration:
-    past = held_back.inputs().target
-    return calibrate(held_back.targets(), last_value(past, config.horizon), past, config.intervals)
 
 
 def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict[str, str]) -> None:

@@ -10,11 +10,12 @@ from forecaster.data.windows import Windows
 from forecaster.domain.manifest import CHANGES, MAX_ROLL_OUT, VALUES, Reference, Skill, TrainingData, feature_names
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
+from forecaster.evaluation.choice import LEVELS
 from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
 from forecaster.training.export import Trained
 from forecaster.training.recipe import TrainConfig, sessions_of
-from forecaster.training.stages import LEVELS, Evaluated
+from forecaster.training.stages import Evaluated
 
 
 def promises(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
 from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
@@ -16,6 +17,7 @@ from forecaster.data.sources import AnySource
 from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config
+from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
@@ -38,7 +40,10 @@ class TrainConfig(Config):
         futr_exog: columns that are known ahead; whoever asks for a forecast gives them for the horizon too.
         calendar_features: what the timestamps themselves tell, known ahead to everyone.
         seed: decides the weights, the order of windows and the dropout masks.
-        intervals: the unit in which residuals are compared: `constant`, or `ewma`, the window's volatility.
+        intervals: the unit in which residuals are compared: `constant`; the volatility of the window's changes, `ewma`,
+            or of its returns, `returns`; or `auto`, the one with the best interval score on the residuals.
+        folds: how many networks are fitted on less, so that their residuals on train and validation rows size the
+            intervals beside the calibration part's; 0 for its alone.
         refit: whether the registered version is fitted once more, through the latest observation.
     """
 
@@ -55,7 +60,8 @@ class TrainConfig(Config):
     calendar_features: tuple[str, ...] = ()
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
-    intervals: Literal["constant", "ewma"] = "constant"
+    intervals: Literal["constant", "ewma", "returns", "auto"] = "constant"
+    folds: int = Field(3, ge=0, le=20)
     refit: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -66,6 +72,12 @@ class TrainConfig(Config):
         repeated = sorted({name for name in names if names.count(name) > 1 or name in (UNIQUE_ID, DS, Y)})
         if repeated:
             raise ValueError(f"hist_exog and futr_exog: {repeated} are named twice, or are the series themselves")
+        return self
+
+    @model_validator(mode="after")
+    def _returns_are_defined(self) -> "TrainConfig":
+        if self.intervals == "returns" and not unfitted(self).target.needs_positive:
+            raise ValueError("intervals: returns needs a series above 0; begin transforms with log, or choose auto")
         return self
 
     @property
@@ -103,6 +115,22 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
         ):
             chain.check(column, f"{where}, series '{unique_id}', column {name}")
     return _with_calendar(series, config.calendar_features, sessions or parse(series.freq))
+
+
+def check_adjustment(config: TrainConfig) -> None:
+    """Raise ConfigError where adjusted prices would tell of dividends that were paid after a window."""
+    preprocessing, adjusted = unfitted(config), config.data.adjusted(config.exogenous)
+    chains = {Y: preprocessing.target}
+    chains |= {one.column: chain for one, chain in zip(config.hist_exog, preprocessing.hist, strict=True)}
+    for column in adjusted:
+        if column in chains and cancels_factor(chains[column]):
+            continue
+        key = "transforms" if column == Y else f"column {column}: transforms"
+        raise ConfigError(
+            f"{key}: prices of {config.data.place} are adjusted, so a later dividend multiplies every earlier price by "
+            "a factor, and the network would see it; put log and last_value first, which cancel it"
+            + (", or use prices that are not adjusted" if config.data.source == "files" else "")
+        )
 
 
 def _with_calendar(series: Series, names: tuple[str, ...], step: Step) -> Series:

@@ -1,7 +1,8 @@
 """The stages of a recipe: fitted, measured on the parts that were held out, fitted again.
 
 A network is fitted on the train part, stopped on validation, its residuals taken on calibration, and looked at once on
-test. The same recipe, for as many epochs, can then be fitted on every window up to the latest observation.
+test; networks of forward folds give residuals of earlier rows. The same recipe, for as many epochs, can then be fitted
+on every window up to the latest observation.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +17,15 @@ from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.baselines import last_value
-from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage
-from forecaster.training import devices
+from forecaster.training import devices, networks
 from forecaster.training.export import Trained
 from forecaster.training.fit import Examples, History, fit
 from forecaster.training.recipe import TrainConfig, title, unfitted
+from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 
-LEVELS = (80, 95)
 # called after each epoch with the phase (`recipe` or `served`), the epoch, its loss and its validation loss
 OnEpoch = Callable[[str, int, float, float | None], None]
 
@@ -54,7 +55,9 @@ def evaluate(
 def fit_recipe(
     config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = say_nothing
 ) -> tuple[Trained, History, Calibration]:
-    """Fit on train, stopped on validation, and take the residuals on calibration.
+    """Fit on train, stopped on validation, and take the residuals on calibration and on forward folds.
+
+    A fold's network is fitted for as many epochs, and has its own checkpoint.
 
     Args:
         config: the recipe.
@@ -72,9 +75,21 @@ def fit_recipe(
         checkpoints / "recipe.npz",
         on_epoch,
     )
+    forecasts = [
+        (
+            held_out,
+            _fit_fold(config, seen, history.best_epoch + 1, checkpoints / f"fold-{number}.npz").forecast(held_out),
+        )
+        for number, (seen, held_out) in enumerate(folds_of(config, parts), start=1)
+    ]
     held_back = parts["calibration"]
-    past = held_back.inputs().target
-    return trained, history, calibrate(held_back.targets(), trained.forecast(held_back), past, config.intervals)
+    return trained, history, calibrate_on(config, [*forecasts, (held_back, trained.forecast(held_back))])
+
+
+def _fit_fold(config: TrainConfig, seen: Windows, epochs: int, checkpoint: Path) -> Trained:
+    devices.prepare(config.seed, config.fit.mixed_precision)
+    examples = Examples(seen, fit_preprocessing(config, seen), config.model.how)
+    return _fit(config, examples, None, checkpoint, say_nothing, epochs)[0]
 
 
 def refit(
@@ -115,8 +130,11 @@ def _fit(
 ) -> tuple[Trained, History]:
     phase = checkpoint.stem
     with devices.all_devices():
-        model = config.build_network()
-        if weights is not None:
+        if weights is None:
+            model = untrained(config, len(train))
+        else:
+            # a saved network has no optimizer to load into a compiled one
+            model = config.build_network()
             _load_weights(model, weights)
         history = fit(
             model,
@@ -130,6 +148,13 @@ def _fit(
             epochs=epochs,
         )
     return Trained(_in_float32(config, model), config.model, train.preprocessing), history
+
+
+def untrained(config: TrainConfig, n_windows: int) -> Any:
+    """Return the configuration's network, compiled for a fit on so many windows."""
+    columns = (config.hist_exog, config.futr_exog, config.calendar_features)
+    decides = networks.Decides(config.seed, config.model, (config.input_size, config.horizon, *columns))
+    return networks.compiled(config.build_network, decides, config.fit, n_windows)
 
 
 def _load_weights(model: Any, file: Path) -> None:
@@ -174,8 +199,8 @@ def _measure(
     # what choices between recipes are made on, so that test is looked at for the table alone
     validation = parts["validation"]
     metrics["validation-mae"] = mae(validation.targets(), trained.forecast(validation))
-    for level, (low, high) in calibration.bands(past, LEVELS).items():
-        metrics[f"coverage-{level}"] = coverage(actual, mean + low, mean + high)
+    for level, (low, high) in served_bands(calibration, windows, mean).items():
+        metrics[f"coverage-{level}"] = coverage(actual, low, high)
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 

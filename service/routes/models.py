@@ -29,6 +29,7 @@ def _describe(model: Model) -> ModelOut:
             "run_id": model.index.runs[version],
             **predictor.manifest.model_dump(exclude={"sha256": True, "graphs": True, "sessions": {"closed"}}),
             "skill": tell_skill(predictor.manifest.skill),
+            "intervals": predictor.bundle.calibration.summary(),
         }
         for version, predictor in model.predictors.items()
     }

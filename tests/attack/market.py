@@ -195,7 +195,8 @@ def _trained_on(name: str, lie: Lie, **company: Any) -> Callable[[Target], Outco
         if not after:
             return Outcome(not done.is_traceback and done.code != 0, f"nothing stored; {_ended(done)}")
         data = {"source": "store", "symbols": [SYMBOL]}
-        recipe = RECIPE | {"data": data, "freq": "XNYS", "fit": {"epochs": 1}}
+        chain = [{"kind": kind} for kind in ("log", "last_value", "standardize")]
+        recipe = RECIPE | {"data": data, "freq": "XNYS", "transforms": chain, "fit": {"epochs": 1}}
         (room / "train.yaml").write_text(yaml.safe_dump(recipe))
         trained = target.run("pipelines.train", "train.yaml", cwd=room, timeout=90, limit=None)
         if trained.code == 0:

@@ -63,7 +63,7 @@ def _check_the_readmes_python(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "lo-95" in done.stdout
-    assert "2026-03-24 20:00:00" in done.stdout
+    assert "2026-05-05 23:00:00" in done.stdout
 
 
 @pytest.mark.parametrize(

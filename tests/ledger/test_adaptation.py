@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
-from forecaster.evaluation.conformal import ADAPTION_RATE, calibrate
-from forecaster.ledger.adaptation import adapted_tails, read_allowed
+from forecaster.evaluation.adaptive import RATE, adapted_tails, adaptive_bands
+from forecaster.evaluation.conformal import calibrate
+from forecaster.ledger.adaptation import read_allowed
+from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.tallies import tally
-from forecaster.lifecycle.adaptive import adaptive_bands
 
 
 def score(
@@ -35,11 +36,9 @@ def test_misses_narrow_the_share_that_is_allowed_and_hits_widen_it(tmp_path: Pat
         tally(connection, [], rows)
     allowed = read_allowed(engine, "m", 1)
     np.testing.assert_allclose(
-        allowed["a"], [[0.2, 0.05], [0.2 + ADAPTION_RATE * (10 * 0.2 - 10), 0.05 + ADAPTION_RATE * 10 * 0.05]]
+        allowed["a"], [[0.2, 0.05], [0.2 * (1 + RATE * (10 * 0.2 - 10)), 0.05 * (1 + RATE * 10 * 0.05)]]
     )
-    np.testing.assert_allclose(
-        allowed["b"], [[0.2 + ADAPTION_RATE * (2 * 0.2 - 1), 0.05 + ADAPTION_RATE * (2 * 0.05 - 1)]]
-    )
+    np.testing.assert_allclose(allowed["b"], [[0.2 * (1 + RATE * (2 * 0.2 - 1)), 0.05 * (1 + RATE * (2 * 0.05 - 1))]])
     assert read_allowed(engine, "m", 2) == {}
     engine.dispose()
 
@@ -49,13 +48,13 @@ def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
     y, mean = random.normal(size=(60, 1)), np.zeros((60, 1))
     calibration = calibrate(0.3 * random.normal(size=(400, 1)), np.zeros((400, 1)))
     numbers = np.arange(60)
-    low, high = adaptive_bands([calibration] * 60, y, mean, np.ones((60, 1)), 80, numbers, numbers * 0, 1)
+    low, high = adaptive_bands([calibration] * 60, y, mean, np.ones((60, 1)), [80, 95], numbers, numbers * 0)[80]
     engine = open_engine(f"sqlite:///{tmp_path}/l.db")
     bring_up_to_date(engine)
     inside = ((y >= low) & (y <= high))[:59, 0]
     with transaction(engine) as connection:
         tally(connection, [], [score(number, 1, (int(one), 1)) for number, one in enumerate(inside)])
-    tails = adapted_tails((0.1, 0.9), read_allowed(engine, "m", 1)["a"][None])
+    tails = adapted_tails((0.1, 0.9), LEVELS, read_allowed(engine, "m", 1)["a"][None])
     assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
     assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])
     engine.dispose()
@@ -69,7 +68,7 @@ def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
 def test_adapted_quantiles_never_cross_and_the_median_stays(
     of_80: float, of_95: float, probabilities: list[float]
 ) -> None:
-    tails = adapted_tails((*sorted(probabilities), 0.5), np.array([[[of_80, of_95]]]))[0, 0]
+    tails = adapted_tails((*sorted(probabilities), 0.5), LEVELS, np.array([[[of_80, of_95]]]))[0, 0]
     assert (np.diff(tails[:-1]) >= -1e-12).all()
     assert ((tails > 0) & (tails < 1)).all()
     assert tails[-1] == pytest.approx(0.5)
@@ -77,5 +76,5 @@ def test_adapted_quantiles_never_cross_and_the_median_stays(
 
 def test_where_nothing_was_learnt_nothing_moves() -> None:
     probabilities = (0.025, 0.1, 0.3, 0.5, 0.9, 0.99)
-    tails = adapted_tails(probabilities, np.array([[[0.2, 0.05]]]))
+    tails = adapted_tails(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
     np.testing.assert_allclose(tails[0, 0], probabilities)

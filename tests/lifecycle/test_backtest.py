@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 
 from forecaster.data.transforms import Standardize
-from forecaster.domain.config import build_config
+from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Series
+from forecaster.evaluation.adaptive import adaptive_bands
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.statistical import forecast_histories
-from forecaster.lifecycle.adaptive import adaptive_bands
 from forecaster.lifecycle.backtest import MODEL, BacktestConfig, backtest, fit_until_now
 from forecaster.lifecycle.origins import known_at
 from forecaster.lifecycle.report import cross_validation_frame, losses, overlap, score
 from forecaster.lifecycle.trial import Tried, try_recipe
 from forecaster.training.recipe import TrainConfig, prepare
-from tests.conftest import REAL_DATA, needs_real_data, small_config
+from tests.conftest import REAL_DATA, ROOT, needs_real_data, small_config
 
 TRIAL = BacktestConfig(n_windows=60, season_length=12)
 
@@ -69,8 +69,8 @@ def test_without_refits_it_is_what_one_training_would_have_served(tmp_path: Path
     inputs = result.origins.windows.inputs()
     np.testing.assert_allclose(result.forecasts[MODEL], trained.predict(inputs), atol=1e-5)
     low, high = calibration.bands(inputs.target, [80])[80]
-    np.testing.assert_allclose(result.bands[80][0], result.forecasts[MODEL] + low)
-    np.testing.assert_allclose(result.bands[80][1], result.forecasts[MODEL] + high)
+    np.testing.assert_allclose(result.static[80][0], result.forecasts[MODEL] + low)
+    np.testing.assert_allclose(result.static[80][1], result.forecasts[MODEL] + high)
 
 
 def test_what_is_served_has_seen_every_row_before_the_cutoff_only_where_the_recipe_says_so(tmp_path: Path) -> None:
@@ -240,9 +240,7 @@ def test_adapted_intervals_recover_where_static_ones_fail() -> None:
     n = 6000
     actual, mean = 2 * random.normal(size=(n, 1)), np.zeros((n, 1))
     numbers = np.arange(n)
-    low, high = adaptive_bands(
-        [calibration] * n, actual, mean, np.ones((n, 1)), 80, numbers, np.zeros(n, dtype=np.int64), 1
-    )
+    low, high = adaptive_bands([calibration] * n, actual, mean, np.ones((n, 1)), [80, 95], numbers, numbers * 0)[80]
     static = calibration.quantiles(np.array([0.1, 0.9]))[0]
     assert ((actual >= static[0]) & (actual <= static[1])).mean() < 0.55
     late = slice(2000, None)
@@ -255,7 +253,7 @@ def test_an_outcome_is_learnt_from_only_when_its_time_has_come() -> None:
     changed = actual.copy()
     changed[10] = 99
     before, after = (
-        adaptive_bands([calibration] * 20, y, np.zeros((20, 3)), np.ones((20, 1)), 80, numbers, numbers * 0, 1)[1]
+        adaptive_bands([calibration] * 20, y, np.zeros((20, 3)), np.ones((20, 1)), [80], numbers, numbers * 0)[80][1]
         for y in (actual, changed)
     )
     for step in range(3):
@@ -322,3 +320,18 @@ def test_on_real_prices_the_intervals_cover_what_they_promise(tmp_path: Path) ->
             allowed = max(0.02, 2 * figures[f"coverage-{level}{kind}-error"])
             assert abs(figures[f"coverage-{level}{kind}"] - level / 100) <= allowed
     assert figures["naive-p_value"] > 0.01
+
+
+@needs_real_data
+@pytest.mark.parametrize("file", ["SPY-20080101-20180101", "AAPL-20040819-20180120"])
+def test_the_shipped_stock_recipe_is_within_the_shipped_gates_bounds_on_real_prices(tmp_path: Path, file: str) -> None:
+    data = {"source": "files", "path": str(REAL_DATA / f"stock/yahoofinance-{file}.csv")}
+    shipped = ROOT / "pipelines/configs/stock.yaml"
+    config = load_config(shipped, TrainConfig, [f"data={json.dumps(data)}"], "train")
+    trial = load_config(shipped, BacktestConfig, [], "backtest")
+    series = prepare(config, config.data.load())
+    figures = score(backtest(config, trial, series, tmp_path), trial, series)
+    for level in (80, 95):
+        allowed = max(0.02, 2 * figures[f"coverage-{level}-error"])
+        assert abs(figures[f"coverage-{level}"] - level / 100) <= allowed
+    assert figures["relative_mae"] <= 1.01

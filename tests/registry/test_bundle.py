@@ -126,13 +126,24 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "residuals of a step too few": (
         edit("calibration.json", lambda c: c["naive"]["residuals"].pop()),
-        "residuals must be finite",
+        "residuals must have 4 rows",
     ),
     "residuals that are not finite": (
-        insert("calibration.json", "naive", '{"probabilities": [0.5], "residuals": [[1e999]], "n_windows": 1}'),
+        insert(
+            "calibration.json",
+            "naive",
+            '{"probabilities": [0.5], "residuals": [[1e999], [1], [1], [1]], "n_windows": 1}',
+        ),
         "residuals must be finite",
     ),
     "no windows": (edit("calibration.json", lambda c: c["model"].update(n_windows=0)), "n_windows"),
+    "more effective windows than there are": (
+        edit("calibration.json", lambda c: c["model"].update(n_effective=1e6)),
+        "n_effective",
+    ),
+    "a decay that grows": (edit("calibration.json", lambda c: c["model"].update(decay=1.5)), "decay"),
+    "a pull beyond the long run": (edit("calibration.json", lambda c: c["model"].update(pull=-1)), "pull"),
+    "returns of values below 0": (edit("calibration.json", lambda c: c["model"].update(scale="returns")), "above 0"),
     "MLmodel is a list": (write("MLmodel", b"- flavors", hashed=True), r"MLmodel: is malformed \(TypeError\)"),
     "MLmodel is empty": (write("MLmodel", b"", hashed=True), "MLmodel: is malformed"),
     "MLmodel of aliases": (write("MLmodel", BOMB, hashed=True), r"MLmodel: is malformed \(ValueError\)"),
@@ -169,6 +180,21 @@ def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
     hash_anew(folder, "model.onnx")
     with pytest.raises(BundleError, match=r"model\.onnx: is no ONNX model"):
         read_bundle(folder)
+
+
+def test_a_calibration_without_a_choice_is_read_as_it_was_meant(folder: Path) -> None:
+    """So a calibration looked before versions chose a unit and the kind of their intervals."""
+
+    def forget(calibrations: Any) -> None:
+        for one in calibrations.values():
+            one["scale"] = "ewma"
+            for name in ("n_effective", "is_adaptive", "decay", "pull", "long_run"):
+                del one[name]
+
+    edit("calibration.json", forget)(folder)
+    found = read_bundle(folder).calibration
+    assert (found.unit.decay, found.unit.pull, found.is_adaptive) == (0.94, 0.0, True)
+    assert found.n_effective == found.n_windows
 
 
 def test_a_bundle_of_the_first_schema_still_answers() -> None:

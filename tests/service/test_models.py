@@ -54,6 +54,7 @@ def test_models_are_listed_with_what_each_version_promises(client: TestClient, h
         assert version["recipe_metrics"] == registered.metrics
         assert (version["input_size"], version["horizon"], version["freq"]) == (24, 4, "h")
         assert "sha256" not in version
+        assert 0 < version["intervals"]["n_effective"] <= version["intervals"]["n_windows"]
     assert client.get("/v1/models/nobody").status_code == 404
 
 

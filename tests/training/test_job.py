@@ -71,8 +71,8 @@ def test_a_version_that_is_not_refitted_says_until_when_it_was_trained(tmp_path:
     registered = train(small_config(tmp_path, refit=False, fit={"epochs": 1}))
     bundle = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model"
     manifest = json.loads((bundle / "manifest.json").read_text())
-    # 70 % of 800 hours
-    assert manifest["trained_until"] == "2020-01-24T07:00:00.000000000"
+    # 60 % of 800 hours
+    assert manifest["trained_until"] == "2020-01-20T23:00:00.000000000"
 
 
 def test_with_a_step_the_latest_observation_is_seen_too(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_with_a_step_the_latest_observation_is_seen_too(tmp_path: Path) -> None:
     bundle = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model"
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["trained_until"] == manifest["training_data"]["last"]
-    # the test part is looked at window by window: 80 rows hold 53 windows of 24 and 4
-    assert manifest["skill"]["n_windows"] == 53
+    # the test part is looked at window by window: 160 rows hold 133 windows of 24 and 4
+    assert manifest["skill"]["n_windows"] == 133
 
 
 @pytest.mark.parametrize("kind", ["standardize", "mean_std"])

@@ -53,13 +53,19 @@ def _weights(answer: dict[str, Any], folder: Path) -> list[np.ndarray]:
     return weights
 
 
-def test_killed_twice_it_ends_as_if_never_killed(tmp_path: Path) -> None:
+def _calibration(answer: dict[str, Any], folder: Path) -> str:
+    bundle = folder / "artifacts" / answer["run_id"] / "artifacts" / "model"
+    return str((bundle / "calibration.json").read_text())
+
+
+def test_killed_thrice_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     clean, killed = tmp_path / "clean", tmp_path / "killed"
     configs = {}
     for folder in (clean, killed):
         folder.mkdir()
         configs[folder] = _write_config(folder)
     _kill_in(killed, configs[killed], "recipe", 3)
+    _kill_in(killed, configs[killed], "fold-1", 2)
     _kill_in(killed, configs[killed], "served", 2)
     answers = {}
     for folder in (clean, killed):
@@ -69,6 +75,7 @@ def test_killed_twice_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     for whole, resumed in zip(_weights(answers[clean], clean), _weights(answers[killed], killed), strict=True):
         np.testing.assert_array_equal(whole, resumed)
     assert answers[clean]["metrics"] == answers[killed]["metrics"]
+    assert _calibration(answers[clean], clean) == _calibration(answers[killed], killed)
     assert Store(f"sqlite:///{killed}/mlflow.db").find("sine").runs == {1: answers[killed]["run_id"]}
     client = mlflow.MlflowClient(f"sqlite:///{killed}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("forecaster").experiment_id])

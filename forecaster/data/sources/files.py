@@ -51,6 +51,11 @@ class FilesSource(Config):
         """Return the file."""
         return str(self.path)
 
+    def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return which of `y` and some columns are adjusted closes by their names, and so carry later dividends."""
+        named = {Y: self.columns.y if self.columns else Y} | {name: name for name in exogenous}
+        return tuple(name for name, column in named.items() if _ADJUSTED.search(column.lower()))
+
     def header(self) -> list[str]:
         """Return the names of the file's columns.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
+from forecaster.data.bar_features import is_price
 from forecaster.data.bars import Bars
 from forecaster.data.calendars import Calendar, calendar_for
 from forecaster.data.jumps import hold_of
@@ -16,6 +17,7 @@ from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
 from forecaster.domain.errors import QualityError, UnknownSymbol
+from forecaster.domain.series import Y
 
 
 class StoredSource(Config):
@@ -54,6 +56,14 @@ class StoredSource(Config):
     def place(self) -> str:
         """Return the store's folder."""
         return str(self.folder)
+
+    def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return which of `y` and some bar features carry later dividends.
+
+        Raises:
+            ConfigError: there is no such bar feature.
+        """
+        return (Y, *(name for name in exogenous if is_price(name)))
 
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the adjusted closes as a long frame.

@@ -61,6 +61,10 @@ class SineSource(Config):
         """Return what made the series."""
         return self.source
 
+    def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return that no column carries later dividends."""
+        return ()
+
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
         _refuse(exogenous, self.source)
@@ -102,6 +106,10 @@ class RandomWalkSource(Config):
     def place(self) -> str:
         """Return what made the series."""
         return self.source
+
+    def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return that no column carries later dividends."""
+        return ()
 
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""

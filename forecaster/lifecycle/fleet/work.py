@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from forecaster.data.tails import file_name
 from forecaster.domain.errors import ForecasterError
+from forecaster.evaluation.choice import LEVELS
 from forecaster.lifecycle.backtest import backtest
 from forecaster.lifecycle.fleet.plan import Order
 from forecaster.lifecycle.report import score
@@ -23,7 +24,6 @@ from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.job import digest_series, train
 from forecaster.training.recipe import prepare
-from forecaster.training.stages import LEVELS
 from forecaster.training.turn import training_turn
 
 FAILED, TRIED = "failed", "tried"

@@ -1,0 +1,65 @@
+"""What the leakage audit takes beside the training that it is part of: `python -m benchmarks.certificate`.
+
+The shipped recipe of the sine, and that of the stocks on made-up prices of as many sessions. The audit may take a fifth
+of the training: of the fit, the figures and the refit together.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from benchmarks.report import Row, report
+from forecaster.data.windows import cut_windows
+from forecaster.domain.config import load_config
+from forecaster.domain.series import Floats
+from forecaster.training.leakage import certify
+from forecaster.training.recipe import TrainConfig, prepare, split
+from forecaster.training.stages import evaluate, refit
+
+CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
+# SPY and AAPL since 2010
+PRICES = "data={source: random_walk, n_series: 2, length: 4000}"
+RECIPES: dict[str, list[str]] = {"sine": [], "stock": [PRICES, "freq=null"]}
+SHARE = 0.2
+
+
+def clock() -> Floats:
+    """Return the time and this process's time on the cores, in seconds, `(2,)`."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def seconds(config: TrainConfig) -> tuple[Floats, Floats]:
+    """Return what a training took, and its audit, `(2,)` each."""
+    frame = config.data.load()
+    begin = clock()
+    series = prepare(config, frame)
+    with TemporaryDirectory() as folder:
+        evaluated = evaluate(config, split(config, series), Path(folder))
+        seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
+        served = refit(config, seen, evaluated.history.best_epoch + 1, Path(folder))
+    middle = clock()
+    certify(config, frame, evaluated, served)
+    return middle - begin, clock() - middle
+
+
+def measure() -> Iterator[Row]:
+    """Yield each recipe's times, and the audit's over the training's."""
+    # what the first network of a process takes is neither's
+    seconds(load_config(CONFIGS / "sine.yaml", TrainConfig, ["fit.epochs=1", "data.length=800"], section="train"))
+    for name, changes in RECIPES.items():
+        config = load_config(CONFIGS / f"{name}.yaml", TrainConfig, changes, section="train")
+        training, audit = seconds(config)
+        # others' work on the machine shows in the time, and less in the time on the cores
+        for number, unit in enumerate(("s", "core s")):
+            yield Row(f"{name}, training", training[number], None, unit)
+            yield Row(f"{name}, audit", audit[number], None, unit)
+            yield Row(f"{name}, audit over training, in {unit}", audit[number] / training[number], SHARE, "ratio")
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.certificate", description=__doc__).parse_args()
+    report(list(measure()))

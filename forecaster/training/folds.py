@@ -1,0 +1,63 @@
+"""Forward folds: what came before a border is fitted on, the windows after it are forecast, up to the next border."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.data.windows import Windows
+
+# of the rows, before the first border: a network that knows less says little of one that knows all
+_FIRST = 0.4
+
+
+def forward_folds(train: Windows, validation: Windows, count: int) -> Iterator[tuple[Windows, Windows]]:
+    """Yield each fold's windows to fit on and to forecast; borders are times, the same for all series.
+
+    Targets that are forecast come after the border; what is fitted on ends before it. Folds without windows on
+    both sides are left out.
+
+    Args:
+        train: the windows of one stretch of rows per series.
+        validation: those of the rows that follow it.
+        count: how many folds the rows after the first border make.
+    """
+    owners, begins, ends = _stretches(train, validation)
+    longest = int(np.argmax(ends - begins))
+    shares = _FIRST + (1 - _FIRST) * np.arange(count) / count
+    times = train.timestamps[begins[longest] + ((ends - begins)[longest] * shares).astype(np.int64)]
+    inner = [
+        begin + np.searchsorted(train.timestamps[begin:end], times) for begin, end in zip(begins, ends, strict=True)
+    ]
+    borders = np.column_stack([np.array(inner), ends])
+    for border, after in itertools.pairwise(borders.T):
+        fitted = _windows(train, owners, begins, border, train.step_size)
+        forecast = _windows(train, owners, np.maximum(begins, border - train.input_size), after, 1)
+        if len(fitted.first) and len(forecast.first):
+            yield fitted, forecast
+
+
+def _stretches(*parts: Windows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the owners, and the first row and the end of all that each has in the parts."""
+    every = np.concatenate([part.owners for part in parts])
+    first = np.concatenate([part.first for part in parts])
+    last = np.concatenate([part.first + (part.counts - 1) * part.step_size for part in parts])
+    owners, at = np.unique(every, return_inverse=True)
+    begins, ends = np.full(len(owners), np.iinfo(np.int64).max), np.zeros(len(owners), dtype=np.int64)
+    np.minimum.at(begins, at, first)
+    np.maximum.at(ends, at, last + parts[0].input_size + parts[0].horizon)
+    return owners, begins, ends
+
+
+def _windows(
+    like: Windows,
+    owners: NDArray[np.int64],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    step_size: int,
+) -> Windows:
+    counts = (ends - begins - like.input_size - like.horizon) // step_size + 1
+    has = counts > 0
+    return replace(like, first=begins[has], counts=counts[has], owners=owners[has], step_size=step_size)

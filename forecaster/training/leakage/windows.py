@@ -1,0 +1,144 @@
+"""Where windows stand: each holds its own series' rows, in order, and each part is whole and ends before the next."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from forecaster.data.calendar_features import calendar_features
+from forecaster.data.windows import PARTS, Windows
+from forecaster.domain.errors import LeakageError
+from forecaster.domain.frequency import parse
+from forecaster.domain.series import UNIQUE_ID, Floats, Series, Y
+from forecaster.training import recipe
+from forecaster.training.leakage.changes import wall_clock
+from forecaster.training.recipe import TrainConfig
+
+_CHUNK_VALUES = 2**22
+
+
+def check_parts(config: TrainConfig, series: Series, parts: dict[str, Windows]) -> None:
+    """Raise LeakageError unless each part ends before the next begins, and no rows are left out between them."""
+    if config.split.by == "series":
+        owners = [set(windows.owners.tolist()) for windows in parts.values()]
+        if sum(map(len, owners)) != len(set().union(*owners)):
+            raise LeakageError("split: a series is in two parts; report it with the configuration")
+        _check_no_twins(series, parts)
+    else:
+        for before, after in itertools.pairwise(PARTS):
+            last, first = _times(series, parts[before])[1], _times(series, parts[after])[0]
+            if last >= first:
+                raise LeakageError(
+                    f"split: the {before} part reaches {last}, the {after} part begins at {first}; report it"
+                )
+    for owner in range(len(series)):
+        _check_whole(config, series, parts, owner)
+
+
+def _check_no_twins(series: Series, parts: dict[str, Windows]) -> None:
+    """No series is in another part under another name."""
+    found: dict[bytes, tuple[str, str]] = {}
+    for part, windows in parts.items():
+        for owner in map(int, windows.owners):
+            name, values = series.unique_ids[owner], series.values[series.rows(owner), 0]
+            # constants are alike without being one
+            if np.ptp(values) == 0:
+                continue
+            other, where = found.setdefault(values.tobytes(), (name, part))
+            if where != part:
+                raise LeakageError(
+                    f"split: series '{name}' of the {part} part has the values of '{other}' of the {where} part; "
+                    "remove one of them, or split by time"
+                )
+
+
+def _check_whole(config: TrainConfig, series: Series, parts: dict[str, Windows], owner: int) -> None:
+    """The parts hold every row of a series, so that nothing is chosen: each begins where the one before it ends."""
+    begin, slack = int(series.bounds[owner]), 0
+    for name, windows in parts.items():
+        stretches = np.flatnonzero(windows.owners == owner)
+        for stretch in stretches:
+            first = int(windows.first[stretch])
+            if first - begin > slack:
+                raise LeakageError(
+                    f"split: series '{series.unique_ids[owner]}' has rows before the {name} part in no part; report it"
+                )
+            # fewer rows than a step are left over
+            begin, slack = int(last_rows(windows)[stretch]) + 1, windows.step_size - 1
+        if not len(stretches) and config.split.by == "time":
+            # the series has too few rows for a window of this part
+            slack += windows.input_size + windows.horizon - 1
+    if int(series.bounds[owner + 1]) - begin > slack:
+        raise LeakageError(f"split: the last rows of series '{series.unique_ids[owner]}' are in no part; report it")
+
+
+def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> None:
+    """Raise LeakageError unless each row of the series is the frame's, and calendar features are of its time alone."""
+    codes, names = pd.factorize(frame[UNIQUE_ID])
+    order = np.argsort(codes, kind="stable")
+    bounds = np.concatenate(([0], np.cumsum(np.bincount(codes))))
+    if (
+        tuple(map(str, names)) != series.unique_ids
+        or not np.array_equal(bounds, series.bounds)
+        or not np.array_equal(wall_clock(frame)[order], series.timestamps)
+    ):
+        raise LeakageError("the prepared series are not those of the data; report it with the configuration")
+    hist = [one.column for one in config.hist_exog]
+    for number, column in enumerate((Y, *hist)):
+        if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[:, number]):
+            raise _moved("the inputs", column)
+    if series.known is None:
+        return
+    for number, column in enumerate(config.futr_exog):
+        if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.known[:, number]):
+            raise _moved("what is known ahead", column)
+    step = recipe.sessions_of(config) or parse(series.freq)
+    for half in (slice(0, None, 2), slice(1, None, 2)) if config.calendar_features else ():
+        # each time among fewer others
+        alone = calendar_features(config.calendar_features, series.timestamps[half], step)
+        if not np.array_equal(alone, series.known[half, len(config.futr_exog) :]):
+            raise LeakageError("a calendar feature depends on more than its own time; report it with the configuration")
+
+
+def _moved(what: str, column: str) -> LeakageError:
+    return LeakageError(f"{what} '{column}' of a window are not those of its times; report it with the configuration")
+
+
+def check_windows(config: TrainConfig, series: Series, windows: Windows, part: str) -> None:
+    """Raise LeakageError unless every window holds the rows that it is said to be of, of one series."""
+    numbers = np.arange(len(series.values)).astype("M8[ns]")
+    each_step = config.model.how.answers_each_step
+    length = windows.input_size * (windows.horizon if each_step else 1) + windows.horizon
+    for index in windows.chunks(max(1, _CHUNK_VALUES // (length * series.values.shape[1]))):
+        rows, coming = (at(numbers, index).astype(np.int64) for at in (windows.input_times, windows.target_times))
+        whole = np.concatenate([rows, coming], axis=1)
+        owners = windows.owners_of(index)
+        is_within = (whole[:, 0] >= series.bounds[owners]) & (whole[:, -1] < series.bounds[owners + 1])
+        if not is_within.all() or (np.diff(whole, axis=1) != 1).any():
+            raise LeakageError(f"{part} part: the rows of a window are not successive rows of one series; report it")
+        inputs = windows.inputs(index)
+        for number, column in enumerate((Y, *(one.column for one in config.hist_exog))):
+            _check_equal(inputs.values[:, :, number], series.values[rows, number], part, f"the inputs '{column}'")
+        if inputs.known is not None and series.known is not None:
+            _check_equal(inputs.known, series.known[whole], part, "what is known ahead")
+        ahead = whole[:, windows.input_size :]
+        if each_step:
+            steps = range(windows.input_size)
+            ahead = np.stack([whole[:, step + 1 : step + 1 + windows.horizon] for step in steps], axis=1)
+        _check_equal(config.model.how.targets(windows, index), series.values[ahead, 0], part, "the targets")
+
+
+def _check_equal(given: Floats, stands: Floats, part: str, what: str) -> None:
+    if not np.array_equal(given, stands):
+        raise LeakageError(f"{part} part: {what} of a window are not those of its times; report it with the config")
+
+
+def _times(series: Series, windows: Windows) -> tuple[np.datetime64, np.datetime64]:
+    """Return the first and the last time of which the windows hold a value."""
+    return series.timestamps[windows.first].min(), series.timestamps[last_rows(windows)].max()
+
+
+def last_rows(windows: Windows) -> NDArray[np.int64]:
+    """Return the last row of each stretch, `(n_stretches,)`."""
+    return windows.first + (windows.counts - 1) * windows.step_size + windows.input_size + windows.horizon - 1
