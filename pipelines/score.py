@@ -11,6 +11,7 @@ from tqdm import tqdm
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.database.schema import opened
+from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.lifecycle.shadow import settle_shadows
@@ -39,6 +40,11 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"changed": changed, "shadows": settled}
 
 
+def status(answer: dict[str, Any]) -> int:
+    """Return the exit status: 3 where a challenger could not be judged."""
+    return PARTLY_FAILED if any(one["outcome"] == "failed" for one in answer["shadows"].values()) else SUCCESS
+
+
 if __name__ == "__main__":
     parser = command_parser(
         "score",
@@ -50,4 +56,4 @@ if __name__ == "__main__":
     tracking_option(parser)
     database_option(parser)
     parsed = parser.parse_args()
-    sys.exit(run(lambda: score(parsed)))
+    sys.exit(run(lambda: score(parsed), status))

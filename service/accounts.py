@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import Engine
@@ -149,7 +149,10 @@ class Accounts:
     def shadow(self, request: ForecastRequest, catalog: Catalog, asking: Asking) -> None:
         """Let the challenger answer the champion's request, unseen."""
         try:
-            task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings)
+            # by the model itself, whatever its clients would get: its own skill is to be known
+            task = replace(
+                prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings), is_baseline=False
+            )
             entry = as_entry(forecast([task], [{}])[0], Asking(asking.client, asking.owner), is_shadow=True)
             # waited for, so that no more of them are in memory than are made at once
             self.writer.submit([entry]).result()

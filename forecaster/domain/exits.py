@@ -4,7 +4,7 @@ SUCCESS = 0
 FAILED = 1
 # also what the parser of a command line ends with
 BAD_CONFIG = 2
-# of fetch, fleet and forecast: some of many failed
+# of fetch, fleet, forecast and score: some of many failed
 PARTLY_FAILED = 3
 # of retrain
 DATA_NOT_FIT = 3

@@ -4,7 +4,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 SECOND = 1_000_000
-DAY = 24 * 60 * 60 * SECOND
+HOUR = 60 * 60 * SECOND
+DAY = 24 * HOUR
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -51,7 +51,8 @@ class Ratio:
         from scipy import stats
 
         if self.error == 0:
-            return 0.5 if self.value == limit else float(self.value > limit)
+            # up to rounding, which is no difference
+            return 0.5 if abs(self.value - limit) < 1e-9 else float(self.value > limit)
         return float(stats.t.cdf((self.value - limit) / self.error, self.n_blocks - 1))
 
     def p_above(self, limit: float = 1.0) -> float:

@@ -9,10 +9,17 @@ from forecaster.database.engine import transaction
 from forecaster.database.tables import FORECASTS, SCORES
 from forecaster.domain.series import Floats
 
+MOST = 20.0
+# owner, series, first time that was forecast, step
+Key = tuple[str, str, int, int]
+
 
 @dataclass(frozen=True)
 class Paired:
     """The mean absolute errors of two versions at each cutoff that both forecast, in the order of time.
+
+    They are in units of the champion's median error of the same series, and none counts for more than `MOST` of these:
+    a series of large values must not speak for all, nor a single wrong actual make any two versions alike.
 
     Args:
         ours: the challenger's, `(n,)`.
@@ -42,7 +49,7 @@ def models_in_the_shadow(engine: Engine) -> list[str]:
         return sorted(found)
 
 
-def paired_losses(engine: Engine, model: str, challenger: int, champion: int) -> Paired:
+def paired_losses(engine: Engine, model: str, challenger: int, champion: int, since: int, steps: int) -> Paired:
     """Return the errors of two versions of a model, all owners' together.
 
     Forecasts that the baseline made in a version's place do not count. A series that was asked for several times at one
@@ -53,6 +60,8 @@ def paired_losses(engine: Engine, model: str, challenger: int, champion: int) ->
         model: its name.
         challenger: the version that forecasts in the shadow.
         champion: the version that is served.
+        since: of forecasts whose first step is later than this, microseconds since 1970.
+        steps: of each forecast's first steps; those rolled out beyond the trained horizon say little.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -64,9 +73,10 @@ def paired_losses(engine: Engine, model: str, challenger: int, champion: int) ->
         select(*keys, SCORES.c.is_shadow, func.max(SCORES.c["at"]), func.avg(func.abs(SCORES.c.error)))
         .join(FORECASTS, FORECASTS.c.forecast_id == SCORES.c.forecast_id)
         .where(SCORES.c.model == model, SCORES.c.forecast_by == "model", ours | theirs)
+        .where(FORECASTS.c.first_at > since, SCORES.c.step <= steps)
         .group_by(*keys, SCORES.c.is_shadow)
     )
-    errors: dict[bool, dict[tuple[str, str, int, int], float]] = {True: {}, False: {}}
+    errors: dict[bool, dict[Key, float]] = {True: {}, False: {}}
     ends: dict[int, int] = {}
     with transaction(engine) as connection:
         for owner, unique_id, first_at, step, is_shadow, at, error in connection.execute(statement):
@@ -74,11 +84,20 @@ def paired_losses(engine: Engine, model: str, challenger: int, champion: int) ->
             ends[first_at] = max(at, ends.get(first_at, at))
     shared = sorted(errors[True].keys() & errors[False].keys(), key=lambda key: key[2])
     cutoffs = np.array([key[2] for key in shared], dtype=np.int64)
+    sizes = _sizes({key: errors[False][key] for key in shared})
     found, number, counts = np.unique(cutoffs, return_inverse=True, return_counts=True)
     means = [
-        np.bincount(number, [errors[is_shadow][key] for key in shared], minlength=len(found)) / counts
+        np.bincount(number, [min(errors[is_shadow][key] / sizes[key[:2]], MOST) for key in shared], len(found)) / counts
         for is_shadow in (True, False)
     ]
     # of each cutoff, those from it on whose first step is no later than its last
     reach = np.searchsorted(found, [ends[cutoff] for cutoff in found], side="right") - np.arange(len(found))
     return Paired(means[0], means[1], int(reach.max(initial=1)), len(shared))
+
+
+def _sizes(errors: dict[Key, float]) -> dict[tuple[str, str], float]:
+    """Return each series' median error, by owner and name; 1 where that is 0."""
+    of_series: dict[tuple[str, str], list[float]] = {}
+    for key, error in errors.items():
+        of_series.setdefault(key[:2], []).append(error)
+    return {series: float(np.median(several)) or 1.0 for series, several in of_series.items()}

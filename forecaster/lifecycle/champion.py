@@ -12,7 +12,7 @@ from forecaster.evaluation.probabilistic import coverage
 from forecaster.evaluation.significance import LEAST_BLOCKS, compare_losses
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig, intervals_at
 from forecaster.lifecycle.gate import BesideChampion, GateConfig
-from forecaster.lifecycle.origins import roll
+from forecaster.lifecycle.origins import cutoffs_of, roll
 from forecaster.lifecycle.report import losses, overlap
 from forecaster.lifecycle.trial import Tried, try_recipe
 from forecaster.registry.bundle import Bundle
@@ -66,7 +66,7 @@ def compare(
     is_same = _recipe(challenger.config) == _recipe(champion.config)
     until = np.datetime64(champion.bundle.manifest.trained_until)
     is_fresher = is_same and bool(np.datetime64(challenger.bundle.manifest.trained_until) > until)
-    n_windows = min(trial.n_windows, _windows_since(tried.series, until, challenger.config.horizon, trial.step_size))
+    n_windows = min(trial.n_windows, _windows_since(tried.series, until, challenger.config, trial.step_size))
     if n_windows >= LEAST_BLOCKS * overlap(challenger.config.horizon, trial.step_size):
         since = trial.model_copy(update={"n_windows": n_windows, "refit": -(-n_windows // gate.refits)})
         roles = tags | {"tried_as": CHALLENGER, "rows": f"since version {champion.version} was trained"}
@@ -112,22 +112,29 @@ def _beside(
 
 
 def _in_common(ours: Backtest, theirs: Backtest) -> tuple[Backtest, Backtest]:
+    # by time, for a row may have come between the two loads of the data
+    cutoffs = np.union1d(ours.origins.cutoffs, theirs.origins.cutoffs)
     n_series = 1 + max(int(one.origins.windows.owners.max()) for one in (ours, theirs))
-    keys, others = (one.origins.numbers * n_series + one.origins.windows.owners for one in (ours, theirs))
+    keys, others = (
+        np.searchsorted(cutoffs, one.origins.cutoffs)[one.origins.numbers] * n_series + one.origins.windows.owners
+        for one in (ours, theirs)
+    )
     _, mine, other = np.intersect1d(keys, others, return_indices=True)
     return ours.choose(mine), theirs.choose(other)
 
 
-def _windows_since(series: Series, until: np.datetime64, horizon: int, step_size: int) -> int:
-    """Return how many origins lie at `until` or later, a horizon before the longest series' end or more."""
-    longest = series.rows(int(np.argmax(series.lengths)))
-    n_rows = int((series.timestamps[longest] > until).sum())
-    return max(0, (n_rows - horizon) // step_size + 1)
+def _windows_since(series: Series, until: np.datetime64, config: TrainConfig, step_size: int) -> int:
+    """Return how many origins lie at `until` or later."""
+    n_cutoffs = int((cutoffs_of(series, config.input_size, config.horizon) >= until).sum())
+    return -(-n_cutoffs // step_size)
 
 
 def _recipe(config: TrainConfig) -> str:
-    """Return what makes two versions of one recipe: all but the data, of which there are more each time."""
-    return config.model_dump_json(exclude={"data", "tracking"})
+    """Return what makes two versions of one recipe.
+
+    The data are more each time. What only sizes intervals changes no forecast, and the gate judges coverage by itself.
+    """
+    return config.model_dump_json(exclude={"data", "tracking", "intervals", "folds"})
 
 
 def _warm_start(challenger: Rival, champion: Rival) -> WarmStart | None:

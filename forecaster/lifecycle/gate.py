@@ -69,7 +69,8 @@ class Evidence:
         latency_seconds: the median of one forecast of one series.
         beside_baseline: its MAE over the last value's; None where there are too few windows to tell.
         beside_champion: its losses beside the champion's; None where there is no other champion.
-        tries: how many versions were tried on these rows; p-values are multiplied with it (Bonferroni).
+        tries: how many versions were tried on these rows; p-values are multiplied by it (Bonferroni).
+        best_of: how many of them at once; bounds are those of the best of so many.
     """
 
     metrics: dict[str, float]
@@ -79,6 +80,7 @@ class Evidence:
     beside_baseline: Ratio | None
     beside_champion: BesideChampion | None
     tries: int = 1
+    best_of: int = 1
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,12 @@ def _is_certified(evidence: Evidence) -> Criterion:
 
 
 def _beside_baseline(evidence: Evidence, gate: GateConfig) -> Criterion:
-    ratio, tries = evidence.beside_baseline, evidence.tries
+    ratio, tries, level = evidence.beside_baseline, evidence.tries, gate.significance / evidence.best_of
     if ratio is None:
         has_error = evidence.metrics.get("naive-mae", 0) > 0
         few = "too few windows to tell; raise backtest.n_windows" if has_error else "the last value has no error here"
         return Criterion("baseline", False, few)
-    chance, bound = min(1.0, tries * ratio.p_below()), ratio.upper(gate.significance / tries)
+    chance, bound = min(1.0, tries * ratio.p_below()), ratio.upper(level)
     is_enough = ratio.n_blocks >= LEAST_EFFECTIVE
     has_skill = chance < gate.significance and is_enough
     skill = f"p {chance:.2g}{_of_tries(tries)}" + ("" if has_skill else ": no skill shown")
@@ -176,8 +178,8 @@ def _beside_baseline(evidence: Evidence, gate: GateConfig) -> Criterion:
     if gate.require == "skill":
         reason = f"relative_mae {ratio.value:.4g}, {skill}; p below {gate.significance:g} needed"
         return Criterion("baseline", has_skill, reason)
-    reason = f"relative_mae {ratio.value:.4g}, at most {bound:.4g} with {_sure(gate)}, {1 + gate.margin:g} allowed"
-    return Criterion("baseline", bound <= 1 + gate.margin, f"{reason}; {skill}")
+    bounded = f"at most {bound:.4g} with {1 - level:.3g} confidence, {1 + gate.margin:g} allowed"
+    return Criterion("baseline", bound <= 1 + gate.margin, f"relative_mae {ratio.value:.4g}, {bounded}; {skill}")
 
 
 def _beside_champion(evidence: Evidence, gate: GateConfig) -> Criterion:
@@ -218,4 +220,4 @@ def _waits(beside: BesideChampion) -> str:
 
 
 def _sure(gate: GateConfig) -> str:
-    return f"{1 - gate.significance:.0%} confidence"
+    return f"{1 - gate.significance:.3g} confidence"

@@ -34,29 +34,27 @@ class Origins:
 
 
 def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_size: int) -> Origins:
-    """Return the last `n_windows` origins, the last a horizon before the longest series' end.
+    """Return the last `n_windows` of the cutoffs at which any series can be forecast, `step_size` of them apart.
 
-    They are `step_size` of its rows apart. A series is forecast where it has `input_size` rows up to the cutoff
-    and `horizon` after it.
+    A series can be forecast where it has `input_size` rows up to the cutoff and `horizon` after it.
 
     Raises:
-        TooShortError: the longest series has too few rows.
+        TooShortError: there are too few such cutoffs.
     """
-    longest = series.rows(int(np.argmax(series.lengths)))
-    rows = longest.stop - 1 - horizon - step_size * np.arange(n_windows)[::-1]
-    if rows[0] - longest.start + 1 < input_size:
-        needed = input_size + horizon + step_size * (n_windows - 1)
+    possible = cutoffs_of(series, input_size, horizon)
+    needed = step_size * (n_windows - 1) + 1
+    if needed > len(possible):
         raise TooShortError(
-            f"backtest: {n_windows} windows of {input_size} and {horizon} rows, {step_size} apart, need {needed} rows, "
-            f"the longest series has {longest.stop - longest.start}; lower n_windows or step_size"
+            f"backtest: {n_windows} windows of {input_size} and {horizon} rows, {step_size} apart, need {needed} cutoffs, "
+            f"there are {len(possible)}; lower n_windows or step_size"
         )
-    cutoffs = series.timestamps[rows]
+    cutoffs = possible[::-step_size][:n_windows][::-1]
     starts, numbers, owners = [], [], []
     for owner, (_, within) in enumerate(series):
-        times = series.timestamps[within]
-        found = np.searchsorted(times, cutoffs)
-        fits = (found >= input_size - 1) & (found + horizon < len(times))
-        fits[fits] = times[found[fits]] == cutoffs[fits]
+        own = series.timestamps[within]
+        found = np.searchsorted(own, cutoffs)
+        fits = (found >= input_size - 1) & (found + horizon < len(own))
+        fits[fits] = own[found[fits]] == cutoffs[fits]
         starts.append(within.start + found[fits] - input_size + 1)
         numbers.append(np.flatnonzero(fits))
         owners.append(np.full(int(fits.sum()), owner))
@@ -73,6 +71,14 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         timestamps=series.timestamps,
     )
     return Origins(windows, cutoffs, np.concatenate(numbers)[order])
+
+
+def cutoffs_of(series: Series, input_size: int, horizon: int) -> Times:
+    """Return the times at which any series can be forecast, increasing; one may have ended long before the others."""
+    possible = [
+        series.timestamps[rows][input_size - 1 : max(0, rows.stop - rows.start - horizon)] for _, rows in series
+    ]
+    return np.unique(np.concatenate(possible))
 
 
 def known_at(series: Series, cutoff: np.datetime64, least: int) -> Series:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from forecaster.domain.config import build_config
-from forecaster.domain.errors import BundleError, UnknownModel
+from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
+from forecaster.domain.manifest import Manifest
 from forecaster.domain.yaml_text import parse_yaml
 from forecaster.evaluation.significance import Ratio, compare_losses
 from forecaster.lifecycle.backtest import MODEL, Backtest, BacktestConfig
 from forecaster.lifecycle.champion import Rival, compare
-from forecaster.lifecycle.gate import Decision, Evidence, GateConfig, decide
+from forecaster.lifecycle.gate import SHADOW, Decision, Evidence, GateConfig, decide
 from forecaster.lifecycle.report import losses, overlap
 from forecaster.lifecycle.trial import Tried, try_recipe
 from forecaster.registry.bundle import Bundle, read_bundle
@@ -41,7 +42,7 @@ def judge(
     Args:
         store: the registry.
         name: the model.
-        version: the challenger; it gets that alias.
+        version: the challenger; it gets that alias, unless another one waits in the shadow for actuals.
         gate: how strict.
         trial: at which cutoffs.
         tried: the version's recipe at these cutoffs, where that was done just now.
@@ -53,9 +54,10 @@ def judge(
         DataError, TrainingError, BundleError: as their names say.
     """
     model = _find(store, name, version)
-    store.set_alias(name, CHALLENGER, version)
-    evidence = _gather(store, model, version, gate, trial, tried, tries)
+    evidence, manifest = _gather(store, model, version, gate, trial, tried, tries)
     decision = decide(evidence, gate)
+    if decision.is_promoted or not _waits(store, model, version):
+        store.set_alias(name, CHALLENGER, version)
     past_runs.log_decision(
         store.uri,
         model.runs[version],
@@ -65,7 +67,9 @@ def judge(
             # what scores of the forecasts in the shadow are judged by
             "gate": gate.model_dump(),
             "tries": evidence.tries,
-            "is_fresher": evidence.beside_champion is not None and evidence.beside_champion.is_fresher,
+            # from here on its forecasts count, for as many steps
+            "trained_until": manifest.trained_until,
+            "horizon": manifest.horizon,
         },
         judged_beside(model.aliases.get(CHAMPION), gate, trial),
     )
@@ -75,6 +79,15 @@ def judge(
 def judged_beside(champion: int | None, gate: GateConfig, trial: BacktestConfig) -> str:
     """Return what decides on a version beside itself; where it is another, the version is judged anew."""
     return f"{champion or 'none'} {attempts.work_of(gate.model_dump_json(), trial.model_dump_json())}"
+
+
+def _waits(store: Store, model: RegisteredModel, version: int) -> bool:
+    """Say whether another version than this forecasts in the shadow of the champion, until scores tell."""
+    challenger, champion = model.aliases.get(CHALLENGER), model.aliases.get(CHAMPION)
+    if challenger in (None, version, champion) or challenger not in model.runs:
+        return False
+    tags = past_runs.read_tags(store.uri, model.runs[challenger])
+    return tags.get(past_runs.GATE) == SHADOW and tags.get(past_runs.GATE_BESIDE, "").startswith(f"{champion} ")
 
 
 def make_champion(
@@ -133,24 +146,27 @@ def _gather(
     trial: BacktestConfig,
     tried: Tried | None,
     tries: int,
-) -> Evidence:
+) -> tuple[Evidence, Manifest]:
     champion, beside = model.aliases.get(CHAMPION), None
     with tempfile.TemporaryDirectory() as draft:
         challenger = _rival(store, model, version, Path(draft))
         tried = tried or try_version(store, model.name, version, trial)
         if champion is not None and champion != version:
-            rival = _rival(store, model, champion, Path(draft))
+            rival = _champion(store, model, champion, Path(draft))
             beside = compare(challenger, rival, tried, gate, trial, _tags(model, version))
         before = past_runs.judged_beside_champion(challenger.config.tracking, model.name, champion)
-        return Evidence(
+        manifest = challenger.bundle.manifest
+        evidence = Evidence(
             tried.metrics,
             trial.levels,
-            challenger.bundle.manifest.certificate,
+            manifest.certificate,
             _latency(challenger.bundle),
             beside_last_value(tried.result, trial),
             beside,
             tries + len(before - {model.runs[version]}),
+            tries,
         )
+        return evidence, manifest
 
 
 def _tags(model: RegisteredModel, version: int) -> dict[str, str]:
@@ -166,6 +182,21 @@ def beside_last_value(result: Backtest, trial: BacktestConfig) -> Ratio | None:
     """Return the ratio of a backtest's MAE to the last value's; None where there are too few windows to tell."""
     reach = overlap(result.actual.shape[1], trial.step_size)
     return compare_losses(losses(result, MODEL), losses(result, "naive"), reach)
+
+
+def _champion(store: Store, model: RegisteredModel, version: int, draft: Path) -> Rival:
+    """Return the champion.
+
+    Raises:
+        RegistryError: it cannot be had.
+    """
+    try:
+        return _rival(store, model, version, draft)
+    except (BundleError, StoreUnavailable) as error:
+        raise RegistryError(
+            f"model '{model.name}': nothing can be judged beside the champion, version {version}: {error}; if it is "
+            "lost, promote a version with --without-gate"
+        ) from error
 
 
 def _rival(store: Store, model: RegisteredModel, version: int, draft: Path) -> Rival:

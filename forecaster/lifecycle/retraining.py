@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass, field
 
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.gate import KEPT, PROMOTED, GateConfig
+from forecaster.lifecycle.gate import KEPT, PROMOTED, SHADOW, GateConfig
 from forecaster.lifecycle.promotion import judge, judged_beside, make_champion
-from forecaster.registry.cache import CHAMPION
+from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 
@@ -42,7 +42,9 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
     """
     model = store.find(name)
     champion, tags = model.aliases.get(CHAMPION), past_runs.read_tags(store.uri, model.runs[version])
-    if past_runs.PROMOTED_AT in tags:
+    # killed before it was said that it was champion, and rolled back since
+    is_previous = model.aliases.get(PREVIOUS) == version
+    if past_runs.PROMOTED_AT in tags or is_previous:
         now = "is the champion" if champion == version else f"was champion before version {champion}"
         return Settled(KEPT, f"version {version} {now}, and nothing has changed since it was trained", model.aliases)
     if champion == version:
@@ -59,4 +61,7 @@ def settle(store: Store, name: str, version: int, gate: GateConfig, trial: Backt
         return Settled(PROMOTED, f"every criterion is met; {way}", aliases, criteria)
     unmet = "; ".join(f"{one['name']}: {one['reason']}" for one in criteria if not one["is_met"])
     before = "judged before, and nothing has changed since: " if is_judged else ""
-    return Settled(decision["outcome"], before + unmet, store.find(name).aliases, criteria)
+    aliases = store.find(name).aliases
+    if decision["outcome"] == SHADOW and aliases.get(CHALLENGER) != version:
+        unmet += f"; version {aliases[CHALLENGER]} is in the shadow already and goes first"
+    return Settled(decision["outcome"], before + unmet, aliases, criteria)

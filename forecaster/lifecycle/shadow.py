@@ -4,37 +4,50 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Engine
 
+from forecaster.domain.errors import ForecasterError
+from forecaster.domain.instants import HOUR
 from forecaster.evaluation.significance import compare_losses
 from forecaster.ledger.pairs import Paired, models_in_the_shadow, paired_losses
 from forecaster.lifecycle.gate import KEPT, PROMOTED, SHADOW, BesideChampion, Criterion, GateConfig, replaces
 from forecaster.lifecycle.promotion import make_champion
-from forecaster.registry.cache import CHALLENGER, CHAMPION
+from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 
 # forecasts that do not overlap: the first look at the evidence, and the next each time there are twice as many. A look
 # at every new score would find a difference by chance sooner or later.
 FIRST_LOOK = 8
+# how far clocks of zones are from universal time
+_ZONES = 14 * HOUR
+FAILED = "failed"
 
 
 def settle_shadows(engine: Engine, tracking_uri: str) -> dict[str, dict[str, Any]]:
     """Promote or keep out each challenger that the gate left to forecast in the shadow, where its scores suffice.
 
     Returns:
-        By model, the `version`, its `outcome` (`promoted`, `kept` or, where the scores do not suffice yet, `shadow`)
-        and the `reason`.
+        By model, the `version`, its `outcome` (`promoted`, `kept`, `shadow` where the scores do not suffice yet, or
+        `failed`) and the `reason`. A model that fails stops no other.
 
     Raises:
-        DatabaseUnavailable, StoreUnavailable, RegistryError: as their names say.
+        DatabaseUnavailable, StoreUnavailable: as their names say.
     """
     models = models_in_the_shadow(engine)
     if not models:
         return {}
     store = Store(tracking_uri)
-    settled = {name: _settle(engine, store, name) for name in models if store.has(name)}
-    return {name: outcome for name, outcome in settled.items() if outcome}
+    settled: dict[str, dict[str, Any]] = {}
+    for name in models:
+        try:
+            found = _settle(engine, store, name) if store.has(name) else None
+        except ForecasterError as error:
+            found = {"version": None, "outcome": FAILED, "reason": str(error)}
+        if found:
+            settled[name] = found
+    return settled
 
 
 def judge_shadow(paired: Paired, champion: int, gate: GateConfig, tries: int) -> Criterion | None:
@@ -61,16 +74,22 @@ def _settle(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
     """Settle one model's challenger; None where none waits."""
     model = store.read(name)
     version, champion = model.aliases.get(CHALLENGER), model.aliases.get(CHAMPION)
-    if version is None or champion is None or version == champion or version not in model.runs:
+    if version is None or champion is None or version not in model.runs:
+        return None
+    # one that was champion before was rolled back, or another followed it
+    if version in (champion, model.aliases.get(PREVIOUS)):
         return None
     run_id = model.runs[version]
     tags = past_runs.read_tags(store.uri, run_id)
     beside = tags.get(past_runs.GATE_BESIDE, "")
-    if tags.get(past_runs.GATE) != SHADOW or not beside.startswith(f"{champion} "):
+    is_waiting = tags.get(past_runs.GATE) == SHADOW and beside.startswith(f"{champion} ")
+    if not is_waiting or past_runs.PROMOTED_AT in tags:
         return None
     decision = json.loads(store.read_artifact(run_id, "gate.json"))
+    # the manifest has the series' own clock, the ledger universal time
+    until = int(np.datetime64(decision["trained_until"], "us").astype(np.int64)) + _ZONES
     found = judge_shadow(
-        paired_losses(engine, name, version, champion),
+        paired_losses(engine, name, version, champion, until, decision["horizon"]),
         champion,
         GateConfig.model_validate(decision["gate"]),
         decision["tries"],

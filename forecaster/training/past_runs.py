@@ -135,13 +135,15 @@ def log_decision(uri: str, run_id: str, decision: dict[str, Any], beside: str) -
         beside: what else decides it.
     """
     with _asking(uri) as client:
+        # killed in between, there is no decision rather than parts of two
+        client.set_tag(run_id, GATE_BESIDE, "")
         client.log_dict(run_id, decision, "gate.json")
-        client.set_tag(run_id, GATE_BESIDE, beside)
         for criterion in decision["criteria"]:
             word = "met" if criterion["is_met"] else "not met"
             client.set_tag(run_id, f"gate/{criterion['name']}", f"{word}: {criterion['reason']}")
-        # last: where it is, the rest is
         client.set_tag(run_id, GATE, decision["outcome"])
+        # last: where it is, the rest is
+        client.set_tag(run_id, GATE_BESIDE, beside)
 
 
 def judged_beside_champion(config: TrackingConfig, model: str, champion: int | None) -> set[str]:

@@ -110,6 +110,11 @@ def test_with_too_few_new_rows_a_fresher_version_forecasts_in_the_shadow(folder:
     again = settle_newest(folder)
     assert again.outcome == "shadow"
     assert again.reason.startswith("judged before, and nothing has changed since")
+    # a later one that cannot be told apart either does not take its place, for its scores would be lost
+    write_series(folder, CHANGE + 7)
+    later = settle_newest(folder)
+    assert (later.outcome, later.aliases) == ("shadow", {"champion": 1, "challenger": 2})
+    assert "version 2 is in the shadow already and goes first" in later.reason
 
 
 def test_without_new_rows_another_recipe_is_compared_with_the_champions(folder: Path) -> None:

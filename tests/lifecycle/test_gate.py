@@ -63,11 +63,12 @@ def test_a_version_that_meets_every_criterion_is_promoted() -> None:
     ("evidence", "unmet", "said"),
     [
         (replace(GOOD, certificate=None), "certified", "no leakage certificate"),
-        (baseline(1.03, 0.001), "baseline", "relative_mae 1.03, at most 1.032 with 95% confidence, 1.02 allowed"),
+        (baseline(1.03, 0.001), "baseline", "relative_mae 1.03, at most 1.032 with 0.95 confidence, 1.02 allowed"),
         # not worse as measured, but maybe in truth
-        (baseline(1.0, 0.02), "baseline", "at most 1.034 with 95% confidence"),
+        (baseline(1.0, 0.02), "baseline", "at most 1.034 with 0.95 confidence"),
         # the best of three tries is worse in truth more often
-        (baseline(1.0, 0.01, tries=3), "baseline", "for the best of 3 tries"),
+        (baseline(1.0, 0.011, best_of=3), "baseline", "at most 1.024 with 0.983 confidence"),
+        (baseline(1.01, 0.01, tries=3), "baseline", "for the best of 3 tries"),
         (replace(GOOD, beside_baseline=None), "baseline", "too few windows to tell; raise backtest.n_windows"),
         (replace(changed(**{"naive-mae": 0}), beside_baseline=None), "baseline", "the last value has no error here"),
         (beside(1.02, 0.005), "champion", "1.02 of the champion's MAE"),
@@ -177,6 +178,10 @@ def test_a_ratio_of_equal_losses_is_one_and_of_shorter_ones_is_known_exactly() -
     half = compare_losses(losses / 2, losses, 5)
     assert half is not None
     assert (round(half.value, 12), half.p_below(), half.n_blocks) == (0.5, 0, 12)
+    # as equal as rounding leaves them
+    near = compare_losses(losses * (1 - 2e-16), losses, 5)
+    assert near is not None
+    assert near.p_below() == 0.5
     assert compare_losses(losses[:14], losses[:14], 5) is None
     assert compare_losses(losses, losses * 0, 5) is None
 

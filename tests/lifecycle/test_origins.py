@@ -56,6 +56,16 @@ def test_at_a_cutoff_only_what_came_before_is_known() -> None:
 
 
 def test_too_many_origins_are_refused_with_what_they_need() -> None:
-    said = "12 windows of 20 and 5 rows, 5 apart, need 80 rows, the longest series has 70"
+    said = "12 windows of 20 and 5 rows, 5 apart, need 56 cutoffs, there are 46"
     with pytest.raises(TooShortError, match=said):
         roll(series((0, 70)), 20, 5, 12, 5)
+
+
+def test_origins_are_of_the_series_that_go_on_where_the_longest_has_ended() -> None:
+    origins = roll(series((0, 70), (60, 100)), 5, 2, 20, 1)
+    assert origins.cutoffs[-1] == np.datetime64(97, "D")
+    assert set(origins.windows.owners.tolist()) == {1}
+    # each cutoff has a window: none lies where neither can be forecast
+    gap = roll(series((0, 70), (80, 100)), 5, 2, 20, 1)
+    assert len(gap.windows) == len(gap.cutoffs) == 20
+    assert gap.cutoffs[[0, 5, 6, 19]].astype(int).tolist() == [62, 67, 84, 97]

@@ -12,11 +12,12 @@ from sqlalchemy import Engine
 
 from forecaster.database.engine import open_engine
 from forecaster.database.schema import bring_up_to_date
+from forecaster.domain.errors import StoreUnavailable
 from forecaster.ledger.pairs import Paired, paired_losses
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.writer import Writer
 from forecaster.lifecycle.gate import GateConfig
-from forecaster.lifecycle.shadow import FIRST_LOOK, judge_shadow
+from forecaster.lifecycle.shadow import FIRST_LOOK, judge_shadow, settle_shadows
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from tests.conftest import House, run_module
@@ -70,15 +71,29 @@ def test_errors_are_paired_by_series_cutoff_and_step(engine: Engine) -> None:
         writer.submit([one]).result(timeout=30)
     writer.stop()
     take_actuals(engine, [Actual("a", hour * HOUR, 0.0) for hour in range(9, 15)], is_for_all=True)
-    paired = paired_losses(engine, "sine", 2, 1)
-    assert (paired.ours.tolist(), paired.theirs.tolist()) == ([0.5], [2.0])
+    paired = paired_losses(engine, "sine", 2, 1, 9 * HOUR, HORIZON)
+    # in units of the champion's usual error, 2
+    assert (paired.ours.tolist(), paired.theirs.tolist()) == ([0.25], [1.0])
     assert (paired.n_scores, paired.overlap) == (2, 1)
-    assert paired_losses(engine, "sine", 9, 1).n_scores == 0
+    assert paired_losses(engine, "sine", 9, 1, 9 * HOUR, HORIZON).n_scores == 0
+    # of what the challenger may have seen, and of what is rolled out
+    assert paired_losses(engine, "sine", 2, 1, 10 * HOUR, HORIZON).n_scores == 0
+    assert paired_losses(engine, "sine", 2, 1, 9 * HOUR, 1).n_scores == 1
 
 
 def test_cutoffs_an_hour_apart_overlap_by_the_horizon(engine: Engine) -> None:
     serve_hours(engine, 6, 1.0, 1.0)
-    assert paired_losses(engine, "sine", 2, 1).overlap == HORIZON
+    assert paired_losses(engine, "sine", 2, 1, -HOUR, HORIZON).overlap == HORIZON
+
+
+def test_one_wrong_actual_does_not_make_a_bad_challenger_as_good_as_the_champion(engine: Engine) -> None:
+    serve_hours(engine, 40, 1.0, 2.0)
+    before = judge_shadow(paired_losses(engine, "sine", 2, 1, -HOUR, HORIZON), 1, GateConfig(), 1)
+    take_actuals(engine, [Actual("a", 20 * HOUR, 1e6)])
+    after = judge_shadow(paired_losses(engine, "sine", 2, 1, -HOUR, HORIZON), 1, GateConfig(), 1)
+    for found in (before, after):
+        assert found is not None
+        assert not found.is_met, found
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(0.5, "better"), (1.0, "fresher"), (1.5, "kept"), (1.03, "open")])
@@ -114,7 +129,8 @@ def leave_in_the_shadow(store: Store, name: str) -> None:
         "criteria": [{"name": "champion", "is_met": False, "reason": "too few windows to tell", "is_open": True}],
         "gate": GateConfig().model_dump(),
         "tries": 1,
-        "is_fresher": True,
+        "trained_until": "1970-01-01T00:00:00.000000000",
+        "horizon": HORIZON,
     }
     past_runs.log_decision(store.uri, store.find(name).runs[2], decision, "1 0123")
     store.set_alias(name, "challenger", 2)
@@ -136,7 +152,7 @@ def test_score_promotes_a_challenger_that_proves_itself_and_says_so(house: House
         shadows: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["shadows"]
         return shadows
 
-    serve_hours(engine, 5, 1.0, 0.1)
+    serve_hours(engine, 5, 1.0, 0.1, begin=50)
     assert score()["sine"] == {"version": 2, "outcome": "shadow", "reason": "too few scores to tell"}
     assert store.find("sine").aliases["champion"] == 1
     serve_hours(engine, 40, 1.0, 0.1, begin=100)
@@ -148,5 +164,26 @@ def test_score_promotes_a_challenger_that_proves_itself_and_says_so(house: House
     assert tags["gate"] == "promoted"
     assert tags["gate/champion"].startswith("met: in the shadow, better: ")
     assert "promoted_at" in tags
-    # and nothing is left to do
+    # and nothing is left to do, nor is it promoted again once it was rolled back, whatever its run still says
+    mlflow.MlflowClient(store.uri).delete_tag(store.find("sine").runs[2], "promoted_at")
+    store.roll_back("sine")
+    leave_in_the_shadow(store, "sine")
     assert score() == {}
+    assert store.find("sine").aliases["champion"] == 1
+
+
+def test_a_model_that_cannot_be_settled_stops_no_other(house: House, tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/service.db")
+    bring_up_to_date(engine)
+    store = registry_of(house, tmp_path / "registry").store
+    leave_in_the_shadow(store, "sine")
+    serve_hours(engine, 5, 1.0, 0.1, begin=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "read_artifact", _is_gone)
+        settled = settle_shadows(engine, store.uri)
+    assert settled["sine"]["outcome"] == "failed"
+    assert "gate.json" in settled["sine"]["reason"]
+
+
+def _is_gone(store: Store, run_id: str, path: str) -> str:
+    raise StoreUnavailable(f"{path}: it is not there")
