@@ -45,8 +45,8 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
     needed = step_size * (n_windows - 1) + 1
     if needed > len(possible):
         raise TooShortError(
-            f"backtest: {n_windows} windows of {input_size} and {horizon} rows, {step_size} apart, need {needed} cutoffs, "
-            f"there are {len(possible)}; lower n_windows or step_size"
+            f"backtest: {n_windows} windows of {input_size} and {horizon} rows, {step_size} apart, need {needed} "
+            f"cutoffs, there are {len(possible)}; lower n_windows or step_size"
         )
     cutoffs = possible[::-step_size][:n_windows][::-1]
     starts, numbers, owners = [], [], []

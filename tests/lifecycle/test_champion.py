@@ -111,8 +111,9 @@ def test_with_too_few_new_rows_a_fresher_version_forecasts_in_the_shadow(folder:
     assert again.outcome == "shadow"
     assert again.reason.startswith("judged before, and nothing has changed since")
     # a later one that cannot be told apart either does not take its place, for its scores would be lost
+    # another unit of intervals does not make it another recipe
     write_series(folder, CHANGE + 7)
-    later = settle_newest(folder)
+    later = settle_newest(folder, intervals="ewma")
     assert (later.outcome, later.aliases) == ("shadow", {"champion": 1, "challenger": 2})
     assert "version 2 is in the shadow already and goes first" in later.reason
 
