@@ -5,6 +5,7 @@ of the training: of the fit, the figures and the refit together.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,11 @@ def measure() -> Iterator[Row]:
             yield Row(f"{name}, audit over training, in {unit}", audit[number] / training[number], SHARE, "ratio")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Measure both recipes and print the table."""
     argparse.ArgumentParser(prog="python -m benchmarks.certificate", description=__doc__).parse_args()
-    report(list(measure()))
+    return report(list(measure()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -123,6 +123,13 @@ def postgres() -> Iterator[str]:
         yield server.uri
 
 
+@pytest.fixture(autouse=True)
+def _audits_are_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the rehearsal, which takes seconds, to the tests of the audit and to pipelines in their own processes."""
+    if "leak" not in request.path.name:
+        monkeypatch.setattr("forecaster.training.leakage.rehearse", lambda *arguments: {})
+
+
 @contextmanager
 def listening(app: "FastAPI") -> Iterator[str]:
     """Serve `app` on a real socket, in a thread; yield its address once it forecasts."""

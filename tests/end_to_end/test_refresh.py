@@ -40,6 +40,7 @@ JOB: dict[str, Any] = {
         "data": {"source": "files", "path": "series.csv"},
         "input_size": INPUT_SIZE,
         "horizon": HORIZON,
+        "folds": 1,
         "transforms": [{"kind": "standardize"}],
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 20, "batch_size": 32, "learning_rate": 0.03, "patience": 20},

@@ -50,6 +50,7 @@ def write_job(folder: Path, **changes: dict[str, Any]) -> None:
             "freq": "XNYS",
             "input_size": 10,
             "horizon": 2,
+            "folds": 1,
             "transforms": [{"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"}],
             "model": {"cell": "simple_rnn", "widths": [4]},
             "fit": {"epochs": 2, "batch_size": 64},

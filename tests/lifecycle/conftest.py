@@ -1,15 +1,13 @@
 """An installation to save."""
 
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from forecaster.lifecycle.backup import Places
 from tests.conftest import House
-from tests.lifecycle.kept import PLACED, fill_ledger, write_bars
+from tests.lifecycle.kept import fill_ledger, move_artifacts, write_bars
 
 
 @pytest.fixture
@@ -19,11 +17,7 @@ def site(house: House, tmp_path: Path) -> Places:
     uri = f"sqlite:///{folder}/mlflow.db"
     shutil.copytree(house.folder / "artifacts", folder / "artifacts")
     shutil.copy(house.folder / "mlflow.db", folder / "mlflow.db")
-    # as if it had been made here
-    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
-        for table, column in PLACED:
-            old, new = (house.folder / "artifacts").as_uri(), (folder / "artifacts").as_uri()
-            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
+    move_artifacts(folder / "mlflow.db", (house.folder / "artifacts").as_uri(), (folder / "artifacts").as_uri())
     for seed, symbol in enumerate(("ABC", "brk.b")):
         write_bars(folder / "bars", symbol, seed)
     database = f"sqlite:///{folder}/service.db"

@@ -1,6 +1,8 @@
 """What an installation keeps, small: stored bars, a ledger with scores and a key; and where it may come back."""
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +43,13 @@ PLACED = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+
+
+def move_artifacts(database: Path, old: str, new: str) -> None:
+    """Let a copied MLflow store find its artifacts where they were copied to, as if they had been made there."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in PLACED:
+            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
 
 
 def fill_ledger(url: str) -> None:

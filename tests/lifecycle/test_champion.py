@@ -1,5 +1,6 @@
 """A challenger beside the champion as it is served, on rows that it has not seen."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from forecaster.registry.store import Store
 from forecaster.training.job import WarmStart, train
 from forecaster.training.recipe import TrainConfig
 from tests.conftest import small_config
+from tests.lifecycle.kept import move_artifacts
 
 CHANGE, ROWS = 600, 760
 TRIAL = BacktestConfig(n_windows=60, refit=30, baselines=("naive",))
-# intervals are the matter of other tests
+# their coverage is the matter of other tests
 GATE = GateConfig(coverage_tolerance=0.9, latency_seconds=5, refits=2)
 
 
@@ -38,6 +40,8 @@ def recipe(folder: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "data": {"source": "files", "path": str(folder / "series.csv")},
         "horizon": 3,
+        # intervals are the matter of other tests
+        "folds": 0,
         "input_size": 14,
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 12, "batch_size": 64, "learning_rate": 0.03, "patience": 12},
@@ -45,13 +49,23 @@ def recipe(folder: Path, **changes: Any) -> TrainConfig:
     return small_config(folder, **(settings | changes))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A champion that has seen the series up to the change."""
-    write_series(tmp_path, CHANGE)
-    train(recipe(tmp_path))
-    Store(f"sqlite:///{tmp_path}/mlflow.db").promote("sine", 1)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("trained")
+    write_series(folder, CHANGE)
+    train(recipe(folder))
+    Store(f"sqlite:///{folder}/mlflow.db").promote("sine", 1)
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    move_artifacts(folder / "mlflow.db", trained.as_uri(), folder.as_uri())
+    return folder
 
 
 def store_of(folder: Path) -> Store:
