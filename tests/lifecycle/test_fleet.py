@@ -51,6 +51,7 @@ def make_fleet(folder: Path, *symbols: str, **fleet: Any) -> Path:
             "data": {"source": "store", "symbols": [*symbols, "NOPE"], "max_age_sessions": None, "calendar": "XNYS"},
             "freq": "XNYS",
             "input_size": 5,
+            "folds": 1,
             "horizon": 1,
             "transforms": [{"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"}],
             "model": {"cell": "gru", "widths": [4]},
