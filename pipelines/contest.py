@@ -4,8 +4,8 @@ import sys
 from typing import Any
 
 from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.choice import Candidate, choose
 from forecaster.lifecycle.promotion import try_version
+from forecaster.lifecycle.selection import Candidate, choose
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from forecaster.training.recipe import TrainConfig

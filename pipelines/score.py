@@ -14,7 +14,7 @@ from forecaster.database.schema import opened
 from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
-from forecaster.lifecycle.shadow import settle_shadows
+from forecaster.lifecycle.shadow import FAILED, settle_shadows
 from pipelines.command import command_parser, database_option, run, tracking_option
 
 
@@ -42,7 +42,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def status(answer: dict[str, Any]) -> int:
     """Return the exit status: 3 where a challenger could not be judged."""
-    return PARTLY_FAILED if any(one["outcome"] == "failed" for one in answer["shadows"].values()) else SUCCESS
+    return PARTLY_FAILED if any(one["outcome"] == FAILED for one in answer["shadows"].values()) else SUCCESS
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ import uvicorn
 from hypothesis import settings
 
 from deploy.postgres import PROGRAMS
+from forecaster.database.engine import open_engine
+from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.config import build_config
 from forecaster.evaluation import choice
 from forecaster.registry.bundle import read_bundle
@@ -31,10 +33,11 @@ from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.job import Registered, train
 from forecaster.training.recipe import TrainConfig
-from tests.postgres import postgres_server
+from tests.postgres import fresh_database, postgres_server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from sqlalchemy import Engine
 
 # what is started in the background may ignore Ctrl-C, and all that it starts
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -128,6 +131,17 @@ def _audits_are_short(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     """Leave the rehearsal, which takes seconds, to the tests of the audit and to pipelines in their own processes."""
     if "leak" not in request.path.name:
         monkeypatch.setattr("forecaster.training.leakage.rehearse", lambda *arguments: {})
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Engine]":
+    """Yield the service's database, empty and up to date, on SQLite and on a real Postgres."""
+    is_local = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/l.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
+    engine = open_engine(url)
+    bring_up_to_date(engine)
+    yield engine
+    engine.dispose()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from forecaster.database.engine import transaction
 from forecaster.database.tables import FORECASTS, SCORES
 from forecaster.domain.series import Floats
 
-MOST = 20.0
+# of a loss, in units of the champion's usual one: a single wrong actual, which both miss alike, must not decide
+LARGEST_LOSS = 20.0
 # owner, series, first time that was forecast, step
 Key = tuple[str, str, int, int]
 
@@ -18,7 +19,7 @@ Key = tuple[str, str, int, int]
 class Paired:
     """The mean absolute errors of two versions at each cutoff that both forecast, in the order of time.
 
-    They are in units of the champion's median error of the same series, and none counts for more than `MOST` of these:
+    They are in units of the champion's median error of the same series, and none counts for more than `LARGEST_LOSS` of these:
     a series of large values must not speak for all, nor a single wrong actual make any two versions alike.
 
     Args:
@@ -87,7 +88,8 @@ def paired_losses(engine: Engine, model: str, challenger: int, champion: int, si
     sizes = _sizes({key: errors[False][key] for key in shared})
     found, number, counts = np.unique(cutoffs, return_inverse=True, return_counts=True)
     means = [
-        np.bincount(number, [min(errors[is_shadow][key] / sizes[key[:2]], MOST) for key in shared], len(found)) / counts
+        np.bincount(number, [min(errors[is_shadow][key] / sizes[key[:2]], LARGEST_LOSS) for key in shared], len(found))
+        / counts
         for is_shadow in (True, False)
     ]
     # of each cutoff, those from it on whose first step is no later than its last

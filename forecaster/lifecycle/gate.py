@@ -129,7 +129,7 @@ def replaces(beside: BesideChampion, gate: GateConfig, tries: int) -> Criterion:
 
     A difference is tested two-sided: before the test, either may be the better.
     """
-    ratio, gates = beside.ratio, []
+    ratio = beside.ratio
     where = f"{beside.n_windows} windows " + (
         f"since version {beside.version} was trained" if beside.is_as_served else "that both recipes forecast"
     )
@@ -140,14 +140,15 @@ def replaces(beside: BesideChampion, gate: GateConfig, tries: int) -> Criterion:
     found = f"{ratio.value:.3g} of the champion's MAE, p {chance:.2g}{_of_tries(tries)}, on {where}"
     if chance < gate.significance and ratio.value <= 1 - gate.better_by:
         return Criterion("champion", True, f"better: {found}")
-    gates.append(f"better needs at most {1 - gate.better_by:g} and p below {gate.significance:g}")
-    if beside.is_fresher:
-        bound = ratio.upper(gate.significance)
-        if bound <= 1 + gate.margin:
-            return Criterion("champion", True, f"fresher: {found}, at most {bound:.3g} with {_sure(gate)}")
-        gates.append(f"fresher needs at most {1 + gate.margin:g}, it is at most {bound:.3g} with {_sure(gate)}")
-    is_open = beside.is_fresher and ratio.p_above() >= gate.significance
-    return Criterion("champion", False, f"{found}; {'; '.join(gates)}{_waits(beside) if is_open else ''}", is_open)
+    reason = f"{found}; better needs at most {1 - gate.better_by:g} and p below {gate.significance:g}"
+    if not beside.is_fresher:
+        return Criterion("champion", False, reason)
+    bound, sure = ratio.upper(gate.significance), f"{1 - gate.significance:.3g} confidence"
+    if bound <= 1 + gate.margin:
+        return Criterion("champion", True, f"fresher: {found}, at most {bound:.3g} with {sure}")
+    reason += f"; fresher needs at most {1 + gate.margin:g}, it is at most {bound:.3g} with {sure}"
+    is_open = ratio.p_above() >= gate.significance
+    return Criterion("champion", False, reason + (_waits(beside) if is_open else ""), is_open)
 
 
 def _is_certified(evidence: Evidence) -> Criterion:
@@ -217,7 +218,3 @@ def _of_tries(tries: int) -> str:
 
 def _waits(beside: BesideChampion) -> str:
     return "; it forecasts in the shadow until actuals decide" if beside.is_fresher else ""
-
-
-def _sure(gate: GateConfig) -> str:
-    return f"{1 - gate.significance:.3g} confidence"

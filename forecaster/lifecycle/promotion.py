@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -86,7 +87,11 @@ def _waits(store: Store, model: RegisteredModel, version: int) -> bool:
     challenger, champion = model.aliases.get(CHALLENGER), model.aliases.get(CHAMPION)
     if challenger in (None, version, champion) or challenger not in model.runs:
         return False
-    tags = past_runs.read_tags(store.uri, model.runs[challenger])
+    return is_in_shadow(past_runs.read_tags(store.uri, model.runs[challenger]), champion)
+
+
+def is_in_shadow(tags: Mapping[str, str], champion: int | None) -> bool:
+    """Say whether the gate left a version, whose run has these tags, in the shadow of this champion."""
     return tags.get(past_runs.GATE) == SHADOW and tags.get(past_runs.GATE_BESIDE, "").startswith(f"{champion} ")
 
 
@@ -161,7 +166,7 @@ def _gather(
             trial.levels,
             manifest.certificate,
             _latency(challenger.bundle),
-            beside_last_value(tried.result, trial),
+            _beside_last_value(tried.result, trial),
             beside,
             tries + len(before - {model.runs[version]}),
             tries,
@@ -178,7 +183,7 @@ def _tags(model: RegisteredModel, version: int) -> dict[str, str]:
     }
 
 
-def beside_last_value(result: Backtest, trial: BacktestConfig) -> Ratio | None:
+def _beside_last_value(result: Backtest, trial: BacktestConfig) -> Ratio | None:
     """Return the ratio of a backtest's MAE to the last value's; None where there are too few windows to tell."""
     reach = overlap(result.actual.shape[1], trial.step_size)
     return compare_losses(losses(result, MODEL), losses(result, "naive"), reach)

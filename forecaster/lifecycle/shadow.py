@@ -12,7 +12,7 @@ from forecaster.domain.instants import HOUR
 from forecaster.evaluation.significance import compare_losses
 from forecaster.ledger.pairs import Paired, models_in_the_shadow, paired_losses
 from forecaster.lifecycle.gate import KEPT, PROMOTED, SHADOW, BesideChampion, Criterion, GateConfig, replaces
-from forecaster.lifecycle.promotion import make_champion
+from forecaster.lifecycle.promotion import is_in_shadow, make_champion
 from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
@@ -81,9 +81,7 @@ def _settle(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
         return None
     run_id = model.runs[version]
     tags = past_runs.read_tags(store.uri, run_id)
-    beside = tags.get(past_runs.GATE_BESIDE, "")
-    is_waiting = tags.get(past_runs.GATE) == SHADOW and beside.startswith(f"{champion} ")
-    if not is_waiting or past_runs.PROMOTED_AT in tags:
+    if not is_in_shadow(tags, champion) or past_runs.PROMOTED_AT in tags:
         return None
     decision = json.loads(store.read_artifact(run_id, "gate.json"))
     # the manifest has the series' own clock, the ledger universal time
@@ -94,7 +92,7 @@ def _settle(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
         GateConfig.model_validate(decision["gate"]),
         decision["tries"],
     )
-    if found is None or (found.is_open and not found.is_met):
+    if found is None or found.is_open:
         reason = "too few scores to tell" if found is None else found.reason
         return {"version": version, "outcome": SHADOW, "reason": reason}
     outcome = PROMOTED if found.is_met else KEPT
@@ -103,5 +101,5 @@ def _settle(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
         make_champion(store, name, version, instead_of=champion)
     others = [criterion for criterion in decision["criteria"] if criterion["name"] != found.name]
     decision |= {"outcome": outcome, "criteria": [*others, asdict(found)]}
-    past_runs.log_decision(store.uri, run_id, decision, beside)
+    past_runs.log_decision(store.uri, run_id, decision, tags[past_runs.GATE_BESIDE])
     return {"version": version, "outcome": outcome, "reason": found.reason}

@@ -33,22 +33,16 @@ from forecaster.ledger.retention import forget_before, forget_client, forget_ser
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.skill import realised_skill
 from forecaster.ledger.writer import Outcome, Writer
-from tests.postgres import fresh_database
 
 HOUR = 3_600_000_000
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def writer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Writer]:
-    is_local = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path}/l.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
-    engine = open_engine(url)
-    bring_up_to_date(engine)
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
     writer = Writer(engine)
     writer.start()
     yield writer
     writer.stop()
-    engine.dispose()
 
 
 def served(unique_id: str = "a", first: int = 10, mean: tuple[float, ...] = (1.0, 2.0), last: float = 3.0) -> Served:

@@ -17,9 +17,9 @@ import yaml
 from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
 from forecaster.evaluation.metrics import mae
 from forecaster.lifecycle.backtest import MODEL, BacktestConfig
-from forecaster.lifecycle.choice import choose
 from forecaster.lifecycle.gate import GateConfig
 from forecaster.lifecycle.promotion import check_certified, judge
+from forecaster.lifecycle.selection import choose
 from forecaster.lifecycle.trial import Tried, try_recipe
 from forecaster.registry.store import Store
 from forecaster.training.job import train

@@ -1,7 +1,6 @@
 """A challenger in the shadow: the ledger's scores promote it, keep it out, or let it wait."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,9 @@ from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from tests.conftest import House, run_module
 from tests.ledger.test_ledger import HOUR, entry, served
-from tests.postgres import fresh_database
 from tests.registry.ruined import registry_of
 
 HORIZON = 2
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    is_local = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path}/service.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
-    engine = open_engine(url)
-    bring_up_to_date(engine)
-    yield engine
-    engine.dispose()
 
 
 def serve_hours(engine: Engine, n_hours: int, champion: float, challenger: float, begin: int = 0) -> None:
