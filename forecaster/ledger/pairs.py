@@ -19,8 +19,8 @@ Key = tuple[str, str, int, int]
 class Paired:
     """The mean absolute errors of two versions at each cutoff that both forecast, in the order of time.
 
-    They are in units of the champion's median error of the same series, and none counts for more than `LARGEST_LOSS` of these:
-    a series of large values must not speak for all, nor a single wrong actual make any two versions alike.
+    They are in units of the champion's median error of the same series, so that a series of large values does not speak
+    for all, and limited to `LARGEST_LOSS` of these.
 
     Args:
         ours: the challenger's, `(n,)`.
@@ -87,14 +87,14 @@ def paired_losses(engine: Engine, model: str, challenger: int, champion: int, si
     cutoffs = np.array([key[2] for key in shared], dtype=np.int64)
     sizes = _sizes({key: errors[False][key] for key in shared})
     found, number, counts = np.unique(cutoffs, return_inverse=True, return_counts=True)
-    means = [
-        np.bincount(number, [min(errors[is_shadow][key] / sizes[key[:2]], LARGEST_LOSS) for key in shared], len(found))
-        / counts
-        for is_shadow in (True, False)
-    ]
+
+    def losses(errors: dict[Key, float]) -> Floats:
+        limited = [min(errors[key] / sizes[key[:2]], LARGEST_LOSS) for key in shared]
+        return np.asarray(np.bincount(number, limited, len(found)) / counts)
+
     # of each cutoff, those from it on whose first step is no later than its last
     reach = np.searchsorted(found, [ends[cutoff] for cutoff in found], side="right") - np.arange(len(found))
-    return Paired(means[0], means[1], int(reach.max(initial=1)), len(shared))
+    return Paired(losses(errors[True]), losses(errors[False]), int(reach.max(initial=1)), len(shared))
 
 
 def _sizes(errors: dict[Key, float]) -> dict[tuple[str, str], float]:

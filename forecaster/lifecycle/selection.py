@@ -1,4 +1,4 @@
-"""Model selection among recipes that were tried at the same cutoffs: the simplest within one standard error of the best."""
+"""Model selection among recipes tried at the same cutoffs: the simplest within one standard error of the best."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
