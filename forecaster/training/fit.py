@@ -136,7 +136,15 @@ def fit(
     if not model.compiled:
         networks.compile_network(model, config, batches=len(train) // batch_size)
     history, best = _restore(model, checkpoint)
-    with tqdm(total=epochs, initial=history.epochs, desc=label, unit="epoch", dynamic_ncols=True) as bar:
+    with tqdm(
+        total=epochs,
+        initial=history.epochs,
+        desc=label,
+        unit="epoch",
+        dynamic_ncols=True,
+        # an audit runs many fits of one epoch and has a bar of its own
+        disable=epochs == 1,
+    ) as bar:
         while not history.is_finished:
             epoch = history.epochs
             loss = _run_epoch(model, train, batch_size, np.random.default_rng((seed, epoch)))

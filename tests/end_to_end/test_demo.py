@@ -15,7 +15,8 @@ from tests.conftest import ROOT, run_module
 
 
 def _write_prices(path: Path) -> None:
-    frame = RandomWalkSource(length=600, seed=9).load()
+    # as few rows as the recipe takes
+    frame = RandomWalkSource(length=355, seed=9).load()
     prices = frame["y"].round(4)
     rows = [
         f"{day:%Y-%m-%d},{price},{price},{price},{price},{price},100"
@@ -48,7 +49,7 @@ def test_the_demo_runs_on_a_price_file(tmp_path: Path) -> None:
     done = run_module("pipelines.demo", "--data", "prices.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["model"]["name"] == "stock"
-    # 600 rows leave too few calibration windows to know a 95 % interval
+    # so few rows leave too few calibration windows to know a 95 % interval
     assert "lo-80" in done.stdout
     assert "lo-95" not in done.stdout
     assert "No 95 % interval: " in done.stdout

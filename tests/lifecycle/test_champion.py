@@ -22,7 +22,8 @@ from tests.conftest import small_config
 from tests.lifecycle.kept import move_artifacts
 
 CHANGE, ROWS = 600, 760
-TRIAL = BacktestConfig(n_windows=60, refit=30, baselines=("naive",))
+# an 80 % interval is known from few calibration windows
+TRIAL = BacktestConfig(n_windows=60, refit=30, baselines=("naive",), levels=(80,))
 # their coverage is the matter of other tests
 GATE = GateConfig(coverage_tolerance=0.9, latency_seconds=5, refits=2)
 

@@ -6,11 +6,12 @@ Windows are those next to each border, where what looks ahead looks first.
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
@@ -30,6 +31,8 @@ EPOCHS = 1
 # at most so many windows of a part, from so many of its stretches
 WINDOWS = {"train": 64, "validation": 32, "calibration": 32, "test": 32}
 _BATCH_SIZE, _STRETCHES = 16, 4
+# of the whole recipe: as it is, and with each change
+_RUNS = 5
 # how far the target of the last calibration row is put above all others, in units of their range: see `residuals`
 _HIGH, _HIGHER = 3.0, 3.5
 
@@ -55,12 +58,14 @@ class _Stage:
         frame: the data.
         series: as prepared from it.
         parts: some windows of each part.
+        bar: its progress.
     """
 
     config: TrainConfig
     frame: pd.DataFrame
     series: Series
     parts: dict[str, Windows]
+    bar: "tqdm[NoReturn]"
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -95,7 +100,9 @@ class _Stage:
         series = recipe.prepare(self.config, frame)
         moved = {name: carried_over(windows, self.series, series) for name, windows in parts.items()}
         with tempfile.TemporaryDirectory() as checkpoints:
-            return _Run(moved, stages.evaluate(self.config, moved, Path(checkpoints)))
+            evaluated = stages.evaluate(self.config, moved, Path(checkpoints))
+        self.bar.update()
+        return _Run(moved, evaluated)
 
     def fit(self, train: Windows) -> tuple[Trained, list[float]]:
         """Fit the network by itself, on these windows; return it as compiled, to be used once, and its losses."""
@@ -116,8 +123,8 @@ def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: di
         LeakageError: what a part must not decide changes with it, or what it must decide does not.
     """
     few = {name: _choose(windows, WINDOWS[name]) for name, windows in parts.items()}
-    stage = _Stage(_shorten(config, series), frame, series, few)
-    with networks.reused() as kept:
+    with networks.reused() as kept, tqdm(total=_RUNS, desc="audit", unit="run", dynamic_ncols=True) as bar:
+        stage = _Stage(_shorten(config, series), frame, series, few, bar)
         first = stage.run(frame)
         _check_network(stage, first)
         # two test parts as unlike as can be: what chooses by them chooses otherwise
