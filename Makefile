@@ -37,10 +37,10 @@ ui: setup  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_P
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
 
 stack: setup  ## run docker-compose.yml on this machine without Docker: Postgres, MLflow, the service, the scheduler
-	$(BIN)/python -m deploy.local up
+	$(BIN)/python -m tests.stack.local up
 
 stack-proof: setup  ## bring the stack up, train, swap under load, kill, stop; says how long each took
-	$(BIN)/python -m deploy.proof
+	$(BIN)/python -m tests.stack.proof
 
 secrets:  ## make the secrets of docker-compose.yml that are missing, in deploy/secrets
 	$(PYTHON) -m deploy.make_secrets
@@ -59,7 +59,7 @@ test: setup  ## run the tests, a file at a time on each core
 
 soak: setup  ## the fault tests at length: 80 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
 	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py \
-	  tests/end_to_end/test_retrain.py tests/lifecycle/test_fleet.py
+	  tests/end_to_end/test_retrain.py tests/fleet/test_fleet.py
 
 attack: setup  ## run the worst attacks on the store, the service and the gate, on loopback; a table of what held
 	$(BIN)/python -m tests.attack

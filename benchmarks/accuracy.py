@@ -24,7 +24,7 @@ from benchmarks.report import Row, report
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
-from forecaster.training.recipe import TrainConfig, prepare, split
+from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.stages import evaluate
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -19,15 +19,15 @@ import numpy as np
 import psutil
 
 from benchmarks.report import Row, report
+from forecaster.backtesting import backtest as room
+from forecaster.backtesting.backtest import BacktestConfig, backtest, fit_until_now
+from forecaster.backtesting.origins import known_at, roll
+from forecaster.backtesting.report import score
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.series import Floats
 from forecaster.evaluation.statistical import forecast_histories
-from forecaster.lifecycle import backtest as room
-from forecaster.lifecycle.backtest import BacktestConfig, backtest, fit_until_now
-from forecaster.lifecycle.origins import known_at, roll
-from forecaster.lifecycle.report import score
-from forecaster.training.recipe import TrainConfig, prepare
+from forecaster.training.config import TrainConfig, prepare
 
 N_SERIES, N_WINDOWS, INPUT_SIZE, HORIZON, UNITS, ROUNDS = 100, 1000, 50, 10, 64, 3
 ETS_WINDOWS, ETS_ROWS = 100, 200

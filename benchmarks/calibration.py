@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from benchmarks.overlap import overlap_rows
 from benchmarks.report import Row, report
+from forecaster.backtesting.backtest import BacktestConfig, backtest
+from forecaster.backtesting.report import score
 from forecaster.domain.config import load_config
-from forecaster.lifecycle.backtest import BacktestConfig, backtest
-from forecaster.lifecycle.report import score
 from forecaster.models.cells import CELLS
-from forecaster.training.recipe import TrainConfig, prepare
+from forecaster.training.config import TrainConfig, prepare
 
 OTHERS = Path(__file__).parent / "configs" / "calibration.yaml"
 STOCK = Path(__file__).parents[1] / "pipelines" / "configs" / "stock.yaml"

@@ -17,8 +17,8 @@ from benchmarks.report import Row, report
 from forecaster.data.windows import cut_windows
 from forecaster.domain.config import load_config
 from forecaster.domain.series import Floats
+from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.leakage import certify
-from forecaster.training.recipe import TrainConfig, prepare, split
 from forecaster.training.stages import evaluate, refit
 
 CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"

@@ -20,7 +20,7 @@ from benchmarks.report import Row, report
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
 from forecaster.evaluation.metrics import rmse
-from forecaster.training.recipe import TrainConfig, prepare, split
+from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.stages import fit_recipe
 
 RESULTS = Path(__file__).parent / "results"

@@ -2,7 +2,7 @@
 
 Prices are random walks whose volatility changes. Forecasts without skill are the last value moved by random functions
 of the past, so a challenger and its champion are exchangeable. Forecasts with skill know a share of the coming changes.
-The decisions are those of `forecaster.lifecycle.gate`.
+The decisions are those of `forecaster.promotion.gate`.
 """
 
 import sys
@@ -15,7 +15,7 @@ from benchmarks.report import Row, report
 from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.significance import compare_losses
-from forecaster.lifecycle.gate import PROMOTED, BesideChampion, Evidence, GateConfig, decide, replaces
+from forecaster.promotion.gate import PROMOTED, BesideChampion, Evidence, GateConfig, decide, replaces
 
 N_CONTESTS = 500
 HORIZONS = (1, 5, 20)

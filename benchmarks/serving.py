@@ -33,8 +33,8 @@ from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
+from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
-from forecaster.training.recipe import TrainConfig
 
 CONFIG = Path(__file__).parents[1] / "pipelines" / "configs" / "sine.yaml"
 STARTS, CONCURRENCY, SECONDS, ROUNDS = 5, 8, 5, 3

@@ -23,6 +23,7 @@ from forecaster.data.windows import cut_windows
 from forecaster.domain.series import Series
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training import devices
 from forecaster.training.fit import Examples, FitConfig, fit
 
@@ -41,7 +42,7 @@ def our_rate(cell: str) -> float:
     target = Chain(steps=(Standardize(),), is_causal=False)
     preprocessing = Preprocessing(target=target).fit(lambda: [windows.inputs()])
     config = ModelConfig(cell=cell, widths=(UNITS,))
-    examples = Examples(windows, preprocessing, config.how)
+    examples = Examples(windows, preprocessing, TOPOLOGIES[config.topology])
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.trial import Tried, try_recipe
-from forecaster.training.recipe import TrainConfig
+from forecaster.backtesting.backtest import BacktestConfig
+from forecaster.backtesting.tracking import Tried, try_recipe
+from forecaster.training.config import TrainConfig
 from pipelines.command import config_parser, load_sections, run
 
 

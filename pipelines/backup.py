@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from forecaster.lifecycle.backup import PARTS, Places, back_up
+from forecaster.backup.save import PARTS, Places, back_up
 from forecaster.registry.files import hash_file
 from pipelines.command import command_parser, database_option, run, tracking_option
 

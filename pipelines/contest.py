@@ -3,13 +3,13 @@
 import sys
 from typing import Any
 
-from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.promotion import try_version
-from forecaster.lifecycle.selection import Candidate, choose
+from forecaster.backtesting.backtest import BacktestConfig
+from forecaster.promotion.promote import try_version
+from forecaster.promotion.selection import Candidate, choose
 from forecaster.registry.store import Store
+from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
-from forecaster.training.recipe import TrainConfig
-from forecaster.training.turn import training_turn
+from forecaster.training.lock import training_lock
 from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.promote import PromoteConfig, promote_if_passed, say
 
@@ -20,7 +20,7 @@ def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig
     The gate's p-values are corrected for the number of cells.
     """
     cells = trial.cells or (config.model.cell,)
-    with training_turn(config, say_that_it_waits):
+    with training_lock(config, say_that_it_waits):
         versions = {cell: train(config.with_cell(cell)).version for cell in cells}
     store = Store(config.tracking.uri)
     tried = {cell: try_version(store, config.name, version, trial) for cell, version in versions.items()}

@@ -24,9 +24,9 @@ from forecaster.domain.errors import ForecasterError
 from forecaster.domain.series import DS, MEAN, UNIQUE_ID, Y, lower, upper
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
+from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.job import Registered, train
 from forecaster.training.plots import forecast_figure
-from forecaster.training.recipe import TrainConfig, prepare
 from pipelines.command import command_parser, run
 
 CONFIGS = Path(__file__).parent / "configs"

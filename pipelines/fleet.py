@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.exits import FAILED, PARTLY_FAILED
-from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.fleet.plan import FleetConfig, plan
-from forecaster.lifecycle.fleet.running import Report, run_fleet
-from forecaster.training.recipe import TrainConfig
+from forecaster.fleet.plan import FleetConfig, plan
+from forecaster.fleet.running import Report, run_fleet
+from forecaster.training.config import TrainConfig
 from pipelines.command import config_parser, left_table, load_sections, run
 from pipelines.promote import PromoteConfig, check_heeded
 

@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from forecaster.domain.exits import FAILED, PARTLY_FAILED
-from forecaster.lifecycle.batch import Batch, BatchConfig, forecast_batch
+from forecaster.inference.batch import Batch, BatchConfig, forecast_batch
 from pipelines.command import config_parser, database_option, left_table, load_sections, run
 
 

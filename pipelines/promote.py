@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import Field
 
+from forecaster.backtesting.backtest import BacktestConfig
+from forecaster.backtesting.tracking import Tried
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
-from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.gate import KEPT, PROMOTED, SHADOW, Decision, GateConfig
-from forecaster.lifecycle.promotion import check_certified, judge, make_champion
-from forecaster.lifecycle.trial import Tried
+from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, Decision, GateConfig
+from forecaster.promotion.promote import check_certified, judge, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from forecaster.lifecycle.backup import PARTS
-from forecaster.lifecycle.restore import restore
+from forecaster.backup.restore import restore
+from forecaster.backup.save import PARTS
 from pipelines.backup import place_options, places_of
 from pipelines.command import command_parser, run
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from pydantic import Field
 
+from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
 from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
-from forecaster.lifecycle.backtest import BacktestConfig
-from forecaster.lifecycle.retraining import settle
+from forecaster.promotion.promote import settle
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
+from forecaster.training.config import TrainConfig
 from forecaster.training.job import Registered, WarmStart, train
-from forecaster.training.recipe import TrainConfig
-from forecaster.training.turn import training_turn
+from forecaster.training.lock import training_lock
 from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.fetch import FetchConfig, fetch
 from pipelines.promote import PromoteConfig, as_row, check_heeded
@@ -63,7 +63,7 @@ class Retraining:
     def run(self) -> dict[str, Any]:
         """Bring the model up to date; the answer says what became of it and why."""
         uri, name = self.train.tracking.uri, self.train.name
-        with training_turn(self.train, say_that_it_waits) as check:
+        with training_lock(self.train, say_that_it_waits) as check:
             store = Store(uri)
             config, left_out = self._fetched()
             self.step = "train"

@@ -14,7 +14,7 @@ from forecaster.database.schema import opened
 from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
-from forecaster.lifecycle.shadow import FAILED, settle_shadows
+from forecaster.promotion.shadow import FAILED, settle_shadows
 from pipelines.command import command_parser, database_option, run, tracking_option
 
 

@@ -4,14 +4,14 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
-from forecaster.training.recipe import TrainConfig
-from forecaster.training.turn import training_turn
+from forecaster.training.lock import training_lock
 from pipelines.command import config_parser, run_config, say_that_it_waits
 
 
 def _train(config: TrainConfig) -> dict[str, Any]:
-    with training_turn(config, say_that_it_waits):
+    with training_lock(config, say_that_it_waits):
         return asdict(train(config))
 
 

@@ -1,4 +1,4 @@
-"""The application: `create_app(settings)` puts routes, errors and the shelf of models together."""
+"""The application: `create_app(settings)` puts routes, error handlers and the model store together."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,14 +9,14 @@ from typing import Any
 from fastapi import FastAPI
 
 from service import problems
-from service.accounts import Accounts
-from service.catalog import Shelf
+from service.catalog import ModelStore
 from service.dependencies import allow
-from service.edge import Edge
-from service.housekeeping import keep_house
+from service.forecast_service import ForecastService
+from service.housekeeping import do_housekeeping
 from service.keyring import Keyring
 from service.limits import Limits
 from service.metrics import Metrics
+from service.middleware import RequestMiddleware
 from service.protocol import InferenceRequest
 from service.routes import actuals, dashboard, forecasts, health, inference, models, operations, series, skill
 from service.schemas import ActualsRequest, ForecastRequest
@@ -32,12 +32,12 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics()
     app.state.settings = settings
     app.state.metrics = metrics
-    app.state.shelf = Shelf(settings, metrics)
-    app.state.accounts = Accounts(settings, metrics)
-    app.state.keyring = Keyring(app.state.accounts.engine, settings.is_loopback, settings.keys_refresh_seconds)
+    app.state.model_store = ModelStore(settings, metrics)
+    app.state.forecast_service = ForecastService(settings, metrics)
+    app.state.keyring = Keyring(app.state.forecast_service.engine, settings.is_loopback, settings.keys_refresh_seconds)
     app.state.limits = Limits(settings.rate_limit, settings.max_concurrent, settings.max_bytes_in_flight)
     app.state.is_stopping = False
-    app.add_middleware(Edge, hosts=settings.hosts, metrics=metrics, limits=app.state.limits)
+    app.add_middleware(RequestMiddleware, hosts=settings.hosts, metrics=metrics, limits=app.state.limits)
     problems.install(app)
     # who may ask for what, in one place; what is asked most comes first, for routes are tried in their order
     for scope, routers in {
@@ -60,21 +60,23 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _work(app: FastAPI) -> AsyncIterator[None]:
     """Watch the models and the keys, write the ledger and look at what came, as long as the service runs."""
-    accounts: Accounts = app.state.accounts
-    accounts.writer.start()
+    forecast_service: ForecastService = app.state.forecast_service
+    forecast_service.writer.start()
 
     async def with_database() -> None:
-        await accounts.open()
-        await asyncio.gather(app.state.keyring.watch(), keep_house(accounts, app.state.shelf, app.state.metrics))
+        await forecast_service.open()
+        await asyncio.gather(
+            app.state.keyring.watch(), do_housekeeping(forecast_service, app.state.model_store, app.state.metrics)
+        )
 
-    tasks = [asyncio.create_task(work) for work in (app.state.shelf.watch(), with_database())]
+    tasks = [asyncio.create_task(work) for work in (app.state.model_store.watch(), with_database())]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(accounts.close)
+        await asyncio.to_thread(forecast_service.close)
         await asyncio.to_thread(app.state.stop_tracing)
 
 

@@ -136,7 +136,7 @@ def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Lo
 
 
 @dataclass
-class Shelf:
+class ModelStore:
     """Holds the catalog and keeps it up to date; only `watch` writes to it."""
 
     settings: Settings

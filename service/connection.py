@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.edge import HEADERS, POLICY
+from service.middleware import HEADERS, POLICY
 from service.problems import problem
 
 HEAD_BYTES, TARGET_BYTES, MOST_HEADERS = 64 * 1024, 8 * 1024, 100

@@ -1,4 +1,4 @@
-"""What routes are given: the shelf, the ledger, a slot, and a body read within its limits and checked by its schema."""
+"""What routes depend on: model store, forecast service, a slot, and a body read within limits and validated."""
 
 import asyncio
 from typing import Annotated, Any, TypeVar
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from service.accounts import Accounts
-from service.catalog import Shelf
+from service.catalog import ModelStore
+from service.exceptions import BodyTooLarge, BodyTooSlow, MalformedBody
+from service.forecast_service import ForecastService
 from service.keyring import Caller
 from service.limits import LARGE_BYTES, Holding, Limits
 from service.metrics import Metrics
 from service.problems import shortened
-from service.refusals import BodyTooLarge, BodyTooSlow, MalformedBody
 from service.schemas import Mistake
 from service.settings import Settings
 
@@ -31,8 +31,8 @@ def _from_state(name: str) -> Any:
     return Depends(get)
 
 
-ShelfDep = Annotated[Shelf, _from_state("shelf")]
-AccountsDep = Annotated[Accounts, _from_state("accounts")]
+ModelStoreDep = Annotated[ModelStore, _from_state("model_store")]
+ForecastServiceDep = Annotated[ForecastService, _from_state("forecast_service")]
 LimitsDep = Annotated[Limits, _from_state("limits")]
 MetricsDep = Annotated[Metrics, _from_state("metrics")]
 

@@ -10,8 +10,8 @@ import numpy as np
 from forecaster.domain.errors import RequestError
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
+from forecaster.inference.forecasting import answer, forecast_by, is_replaced, tell_skill, warnings_of
 from forecaster.ledger.entries import WALL_CLOCK_TOLERANCE
-from forecaster.lifecycle.answering import answer, forecast_by, is_replaced, tell_skill, warnings_of
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor

@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from forecaster.database.jobs import ask_for_retraining
 from forecaster.domain.instants import DAY, now_at
 from forecaster.domain.manifest import CHANGES, VALUES
 from forecaster.evaluation.drift import Drift
 from forecaster.ledger.retention import forget_before
-from forecaster.ledger.skill import realised
+from forecaster.ledger.skill import Realised, realised
 from forecaster.ledger.tallies import Of, Tally, recent
 from forecaster.registry.cache import CHAMPION
-from service.accounts import Accounts
-from service.catalog import Catalog, Model, Shelf
-from service.evidence import reasons
+from service.catalog import Catalog, Model, ModelStore
+from service.forecast_service import ForecastService
 from service.metrics import Metrics
+from service.settings import Settings
 
 EVERY_SECONDS = 60
 # of how many days the realised figures are
@@ -23,29 +23,29 @@ SKILL_DAYS = 90
 _log = logging.getLogger("service")
 
 
-async def keep_house(accounts: Accounts, shelf: Shelf, metrics: Metrics) -> None:
+async def do_housekeeping(forecast_service: ForecastService, model_store: ModelStore, metrics: Metrics) -> None:
     """Do it again and again, until cancelled; what fails is tried again the next time."""
     while True:
         try:
-            await asyncio.to_thread(_tidy, accounts, shelf.catalog, metrics)
+            await asyncio.to_thread(_tidy, forecast_service, model_store.catalog, metrics)
         # whatever it is, the next time may be better, and the service goes on
         except Exception:
             _log.exception("what is done now and then failed")
         await asyncio.sleep(EVERY_SECONDS)
 
 
-def _tidy(accounts: Accounts, catalog: Catalog, metrics: Metrics) -> None:
-    now, kept_days = now_at(), accounts.settings.keep_days
+def _tidy(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
+    now, kept_days = now_at(), forecast_service.settings.keep_days
     if kept_days:
-        forget_before(accounts.upkeep, now - int(kept_days * DAY))
-    tallies = recent(accounts.upkeep, now // DAY - SKILL_DAYS)
+        forget_before(forecast_service.upkeep, now - int(kept_days * DAY))
+    tallies = recent(forecast_service.upkeep, now // DAY - SKILL_DAYS)
     _tell_skill(tallies, metrics)
-    accounts.learn()
+    forecast_service.learn()
     for name, model in catalog.items():
-        for version, (_, drifts) in accounts.recorder.drift.read(name).items():
+        for version, (_, drifts) in forecast_service.recorder.drift.read(name).items():
             for what, drift in drifts.items():
                 metrics.drift.labels(name, version, what).set(drift.psi)
-        _weigh(accounts, name, model, tallies, metrics)
+        _weigh(forecast_service, name, model, tallies, metrics)
 
 
 def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
@@ -64,7 +64,9 @@ def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
             metrics.coverage.labels(model, version, level).set(share)
 
 
-def _weigh(accounts: Accounts, name: str, model: Model, tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
+def _weigh(
+    forecast_service: ForecastService, name: str, model: Model, tallies: Mapping[Of, Tally], metrics: Metrics
+) -> None:
     """Ask for a retraining of a model whose champion has evidence against it.
 
     Each owner is judged alone, so that one owner's numbers neither hide nor fake another's.
@@ -72,7 +74,7 @@ def _weigh(accounts: Accounts, name: str, model: Model, tallies: Mapping[Of, Tal
     champion = model.index.aliases.get(CHAMPION)
     if champion is None:
         return
-    watch = accounts.recorder.drift
+    watch = forecast_service.recorder.drift
     of_champion = {owner: tally for (owner, *other), tally in tallies.items() if other == [name, champion]}
     for owner in sorted(of_champion.keys() | watch.owners(name)):
         tally = of_champion.get(owner)
@@ -80,10 +82,10 @@ def _weigh(accounts: Accounts, name: str, model: Model, tallies: Mapping[Of, Tal
         found = reasons(
             None if tally is None else realised(tally),
             [(what, count, drift) for what, drift in _telling(drifts, model, champion).items()],
-            accounts.settings,
+            forecast_service.settings,
         )
         by = f" asked by '{owner}'" if owner else ""
-        if found and ask_for_retraining(accounts.upkeep, name, f"version {champion}{by}: {'; '.join(found)}"):
+        if found and ask_for_retraining(forecast_service.upkeep, name, f"version {champion}{by}: {'; '.join(found)}"):
             metrics.retrainings.labels(name).inc()
             _log.warning("model '%s' should be trained again: %s", name, "; ".join(found))
 
@@ -95,3 +97,28 @@ def _telling(drifts: Mapping[str, Drift], model: Model, version: int) -> dict[st
     """
     is_price = model.predictors[version].manifest.is_positive
     return {what: one for what, one in drifts.items() if what == CHANGES or (what == VALUES and not is_price)}
+
+
+def reasons(realised: Realised | None, drifts: Iterable[tuple[str, int, Drift]], settings: Settings) -> list[str]:
+    """Return what speaks for a retraining, in words; nothing as long as too little is known.
+
+    Args:
+        realised: of the champion's forecasts; None where nothing came yet.
+        drifts: what of its inputs (`values`, `changes`), of how many, and how far it has drifted.
+        settings: the limits.
+    """
+    found = []
+    if realised is not None and realised.n_scores >= settings.evidence_scores:
+        relative, most = realised.relative_mae, settings.evidence_relative_mae
+        if relative is not None and relative > most:
+            found.append(f"realised relative_mae {relative:.3g}, at most {most:g}")
+        for level, share in realised.coverage.items():
+            is_known = realised.n_covered[level] >= settings.evidence_scores
+            if is_known and abs(share - int(level) / 100) > settings.evidence_coverage:
+                found.append(
+                    f"{share:.1%} inside the {level} % interval, within {settings.evidence_coverage:.0%} wanted"
+                )
+    for what, count, drift in drifts:
+        if count >= settings.evidence_inputs and drift.psi > settings.evidence_psi:
+            found.append(f"{what} asked with have drifted: PSI {drift.psi:.2g}, at most {settings.evidence_psi:g}")
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 from forecaster.domain.errors import RequestError, UnknownModel
 from forecaster.domain.manifest import Manifest
 from forecaster.domain.series import MEAN
-from forecaster.lifecycle.answering import forecast_by, is_replaced
+from forecaster.inference.forecasting import forecast_by, is_replaced
 from forecaster.registry.predictor import Predictor
 from service.catalog import Catalog, Model, find_model
 from service.protocol import InferenceRequest, ModelMetadata, TensorMetadata

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from forecaster.database.keys import ALL, Key, read_keys, split_key
-from service.refusals import KeysUnknown, NotAllowed, NotAuthenticated
+from service.exceptions import KeysUnknown, NotAllowed, NotAuthenticated
 
 WAIT_SECONDS = 1
 # how soon a database that does not answer is asked again

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from service.refusals import TooBusy, TooManyRequests
+from service.exceptions import TooBusy, TooManyRequests
 
 # a body or an answer above this is large: it is counted, and worked on away from the event loop
 LARGE_BYTES = 64 * 1024

@@ -24,8 +24,8 @@ from forecaster.domain.errors import (
     UnknownModel,
     UnknownSymbol,
 )
+from service.exceptions import MalformedBody, ServiceError
 from service.protocol import InferenceProblem
-from service.refusals import MalformedBody, Refusal
 from service.schemas import Mistake, Problem
 
 # what a client is told in full: what it asked for or sent, and what the bar store has of a symbol
@@ -81,7 +81,7 @@ def spell(
     return JSONResponse(content, HTTPStatus.BAD_REQUEST if is_bad else status, headers)
 
 
-def refuse(refusal: Refusal) -> JSONResponse:
+def refuse(refusal: ServiceError) -> JSONResponse:
     """Return a refusal as a problem, before any route is known."""
     return problem(refusal.status, str(refusal), refusal.mistakes, refusal.headers)
 
@@ -91,7 +91,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
-        if isinstance(error, Refusal):
+        if isinstance(error, ServiceError):
             return spell(request, error.status, str(error), error.mistakes, error.headers)
         if isinstance(error, DatabaseUnavailable):
             _log.error("%s", error)

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         24, ge=0, le=1e7, description="how long a session may have ended and not be stored"
     )
     refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
-    sync_timeout_seconds: float = Field(120, gt=0, description="how long one such asking may take")
+    sync_timeout_seconds: float = Field(120, gt=0, description="how long one such context may take")
     trial_seconds: float = Field(60, gt=0, description="processor time that the trial of a new version may take")
     trial_memory_mb: int = Field(1024, gt=0, description="MiB that a version may take for its largest batch")
     allowed_hosts: str = Field(

@@ -21,7 +21,6 @@ import pytest
 import uvicorn
 from hypothesis import settings
 
-from deploy.postgres import PROGRAMS
 from forecaster.database.engine import open_engine
 from forecaster.database.schema import bring_up_to_date
 from forecaster.domain.config import build_config
@@ -31,9 +30,10 @@ from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
+from forecaster.training.config import TrainConfig
 from forecaster.training.job import Registered, train
-from forecaster.training.recipe import TrainConfig
 from tests.postgres import fresh_database, postgres_server
+from tests.stack.postgres import PROGRAMS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -71,7 +71,7 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
 
 
 @dataclass(frozen=True)
-class House:
+class TrainedModels:
     """A store with versions of the model `sine`, the champion among them, and a cache that holds them."""
 
     folder: Path
@@ -88,9 +88,9 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def models(tmp_path_factory: pytest.TempPathFactory) -> TrainedModels:
     """Train two small versions for real: a many-to-one GRU, the champion, and a many-to-many LSTM."""
-    folder = tmp_path_factory.mktemp("house with a space")
+    folder = tmp_path_factory.mktemp("a folder with spaces")
     config = small_config(folder)
     many = small_config(
         folder,
@@ -104,7 +104,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     store = Store(config.tracking.uri)
     store.promote("sine", versions[0].version)
     sync(store, folder / "cache")
-    return House(folder, config, versions, folder / "cache")
+    return TrainedModels(folder, config, versions, folder / "cache")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -151,7 +151,7 @@ def listening(app: "FastAPI") -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not (server.started and app.state.shelf.catalog):
+        while not (server.started and app.state.model_store.catalog):
             time.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import NullPool, create_engine, text
 
-from deploy.postgres import PROGRAMS
+from tests.stack.postgres import PROGRAMS
 
 PASSWORD = "a p@ss:word"
 

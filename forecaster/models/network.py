@@ -8,7 +8,7 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import Config
 from forecaster.models.cells import CELLS
 from forecaster.models.heads import HEADS
-from forecaster.models.topologies import TOPOLOGIES, Topology
+from forecaster.models.topologies import TOPOLOGIES
 
 if TYPE_CHECKING:
     import keras
@@ -49,11 +49,6 @@ class ModelConfig(Config):
     def _head_is_known(cls, name: str) -> str:
         return _one_of(HEADS, name)
 
-    @property
-    def how(self) -> Topology:
-        """Return the topology itself."""
-        return TOPOLOGIES[self.topology]
-
 
 def build_model(
     config: ModelConfig, input_size: int, horizon: int, features: int = 1, known: int = 0, seed: int = 0
@@ -86,9 +81,9 @@ def build_model(
     # float32 whatever the precision policy: a float16 head would round the forecast
     head = HEADS[config.head].build(horizon, seed + 10 * len(config.widths))
     head.dtype_policy = keras.DTypePolicy("float32")
-    read = config.how.readout(hidden)
+    read = TOPOLOGIES[config.topology].readout(hidden)
     if known:
-        read = keras.ops.concatenate([read, config.how.ahead(inputs[1], input_size, horizon)], axis=-1)
+        read = keras.ops.concatenate([read, TOPOLOGIES[config.topology].ahead(inputs[1], input_size, horizon)], axis=-1)
     return keras.Model(inputs, head(read), name=f"{config.topology}_{config.cell}")
 
 

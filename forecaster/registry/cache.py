@@ -62,7 +62,7 @@ NO_INDEX = ModelIndex({}, {})
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ServiceError:
     """Why a version was refused.
 
     Args:
@@ -130,16 +130,16 @@ def mark_tried(folder: Path, bundle: str) -> None:
     _replace(_mark(folder), bundle)
 
 
-def read_refusals(cache: Path, name: str) -> dict[int, Refusal]:
+def read_refusals(cache: Path, name: str) -> dict[int, ServiceError]:
     """Return a model's refused versions; none where that cannot be read, for then they are tried again."""
     try:
         raw = json.loads((cache / name / _REFUSED).read_text(encoding="utf-8"))
-        return {int(version): Refusal(**one) for version, one in raw.items()}
+        return {int(version): ServiceError(**one) for version, one in raw.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
 
 
-def write_refusals(cache: Path, name: str, refusals: dict[int, Refusal]) -> None:
+def write_refusals(cache: Path, name: str, refusals: dict[int, ServiceError]) -> None:
     """Replace a model's refused versions; there is no file where there are none."""
     file = cache / name / _REFUSED
     if refusals:

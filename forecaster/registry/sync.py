@@ -30,7 +30,7 @@ from forecaster.registry.cache import (
     NAME,
     NO_INDEX,
     ModelIndex,
-    Refusal,
+    ServiceError,
     bundle_folder,
     index_files,
     mark_tried,
@@ -177,8 +177,8 @@ def _lost(cached: Mapping[str, ModelIndex], names: Iterable[str], models: Iterab
 
 
 def _bring(
-    store: Store, cache: Path, name: str, version: int, limits: Limits, refusals: dict[int, Refusal]
-) -> Refusal | None:
+    store: Store, cache: Path, name: str, version: int, limits: Limits, refusals: dict[int, ServiceError]
+) -> ServiceError | None:
     """Have a version in the cache, or return why not; `refusals` are kept up to date, and written before it is tried.
 
     Killed meanwhile, as where time is up, it is behind the others the next time.
@@ -188,12 +188,12 @@ def _bring(
         return None
     before = refusals.get(version)
     if before is None:
-        write_refusals(cache, name, {**refusals, version: Refusal("it could not be fetched and tried in time")})
+        write_refusals(cache, name, {**refusals, version: ServiceError("it could not be fetched and tried in time")})
     try:
         refusal = _fetch(store, cache, name, version, limits, before)
     # whatever is wrong with a version, the others are brought
     except Exception as error:
-        refusal = Refusal(_explained(f"model {name} version {version}", error))
+        refusal = ServiceError(_explained(f"model {name} version {version}", error))
     if refusal is None:
         refusals.pop(version, None)
     else:
@@ -214,8 +214,8 @@ def _explained(where: str, error: Exception) -> str:
 
 
 def _fetch(
-    store: Store, cache: Path, name: str, version: int, limits: Limits, before: Refusal | None
-) -> Refusal | None:
+    store: Store, cache: Path, name: str, version: int, limits: Limits, before: ServiceError | None
+) -> ServiceError | None:
     """Download, verify and try a version, and move it into the cache; return why its trial refuses it."""
     target = bundle_folder(cache, name, version)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ def _fetch(
         (reason,) = try_bundles([folder], limits)
         if reason:
             _log.error("model %s version %s: %s", name, version, reason)
-            return Refusal(reason, trial, now)
+            return ServiceError(reason, trial, now)
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
             raise BundleError(f"its manifest is of model {bundle.manifest.name[:100]!a}")

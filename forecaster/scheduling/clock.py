@@ -69,7 +69,7 @@ def keep_looking(config: ScheduleConfig, runner: Runner, stop: Stop) -> None:
         def repeat(work: Callable[[], None], when: When | None = None) -> Future[None]:
             return threads.submit(_repeat, work, when, config.poll_seconds, stop.asked)
 
-        loops = [repeat(partial(look, job), job.when) for job in config.jobs] + [repeat(runner.keep_house)]
+        loops = [repeat(partial(look, job), job.when) for job in config.jobs] + [repeat(runner.do_housekeeping)]
         wait(loops, return_when=FIRST_COMPLETED)
         _log.info("stopping: no new runs; waiting for those that run, a second signal ends them")
     for loop in loops:

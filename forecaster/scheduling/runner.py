@@ -80,7 +80,7 @@ class Runner:
                     return self._carry_out(job, run, lock, has_terminal=True)
         raise ScheduleError(f"job '{job.name}': it runs already; wait for its end")
 
-    def keep_house(self) -> None:
+    def do_housekeeping(self) -> None:
         """Answer retrainings that no job is for, count those that wait, tell what was, forget old runs."""
         try:
             if self._config.follow_evidence:

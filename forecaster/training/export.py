@@ -19,6 +19,7 @@ from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 from forecaster.models.network import ModelConfig, trace_forecast
+from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, read_bundle, window_scale, write_json
 from forecaster.registry.files import hash_file
 from forecaster.training.fit import predict_raw
@@ -43,7 +44,7 @@ class Trained:
 
     def predict(self, inputs: Inputs) -> Floats:
         """Return raw forecasts `(n, horizon)` for raw inputs."""
-        return predict_raw(self.model, self.preprocessing, self.config.how, inputs)
+        return predict_raw(self.model, self.preprocessing, TOPOLOGIES[self.config.topology], inputs)
 
     def forecast(self, windows: Windows) -> Floats:
         """Return raw forecasts `(n, horizon)` of every window, as the served graph makes them, in bounded memory.

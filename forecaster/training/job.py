@@ -22,11 +22,11 @@ from forecaster.evaluation.choice import LEVELS
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of
-from forecaster.training.epochs import EpochLog
+from forecaster.training.config import TrainConfig, check_adjustment, prepare, split, title
+from forecaster.training.epoch_log import EpochLog
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
-from forecaster.training.promises import promises
-from forecaster.training.recipe import TrainConfig, check_adjustment, prepare, split, title
+from forecaster.training.manifest import build_manifest
 from forecaster.training.residuals import calibrate_naive
 from forecaster.training.stages import Evaluated, evaluate, refit
 
@@ -117,7 +117,7 @@ def _train(
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
     certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
-    said = promises(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
+    said = build_manifest(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
     version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")
     return Registered(run_id, config.name, version, evaluated.metrics)
 

@@ -15,8 +15,8 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.choice import LEVELS, Residuals, choose
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.units import candidates
+from forecaster.training.config import TrainConfig, unfitted
 from forecaster.training.folds import forward_folds
-from forecaster.training.recipe import TrainConfig, unfitted
 
 Folds = Sequence[tuple[Windows, Windows]]
 

@@ -20,10 +20,11 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage
+from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training import devices, networks
+from forecaster.training.config import TrainConfig, title, unfitted
 from forecaster.training.export import Trained
 from forecaster.training.fit import Examples, History, fit
-from forecaster.training.recipe import TrainConfig, title, unfitted
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 
 # called after each epoch with the phase (`recipe` or `served`), the epoch, its loss and its validation loss
@@ -67,11 +68,11 @@ def fit_recipe(
     """
     devices.prepare(config.seed, config.fit.mixed_precision)
     preprocessing = fit_preprocessing(config, parts["train"])
-    how = config.model.how
+    topology = TOPOLOGIES[config.model.topology]
     trained, history = _fit(
         config,
-        Examples(parts["train"], preprocessing, how),
-        Examples(parts["validation"], preprocessing, how),
+        Examples(parts["train"], preprocessing, topology),
+        Examples(parts["validation"], preprocessing, topology),
         checkpoints / "recipe.npz",
         on_epoch,
     )
@@ -88,7 +89,7 @@ def fit_recipe(
 
 def _fit_fold(config: TrainConfig, seen: Windows, epochs: int, checkpoint: Path) -> Trained:
     devices.prepare(config.seed, config.fit.mixed_precision)
-    examples = Examples(seen, fit_preprocessing(config, seen), config.model.how)
+    examples = Examples(seen, fit_preprocessing(config, seen), TOPOLOGIES[config.model.topology])
     return _fit(config, examples, None, checkpoint, say_nothing, epochs)[0]
 
 
@@ -115,7 +116,7 @@ def refit(
     """
     preprocessing = fit_preprocessing(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
-    examples = Examples(windows, preprocessing, config.model.how)
+    examples = Examples(windows, preprocessing, TOPOLOGIES[config.model.topology])
     return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs, weights)[0]
 
 

@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from forecaster.domain.errors import RequestError
 from forecaster.ledger.scoring import Actual, take_actuals
-from service.dependencies import AccountsDep, CallerDep, parsed, read_body, request_body
+from service.dependencies import CallerDep, ForecastServiceDep, parsed, read_body, request_body
 from service.problems import responses
 from service.schemas import ActualsOut, ActualsRequest
 from service.timestamps import instant
@@ -16,13 +16,13 @@ router = APIRouter(prefix="/v1/actuals", tags=["truth"])
 
 
 @router.post("", responses=responses(408, 413, 422), openapi_extra=request_body("ActualsRequest"))
-async def create_actuals(request: Request, accounts: AccountsDep, caller: CallerDep) -> ActualsOut:
+async def create_actuals(request: Request, forecast_service: ForecastServiceDep, caller: CallerDep) -> ActualsOut:
     """Take actuals, and score the owner's forecasts of their times; all owners', with the scope `all`."""
     limits, holding = request.app.state.limits, request.state.holding
-    raw = await read_body(request, accounts.settings)
+    raw = await read_body(request, forecast_service.settings)
     # before the slot to parse in, or that would be kept from others as long as scoring takes
     await holding.acquire_slot(limits.scoring)
-    body, most = await parsed(request, ActualsRequest, raw), accounts.settings.max_actuals
+    body, most = await parsed(request, ActualsRequest, raw), forecast_service.settings.max_actuals
     del raw
     holding.body.hold(0)
     if len(body.actuals) > most:
@@ -30,7 +30,7 @@ async def create_actuals(request: Request, accounts: AccountsDep, caller: Caller
     actuals = await run_in_threadpool(_as_actuals, body)
     del body
     holding.release_slot(limits.large)
-    take = partial(take_actuals, accounts.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
+    take = partial(take_actuals, forecast_service.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
     return ActualsOut(accepted=len(actuals), changed=await run_in_threadpool(take))
 
 

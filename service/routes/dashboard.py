@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from service.dependencies import ShelfDep
+from service.dependencies import ModelStoreDep
 from service.problems import responses
 from service.schemas import DashboardSettings
 
@@ -57,6 +57,6 @@ async def read_page(request: Request) -> Response:
 
 
 @router.get("/v1/dashboard-settings", responses=responses())
-async def read_dashboard_settings(shelf: ShelfDep) -> DashboardSettings:
+async def read_dashboard_settings(model_store: ModelStoreDep) -> DashboardSettings:
     """Return what the page must know of this installation."""
-    return DashboardSettings(mlflow_url=shelf.settings.mlflow_url)
+    return DashboardSettings(mlflow_url=model_store.settings.mlflow_url)

@@ -9,14 +9,14 @@ from starlette.background import BackgroundTask
 
 from forecaster.domain.errors import ForecasterError
 from forecaster.ledger.reading import Answered, find_forecast, forecast_size, latest_forecasts
-from service.accounts import digest_body
 from service.catalog import Catalog
-from service.dependencies import AccountsDep, CallerDep, acquire_slot, parsed, read_body, request_body
+from service.dependencies import CallerDep, ForecastServiceDep, acquire_slot, parsed, read_body, request_body
+from service.exceptions import MalformedBody, UnknownForecast
+from service.forecast_queue import RequestContext
+from service.forecast_service import digest_body
 from service.forecasting import plan
 from service.limits import LARGE_BYTES
 from service.problems import responses
-from service.recorder import Asking
-from service.refusals import MalformedBody, UnknownForecast
 from service.schemas import ForecastRequest, ForecastResponse, Mistake, Name, StoredForecast, StoredForecasts
 from service.timestamps import spell_instant
 
@@ -51,7 +51,7 @@ async def create_forecast(request: Request) -> Response:
     # read by hand: for small requests FastAPI's own way takes as long as the forecast
     state, holding = request.app.state, request.state.holding
     raw = await read_body(request, state.settings)
-    catalog, accounts = state.shelf.catalog, state.accounts
+    catalog, forecast_service = state.model_store.catalog, state.forecast_service
     async with state.limits.room():
         asked = await parsed(request, ForecastRequest, raw)
         try:
@@ -63,13 +63,13 @@ async def create_forecast(request: Request) -> Response:
             holding.answer.hold(planned.n_bytes)
         if is_large or asked.unique_ids:
             await acquire_slot(request, is_large=is_large)
-        asking = await run_in_threadpool(_asking, request, raw) if is_large else _asking(request, raw)
+        context = await run_in_threadpool(_asking, request, raw) if is_large else _asking(request, raw)
         # what waits below is the answer
         del raw
         holding.body.hold(0)
-        answered, is_new = await accounts.answer(asked, catalog, asking, is_large=is_large)
-    has_shadow = is_new and accounts.has_shadow(asked, catalog)
-    background = BackgroundTask(_shadow, request, asked, catalog, asking, is_large) if has_shadow else None
+        answered, is_new = await forecast_service.answer(asked, catalog, context, is_large=is_large)
+    has_shadow = is_new and forecast_service.has_shadow(asked, catalog)
+    background = BackgroundTask(_shadow, request, asked, catalog, context, is_large) if has_shadow else None
     is_lines = _takes_lines(request.headers.get("accept", ""))
     content = await run_in_threadpool(_text, answered, is_lines) if is_large else _text(answered, is_lines)
     holding.answer.hold(min(len(content), planned.n_bytes))
@@ -88,7 +88,7 @@ async def _replay(request: Request, raw: bytes, error: ForecasterError) -> Respo
         raise error
     state, holding = request.app.state, request.state.holding
     await acquire_slot(request, is_large=True)
-    before = await state.accounts.find_answered(await run_in_threadpool(_asking, request, raw))
+    before = await state.forecast_service.find_answered(await run_in_threadpool(_asking, request, raw))
     if before is None:
         raise error
     is_lines = _takes_lines(request.headers.get("accept", ""))
@@ -98,30 +98,34 @@ async def _replay(request: Request, raw: bytes, error: ForecasterError) -> Respo
     return Response(content, media_type=NDJSON if is_lines else "application/json")
 
 
-async def _shadow(request: Request, asked: ForecastRequest, catalog: Catalog, asking: Asking, is_large: bool) -> None:
+async def _shadow(
+    request: Request, asked: ForecastRequest, catalog: Catalog, context: RequestContext, is_large: bool
+) -> None:
     limits = request.app.state.limits
     await request.state.holding.acquire_slot(limits.large if is_large else limits.small)
-    await run_in_threadpool(request.app.state.accounts.shadow, asked, catalog, asking)
+    await run_in_threadpool(request.app.state.forecast_service.shadow, asked, catalog, context)
 
 
-def _asking(request: Request, raw: bytes) -> Asking:
+def _asking(request: Request, raw: bytes) -> RequestContext:
     caller = request.state.caller
     key = request.headers.get("idempotency-key")
     if key is None:
-        return Asking(caller.client, caller.owner)
+        return RequestContext(caller.client, caller.owner)
     if not 1 <= len(key) <= MOST_KEY:
         raise MalformedBody([Mistake(location="Idempotency-Key", message=f"must have 1 to {MOST_KEY} characters")])
-    return Asking(caller.client, caller.owner, key, digest_body(raw))
+    return RequestContext(caller.client, caller.owner, key, digest_body(raw))
 
 
 @router.get("/{forecast_id}", response_model=StoredForecast, responses=responses(404))
-async def read_forecast(request: Request, forecast_id: Name, accounts: AccountsDep, caller: CallerDep) -> Response:
+async def read_forecast(
+    request: Request, forecast_id: Name, forecast_service: ForecastServiceDep, caller: CallerDep
+) -> Response:
     """Return a forecast of the key's owner as it was served, and its actuals."""
-    size = await run_in_threadpool(forecast_size, accounts.engine, forecast_id, caller.sees)
+    size = await run_in_threadpool(forecast_size, forecast_service.engine, forecast_id, caller.sees)
     await acquire_slot(request, is_large=size > LARGE_BYTES)
 
     def read() -> bytes:
-        found = find_forecast(accounts.engine, forecast_id, caller.sees)
+        found = find_forecast(forecast_service.engine, forecast_id, caller.sees)
         if found is None:
             raise UnknownForecast(f"there is no forecast '{forecast_id}'; it may have been deleted")
         return _stored(found).model_dump_json().encode()
@@ -132,7 +136,7 @@ async def read_forecast(request: Request, forecast_id: Name, accounts: AccountsD
 @router.get("", response_model=StoredForecasts, responses=responses(422))
 async def list_forecasts(
     request: Request,
-    accounts: AccountsDep,
+    forecast_service: ForecastServiceDep,
     caller: CallerDep,
     model: str,
     unique_id: Name,
@@ -142,7 +146,7 @@ async def list_forecasts(
     await acquire_slot(request, is_large=False)
 
     def read() -> bytes:
-        found = latest_forecasts(accounts.engine, model, unique_id, limit, caller.sees)
+        found = latest_forecasts(forecast_service.engine, model, unique_id, limit, caller.sees)
         return StoredForecasts(forecasts=[_stored(one) for one in found]).model_dump_json().encode()
 
     return Response(await run_in_threadpool(read), media_type="application/json")

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response, status
 
-from service.dependencies import ShelfDep
+from service.dependencies import ModelStoreDep
 from service.schemas import Liveness, Readiness
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -17,17 +17,17 @@ async def read_liveness() -> Liveness:
 
 
 @router.get("/ready", responses={503: {"model": Readiness, "description": "no model can be served yet"}})
-async def read_readiness(request: Request, shelf: ShelfDep, response: Response) -> Readiness:
+async def read_readiness(request: Request, model_store: ModelStoreDep, response: Response) -> Readiness:
     """Say whether forecasts are answered, of which versions, and what went wrong last."""
-    served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in shelf.catalog.items()}
+    served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in model_store.catalog.items()}
     state = request.app.state
     # without the database no forecast can be accounted for
-    database_problem = state.accounts.last_problem or state.keyring.last_problem
-    has_database = state.keyring.keys is not None and state.accounts.writer.is_alive and not database_problem
+    database_problem = state.forecast_service.last_problem or state.keyring.last_problem
+    has_database = state.keyring.keys is not None and state.forecast_service.writer.is_alive and not database_problem
     is_ready = bool(served) and has_database and not state.is_stopping
     if not is_ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    problems = [problem for problem in (shelf.last_problem, database_problem) if problem]
+    problems = [problem for problem in (model_store.last_problem, database_problem) if problem]
     return Readiness(
         status="ready" if is_ready else "stopping" if state.is_stopping else "not ready",
         models=served,

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
 
-from service.dependencies import ShelfDep, acquire_slot, parsed, read_body
+from service.dependencies import ModelStoreDep, acquire_slot, parsed, read_body
+from service.exceptions import MalformedBody
 from service.forecasting import POINT_BYTES
 from service.inference import describe, find_version, infer, points
 from service.limits import LARGE_BYTES
@@ -22,7 +23,6 @@ from service.protocol import (
     ServerMetadata,
     ServerReady,
 )
-from service.refusals import MalformedBody
 from service.schemas import Mistake
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -67,36 +67,36 @@ async def read_server_liveness() -> ServerLive:
 
 
 @probes.get("/ready", responses={503: {"model": ServerReady, "description": "no model can be served yet"}})
-async def read_server_readiness(shelf: ShelfDep, response: Response) -> ServerReady:
+async def read_server_readiness(model_store: ModelStoreDep, response: Response) -> ServerReady:
     """Say whether any model can be asked."""
-    if not shelf.catalog:
+    if not model_store.catalog:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return ServerReady(ready=bool(shelf.catalog))
+    return ServerReady(ready=bool(model_store.catalog))
 
 
 @router.get("/models/{name}", responses=_UNKNOWN)
-async def read_model_metadata(name: str, shelf: ShelfDep) -> ModelMetadata:
+async def read_model_metadata(name: str, model_store: ModelStoreDep) -> ModelMetadata:
     """Return the champion's tensors."""
-    return describe(shelf.catalog, name, None)
+    return describe(model_store.catalog, name, None)
 
 
 @router.get("/models/{name}/versions/{version}", responses=_UNKNOWN)
-async def read_version_metadata(name: str, version: str, shelf: ShelfDep) -> ModelMetadata:
+async def read_version_metadata(name: str, version: str, model_store: ModelStoreDep) -> ModelMetadata:
     """Return a version's tensors."""
-    return describe(shelf.catalog, name, version)
+    return describe(model_store.catalog, name, version)
 
 
 @router.get("/models/{name}/ready", responses=_UNKNOWN)
-async def read_model_readiness(name: str, shelf: ShelfDep) -> ModelReady:
+async def read_model_readiness(name: str, model_store: ModelStoreDep) -> ModelReady:
     """Say that the champion can be asked."""
-    find_version(shelf.catalog, name, None)
+    find_version(model_store.catalog, name, None)
     return ModelReady(name=name, ready=True)
 
 
 @router.get("/models/{name}/versions/{version}/ready", responses=_UNKNOWN)
-async def read_version_readiness(name: str, version: str, shelf: ShelfDep) -> ModelReady:
+async def read_version_readiness(name: str, version: str, model_store: ModelStoreDep) -> ModelReady:
     """Say that a version can be asked."""
-    find_version(shelf.catalog, name, version)
+    find_version(model_store.catalog, name, version)
     return ModelReady(name=name, ready=True)
 
 
@@ -114,7 +114,7 @@ async def infer_by_version(request: Request, name: str, version: str) -> Respons
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     state, holding = request.app.state, request.state.holding
-    catalog, settings, limits = state.shelf.catalog, state.settings, state.limits
+    catalog, settings, limits = state.model_store.catalog, state.settings, state.limits
     body = await read_body(request, settings)
     length = _json_length(request, body)
     async with limits.room():

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from forecaster.lifecycle.answering import tell_skill
+from forecaster.inference.forecasting import tell_skill
 from service.catalog import Model, find_model
-from service.dependencies import ShelfDep
+from service.dependencies import ModelStoreDep
 from service.problems import responses
 from service.schemas import ModelOut, ModelsOut
 
@@ -12,15 +12,15 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", responses=responses())
-async def list_models(shelf: ShelfDep) -> ModelsOut:
+async def list_models(model_store: ModelStoreDep) -> ModelsOut:
     """List every model that is served."""
-    return ModelsOut(models=[_describe(model) for model in shelf.catalog.values()])
+    return ModelsOut(models=[_describe(model) for model in model_store.catalog.values()])
 
 
 @router.get("/{name}", responses=responses(404))
-async def read_model(name: str, shelf: ShelfDep) -> ModelOut:
+async def read_model(name: str, model_store: ModelStoreDep) -> ModelOut:
     """Return one model's aliases and versions."""
-    return _describe(find_model(shelf.catalog, name))
+    return _describe(find_model(model_store.catalog, name))
 
 
 def _describe(model: Model) -> ModelOut:

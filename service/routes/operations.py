@@ -3,15 +3,17 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.dependencies import AccountsDep, MetricsDep, ShelfDep
+from service.dependencies import ForecastServiceDep, MetricsDep, ModelStoreDep
 from service.problems import responses
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/metrics", responses=responses(), response_class=Response)
-async def read_metrics(metrics: MetricsDep, shelf: ShelfDep, accounts: AccountsDep) -> Response:
+async def read_metrics(
+    metrics: MetricsDep, model_store: ModelStoreDep, forecast_service: ForecastServiceDep
+) -> Response:
     """Return the figures of this process in Prometheus' text format."""
-    metrics.waiting.set(accounts.writer.n_waiting)
-    shelf.tell_ages()
+    metrics.waiting.set(forecast_service.writer.n_waiting)
+    model_store.tell_ages()
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

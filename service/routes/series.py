@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from forecaster.data.tails import read_tail, stored_symbols
-from service.dependencies import ShelfDep
+from service.dependencies import ModelStoreDep
 from service.problems import responses
 from service.schemas import Name, StoredBars, StoredSeries
 
@@ -13,15 +13,15 @@ router = APIRouter(prefix="/v1/series", tags=["series"])
 
 
 @router.get("", responses=responses())
-async def list_series(shelf: ShelfDep) -> StoredSeries:
+async def list_series(model_store: ModelStoreDep) -> StoredSeries:
     """List the series that are stored, sorted."""
-    return StoredSeries(series=await run_in_threadpool(stored_symbols, shelf.settings.bars_dir))
+    return StoredSeries(series=await run_in_threadpool(stored_symbols, model_store.settings.bars_dir))
 
 
 # a symbol may have a slash in it
 @router.get("/{unique_id:path}", responses=responses(404, 422))
-async def read_series(unique_id: Name, shelf: ShelfDep) -> StoredBars:
+async def read_series(unique_id: Name, model_store: ModelStoreDep) -> StoredBars:
     """Return a stored series' last bars, oldest first, adjusted."""
-    tail = await run_in_threadpool(read_tail, shelf.settings.bars_dir, unique_id)
+    tail = await run_in_threadpool(read_tail, model_store.settings.bars_dir, unique_id)
     bars = {name: column.tolist() for name, column in tail.bars.items()}
     return StoredBars(unique_id=tail.symbol, ds=np.datetime_as_string(tail.days).tolist(), **bars)

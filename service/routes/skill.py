@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from forecaster.ledger.skill import GROUPS, Realised, realised_skill
 from service.catalog import find_model
-from service.dependencies import AccountsDep, CallerDep, ShelfDep
+from service.dependencies import CallerDep, ForecastServiceDep, ModelStoreDep
 from service.problems import responses
 from service.schemas import DriftOut, DriftsOut, Name, RealisedOut, RealisedSkill, Time, VersionDrift
 from service.timestamps import instant
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["truth"])
 
 @router.get("/skill", responses=responses(422))
 async def read_skill(
-    accounts: AccountsDep,
+    forecast_service: ForecastServiceDep,
     caller: CallerDep,
     model: str,
     by: Annotated[str | None, Query(json_schema_extra={"enum": [*GROUPS]})] = None,
@@ -31,7 +31,7 @@ async def read_skill(
 
     def read() -> list[Realised]:
         return realised_skill(
-            accounts.engine,
+            forecast_service.engine,
             model,
             by,
             version=version,
@@ -46,9 +46,11 @@ async def read_skill(
 
 
 @router.get("/drift", responses=responses(404, 422))
-async def read_drift(accounts: AccountsDep, caller: CallerDep, shelf: ShelfDep, model: str) -> DriftsOut:
+async def read_drift(
+    forecast_service: ForecastServiceDep, caller: CallerDep, model_store: ModelStoreDep, model: str
+) -> DriftsOut:
     """Return how far what the key's owner asks a model with has moved from what it was trained on."""
-    seen = accounts.recorder.drift.read(find_model(shelf.catalog, model).name, caller.sees)
+    seen = forecast_service.recorder.drift.read(find_model(model_store.catalog, model).name, caller.sees)
     versions = [
         VersionDrift(
             version=version,

@@ -11,7 +11,7 @@ from benchmarks.choose import GRIDS, Try, choose, read_log, validation_error
 from benchmarks.report import Row, report
 from forecaster.data.sources import RandomWalkSource
 from forecaster.domain.config import load_config
-from forecaster.training.recipe import TrainConfig
+from forecaster.training.config import TrainConfig
 from tests.conftest import ROOT, run_module
 
 BENCHMARKS = ROOT / "benchmarks"

@@ -14,12 +14,12 @@ import pytest
 
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, listening
+from tests.conftest import TrainedModels, listening
 
 
 @pytest.fixture(scope="session")
-def url(house: House) -> Iterator[str]:
-    with listening(create_app(Settings(cache_dir=house.cache, tracking_uri="", max_series=50))) as url:
+def url(models: TrainedModels) -> Iterator[str]:
+    with listening(create_app(Settings(cache_dir=models.cache, tracking_uri="", max_series=50))) as url:
         yield url
 
 

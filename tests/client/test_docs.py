@@ -9,7 +9,7 @@ import pytest
 
 from forecaster import client
 from tests.client.conftest import frame
-from tests.conftest import ROOT, House
+from tests.conftest import ROOT, TrainedModels
 
 PAGE = (ROOT / "docs" / "client.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -25,10 +25,10 @@ def _run(program: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return names
 
 
-def test_the_programs_run(url: str, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_programs_run(url: str, models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = PROGRAMS
     found = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
-    expected = house.predictor(1).predict_frame(frame(), 4, (80, 95))
+    expected = models.predictor(1).predict_frame(frame(), 4, (80, 95))
     pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
     for found in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
         columns = ["unique_id", "cutoff", "ds", "mean"]

@@ -284,7 +284,7 @@ def test_retry_after_is_read(text: str | None, seconds: float | None) -> None:
     assert read_retry_after(text, datetime(2026, 1, 1, tzinfo=UTC)) == seconds
 
 
-def test_the_errors_are_a_tree_under_the_houses() -> None:
+def test_the_errors_are_a_tree_under_the_projects() -> None:
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), ClientError)
         assert name in (errors.__doc__ or "")

@@ -21,7 +21,7 @@ from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
 from tests.client.conftest import frame
-from tests.conftest import ROOT, House, listening, small_config
+from tests.conftest import ROOT, TrainedModels, listening, small_config
 from tests.data.prices import Company
 
 Forecast = Callable[..., pd.DataFrame]
@@ -72,39 +72,43 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
-def test_a_forecast_is_the_predictors(url: str, house: House, forecast: Forecast, df: pd.DataFrame) -> None:
-    assert_same(forecast(url, df, level=[80, 95]), house.predictor(1).predict_frame(df, level=(80, 95)))
+def test_a_forecast_is_the_predictors(url: str, models: TrainedModels, forecast: Forecast, df: pd.DataFrame) -> None:
+    assert_same(forecast(url, df, level=[80, 95]), models.predictor(1).predict_frame(df, level=(80, 95)))
 
 
-def test_version_horizon_and_quantiles_are_passed_on(url: str, house: House, forecast: Forecast) -> None:
-    expected = house.predictor(2).predict_frame(frame(), horizon=2, quantiles=(0.1, 0.975))
+def test_version_horizon_and_quantiles_are_passed_on(url: str, models: TrainedModels, forecast: Forecast) -> None:
+    expected = models.predictor(2).predict_frame(frame(), horizon=2, quantiles=(0.1, 0.975))
     answer = forecast(url, frame(), version=2, horizon=2, quantiles=(0.975, 0.1))
     assert_same(answer, expected)
     assert answer.attrs["model"]["version"] == 2
 
 
-def test_a_roll_out_has_no_bounds_and_a_warning(url: str, house: House, forecast: Forecast) -> None:
+def test_a_roll_out_has_no_bounds_and_a_warning(url: str, models: TrainedModels, forecast: Forecast) -> None:
     answer = forecast(url, frame(), horizon=6, level=[80])
     with pytest.warns(UserWarning, match="rolled out"):
-        assert_same(answer, house.predictor(1).predict_frame(frame(), 6, (80,)))
+        assert_same(answer, models.predictor(1).predict_frame(frame(), 6, (80,)))
     assert "rolled out" in answer.attrs["warnings"][0]
 
 
-def test_the_frame_carries_which_version_answered_and_its_skill(url: str, house: House, forecast: Forecast) -> None:
+def test_the_frame_carries_which_version_answered_and_its_skill(
+    url: str, models: TrainedModels, forecast: Forecast
+) -> None:
     attrs = forecast(url, frame()).attrs
     assert attrs["model"] == {
-        "name": "sine", "version": 1, "alias": "champion", "run_id": house.versions[0].run_id,
+        "name": "sine", "version": 1, "alias": "champion", "run_id": models.versions[0].run_id,
     }  # fmt: skip
-    assert attrs["skill"]["relative_mae"] == house.versions[0].metrics["relative_mae"]
+    assert attrs["skill"]["relative_mae"] == models.versions[0].metrics["relative_mae"]
     assert (attrs["forecast_by"], attrs["warnings"]) == ("model", [])
 
 
-def test_more_series_than_the_service_takes_at_once_are_sent_in_several_requests(url: str, house: House) -> None:
+def test_more_series_than_the_service_takes_at_once_are_sent_in_several_requests(
+    url: str, models: TrainedModels
+) -> None:
     random = np.random.default_rng(0)
     df = pd.concat([frame(24, str(number)).assign(y=random.normal(size=24)) for number in range(120)])
     with Client(url, series_per_request=50) as client:
         answer = client.forecast(df, model="sine", level=[80])
-    assert_same(answer, house.predictor(1).predict_frame(df, level=(80,)))
+    assert_same(answer, models.predictor(1).predict_frame(df, level=(80,)))
     assert answer.attrs["model"]["alias"] == "champion"
     with Client(url) as client, pytest.raises(RequestRefused, match="120 are more than 50"):
         client.forecast(df, model="sine")

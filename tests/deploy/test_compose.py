@@ -19,14 +19,14 @@ import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 from starlette.testclient import TestClient
 
-from deploy import postgres
-from deploy.compose import ComposeError, Service, read_compose, seconds
 from deploy.make_secrets import make_secrets
-from deploy.places import Places
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT
 from tests.deploy.checkout import closed, closed_checkout
+from tests.stack import postgres
+from tests.stack.compose import ComposeError, Service, read_compose, seconds
+from tests.stack.paths import Places
 
 FILES = sorted(path for path in (ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yaml")))
 RAW = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

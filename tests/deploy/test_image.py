@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack import ENTRYPOINT
 from tests.conftest import ROOT
 from tests.deploy.checkout import closed, closed_checkout
 from tests.deploy.image import stages, unpack
+from tests.stack.stack import ENTRYPOINT
 
 # neither in an image that serves
 HEAVY = {"tensorflow", "keras", "mlflow", "pandas", "pyarrow", "scipy", "matplotlib", "yfinance"}

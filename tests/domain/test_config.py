@@ -11,7 +11,7 @@ import yaml
 from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
 from forecaster.domain.config import Config, load_config, read_yaml
 from forecaster.domain.errors import ConfigError
-from forecaster.training.recipe import TrainConfig
+from forecaster.training.config import TrainConfig
 from tests.conftest import ROOT
 
 GOOD = """
@@ -92,9 +92,9 @@ SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecaster.lifecycle.backtest import BacktestConfig
-    from forecaster.lifecycle.batch import BatchConfig
-    from forecaster.lifecycle.fleet.plan import FleetConfig
+    from forecaster.backtesting.backtest import BacktestConfig
+    from forecaster.fleet.plan import FleetConfig
+    from forecaster.inference.batch import BatchConfig
     from forecaster.scheduling.config import ScheduleConfig
     from pipelines.fetch import FetchConfig
     from pipelines.promote import PromoteConfig
@@ -190,7 +190,7 @@ def test_a_fifo_or_a_folder_is_no_configuration(tmp_path: Path) -> None:
 
 def _configs() -> list[type[Config]]:
     """Return every configuration that a pipeline reads."""
-    for module in ("lifecycle.batch", "lifecycle.fleet.plan", "scheduling.config", "training.recipe"):
+    for module in ("inference.batch", "fleet.plan", "scheduling.config", "training.config"):
         importlib.import_module(f"forecaster.{module}")
     for pipeline in ("fetch", "promote", "retrain", "synthesize"):
         importlib.import_module(f"pipelines.{pipeline}")

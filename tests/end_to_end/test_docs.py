@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forecaster.domain.config import Config
-from forecaster.training.recipe import TrainConfig
+from forecaster.training.config import TrainConfig
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import ROOT, House, run_module, small_config, start_module
+from tests.conftest import ROOT, TrainedModels, run_module, small_config, start_module
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def _versions(folder: Path) -> int:
 
 
 @contextmanager
-def _mlflow_serving(house: House, version: int) -> Iterator[str]:
+def _mlflow_serving(models: TrainedModels, version: int) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -137,9 +137,9 @@ def _mlflow_serving(house: House, version: int) -> Iterator[str]:
     process = subprocess.Popen(
         [binaries / "mlflow", "models", "serve", "-m", f"models:/sine/{version}", "--env-manager", "local",
          "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "MLFLOW_TRACKING_URI": house.config.tracking.uri,
+        env={**os.environ, "MLFLOW_TRACKING_URI": models.config.tracking.uri,
              "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
-        cwd=house.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        cwd=models.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -162,10 +162,10 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_mlflow_serves_the_same_version_with_the_same_numbers(house: House, version: int) -> None:
-    predictor = house.predictor(version)
+def test_mlflow_serves_the_same_version_with_the_same_numbers(models: TrainedModels, version: int) -> None:
+    predictor = models.predictor(version)
     windows = np.random.default_rng(4).normal(size=(3, predictor.manifest.input_size))
-    with _mlflow_serving(house, version) as url:
+    with _mlflow_serving(models, version) as url:
         body = json.dumps({"inputs": {"x": windows[:, :, None].tolist()}}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:

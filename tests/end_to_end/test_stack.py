@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import plan
-from deploy.places import MARK
-from deploy.postgres import PROGRAMS
-from deploy.processes import processes_with
-from deploy.proof import Proof, prove
-from deploy.visitors import ask
 from tests.deploy.image import size_mb, stand_in, unpack
+from tests.stack.load_generator import ask
+from tests.stack.local import plan
+from tests.stack.paths import MARK
+from tests.stack.postgres import PROGRAMS
+from tests.stack.processes import processes_with
+from tests.stack.proof import Proof, prove
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="Postgres is not installed here (apt install postgresql)")
 SOAK = os.environ.get("FORECASTER_SOAK") == "1"
@@ -48,7 +48,10 @@ def image(tmp_path: Path) -> Path:
 def test_the_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> None:
     proof = Proof(state, {"serve": image})
     with proof:
-        assert {*proof.stack.keepers, *(line.partition(" ")[0] for line in proof.left_out)} >= {"service", "scheduler"}
+        assert {*proof.stack.supervisors, *(line.partition(" ")[0] for line in proof.left_out)} >= {
+            "service",
+            "scheduler",
+        }
         first = proof.train_the_first()
         assert len(first.said["forecasts"][0]["mean"]) == 3
         _check_mlflow(proof, first.said["model"]["run_id"])
@@ -57,7 +60,7 @@ def test_the_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> Non
         proof.lose_the_service()
         assert 'forecaster_schedule_last_success_timestamp_seconds{job="retrain-sine"}' in proof.ask_the_scheduler()
         proof.stack.wait("service", "service_healthy", 30)
-        states = {keeper.state for keeper in proof.stack.keepers.values() if keeper.service.check}
+        states = {supervisor.state for supervisor in proof.stack.supervisors.values() if supervisor.service.check}
         assert states == {"healthy"}
         assert len(list(processes_with(MARK, str(state.resolve())))) > 3
     _check_what_was_kept(proof)
@@ -89,7 +92,7 @@ def _check_what_was_kept(proof: Proof) -> None:
     stack, _ = plan(state, proof.variables, proof.images)
     with stack:
         stack.up("service")
-        assert "mlflow" not in stack.keepers
+        assert "mlflow" not in stack.supervisors
         proof.find_all()
         secrets = {name: (state / "secrets" / name).read_text() for name in ("database_url", "mlflow_store_uri")}
         foreign = secrets["mlflow_store_uri"].replace("postgres:5432/mlflow", "postgres:5432/forecaster")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, House
+from tests.conftest import ROOT, TrainedModels
 from tests.service.conftest import ask
 
 IS_LONG = os.environ.get("FORECASTER_SOAK") == "1"
@@ -130,6 +130,6 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def service(house: House, database_url: str) -> Iterator[Running]:
-    with running(house.cache, database_url) as service:
+def service(models: TrainedModels, database_url: str) -> Iterator[Running]:
+    with running(models.cache, database_url) as service:
         yield service

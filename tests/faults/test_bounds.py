@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.faults.conftest import Running, running
 from tests.service.conftest import ask, series
 
@@ -21,10 +21,10 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def bounded(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def bounded(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("bounded")
     settings = {"BODY_TIMEOUT_SECONDS": 1.5, "WRITE_TIMEOUT_SECONDS": 1.5, "MAX_CONNECTIONS": 40}
-    with running(house.cache, f"sqlite:///{folder}/service.db", **settings) as service:
+    with running(models.cache, f"sqlite:///{folder}/service.db", **settings) as service:
         yield service
 
 
@@ -254,8 +254,8 @@ def test_an_error_does_not_send_a_long_name_back(bounded: Running) -> None:
         assert len(json.dumps(answer)) < 12_000
 
 
-def test_large_bodies_share_a_budget_and_small_ones_need_none(house: House, database_url: str) -> None:
-    with running(house.cache, database_url, MAX_BYTES_IN_FLIGHT=2_000_000) as service:
+def test_large_bodies_share_a_budget_and_small_ones_need_none(models: TrainedModels, database_url: str) -> None:
+    with running(models.cache, database_url, MAX_BYTES_IN_FLIGHT=2_000_000) as service:
         with closing(connect(service)) as raw:
             # alone it may hold more than there is for all, and stops before its end
             raw.sendall(POST + b"Content-Length: 4000000\r\n\r\n" + b" " * 3_000_000)

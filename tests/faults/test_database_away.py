@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.faults.conftest import running
 from tests.postgres import fresh_database
 
@@ -76,12 +76,12 @@ def wire(port: int) -> Iterator[Wire]:
     thread.join()
 
 
-def test_away_it_is_said_and_back_it_is_used(house: House, postgres: str, tmp_path: Path) -> None:
+def test_away_it_is_said_and_back_it_is_used(models: TrainedModels, postgres: str, tmp_path: Path) -> None:
     direct = make_url(fresh_database(postgres))
     assert direct.port is not None
     with wire(direct.port) as cable:
         url = direct.set(port=cable.listener.getsockname()[1]).render_as_string(hide_password=False)
-        with running(house.cache, url) as service:
+        with running(models.cache, url) as service:
             assert service.forecast()[0] == 200
             cable.cut()
             status, problem = service.forecast()

@@ -14,13 +14,13 @@ from schemathesis import GenerationMode
 
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, listening
+from tests.conftest import TrainedModels, listening
 from tests.faults.conftest import Running, count, running
 
 
-def test_whatever_the_schema_allows_or_forbids_there_is_no_5xx(house: House, database_url: str) -> None:
+def test_whatever_the_schema_allows_or_forbids_there_is_no_5xx(models: TrainedModels, database_url: str) -> None:
     tried: dict[str, set[int]] = {}
-    with listening(create_app(Settings(cache_dir=house.cache, tracking_uri="", database_url=database_url))) as url:
+    with listening(create_app(Settings(cache_dir=models.cache, tracking_uri="", database_url=database_url))) as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         found: Any
         for found in schema.get_all_operations():
@@ -68,13 +68,13 @@ def test_any_bytes_on_the_socket_end_no_more_than_their_connection(service: Runn
     assert service.forecast()[0] == 200
 
 
-def test_those_who_send_slowly_are_let_go_and_others_are_answered(house: House, database_url: str) -> None:
+def test_those_who_send_slowly_are_let_go_and_others_are_answered(models: TrainedModels, database_url: str) -> None:
     heads = [
         b"POST /v1/fore",
         b"POST /v1/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{",
     ]
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
-    with running(house.cache, database_url, BODY_TIMEOUT_SECONDS=count(3, 20)) as service:
+    with running(models.cache, database_url, BODY_TIMEOUT_SECONDS=count(3, 20)) as service:
         slow = []
         # as many as there may be open files, here and in the service
         for number in range(min(count(300, 10_000), most)):
@@ -92,9 +92,9 @@ def test_those_who_send_slowly_are_let_go_and_others_are_answered(house: House, 
         assert service.forecast()[0] == 200
 
 
-def test_a_connections_second_request_may_not_be_slow_either(house: House, database_url: str) -> None:
+def test_a_connections_second_request_may_not_be_slow_either(models: TrainedModels, database_url: str) -> None:
     with (
-        running(house.cache, database_url, BODY_TIMEOUT_SECONDS=1) as service,
+        running(models.cache, database_url, BODY_TIMEOUT_SECONDS=1) as service,
         socket.create_connection(("127.0.0.1", service.port), timeout=20) as raw,
     ):
         raw.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")

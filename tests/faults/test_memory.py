@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from datetime import datetime, timedelta
 
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.faults.conftest import count, running
 from tests.faults.test_bounds import megabytes
 from tests.service.conftest import ask
@@ -78,12 +78,12 @@ def hammer(port: int, seconds: float, told: "multiprocessing.Queue[Counter[int]]
 
 
 def test_the_worst_from_64_clients_stays_within_512_mb_while_the_service_says_that_it_lives(
-    house: House, database_url: str
+    models: TrainedModels, database_url: str
 ) -> None:
     # a process of its own, or its threads would keep the questions below waiting, too
     context = multiprocessing.get_context("spawn")
     told: multiprocessing.Queue[Counter[int]] = context.Queue()
-    with running(house.cache, database_url) as service:
+    with running(models.cache, database_url) as service:
         load = context.Process(target=hammer, args=(service.port, count(15, 120), told))
         load.start()
         waited = []

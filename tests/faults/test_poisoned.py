@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.registry.ruined import Registry, registry_of
 from tests.registry.spoiling import loop, outer_product, pipe, poison, slow
 from tests.service.test_models import answered_by, wait_until
@@ -76,9 +76,9 @@ POISONS = {
 
 
 @pytest.fixture(scope="module")
-def served(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, Path]]:
+def served(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, Path]]:
     folder = tmp_path_factory.mktemp("poisoned")
-    cache = Path(shutil.copytree(house.cache, folder / "cache"))
+    cache = Path(shutil.copytree(models.cache, folder / "cache"))
     app = create_app(Settings(cache_dir=cache, tracking_uri="", database_url=f"sqlite:///{folder}/l.db"))
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until(lambda: answered_by(client) == 1)
@@ -102,8 +102,8 @@ def test_a_poisoned_version_is_refused_and_the_old_one_serves(
 
 
 @pytest.fixture
-def registry(house: House, tmp_path: Path) -> Registry:
-    return registry_of(house, tmp_path / "registry")
+def registry(models: TrainedModels, tmp_path: Path) -> Registry:
+    return registry_of(models, tmp_path / "registry")
 
 
 def _serving(registry: Registry, cache: Path) -> TestClient:
@@ -156,8 +156,8 @@ def test_an_emptied_registry_leaves_what_is_served(registry: Registry, tmp_path:
         wait_until(lambda: answered_by(client) == 1)
 
 
-def test_any_error_of_one_version_leaves_the_others_loaded(house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_any_error_of_one_version_leaves_the_others_loaded(models: TrainedModels, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     for name in ("aaa", "zzz"):
         shutil.copytree(cache / "sine", cache / name)
     (cache / "aaa" / "index.json").write_text("[" * 100_000)
@@ -167,8 +167,8 @@ def test_any_error_of_one_version_leaves_the_others_loaded(house: House, tmp_pat
     settings = Settings(cache_dir=cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         wait_until(lambda: answered_by(client) == 1)
-        models = client.get("/health/ready").json()["models"]
-        assert set(models) == {"sine", "zzz"}
+        listed = client.get("/health/ready").json()["models"]
+        assert set(listed) == {"sine", "zzz"}
         assert client.get("/v1/models/zzz").json()["versions"].keys() == {"2"}
         assert "model 'aaa': " in _last_problem(client)
         assert "model 'zzz' version 1: " in _last_problem(client)

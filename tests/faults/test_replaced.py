@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.faults.conftest import Load, Running, running
 
 
@@ -54,10 +54,10 @@ def answered(load: Load) -> list[str]:
 
 @pytest.mark.parametrize("lose", [remove, replace_by_empty])
 def test_what_is_answered_is_in_the_file_though_it_was_lost_for_a_while(
-    house: House, tmp_path: Path, lose: Callable[[Path], None]
+    models: TrainedModels, tmp_path: Path, lose: Callable[[Path], None]
 ) -> None:
     file, hold = tmp_path / "service.db", tmp_path / "hold.db"
-    with running(house.cache, f"sqlite:///{file}") as service:
+    with running(models.cache, f"sqlite:///{file}") as service:
         with Load(service).going_on() as load:
             time.sleep(1)
             os.link(file, hold)
@@ -78,9 +78,9 @@ def test_what_is_answered_is_in_the_file_though_it_was_lost_for_a_while(
         assert set(answered(load)) <= kept(file)
 
 
-def test_an_older_copy_in_its_place_is_used_and_what_it_lacks_is_kept(house: House, tmp_path: Path) -> None:
+def test_an_older_copy_in_its_place_is_used_and_what_it_lacks_is_kept(models: TrainedModels, tmp_path: Path) -> None:
     file, hold = tmp_path / "service.db", tmp_path / "hold.db"
-    with running(house.cache, f"sqlite:///{file}") as service:
+    with running(models.cache, f"sqlite:///{file}") as service:
         with Load(service).going_on() as load:
             time.sleep(1)
             os.link(file, hold)

@@ -12,18 +12,18 @@ import pytest
 from forecaster.database.engine import open_engine
 from forecaster.ledger.reading import find_forecast
 from forecaster.registry.cache import CHAMPION, ModelIndex, read_indexes, write_index
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.faults.conftest import Load, Running, count, running
 from tests.service.conftest import series
 
 
 def test_through_many_swaps_each_answer_is_of_the_version_that_it_names(
-    house: House, tmp_path: Path, database_url: str
+    models: TrainedModels, tmp_path: Path, database_url: str
 ) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     index = read_indexes(cache)["sine"]
     window = np.array([series()["y"]])
-    expected = {version: house.predictor(version).predict_arrays(window)[0].tolist() for version in (1, 2)}
+    expected = {version: models.predictor(version).predict_arrays(window)[0].tolist() for version in (1, 2)}
     with running(cache, database_url) as service, Load(service).going_on() as load:
         for flip in range(count(8, 50)):
             write_index(cache, "sine", ModelIndex({CHAMPION: 1 + (flip + 1) % 2}, index.runs))
@@ -35,11 +35,11 @@ def test_through_many_swaps_each_answer_is_of_the_version_that_it_names(
     assert {answer["model"]["version"] for _, answer in load.answers} == {1, 2}
 
 
-def test_killed_at_any_moment_no_answered_forecast_is_lost(house: House, database_url: str) -> None:
+def test_killed_at_any_moment_no_answered_forecast_is_lost(models: TrainedModels, database_url: str) -> None:
     chance = random.Random(5)
     answered: list[str] = []
     for _ in range(count(3, 50)):
-        with running(house.cache, database_url) as service, Load(service).going_on() as load:
+        with running(models.cache, database_url) as service, Load(service).going_on() as load:
             time.sleep(chance.uniform(0.1, 1.5))
             assert service.stop(signal.SIGKILL) == -signal.SIGKILL
         answered += [answer["forecasts"][0]["forecast_id"] for status, answer in load.answers if status == 200]
@@ -49,8 +49,10 @@ def test_killed_at_any_moment_no_answered_forecast_is_lost(house: House, databas
     engine.dispose()
 
 
-def test_told_to_stop_it_is_first_not_ready_then_ends_without_a_broken_answer(house: House, database_url: str) -> None:
-    with running(house.cache, database_url, DRAIN_SECONDS=1.5) as service:
+def test_told_to_stop_it_is_first_not_ready_then_ends_without_a_broken_answer(
+    models: TrainedModels, database_url: str
+) -> None:
+    with running(models.cache, database_url, DRAIN_SECONDS=1.5) as service:
         with Load(service).going_on() as load:
             time.sleep(0.3)
             service.process.send_signal(signal.SIGTERM)
@@ -66,12 +68,12 @@ def test_told_to_stop_it_is_first_not_ready_then_ends_without_a_broken_answer(ho
         assert service.process.wait(timeout=30) == -signal.SIGTERM
 
 
-def test_a_disk_that_is_full_is_said_and_nothing_else_stops(house: House, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_said_and_nothing_else_stops(models: TrainedModels, tmp_path: Path) -> None:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     database_url = f"sqlite:///{tmp_path}/service.db"
-    with running(house.cache, database_url) as service:
+    with running(models.cache, database_url) as service:
         assert service.forecast()[0] == 200
         # no file of that process may grow any more
         size = max(file.stat().st_size for file in tmp_path.glob("service.db*"))
@@ -88,11 +90,11 @@ def test_a_disk_that_is_full_is_said_and_nothing_else_stops(house: House, tmp_pa
         assert service.request("GET", f"/v1/forecasts/{answer['forecasts'][0]['forecast_id']}")[0] == 200
 
 
-def test_two_replicas_share_one_ledger(house: House, postgres: str) -> None:
+def test_two_replicas_share_one_ledger(models: TrainedModels, postgres: str) -> None:
     from tests.postgres import fresh_database
 
     database_url = fresh_database(postgres)
-    with running(house.cache, database_url) as one, running(house.cache, database_url) as other:
+    with running(models.cache, database_url) as one, running(models.cache, database_url) as other:
         with Load(one).going_on(2) as first, Load(other).going_on(2) as second:
             time.sleep(2)
         for load, asked in ((first, other), (second, one)):

@@ -24,7 +24,7 @@ def _config(topology: str, cell: str, widths: tuple[int, ...] = (6, 5), dropout:
 
 def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> Trained:
     config = _config(topology, cell)
-    is_causal = config.how.answers_each_step
+    is_causal = TOPOLOGIES[config.topology].answers_each_step
     hist, known = inputs.values.shape[2] - 1, 0 if inputs.known is None else inputs.known.shape[2]
     raw = {
         "target": {"steps": [{"kind": kind} for kind in kinds], "is_causal": is_causal},

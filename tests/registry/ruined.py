@@ -1,4 +1,4 @@
-"""A registry that tests may ruin: a copy of the house's, with further models and versions."""
+"""A registry that tests may ruin: a copy of the trained models', with further models and versions."""
 
 import shutil
 import sqlite3
@@ -11,7 +11,7 @@ from typing import Any
 from forecaster.domain.manifest import MANIFEST
 from forecaster.registry.cache import CHAMPION, bundle_folder
 from forecaster.registry.store import Store
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.registry.spoiling import Spoil, edit
 
 
@@ -66,8 +66,8 @@ class Registry:
             connection.commit()
 
 
-def registry_of(house: House, folder: Path) -> Registry:
-    """Return a copy of the house's registry in a folder, which is made."""
+def registry_of(models: TrainedModels, folder: Path) -> Registry:
+    """Return a copy of the trained models' registry in a folder, which is made."""
     folder.mkdir()
-    shutil.copy(house.folder / "mlflow.db", folder)
-    return Registry(folder, bundle_folder(house.cache, "sine", 1), house.versions[0].run_id)
+    shutil.copy(models.folder / "mlflow.db", folder)
+    return Registry(folder, bundle_folder(models.cache, "sine", 1), models.versions[0].run_id)

@@ -12,7 +12,7 @@ from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import (
     CHALLENGER,
     CHAMPION,
-    Refusal,
+    ServiceError,
     bundle_folder,
     read_indexes,
     read_refusals,
@@ -22,7 +22,7 @@ from forecaster.registry.load import load_predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import bring_all
 from forecaster.registry.trial import Limits
-from tests.conftest import House, run_module
+from tests.conftest import TrainedModels, run_module
 from tests.registry.ruined import Registry, registry_of
 from tests.registry.spoiling import Spoil, insert, loop, outer_product, pipe, poison, slow, write
 
@@ -41,16 +41,18 @@ BAD_FILES: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.fixture
-def registry(house: House, tmp_path: Path) -> Registry:
-    return registry_of(house, tmp_path / "registry")
+def registry(models: TrainedModels, tmp_path: Path) -> Registry:
+    return registry_of(models, tmp_path / "registry")
 
 
 def _bring(registry: Registry, cache: Path, *, allow_empty: bool = False) -> list[str]:
     return bring_all(registry.store, cache, LIMITS, allow_empty=allow_empty)[1]
 
 
-def test_whatever_a_versions_files_do_the_others_are_brought(registry: Registry, house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_whatever_a_versions_files_do_the_others_are_brought(
+    registry: Registry, models: TrainedModels, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     bad = {}
     for name, (spoil, _) in BAD_FILES.items():
         # of models of their own, and some of the model that is served
@@ -71,8 +73,10 @@ def test_whatever_a_versions_files_do_the_others_are_brought(registry: Registry,
     assert len(problems) == len(BAD_FILES)
 
 
-def test_whatever_a_registrys_entry_is_the_others_are_brought(registry: Registry, house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_whatever_a_registrys_entry_is_the_others_are_brought(
+    registry: Registry, models: TrainedModels, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     names = ('it\'s "both"', "../up", "a/b", "ünï\n" + "x" * 150, ".hidden", "%s{}'")
     for name in names:
         registry.execute("INSERT INTO registered_models (name) VALUES (?)", name)
@@ -87,7 +91,7 @@ def test_whatever_a_registrys_entry_is_the_others_are_brought(registry: Registry
             )
     registry.add("a-file", registry.bundle("a-file") / "MLmodel")
     registry.add("another", registry.bundle("nobody"))
-    registry.execute("DELETE FROM runs WHERE run_uuid = ?", house.versions[1].run_id)
+    registry.execute("DELETE FROM runs WHERE run_uuid = ?", models.versions[1].run_id)
     registry.add("in-the-way", registry.bundle("in-the-way"))
     (cache / "in-the-way").touch()
     registry.add("other", registry.bundle("other"))
@@ -102,9 +106,9 @@ def test_whatever_a_registrys_entry_is_the_others_are_brought(registry: Registry
 
 
 def test_what_cannot_be_brought_leaves_its_alias_and_python_is_told(
-    registry: Registry, house: House, tmp_path: Path
+    registry: Registry, models: TrainedModels, tmp_path: Path
 ) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     registry.add("sine", registry.bundle("sine", poison(loop("always"))), alias=CHAMPION)
     good = registry.add("sine", registry.bundle("sine"), alias=CHALLENGER)
     assert len(_bring(registry, cache)) == 1
@@ -125,7 +129,7 @@ def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry,
     # that it is from the first time says that nothing was tried the second
     assert list(read_refusals(cache, "bad").values()) == [first]
     # later the machine may have more to give
-    write_refusals(cache, "bad", {1: Refusal(first.reason, first.trial, first.at - 3601)})
+    write_refusals(cache, "bad", {1: ServiceError(first.reason, first.trial, first.at - 3601)})
     _bring(registry, cache)
     assert read_refusals(cache, "bad")[1].at > first.at
     shutil.rmtree(folder)
@@ -164,8 +168,10 @@ def test_a_refused_bundle_whose_damage_is_mended_is_tried_at_once(registry: Regi
     assert _bring(registry, tmp_path / "cache") == []
 
 
-def test_nothing_is_written_to_a_cache_that_is_up_to_date(registry: Registry, house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_nothing_is_written_to_a_cache_that_is_up_to_date(
+    registry: Registry, models: TrainedModels, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     before = cache.joinpath("sine").stat().st_mtime_ns
     unlinked: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -181,7 +187,7 @@ def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_
     for name in ("aaa", "zzz"):
         registry.add(name, registry.bundle(name))
     # as a sync leaves it that was killed in the midst of aaa
-    write_refusals(cache, "aaa", {1: Refusal("it could not be fetched and tried in time")})
+    write_refusals(cache, "aaa", {1: ServiceError("it could not be fetched and tried in time")})
     assert _bring(registry, cache) == []
     first, last = (bundle_folder(cache, name, 1).with_name("index.json").stat().st_mtime_ns for name in ("zzz", "aaa"))
     assert first < last
@@ -189,9 +195,9 @@ def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_
 
 @pytest.mark.parametrize("how", ["tables alone", "no versions", "no aliases", "other models"])
 def test_an_emptied_registry_leaves_the_cache_until_that_is_confirmed(
-    registry: Registry, house: House, tmp_path: Path, how: str
+    registry: Registry, models: TrainedModels, tmp_path: Path, how: str
 ) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     if how == "tables alone":
         registry.file.unlink()
@@ -224,8 +230,10 @@ def test_a_database_that_is_gone_or_empty_is_no_registry_and_none_is_made(regist
     assert (registry.file.stat().st_size if registry.file.exists() else None) == size
 
 
-def test_the_child_asks_for_confirmation_and_takes_it(registry: Registry, house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_the_child_asks_for_confirmation_and_takes_it(
+    registry: Registry, models: TrainedModels, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     registry.execute("DELETE FROM model_versions")
     arguments = ("forecaster.registry.sync", "--cache", cache)
     asked = run_module(*arguments, cwd=tmp_path, FORECASTER_TRACKING_URI=registry.uri)
@@ -238,9 +246,9 @@ def test_the_child_asks_for_confirmation_and_takes_it(registry: Registry, house:
 
 
 def test_a_model_that_a_list_lacks_is_asked_for_by_itself(
-    registry: Registry, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     registry.add("other", registry.bundle("other"))
     assert _bring(registry, cache) == []
     with monkeypatch.context() as patch:

@@ -14,14 +14,14 @@ from forecaster.domain.manifest import HASHED_FILES, MANIFEST
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.registry.spoiling import MANY, edit, hash_anew, insert, pipe, write
 
 
 @pytest.fixture
-def folder(house: House, tmp_path: Path) -> Iterator[Path]:
+def folder(models: TrainedModels, tmp_path: Path) -> Iterator[Path]:
     """Yield a copy of the champion's bundle."""
-    folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+    folder = Path(shutil.copytree(bundle_folder(models.cache, "sine", 1), tmp_path / "bundle"))
     yield folder
     # pytest removes old folders by a recursion that ends before some of these do
     subprocess.run(["rm", "-r", folder], check=True)

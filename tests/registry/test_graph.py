@@ -21,7 +21,7 @@ from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.graph import OPERATORS, check_graph
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.registry.spoiling import before_the_end, constant, loop, poison
 
 INPUT_SIZE, HORIZON = 5, 3
@@ -35,7 +35,9 @@ def _exports(topology: str, cell: str, manifest: Manifest) -> list[tuple[ModelPr
     for n_known in (0, 2):
         model = build_model(config, INPUT_SIZE, HORIZON, features=1 + n_known, known=n_known)
         for transform in TRANSFORMS:
-            chain = Chain(steps=(transform().fit([np.arange(1.0, 9.0)]),), is_causal=config.how.answers_each_step)
+            chain = Chain(
+                steps=(transform().fit([np.arange(1.0, 9.0)]),), is_causal=TOPOLOGIES[config.topology].answers_each_step
+            )
             scale = Standardize(offset=1, scale=2)
             preprocessing = Preprocessing(target=chain, hist=(chain,) * n_known, known=(scale,) * n_known)
             names = [f"column{number}" for number in range(n_known)]
@@ -46,8 +48,8 @@ def _exports(topology: str, cell: str, manifest: Manifest) -> list[tuple[ModelPr
     return found
 
 
-def test_all_that_this_project_exports_passes_and_nothing_more_is_allowed(house: House) -> None:
-    manifest = read_bundle(bundle_folder(house.cache, "sine", 1)).manifest
+def test_all_that_this_project_exports_passes_and_nothing_more_is_allowed(models: TrainedModels) -> None:
+    manifest = read_bundle(bundle_folder(models.cache, "sine", 1)).manifest
     written: dict[str, set[str]] = {}
     for topology, cell in product(TOPOLOGIES, CELLS):
         for graph, promised in _exports(topology, cell, manifest):
@@ -152,16 +154,16 @@ FOREIGN: dict[str, tuple[Callable[[ModelProto], None], str]] = {
 
 @pytest.mark.parametrize(("change", "said"), FOREIGN.values(), ids=FOREIGN.keys())
 def test_a_graph_that_was_not_exported_here_is_refused(
-    house: House, tmp_path: Path, change: Callable[[ModelProto], None], said: str
+    models: TrainedModels, tmp_path: Path, change: Callable[[ModelProto], None], said: str
 ) -> None:
-    folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+    folder = Path(shutil.copytree(bundle_folder(models.cache, "sine", 1), tmp_path / "bundle"))
     poison(change)(folder)
     with pytest.raises(BundleError, match=said):
         read_bundle(folder)
 
 
-def test_bytes_at_random_are_no_graph_and_say_so(house: House) -> None:
-    folder = bundle_folder(house.cache, "sine", 1)
+def test_bytes_at_random_are_no_graph_and_say_so(models: TrainedModels) -> None:
+    folder = bundle_folder(models.cache, "sine", 1)
     manifest, good = read_bundle(folder).manifest, (folder / MODEL).read_bytes()
     random = np.random.default_rng(0)
     for _ in range(300):

@@ -12,17 +12,18 @@ from hypothesis.extra.numpy import arrays
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import RequestError, SeriesError, TooShortError
 from forecaster.domain.series import Floats, Inputs, Series
+from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bands import bands
 from forecaster.registry.predictor import Predictor
-from tests.conftest import House
+from tests.conftest import TrainedModels
 
 INPUT_SIZE, HORIZON = 24, 4
 windows = arrays(np.float64, (5, INPUT_SIZE), elements=st.floats(-3, 3))
 
 
 @pytest.fixture(scope="module", params=[1, 2])
-def predictor(house: House, request: pytest.FixtureRequest) -> Predictor:
-    return house.predictor(request.param)
+def predictor(models: TrainedModels, request: pytest.FixtureRequest) -> Predictor:
+    return models.predictor(request.param)
 
 
 def frame(
@@ -73,7 +74,7 @@ def test_saved_and_loaded_it_answers_as_when_it_was_written(predictor: Predictor
     np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.mean)
 
 
-def test_the_keras_model_saved_beside_it_answers_the_same(house: House, predictor: Predictor) -> None:
+def test_the_keras_model_saved_beside_it_answers_the_same(models: TrainedModels, predictor: Predictor) -> None:
     import keras
 
     from forecaster.data.preprocessing import Preprocessing
@@ -83,7 +84,7 @@ def test_the_keras_model_saved_beside_it_answers_the_same(house: House, predicto
 
     manifest = predictor.manifest
     config = ModelConfig(topology=manifest.topology, cell=manifest.cell, widths=(8,))
-    raw = {"steps": manifest.transforms, "is_causal": config.how.answers_each_step}
+    raw = {"steps": manifest.transforms, "is_causal": TOPOLOGIES[config.topology].answers_each_step}
     model = keras.models.load_model(predictor.bundle.folder / "model.keras", safe_mode=True, compile=False)
     trained = Trained(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
     values = np.random.default_rng(0).normal(size=(30, INPUT_SIZE))

@@ -10,16 +10,16 @@ import pytest
 from forecaster.domain.errors import StoreUnavailable, UnknownModel
 from forecaster.registry.store import Store
 from forecaster.training.job import train
-from tests.conftest import House, small_config
+from tests.conftest import TrainedModels, small_config
 
 NOBODY = 65534
 
 
 @pytest.fixture
-def store(house: House) -> Iterator[Store]:
-    yield house.store
-    house.store.promote("sine", 2)
-    house.store.promote("sine", 1)
+def store(models: TrainedModels) -> Iterator[Store]:
+    yield models.store
+    models.store.promote("sine", 2)
+    models.store.promote("sine", 1)
 
 
 def test_promotion_keeps_the_champion_before_as_previous(store: Store) -> None:
@@ -47,10 +47,10 @@ def test_a_rollback_that_breaks_off_has_the_good_one_serving(store: Store, monke
         store.roll_back("sine")
 
 
-def test_a_run_that_registers_again_makes_no_second_version(house: House) -> None:
-    run = house.versions[1].run_id
-    assert house.store.register("sine", f"{house.folder}/artifacts/{run}/artifacts/model", run) == 2
-    assert set(house.store.find("sine").runs) == {1, 2}
+def test_a_run_that_registers_again_makes_no_second_version(models: TrainedModels) -> None:
+    run = models.versions[1].run_id
+    assert models.store.register("sine", f"{models.folder}/artifacts/{run}/artifacts/model", run) == 2
+    assert set(models.store.find("sine").runs) == {1, 2}
 
 
 def test_only_what_exists_is_promoted(store: Store) -> None:
@@ -108,7 +108,7 @@ def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         path.chmod(0o700)
 
 
-def test_a_read_only_store_is_named_and_nothing_is_registered(read_only_store: Path, house: House) -> None:
+def test_a_read_only_store_is_named_and_nothing_is_registered(read_only_store: Path, models: TrainedModels) -> None:
     with pytest.raises(StoreUnavailable, match=r"mlflow\.db"):
         train(small_config(read_only_store))
     assert Store(f"sqlite:///{read_only_store}/mlflow.db").names() == []

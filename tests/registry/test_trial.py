@@ -14,7 +14,7 @@ from onnx import ModelProto, helper
 
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.trial import Limits, try_bundles
-from tests.conftest import ROOT, House
+from tests.conftest import ROOT, TrainedModels
 from tests.registry.spoiling import Spoil, before_the_end, constant, edit, outer_product, poison, slow
 
 LIMITS = Limits(seconds=2, memory_mb=512)
@@ -44,21 +44,21 @@ BAD: dict[str, tuple[Spoil, str]] = {
 }
 
 
-def test_a_good_bundle_passes_and_each_one_is_tried_apart(house: House, tmp_path: Path) -> None:
-    good = bundle_folder(house.cache, "sine", 1)
+def test_a_good_bundle_passes_and_each_one_is_tried_apart(models: TrainedModels, tmp_path: Path) -> None:
+    good = bundle_folder(models.cache, "sine", 1)
     folders = [good]
     for number, (spoil, _) in enumerate(BAD.values()):
         folders.append(Path(shutil.copytree(good, tmp_path / str(number))))
         spoil(folders[-1])
     # what one has done to its process does not reach the next
-    reasons = try_bundles([*folders, bundle_folder(house.cache, "sine", 2)], LIMITS)
+    reasons = try_bundles([*folders, bundle_folder(models.cache, "sine", 2)], LIMITS)
     assert (reasons[0], reasons[-1]) == (None, None)
     for reason, (name, (_, said)) in zip(reasons[1:-1], BAD.items(), strict=True):
         assert re.search(said, reason or "passed"), name
 
 
-def test_a_trial_leaves_nothing_running_and_the_bundle_as_it_was(house: House, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(bundle_folder(house.cache, "sine", 1), tmp_path / "bundle"))
+def test_a_trial_leaves_nothing_running_and_the_bundle_as_it_was(models: TrainedModels, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle_folder(models.cache, "sine", 1), tmp_path / "bundle"))
     poison(slow(20_000))(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     # helpers of multiprocessing that earlier tests in this process have started
@@ -79,8 +79,8 @@ print(try_bundles([Path(sys.argv[1])], Limits(seconds=30, memory_mb=100_000)))
 """
 
 
-def test_a_good_bundle_passes_under_a_lower_hard_limit_of_memory(house: House) -> None:
-    command = [sys.executable, "-c", _TRY_UNDER_A_HARD_LIMIT, str(bundle_folder(house.cache, "sine", 1))]
+def test_a_good_bundle_passes_under_a_lower_hard_limit_of_memory(models: TrainedModels) -> None:
+    command = [sys.executable, "-c", _TRY_UNDER_A_HARD_LIMIT, str(bundle_folder(models.cache, "sine", 1))]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert answer.stdout.strip() == "[None]"
 

@@ -71,7 +71,7 @@ RETRAIN = {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"}
 
 
 @dataclass
-class Yard:
+class SchedulerSandbox:
     """The folder, and a database."""
 
     folder: Path
@@ -146,14 +146,14 @@ class Yard:
             time.sleep(0.02)
 
 
-class Hands:
+class ManualScheduler:
     """A scheduler whose looks a test calls by hand."""
 
-    def __init__(self, yard: Yard, *jobs: dict[str, Any], **more: Any) -> None:
-        self.config = load_config(yard.write(*jobs, **more), ScheduleConfig, (), "schedule")
+    def __init__(self, sandbox: SchedulerSandbox, *jobs: dict[str, Any], **more: Any) -> None:
+        self.config = load_config(sandbox.write(*jobs, **more), ScheduleConfig, (), "schedule")
         self.metrics = Metrics(self.config.jobs)
         self.stop = Stop()
-        self.runner = Runner(self.config, yard.engine, self.metrics, Reports(self.metrics), self.stop)
+        self.runner = Runner(self.config, sandbox.engine, self.metrics, Reports(self.metrics), self.stop)
 
     @property
     def job(self) -> JobConfig:
@@ -166,7 +166,7 @@ class Hands:
         return self.metrics.registry.get_sample_value(f"forecaster_schedule_{name}", {"job": self.job.name, **labels})
 
 
-def make_yard(folder: Path, url: str) -> Yard:
+def make_sandbox(folder: Path, url: str) -> SchedulerSandbox:
     (folder / "pipelines").mkdir()
     (folder / "pipelines" / "__init__.py").write_text(_PACKAGE)
     for name in ("score", "retrain"):
@@ -174,29 +174,31 @@ def make_yard(folder: Path, url: str) -> Yard:
     (folder / "stock.yaml").write_text("train: {name: stock}\n")
     engine = open_engine(url)
     bring_up_to_date(engine)
-    yard = Yard(folder, url, engine)
-    yard.order()
-    return yard
+    sandbox = SchedulerSandbox(folder, url, engine)
+    sandbox.order()
+    return sandbox
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SchedulerSandbox]:
     """Yield the folder, which is the current one, with a database on SQLite."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = make_yard(tmp_path, f"sqlite:///{tmp_path}/service.db")
+    made = make_sandbox(tmp_path, f"sqlite:///{tmp_path}/service.db")
     yield made
     made.engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def either_yard(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+def sandbox_on_either_database(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SchedulerSandbox]:
     """Yield likewise, with a database on SQLite, then on Postgres."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     is_local = request.param == "sqlite"
     url = f"sqlite:///{tmp_path}/service.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
-    made = make_yard(tmp_path, url)
+    made = make_sandbox(tmp_path, url)
     yield made
     made.engine.dispose()
 

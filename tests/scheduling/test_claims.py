@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from deploy.postgres import PROGRAMS
 from forecaster.database import jobs
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
@@ -14,34 +13,35 @@ from forecaster.domain.errors import DatabaseUnavailable, ScheduleError
 from forecaster.domain.instants import DAY, SECOND, now_at
 from forecaster.scheduling.runs import DUE, Runs
 from tests.postgres import postgres_server
-from tests.scheduling.conftest import RETRAIN, Hands, Yard, earlier
+from tests.scheduling.conftest import RETRAIN, ManualScheduler, SchedulerSandbox, earlier
+from tests.stack.postgres import PROGRAMS
 
 
-def test_one_job_never_runs_beside_itself_here_or_elsewhere(either_yard: Yard) -> None:
-    yard = either_yard
-    yard.order(seconds=0.7)
-    here = Hands(yard, earlier())
+def test_one_job_never_runs_beside_itself_here_or_elsewhere(sandbox_on_either_database: SchedulerSandbox) -> None:
+    sandbox = sandbox_on_either_database
+    sandbox.order(seconds=0.7)
+    here = ManualScheduler(sandbox, earlier())
     # another folder has other locks: as on another machine, where the database alone keeps them apart
-    elsewhere = Hands(yard, earlier(), folder="elsewhere")
-    yard.seen(timedelta(hours=1))
+    elsewhere = ManualScheduler(sandbox, earlier(), folder="elsewhere")
+    sandbox.seen(timedelta(hours=1))
     first = threading.Thread(target=here.look)
     first.start()
-    yard.wait(lambda: yard.journal("begin"))
+    sandbox.wait(lambda: sandbox.journal("begin"))
     here.look()
     elsewhere.look()
-    assert len(yard.journal()) == 1
+    assert len(sandbox.journal()) == 1
     for one in (here, elsewhere):
         with pytest.raises(ScheduleError, match="job 'score': it runs already"):
             one.runner.once(one.job)
     first.join()
     elsewhere.look()
-    assert yard.states() == [("succeeded", 1)]
+    assert sandbox.states() == [("succeeded", 1)]
     assert elsewhere.runner.once(elsewhere.job).exit_code == 0
-    assert [line["event"] for line in yard.journal()] == ["begin", "end"] * 2
+    assert [line["event"] for line in sandbox.journal()] == ["begin", "end"] * 2
 
 
-def test_the_database_alone_keeps_claims_apart(either_yard: Yard) -> None:
-    here, there = (Runs(either_yard.engine, place, 600) for place in ("here", "there"))
+def test_the_database_alone_keeps_claims_apart(sandbox_on_either_database: SchedulerSandbox) -> None:
+    here, there = (Runs(sandbox_on_either_database.engine, place, 600) for place in ("here", "there"))
     first = here.claim("score", DUE, 1)
     assert first is not None
     # the same moment, and another one while the first runs
@@ -55,30 +55,30 @@ def test_the_database_alone_keeps_claims_apart(either_yard: Yard) -> None:
     assert here.know("score", None).owed == ()
 
 
-def test_many_schedulers_that_look_at_once_run_it_once(either_yard: Yard) -> None:
-    yard = either_yard
-    hands = [Hands(yard, earlier(), folder=f"place-{number}") for number in range(4)]
-    yard.seen(timedelta(hours=1))
-    together = threading.Barrier(len(hands))
-    threads = [threading.Thread(target=lambda one=one: (together.wait(), one.look())) for one in hands]
+def test_many_schedulers_that_look_at_once_run_it_once(sandbox_on_either_database: SchedulerSandbox) -> None:
+    sandbox = sandbox_on_either_database
+    scheduler = [ManualScheduler(sandbox, earlier(), folder=f"place-{number}") for number in range(4)]
+    sandbox.seen(timedelta(hours=1))
+    together = threading.Barrier(len(scheduler))
+    threads = [threading.Thread(target=lambda one=one: (together.wait(), one.look())) for one in scheduler]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert yard.states() == [("succeeded", 1)]
-    assert len(yard.journal("begin")) == 1
+    assert sandbox.states() == [("succeeded", 1)]
+    assert len(sandbox.journal("begin")) == 1
 
 
-def test_a_lost_run_is_run_again_once(yard: Yard) -> None:
-    hands = Hands(yard, earlier(), lost_after_seconds=1)
-    yard.seen(timedelta(hours=1))
-    elsewhere, at = Runs(yard.engine, "elsewhere", 1), now_at() - 30 * SECOND
+def test_a_lost_run_is_run_again_once(sandbox: SchedulerSandbox) -> None:
+    scheduler = ManualScheduler(sandbox, earlier(), lost_after_seconds=1)
+    sandbox.seen(timedelta(hours=1))
+    elsewhere, at = Runs(sandbox.engine, "elsewhere", 1), now_at() - 30 * SECOND
     assert elsewhere.claim("score", DUE, at)
     # it may go on as long as it says so
-    hands.look()
-    assert yard.states() == [("running", 1)]
-    _look_until(yard, hands, [("lost", 1), ("succeeded", 2)])
-    assert hands.counted("given_up_total") == 0
+    scheduler.look()
+    assert sandbox.states() == [("running", 1)]
+    _look_until(sandbox, scheduler, [("lost", 1), ("succeeded", 2)])
+    assert scheduler.counted("given_up_total") == 0
     # one that takes its scheduler with it each time is left alone
     later = at + SECOND
     for attempt in (1, 2):
@@ -87,10 +87,10 @@ def test_a_lost_run_is_run_again_once(yard: Yard) -> None:
             lost = elsewhere.know("score", None).open
             assert lost is not None
             elsewhere.lose(lost, "lost")
-    _look_until(yard, hands, [("lost", 1), ("succeeded", 2), ("lost", 1), ("lost", 2)])
-    hands.look()
-    assert len(yard.runs()) == 4
-    assert hands.counted("given_up_total") == 1
+    _look_until(sandbox, scheduler, [("lost", 1), ("succeeded", 2), ("lost", 1), ("lost", 2)])
+    scheduler.look()
+    assert len(sandbox.runs()) == 4
+    assert scheduler.counted("given_up_total") == 1
 
 
 @pytest.mark.skipif(PROGRAMS is None, reason="Postgres is not installed here (apt install postgresql)")
@@ -130,37 +130,39 @@ def test_a_run_is_lost_when_it_was_seen_to_be_silent_and_not_after_an_outage_or_
         engine.dispose()
 
 
-def test_by_hand_a_run_that_seems_lost_is_watched_before_another_begins(yard: Yard) -> None:
-    hands = Hands(yard, earlier(), lost_after_seconds=1)
-    assert Runs(yard.engine, "elsewhere", 1).claim("score", DUE, 1)
-    with yard.engine.begin() as connection:
+def test_by_hand_a_run_that_seems_lost_is_watched_before_another_begins(sandbox: SchedulerSandbox) -> None:
+    scheduler = ManualScheduler(sandbox, earlier(), lost_after_seconds=1)
+    assert Runs(sandbox.engine, "elsewhere", 1).claim("score", DUE, 1)
+    with sandbox.engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE runs SET alive_at = alive_at - {DAY}")
     begin = time.monotonic()
-    assert hands.runner.once(hands.job).exit_code == 0
+    assert scheduler.runner.once(scheduler.job).exit_code == 0
     assert time.monotonic() > begin + 1
-    assert [(run.state, run.cause) for run in yard.runs()] == [("lost", "due"), ("succeeded", "once")]
+    assert [(run.state, run.cause) for run in sandbox.runs()] == [("lost", "due"), ("succeeded", "once")]
 
 
-def test_a_run_elsewhere_is_not_lost_while_it_says_that_it_goes_on(yard: Yard) -> None:
-    yard.order(seconds=2)
-    here, elsewhere = (Hands(yard, earlier(), folder=folder, lost_after_seconds=1) for folder in ("here", "elsewhere"))
-    yard.seen(timedelta(hours=1))
+def test_a_run_elsewhere_is_not_lost_while_it_says_that_it_goes_on(sandbox: SchedulerSandbox) -> None:
+    sandbox.order(seconds=2)
+    here, elsewhere = (
+        ManualScheduler(sandbox, earlier(), folder=folder, lost_after_seconds=1) for folder in ("here", "elsewhere")
+    )
+    sandbox.seen(timedelta(hours=1))
     thread = threading.Thread(target=here.look)
     thread.start()
-    yard.wait(lambda: yard.journal("begin"))
-    while not yard.journal("end"):
+    sandbox.wait(lambda: sandbox.journal("begin"))
+    while not sandbox.journal("end"):
         elsewhere.look()
     thread.join()
-    assert yard.states() == [("succeeded", 1)]
+    assert sandbox.states() == [("succeeded", 1)]
 
 
-def test_of_many_takers_one_has_a_retraining(either_yard: Yard) -> None:
-    asked, together = either_yard.ask("stock"), threading.Barrier(6)
+def test_of_many_takers_one_has_a_retraining(sandbox_on_either_database: SchedulerSandbox) -> None:
+    asked, together = sandbox_on_either_database.ask("stock"), threading.Barrier(6)
     had: list[bool] = []
 
     def reach() -> None:
         together.wait()
-        with transaction(either_yard.engine) as connection:
+        with transaction(sandbox_on_either_database.engine) as connection:
             had.append(jobs.take(connection, asked, now_at() - 60 * SECOND))
 
     threads = [threading.Thread(target=reach) for _ in range(6)]
@@ -171,36 +173,38 @@ def test_of_many_takers_one_has_a_retraining(either_yard: Yard) -> None:
     assert sorted(had) == [False] * 5 + [True]
 
 
-def test_an_asked_retraining_is_taken_once_and_told_what_came_of_it(either_yard: Yard) -> None:
-    yard = either_yard
-    yard.order(seconds=0.3)
-    hands = [Hands(yard, RETRAIN | {"when": None}, folder=f"place-{number}") for number in range(3)]
-    yard.ask("stock")
-    yard.ask("unheard-of")
-    together = threading.Barrier(len(hands))
+def test_an_asked_retraining_is_taken_once_and_told_what_came_of_it(
+    sandbox_on_either_database: SchedulerSandbox,
+) -> None:
+    sandbox = sandbox_on_either_database
+    sandbox.order(seconds=0.3)
+    scheduler = [ManualScheduler(sandbox, RETRAIN | {"when": None}, folder=f"place-{number}") for number in range(3)]
+    sandbox.ask("stock")
+    sandbox.ask("unheard-of")
+    together = threading.Barrier(len(scheduler))
 
-    def work(one: Hands) -> None:
+    def work(one: ManualScheduler) -> None:
         together.wait()
         one.look()
-        one.runner.keep_house()
+        one.runner.do_housekeeping()
 
-    threads = [threading.Thread(target=work, args=(one,)) for one in hands]
+    threads = [threading.Thread(target=work, args=(one,)) for one in scheduler]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    (run,) = yard.runs()
-    mine, strange = yard.asked()
+    (run,) = sandbox.runs()
+    mine, strange = sandbox.asked()
     assert (run.cause, run.state, run.asked_id, run.due_at) == ("asked", "succeeded", mine.job_id, mine.asked_at)
     assert mine.asked_at <= mine.taken_at <= mine.ended_at
     assert mine.outcome == '{"outcome": "promoted", "argv": ["stock.yaml"]}'
     assert strange.ended_at and strange.outcome == "not run: no job of the schedule retrains 'unheard-of'"
-    assert len(yard.journal("begin")) == 1
+    assert len(sandbox.journal("begin")) == 1
 
 
-def _look_until(yard: Yard, hands: Hands, states: list[tuple[str, int]]) -> None:
+def _look_until(sandbox: SchedulerSandbox, scheduler: ManualScheduler, states: list[tuple[str, int]]) -> None:
     def has_come() -> bool:
-        hands.look()
-        return yard.states() == states
+        scheduler.look()
+        return sandbox.states() == states
 
-    yard.wait(has_come)
+    sandbox.wait(has_come)

@@ -15,35 +15,35 @@ from sqlalchemy import text
 from forecaster.domain.instants import DAY, now_at
 from forecaster.scheduling.clock import keep_looking
 from tests.postgres import fresh_database
-from tests.scheduling.conftest import RETRAIN, Hands, Yard, earlier, end, ended, make_yard
+from tests.scheduling.conftest import RETRAIN, ManualScheduler, SchedulerSandbox, earlier, end, ended, make_sandbox
 
 
 @contextmanager
-def looking(hands: Hands) -> Iterator[None]:
+def looking(scheduler: ManualScheduler) -> Iterator[None]:
     """Let a scheduler look by itself meanwhile."""
-    thread = threading.Thread(target=keep_looking, args=(hands.config, hands.runner, hands.stop))
+    thread = threading.Thread(target=keep_looking, args=(scheduler.config, scheduler.runner, scheduler.stop))
     thread.start()
     try:
         yield
     finally:
-        hands.stop.asked.set()
+        scheduler.stop.asked.set()
         thread.join()
 
 
-def test_a_clock_that_is_set_back_holds_nothing_up(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back_holds_nothing_up(sandbox: SchedulerSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ran by the wrong clock neither stops the looks nor hides what is due, nor makes a retry wait for a day."""
     real, days = time.time_ns, [1]
     monkeypatch.setattr(time, "time_ns", lambda: real() + days[0] * DAY * 1000)
-    yard.order(exits=(0, 1, 0))
+    sandbox.order(exits=(0, 1, 0))
     jobs = earlier(), RETRAIN | {"when": None, "retry": {"attempts": 2, "first_seconds": 3600}}
-    yard.seen(timedelta(hours=1))
-    with looking(Hands(yard, *jobs)):
-        yard.wait(lambda: yard.states() == [("succeeded", 1)])
-        yard.ask("stock")
-        yard.wait(lambda: yard.states() == [("succeeded", 1), ("failed", 1)])
+    sandbox.seen(timedelta(hours=1))
+    with looking(ManualScheduler(sandbox, *jobs)):
+        sandbox.wait(lambda: sandbox.states() == [("succeeded", 1)])
+        sandbox.ask("stock")
+        sandbox.wait(lambda: sandbox.states() == [("succeeded", 1), ("failed", 1)])
         days[0] = 0
-        yard.wait(lambda: len(yard.runs()) == 4 and all(run.ended_at for run in yard.runs()))
-    ahead, _, *behind = yard.runs()
+        sandbox.wait(lambda: len(sandbox.runs()) == 4 and all(run.ended_at for run in sandbox.runs()))
+    ahead, _, *behind = sandbox.runs()
     assert {(run.job, run.state, run.attempt) for run in behind} == {
         ("score", "succeeded", 1),
         ("retrain-stock", "succeeded", 2),
@@ -53,24 +53,24 @@ def test_a_clock_that_is_set_back_holds_nothing_up(yard: Yard, monkeypatch: pyte
 
 
 def test_a_signal_that_comes_while_it_starts_ends_it(postgres: str, tmp_path: Path) -> None:
-    yard = make_yard(tmp_path, fresh_database(postgres))
-    yard.write(earlier())
-    yard.seen(timedelta(hours=1))
+    sandbox = make_sandbox(tmp_path, fresh_database(postgres))
+    sandbox.write(earlier())
+    sandbox.seen(timedelta(hours=1))
     waiting = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-    with yard.engine.begin() as holder:
+    with sandbox.engine.begin() as holder:
         holder.execute(text("LOCK TABLE runs"))
-        scheduler = yard.start()
+        scheduler = sandbox.start()
         with ended(scheduler):
 
             def is_held_up() -> bool:
-                with yard.engine.begin() as connection:
+                with sandbox.engine.begin() as connection:
                     return connection.execute(waiting).first() is not None
 
-            yard.wait(is_held_up)
+            sandbox.wait(is_held_up)
             scheduler.send_signal(signal.SIGTERM)
             # the lock is given back
             holder.rollback()
             status, out, err = end(scheduler, seconds=15)
     assert (status, json.loads(out)) == (0, {"is_finished": True}), err
-    assert yard.runs() == []
-    yard.engine.dispose()
+    assert sandbox.runs() == []
+    sandbox.engine.dispose()

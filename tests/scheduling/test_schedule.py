@@ -16,109 +16,109 @@ from typing import ClassVar
 
 import pytest
 
-from deploy.postgres import PROGRAMS
 from forecaster.domain.instants import as_moment
 from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.reports import Failure, Reports
 from tests.conftest import ROOT, run_module
 from tests.postgres import postgres_server
-from tests.scheduling.conftest import Yard, earlier, end, ended, is_alive, make_yard
+from tests.scheduling.conftest import SchedulerSandbox, earlier, end, ended, is_alive, make_sandbox
+from tests.stack.postgres import PROGRAMS
 
 
-def test_it_fires_at_the_moment_and_stops_at_once_when_nothing_runs(yard: Yard) -> None:
+def test_it_fires_at_the_moment_and_stops_at_once_when_nothing_runs(sandbox: SchedulerSandbox) -> None:
     # the exchange that never closes opens at midnight
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     due = datetime.now(UTC) + timedelta(seconds=6)
     minutes = (due - midnight).total_seconds() / 60
     # only the moment itself wakes it
-    yard.write({"when": {"exchange": "24/7", "edge": "open", "minutes": minutes}}, poll_seconds=600)
-    scheduler = yard.start()
+    sandbox.write({"when": {"exchange": "24/7", "edge": "open", "minutes": minutes}}, poll_seconds=600)
+    scheduler = sandbox.start()
     with ended(scheduler):
-        yard.wait(lambda: yard.journal("end"))
+        sandbox.wait(lambda: sandbox.journal("end"))
         scheduler.send_signal(signal.SIGTERM)
         begin = time.monotonic()
         status, out, _ = end(scheduler)
     assert time.monotonic() - begin < 5
     assert (status, json.loads(out)) == (0, {"is_finished": True})
-    (run,) = yard.runs()
+    (run,) = sandbox.runs()
     assert abs(as_moment(run.due_at) - due) < timedelta(milliseconds=1)
     assert timedelta(0) <= as_moment(run.started_at) - due < timedelta(seconds=2)
 
 
-def test_sigterm_lets_what_runs_finish_and_begins_nothing_new(yard: Yard) -> None:
-    yard.order(seconds=1.5)
-    yard.write(earlier(), {"name": "later"} | earlier(), at_once=1)
+def test_sigterm_lets_what_runs_finish_and_begins_nothing_new(sandbox: SchedulerSandbox) -> None:
+    sandbox.order(seconds=1.5)
+    sandbox.write(earlier(), {"name": "later"} | earlier(), at_once=1)
     for job in ("score", "later"):
-        yard.seen(timedelta(hours=1), job)
-    scheduler = yard.start()
+        sandbox.seen(timedelta(hours=1), job)
+    scheduler = sandbox.start()
     with ended(scheduler):
-        yard.wait(lambda: yard.journal("begin"))
+        sandbox.wait(lambda: sandbox.journal("begin"))
         # as Ctrl-C does: to all in the terminal's group
         os.killpg(scheduler.pid, signal.SIGINT)
         status, _, err = end(scheduler)
-    assert (status, yard.states()) == (0, [("succeeded", 1)])
-    assert len(yard.journal("end")) == 1
+    assert (status, sandbox.states()) == (0, [("succeeded", 1)])
+    assert len(sandbox.journal("end")) == 1
     assert "no new runs" in err
 
 
-def test_a_second_sigterm_ends_what_runs_and_the_next_scheduler_runs_it_again(yard: Yard) -> None:
-    yard.order(seconds=60)
-    yard.write({"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"})
-    yard.ask("stock")
-    scheduler = yard.start()
+def test_a_second_sigterm_ends_what_runs_and_the_next_scheduler_runs_it_again(sandbox: SchedulerSandbox) -> None:
+    sandbox.order(seconds=60)
+    sandbox.write({"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"})
+    sandbox.ask("stock")
+    scheduler = sandbox.start()
     with ended(scheduler):
-        yard.wait(lambda: yard.journal("begin"))
+        sandbox.wait(lambda: sandbox.journal("begin"))
         scheduler.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        child = yard.journal("begin")[0]["pid"]
+        child = sandbox.journal("begin")[0]["pid"]
         assert is_alive(child)
         scheduler.send_signal(signal.SIGTERM)
         status, _, _ = end(scheduler)
-    assert (status, yard.states()) == (1, [("lost", 1)])
+    assert (status, sandbox.states()) == (1, [("lost", 1)])
     assert not is_alive(child)
-    assert yard.asked()[0].ended_at is None
-    yard.order()
-    again = yard.start()
+    assert sandbox.asked()[0].ended_at is None
+    sandbox.order()
+    again = sandbox.start()
     with ended(again):
-        yard.wait(lambda: yard.states() == [("lost", 1), ("succeeded", 2)])
+        sandbox.wait(lambda: sandbox.states() == [("lost", 1), ("succeeded", 2)])
     # whoever asked is told, by the one that took it over
-    assert json.loads(yard.asked()[0].outcome)["outcome"] == "promoted"
+    assert json.loads(sandbox.asked()[0].outcome)["outcome"] == "promoted"
 
 
-def test_a_killed_schedulers_run_is_lost_and_run_again_once_its_process_has_ended(yard: Yard) -> None:
-    yard.order(seconds=3)
-    yard.write(earlier())
-    yard.seen(timedelta(hours=1))
-    first = yard.start()
+def test_a_killed_schedulers_run_is_lost_and_run_again_once_its_process_has_ended(sandbox: SchedulerSandbox) -> None:
+    sandbox.order(seconds=3)
+    sandbox.write(earlier())
+    sandbox.seen(timedelta(hours=1))
+    first = sandbox.start()
     with ended(first):
-        yard.wait(lambda: yard.journal("begin"))
+        sandbox.wait(lambda: sandbox.journal("begin"))
         first.kill()
-    second = yard.start()
+    second = sandbox.start()
     with ended(second):
-        yard.wait(lambda: len(yard.runs()) == 2)
+        sandbox.wait(lambda: len(sandbox.runs()) == 2)
         # the first goes on without its scheduler, and the second has not begun beside it
-        assert [line["event"] for line in yard.journal()][:2] == ["begin", "end"]
-        yard.wait(lambda: yard.states() == [("lost", 1), ("succeeded", 2)])
+        assert [line["event"] for line in sandbox.journal()][:2] == ["begin", "end"]
+        sandbox.wait(lambda: sandbox.states() == [("lost", 1), ("succeeded", 2)])
         time.sleep(0.5)
-    assert [line["event"] for line in yard.journal()] == ["begin", "end"] * 2
-    assert len({run.due_at for run in yard.runs()}) == 1
+    assert [line["event"] for line in sandbox.journal()] == ["begin", "end"] * 2
+    assert len({run.due_at for run in sandbox.runs()}) == 1
 
 
-def test_two_schedulers_on_one_database_run_it_once(either_yard: Yard) -> None:
-    yard = either_yard
-    yard.order(seconds=0.5)
-    yard.write(earlier())
-    yard.seen(timedelta(hours=1))
+def test_two_schedulers_on_one_database_run_it_once(sandbox_on_either_database: SchedulerSandbox) -> None:
+    sandbox = sandbox_on_either_database
+    sandbox.order(seconds=0.5)
+    sandbox.write(earlier())
+    sandbox.seen(timedelta(hours=1))
     # in one folder, and as on two machines
-    both = yard.start(), yard.start("--set", "folder=elsewhere")
+    both = sandbox.start(), sandbox.start("--set", "folder=elsewhere")
     with ended(*both):
-        yard.wait(lambda: yard.journal("end"))
+        sandbox.wait(lambda: sandbox.journal("end"))
         time.sleep(1.5)
         for one in both:
             one.send_signal(signal.SIGTERM)
         assert [end(one)[0] for one in both] == [0, 0]
-    assert yard.states() == [("succeeded", 1)]
-    assert len(yard.journal("begin")) == 1
+    assert sandbox.states() == [("succeeded", 1)]
+    assert len(sandbox.journal("begin")) == 1
 
 
 @pytest.mark.skipif(PROGRAMS is None, reason="Postgres is not installed here (apt install postgresql)")
@@ -127,26 +127,26 @@ def test_it_goes_on_when_its_database_was_away_while_a_job_ended(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with postgres_server() as server:
-        yard = make_yard(tmp_path, server.uri)
-        yard.order(seconds=1)
-        yard.write(earlier(), {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml", "when": None})
-        yard.seen(timedelta(hours=1))
-        scheduler = yard.start(FORECASTER_LOG_FORMAT="json")
+        sandbox = make_sandbox(tmp_path, server.uri)
+        sandbox.order(seconds=1)
+        sandbox.write(earlier(), {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml", "when": None})
+        sandbox.seen(timedelta(hours=1))
+        scheduler = sandbox.start(FORECASTER_LOG_FORMAT="json")
         with ended(scheduler):
-            yard.wait(lambda: yard.journal("begin"))
+            sandbox.wait(lambda: sandbox.journal("begin"))
             server.stop()
-            yard.wait(lambda: yard.journal("end"))
+            sandbox.wait(lambda: sandbox.journal("end"))
             time.sleep(0.5)
-            yard.engine.dispose()
+            sandbox.engine.dispose()
             server.start()
-            yard.wait(lambda: yard.states() == [("succeeded", 1)])
+            sandbox.wait(lambda: sandbox.states() == [("succeeded", 1)])
             # and the table of asked retrainings is looked at again
-            yard.ask("stock")
-            yard.wait(lambda: yard.asked()[0].ended_at)
+            sandbox.ask("stock")
+            sandbox.wait(lambda: sandbox.asked()[0].ended_at)
             scheduler.send_signal(signal.SIGTERM)
             status, _, err = end(scheduler)
-        yard.engine.dispose()
-    assert (status, len(yard.journal("begin"))) == (0, 2)
+        sandbox.engine.dispose()
+    assert (status, len(sandbox.journal("begin"))) == (0, 2)
     assert "does not answer" in err and "the database answers again" in err
     assert "p%40ss" not in err and "p@ss" not in err
 
@@ -166,16 +166,18 @@ class Hook(http.server.BaseHTTPRequestHandler):
         """Write nothing."""
 
 
-def test_a_failure_is_logged_counted_and_sent_to_a_webhook_whose_address_stays_secret(yard: Yard) -> None:
+def test_a_failure_is_logged_counted_and_sent_to_a_webhook_whose_address_stays_secret(
+    sandbox: SchedulerSandbox,
+) -> None:
     hook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=hook.serve_forever, daemon=True).start()
-    yard.order(exits=(2,))
-    yard.write(earlier(), metrics={"port": 0})
-    yard.seen(timedelta(hours=1))
+    sandbox.order(exits=(2,))
+    sandbox.write(earlier(), metrics={"port": 0})
+    sandbox.seen(timedelta(hours=1))
     address = f"http://127.0.0.1:{hook.server_port}/hooks/T0K3N"
-    scheduler = yard.start(FORECASTER_LOG_FORMAT="json", FORECASTER_WEBHOOK_URL=address)
+    scheduler = sandbox.start(FORECASTER_LOG_FORMAT="json", FORECASTER_WEBHOOK_URL=address)
     with ended(scheduler):
-        yard.wait(lambda: len(Hook.bodies) == 2)
+        sandbox.wait(lambda: len(Hook.bodies) == 2)
         assert scheduler.stderr is not None
         place = json.loads(scheduler.stderr.readline())["message"].split()[-1]
         text = urllib.request.urlopen(place).read().decode()
@@ -197,7 +199,7 @@ def test_a_failure_is_logged_counted_and_sent_to_a_webhook_whose_address_stays_s
     assert (line["job"], line["exit_code"], line["logger"]) == ("score", 2, "schedule")
     assert "T0K3N" not in err
     # nor is it the pipelines'
-    assert yard.journal("begin")[0]["secret"] is None
+    assert sandbox.journal("begin")[0]["secret"] is None
 
 
 def test_a_webhook_that_never_ends_costs_seconds_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,16 +235,16 @@ def test_a_webhook_that_never_ends_costs_seconds_and_no_more(monkeypatch: pytest
     assert metrics.registry.get_sample_value("forecaster_schedule_webhook_failures_total") == 1
 
 
-def test_metrics_beyond_loopback_need_a_token(yard: Yard, tmp_path: Path) -> None:
-    yard.write(earlier(), metrics={"host": "0.0.0.0", "port": 0})
-    status, _, err = end(yard.start())
+def test_metrics_beyond_loopback_need_a_token(sandbox: SchedulerSandbox, tmp_path: Path) -> None:
+    sandbox.write(earlier(), metrics={"host": "0.0.0.0", "port": 0})
+    status, _, err = end(sandbox.start())
     assert (status, "beyond loopback a token is needed" in err) == (2, True)
     token = tmp_path / "token"
     token.write_text("short\n")
-    status, _, err = end(yard.start(FORECASTER_METRICS_TOKEN_FILE=str(token)))
+    status, _, err = end(sandbox.start(FORECASTER_METRICS_TOKEN_FILE=str(token)))
     assert (status, "write at least 16" in err, "short" in err) == (2, True, False)
-    # as a container's entrypoint hands on what the file holds
-    scheduler = yard.start(FORECASTER_METRICS_TOKEN="a-long-enough-token")
+    # as a container's entrypoint scheduler on what the file holds
+    scheduler = sandbox.start(FORECASTER_METRICS_TOKEN="a-long-enough-token")
     with ended(scheduler):
         assert scheduler.stderr is not None
         place = scheduler.stderr.readline().split()[-1].replace("0.0.0.0", "127.0.0.1")
@@ -255,31 +257,31 @@ def test_metrics_beyond_loopback_need_a_token(yard: Yard, tmp_path: Path) -> Non
         assert b"forecaster_schedule_running" in urllib.request.urlopen(asked).read()
 
 
-def test_list_and_once(yard: Yard) -> None:
-    yard.write(
+def test_list_and_once(sandbox: SchedulerSandbox) -> None:
+    sandbox.write(
         {"name": "close", "when": {"exchange": "XNYS", "edge": "close", "minutes": 5}},
         {"name": "nightly", "when": {"cron": "30 1 * * *", "zone": "Asia/Kolkata"}},
         {"name": "asked"},
         # the real pipeline, on the schedule's database
         {"name": "forget", "run": "forget", "arguments": ["--older-than-days", 365]},
     )
-    status, out, _ = end(yard.start("--list"))
+    status, out, _ = end(sandbox.start("--list"))
     *table, last = out.splitlines()
     assert (status, len(json.loads(last)["next"])) == (0, 6)
     assert sum("20:00:00Z" in line and "01:30 Asia/Kolkata" in line for line in table) == 3
-    assert "only when asked for" in out and yard.runs() == []
-    status, out, _ = end(yard.start("--once", "forget"))
+    assert "only when asked for" in out and sandbox.runs() == []
+    status, out, _ = end(sandbox.start("--once", "forget"))
     assert (status, json.loads(out)) == (0, {"job": "forget", "exit_code": 0, "outcome": '{"forgotten": 0}'})
-    yard.order(exits=(3,))
-    assert end(yard.start("--once", "nightly"))[0] == 3
-    assert [(run.job, run.cause, run.exit_code) for run in yard.runs()] == [
+    sandbox.order(exits=(3,))
+    assert end(sandbox.start("--once", "nightly"))[0] == 3
+    assert [(run.job, run.cause, run.exit_code) for run in sandbox.runs()] == [
         ("forget", "once", 0),
         ("nightly", "once", 3),
     ]
-    other = f"sqlite:///{yard.folder}/other.db"
-    assert end(yard.start("--once", "nightly", "--database", other))[0] == 3
-    assert [line["database"] for line in yard.journal("begin")] == [yard.url, other]
-    status, _, err = end(yard.start("--once", "other"))
+    other = f"sqlite:///{sandbox.folder}/other.db"
+    assert end(sandbox.start("--once", "nightly", "--database", other))[0] == 3
+    assert [line["database"] for line in sandbox.journal("begin")] == [sandbox.url, other]
+    status, _, err = end(sandbox.start("--once", "other"))
     assert status == 2 and "there are close, nightly, asked, forget" in err
-    shown = run_module("pipelines.schedule", "--help", cwd=yard.folder)
+    shown = run_module("pipelines.schedule", "--help", cwd=sandbox.folder)
     assert shown.returncode == 0 and "--once score" in shown.stdout

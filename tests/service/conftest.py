@@ -1,4 +1,4 @@
-"""A client of the real application, serving the session's house."""
+"""A client of the real application, serving the session's models."""
 
 import shutil
 import time
@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.site import furnish, serving
 
 
@@ -37,17 +37,17 @@ def wait_until_ready(client: TestClient) -> None:
 
 
 @pytest.fixture(scope="session")
-def client(house: House) -> Iterator[TestClient]:
-    settings = Settings(cache_dir=house.cache, tracking_uri="", max_series=50, max_body_bytes=200_000)
+def client(models: TrainedModels) -> Iterator[TestClient]:
+    settings = Settings(cache_dir=models.cache, tracking_uri="", max_series=50, max_body_bytes=200_000)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         wait_until_ready(client)
         yield client
 
 
 @pytest.fixture(scope="session")
-def furnished(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def furnished(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings of a service with two models and stored series."""
-    return furnish(tmp_path_factory.mktemp("site"), house)
+    return furnish(tmp_path_factory.mktemp("site"), models)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from forecaster.registry.sync import sync
 from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, small_config
+from tests.conftest import TrainedModels, small_config
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 BARS = "WALK"
@@ -42,11 +42,11 @@ def serving(settings: Settings) -> Iterator[str]:
 
 def _has_models(server: uvicorn.Server) -> bool:
     app: Any = server.config.app
-    return bool(app.state.shelf.catalog)
+    return bool(app.state.model_store.catalog)
 
 
-def furnish(folder: Path, house: House) -> dict[str, Any]:
-    """Return settings of a service with the house's sine, a walk without skill, and two stored series."""
+def furnish(folder: Path, models: TrainedModels) -> dict[str, Any]:
+    """Return settings of a service with the trained models' sine, a walk without skill, and two stored series."""
     changes = {
         "name": "walk",
         "data": {"source": "random_walk", "length": 800, "seed": 5},
@@ -57,7 +57,7 @@ def furnish(folder: Path, house: House) -> dict[str, Any]:
     store = Store(f"sqlite:///{folder}/mlflow.db")
     store.promote("walk", registered.version)
     sync(store, folder / "cache")
-    shutil.copytree(house.cache, folder / "cache", dirs_exist_ok=True)
+    shutil.copytree(models.cache, folder / "cache", dirs_exist_ok=True)
     (folder / "bars").mkdir()
     for symbol in (BARS, HOSTILE):
         (folder / "bars" / f"{file_name(symbol)}.tail.json").write_text(stored_tail(symbol).to_json())

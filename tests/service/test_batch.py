@@ -15,11 +15,11 @@ from starlette.testclient import TestClient
 from forecaster.database.schema import opened
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
+from forecaster.inference.batch import Batch, BatchConfig, forecast_batch
 from forecaster.ledger.adaptation import read_allowed
-from forecaster.lifecycle.batch import Batch, BatchConfig, forecast_batch
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import ROOT, House, run_module
+from tests.conftest import ROOT, TrainedModels, run_module
 from tests.service.conftest import wait_until_ready
 from tests.service.site import BARS, HOSTILE
 
@@ -84,12 +84,12 @@ def assert_same(frame: pd.DataFrame, answer: dict[str, Any]) -> None:
     "wanted", [{"level": [80, 95]}, {"quantiles": [0.1, 0.75]}, {"level": [50], "horizon": 6}, {"version": 2}]
 )
 def test_a_file_is_forecast_as_the_service_answers_it(
-    client: TestClient, house: House, tmp_path: Path, wanted: dict[str, Any], tz: str | None
+    client: TestClient, models: TrainedModels, tmp_path: Path, wanted: dict[str, Any], tz: str | None
 ) -> None:
     history(tz=tz).to_parquet(tmp_path / "h.parquet")
     data = {"source": "files", "path": tmp_path / "h.parquet"}
     frame, batch = forecast(
-        config(house.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | wanted)
+        config(models.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | wanted)
     )
     answer = client.post("/v1/forecasts", json={"model": "sine", "series": sent(history(tz=tz))} | wanted).json()
     assert_same(frame, answer)
@@ -118,9 +118,9 @@ def test_the_store_is_forecast_as_the_service_answers_it(
     assert_same(frame, answer)
 
 
-def test_intervals_follow_the_ledger_as_the_services_do(house: House, tmp_path: Path) -> None:
+def test_intervals_follow_the_ledger_as_the_services_do(models: TrainedModels, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/ledger.db"
-    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=database)
+    settings = Settings(cache_dir=models.cache, tracking_uri="", database_url=database)
     request = {"model": "sine", "series": sent(history()), "level": [50, 80, 95]}
     app = create_app(settings)
     with TestClient(app) as client:
@@ -130,14 +130,14 @@ def test_intervals_follow_the_ledger_as_the_services_do(house: House, tmp_path: 
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
         # what the service does by itself each minute
         with opened(database) as engine:
-            app.state.accounts.recorder.allowed = {("", "sine", 1): read_allowed(engine, "sine", 1)}
+            app.state.forecast_service.recorder.allowed = {("", "sine", 1): read_allowed(engine, "sine", 1)}
         answer = client.post("/v1/forecasts", json=request).json()
     assert [one["is_adapted"] for one in answer["forecasts"]] == [True, False, False]
     history().to_csv(tmp_path / "h.csv", index=False)
     changes = {"data": {"source": "files", "path": tmp_path / "h.csv"}, "level": [50, 80, 95]}
-    adapted, _ = forecast(config(house.cache, tmp_path, **changes), database)
+    adapted, _ = forecast(config(models.cache, tmp_path, **changes), database)
     assert_same(adapted, answer)
-    plain, _ = forecast(config(house.cache, tmp_path, **changes, adapt_intervals=False), database)
+    plain, _ = forecast(config(models.cache, tmp_path, **changes, adapt_intervals=False), database)
     assert not plain["is_adapted"].any()
     assert (adapted["hi-80"] > plain["hi-80"])[:4].all()
 
@@ -188,11 +188,11 @@ def spoilt(folder: Path) -> Path:
 SAID = {"hole": "is not one step of h", "word": "y is not a finite number", "short": "needs 24", "back": "is earlier"}
 
 
-def test_a_spoilt_series_is_named_and_leaves_the_others(house: House, tmp_path: Path) -> None:
+def test_a_spoilt_series_is_named_and_leaves_the_others(models: TrainedModels, tmp_path: Path) -> None:
     job: dict[str, Any] = {
         "name": "sine",
         "data": {"source": "files", "path": str(spoilt(tmp_path))},
-        "tracking": {"uri": house.config.tracking.uri},
+        "tracking": {"uri": models.config.tracking.uri},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"forecast": job}))
     changes = ("--set", "out=f.parquet", "level=[80]")
@@ -209,7 +209,7 @@ def test_a_spoilt_series_is_named_and_leaves_the_others(house: House, tmp_path: 
         tmp_path / "h.parquet"
     )
     data = {"source": "files", "path": tmp_path / "h.parquet"}
-    expected, _ = forecast(config(house.cache, tmp_path, data=data, level=[80]))
+    expected, _ = forecast(config(models.cache, tmp_path, data=data, level=[80]))
     pd.testing.assert_frame_equal(frame, expected, check_exact=True)
     assert (answer["series"], answer["rows"], answer["out"]) == (2, 8, "f.parquet")
 
@@ -242,10 +242,10 @@ def test_a_stored_symbol_that_is_stale_spoilt_or_absent_leaves_the_others(
     assert "is not in the bar store" in batch.failed["NOBODY"]
 
 
-def test_an_interrupted_batch_leaves_the_old_file_whole(house: House, tmp_path: Path) -> None:
+def test_an_interrupted_batch_leaves_the_old_file_whole(models: TrainedModels, tmp_path: Path) -> None:
     history().to_parquet(tmp_path / "h.parquet")
     data = {"source": "files", "path": tmp_path / "h.parquet"}
-    job = config(house.cache, tmp_path, data=data, series_at_once=1)
+    job = config(models.cache, tmp_path, data=data, series_at_once=1)
     forecast(job)
     before = job.out.read_bytes()
     seen = []
@@ -277,11 +277,11 @@ def test_an_interrupted_batch_leaves_the_old_file_whole(house: House, tmp_path: 
     ],
 )
 def test_what_no_series_would_be_answered_is_refused_before_any(
-    house: House, tmp_path: Path, change: str, status: int, said: str
+    models: TrainedModels, tmp_path: Path, change: str, status: int, said: str
 ) -> None:
     history().to_csv(tmp_path / "h.csv", index=False)
     job = {"name": "sine", "data": {"source": "files", "path": "h.csv"}, "level": [80], "out": "f.parquet"}
-    job |= {"cache": str(house.cache), "tracking": {"uri": ""}}
+    job |= {"cache": str(models.cache), "tracking": {"uri": ""}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = run_module("pipelines.forecast", "job.yaml", "--set", change, cwd=tmp_path)
     assert done.returncode == status, done.stderr

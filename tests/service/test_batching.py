@@ -85,5 +85,5 @@ def test_a_ledger_with_too_much_to_write_says_so_to_each(client: TestClient, mon
     def is_full(entries: object) -> None:
         raise DatabaseUnavailable("too many")
 
-    monkeypatch.setattr(client.app.state.accounts.writer, "submit", is_full)  # type: ignore[attr-defined]
+    monkeypatch.setattr(client.app.state.forecast_service.writer, "submit", is_full)  # type: ignore[attr-defined]
     assert {answer.status_code for answer in together(client, [ask(), ask()])} == {503}

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from service.settings import Settings
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import series
 from tests.service.site import BARS, HOSTILE, N_BARS, serving
 
@@ -194,7 +194,7 @@ def test_an_answer_to_an_earlier_question_is_not_shown(page: Page, site: str) ->
     expect(page.locator("#forecast-table")).to_be_empty()
 
 
-def test_versions_are_listed_with_their_runs(furnished: dict[str, Any], house: House, page: Page) -> None:
+def test_versions_are_listed_with_their_runs(furnished: dict[str, Any], models: TrainedModels, page: Page) -> None:
     with serving(Settings(**furnished, mlflow_url="http://127.0.0.1:5000/")) as site:
         visit(page, site)
         rows = table_of(page, "#versions-table")
@@ -203,7 +203,7 @@ def test_versions_are_listed_with_their_runs(furnished: dict[str, Any], house: H
             ("1", "champion", "gru, many-to-one"),
         ]
         link = page.locator("#versions-table a").nth(1)
-        expect(link).to_have_attribute("href", f"http://127.0.0.1:5000/#/runs/{house.versions[0].run_id}")
+        expect(link).to_have_attribute("href", f"http://127.0.0.1:5000/#/runs/{models.versions[0].run_id}")
 
 
 @pytest.mark.parametrize(

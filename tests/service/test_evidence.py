@@ -13,9 +13,9 @@ from forecaster.evaluation.drift import Drift
 from forecaster.ledger.skill import Realised
 from service import housekeeping
 from service.app import create_app
-from service.evidence import reasons
+from service.housekeeping import reasons
 from service.settings import Settings
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series, wait_until_ready
 
 GOOD = Realised(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, "95": 500})
@@ -46,11 +46,11 @@ def test_what_speaks_for_a_retraining(
 
 
 def test_inputs_far_from_the_training_data_ask_for_one_retraining(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.05)
     settings = Settings(
-        cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db", evidence_inputs=150
+        cache_dir=models.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db", evidence_inputs=150
     )
     app = create_app(settings)
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -61,11 +61,11 @@ def test_inputs_far_from_the_training_data_ask_for_one_retraining(
             return {what: one["psi"] for version in versions for what, one in version["drift"].items()}
 
         def jobs() -> list[str]:
-            with transaction(app.state.accounts.engine) as connection:
+            with transaction(app.state.forecast_service.engine) as connection:
                 return list(connection.execute(select(JOBS.c.reason)).scalars())
 
         # what the model was trained on
-        known = house.config.data.load()["y"].tolist()
+        known = models.config.data.load()["y"].tolist()
         for begin in range(200):
             one = series(24) | {"y": known[begin : begin + 24]}
             assert client.post("/v1/forecasts", json=ask(series=[one])).status_code == 200

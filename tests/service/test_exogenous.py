@@ -13,7 +13,7 @@ from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.config import build_config
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.frequency import parse
-from forecaster.lifecycle.batch import BatchConfig, forecast_batch
+from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store

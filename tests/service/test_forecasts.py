@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series
 
 
-def test_forecast_equals_in_process_output(client: TestClient, house: House) -> None:
+def test_forecast_equals_in_process_output(client: TestClient, models: TrainedModels) -> None:
     answer = client.post("/v1/forecasts", json=ask(level=[80, 95])).json()
-    predictor = house.predictor(house.versions[0].version)
+    predictor = models.predictor(models.versions[0].version)
     inputs = np.array([series()["y"]])
     mean = predictor.predict_arrays(inputs)
     spread = predictor.quantiles(inputs, mean, (0.1, 0.9))
@@ -21,9 +21,9 @@ def test_forecast_equals_in_process_output(client: TestClient, house: House) -> 
     assert forecast["lo-80"] == spread[0, :, 0].tolist()
     assert forecast["hi-80"] == spread[0, :, 1].tolist()
     assert answer["model"] == {
-        "name": "sine", "version": 1, "alias": "champion", "run_id": house.versions[0].run_id,
+        "name": "sine", "version": 1, "alias": "champion", "run_id": models.versions[0].run_id,
     }  # fmt: skip
-    assert answer["skill"]["relative_mae"] == house.versions[0].metrics["relative_mae"]
+    assert answer["skill"]["relative_mae"] == models.versions[0].metrics["relative_mae"]
     assert answer["warnings"] == []
 
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from forecaster.data.tails import file_name
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import ROOT, House
+from tests.conftest import ROOT, TrainedModels
 from tests.service.conftest import series, wait_until_ready
 from tests.service.site import stored_tail
 
@@ -20,11 +20,14 @@ REQUESTS = re.findall(r"```http\n(GET|POST) (\S+)\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
-def client(house: House, tmp_path: Path) -> Iterator[TestClient]:
+def client(models: TrainedModels, tmp_path: Path) -> Iterator[TestClient]:
     (tmp_path / "bars").mkdir()
     (tmp_path / "bars" / f"{file_name('ABC')}.tail.json").write_text(stored_tail("ABC").to_json())
     settings = Settings(
-        cache_dir=house.cache, tracking_uri="", bars_dir=tmp_path / "bars", database_url=f"sqlite:///{tmp_path}/l.db"
+        cache_dir=models.cache,
+        tracking_uri="",
+        bars_dir=tmp_path / "bars",
+        database_url=f"sqlite:///{tmp_path}/l.db",
     )
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)

@@ -23,15 +23,15 @@ from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import ROOT, House, listening, small_config
+from tests.conftest import ROOT, TrainedModels, listening, small_config
 from tests.registry.spoiling import edit
 
 INFER = "/v2/models/sine/infer"
 
 
 @pytest.fixture(scope="module")
-def address(house: House) -> Iterator[str]:
-    settings = Settings(cache_dir=house.cache, tracking_uri="", max_series=50, max_body_bytes=200_000)
+def address(models: TrainedModels) -> Iterator[str]:
+    settings = Settings(cache_dir=models.cache, tracking_uri="", max_series=50, max_body_bytes=200_000)
     with listening(create_app(settings)) as url:
         yield url.removeprefix("http://")
 
@@ -76,11 +76,15 @@ def test_the_server_and_its_models_are_described(triton: InferenceServerClient) 
 @pytest.mark.parametrize("is_binary", [True, False])
 @pytest.mark.parametrize("wants_binary", [True, False, None])
 def test_inference_equals_the_predictor_bit_by_bit(
-    triton: InferenceServerClient, house: House, version: str, is_binary: bool, wants_binary: bool | None
+    triton: InferenceServerClient,
+    models: TrainedModels,
+    version: str,
+    is_binary: bool,
+    wants_binary: bool | None,
 ) -> None:
     outputs = None if wants_binary is None else [InferRequestedOutput("mean", binary_data=wants_binary)]
     answer = triton.infer("sine", [tensor(windows(), is_binary=is_binary)], version, outputs=outputs, request_id="7")
-    expected = house.predictor(int(version or 1)).predict_arrays(windows())
+    expected = models.predictor(int(version or 1)).predict_arrays(windows())
     np.testing.assert_array_equal(answer.as_numpy("mean"), expected)
     said = answer.get_response()
     assert (said["model_name"], said["model_version"], said["id"]) == ("sine", version or "1", "7")
@@ -92,24 +96,24 @@ def test_inference_equals_the_predictor_bit_by_bit(
 
 @pytest.mark.parametrize("is_binary", [True, False])
 def test_single_precision_is_taken_and_answered_in_double(
-    triton: InferenceServerClient, house: House, is_binary: bool
+    triton: InferenceServerClient, models: TrainedModels, is_binary: bool
 ) -> None:
     single = windows().astype(np.float32)
     answer = triton.infer("sine", [tensor(single, is_binary=is_binary)])
-    expected = house.predictor(1).predict_arrays(single.astype(np.float64))
+    expected = models.predictor(1).predict_arrays(single.astype(np.float64))
     np.testing.assert_array_equal(answer.as_numpy("mean"), expected)
 
 
-def test_a_horizon_may_be_asked_for(triton: InferenceServerClient, house: House) -> None:
+def test_a_horizon_may_be_asked_for(triton: InferenceServerClient, models: TrainedModels) -> None:
     for horizon in (1, 4, 6):
         answer = triton.infer("sine", [tensor(windows())], parameters={"horizon": horizon})
         np.testing.assert_array_equal(
-            answer.as_numpy("mean"), house.predictor(1).predict_arrays(windows(), horizon), strict=True
+            answer.as_numpy("mean"), models.predictor(1).predict_arrays(windows(), horizon), strict=True
         )
 
 
-def test_the_baseline_is_served_where_the_settings_say_so(house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_the_baseline_is_served_where_the_settings_say_so(models: TrainedModels, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     folder = bundle_folder(cache, "sine", 1)
     edit(MANIFEST, lambda manifest: manifest["skill"].update(relative_mae=1.5))(folder)
     # what is not would be served only after its trial
@@ -216,9 +220,9 @@ def test_what_is_known_ahead_is_a_second_input(sales: Predictor) -> None:
                 client.infer("sales", inputs)
 
 
-def test_the_program_in_the_docs_runs(address: str, house: House) -> None:
+def test_the_program_in_the_docs_runs(address: str, models: TrainedModels) -> None:
     page = (ROOT / "docs" / "http-api.md").read_text().split("## Open Inference Protocol")[1]
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(program.replace("127.0.0.1:8000", address), names)
-    np.testing.assert_array_equal(names["mean"], house.predictor(1).predict_arrays(names["x"]))
+    np.testing.assert_array_equal(names["mean"], models.predictor(1).predict_arrays(names["x"]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from forecaster.domain.series import Floats
-from tests.conftest import House
+from tests.conftest import TrainedModels
 
 LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/sine/infer"
@@ -31,8 +31,8 @@ def body(**changes: Any) -> dict[str, Any]:
     return {"inputs": [x | changes]}
 
 
-def test_json_may_be_flat_or_nested(client: TestClient, house: House) -> None:
-    expected = house.predictor(1).predict_arrays(windows()).ravel().tolist()
+def test_json_may_be_flat_or_nested(client: TestClient, models: TrainedModels) -> None:
+    expected = models.predictor(1).predict_arrays(windows()).ravel().tolist()
     for data in (windows().tolist(), windows().ravel().tolist()):
         answer = client.post(INFER, json=body(shape=[3, 24, 1], data=data))
         assert answer.headers["content-type"] == "application/json"

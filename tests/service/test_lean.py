@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, House
+from tests.conftest import ROOT, TrainedModels
 
 BANNED = (
     *("tensorflow", "keras", "mlflow", "pandas", "pyarrow", "exchange_calendars", "torch", "jax"),
@@ -53,10 +53,10 @@ print(json.dumps({"modules": modules, "rss_kb": int(status["VmRSS"].split()[0])}
 """
 
 
-def test_after_a_forecast_and_a_swap_nothing_heavy_is_loaded(house: House, tmp_path: Path) -> None:
+def test_after_a_forecast_and_a_swap_nothing_heavy_is_loaded(models: TrainedModels, tmp_path: Path) -> None:
     from tests.service.conftest import ask
 
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(cache), json.dumps(ask()), ""],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,

@@ -16,22 +16,26 @@ from forecaster.registry.cache import CHALLENGER, CHAMPION, ModelIndex, read_ind
 from service import housekeeping
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series, wait_until_ready
 
 
 @pytest.fixture
-def own(house: House, tmp_path: Path) -> Iterator[TestClient]:
+def own(models: TrainedModels, tmp_path: Path) -> Iterator[TestClient]:
     """A service with a ledger of its own, and a challenger that answers everything too."""
     settings = Settings(
-        cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db", shadow_share=1, max_actuals=9
+        cache_dir=models.cache,
+        tracking_uri="",
+        database_url=f"sqlite:///{tmp_path}/l.db",
+        shadow_share=1,
+        max_actuals=9,
     )
-    before = read_indexes(house.cache)["sine"]
-    write_index(house.cache, "sine", ModelIndex({CHAMPION: 1, CHALLENGER: 2}, before.runs))
+    before = read_indexes(models.cache)["sine"]
+    write_index(models.cache, "sine", ModelIndex({CHAMPION: 1, CHALLENGER: 2}, before.runs))
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         wait_until_ready(client)
         yield client
-    write_index(house.cache, "sine", before)
+    write_index(models.cache, "sine", before)
 
 
 def forecast(client: TestClient, **changes: Any) -> dict[str, Any]:
@@ -136,11 +140,13 @@ def test_asked_again_under_its_key_a_request_is_answered_the_same(own: TestClien
     assert without.json()["forecasts"][0]["forecast_id"] != first.json()["forecasts"][0]["forecast_id"]
 
 
-def test_a_request_is_answered_again_though_its_version_is_served_no_more(own: TestClient, house: House) -> None:
+def test_a_request_is_answered_again_though_its_version_is_served_no_more(
+    own: TestClient, models: TrainedModels
+) -> None:
     body, key = json.dumps(ask(version=2)), {"Idempotency-Key": "k"}
     first = own.post("/v1/forecasts", content=body, headers=key)
     assert first.status_code == 200
-    write_index(house.cache, "sine", ModelIndex({CHAMPION: 1}, {1: read_indexes(house.cache)["sine"].runs[1]}))
+    write_index(models.cache, "sine", ModelIndex({CHAMPION: 1}, {1: read_indexes(models.cache)["sine"].runs[1]}))
     deadline = time.monotonic() + 20
     while own.post("/v1/forecasts", content=body).status_code != 404:
         assert time.monotonic() < deadline, "version 2 is served for ever"
@@ -175,10 +181,10 @@ def test_actuals_that_are_none_are_refused(own: TestClient, actuals: list[Any], 
     assert said in answer.json()["detail"]
 
 
-def test_without_its_ledger_no_forecast_is_answered(house: House, tmp_path: Path) -> None:
+def test_without_its_ledger_no_forecast_is_answered(models: TrainedModels, tmp_path: Path) -> None:
     file = tmp_path / "l.db"
     file.write_text("not a database" * 100)
-    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{file}")
+    settings = Settings(cache_dir=models.cache, tracking_uri="", database_url=f"sqlite:///{file}")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         for _ in range(1000):
             ready = client.get("/health/ready")
@@ -198,10 +204,10 @@ def test_without_its_ledger_no_forecast_is_answered(house: House, tmp_path: Path
 
 
 def test_intervals_that_missed_are_widened_for_that_series_alone(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.1)
-    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
+    settings = Settings(cache_dir=models.cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         wait_until_ready(client)
         before = forecast(client, level=[50, 80, 95])["forecasts"][0]
@@ -224,9 +230,11 @@ def test_intervals_that_missed_are_widened_for_that_series_alone(
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_the_first_answer_after_a_start_has_adapted_intervals(house: House, tmp_path: Path, is_late: bool) -> None:
+def test_the_first_answer_after_a_start_has_adapted_intervals(
+    models: TrainedModels, tmp_path: Path, is_late: bool
+) -> None:
     file, away = tmp_path / "l.db", tmp_path / "away.db"
-    settings = Settings(cache_dir=house.cache, tracking_uri="", database_url=f"sqlite:///{file}")
+    settings = Settings(cache_dir=models.cache, tracking_uri="", database_url=f"sqlite:///{file}")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         wait_until_ready(client)
         send(client, forecast(client)["forecasts"][0], [100.0] * 4)
@@ -270,8 +278,8 @@ def test_each_minute_reads_sums_and_no_scores(own: TestClient) -> None:
     state = own.app.state  # type: ignore[attr-defined]
     send(own, forecast(own)["forecasts"][0], [100.0] * 4)
     read: list[str] = []
-    event.listen(state.accounts.upkeep, "before_cursor_execute", lambda *what: read.append(what[2]))
-    housekeeping._tidy(state.accounts, state.shelf.catalog, state.metrics)
+    event.listen(state.forecast_service.upkeep, "before_cursor_execute", lambda *what: read.append(what[2]))
+    housekeeping._tidy(state.forecast_service, state.model_store.catalog, state.metrics)
     assert read
     assert [one for one in read if re.search(r"\bscores\b", one)] == []
     assert forecast(own)["forecasts"][0]["is_adapted"]

@@ -8,10 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.ledger import reading
+from service.exceptions import TooBusy, TooManyRequests
 from service.limits import LARGE_BYTES, Budget, Rate
 from service.protocol import InferenceRequest
-from service.refusals import TooBusy, TooManyRequests
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series, wait_until_ready
 from tests.service.test_security import serve
 
@@ -22,12 +22,12 @@ def url(tmp_path: Path) -> str:
 
 
 def test_setting_the_wall_clock_neither_opens_nor_closes_a_rate_limit(
-    house: House, url: str, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import time
 
     now = time.time
-    with serve(house, url, rate_limit="3/minute") as client:
+    with serve(models, url, rate_limit="3/minute") as client:
         wait_until_ready(client)
         assert [client.get("/v1/models").status_code for _ in range(4)] == [200, 200, 200, 429]
         for seconds in (3600, -3600):
@@ -71,8 +71,8 @@ def test_a_budget_is_shared_and_one_alone_is_never_refused() -> None:
     assert budget.held == 0
 
 
-def test_columns_count_as_points_do(house: House, url: str) -> None:
-    with serve(house, url, max_points=15) as client:
+def test_columns_count_as_points_do(models: TrainedModels, url: str) -> None:
+    with serve(models, url, max_points=15) as client:
         wait_until_ready(client)
         # ds, mean and one level's two bounds
         answer = client.post("/v1/forecasts", json=ask(horizon=4, level=[80]))
@@ -81,9 +81,9 @@ def test_columns_count_as_points_do(house: House, url: str) -> None:
         assert client.post("/v1/forecasts", json=ask(horizon=3, level=[80])).status_code == 200
 
 
-def test_values_are_counted_before_they_are_parsed(house: House, url: str) -> None:
+def test_values_are_counted_before_they_are_parsed(models: TrainedModels, url: str) -> None:
     body = json.dumps(ask(series=[series(400)])).encode()
-    with serve(house, url, max_values=500) as client:
+    with serve(models, url, max_values=500) as client:
         wait_until_ready(client)
         for path, content in (
             ("/v1/forecasts", body),
@@ -103,9 +103,9 @@ def test_a_flat_tensor_becomes_an_array_while_it_is_parsed() -> None:
     assert data.tolist() == [1, 2.5, -3]
 
 
-def test_a_large_answer_is_the_same_whole_in_lines_and_again(house: House, url: str) -> None:
+def test_a_large_answer_is_the_same_whole_in_lines_and_again(models: TrainedModels, url: str) -> None:
     body = ask(series=[series(24, f"s{number}") for number in range(200)], horizon=40, level=[80, 95])
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         first = client.post("/v1/forecasts", json=body, headers={"Idempotency-Key": "k"})
         assert first.status_code == 200
@@ -122,9 +122,9 @@ def test_a_large_answer_is_the_same_whole_in_lines_and_again(house: House, url: 
 
 
 def test_stored_forecasts_are_listed_as_far_as_they_are_short(
-    house: House, url: str, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         for _ in range(3):
             assert client.post("/v1/forecasts", json=ask()).status_code == 200

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from deploy.processes import processes_with
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
 from forecaster.registry.trial import Limits, try_bundles
 from service import catalog
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, start_module
+from tests.conftest import TrainedModels, start_module
 from tests.service.conftest import ask
+from tests.stack.processes import processes_with
 
 
 @contextmanager
@@ -44,11 +44,11 @@ def answered_by(client: TestClient) -> int | None:
     return int(answer.json()["model"]["version"]) if answer.status_code == 200 else None
 
 
-def test_models_are_listed_with_what_each_version_promises(client: TestClient, house: House) -> None:
+def test_models_are_listed_with_what_each_version_promises(client: TestClient, models: TrainedModels) -> None:
     (model,) = client.get("/v1/models").json()["models"]
     assert model == client.get("/v1/models/sine").json()
     assert model["aliases"]["champion"] == 1
-    for registered in house.versions:
+    for registered in models.versions:
         version = model["versions"][str(registered.version)]
         assert version["run_id"] == registered.run_id
         assert version["recipe_metrics"] == registered.metrics
@@ -63,13 +63,13 @@ def test_health_says_what_is_served(client: TestClient) -> None:
     assert client.get("/health/ready").json()["models"]["sine"]["champion"] == 1
 
 
-def test_the_openapi_examples_are_true(client: TestClient, house: House) -> None:
+def test_the_openapi_examples_are_true(client: TestClient, models: TrainedModels) -> None:
     schema = client.get("/openapi.json").json()
     assert {"/v1/forecasts", "/v1/models", "/v1/models/{name}", "/health/live", "/health/ready"} <= set(schema["paths"])
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema)))
     assert references <= set(schema["components"]["schemas"])
     (example,) = schema["components"]["schemas"]["ForecastRequest"]["examples"]
-    # as long as the demo's model needs, which is more than the house's
+    # as long as the demo's model needs, which is more than the trained models'
     answer = client.post("/v1/forecasts", json=example)
     assert answer.status_code == 200, answer.json()
     (response,) = schema["components"]["schemas"]["ForecastResponse"]["examples"]
@@ -88,19 +88,19 @@ def test_nothing_is_served_before_there_is_a_model(tmp_path: Path) -> None:
         assert client.post("/v1/forecasts", json=ask()).status_code == 404
 
 
-def test_a_promotion_reaches_the_service_by_itself(house: House, tmp_path: Path) -> None:
-    with serving(tmp_path / "cache", tracking_uri=house.config.tracking.uri, refresh_seconds=0.5) as client:
+def test_a_promotion_reaches_the_service_by_itself(models: TrainedModels, tmp_path: Path) -> None:
+    with serving(tmp_path / "cache", tracking_uri=models.config.tracking.uri, refresh_seconds=0.5) as client:
         wait_until(lambda: answered_by(client) == 1)
-        house.store.promote("sine", 2)
+        models.store.promote("sine", 2)
         try:
             wait_until(lambda: answered_by(client) == 2)
             assert client.post("/v1/forecasts", json=ask(alias="previous")).json()["model"]["version"] == 1
         finally:
-            house.store.promote("sine", 1)
+            models.store.promote("sine", 1)
 
 
-def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(house: House, tmp_path: Path) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(models: TrainedModels, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     with serving(cache) as client:
         wait_until(lambda: answered_by(client) == 1)
         shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", 3))
@@ -116,9 +116,9 @@ def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(house: House, 
 
 @pytest.mark.parametrize("index", ["[]", "{", '{"aliases": {"champion": 1}, "runs": [1]}'])
 def test_a_broken_index_leaves_what_is_served_and_a_whole_one_is_taken_again(
-    house: House, tmp_path: Path, index: str
+    models: TrainedModels, tmp_path: Path, index: str
 ) -> None:
-    cache = Path(shutil.copytree(house.cache, tmp_path / "cache"))
+    cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     good = (cache / "sine" / "index.json").read_text()
     with serving(cache) as client:
         wait_until(lambda: answered_by(client) == 1)
@@ -155,7 +155,7 @@ def _get(url: str) -> tuple[int, Any]:
         return 0, None
 
 
-def test_no_process_shows_the_password_of_mlflows_database(house: House, tmp_path: Path) -> None:
+def test_no_process_shows_the_password_of_mlflows_database(models: TrainedModels, tmp_path: Path) -> None:
     # nobody listens there: it is about who is started, and with which words
     uri = "postgresql+pg8000://mlflow:a-password@127.0.0.1:1/mlflow"
     lines: list[str] = []
@@ -164,14 +164,14 @@ def test_no_process_shows_the_password_of_mlflows_database(house: House, tmp_pat
         lines[:] = [" ".join(process.cmdline()) for process in processes_with("FORECASTER_TRACKING_URI", uri)]
         return any("forecaster.registry.sync" in line for line in lines)
 
-    with served_process(tmp_path, FORECASTER_TRACKING_URI=uri, FORECASTER_CACHE_DIR=str(house.cache)):
+    with served_process(tmp_path, FORECASTER_TRACKING_URI=uri, FORECASTER_CACHE_DIR=str(models.cache)):
         wait_until(has_child)
     assert len(lines) == 2
     assert not [line for line in lines if "a-password" in line]
 
 
-def test_the_service_runs_from_its_cache_with_mlflow_stopped(house: House, tmp_path: Path) -> None:
-    settings = {"FORECASTER_TRACKING_URI": "http://127.0.0.1:1", "FORECASTER_CACHE_DIR": str(house.cache)}
+def test_the_service_runs_from_its_cache_with_mlflow_stopped(models: TrainedModels, tmp_path: Path) -> None:
+    settings = {"FORECASTER_TRACKING_URI": "http://127.0.0.1:1", "FORECASTER_CACHE_DIR": str(models.cache)}
     home = tmp_path / "home"
     home.mkdir()
     settings |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
@@ -185,18 +185,18 @@ def test_the_service_runs_from_its_cache_with_mlflow_stopped(house: House, tmp_p
     assert not list(home.rglob("*"))
 
 
-def _older(house: House, folder: Path) -> Path:
+def _older(models: TrainedModels, folder: Path) -> Path:
     """Return a cache as a program before trials left it."""
-    cache = Path(shutil.copytree(house.cache, folder / "cache"))
+    cache = Path(shutil.copytree(models.cache, folder / "cache"))
     for mark in cache.glob("*/.tried-*"):
         mark.unlink()
     return cache
 
 
 def test_a_cache_of_an_older_program_is_tried_and_its_champion_comes_first(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, rounds = _older(house, tmp_path), []
+    cache, rounds = _older(models, tmp_path), []
 
     def tried(folders: list[Path], limits: Limits) -> list[str | None]:
         rounds.append([folder.name for folder in folders])
@@ -211,11 +211,11 @@ def test_a_cache_of_an_older_program_is_tried_and_its_champion_comes_first(
 
 
 def test_a_cached_bundle_that_failed_its_trial_is_tried_again_later(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the first trial ends badly, as where the machine's memory did
     answers = iter(["its trial ended with SIGKILL"])
     monkeypatch.setattr(catalog, "TRIED_AGAIN_AFTER_SECONDS", 1)
     monkeypatch.setattr(catalog, "try_bundles", lambda folders, _: [next(answers, None) for _ in folders])
-    with serving(_older(house, tmp_path)) as client:
+    with serving(_older(models, tmp_path)) as client:
         wait_until(lambda: answered_by(client) == 1)

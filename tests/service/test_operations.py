@@ -19,14 +19,14 @@ from forecaster.domain.errors import ConfigError
 from service.app import create_app
 from service.logs import json_formatter
 from service.settings import Settings
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import ask, wait_until_ready
 
 
 @contextmanager
-def serving(house: House, tmp_path: Path, traces_endpoint: str = "") -> Iterator[TestClient]:
+def serving(models: TrainedModels, tmp_path: Path, traces_endpoint: str = "") -> Iterator[TestClient]:
     chosen = Settings(
-        cache_dir=house.cache,
+        cache_dir=models.cache,
         tracking_uri="",
         database_url=f"sqlite:///{tmp_path}/l.db",
         traces_endpoint=traces_endpoint,
@@ -36,8 +36,8 @@ def serving(house: House, tmp_path: Path, traces_endpoint: str = "") -> Iterator
         yield client
 
 
-def test_prometheus_reads_what_was_served(house: House, tmp_path: Path) -> None:
-    with serving(house, tmp_path) as client:
+def test_prometheus_reads_what_was_served(models: TrainedModels, tmp_path: Path) -> None:
+    with serving(models, tmp_path) as client:
         for _ in range(3):
             client.post("/v1/forecasts", json=ask())
         client.get("/v1/models/nobody")
@@ -65,7 +65,7 @@ def test_prometheus_reads_what_was_served(house: House, tmp_path: Path) -> None:
 
 
 def test_a_log_line_is_json_with_the_requests_id_and_no_secret(
-    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    models: TrainedModels, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines: list[str] = []
 
@@ -75,7 +75,7 @@ def test_a_log_line_is_json_with_the_requests_id_and_no_secret(
 
     keep = Keep()
     logging.getLogger("service").addHandler(keep)
-    with caplog.at_level("INFO"), serving(house, tmp_path) as client:
+    with caplog.at_level("INFO"), serving(models, tmp_path) as client:
         key = {"Authorization": "Bearer fc_secret_secret"}
         client.post("/v1/forecasts", json=ask(), headers={"X-Request-ID": "mine-7", **key})
     logging.getLogger("service").removeHandler(keep)
@@ -86,7 +86,7 @@ def test_a_log_line_is_json_with_the_requests_id_and_no_secret(
     assert "secret" not in "".join(lines)
 
 
-def test_a_collector_is_sent_a_span_for_each_request(house: House, tmp_path: Path) -> None:
+def test_a_collector_is_sent_a_span_for_each_request(models: TrainedModels, tmp_path: Path) -> None:
     spans: list[str] = []
 
     class Collector(BaseHTTPRequestHandler):
@@ -105,7 +105,7 @@ def test_a_collector_is_sent_a_span_for_each_request(house: House, tmp_path: Pat
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
-    with serving(house, tmp_path, traces_endpoint=endpoint) as client:
+    with serving(models, tmp_path, traces_endpoint=endpoint) as client:
         assert client.post("/v1/forecasts", json=ask()).status_code == 200
         client.get("/health/live")
     server.shutdown()

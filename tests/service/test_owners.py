@@ -19,7 +19,7 @@ from forecaster.database.tables import JOBS
 from service import housekeeping
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, run_module
+from tests.conftest import TrainedModels, run_module
 from tests.service.conftest import ask, series, wait_until_ready
 
 BOTH = ("forecast", "actuals")
@@ -61,18 +61,19 @@ class Client:
         return found
 
 
-def settings(house: House, engine: Engine, **changes: Any) -> Settings:
+def settings(models: TrainedModels, engine: Engine, **changes: Any) -> Settings:
     url = engine.url.render_as_string(hide_password=False)
-    return Settings(cache_dir=house.cache, tracking_uri="", database_url=url, keys_refresh_seconds=0.05, **changes)
+    return Settings(cache_dir=models.cache, tracking_uri="", database_url=url, keys_refresh_seconds=0.05, **changes)
 
 
 @pytest.fixture
-def service(house: House, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def service(models: TrainedModels, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.1)
     # so that keys are known at the start
     create_key(engine, "first", ["forecast"])
     with TestClient(
-        create_app(settings(house, engine, evidence_scores=4, evidence_coverage=1)), raise_server_exceptions=False
+        create_app(settings(models, engine, evidence_scores=4, evidence_coverage=1)),
+        raise_server_exceptions=False,
     ) as client:
         wait_until_ready(client)
         yield client
@@ -149,15 +150,15 @@ def test_intervals_follow_their_owners_actuals_alone(service: TestClient, engine
         assert {name: now[name] for name in ("lo-80", "hi-80")} == {name: before[name] for name in ("lo-80", "hi-80")}
 
 
-def test_requests_of_two_owners_in_one_run_keep_their_own_intervals(house: House, engine: Engine) -> None:
+def test_requests_of_two_owners_in_one_run_keep_their_own_intervals(models: TrainedModels, engine: Engine) -> None:
     create_key(engine, "first", ["forecast"])
-    app = create_app(settings(house, engine, batch_delay_seconds=0.05))
+    app = create_app(settings(models, engine, batch_delay_seconds=0.05))
     with TestClient(app, raise_server_exceptions=False) as client, ThreadPoolExecutor(8) as pool:
         wait_until_ready(client)
         shop, bank = Client(client, engine, "shop"), Client(client, engine, "bank")
         wait_for_keys(shop, bank)
         shop.send(shop.forecast(), 100.0)
-        app.state.accounts.learn()
+        app.state.forecast_service.learn()
         answers = list(pool.map(lambda one: one.forecast()["is_adapted"], [shop, bank] * 10))
     assert answers == [True, False] * 10
 

@@ -11,7 +11,7 @@ from forecaster.data.tails import file_name
 from forecaster.domain import errors
 from forecaster.domain.errors import ForecasterError, MarketDataError
 from service import problems
-from tests.conftest import House
+from tests.conftest import TrainedModels
 from tests.service.conftest import ask, wait_until_ready
 from tests.service.test_security import serve
 
@@ -44,13 +44,13 @@ def test_only_errors_about_the_request_are_shown(
 
 @pytest.mark.parametrize("content", [b"{", b'{"symbol": "A"}', b"\xff", None], ids=["cut", "empty", "bytes", "folder"])
 def test_a_tail_that_cannot_be_read_is_told_without_its_path(
-    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
+    models: TrainedModels, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
 ) -> None:
     bars = tmp_path / "bars"
     bars.mkdir()
     file = bars / f"{file_name('A')}.tail.json"
     file.mkdir() if content is None else file.write_bytes(content)
-    with serve(house, f"sqlite:///{tmp_path}/service.db", bars_dir=bars) as client:
+    with serve(models, f"sqlite:///{tmp_path}/service.db", bars_dir=bars) as client:
         wait_until_ready(client)
         for answer in (
             client.get("/v1/series/A"),
@@ -62,9 +62,9 @@ def test_a_tail_that_cannot_be_read_is_told_without_its_path(
     assert str(file) in caplog.text
 
 
-def test_a_symbol_that_no_file_can_be_named_after_is_not_stored(house: House, tmp_path: Path) -> None:
+def test_a_symbol_that_no_file_can_be_named_after_is_not_stored(models: TrainedModels, tmp_path: Path) -> None:
     name = "a" * 200
-    with serve(house, f"sqlite:///{tmp_path}/service.db", bars_dir=tmp_path) as client:
+    with serve(models, f"sqlite:///{tmp_path}/service.db", bars_dir=tmp_path) as client:
         wait_until_ready(client)
         for answer in (
             client.get(f"/v1/series/{name}"),

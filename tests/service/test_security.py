@@ -15,7 +15,7 @@ from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
 from forecaster.database.schema import bring_up_to_date
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, run_module
+from tests.conftest import TrainedModels, run_module
 from tests.service.conftest import ask, wait_until_ready
 
 
@@ -32,8 +32,8 @@ def engine(url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def serve(house: House, url: str, **settings: Any) -> TestClient:
-    chosen = {"cache_dir": house.cache, "tracking_uri": "", "database_url": url, "keys_refresh_seconds": 0.05}
+def serve(models: TrainedModels, url: str, **settings: Any) -> TestClient:
+    chosen = {"cache_dir": models.cache, "tracking_uri": "", "database_url": url, "keys_refresh_seconds": 0.05}
     return TestClient(create_app(Settings(**{**chosen, **settings})), raise_server_exceptions=False)
 
 
@@ -88,9 +88,11 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("scope", "method", "path"), ROUTES)
-def test_each_route_needs_its_scope(house: House, engine: Engine, url: str, scope: str, method: str, path: str) -> None:
+def test_each_route_needs_its_scope(
+    models: TrainedModels, engine: Engine, url: str, scope: str, method: str, path: str
+) -> None:
     keys = {one: create_key(engine, one, [one]) for one in SCOPES}
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         assert client.request(method, path).status_code == 401
         for one, key in keys.items():
@@ -99,8 +101,8 @@ def test_each_route_needs_its_scope(house: House, engine: Engine, url: str, scop
             assert status != 401
 
 
-def test_every_route_is_open_on_purpose(house: House, url: str) -> None:
-    with serve(house, url) as client:
+def test_every_route_is_open_on_purpose(models: TrainedModels, url: str) -> None:
+    with serve(models, url) as client:
         paths = set(client.get("/openapi.json").json()["paths"])
     named = {"/abc": "/{forecast_id}", "/sine": "/{name}", "/versions/1": "/versions/{version}", "/A": "/{unique_id}"}
     known = set()
@@ -127,10 +129,10 @@ def test_every_route_is_open_on_purpose(house: House, url: str) -> None:
         "Bearer fc_{id}_{other}",
     ],
 )
-def test_what_is_no_good_key_is_refused(house: House, engine: Engine, url: str, shown: str) -> None:
+def test_what_is_no_good_key_is_refused(models: TrainedModels, engine: Engine, url: str, shown: str) -> None:
     _, key_id, secret = create_key(engine, "one", ["forecast"]).split("_", 2)
     header = shown.format(id=key_id, secret=secret, other=secret[:-1] + ("A" if secret[-1] != "A" else "B"))
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         answer = client.post("/v1/forecasts", json=ask(), headers={"Authorization": header})
     assert answer.status_code == 401
@@ -139,10 +141,10 @@ def test_what_is_no_good_key_is_refused(house: House, engine: Engine, url: str, 
 
 
 def test_a_key_is_revoked_without_a_restart_and_the_ledger_knows_who_asked(
-    house: House, engine: Engine, url: str
+    models: TrainedModels, engine: Engine, url: str
 ) -> None:
     key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         one = client.post("/v1/forecasts", json=ask(), headers=bearer(key) | {"Idempotency-Key": "k"})
         two = client.post("/v1/forecasts", json=ask(), headers=bearer(other) | {"Idempotency-Key": "k"})
@@ -160,9 +162,9 @@ def test_a_key_is_revoked_without_a_restart_and_the_ledger_knows_who_asked(
         assert client.get("/v1/models").status_code == 401
 
 
-def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, house: House) -> None:
+def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, models: TrainedModels) -> None:
     assert not Settings(host="0.0.0.0").is_loopback
-    with serve(house, url, host="0.0.0.0") as client:
+    with serve(models, url, host="0.0.0.0") as client:
         wait_until_ready(client)
         assert client.post("/v1/forecasts", json=ask()).status_code == 401
         key = create_key(engine, "one", ["forecast"])
@@ -170,9 +172,9 @@ def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, hou
         assert client.post("/v1/forecasts", json=ask(), headers=bearer(key)).status_code == 200
 
 
-def test_who_asks_too_often_is_told_when_to_come_again(house: House, engine: Engine, url: str) -> None:
+def test_who_asks_too_often_is_told_when_to_come_again(models: TrainedModels, engine: Engine, url: str) -> None:
     key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
-    with serve(house, url, rate_limit="3/minute") as client:
+    with serve(models, url, rate_limit="3/minute") as client:
         wait_until_ready(client)
         statuses = [client.get("/v1/models", headers=bearer(key)).status_code for _ in range(4)]
         assert statuses == [200, 200, 200, 429]
@@ -182,8 +184,8 @@ def test_who_asks_too_often_is_told_when_to_come_again(house: House, engine: Eng
         assert client.get("/health/live").status_code == 200
 
 
-def test_no_more_forecasts_at_once_than_allowed(house: House, url: str) -> None:
-    with serve(house, url, max_concurrent=1) as client, ThreadPoolExecutor(8) as pool:
+def test_no_more_forecasts_at_once_than_allowed(models: TrainedModels, url: str) -> None:
+    with serve(models, url, max_concurrent=1) as client, ThreadPoolExecutor(8) as pool:
         wait_until_ready(client)
         answers = list(pool.map(lambda _: client.post("/v1/forecasts", json=ask()), range(40)))
         statuses = {answer.status_code for answer in answers}
@@ -205,15 +207,15 @@ def test_no_more_forecasts_at_once_than_allowed(house: House, url: str) -> None:
     ],
 )
 def test_without_keys_it_answers_to_loopbacks_names_alone(
-    house: House, url: str, monkeypatch: pytest.MonkeyPatch, host: str, status: int
+    models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch, host: str, status: int
 ) -> None:
     monkeypatch.delenv("FORECASTER_ALLOWED_HOSTS")
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         assert client.get("/health/live", headers={"Host": host}).status_code == status
 
 
-def test_every_answer_has_the_headers_and_none_tells_what_runs(house: House, url: str) -> None:
-    with serve(house, url) as client:
+def test_every_answer_has_the_headers_and_none_tells_what_runs(models: TrainedModels, url: str) -> None:
+    with serve(models, url) as client:
         wait_until_ready(client)
         answers = [
             client.get("/health/live"),
@@ -232,8 +234,8 @@ def test_every_answer_has_the_headers_and_none_tells_what_runs(house: House, url
         assert forged.headers["X-Request-ID"] != "two words"
 
 
-def test_so_many_points_are_too_many(house: House, url: str) -> None:
-    with serve(house, url, max_points=3) as client:
+def test_so_many_points_are_too_many(models: TrainedModels, url: str) -> None:
+    with serve(models, url, max_points=3) as client:
         wait_until_ready(client)
         answer = client.post("/v1/forecasts", json=ask())
     assert answer.status_code == 422
@@ -253,9 +255,9 @@ def test_so_many_points_are_too_many(house: House, url: str) -> None:
     ],
 )
 def test_a_page_of_another_site_cannot_write_through_a_browser(
-    house: House, url: str, headers: dict[str, str], status: int
+    models: TrainedModels, url: str, headers: dict[str, str], status: int
 ) -> None:
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         body = {"actuals": [{"unique_id": "a", "ds": "2026-01-01", "y": 1}]}
         assert client.post("/v1/actuals", json=body, headers=headers).status_code == status
@@ -277,21 +279,21 @@ def test_a_page_of_another_site_cannot_write_through_a_browser(
     ],
 )
 def test_what_no_database_takes_is_refused_in_words(
-    house: House, url: str, method: str, path: str, body: str | None, status: int
+    models: TrainedModels, url: str, method: str, path: str, body: str | None, status: int
 ) -> None:
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
         answer = client.request(method, path, content=body)
     assert answer.status_code == status, answer.text
     assert "/" not in answer.json().get("detail", "")
 
 
-def test_a_million_mistakes_cost_no_more_than_one(house: House, url: str) -> None:
+def test_a_million_mistakes_cost_no_more_than_one(models: TrainedModels, url: str) -> None:
     bodies = [
         '{"model": "sine", "series": [{"unique_id": "a", "ds": [' + ",".join(["1"] * 10**6) + '], "y": []}]}',
         '{"actuals": [' + ",".join(["1"] * 10**6) + "]}",
     ]
-    with serve(house, url, max_values=10**7) as client:
+    with serve(models, url, max_values=10**7) as client:
         wait_until_ready(client)
         for path, body in zip(("/v1/forecasts", "/v1/actuals"), bodies, strict=True):
             answer = client.post(path, content=body)
@@ -301,11 +303,11 @@ def test_a_million_mistakes_cost_no_more_than_one(house: House, url: str) -> Non
 
 
 def test_an_unexpected_error_has_the_headers_too_and_says_nothing(
-    house: House, url: str, monkeypatch: pytest.MonkeyPatch
+    models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serve(house, url) as client:
+    with serve(models, url) as client:
         wait_until_ready(client)
-        monkeypatch.setattr("service.recorder.forecast", lambda *arguments: 1 / 0)
+        monkeypatch.setattr("service.forecast_queue.forecast", lambda *arguments: 1 / 0)
         answer = client.post("/v1/forecasts", json=ask(), headers={"X-Request-ID": "mine"})
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "mine"

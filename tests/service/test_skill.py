@@ -17,7 +17,7 @@ from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import House, small_config
+from tests.conftest import TrainedModels, small_config
 from tests.service.conftest import ask, wait_until_ready
 
 DAYS = pd.bdate_range("2026-01-01", periods=24)
@@ -55,12 +55,12 @@ def answer_of(client: TestClient, **changes: Any) -> dict[str, Any]:
     return answer
 
 
-def test_skill_is_told_with_its_evidence(client: TestClient, house: House) -> None:
+def test_skill_is_told_with_its_evidence(client: TestClient, models: TrainedModels) -> None:
     answer = client.post("/v1/forecasts", json=ask()).json()
     skill = answer["skill"]
     assert answer["forecast_by"] == "model"
     assert skill["p_value"] < 0.001
-    assert skill["coverage"]["80"] == house.versions[0].metrics["coverage-80"]
+    assert skill["coverage"]["80"] == models.versions[0].metrics["coverage-80"]
     # the last fifth of 800 hours, less the first window's inputs
     assert (skill["first"], skill["last"]) == ("2020-01-28T16:00:00.000000000", "2020-02-03T07:00:00.000000000")
     assert (skill["n_windows"], skill["n_effective"], skill["is_shown"]) == (133, 33, True)
@@ -95,8 +95,8 @@ def test_by_setting_the_baseline_is_served_in_its_place_and_named(walk: Predicto
     assert longer["forecasts"][0]["lo-80"][4:] == [None, None]
 
 
-def test_a_model_with_skill_is_served_whatever_the_setting(house: House) -> None:
-    with serving(house.cache, without_skill="baseline") as client:
+def test_a_model_with_skill_is_served_whatever_the_setting(models: TrainedModels) -> None:
+    with serving(models.cache, without_skill="baseline") as client:
         assert client.post("/v1/forecasts", json=ask()).json()["forecast_by"] == "model"
 
 

@@ -13,8 +13,9 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.transforms import MeanStd, Standardize
 from forecaster.data.windows import Windows
 from forecaster.domain.series import Inputs, Series
-from forecaster.training import recipe, stages
-from forecaster.training.recipe import TrainConfig
+from forecaster.training import config as recipe
+from forecaster.training import stages
+from forecaster.training.config import TrainConfig
 
 Parts = dict[str, Windows]
 Plant = Callable[[pytest.MonkeyPatch], None]

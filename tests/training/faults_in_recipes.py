@@ -11,8 +11,8 @@ import pytest
 from forecaster.data.windows import Windows
 from forecaster.evaluation.conformal import calibrate
 from forecaster.training import stages
+from forecaster.training.config import TrainConfig
 from forecaster.training.export import Trained
-from forecaster.training.recipe import TrainConfig
 from forecaster.training.stages import Evaluated
 
 Parts = dict[str, Windows]

@@ -12,8 +12,9 @@ from forecaster.data.windows import Windows, cut_windows, split_windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Series
 from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.topologies import TOPOLOGIES
+from forecaster.training.config import prepare
 from forecaster.training.fit import Examples, FitConfig, History, fit, validation_loss
-from forecaster.training.recipe import prepare
 from forecaster.training.stages import evaluate
 from tests.conftest import small_config
 
@@ -30,7 +31,7 @@ def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig
     """Fit on noise: what is learnt there is wrong elsewhere, so the validation loss turns soon."""
     model_config = ModelConfig(cell="gru", widths=(24,))
     preprocessing = Preprocessing(target=Chain(steps=(), is_causal=False))
-    train, validation = (Examples(windows(seed), preprocessing, model_config.how) for seed in (1, 2))
+    train, validation = (Examples(windows(seed), preprocessing, TOPOLOGIES[model_config.topology]) for seed in (1, 2))
     config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
     model = build_model(model_config, INPUT_SIZE, HORIZON, seed=5)
     history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *told: None, "test")
@@ -76,7 +77,7 @@ def test_preprocessing_is_fitted_on_train_alone(tmp_path: Path) -> None:
 
 
 def test_steps_whose_statistics_are_young_do_not_count(tmp_path: Path) -> None:
-    how = ModelConfig(topology="many_to_many").how
+    how = TOPOLOGIES[ModelConfig(topology="many_to_many").topology]
     young = Examples(windows(1), Preprocessing(target=Chain(steps=(MeanStd(),), is_causal=True)), how)
     weights = young.weights(2)
     assert weights is not None

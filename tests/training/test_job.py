@@ -19,11 +19,11 @@ from forecaster.data.windows import split_windows
 from forecaster.domain.errors import ForecasterError, StoreUnavailable, TooShortError, TrainingError, WorkspaceError
 from forecaster.registry.store import Store
 from forecaster.training import job, tracking
+from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.job import train
-from forecaster.training.recipe import TrainConfig, prepare
 from forecaster.training.stages import evaluate
 from forecaster.training.tracking import tracked_run
-from tests.conftest import House, small_config, start_module
+from tests.conftest import TrainedModels, small_config, start_module
 
 
 def runs(folder: Path) -> list[Run]:
@@ -31,9 +31,9 @@ def runs(folder: Path) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
 
 
-def test_a_run_shows_all_that_decided_it_and_all_that_came_of_it(house: House) -> None:
-    client = mlflow.MlflowClient(house.config.tracking.uri)
-    run = client.get_run(house.versions[1].run_id)
+def test_a_run_shows_all_that_decided_it_and_all_that_came_of_it(models: TrainedModels) -> None:
+    client = mlflow.MlflowClient(models.config.tracking.uri)
+    run = client.get_run(models.versions[1].run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "sine lstm many_to_many"
     assert run.data.params["model.topology"] == "many_to_many"
@@ -57,9 +57,9 @@ def test_a_run_shows_all_that_decided_it_and_all_that_came_of_it(house: House) -
     }
 
 
-def test_a_sine_is_learnt_and_the_manifest_says_by_what(house: House) -> None:
-    for number, registered in enumerate(house.versions, start=1):
-        manifest = house.predictor(number).manifest
+def test_a_sine_is_learnt_and_the_manifest_says_by_what(models: TrainedModels) -> None:
+    for number, registered in enumerate(models.versions, start=1):
+        manifest = models.predictor(number).manifest
         assert registered.metrics["relative_mae"] < 0.4
         assert manifest.skill.relative_mae == registered.metrics["relative_mae"]
         assert manifest.recipe_metrics == registered.metrics

@@ -10,11 +10,11 @@ import pytest
 
 from forecaster.domain.manifest import KERAS_MODEL, Certificate
 from forecaster.registry.cache import bundle_folder
+from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.job import WarmStart, train
 from forecaster.training.leakage import N_CUTOFFS, certify
-from forecaster.training.recipe import TrainConfig, prepare, split
 from forecaster.training.stages import evaluate
-from tests.conftest import House, small_config
+from tests.conftest import TrainedModels, small_config
 
 ROWS = 700
 
@@ -77,8 +77,8 @@ def test_many_kinds_of_honest_data_are_certified(tmp_path: Path, data: dict[str,
     assert len(set(certificate.digests.values())) == 3
 
 
-def test_the_certificate_travels_in_the_manifest(house: House) -> None:
-    manifest = house.predictor(2).manifest
+def test_the_certificate_travels_in_the_manifest(models: TrainedModels) -> None:
+    manifest = models.predictor(2).manifest
     certificate = manifest.certificate
     assert certificate is not None
     assert len(certificate.cutoffs) == N_CUTOFFS
@@ -88,8 +88,8 @@ def test_the_certificate_travels_in_the_manifest(house: House) -> None:
     assert certificate.warm_started_from is None
 
 
-def test_a_warm_start_is_named_in_the_certificate(house: House, tmp_path: Path) -> None:
-    warm = WarmStart(bundle_folder(house.cache, "sine", 1) / KERAS_MODEL, version=1, epochs=1)
+def test_a_warm_start_is_named_in_the_certificate(models: TrainedModels, tmp_path: Path) -> None:
+    warm = WarmStart(bundle_folder(models.cache, "sine", 1) / KERAS_MODEL, version=1, epochs=1)
     registered = train(small_config(tmp_path, fit={"epochs": 1}), warm)
     manifest = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model" / "manifest.json"
     assert json.loads(manifest.read_text())["certificate"]["warm_started_from"] == 1

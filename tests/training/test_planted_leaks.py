@@ -10,9 +10,10 @@ import pytest
 
 from forecaster.domain.errors import LeakageError
 from forecaster.registry.store import Store
-from forecaster.training import recipe, stages
+from forecaster.training import config as recipe
+from forecaster.training import stages
+from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
-from forecaster.training.recipe import TrainConfig
 from tests.conftest import ROOT, small_config
 from tests.training import faults_in_data as data
 from tests.training import faults_in_recipes as fits

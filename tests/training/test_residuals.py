@@ -11,9 +11,9 @@ import pytest
 from forecaster.data.windows import Windows
 from forecaster.domain.series import Floats
 from forecaster.training import stages
+from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.fit import Examples, History
 from forecaster.training.folds import forward_folds
-from forecaster.training.recipe import TrainConfig, prepare, split
 from forecaster.training.residuals import calibrate_naive, calibrate_on
 from forecaster.training.stages import fit_recipe
 from tests.conftest import small_config

@@ -9,14 +9,14 @@ import pandas as pd
 from forecaster.data.windows import PARTS, cut_windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.manifest import Certificate
-from forecaster.training import recipe
+from forecaster.training import config as recipe
+from forecaster.training.config import TrainConfig
 from forecaster.training.export import Trained
 from forecaster.training.leakage.figures import check_metrics, check_stopping
 from forecaster.training.leakage.forecasts import N_CUTOFFS, check_forecasts
 from forecaster.training.leakage.prepared import check_border, check_transforms
 from forecaster.training.leakage.rehearsal import EPOCHS, are_equal, rehearse
 from forecaster.training.leakage.windows import check_parts, check_series, check_windows
-from forecaster.training.recipe import TrainConfig
 from forecaster.training.stages import Evaluated
 
 __all__ = ["N_CUTOFFS", "certify"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecaster.data.windows import Windows
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Y
-from forecaster.training.recipe import TrainConfig
+from forecaster.training.config import TrainConfig
 
 Rows = NDArray[np.bool_]
 

@@ -6,7 +6,7 @@ from forecaster.data.windows import Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Floats
 from forecaster.registry.bundle import window_scale
-from forecaster.training.recipe import TrainConfig
+from forecaster.training.config import TrainConfig
 from forecaster.training.residuals import served_bands
 from forecaster.training.stages import Evaluated
 

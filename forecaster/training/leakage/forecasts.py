@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Floats, Inputs, Series
+from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, window_scale
-from forecaster.training import recipe
+from forecaster.training import config as recipe
+from forecaster.training.config import TrainConfig
 from forecaster.training.export import Trained
 from forecaster.training.leakage.changes import carried_over, changed, names_of, wall_clock
-from forecaster.training.recipe import TrainConfig
 
 N_CUTOFFS = 20
 # many-to-many networks are asked step by step for so many windows
@@ -41,7 +42,7 @@ def check_forecasts(config: TrainConfig, frame: pd.DataFrame, series: Series, se
     another = recipe.prepare(config, changed(config, frame, np.ones(len(frame), dtype=bool)))
     if np.array_equal(before, _answer(session, carried_over(windows, series, another).inputs(index))):
         raise LeakageError("no forecast changes with its inputs; it is made from something else")
-    if config.model.how.answers_each_step:
+    if TOPOLOGIES[config.model.topology].answers_each_step:
         _check_causality(served, windows)
     return tuple(str(cutoff) for cutoff in cutoffs)
 

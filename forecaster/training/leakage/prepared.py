@@ -9,10 +9,12 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Series
-from forecaster.training import recipe, stages
+from forecaster.models.topologies import TOPOLOGIES
+from forecaster.training import config as recipe
+from forecaster.training import stages
+from forecaster.training.config import TrainConfig
 from forecaster.training.fit import Examples
 from forecaster.training.leakage.changes import Rows, carried_over, changed, names_of, since
-from forecaster.training.recipe import TrainConfig
 
 _BATCH = 256
 # of a transformed value, relative to its size or to 1: rounding differs with the size of a batch
@@ -79,7 +81,7 @@ def _digest(config: TrainConfig, parts: dict[str, Windows]) -> str:
     preprocessing = stages.fit_preprocessing(config, parts["train"])
     digest = hashlib.sha256(preprocessing.model_dump_json().encode())
     for windows in parts.values():
-        examples = Examples(windows, preprocessing, config.model.how)
+        examples = Examples(windows, preprocessing, TOPOLOGIES[config.model.topology])
         for index in examples.chunks(np.arange(len(examples)), _BATCH):
             inputs, targets = examples.take(index)
             for array in (*inputs, targets):

@@ -16,14 +16,16 @@ from tqdm import tqdm
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import UNIQUE_ID, Series, Y
-from forecaster.training import devices, networks, recipe, stages
+from forecaster.models.topologies import TOPOLOGIES
+from forecaster.training import config as recipe
+from forecaster.training import devices, networks, stages
+from forecaster.training.config import TrainConfig
 from forecaster.training.export import Trained
 from forecaster.training.fit import Examples, fit
 from forecaster.training.leakage.changes import Rows, carried_over, changed, since, with_target
 from forecaster.training.leakage.figures import check_metrics
 from forecaster.training.leakage.residuals import check_residuals
 from forecaster.training.leakage.windows import last_rows
-from forecaster.training.recipe import TrainConfig
 from forecaster.training.stages import Evaluated
 
 # one epoch tells what decides a weight; which epoch was chosen is asked of the training itself, in `figures`
@@ -107,7 +109,7 @@ class _Stage:
     def fit(self, train: Windows) -> tuple[Trained, list[float]]:
         """Fit the network by itself, on these windows; return it as compiled, to be used once, and its losses."""
         preprocessing = stages.fit_preprocessing(self.config, train)
-        examples = Examples(train, preprocessing, self.config.model.how)
+        examples = Examples(train, preprocessing, TOPOLOGIES[self.config.model.topology])
         devices.prepare(self.config.seed, self.config.fit.mixed_precision)
         with tempfile.TemporaryDirectory() as folder, devices.all_devices():
             model = stages.untrained(self.config, len(train))

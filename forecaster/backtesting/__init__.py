@@ -1,0 +1,1 @@
+"""A recipe tried at many past cutoffs, beside baselines."""

@@ -1,0 +1,138 @@
+"""What a backtest says: errors beside the baselines', coverage, and whether the differences are more than chance."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forecaster.backtesting.backtest import MODEL, Backtest, BacktestConfig
+from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
+from forecaster.evaluation.baselines import random_walk_bands
+from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae, rmsse, squared_naive_scale
+from forecaster.evaluation.probabilistic import CRPS_QUANTILES, coverage, over_size, pinball, width, winkler
+from forecaster.evaluation.significance import LEAST_WINDOWS, block_bootstrap_error, diebold_mariano
+
+# windows whose quantiles are held at a time
+_CHUNK = 4096
+
+
+def score(result: Backtest, trial: BacktestConfig, series: Series) -> dict[str, float]:
+    """Return the recipe's figures, by the names that a training's runs have too, and each baseline's beside them.
+
+    `naive-mae` is a baseline's error, `naive-p_value` how likely the recipe's would be so much smaller by chance;
+    `coverage-80-error` the standard error of a coverage, for origins overlap.
+    """
+    actual, mean = result.actual, result.forecasts[MODEL]
+    scale, squared_scale = _scales(result, series, trial.season_length)
+    figures = {name: metric(actual, mean) for name, metric in METRICS.items()}
+    figures |= {
+        "mase": mase(actual, mean, scale),
+        "rmsse": rmsse(actual, mean, squared_scale, result.origins.windows.owners),
+        "relative_mae": relative_mae(actual, mean, result.forecasts["naive"]),
+    }
+    for name in trial.baselines:
+        figures |= {f"{name}-{kind}": metric(actual, result.forecasts[name]) for kind, metric in METRICS.items()}
+        figures[f"{name}-mase"] = mase(actual, result.forecasts[name], scale)
+    figures |= _p_values(result, trial) | _intervals(result, trial)
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
+
+
+def losses(result: Backtest, name: str) -> Floats:
+    """Return a forecast's mean absolute error at each cutoff that has windows, over series and steps."""
+    errors = np.abs(result.actual - result.forecasts[name]).mean(axis=1)
+    return _by_cutoff(result, errors)
+
+
+def cross_validation_frame(result: Backtest, series: Series) -> pd.DataFrame:
+    """Return every forecast: `unique_id, ds, cutoff, y`, a column per model, and the recipe's intervals."""
+    n, horizon = result.actual.shape
+    windows = result.origins.windows
+    times = windows.target_times(series.timestamps, np.arange(n))
+    columns: dict[str, Any] = {
+        UNIQUE_ID: np.repeat(np.array(series.unique_ids)[windows.owners], horizon),
+        DS: times.ravel(),
+        CUTOFF: np.repeat(result.origins.cutoffs[result.origins.numbers], horizon),
+        Y: result.actual.ravel(),
+    }
+    columns |= {name: mean.ravel() for name, mean in result.forecasts.items()}
+    for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
+        for level, (low, high) in bands.items():
+            columns |= {
+                f"{MODEL}{kind}-{lower(level)}": low.ravel(),
+                f"{MODEL}{kind}-{upper(level)}": high.ravel(),
+            }
+    return pd.DataFrame(columns)
+
+
+def overlap(horizon: int, step_size: int) -> int:
+    """Return how many successive origins' horizons overlap."""
+    return -(-horizon // step_size)
+
+
+def _p_values(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
+    ours, reach = losses(result, MODEL), overlap(result.actual.shape[1], trial.step_size)
+    if len(ours) < max(LEAST_WINDOWS, reach + 1):
+        # too few to tell: no figure rather than a wrong one
+        return {}
+    return {
+        f"{name}-p_value": diebold_mariano(ours, losses(result, name), reach, "less").p_value
+        for name in trial.baselines
+    }
+
+
+def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    block = 2 * overlap(result.actual.shape[1], trial.step_size)
+    for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
+        for level, (low, high) in bands.items():
+            inside = ((result.actual >= low) & (result.actual <= high)).mean(axis=1)
+            figures |= {
+                f"coverage-{level}{kind}": coverage(result.actual, low, high),
+                f"coverage-{level}{kind}-error": block_bootstrap_error(_by_cutoff(result, inside), block),
+                f"width-{level}{kind}": width(low, high),
+                f"winkler-{level}{kind}": winkler(result.actual, low, high, level),
+            }
+    if all(calibration.probabilities[0] <= CRPS_QUANTILES[0] for calibration in result.calibrations):
+        figures["scaled_crps"] = over_size(2 * _pinball(result), result.actual)
+    past, horizon = result.origins.windows.inputs().target, result.actual.shape[1]
+    for level in result.bands:
+        low, high = random_walk_bands(past, horizon, level)
+        figures[f"naive-winkler-{level}"] = winkler(result.actual, low, high, level)
+        figures[f"naive-coverage-{level}"] = coverage(result.actual, low, high)
+    return figures
+
+
+def _pinball(result: Backtest) -> float:
+    """Return the mean pinball loss of the recipe's static quantiles at `CRPS_QUANTILES`, as each refit has them."""
+    windows, mean = result.origins.windows, result.forecasts[MODEL]
+    refits = np.searchsorted(result.refits, result.origins.numbers, "right") - 1
+    loss = 0.0
+    for number, calibration in enumerate(result.calibrations):
+        rows = np.flatnonzero(refits == number)
+        for begin in range(0, len(rows), _CHUNK):
+            chunk = rows[begin : begin + _CHUNK]
+            spread = calibration.units(windows.inputs(chunk).target)[:, :, None] * calibration.quantiles(CRPS_QUANTILES)
+            loss += len(chunk) * pinball(result.actual[chunk], mean[chunk, :, None] + spread, CRPS_QUANTILES)
+    return loss / len(mean)
+
+
+def _by_cutoff(result: Backtest, values: Floats) -> Floats:
+    """Return the mean of windows' values `(n,)` at each cutoff that has any."""
+    counts = np.bincount(result.origins.numbers)
+    sums = np.bincount(result.origins.numbers, values)
+    return np.asarray(sums[counts > 0] / counts[counts > 0])
+
+
+def _scales(result: Backtest, series: Series, season_length: int) -> tuple[Floats, Floats]:
+    """Return each window's scales of MASE and RMSSE, `(n, 1)`, from its series' rows up to the first cutoff.
+
+    They are 0 where these rows are no more than a season: errors have no size there.
+    """
+    first = result.origins.cutoffs[0]
+    scales = np.zeros((len(series), 2))
+    for owner, (_, rows) in enumerate(series):
+        history = series.values[rows, 0][series.timestamps[rows] <= first]
+        if len(history) > season_length:
+            scales[owner] = naive_scale(history, season_length), squared_naive_scale(history, season_length)
+    own = scales[result.origins.windows.owners]
+    return own[:, :1], own[:, 1:]

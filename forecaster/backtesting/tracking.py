@@ -1,0 +1,122 @@
+"""A backtest as an MLflow run: the same metric names and tags as a training's, so that people can compare them."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.backtesting.backtest import MODEL, Backtest, BacktestConfig, backtest
+from forecaster.backtesting.plots import coverage_figure, errors_figure
+from forecaster.backtesting.report import cross_validation_frame, score
+from forecaster.domain.series import CUTOFF, UNIQUE_ID, Series
+from forecaster.evaluation.metrics import by_series, by_step, mae
+from forecaster.registry.store import Store
+from forecaster.training import past_runs, tracking
+from forecaster.training.attempts import CHECKPOINTS, WORK, discard, work_of
+from forecaster.training.config import TrainConfig, prepare, title
+from forecaster.training.job import WarmStart, digest_series, log_inputs
+
+# a table of more is no longer looked at
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a backtest leaves: a run, its figures, and what they are figures of."""
+
+    run_id: str
+    cell: str
+    metrics: dict[str, float]
+    result: Backtest
+    series: Series
+
+
+def try_recipe(
+    config: TrainConfig,
+    trial: BacktestConfig,
+    tags: dict[str, str] | None = None,
+    warm: WarmStart | None = None,
+    *,
+    is_anew: bool = False,
+) -> Tried:
+    """Run a backtest, tracked; killed and started again, its fits go on from their checkpoints.
+
+    Args:
+        config: the recipe.
+        trial: at which cutoffs.
+        tags: of the run, beside those that each has.
+        warm: as `backtest` takes it.
+        is_anew: whether earlier runs of the same, with the same tags, on the same data are deleted.
+
+    Raises:
+        DataError, TrainingError, WorkspaceError, StoreUnavailable: as their names say.
+    """
+    frame = config.data.load(config.exogenous)
+    series = prepare(config, frame)
+    digest = digest_series(series)
+    decides = (config.model_dump_json(exclude={"tracking"}), trial.model_dump_json(), digest, warm.tags if warm else "")
+    name = f"backtest-{work_of(*decides)}"
+    tags = {"kind": "backtest", WORK: work_of(*decides, tags), CHECKPOINTS: name, **(tags or {})}
+    tags |= warm.tags if warm else {}
+    # makes the store's tables, before it is asked for runs
+    Store(config.tracking.uri, create=True)
+    with past_runs.at_work(config.tracking, name) as checkpoints:
+        with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
+            log_inputs(config, frame, digest, tags)
+            tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
+            result = backtest(config, trial, series, checkpoints, warm)
+            metrics = score(result, trial, series)
+            tracking.log_metrics(metrics)
+            _log_pictures(result, series, title(config))
+            _log_refits(result, trial, series)
+        discard(checkpoints)
+    return Tried(run_id, config.model.cell, metrics, result, series)
+
+
+def _log_pictures(result: Backtest, series: Series, title: str) -> None:
+    tracking.log_figure(errors_figure(result, f"{title}: error by step"), "errors.png")
+    if result.bands:
+        tracking.log_figure(coverage_figure(result, f"{title}: coverage"), "coverage.png")
+    errors = {name: by_step(mae, result.actual, mean) for name, mean in result.forecasts.items()}
+    tracking.log_table({"step": list(range(1, result.actual.shape[1] + 1)), **errors}, "errors_by_step.json")
+    by_name = {
+        name: by_series(mae, result.actual, mean, result.origins.windows.owners, series.unique_ids)
+        for name, mean in result.forecasts.items()
+    }
+    columns = {name: list(errors.values()) for name, errors in by_name.items()}
+    tracking.log_table({UNIQUE_ID: list(by_name[MODEL]), **columns}, "errors_by_series.json")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cross_validation.parquet"
+        cross_validation_frame(result, series).to_parquet(file, index=False)
+        tracking.log_file(file)
+
+
+def _log_refits(result: Backtest, trial: BacktestConfig, series: Series) -> None:
+    """Record each refit as a run within the run, with the error of its origins."""
+    if len(result.refits) < 2:
+        return
+    ends = (*result.refits[1:], len(result.origins.cutoffs))
+    for begin, end in zip(result.refits, ends, strict=True):
+        rows = (result.origins.numbers >= begin) & (result.origins.numbers < end)
+        errors = {name: mae(result.actual[rows], mean[rows]) for name, mean in result.forecasts.items()}
+        figures = {"mae": errors[MODEL]} | {f"{name}-mae": value for name, value in errors.items() if name != MODEL}
+        cutoff = str(result.origins.cutoffs[begin])
+        tags = {"cutoff": cutoff, "n_windows": str(int(rows.sum()))}
+        tracking.log_nested(f"refit at {cutoff}", figures, tags, _windows(result, series, np.flatnonzero(rows)))
+
+
+def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Return a refit's windows as columns: series, cutoff and errors; of very many, evenly spread ones."""
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).astype(np.int64)]
+    errors = {
+        name: np.abs(result.actual[chosen] - mean[chosen]).mean(axis=1).tolist()
+        for name, mean in result.forecasts.items()
+    }
+    return {
+        UNIQUE_ID: [series.unique_ids[owner] for owner in result.origins.windows.owners[chosen]],
+        CUTOFF: [str(cutoff) for cutoff in result.origins.cutoffs[result.origins.numbers[chosen]]],
+        **errors,
+    }

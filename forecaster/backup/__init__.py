@@ -1,0 +1,1 @@
+"""Save everything an installation keeps into one archive, and restore it."""

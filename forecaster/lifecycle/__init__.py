@@ -1,1 +1,0 @@
-"""What needs models, evaluation and registry together: backtests, the gate, answers, batches and backups."""

@@ -1,0 +1,219 @@
+"""A queue before the ledger: small requests are forecast together, large ones alone, each answered once written."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from pydantic_core import to_json
+from starlette.concurrency import run_in_threadpool
+
+from forecaster.domain.errors import ForecasterError
+from forecaster.domain.instants import now_at
+from forecaster.domain.series import Floats
+from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
+from forecaster.ledger.tallies import Of
+from forecaster.ledger.writer import Outcome, Writer
+from service.drift import DriftWatch
+from service.forecasting import Answer, Task, forecast
+from service.metrics import Metrics
+from service.settings import Settings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Batcher(Generic[Item, Result]):
+    """Collects items for one call. Of one event loop; not to be shared between threads.
+
+    Args:
+        work: told each item and where its result is awaited; it must give every one a result or an error.
+        most: items in a call.
+        delay_seconds: how long the first waits for others; 0 takes only those that have come already.
+    """
+
+    work: Callable[[list[tuple[Item, asyncio.Future[Result]]]], None]
+    most: int
+    delay_seconds: float
+    _waiting: list[tuple[Item, asyncio.Future[Result]]] = field(default_factory=list, init=False)
+    _timer: asyncio.Handle | None = field(default=None, init=False)
+
+    async def ask(self, item: Item) -> Result:
+        """Return an item's result."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, result))
+        if len(self._waiting) >= self.most:
+            self._begin()
+        elif self._timer is None:
+            # behind whatever else the loop has been told of by now: requests that came together are read first
+            is_patient = self.delay_seconds > 0
+            self._timer = (
+                loop.call_later(self.delay_seconds, self._begin) if is_patient else loop.call_soon(self._begin)
+            )
+        return await result
+
+    def _begin(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer, batch = None, [(item, result) for item, result in self._waiting if not result.done()]
+        self._waiting = []
+        if batch:
+            self.work(batch)
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """Who asks: a key's id and owner, empty where none is needed; under which idempotency key, the body's digest."""
+
+    client: str = ""
+    owner: str = ""
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+
+
+# a task, and who asks
+_Asked = tuple[Task, RequestContext]
+# what the ledger has, and whether that is new
+Written = tuple[Entry, bool]
+_Waiting = tuple[_Asked, "asyncio.Future[Written]"]
+
+
+@dataclass
+class ForecastQueue:
+    """Forecasts, and has what it forecasts written; looks at what it is asked on the way."""
+
+    settings: Settings
+    metrics: Metrics
+    writer: Writer
+    drift: DriftWatch = field(default_factory=DriftWatch, init=False)
+    # what adaptive intervals have learnt; replaced as a whole
+    allowed: Mapping[Of, Mapping[str, Floats]] = field(default_factory=dict, init=False)
+    _batcher: Batcher[_Asked, Written] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare to collect what comes at the same time."""
+        self._batcher = Batcher(self._together, self.settings.batch_size, self.settings.batch_delay_seconds)
+
+    async def answer_with_others(self, task: Task, context: RequestContext) -> Written:
+        """Answer a small request, here and now, with those that come at the same time.
+
+        Raises:
+            DatabaseUnavailable: the ledger cannot be written.
+            ForecasterError: as `forecast` says.
+        """
+        return await self._batcher.ask((task, context))
+
+    async def answer_alone(self, preparing: Callable[[], Task], context: RequestContext) -> Written:
+        """Answer a large request by another thread, which prepares it too; errors as the others' and `preparing`'s."""
+        entry = await run_in_threadpool(lambda: self._forecast([(preparing(), context)])[0])
+        with self.metrics.writing.time():
+            (outcome,) = await asyncio.wrap_future(self.writer.submit([entry]))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return entry, outcome
+
+    def _together(self, batch: list[_Waiting]) -> None:
+        """Answer small requests that came at the same time, and let each know when all are written."""
+        done: list[tuple[Entry, asyncio.Future[Written]]] = []
+        groups: dict[Hashable, list[_Waiting]] = {}
+        for one in batch:
+            groups.setdefault(one[0][0].kind, []).append(one)
+        for group in groups.values():
+            done += self._those_that_can(group)
+        begin, loop = time.perf_counter(), asyncio.get_running_loop()
+
+        def tell(outcomes: list[Outcome]) -> None:
+            self.metrics.writing.observe(time.perf_counter() - begin)
+            for (entry, result), outcome in zip(done, outcomes, strict=True):
+                _settle(result, outcome if isinstance(outcome, Exception) else (entry, outcome))
+
+        def tell_loop(written: "Future[list[Outcome]]") -> None:
+            loop.call_soon_threadsafe(tell, written.result())
+
+        if not done:
+            return
+        try:
+            written = self.writer.submit([entry for entry, _ in done])
+        except ForecasterError as error:
+            tell([error] * len(done))
+        else:
+            written.add_done_callback(tell_loop)
+
+    def _those_that_can(self, group: list[_Waiting]) -> list[tuple[Entry, asyncio.Future[Written]]]:
+        """Return the entries of tasks of one kind; who asks for what cannot be forecast is told so."""
+        try:
+            entries = self._forecast([asked for asked, _ in group])
+        # whatever it is, who waits is told; one of them may be to blame, so each is tried by itself
+        except Exception as error:
+            if len(group) > 1:
+                return [done for one in group for done in self._those_that_can([one])]
+            _settle(group[0][1], error)
+            return []
+        return [(entry, result) for entry, (_, result) in zip(entries, group, strict=True)]
+
+    def _forecast(self, asked: list[_Asked]) -> list[Entry]:
+        """Return the entries of tasks of one kind."""
+        begin = time.perf_counter()
+        learnt = [self.allowed.get((context.owner, task.model.name, task.version), {}) for task, context in asked]
+        answers = forecast([task for task, _ in asked], learnt)
+        entries = [as_entry(answer, context) for answer, (_, context) in zip(answers, asked, strict=True)]
+        model = answers[0].model
+        self.metrics.inference.labels(model).observe(time.perf_counter() - begin)
+        self.metrics.batch.labels(model).observe(sum(len(answer.windows) for answer in answers))
+        by_owner: dict[str, list[Answer]] = {}
+        for answer, (_, context) in zip(answers, asked, strict=True):
+            by_owner.setdefault(context.owner, []).append(answer)
+        for owner, mine in by_owner.items():
+            windows, features = (
+                np.concatenate([getattr(one, name) for one in mine]) for name in ("windows", "features")
+            )
+            self.drift.add(owner, model, mine[0].version, asked[0][0].predictor, windows, features)
+        return entries
+
+
+def as_entry(answer: Answer, context: RequestContext, *, is_shadow: bool = False) -> Entry:
+    """Return an answer as the ledger takes it, each forecast with its id."""
+    now = now_at()
+    request_id = new_request_id(now)
+    forecasts = tuple(
+        Served(
+            unique_id=one["unique_id"],
+            last_value=float(last),
+            steps=steps,
+            tolerance=answer.tolerance,
+            # in ASCII: one letter beyond it would make each character of the answer take four bytes
+            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}, ensure_ascii=True).decode(),
+        )
+        for position, (one, last, steps) in enumerate(
+            zip(answer.forecasts, answer.windows[:, -1], answer.steps, strict=True)
+        )
+    )
+    return Entry(
+        request_id=request_id,
+        answered_at=now,
+        client=context.client,
+        owner=context.owner,
+        model=answer.model,
+        version=answer.version,
+        forecast_by=answer.head["forecast_by"],
+        head=to_json(answer.head).decode(),
+        forecasts=forecasts,
+        is_shadow=is_shadow,
+        idempotency_key=context.idempotency_key,
+        body_digest=context.body_digest,
+    )
+
+
+def _settle(result: asyncio.Future[Written], outcome: Written | Exception) -> None:
+    # whoever asked may be gone
+    if result.done():
+        return
+    if isinstance(outcome, Exception):
+        result.set_exception(outcome)
+    else:
+        result.set_result(outcome)

@@ -1,0 +1,25 @@
+"""An installation to save."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from forecaster.backup.save import Places
+from tests.backup.installation import fill_ledger, move_artifacts, write_bars
+from tests.conftest import TrainedModels
+
+
+@pytest.fixture
+def site(models: TrainedModels, tmp_path: Path) -> Places:
+    """An installation of its own: the trained models' registry, two stored symbols, a ledger with scores and a key."""
+    folder = tmp_path / "the old place"
+    uri = f"sqlite:///{folder}/mlflow.db"
+    shutil.copytree(models.folder / "artifacts", folder / "artifacts")
+    shutil.copy(models.folder / "mlflow.db", folder / "mlflow.db")
+    move_artifacts(folder / "mlflow.db", (models.folder / "artifacts").as_uri(), (folder / "artifacts").as_uri())
+    for seed, symbol in enumerate(("ABC", "brk.b")):
+        write_bars(folder / "bars", symbol, seed)
+    database = f"sqlite:///{folder}/service.db"
+    fill_ledger(database)
+    return Places(uri, None, folder / "bars", database)

@@ -1,0 +1,250 @@
+"""Promotion: through the gate, one process at a time, read back, and back again."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+
+from forecaster.backtesting.backtest import MODEL, BacktestConfig
+from forecaster.backtesting.tracking import Tried, try_recipe
+from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
+from forecaster.evaluation.metrics import mae
+from forecaster.promotion.gate import GateConfig
+from forecaster.promotion.promote import check_certified, judge
+from forecaster.promotion.selection import choose
+from forecaster.registry.store import Store
+from forecaster.training.job import train
+from tests.conftest import ROOT, TrainedModels, run_module, small_config
+from tests.mlflow_server import free_port, mlflow_server
+from tests.registry.ruined import registry_of
+from tests.registry.spoiling import poison, slow
+
+GOOD = {"epochs": 12, "batch_size": 32, "learning_rate": 0.02, "patience": 12}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions: one that has learnt nothing, and a good one."""
+    folder = tmp_path_factory.mktemp("promotion")
+    for fit in ({"epochs": 1, "learning_rate": 3.0}, GOOD):
+        train(small_config(folder, fit=fit))
+    job = {"name": "sine", "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"}, "backtest": {"n_windows": 60}}
+    job["gate"] = {"coverage_tolerance": 0.2}
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return folder
+
+
+def promote(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    done = run_module("pipelines.promote", "job.yaml", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer, done.stdout
+
+
+def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Path) -> None:
+    bad, said = promote(folder, "--set", "version=1")
+    assert not bad["promoted"]
+    assert bad["aliases"] == {"challenger": 1}
+    assert "kept out: the champion stays" in said
+    assert "NOT MET  relative_mae" in said
+    good, said = promote(folder)
+    assert good["promoted"], said
+    assert good["aliases"] == {"champion": 2, "challenger": 2}
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = Store(f"sqlite:///{folder}/mlflow.db").find("sine").runs
+    tags = {version: client.get_run(run).data.tags for version, run in runs.items()}
+    assert (tags[1]["gate"], tags[2]["gate"]) == ("kept", "promoted")
+    assert tags[1]["gate/baseline"].startswith("not met: relative_mae")
+    assert tags[2]["gate/champion"] == "met: first: there is no other champion yet"
+    again, _ = promote(folder, "--set", "version=1")
+    experiment = client.get_experiment_by_name("forecaster").experiment_id
+    trials = client.search_runs([experiment], "tags.tried_as != ''", order_by=["attributes.start_time"])
+    assert [(run.data.tags["tried_as"], run.data.tags["version"]) for run in trials] == [
+        *(("challenger", "1"), ("challenger", "2")),
+        *(("challenger", "1"), ("champion", "2")),
+    ]
+    # the same recipe at the same cutoffs, in whatever role
+    assert trials[1].data.metrics == trials[3].data.metrics
+    assert "test/relative_mae" in trials[0].data.metrics
+    (champion,) = [one for one in again["criteria"] if one["name"] == "champion"]
+    assert not champion["is_met"]
+    assert "of the champion's MAE" in champion["reason"]
+    assert again["aliases"]["champion"] == 2
+
+
+def test_one_command_rolls_back_and_forth(folder: Path) -> None:
+    promote(folder, "--without-gate", "--set", "version=2")
+    forced, _ = promote(folder, "--without-gate", "--set", "version=1")
+    assert (forced["aliases"]["champion"], forced["aliases"]["previous"]) == (1, 2)
+    back, _ = promote(folder, "--rollback")
+    assert (back["aliases"]["champion"], back["aliases"]["previous"]) == (2, 1)
+    forth, _ = promote(folder, "--rollback")
+    assert (forth["aliases"]["champion"], forth["aliases"]["previous"]) == (1, 2)
+
+
+def test_what_cannot_be_judged_is_said(folder: Path, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{folder}/mlflow.db")
+    with pytest.raises(UnknownModel, match=r"no version 9; it has \[1, 2\]"):
+        judge(store, "sine", 9, GateConfig(), BacktestConfig())
+    with pytest.raises(UnknownModel, match="no previous champion"):
+        train(small_config(tmp_path, fit={"epochs": 1}))
+        Store(f"sqlite:///{tmp_path}/mlflow.db").roll_back("sine")
+    store.promote("sine", 2)
+    other = train(small_config(folder, horizon=3, fit={"epochs": 1}))
+    with pytest.raises(
+        RegistryError, match=r"horizon and freq are \(3, None\), the champion's \(version 2\) \(4, None\)"
+    ):
+        judge(store, "sine", other.version, GateConfig(), BacktestConfig(n_windows=10))
+
+
+def test_without_a_certificate_there_is_no_promotion_not_even_without_the_gate(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    Store(uri, create=True)
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("old", artifact_location=(tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment)
+    client.log_artifacts(run.info.run_id, str(ROOT / "tests" / "registry" / "bundles" / "schema-1"), "model")
+    Store(uri).register("old", f"{run.info.artifact_uri}/model", run.info.run_id)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"name": "old", "tracking": {"uri": uri}}))
+    done = run_module("pipelines.promote", "job.yaml", "--without-gate", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "model 'old' version 1 has no leakage certificate; train it again" in done.stderr
+    assert Store(uri).find("old").aliases == {}
+
+
+def test_a_version_that_fails_its_trial_is_not_promoted_with_the_gate_or_without(
+    models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = registry_of(models, tmp_path / "registry")
+    version = registry.add("bad", registry.bundle("bad", poison(slow(20_000))), alias=None)
+    monkeypatch.setenv("FORECASTER_TRIAL_SECONDS", "2")
+    said = "model 'bad' version 1: (its trial took more than 2 s|.*Failed to allocate)"
+    with pytest.raises(BundleError, match=said):
+        check_certified(registry.store, "bad", version)
+    with pytest.raises(BundleError, match=said):
+        judge(registry.store, "bad", version, GateConfig(), BacktestConfig())
+
+
+PROMOTER = """
+import sys
+from forecaster.registry.store import Store
+store = Store(sys.argv[1])
+for version in map(int, sys.argv[2].split(",")):
+    before_and_after = store.promote("sine", version)
+    print(before_and_after["champion"], before_and_after.get("previous"), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def shared_uri(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same two versions in MLflow's tables on a real Postgres."""
+    folder = tmp_path_factory.mktemp("on postgres")
+    with pytest.MonkeyPatch.context() as patch:
+        # where the artifacts of a database without a server lie
+        patch.chdir(folder)
+        for number in (1, 2):
+            train(small_config(folder, fit={"epochs": number}, tracking={"uri": postgres}))
+    return postgres
+
+
+def test_no_password_is_kept_with_a_run(shared_uri: str) -> None:
+    store = Store(shared_uri)
+    recipe = store.read_artifact(store.find("sine").runs[1], "config.yaml")
+    assert "postgresql+pg8000://forecaster:***@127.0.0.1" in recipe
+    run = mlflow.MlflowClient(shared_uri).get_run(store.find("sine").runs[1])
+    assert "p%40ss" not in f"{recipe} {run.to_dictionary()}"
+    with pytest.raises(StoreUnavailable, match=r"^postgresql\+pg8000://forecaster:\*\*\*@") as caught:
+        Store(shared_uri.replace("p%40ss", "wrong"))
+    assert "wrong" not in str(caught.value)
+    with pytest.raises(StoreUnavailable, match=r"\*\*\*@.*: needs psycopg; write postgresql\+pg8000://"):
+        Store(shared_uri.replace("+pg8000", ""))
+
+
+@pytest.fixture
+def uri(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The same two versions on SQLite, on Postgres, or behind a server beside the service's Postgres."""
+    own = f"sqlite:///{folder}/mlflow.db"
+    if request.param == "server":
+        with mlflow_server(own, folder / "kept", free_port()) as address, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FORECASTER_DATABASE_URL", request.getfixturevalue("postgres"))
+            yield address
+    else:
+        yield request.getfixturevalue("shared_uri") if request.param == "postgres" else own
+
+
+@pytest.mark.parametrize("uri", ["sqlite", "postgres", "server"], indirect=True)
+def test_promotions_that_come_together_end_in_one_consistent_state(uri: str, tmp_path: Path) -> None:
+    """64 promotions by 4 processes: each reads back its own, and the last two aliases are two successive ones."""
+    store = Store(uri)
+    store.promote("sine", 1)
+    orders = [",".join(["1,2"] * 8), ",".join(["2,1"] * 8)] * 2
+    together = []
+    for number, order in enumerate(orders):
+        # no folder in common, as in containers
+        (own := tmp_path / str(number)).mkdir()
+        command = [sys.executable, "-W", "ignore", "-c", PROMOTER, uri, order]
+        environment = {**os.environ, "TMPDIR": str(own)}
+        together.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
+    answers = []
+    for process, order in zip(together, orders, strict=True):
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0
+        lines = [line.split() for line in said.splitlines()]
+        # each saw its own version as champion when it was let go
+        assert [int(champion) for champion, _ in lines] == [int(version) for version in order.split(",")]
+        answers += lines
+    assert len(answers) == 64
+    aliases = store.find("sine").aliases
+    assert {aliases["champion"], aliases["previous"]} == {1, 2}
+
+
+def test_a_contest_trains_judges_and_promotes_in_one_command(tmp_path: Path) -> None:
+    recipe = small_config(tmp_path, fit=GOOD).model_dump(mode="json")
+    trial = {"n_windows": 60, "cells": ["gru", "simple_rnn"]}
+    job = {"train": recipe, "backtest": trial, "promote": {"name": "sine", "gate": {"coverage_tolerance": 0.2}}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    done = run_module("pipelines.contest", "job.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    first, second = answer["contestants"]
+    assert (first["cell"], first["version"], second["cell"], second["version"]) == ("gru", 1, "simple_rnn", 2)
+    assert second["n_parameters"] < first["n_parameters"]
+    (chosen,) = [one for one in answer["contestants"] if one["is_chosen"]]
+    assert (answer["version"], answer["promoted"]) == (chosen["version"], True)
+    assert answer["aliases"]["champion"] == chosen["version"]
+    assert "gru, version 1" in done.stdout
+    assert "for the best of 2 tries" in done.stdout
+
+
+def test_a_contest_chooses_the_simplest_within_one_standard_error_of_the_best(tmp_path: Path) -> None:
+    config = small_config(tmp_path, fit={"epochs": 1})
+    trial = BacktestConfig(n_windows=40, baselines=("naive",))
+    tried = try_recipe(config, trial)
+    hard = np.random.default_rng(0).uniform(0.5, 2, (len(tried.result.actual), 1))
+
+    def erring(size: float, noise: float, seed: int) -> Tried:
+        """Return a backtest with errors of this size, each window as hard as it is for all."""
+        lucky = np.random.default_rng(seed).normal(0, noise, hard.shape)
+        mean = tried.result.actual + hard * (size + lucky)
+        result = replace(tried.result, forecasts=tried.result.forecasts | {MODEL: mean})
+        return replace(tried, result=result, metrics={"mae": mae(result.actual, mean)})
+
+    def choice(**sizes: tuple[float, float]) -> str:
+        several = {cell: erring(*size, seed) for seed, (cell, size) in enumerate(sizes.items())}
+        (chosen,) = [one for one in choose(config, several, trial) if one.is_chosen]
+        return chosen.cell
+
+    # windows differ much more than the cells do
+    assert choice(lstm=(1.0, 0.01), simple_rnn=(1.1, 0.01)) == "lstm"
+    assert choice(lstm=(1.0, 0.3), simple_rnn=(1.01, 0.3)) == "simple_rnn"
+    assert choice(lstm=(1.0, 0.3), simple_rnn=(1.01, 0.3), gru=(1.5, 0.3)) == "simple_rnn"
+    assert choice(gru=(1.0, 0.01)) == "gru"
