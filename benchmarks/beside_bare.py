@@ -6,7 +6,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from service import logs
+from forecaster.domain import logs
 from service.app import create_app
 from service.server import configure
 from service.settings import Settings

@@ -22,11 +22,11 @@ import pandas as pd
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.series import DS, MEAN, UNIQUE_ID, Y, lower, upper
+from forecaster.evaluation.plots import forecast_figure
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.job import Registered, train
-from forecaster.training.plots import forecast_figure
 from pipelines.command import command_parser, run
 
 CONFIGS = Path(__file__).parent / "configs"

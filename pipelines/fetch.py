@@ -87,7 +87,7 @@ class FetchConfig(Config):
         return self
 
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("forecaster.fetch")
 SOURCES: dict[str, Callable[[FetchConfig], Source]] = {
     "yahoo": lambda config: YahooSource(
         config.session, cache=config.store.parent / "yfinance", known_missing=config.known_missing

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 from forecaster.database.engine import open_engine
 from forecaster.database.schema import bring_up_to_date
+from forecaster.domain import logs
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.exits import FAILED
-from forecaster.scheduling import logs
 from forecaster.scheduling.clock import keep_schedule, stopping_on_signals
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
@@ -78,7 +78,7 @@ def _next_runs(job: JobConfig, now: datetime) -> list[dict[str, str]]:
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    logs.set_up()
+    logs.set_up_from_environment()
     config = load_config(arguments.config, ScheduleConfig, arguments.overrides, "schedule")
     if arguments.list:
         return show(config, datetime.now(UTC))

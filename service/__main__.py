@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from forecaster.database.keys import read_keys
 from forecaster.database.schema import opened
+from forecaster.domain import logs
 from forecaster.domain.errors import ConfigError, ForecasterError
-from service import logs
 from service.app import create_app
 from service.server import Server, configure
 from service.settings import Settings

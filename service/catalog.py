@@ -38,7 +38,7 @@ WATCH_SECONDS = 0.5
 # of problems that are shown, characters of each, and lines of a sync child's log
 _MOST_SHOWN, _MOST_TEXT, _MOST_LINES = 10, 300, 200
 _PATH = re.compile(r"(?<![\w.])/[^\s'\"()]+")
-_log = logging.getLogger("service")
+_log = logging.getLogger("forecaster.service")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ RETRY_SECONDS = 2
 _FEW = 2000
 # clients are not told where the database is
 _AWAY = "the database does not answer; see the log"
-_log = logging.getLogger("service")
+_log = logging.getLogger("forecaster.service")
 
 
 @dataclass

@@ -20,7 +20,7 @@ from service.settings import Settings
 EVERY_SECONDS = 60
 # of how many days the realised figures are
 SKILL_DAYS = 90
-_log = logging.getLogger("service")
+_log = logging.getLogger("forecaster.service")
 
 
 async def do_housekeeping(forecast_service: ForecastService, model_store: ModelStore, metrics: Metrics) -> None:

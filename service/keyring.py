@@ -15,7 +15,7 @@ WAIT_SECONDS = 1
 # how soon a database that does not answer is asked again
 _RETRY_SECONDS = 2
 _SCHEME = "bearer "
-_log = logging.getLogger("service")
+_log = logging.getLogger("forecaster.service")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from forecaster.domain.logs import CONTEXT
 from service.exceptions import AnotherSite, RepeatedHeader, ServiceError, UnknownHost
 from service.limits import LARGE_BYTES, Holding, Limits
-from service.logs import REQUEST_ID
 from service.metrics import Metrics
 from service.problems import problem, refuse
 
@@ -40,7 +40,7 @@ _HOST = re.compile(rb"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::\d{0,5})?")
 _CLIENT_GONE = 499
 _READING = ("GET", "HEAD", "OPTIONS")
 _METHODS = (*_READING, "POST", "PUT", "PATCH", "DELETE")
-_log = logging.getLogger("service.access")
+_log = logging.getLogger("forecaster.service.access")
 
 
 class RequestMiddleware:
@@ -64,7 +64,7 @@ class RequestMiddleware:
         holding = scope.setdefault("state", {})["holding"] = Holding(self._limits)
         given = headers.get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"{self._prefix}{next(self._numbers):x}".encode()
-        token = REQUEST_ID.set(request_id.decode())
+        token = CONTEXT.set({"request_id": request_id.decode()})
         status, has_started, begin = 500, False, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
@@ -95,7 +95,7 @@ class RequestMiddleware:
             holding.release()
             self._metrics.running.dec()
             self._tell(scope, status, time.perf_counter() - begin)
-            REQUEST_ID.reset(token)
+            CONTEXT.reset(token)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> ServiceError | None:
         repeated = _repeated(scope["headers"]) if len(headers) < len(scope["headers"]) else None

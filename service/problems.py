@@ -42,7 +42,7 @@ SHOWN: dict[type[ForecasterError], HTTPStatus] = {
 ANY_ROUTE = (401, 403, 429, 503)
 # when a client whose request cannot be answered just now may come again
 RETRY_AFTER_SECONDS = 2
-_log = logging.getLogger("service")
+_log = logging.getLogger("forecaster.service")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A backtest as an MLflow run: the same metric names and tags as a training's, so that people can compare them."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.backtesting.backtest import MODEL, Backtest, BacktestConfig, backtest
-from forecaster.backtesting.plots import coverage_figure, errors_figure
 from forecaster.backtesting.report import cross_validation_frame, score
-from forecaster.domain.series import CUTOFF, UNIQUE_ID, Series
+from forecaster.domain.series import CUTOFF, UNIQUE_ID, Floats, Series
 from forecaster.evaluation.metrics import by_series, by_step, mae
+from forecaster.evaluation.plots import coverage_figure, errors_figure
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import CHECKPOINTS, WORK, discard, work_of
@@ -77,9 +78,9 @@ def try_recipe(
 
 
 def _log_pictures(result: Backtest, series: Series, title: str) -> None:
-    tracking.log_figure(errors_figure(result, f"{title}: error by step"), "errors.png")
+    tracking.log_figure(errors_figure(result.actual, result.forecasts, MODEL, f"{title}: error by step"), "errors.png")
     if result.bands:
-        tracking.log_figure(coverage_figure(result, f"{title}: coverage"), "coverage.png")
+        tracking.log_figure(_coverage_figure(result, f"{title}: coverage"), "coverage.png")
     errors = {name: by_step(mae, result.actual, mean) for name, mean in result.forecasts.items()}
     tracking.log_table({"step": list(range(1, result.actual.shape[1] + 1)), **errors}, "errors_by_step.json")
     by_name = {
@@ -120,3 +121,13 @@ def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[
         CUTOFF: [str(cutoff) for cutoff in result.origins.cutoffs[result.origins.numbers[chosen]]],
         **errors,
     }
+
+
+def _coverage_figure(result: Backtest, title: str) -> Any:
+    def inside(bands: Mapping[int, tuple[Floats, Floats]], level: int) -> Floats:
+        low, high = bands[level]
+        return np.asarray(((result.actual >= low) & (result.actual <= high)).mean(axis=1))
+
+    kinds = {"static": result.static, "adaptive": result.adaptive}
+    covered = {level: {kind: inside(bands, level) for kind, bands in kinds.items()} for level in result.bands}
+    return coverage_figure(result.origins.cutoffs, result.origins.numbers, covered, title)

@@ -1,34 +1,82 @@
-"""Log lines for machines: one JSON object each."""
+"""Log lines on standard error: text for people, or one JSON object per line for machines."""
 
 import json
 import logging
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
+
+from forecaster.domain.errors import ConfigError
+
+# fields that every line carries, such as the id of the request being answered
+CONTEXT: ContextVar[Mapping[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
+# attributes of a record that its JSON line carries
+FIELDS = (
+    *("method", "route", "status", "seconds", "client"),
+    *("job", "run_id", "due", "attempt", "exit_code", "outcome"),
+)
+# below a warning, these log every request, and a URL may be a secret
+_HTTP_CLIENTS = ("httpx2", "httpcore2")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with what it is about in fields of their own."""
-
-    def __init__(self, fields: tuple[str, ...], context: Callable[[], dict[str, str]] = dict) -> None:
-        """Make one.
-
-        Args:
-            fields: of a record, which its line gets where it has them.
-            context: what every line gets just now.
-        """
-        super().__init__()
-        self._fields, self._context = fields, context
+    """One JSON object per line, with the record's `FIELDS` and the current `CONTEXT`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON, its error with it."""
+        """Return a record as JSON, with its traceback under `error`."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **self._context(),
-            **{name: getattr(record, name) for name in self._fields if hasattr(record, name)},
+            **CONTEXT.get(),
+            **{name: getattr(record, name) for name in FIELDS if hasattr(record, name)},
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+class TextFormatter(logging.Formatter):
+    """One line per record, followed by the values of the current `CONTEXT` in brackets."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        # names that clients send may contain line breaks; a traceback keeps its own
+        text, line_break, error = super().format(record).partition("\nTraceback")
+        safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+        context = " ".join(CONTEXT.get().values())
+        return f"{safe}{f' [{context}]' if context else ''}{line_break}{error}"
+
+
+_LEVELS = ("critical", "error", "warning", "info", "debug")
+_FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def set_up(level: str, style: str) -> None:
+    """Send every log line at or above `level` to standard error, as `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_FORMATTERS[style]())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _HTTP_CLIENTS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_up_from_environment() -> None:
+    """Set logging up as `FORECASTER_LOG_LEVEL` and `FORECASTER_LOG_FORMAT` say, `info` and `text` by default.
+
+    Raises:
+        ConfigError: a variable has an unknown value.
+    """
+    level, style = os.environ.get("FORECASTER_LOG_LEVEL", "info"), os.environ.get("FORECASTER_LOG_FORMAT", "text")
+    if level.lower() not in _LEVELS:
+        raise ConfigError(f"FORECASTER_LOG_LEVEL: must be one of {', '.join(_LEVELS)}, not {level!r}")
+    if style not in _FORMATTERS:
+        raise ConfigError(f"FORECASTER_LOG_FORMAT: must be {' or '.join(_FORMATTERS)}, not {style!r}")
+    set_up(level, style)

@@ -18,7 +18,7 @@ from forecaster.scheduling.reports import Reports
 from forecaster.scheduling.runner import Runner, Stop
 from forecaster.scheduling.when import When
 
-_log = logging.getLogger("schedule")
+_log = logging.getLogger("forecaster.schedule")
 
 
 def keep_schedule(config: ScheduleConfig, engine: Engine) -> bool:

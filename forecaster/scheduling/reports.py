@@ -13,7 +13,7 @@ from forecaster.scheduling.metrics import Metrics
 
 WEBHOOK = "FORECASTER_WEBHOOK_URL"
 _TRIES = 2
-_log = logging.getLogger("schedule")
+_log = logging.getLogger("forecaster.schedule")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from forecaster.scheduling.plan import Drop, Miss, Start, again_at, next_step
 from forecaster.scheduling.reports import Failure, Reports
 from forecaster.scheduling.runs import FAILED, LOST, MISSED, ONCE, SUCCEEDED, Run, Runs
 
-_log = logging.getLogger("schedule")
+_log = logging.getLogger("forecaster.schedule")
 
 
 @dataclass

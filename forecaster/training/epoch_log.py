@@ -11,7 +11,7 @@ from forecaster.domain.errors import StoreUnavailable
 
 # how long MLflow is left alone after it did not answer: asking takes as long as many an epoch
 _PAUSE_SECONDS = 15
-_log = logging.getLogger("training")
+_log = logging.getLogger("forecaster.training")
 
 
 @dataclass

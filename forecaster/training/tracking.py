@@ -199,7 +199,7 @@ def log_forecast_plot(
     """Record a picture of one test window; shapes as `forecast_figure` has them."""
     import mlflow
 
-    from forecaster.training.plots import forecast_figure
+    from forecaster.evaluation.plots import forecast_figure
 
     mlflow.log_figure(forecast_figure(times, actual, mean, bands, title), "forecast.png")
 

@@ -196,7 +196,7 @@ def test_a_failure_is_logged_counted_and_sent_to_a_webhook_whose_address_stays_s
     upcoming = [line for line in text.splitlines() if line.startswith("forecaster_schedule_next_run")]
     assert time.time() < float(upcoming[0].split()[-1]) < time.time() + 86400
     (line,) = [line for line in map(json.loads, err.splitlines()) if line["level"] == "error"]
-    assert (line["job"], line["exit_code"], line["logger"]) == ("score", 2, "schedule")
+    assert (line["job"], line["exit_code"], line["logger"]) == ("score", 2, "forecaster.schedule")
     assert "T0K3N" not in err
     # nor is it the pipelines'
     assert sandbox.journal("begin")[0]["secret"] is None

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from forecaster.domain.errors import ConfigError
+from forecaster.domain.logs import JsonFormatter
 from service.app import create_app
-from service.logs import json_formatter
 from service.settings import Settings
 from tests.conftest import TrainedModels
 from tests.service.conftest import ask, wait_until_ready
@@ -71,14 +71,14 @@ def test_a_log_line_is_json_with_the_requests_id_and_no_secret(
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(json_formatter().format(record))
+            lines.append(JsonFormatter().format(record))
 
     keep = Keep()
-    logging.getLogger("service").addHandler(keep)
+    logging.getLogger("forecaster.service").addHandler(keep)
     with caplog.at_level("INFO"), serving(models, tmp_path) as client:
         key = {"Authorization": "Bearer fc_secret_secret"}
         client.post("/v1/forecasts", json=ask(), headers={"X-Request-ID": "mine-7", **key})
-    logging.getLogger("service").removeHandler(keep)
+    logging.getLogger("forecaster.service").removeHandler(keep)
     (line,) = [json.loads(line) for line in lines if '"/v1/forecasts"' in line]
     assert line["request_id"] == "mine-7"
     assert (line["method"], line["status"], line["level"]) == ("POST", 200, "info")

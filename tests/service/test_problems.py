@@ -31,7 +31,7 @@ def test_only_errors_about_the_request_are_shown(
     async def read() -> None:
         raise kind("A", SECRET) if issubclass(kind, MarketDataError) else kind(SECRET)
 
-    with caplog.at_level(logging.ERROR, "service"):
+    with caplog.at_level(logging.ERROR, "forecaster.service"):
         answer = TestClient(app, raise_server_exceptions=False).get(path)
     if issubclass(kind, tuple(problems.SHOWN)):
         assert answer.status_code < 500
