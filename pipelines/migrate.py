@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from forecaster.database.schema import REVISION, opened
+from forecaster.database.schema import REVISION, open_database
 from forecaster.database.uris import without_password
 from forecaster.registry.tables import migrate_tables
 from pipelines.command import command_parser, database_option, run
@@ -17,7 +17,7 @@ def migrate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the migrations that the databases lack, and say which revision each has now."""
     answer: dict[str, Any] = {}
     if "database" in arguments.parts:
-        with opened(arguments.database):
+        with open_database(arguments.database):
             answer |= {"database": without_password(arguments.database), "revision": REVISION}
     if "registry" in arguments.parts:
         uri = os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"

@@ -33,8 +33,8 @@ PATIENCE_SECONDS = 600.0
 _ASK = f"""
 import os
 from forecaster.database.engine import open_engine
-from forecaster.database.jobs import ask_for_retraining
-print('{{"is_asked": %s}}' % str(ask_for_retraining(
+from forecaster.database.retraining import request_retraining
+print('{{"is_asked": %s}}' % str(request_retraining(
     open_engine(os.environ["FORECASTER_DATABASE_URL"]), "{MODEL}", "asked by the proof")).lower())
 """
 
