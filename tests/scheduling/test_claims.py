@@ -24,7 +24,7 @@ def test_a_job_never_runs_twice_at_the_same_time(sandbox_on_either_database: Sch
     # a scheduler with another folder sees other locks, as on another machine: only the database separates them
     elsewhere = ManualScheduler(sandbox, overdue(), folder="elsewhere")
     sandbox.add_job(timedelta(hours=1))
-    first = threading.Thread(target=here.look)
+    first = threading.Thread(target=here.run_if_due)
     first.start()
     sandbox.wait_until(lambda: sandbox.journal("begin"))
     here.run_if_due()
@@ -36,7 +36,7 @@ def test_a_job_never_runs_twice_at_the_same_time(sandbox_on_either_database: Sch
     first.join()
     elsewhere.run_if_due()
     assert sandbox.states() == [("succeeded", 1)]
-    assert elsewhere.runner.once(elsewhere.job).exit_code == 0
+    assert elsewhere.runner.run_now(elsewhere.job).exit_code == 0
     assert [line["event"] for line in sandbox.journal()] == ["begin", "end"] * 2
 
 
@@ -156,7 +156,7 @@ def test_a_run_of_another_machine_is_not_lost_while_it_sends_heartbeats(sandbox:
         ManualScheduler(sandbox, overdue(), folder=folder, lost_after_seconds=1) for folder in ("here", "elsewhere")
     )
     sandbox.add_job(timedelta(hours=1))
-    thread = threading.Thread(target=here.look)
+    thread = threading.Thread(target=here.run_if_due)
     thread.start()
     sandbox.wait_until(lambda: sandbox.journal("begin"))
     while not sandbox.journal("end"):
