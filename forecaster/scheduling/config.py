@@ -164,7 +164,7 @@ class ScheduleConfig(Config):
                 raise ValueError(f"jobs: two {verb} '{repeated[0]}'")
         return self
 
-    def retry_of(self, job: JobConfig) -> RetryConfig:
+    def retry_for(self, job: JobConfig) -> RetryConfig:
         """Return the retry settings of a job."""
         return job.retry or self.retry
 

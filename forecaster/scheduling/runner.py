@@ -206,7 +206,7 @@ class Runner:
             # the next scheduler retries it, as it would after a kill
             return LOST, now_at()
         failures = self._runs.count_failures(run) + 1
-        return FAILED, retry_at(job, self._config.retry_of(job), result.exit_code, failures, now_at())
+        return FAILED, retry_at(job, self._config.retry_for(job), result.exit_code, failures, now_at())
 
     def _report_failure(self, job: JobConfig, run: Run, reason: str, exit_code: int | None = None) -> None:
         code = run.exit_code if exit_code is None else exit_code
