@@ -1,11 +1,25 @@
-"""Database URLs and tracking URIs: their parts, their SQLite file, and how to show them without a password."""
+"""Database URLs and tracking URIs: their defaults, their parts, and how to show them without a password."""
 
+import os
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from forecaster.domain.errors import ConfigError
+
+DEFAULT_TRACKING_URI = "sqlite:///mlruns/mlflow.db"
+DEFAULT_DATABASE_URL = "sqlite:///mlruns/service.db"
+
+
+def default_tracking_uri() -> str:
+    """Return `FORECASTER_TRACKING_URI`, or the local store if it is unset or empty."""
+    return os.environ.get("FORECASTER_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
+def default_database_url() -> str:
+    """Return `FORECASTER_DATABASE_URL`, or the local database if it is unset or empty."""
+    return os.environ.get("FORECASTER_DATABASE_URL") or DEFAULT_DATABASE_URL
 
 
 def database_url(url: str) -> URL:
