@@ -17,7 +17,7 @@ from tests.stack.compose import ComposeError, Service, read_compose
 from tests.stack.paths import Places
 from tests.stack.stack import Stack, StackError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STATE = ROOT / "mlruns" / "stack"
 _SECRETS = "FORECASTER_SECRETS"
 
