@@ -50,7 +50,7 @@ def test_an_image_is_small_and_starts_without_rights(target: str) -> None:
 def test_whatever_the_checkouts_umask_the_account_of_an_image_can_read_it(tmp_path: Path) -> None:
     checkout = closed_checkout(tmp_path / "checkout")
     assert closed(checkout / "deploy" / "entrypoint.sh")
-    app = unpack("house", tmp_path / "images", checkout) / "app"
+    app = unpack("application", tmp_path / "images", checkout) / "app"
     assert list(app.rglob("__pycache__/*.pyc"))
     assert closed(app) == []
 
