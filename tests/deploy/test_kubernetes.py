@@ -211,14 +211,14 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
 def test_probes_are_answered_whatever_hosts_are_allowed() -> None:
     (container,) = PODS["forecaster"].containers
     client = TestClient(create_app(Settings(tracking_uri="", host="0.0.0.0", allowed_hosts="forecast.example.com")))
-    answers = {}
+    responses = {}
     for name in ("startup", "liveness", "readiness"):
-        asked = container[f"{name}Probe"]["httpGet"]
+        probe = container[f"{name}Probe"]["httpGet"]
         # the kubelet calls a pod by its address, where the probe has no header for it
-        headers = {"host": "10.1.2.3:8000"} | {one["name"].lower(): one["value"] for one in asked["httpHeaders"]}
-        response = client.get(asked["path"], headers=headers)
-        answers[name] = (response.status_code, response.json()["status"])
-    assert answers == {"startup": (200, "live"), "liveness": (200, "live"), "readiness": (503, "not ready")}
+        headers = {"host": "10.1.2.3:8000"} | {one["name"].lower(): one["value"] for one in probe["httpHeaders"]}
+        response = client.get(probe["path"], headers=headers)
+        responses[name] = (response.status_code, response.json()["status"])
+    assert responses == {"startup": (200, "live"), "liveness": (200, "live"), "readiness": (503, "not ready")}
 
 
 @each_container
