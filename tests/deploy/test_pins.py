@@ -1,4 +1,4 @@
-"""Every image is pinned by the digest of its multi-platform index, beside the tag that says which version it is."""
+"""Every image that is pulled is pinned by a digest, beside the tag that names its version."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.deploy.image import stages
 
-# an image has a digest once it is built, and these are built from this checkout
+# The only images without a digest: they are built from this checkout, and get one when they are pushed.
 BUILT_HERE = {"forecaster-serve", "forecaster-train", "forecaster-train-gpu"}
 PINNED = re.compile(r"(?P<tag>[\w./-]+:v?\d+\.[\w.-]+)@(?P<digest>sha256:[0-9a-f]{64})")
 
