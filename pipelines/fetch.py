@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from forecaster.data.calendars import CalendarChoice
 from forecaster.data.session import SessionConfig
-from forecaster.data.sources.asking import SPELLING, is_symbol
 from forecaster.data.sources.price_files import PriceFiles
+from forecaster.data.sources.request import SPELLING, is_symbol
 from forecaster.data.sources.tiingo import TiingoSource
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import located, numbers, read_long_frame, times
+from forecaster.data.long_frame import localize, numbers, read_long_frame, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Y
@@ -160,7 +160,7 @@ def _read_times(texts: list[str], histories: Histories) -> "pd.Series[pd.Timesta
         read = pd.to_datetime(written.str.replace(_SUFFIX, "", regex=True), format="ISO8601")
     else:
         read = pd.to_datetime(written, format="ISO8601", utc=True).dt.tz_localize(None)
-    return located(read.dt.as_unit(histories.cutoffs.dt.unit), zone, histories.is_wall_clock)
+    return localize(read.dt.as_unit(histories.cutoffs.dt.unit), zone, histories.is_wall_clock)
 
 
 def _check_ahead(histories: Histories, ds: "pd.Series[pd.Timestamp]", steps: int) -> None:

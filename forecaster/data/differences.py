@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, SPLIT, VOLUME, Bars
-from forecaster.data.jumps import LEAST, usual_move
+from forecaster.data.jumps import MIN_JUMP, usual_move
 from forecaster.domain.errors import BadResponse, QualityError
 
 # a close is corrected by more; an adjustment is exact but for float32
@@ -15,7 +15,7 @@ _CLOSE, _ADJUSTMENT = 1e-4, 5e-7
 _OTHERS = 0.25
 
 
-def what_changed(old: Bars, fresh: Bars) -> str | None:
+def describe_change(old: Bars, fresh: Bars) -> str | None:
     """Return what is not as it was in the sessions of `old`, or None."""
     lost = np.setdiff1d(old.sessions, fresh.sessions)
     if len(lost):
@@ -36,7 +36,7 @@ def what_changed(old: Bars, fresh: Bars) -> str | None:
     return None
 
 
-def refuse_shorter(old: Bars, fresh: Bars) -> None:
+def check_no_session_lost(old: Bars, fresh: Bars) -> None:
     """Raise BadResponse if a stored session is not in the answer."""
     lost = np.setdiff1d(old.sessions, fresh.sessions)
     if len(lost):
@@ -52,7 +52,7 @@ def _range(bars: Bars) -> str:
     return f"{bars.sessions[0]} to {bars.sessions[-1]} ({len(bars)})" if len(bars) else "none"
 
 
-def refuse_rescaled(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> None:
+def check_scale(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> None:
     """Raise QualityError if most prices have changed by a factor that is not that of new splits.
 
     A jump that was just confirmed changes the scale of one side of it, and not of both.
@@ -61,7 +61,7 @@ def refuse_rescaled(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> No
     splits = _all_splits(fresh) / _all_splits(old)
     sides = np.searchsorted(np.sort(np.array(confirmed, dtype="M8[D]")), times.index.to_numpy(), side="right")
     apart = times.groupby(sides).median().dropna()
-    if (np.minimum(np.abs(np.log(apart)), np.abs(np.log(apart * splits))) > LEAST).all():
+    if (np.minimum(np.abs(np.log(apart)), np.abs(np.log(apart * splits))) > MIN_JUMP).all():
         raise QualityError(
             old.symbol,
             f"most prices are {times.median():.4g} times the stored ones, and no split explains it; the store is "
@@ -69,7 +69,7 @@ def refuse_rescaled(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> No
         )
 
 
-def refuse_others(old: Bars, fresh: Bars) -> None:
+def check_returns(old: Bars, fresh: Bars) -> None:
     """Raise QualityError if the stored sessions' prices move as those of another symbol, whatever their scale."""
     both = pd.DataFrame({"stored": old.frame[CLOSE], "now": fresh.frame[CLOSE]}).dropna()
     usual = usual_move(both["stored"].to_numpy())
@@ -87,7 +87,7 @@ def _all_splits(bars: Bars) -> float:
     return float(np.prod(ratios[ratios > 0]))
 
 
-def has_new_past(old: Bars, bars: Bars) -> bool:
+def is_history_rewritten(old: Bars, bars: Bars) -> bool:
     """Say whether a whole answer has changed stored bars, volumes aside."""
     is_whole = bars.origin.full_at != old.origin.full_at
     before, now = (one.drop(columns=VOLUME) for one in (old.frame, bars.frame.reindex(old.frame.index)))

@@ -11,7 +11,7 @@ from forecaster.domain.errors import SeriesError, TooShortError
 from forecaster.domain.frequency import Step, infer, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Times, Y
 
-LARGEST = 1e150
+MAX_ABS_VALUE = 1e150
 
 
 def check_long_frame(
@@ -88,7 +88,7 @@ def _arrange(
     return series, order, elapsed
 
 
-def known_after(
+def read_futr_frame(
     frame: pd.DataFrame | None, futr_exog: Sequence[str], series: Series, coming: "pd.Series[pd.Timestamp]"
 ) -> Floats:
     """Return what is known ahead of each series' end.
@@ -121,7 +121,7 @@ def known_after(
     return known.reshape(len(series), steps, len(futr_exog))
 
 
-def located(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clock: bool) -> "pd.Series[pd.Timestamp]":
+def localize(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clock: bool) -> "pd.Series[pd.Timestamp]":
     """Return timestamps without a zone in one: days by the zone's own clock, hours by elapsed time.
 
     Args:
@@ -142,7 +142,7 @@ def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
     """Return a column as float64.
 
     Raises:
-        SeriesError: it does not hold numbers, or one is missing, not finite or beyond `LARGEST`.
+        SeriesError: it does not hold numbers, or one is missing, not finite or beyond `MAX_ABS_VALUE`.
     """
     column = frame[name]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
@@ -152,7 +152,11 @@ def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
         ~np.isfinite(y), frame, where, name, "is not a finite number; correct or remove the row, nothing is filled in"
     )
     _refuse(
-        np.abs(y) > LARGEST, frame, where, name, f"is beyond {LARGEST:g}, whose square overflows; use a larger unit"
+        np.abs(y) > MAX_ABS_VALUE,
+        frame,
+        where,
+        name,
+        f"is beyond {MAX_ABS_VALUE:g}, whose square overflows; use a larger unit",
     )
     return y
 

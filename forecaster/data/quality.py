@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, COLUMNS, DIVIDEND, HIGH, LOW, OPEN, PRICES, SPLIT, Bars
-from forecaster.data.jumps import LEAST, MOST, USUAL_MOVES, usual_move
+from forecaster.data.jumps import MAX_USUAL_JUMP, MIN_JUMP, USUAL_MOVES, usual_move
 from forecaster.domain.errors import QualityError
 from forecaster.domain.series import Floats, Times
 
@@ -172,7 +172,7 @@ def _inconsistent(bars: Bars, expected: Times) -> tuple[Times, str]:
 def _spike(bars: Bars, expected: Times) -> tuple[Times, str]:
     close = bars.frame[CLOSE].to_numpy()
     apart = np.abs(np.log(bars.frame[[OPEN, HIGH, LOW]].to_numpy() / close[:, None])).max(axis=1)
-    far = float(np.clip(USUAL_MOVES * usual_move(close), LEAST, MOST))
+    far = float(np.clip(USUAL_MOVES * usual_move(close), MIN_JUMP, MAX_USUAL_JUMP))
     return bars.sessions[apart > far], f"open, high or low is not within ×{np.exp(far):.3g} of the close"
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from forecaster.domain.config import Config
 
 # sixty years of daily bars are about 6 MiB
-LARGEST_ANSWER = 16 * 2**20
+MAX_RESPONSE_BYTES = 16 * 2**20
 # how long requests may go unanswered, one after the other, before the source is given up
 SILENT_SECONDS = 12.0
 PROBE_SECONDS = 4.0
@@ -43,15 +43,15 @@ class SessionConfig(Config):
     pause_seconds: float = Field(0.2, ge=0)
 
 
-class Unanswered(OSError):
+class NoResponse(OSError):
     """Requests have gone unanswered for so long that no more are sent."""
 
 
-class AnswerTooLarge(OSError):
-    """An answer exceeds `LARGEST_ANSWER` once it is decompressed."""
+class ResponseTooLarge(OSError):
+    """An answer exceeds `MAX_RESPONSE_BYTES` once it is decompressed."""
 
 
-class AskedToWait(OSError):
+class RetryAfterTooLong(OSError):
     """The source is busy and asks to wait for longer than `LONGEST_WAIT`.
 
     Args:
@@ -113,7 +113,7 @@ class MarketSession(requests.Session):  # type: ignore[misc]
         """Send a request at the set pace, to the set origin, again after a short `Retry-After`.
 
         Raises:
-            Unanswered, AnswerTooLarge, AskedToWait, or curl's own OSErrors.
+            NoResponse, ResponseTooLarge, RetryAfterTooLong, or curl's own OSErrors.
         """
         for waits in range(_MOST_WAITS + 1):
             response = self._ask_once(method, url, *arguments, **options)
@@ -121,7 +121,7 @@ class MarketSession(requests.Session):  # type: ignore[misc]
             if seconds is None:
                 return response
             if seconds > LONGEST_WAIT or waits == _MOST_WAITS:
-                raise AskedToWait(response.status_code, seconds)
+                raise RetryAfterTooLong(response.status_code, seconds)
             time.sleep(seconds)
         raise AssertionError("the last round returns or raises")
 
@@ -133,7 +133,7 @@ class MarketSession(requests.Session):  # type: ignore[misc]
         """Send one request within what is left of the time that requests may go unanswered."""
         self._wait()
         if self.is_given_up:
-            raise Unanswered(f"no answer for {self._silent:.0f} s")
+            raise NoResponse(f"no answer for {self._silent:.0f} s")
         options["timeout"] = min(self._config.timeout_seconds, self._left)
         return self._ask(method, url, *arguments, **options)
 
@@ -145,7 +145,7 @@ class MarketSession(requests.Session):  # type: ignore[misc]
         began = time.monotonic()
         try:
             response = super().request(method, url, *arguments, content_callback=body.take, **options)
-        except AnswerTooLarge:
+        except ResponseTooLarge:
             self._silent = 0.0
             raise
         except OSError:
@@ -170,9 +170,9 @@ class _Body:
         self.content = bytearray()
 
     def take(self, chunk: bytes) -> int:
-        """Keep a chunk; raise AnswerTooLarge where it is one too many, which ends the transfer."""
-        if len(self.content) + len(chunk) > LARGEST_ANSWER:
-            raise AnswerTooLarge(f"larger than {LARGEST_ANSWER // 2**20} MiB")
+        """Keep a chunk; raise ResponseTooLarge where it is one too many, which ends the transfer."""
+        if len(self.content) + len(chunk) > MAX_RESPONSE_BYTES:
+            raise ResponseTooLarge(f"larger than {MAX_RESPONSE_BYTES // 2**20} MiB")
         self.content += chunk
         return len(chunk)
 

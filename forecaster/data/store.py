@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from forecaster.data.bars import COLUMNS, SESSION, Bars, Origin
 from forecaster.data.hold import read_hold
-from forecaster.data.jumps import hold_of
+from forecaster.data.jumps import find_hold
 from forecaster.data.quality import Report
 from forecaster.data.tails import Tail, file_name, read_tail, symbol_of
 from forecaster.domain.errors import DataError, FileFormatError, UnknownSymbol
@@ -155,7 +155,7 @@ def _tail(bars: Bars, due_at: datetime, digest: str) -> Tail:
 
     Bars that are in doubt are stored only where an earlier release, which did not look for jumps, has stored them.
     """
-    doubt = hold_of(bars)
+    doubt = find_hold(bars)
     believed = bars.before(np.datetime64(doubt.days[0])) if doubt else bars
     last = believed.adjusted().tail(TAIL_ROWS)
     columns = {str(name): column.to_numpy() for name, column in last.items()}

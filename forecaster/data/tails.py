@@ -39,7 +39,7 @@ class Tail:
     held: Hold | None = None
     digest: str = ""
 
-    def refuse_unfit(self, now: datetime, patience: timedelta) -> None:
+    def check_usable(self, now: datetime, patience: timedelta) -> None:
         """Refuse to forecast from prices that are held back or old.
 
         Raises:

@@ -16,8 +16,14 @@ import pandas as pd
 
 from forecaster.data.bars import FIRST_TRADE_DAYS, Bars
 from forecaster.data.calendars import CalendarChoice, calendar_for
-from forecaster.data.differences import has_new_past, refuse_others, refuse_rescaled, refuse_shorter, what_changed
-from forecaster.data.jumps import find_jumps, hold_of
+from forecaster.data.differences import (
+    check_no_session_lost,
+    check_returns,
+    check_scale,
+    describe_change,
+    is_history_rewritten,
+)
+from forecaster.data.jumps import find_hold, find_jumps
 from forecaster.data.quality import check, check_rows
 from forecaster.data.store import BarStore
 from forecaster.domain.errors import NoData, QualityError
@@ -94,7 +100,7 @@ def update(
         settled = days.last_completed(now) if old is None else max(days.last_completed(now), old.sessions[-1])
         fresh = fresh.until(settled)
         if old is not None and not may_lose:
-            refuse_shorter(old, fresh)
+            check_no_session_lost(old, fresh)
         if len(fresh) == 0:
             raise NoData(symbol, f"no session from {first} to {last} has ended yet; ask later")
         fresh = _confirmed(old, fresh, confirm)
@@ -107,10 +113,10 @@ def update(
             report.refuse()
         if old is not None and bars.frame is not old.frame and not may_lose:
             # also where a hold keeps the last bars back: those before it take the stored ones' place
-            refuse_rescaled(old, bars, confirm)
-            refuse_others(old, bars)
+            check_scale(old, bars, confirm)
+            check_returns(old, bars)
         if old is None or _differ(old, bars):
-            is_replaced = old is not None and has_new_past(old, bars)
+            is_replaced = old is not None and is_history_rewritten(old, bars)
             store.write(bars, days.due_after(bars.sessions[-1]), report, keep_previous=is_replaced)
     known = set() if old is None else set(old.sessions.tolist())
     new = sum(day not in known for day in bars.sessions.tolist())
@@ -176,7 +182,7 @@ def _fetch(
         if why is None:
             return fresh, None
     fresh = _whole(ask(begin, until), begin, now)
-    return fresh, what_changed(old, fresh) or why
+    return fresh, describe_change(old, fresh) or why
 
 
 def _whole(fresh: Bars, asked_from: np.datetime64, now: datetime) -> Bars:
@@ -203,10 +209,10 @@ def _ends(ask: _Ask, old: Bars, until: np.datetime64) -> tuple[Bars, str | None]
     """Return the stored bars with the new ones after them, and what has changed at either end of the stored ones."""
     head, overlap = old.sessions[:OVERLAP_SESSIONS], old.sessions[-OVERLAP_SESSIONS:]
     fresh = ask(overlap[0], until)
-    why = what_changed(old.since(overlap[0]), fresh)
+    why = describe_change(old.since(overlap[0]), fresh)
     if why is None and len(old) > OVERLAP_SESSIONS:
         # their adjustment is the product of all events since
-        why = what_changed(old.until(head[-1]), ask(head[0], head[-1]))
+        why = describe_change(old.until(head[-1]), ask(head[0], head[-1]))
     # the overlap is the fresh one's, volumes too
     frame = pd.concat([old.before(overlap[0]).frame, fresh.frame])
     origin = replace(fresh.origin, asked_from=old.origin.asked_from, full_at=old.origin.full_at)
@@ -231,7 +237,7 @@ def _confirmed(old: Bars | None, fresh: Bars, days: Sequence[str]) -> Bars:
 
 def _believed(old: Bars | None, fresh: Bars) -> Bars:
     """Return the fresh bars up to the first jump that nobody has confirmed; the stored ones where it lies in those."""
-    hold = hold_of(fresh)
+    hold = find_hold(fresh)
     if hold is None:
         return fresh
     first = np.datetime64(hold.days[0])

@@ -21,7 +21,7 @@ class Config(BaseModel):
 
 
 # characters of a bad value that an error repeats
-_MOST_SHOWN = 100
+_MAX_SHOWN = 100
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -104,7 +104,7 @@ def _say(mistake: Any) -> str:
     if not isinstance(given, str | int | float | bool | None):
         return message
     shown = repr(given)
-    return f"{message}, got {shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + '…'}"
+    return f"{message}, got {shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + '…'}"
 
 
 def _path(raw: Any, location: tuple[str | int, ...]) -> str:

@@ -28,7 +28,7 @@ MAX_ROLL_OUT = 10
 # a difference that chance makes more often than this shows nothing
 SIGNIFICANCE = 0.05
 # of fewer windows that do not overlap, no test holds its level well enough to speak of skill
-LEAST_EFFECTIVE = 30
+MIN_EFFECTIVE_WINDOWS = 30
 
 
 def _is_a_time(text: str) -> str:
@@ -46,8 +46,8 @@ def _is_an_instant(text: str) -> str:
 Time = Annotated[str, AfterValidator(_is_a_time)]
 Instant = Annotated[str, AfterValidator(_is_an_instant)]
 # what JSON's readers take for a whole number
-MOST = 2**53
-Count = Annotated[int, Field(ge=0, lt=MOST)]
+MAX_JSON_INTEGER = 2**53
+Count = Annotated[int, Field(ge=0, lt=MAX_JSON_INTEGER)]
 # the name and the fitted numbers of a transform
 Fitted = dict[str, str | float | None]
 
@@ -128,7 +128,7 @@ class Skill(_Part):
         """Say whether the model is better than the baseline, on enough windows, and not likely by chance."""
         is_better = self.relative_mae is not None and self.relative_mae < 1
         is_tested = self.p_value is not None and self.p_value < SIGNIFICANCE
-        return is_better and is_tested and self.n_effective >= LEAST_EFFECTIVE
+        return is_better and is_tested and self.n_effective >= MIN_EFFECTIVE_WINDOWS
 
 
 class Certificate(_Part):
@@ -180,9 +180,9 @@ class Manifest(_Part):
     name: str
     topology: str
     cell: str
-    input_size: int = Field(ge=1, lt=MOST)
-    horizon: int = Field(ge=1, lt=MOST)
-    max_horizon: int = Field(ge=1, lt=MOST)
+    input_size: int = Field(ge=1, lt=MAX_JSON_INTEGER)
+    horizon: int = Field(ge=1, lt=MAX_JSON_INTEGER)
+    max_horizon: int = Field(ge=1, lt=MAX_JSON_INTEGER)
     freq: str
     sessions: Sessions | None = None
     transforms: list[Fitted]

@@ -10,11 +10,11 @@ import yaml
 
 from forecaster.domain.errors import ConfigError
 
-MOST_BYTES = 2**20
-_MOST_VALUES = 100_000
-_MOST_LEVELS = 50
-_MOST_MERGED = 20
-_LARGEST = 2**63
+MAX_BYTES = 2**20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 50
+_MAX_MERGED = 20
+_INTEGER_LIMIT = 2**63
 
 
 def read_text(path: Path) -> str:
@@ -28,9 +28,9 @@ def read_text(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: is not a plain file; give the path of a YAML file")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ConfigError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB; a configuration names data, no more")
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}: is larger than {MAX_BYTES // 2**20} MiB; a configuration names data, no more")
         return content.decode("utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give the path of a YAML file") from error
@@ -67,10 +67,10 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._n_values += 1
         self._level += 1
-        if self._n_values > _MOST_VALUES:
-            raise self._complaint(f"more than {_MOST_VALUES} values")
-        if self._level > _MOST_LEVELS:
-            raise self._complaint(f"nested more than {_MOST_LEVELS} levels deep")
+        if self._n_values > _MAX_VALUES:
+            raise self._complaint(f"more than {_MAX_VALUES} values")
+        if self._level > _MAX_DEPTH:
+            raise self._complaint(f"nested more than {_MAX_DEPTH} levels deep")
         node = super().compose_node(parent, index)
         self._level -= 1
         return node
@@ -89,11 +89,11 @@ class _Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Merge what `<<` names, which grows with each level of merging."""
         for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:merge" and len(value.value) > _MOST_MERGED:
-                raise self._complaint(f"<< merges more than {_MOST_MERGED} mappings", key)
+            if key.tag == "tag:yaml.org,2002:merge" and len(value.value) > _MAX_MERGED:
+                raise self._complaint(f"<< merges more than {_MAX_MERGED} mappings", key)
         super().flatten_mapping(node)
-        if len(node.value) > _MOST_VALUES:
-            raise self._complaint(f"<< merges more than {_MOST_VALUES} keys", node)
+        if len(node.value) > _MAX_VALUES:
+            raise self._complaint(f"<< merges more than {_MAX_VALUES} keys", node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -101,7 +101,7 @@ class _Loader(yaml.SafeLoader):
         # such as 2026-02-30, !!int x, and an integer of 5,000 digits
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._complaint(f"'{str(node.value)[:40]}' cannot be read ({str(error)[:80]})", node) from error
-        if isinstance(value, int) and abs(value) >= _LARGEST:
+        if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT:
             raise self._complaint(f"'{str(node.value)[:40]}' is beyond 64 bits", node)
         return value
 
@@ -119,11 +119,11 @@ def _in_a_line(error: yaml.YAMLError) -> str:
 
 def _check_size(content: Any, where: str) -> None:
     """Raise ConfigError where aliases expand to too much: each is one object here, and copied by whoever reads it."""
-    left, waiting = _MOST_VALUES, [content]
+    left, waiting = _MAX_VALUES, [content]
     while waiting:
         value = waiting.pop()
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         left -= 1 + len(inner)
         if left < 0:
-            raise ConfigError(f"{where}: its aliases (*name) expand to more than {_MOST_VALUES} values; write fewer")
+            raise ConfigError(f"{where}: its aliases (*name) expand to more than {_MAX_VALUES} values; write fewer")
         waiting.extend(one for one in inner if isinstance(one, dict | list))

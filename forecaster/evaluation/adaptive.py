@@ -20,7 +20,7 @@ _LEAST, _MOST = 0.001, 0.9
 Bands = dict[int, tuple[Floats, Floats]]
 
 
-def allowed_shares(levels: Sequence[float], surplus: Floats) -> Floats:
+def miscoverage_rates(levels: Sequence[float], surplus: Floats) -> Floats:
     """Return the share of misses that is allowed now.
 
     Args:
@@ -30,7 +30,7 @@ def allowed_shares(levels: Sequence[float], surplus: Floats) -> Floats:
     return np.clip(_shares(levels) * (1 + RATE * surplus), _LEAST, _MOST)
 
 
-def adapted_tails(probabilities: Sequence[float], levels: Sequence[float], allowed: Floats) -> Floats:
+def adapted_probabilities(probabilities: Sequence[float], levels: Sequence[float], allowed: Floats) -> Floats:
     """Return the probabilities to look up for those that were asked for, `(n, steps, len(probabilities))`.
 
     Between levels the shares of misses are interpolated, and a wider level is allowed no more than a narrower one, so
@@ -39,7 +39,7 @@ def adapted_tails(probabilities: Sequence[float], levels: Sequence[float], allow
     Args:
         probabilities: 0–1.
         levels: 0–100, in any order.
-        allowed: `(n, steps, levels)`, as `allowed_shares` returns them.
+        allowed: `(n, steps, levels)`, as `miscoverage_rates` returns them.
     """
     shares = _shares(levels)
     order = np.argsort(-shares)
@@ -92,7 +92,7 @@ def adaptive_bands(
                 due, surprise = pending[number - lag]
                 surplus[due, step] += surprise[:, step]
         rows = slice(borders[number], borders[number + 1])
-        tails = adapted_tails(edges, levels, allowed_shares(levels, surplus[owners[rows]]))
+        tails = adapted_probabilities(edges, levels, miscoverage_rates(levels, surplus[owners[rows]]))
         for edge in range(len(edges)):
             bounds[rows, :, edge] = mean[rows] + units[rows] * calibration.residuals_at(tails[:, :, edge])
         truth, of_rows = actual[rows, :, None], bounds[rows]

@@ -21,7 +21,7 @@ from forecaster.evaluation.units import SCALES, Unit
 LEVELS = (80, 95)
 _BLOCKS = 4
 # of cutoffs, in horizons: with fewer, differences of scores are chance
-LEAST_HORIZONS = 40
+MIN_HORIZONS = 40
 # by which share of the score static intervals must be better, and the p-value below which that is no chance
 _BETTER_BY, _SIGNIFICANCE = 0.005, 0.05
 
@@ -67,7 +67,7 @@ def choose(residuals: Residuals, units: Sequence[Unit]) -> Calibration:
         units: to choose from, the usual one first.
     """
     cutoffs, horizon = np.unique(residuals.cutoffs), residuals.actual.shape[1]
-    if len(cutoffs) < LEAST_HORIZONS * horizon:
+    if len(cutoffs) < MIN_HORIZONS * horizon:
         return residuals.calibrate(units[0])
     # in units of the value where returns are compared, so that dear years do not outweigh cheap ones
     sizes = SCALES[units[0].scale].size(residuals.inputs)

@@ -72,7 +72,7 @@ class Calibration:
         """Return the unit of each window `(n, input_size)` of the target's past, `(n, 1)`."""
         return self.unit.of(inputs)
 
-    def knows(self, level: float) -> bool:
+    def supports(self, level: float) -> bool:
         """Say whether the calibration windows support an interval of a level, 0–100."""
         return bool((100 - level) / 200 >= self.probabilities[0] - 1e-9)
 
@@ -90,7 +90,7 @@ class Calibration:
 
     def bands(self, inputs: Floats, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
         """Return what lies below and above the mean, `(n, horizon)` each, for the `levels` (0–100) that are known."""
-        units, known = self.units(inputs), [level for level in levels if self.knows(level)]
+        units, known = self.units(inputs), [level for level in levels if self.supports(level)]
         edges = [self.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])) for level in known]
         return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(known, edges, strict=True)}
 

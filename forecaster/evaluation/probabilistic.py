@@ -23,10 +23,10 @@ def scaled_crps(actual: Floats, quantiles: Floats, probabilities: Floats) -> flo
 
     Infinite where all actual values are 0 and a quantile is not. Source: Rangapuram et al. (2021), PMLR 139, section 4.
     """
-    return over_size(2 * pinball(actual, quantiles, probabilities), actual)
+    return scale_loss(2 * pinball(actual, quantiles, probabilities), actual)
 
 
-def over_size(loss: float, actual: Floats) -> float:
+def scale_loss(loss: float, actual: Floats) -> float:
     """Return a mean loss over the mean absolute actual value; where that is 0, a loss of 0 is 0, any other infinite."""
     size = float(np.abs(actual).mean())
     if size == 0:

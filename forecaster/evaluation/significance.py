@@ -8,11 +8,11 @@ import numpy as np
 from forecaster.domain.errors import DataError
 from forecaster.domain.series import Floats
 
-LEAST_WINDOWS = 8
+MIN_WINDOWS = 8
 # of two blocks the t distribution has one degree of freedom, and says nothing
-LEAST_BLOCKS = 3
+MIN_BLOCKS = 3
 # more add little to the power of the test, and longer blocks depend less on each other
-MOST_BLOCKS = 32
+MAX_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
 
     Source: Ibragimov & Müller (2010), doi:10.1198/jbes.2009.08046.
     """
-    n_blocks = min(len(first) // overlap, MOST_BLOCKS)
-    if n_blocks < LEAST_BLOCKS or not second.any():
+    n_blocks = min(len(first) // overlap, MAX_BLOCKS)
+    if n_blocks < MIN_BLOCKS or not second.any():
         return None
     value = float(first.mean() / second.mean())
     influence = (first - value * second) / second.mean()
@@ -115,7 +115,7 @@ def diebold_mariano(
         alternative: what is to be shown.
 
     Raises:
-        DataError: there are fewer than `LEAST_WINDOWS` losses, or not more than `horizon`.
+        DataError: there are fewer than `MIN_WINDOWS` losses, or not more than `horizon`.
 
     Source: Diebold & Mariano (1995), doi:10.1080/07350015.1995.10524599; the small-sample correction of Harvey,
     Leybourne & Newbold (1997), doi:10.1016/S0169-2070(96)00719-4, equation 9. Where the rectangular variance is not
@@ -125,8 +125,8 @@ def diebold_mariano(
 
     difference = first - second
     n = len(difference)
-    if n < LEAST_WINDOWS or n <= horizon:
-        least = max(LEAST_WINDOWS, horizon + 1)
+    if n < MIN_WINDOWS or n <= horizon:
+        least = max(MIN_WINDOWS, horizon + 1)
         raise DataError(f"significance: {n} windows, {least} are needed; raise n_windows, or lower horizon")
     mean = float(difference.mean())
     # what rounding leaves of equal losses

@@ -18,7 +18,7 @@ from forecaster.domain.series import Floats
 # Fiorucci et al. (2016), doi:10.1016/j.ijforecast.2016.02.005
 STATISTICAL = {"auto_ets": "AutoETS", "theta": "AutoTheta", "auto_arima": "AutoARIMA"}
 # older rows say little to them, and cost
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 # fewer are done before other processes have started
 _FEW = 200
 
@@ -30,7 +30,7 @@ def forecast_histories(
 
     Args:
         name: of `STATISTICAL`.
-        histories: the target's past of each window, `(rows,)`; at most the last `MOST_ROWS` are looked at.
+        histories: the target's past of each window, `(rows,)`; at most the last `MAX_ROWS` are looked at.
         horizon: steps.
         season_length: rows of a season.
         n_processes: how many at once; one for each core when None.
@@ -38,7 +38,7 @@ def forecast_histories(
     Raises:
         DataError: the model cannot be fitted to a history.
     """
-    tasks = [(name, history[-MOST_ROWS:], horizon, season_length) for history in histories]
+    tasks = [(name, history[-MAX_ROWS:], horizon, season_length) for history in histories]
     n_processes = n_processes or len(os.sched_getaffinity(0))
     if len(tasks) < _FEW or n_processes == 1:
         found = [_forecast(task) for task in tasks]

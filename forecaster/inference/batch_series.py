@@ -150,7 +150,7 @@ class _StoredSeries:
     def read(self, number: int) -> pd.DataFrame:
         name, manifest = self.names[number], self._predictor.manifest
         tail = read_tail(self._folder, name)
-        tail.refuse_unfit(self._now, self._patience)
+        tail.check_usable(self._now, self._patience)
         # what lies before the inputs is not looked at, as the service does not
         last = slice(-manifest.input_size, None)
         columns = dict(zip((Y, *manifest.hist_exog), tail.values(tuple(manifest.hist_exog))[last].T, strict=True))

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from forecaster.database.engine import transaction
 from forecaster.database.tables import STEPS
 from forecaster.domain.series import Floats
-from forecaster.evaluation.adaptive import allowed_shares
+from forecaster.evaluation.adaptive import miscoverage_rates
 from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.tallies import Of
 
@@ -45,5 +45,5 @@ def _read(engine: Engine, *wanted: ColumnElement[bool]) -> dict[Of, dict[str, Fl
         steps, count, covered = counted[:, 0].astype(int) - 1, counted[:, 1:2], counted[:, 2:]
         surplus = np.zeros((steps[-1] + 1, len(LEVELS)))
         surplus[steps] = count * SHARES - (count - covered)
-        allowed.setdefault((owner, model, version), {})[unique_id] = allowed_shares(LEVELS, surplus)
+        allowed.setdefault((owner, model, version), {})[unique_id] = miscoverage_rates(LEVELS, surplus)
     return allowed

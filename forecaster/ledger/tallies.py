@@ -181,8 +181,8 @@ def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> li
 
 def _read(row: Any) -> Tally:
     found: dict[str, Any] = {name: getattr(row, name) for name in _COUNTS}
-    return Tally(**found | {name: sums.read(getattr(row, name)) for name in _SUMS})
+    return Tally(**found | {name: sums.loads(getattr(row, name)) for name in _SUMS})
 
 
 def _spell(one: Tally) -> dict[str, Any]:
-    return vars(one) | {name: sums.spell(getattr(one, name)) for name in _SUMS}
+    return vars(one) | {name: sums.dumps(getattr(one, name)) for name in _SUMS}

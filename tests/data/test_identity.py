@@ -18,7 +18,7 @@ FIRST, LAST, NOW = np.datetime64("2024-01-02"), np.datetime64("2024-12-31"), dat
 
 
 @dataclass
-class Told:
+class FixedOriginSource:
     """A source that tells what it is told to of a company."""
 
     origin: dict[str, Any] = field(default_factory=dict)
@@ -47,17 +47,17 @@ def contents(store: BarStore) -> dict[str, bytes]:
 )
 def test_another_identity_than_the_stored_one_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     store = BarStore(tmp_path)
-    update(store, Told(), "ABC", FIRST, np.datetime64("2024-11-29"), NOW)
+    update(store, FixedOriginSource(), "ABC", FIRST, np.datetime64("2024-11-29"), NOW)
     before = contents(store)
     with pytest.raises(QualityError, match=f"ABC: {said}"):
-        update(store, Told(change), "ABC", FIRST, LAST, NOW)
+        update(store, FixedOriginSource(change), "ABC", FIRST, LAST, NOW)
     assert contents(store) == before
     # and what is told rightly again is taken
-    assert update(store, Told({"first_trade": "1999-03-01"}), "ABC", FIRST, LAST, NOW).new > 0
+    assert update(store, FixedOriginSource({"first_trade": "1999-03-01"}), "ABC", FIRST, LAST, NOW).new > 0
 
 
 def test_an_exchange_without_a_calendar_is_named_with_its_symbol_and_may_be_mapped(tmp_path: Path) -> None:
-    store, source = BarStore(tmp_path), Told({"exchange": "XYZ"})
+    store, source = BarStore(tmp_path), FixedOriginSource({"exchange": "XYZ"})
     with pytest.raises(
         CalendarError, match=r"^ABC: exchange 'XYZ' has no calendar in the table; set calendar: {ABC: …}"
     ):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from forecaster.data.bars import COLUMNS, PRICES, SESSION, Bars
-from forecaster.data.jumps import find_jumps, hold_of
+from forecaster.data.jumps import find_hold, find_jumps
 from forecaster.data.sources.price_files import PriceFiles
 from forecaster.data.sources.stored import StoredSource
 from forecaster.data.store import BarStore
@@ -20,7 +20,7 @@ from forecaster.data.update import Updated, update
 from forecaster.domain.errors import QualityError, Unconfirmed
 from tests.conftest import REAL_DATA, needs_real_data
 from tests.data.prices import ORIGIN, Company
-from tests.data.test_past import COMPANY, Change, Changing
+from tests.data.test_past import COMPANY, Change, ChangedSource
 
 FIRST, LAST, NOW = np.datetime64("2024-01-02"), np.datetime64("2024-12-31"), datetime(2025, 1, 1, tzinfo=UTC)
 SCALED = [*PRICES, "adj_close", "dividend"]
@@ -49,7 +49,7 @@ def closes_of_one_row(factor: float) -> Change:
 
 
 def run(store: BarStore, change: Change = lambda frame: frame, until: str = "2024-12-31", *confirm: str) -> Updated:
-    source = Changing(change=change)
+    source = ChangedSource(change=change)
     return update(store, source, "ABC", FIRST, np.datetime64(until), NOW, confirm=confirm)
 
 
@@ -71,7 +71,7 @@ def test_a_jump_is_held_back_with_its_date_and_earlier_bars_stay(
     """On the first fetch, between the last stored bar and the first new one, and within what is stored."""
     if until:
         run(store, until=until)
-    done = update(store, Changing(change=kind(factor)), "ABC", FIRST, LAST, NOW, full=True)
+    done = update(store, ChangedSource(change=kind(factor)), "ABC", FIRST, LAST, NOW, full=True)
     assert done.held is not None
     assert done.held.startswith(f"held back from {DAY} on: the close goes from ")
     assert f"--confirm ABC:{DAY}" in done.held
@@ -85,7 +85,7 @@ def test_a_jump_is_held_back_with_its_date_and_earlier_bars_stay(
     tail = read_tail(store.folder, "ABC")
     assert str(tail.days[-1]) == str(bars.sessions[-1])
     with pytest.raises(Unconfirmed, match=f"ABC: held back from {DAY} on"):
-        tail.refuse_unfit(NOW, NOW - NOW)
+        tail.check_usable(NOW, NOW - NOW)
     (held, *_) = json.loads((store.folder / "ABC.quality.json").read_text())["issues"]
     assert (held["rule"], held["days"][0]) == ("held", DAY)
 
@@ -113,11 +113,11 @@ def test_a_confirmed_jump_is_stored_and_remembered_as_long_as_it_is_the_same(sto
     assert (done.held, done.bars) == (None, 231)
     assert len(train(store)) == 231
     # a full read and new bars bring no question back
-    source = Changing(change=crash)
+    source = ChangedSource(change=crash)
     again = update(store, source, "ABC", FIRST, LAST, NOW, full=True, may_lose=True)
     assert (again.held, again.bars) == (None, 252)
     # on the same day another jump is another jump
-    assert update(store, Changing(change=from_then_on(40)), "ABC", FIRST, LAST, NOW, full=True).held
+    assert update(store, ChangedSource(change=from_then_on(40)), "ABC", FIRST, LAST, NOW, full=True).held
     assert len(train_bars(store)) == 252
 
 
@@ -164,14 +164,14 @@ def test_units_that_change_each_day_are_jumps_too() -> None:
     frame.iloc[::2, : len(PRICES)] *= 100
     bars = Bars("ABC", frame, ORIGIN)
     assert len(find_jumps(bars)) == len(frame) - 1
-    hold = hold_of(bars)
+    hold = find_hold(bars)
     assert hold is not None
     # said in a line, however many they are
     assert "and 248 more" in hold.seen and len(hold.message_for("ABC")) < 600
 
 
 def test_bars_that_an_earlier_release_stored_past_a_jump_are_kept_and_refused(store: BarStore) -> None:
-    bars = Changing(change=from_then_on(100)).fetch("ABC", FIRST, np.datetime64("2024-11-29"))
+    bars = ChangedSource(change=from_then_on(100)).fetch("ABC", FIRST, np.datetime64("2024-11-29"))
     with store.lock("ABC"):
         store.write(bars, NOW)
     with pytest.raises(Unconfirmed, match=DAY):

@@ -11,8 +11,8 @@ import pytest
 
 from forecaster.data.bars import COLUMNS
 from forecaster.data.quality import check
-from forecaster.data.sources.asking import without_blanks
 from forecaster.data.sources.price_files import PriceFiles
+from forecaster.data.sources.request import drop_blank_rows
 from forecaster.data.sources.stored import StoredSource
 from forecaster.data.store import BarStore
 from forecaster.data.update import Updated, update
@@ -93,7 +93,7 @@ def test_a_declared_day_that_the_source_has_is_kept(tmp_path: Path) -> None:
 def test_a_blank_row_with_an_event_is_not_lost() -> None:
     bars = Company(dividends={DAY: 1.0}).bars()
     bars.frame.loc[DAY, [name for name in COLUMNS if name != "dividend"]] = np.nan
-    kept = without_blanks(bars.frame, [date.fromisoformat(DAY)])
+    kept = drop_blank_rows(bars.frame, [date.fromisoformat(DAY)])
     assert len(kept) == 252
     issues = check(replace(bars, frame=kept), bars.sessions).issues
     assert next(issue.rule for issue in issues if issue.is_hard) == "bad_price"

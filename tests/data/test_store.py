@@ -21,7 +21,7 @@ from forecaster.data.tails import file_name, read_tail
 from forecaster.domain.errors import DataError, FileFormatError, SourceUnavailable
 from tests.conftest import ROOT
 from tests.data.prices import ORIGIN, Company
-from tests.data.test_update import OnADay, run
+from tests.data.test_update import SourceOnDay, run
 
 DUE = datetime(2025, 1, 2, 21, 30, tzinfo=UTC)
 SYMBOLS = ["BRK-B", "^GSPC", "EURUSD=X", "005930.KS", "brk-b", "../evil", "a/b", "Ä", "."]
@@ -128,14 +128,14 @@ import os, signal, sys
 from pathlib import Path
 from typing import Any
 from forecaster.data import store
-from tests.data.test_update import OnADay, run
+from tests.data.test_update import SourceOnDay, run
 write = store._replace
 def replace(path, content):
     if path.name.endswith(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, content)
 store._replace = replace
-run(store.BarStore(Path(sys.argv[1])), OnADay("2024-06-14"))
+run(store.BarStore(Path(sys.argv[1])), SourceOnDay("2024-06-14"))
 """
 
 
@@ -144,14 +144,14 @@ def test_a_tail_that_a_killed_update_left_behind_is_mended_by_the_next_whatever_
     tmp_path: Path, at: str
 ) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"))
+    run(store, SourceOnDay("2024-05-31"))
     left = subprocess.run([sys.executable, "-c", KILLED, tmp_path, at], cwd=ROOT, check=False)
     assert left.returncode == -signal.SIGKILL
     bars = store.read("ABC")
     assert bars is not None and str(bars.sessions[-1]) == "2024-06-14"
     assert str(read_tail(tmp_path, "ABC").days[-1]) == "2024-05-31"
     # nothing is new, or the source is away
-    source = OnADay("2024-06-14") if at == "tail.json" else OnADay("2024-06-14", answers=False)
+    source = SourceOnDay("2024-06-14") if at == "tail.json" else SourceOnDay("2024-06-14", answers=False)
     with contextlib.suppress(SourceUnavailable):
         run(store, source)
     tail = read_tail(tmp_path, "ABC")
@@ -163,10 +163,10 @@ def test_a_tail_that_a_killed_update_left_behind_is_mended_by_the_next_whatever_
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_text("{")])
 def test_a_tail_that_is_gone_or_spoilt_is_written_anew(tmp_path: Path, lost: Callable[[Path], object]) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"))
+    run(store, SourceOnDay("2024-05-31"))
     before = (tmp_path / "ABC.tail.json").read_bytes()
     lost(tmp_path / "ABC.tail.json")
-    run(store, OnADay("2024-05-31"))
+    run(store, SourceOnDay("2024-05-31"))
     assert (tmp_path / "ABC.tail.json").read_bytes() == before
 
 

@@ -28,8 +28,8 @@ from forecaster.domain.errors import (
     SourceUnreachable,
     UnknownSymbol,
 )
+from tests.data.fake_yahoo import BOMB, Answer, unresponsive_server
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import BOMB, Answer, swallowing
 
 FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
 SECRET = "0123456789abcdef"
@@ -265,7 +265,7 @@ def test_another_symbols_answer_is_refused(tiingo: Tiingo) -> None:
 def test_a_host_that_swallows_requests_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
     monkeypatch.setattr(session_limits, "SILENT_SECONDS", 0.5)
-    with swallowing() as url, pytest.raises(SourceUnreachable, match="ABC: Tiingo cannot be reached"):
+    with unresponsive_server() as url, pytest.raises(SourceUnreachable, match="ABC: Tiingo cannot be reached"):
         config = SessionConfig(origin=url, pause_seconds=0, timeout_seconds=0.4)
         TiingoSource(config, tries=500, backoff_seconds=0.01).fetch("ABC", FIRST, LAST)
 

@@ -20,8 +20,8 @@ from forecaster.data.store import BarStore
 from forecaster.data.update import OVERLAP_SESSIONS, update
 from forecaster.domain.errors import NoData, QualityError, SourceUnavailable
 from tests.conftest import ROOT
+from tests.data.fake_yahoo import Yahoo, chart, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Yahoo, chart, standing_in
 
 FIRST = np.datetime64("2024-01-02")
 COMPANY = Company(dividends={"2024-06-13": 1.2}, splits={"2024-09-09": 4.0})
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::yfinance")
 
 
 @dataclass
-class OnADay:
+class SourceOnDay:
     """A source as it is on a day: it knows the events up to then."""
 
     day: str
@@ -49,27 +49,29 @@ def evening(day: str) -> datetime:
     return datetime.fromisoformat(f"{day}T23:00:00").replace(tzinfo=UTC)
 
 
-def run(store: BarStore, source: OnADay, first: np.datetime64 = FIRST) -> str | None:
+def run(store: BarStore, source: SourceOnDay, first: np.datetime64 = FIRST) -> str | None:
     return update(store, source, "ABC", first, np.datetime64(source.day), evening(source.day)).refetched
 
 
 def test_a_dividend_and_a_split_between_fetches_end_in_a_store_equal_to_a_fresh_fetch(tmp_path: Path) -> None:
     step, whole = BarStore(tmp_path / "step"), BarStore(tmp_path / "whole")
-    reasons = [run(step, OnADay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")]
+    reasons = [
+        run(step, SourceOnDay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")
+    ]
     assert reasons[:2] == [None, None]
     assert reasons[2] is not None and "the adjustment of 2024-" in reasons[2]
     assert reasons[3] is not None and "the close of 2024-" in reasons[3]
     assert reasons[4] is None
-    run(whole, OnADay("2024-09-11"))
+    run(whole, SourceOnDay("2024-09-11"))
     one, other = step.read("ABC"), whole.read("ABC")
     assert one is not None and other is not None
     pd.testing.assert_frame_equal(one.frame, other.frame, check_exact=True)
 
 
 def test_only_the_first_and_the_last_sessions_and_the_tail_are_asked_for(tmp_path: Path) -> None:
-    store, source = BarStore(tmp_path), OnADay("2024-05-31")
+    store, source = BarStore(tmp_path), SourceOnDay("2024-05-31")
     run(store, source)
-    later = OnADay("2024-06-05")
+    later = SourceOnDay("2024-06-05")
     run(store, later)
     old = COMPANY.bars(last="2024-05-31").sessions
     first, last = (str(old[0]), str(old[OVERLAP_SESSIONS - 1])), (str(old[-OVERLAP_SESSIONS]), "2024-06-05")
@@ -82,23 +84,23 @@ def test_only_the_first_and_the_last_sessions_and_the_tail_are_asked_for(tmp_pat
 
 def test_an_earlier_start_fetches_all(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"), np.datetime64("2024-03-01"))
-    assert run(store, OnADay("2024-05-31")) == "the store began at 2024-03-01"
+    run(store, SourceOnDay("2024-05-31"), np.datetime64("2024-03-01"))
+    assert run(store, SourceOnDay("2024-05-31")) == "the store began at 2024-03-01"
     bars = store.read("ABC")
     assert bars is not None and bars.sessions[0] == FIRST
-    assert run(store, OnADay("2024-05-31")) is None
+    assert run(store, SourceOnDay("2024-05-31")) is None
 
 
 def test_the_bar_of_a_running_session_is_withheld(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
     noon = datetime(2024, 5, 31, 16, 0, tzinfo=UTC)
-    update(store, OnADay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
+    update(store, SourceOnDay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
     bars = store.read("ABC")
     assert bars is not None and str(bars.sessions[-1]) == "2024-05-30"
     with pytest.raises(NoData, match="no session from 2024-05-31 to 2024-05-31 has ended yet"):
         update(
             BarStore(tmp_path / "new"),
-            OnADay("2024-05-31"),
+            SourceOnDay("2024-05-31"),
             "ABC",
             np.datetime64("2024-05-31"),
             np.datetime64("2024-05-31"),
@@ -108,17 +110,17 @@ def test_the_bar_of_a_running_session_is_withheld(tmp_path: Path) -> None:
 
 def test_two_sources_are_never_mixed(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"))
+    run(store, SourceOnDay("2024-05-31"))
     with pytest.raises(QualityError, match="ABC: is stored from yahoo: two sources are not mixed"):
-        run(store, OnADay("2024-06-05", name="files"))
+        run(store, SourceOnDay("2024-06-05", name="files"))
 
 
 def test_what_breaks_a_hard_rule_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"))
+    run(store, SourceOnDay("2024-05-31"))
     before = (tmp_path / "ABC.parquet").read_bytes()
 
-    class Spoilt(OnADay):
+    class Spoilt(SourceOnDay):
         def fetch(self, *arguments: object, **options: object) -> Bars:
             bars = super().fetch(*arguments, **options)  # type: ignore[arg-type]
             bars.frame.iloc[-1, 3] = np.nan
@@ -131,7 +133,7 @@ def test_what_breaks_a_hard_rule_leaves_the_store_as_it_was(tmp_path: Path) -> N
 
 @pytest.fixture
 def yahoo() -> Iterator[Yahoo]:
-    with standing_in(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
+    with serve_yahoo(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
         yield yahoo
 
 
@@ -225,10 +227,10 @@ import sys
 from pathlib import Path
 import numpy as np
 from forecaster.data.store import BarStore
-from tests.data.test_update import OnADay, run
+from tests.data.test_update import SourceOnDay, run
 for day in ("2024-05-31", "2024-06-14", "2024-09-10", "2024-09-11") * 3:
     if sys.argv[2] == "late" or day < "2024-09":
-        run(BarStore(Path(sys.argv[1])), OnADay(max(day, sys.argv[3])))
+        run(BarStore(Path(sys.argv[1])), SourceOnDay(max(day, sys.argv[3])))
 """
 
 

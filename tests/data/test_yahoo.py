@@ -30,8 +30,8 @@ from forecaster.domain.errors import (
     SourceUnreachable,
     UnknownSymbol,
 )
+from tests.data.fake_yahoo import BOMB, CUT, Answer, Yahoo, chart, serve_yahoo, unresponsive_server
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import BOMB, CUT, Answer, Yahoo, chart, standing_in, swallowing
 
 FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
 COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0})
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::yfinance")
 
 @pytest.fixture
 def yahoo() -> Iterator[Yahoo]:
-    with standing_in(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
+    with serve_yahoo(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
         yield yahoo
 
 
@@ -298,7 +298,7 @@ def test_a_retry_after_that_is_a_date_is_read() -> None:
 
 def test_a_host_that_swallows_requests_is_given_up_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "SILENT_SECONDS", 0.5)
-    with swallowing() as url:
+    with unresponsive_server() as url:
         session = SessionConfig(origin=url, pause_seconds=0, timeout_seconds=0.4)
         with pytest.raises(SourceUnreachable, match=r"^ABC: Yahoo cannot be reached \(no answer for"):
             # without the limit these tries would last for minutes

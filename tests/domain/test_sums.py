@@ -18,7 +18,7 @@ def test_a_sum_is_exact_in_any_order(values: list[float], chance: random.Random)
     assert sum(map(Fraction, parts)) == sum(map(Fraction, values)) * Fraction(2) ** -100
     chance.shuffle(values)
     # some now, some later, and through text
-    later = sums.join(sums.add([], values[::2]), sums.read(sums.spell(sums.add([], values[1::2]))))
+    later = sums.join(sums.add([], values[::2]), sums.loads(sums.dumps(sums.add([], values[1::2]))))
     assert math.fsum(later) == math.fsum(parts)
 
 

@@ -18,8 +18,8 @@ from forecaster.data.store import BarStore
 from pipelines.fetch import update_all
 from tests.conftest import ROOT, run_module
 from tests.data.certificates import write_certificates
+from tests.data.fake_yahoo import CUT, Answer, Yahoo, serve_yahoo, unresponsive_server
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import CUT, Answer, Yahoo, standing_in, swallowing
 
 
 def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
@@ -29,7 +29,7 @@ def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
 
 def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_path: Path) -> None:
     authority, certificate = write_certificates(tmp_path)
-    with standing_in(_companies(["SPY", "AAPL"]), certificate) as yahoo:
+    with serve_yahoo(_companies(["SPY", "AAPL"]), certificate) as yahoo:
         environment = {"HTTPS_PROXY": yahoo.url, "REQUESTS_CA_BUNDLE": str(authority), "HOME": str(tmp_path / "home")}
         for new in (len(yahoo.bars["SPY"]), 0):
             done = run_module(
@@ -52,7 +52,7 @@ def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_p
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[tuple[Yahoo, Path]]:
     symbols = [f"S{number:02d}" for number in range(12)]
-    with standing_in(_companies(symbols, "2026-01-02")) as yahoo:
+    with serve_yahoo(_companies(symbols, "2026-01-02")) as yahoo:
         session = {"origin": yahoo.url, "pause_seconds": 0, "timeout_seconds": 5}
         config = {"symbols": symbols, "start": "2026-01-02", "session": session}
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
@@ -111,7 +111,7 @@ def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo
 def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tmp_path: Path) -> None:
     symbols = [f"S{number:03d}" for number in range(200)]
     config = ROOT / "pipelines" / "configs" / "stock.yaml"
-    with swallowing() as url:
+    with unresponsive_server() as url:
         done = run_module("pipelines.fetch", config, "--set", f"symbols={symbols}", cwd=tmp_path, HTTPS_PROXY=url)
     assert done.returncode == 3
     assert "S000: Yahoo cannot be reached" in done.stderr

@@ -37,7 +37,7 @@ def test_the_forecast_is_their_models(name: str, model: str) -> None:
 
 
 def test_of_a_long_history_the_latest_rows_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistical, "MOST_ROWS", 40)
+    monkeypatch.setattr(statistical, "MAX_ROWS", 40)
     (past,) = histories(1)
     long, short = (forecast_histories("theta", [one], 3, 4) for one in (past, past[-40:]))
     np.testing.assert_array_equal(long, short)

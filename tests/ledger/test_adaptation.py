@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
-from forecaster.evaluation.adaptive import RATE, adapted_tails, adaptive_bands
+from forecaster.evaluation.adaptive import RATE, adapted_probabilities, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.ledger.entries import LEVELS
@@ -54,7 +54,7 @@ def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
     inside = ((y >= low) & (y <= high))[:59, 0]
     with transaction(engine) as connection:
         tally(connection, [], [score(number, 1, (int(one), 1)) for number, one in enumerate(inside)])
-    tails = adapted_tails((0.1, 0.9), LEVELS, read_allowed(engine, "m", 1)["a"][None])
+    tails = adapted_probabilities((0.1, 0.9), LEVELS, read_allowed(engine, "m", 1)["a"][None])
     assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
     assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])
     engine.dispose()
@@ -68,7 +68,7 @@ def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
 def test_adapted_quantiles_never_cross_and_the_median_stays(
     of_80: float, of_95: float, probabilities: list[float]
 ) -> None:
-    tails = adapted_tails((*sorted(probabilities), 0.5), LEVELS, np.array([[[of_80, of_95]]]))[0, 0]
+    tails = adapted_probabilities((*sorted(probabilities), 0.5), LEVELS, np.array([[[of_80, of_95]]]))[0, 0]
     assert (np.diff(tails[:-1]) >= -1e-12).all()
     assert ((tails > 0) & (tails < 1)).all()
     assert tails[-1] == pytest.approx(0.5)
@@ -76,5 +76,5 @@ def test_adapted_quantiles_never_cross_and_the_median_stays(
 
 def test_where_nothing_was_learnt_nothing_moves() -> None:
     probabilities = (0.025, 0.1, 0.3, 0.5, 0.9, 0.99)
-    tails = adapted_tails(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
+    tails = adapted_probabilities(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
     np.testing.assert_allclose(tails[0, 0], probabilities)

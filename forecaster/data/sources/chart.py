@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
-from forecaster.data.sources.answers import Amount, Answer, Column, Seconds, read_answer
+from forecaster.data.sources.responses import Amount, Column, ResponseModel, Seconds, parse_response
 
 _Text = Annotated[str, Field(max_length=200)]
 _Prices = Column[Annotated[float, Field(ge=-1e15, le=1e15)] | None]
@@ -24,7 +24,7 @@ def _known(zone: str) -> str:
         raise ValueError("is not a time zone") from None
 
 
-class Meta(Answer):
+class Meta(ResponseModel):
     """What Yahoo says of a symbol; an answer without bars may lack most of it."""
 
     symbol: _Text | None = None
@@ -36,7 +36,7 @@ class Meta(Answer):
     firstTradeDate: Seconds | None = None  # noqa: N815
 
 
-class _Quote(Answer):
+class _Quote(ResponseModel):
     open: _Prices = ()
     high: _Prices = ()
     low: _Prices = ()
@@ -44,21 +44,21 @@ class _Quote(Answer):
     volume: Column[Amount | None] = ()
 
 
-class _AdjustedClose(Answer):
+class _AdjustedClose(ResponseModel):
     adjclose: _Prices = ()
 
 
-class _Indicators(Answer):
+class _Indicators(ResponseModel):
     quote: Annotated[tuple[_Quote], Field(min_length=1)]
     adjclose: tuple[_AdjustedClose] | None = None
 
 
-class _Payment(Answer):
+class _Payment(ResponseModel):
     date: Seconds
     amount: Amount
 
 
-class _Split(Answer):
+class _Split(ResponseModel):
     date: Seconds
     numerator: Annotated[float, Field(gt=0, le=1e6)]
     denominator: Annotated[float, Field(gt=0, le=1e6)]
@@ -69,13 +69,13 @@ def _listed(events: object) -> object:
     return tuple(events.values()) if isinstance(events, dict) else events
 
 
-class _Events(Answer):
+class _Events(ResponseModel):
     dividends: Annotated[Column[_Payment], BeforeValidator(_listed)] = ()
     capitalGains: Annotated[Column[_Payment], BeforeValidator(_listed)] = ()  # noqa: N815
     splits: Annotated[Column[_Split], BeforeValidator(_listed)] = ()
 
 
-class Chart(Answer):
+class Chart(ResponseModel):
     """One symbol's bars."""
 
     meta: Meta
@@ -125,16 +125,16 @@ class Chart(Answer):
         return json.dumps({"chart": {"result": [result], "error": None}}).encode()
 
 
-class _Failure(Answer):
+class _Failure(ResponseModel):
     description: str | None = None
 
 
-class _Outer(Answer):
+class _Outer(ResponseModel):
     result: tuple[Chart, ...] | None = None
     error: _Failure | None = None
 
 
-class _Body(Answer):
+class _Body(ResponseModel):
     chart: _Outer | None = None
 
 
@@ -145,9 +145,9 @@ def read_chart(content: bytes) -> Chart | None:
     """Return the chart of an answer, None where it holds none.
 
     Raises:
-        BadAnswer: a field is missing or not what it must be.
+        InvalidResponse: a field is missing or not what it must be.
     """
-    body = read_answer(_BODY, content, "a chart")
+    body = parse_response(_BODY, content, "a chart")
     result = body.chart.result if body and body.chart else None
     return result[0] if result else None
 
@@ -155,7 +155,7 @@ def read_chart(content: bytes) -> Chart | None:
 def reason_of(content: bytes) -> str:
     """Return why there is no chart, as far as the answer says it."""
     try:
-        body = read_answer(_BODY, content, "a chart")
+        body = parse_response(_BODY, content, "a chart")
     except ValueError:
         return ""
     return (body.chart.error.description or "") if body and body.chart and body.chart.error else ""

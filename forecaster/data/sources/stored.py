@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from forecaster.data.bar_features import is_price
 from forecaster.data.bars import Bars
 from forecaster.data.calendars import Calendar, calendar_for
-from forecaster.data.jumps import hold_of
+from forecaster.data.jumps import find_hold
 from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
@@ -84,7 +84,7 @@ class StoredSource(Config):
         if bars is None:
             raise UnknownSymbol(symbol, f"is not in {self.folder}; run pipelines.fetch for it")
         # an earlier release stored jumps without looking for them
-        hold = bars.held or hold_of(bars)
+        hold = bars.held or find_hold(bars)
         if hold:
             hold.refuse(symbol)
         calendar = calendar_for(symbol, bars.origin.exchange, self.calendar)

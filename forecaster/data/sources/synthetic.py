@@ -16,7 +16,7 @@ from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
 # the first and the last second that nanoseconds since 1970 can count
 FIRST, LAST = np.datetime64("1677-09-21T00:12:44", "s"), np.datetime64("2262-04-11T23:47:16", "s")
 # 800 MB of numbers
-MOST_ROWS = 100_000_000
+MAX_ROWS = 100_000_000
 
 
 class Sine(Config):
@@ -49,8 +49,8 @@ class SineSource(Config):
     trend: float = 0.0
     noise: float = Field(0.1, ge=0)
     noise_kind: Literal["normal", "uniform"] = "normal"
-    n_series: int = Field(1, ge=1, le=MOST_ROWS)
-    length: int = Field(2000, ge=1, le=MOST_ROWS)
+    n_series: int = Field(1, ge=1, le=MAX_ROWS)
+    length: int = Field(2000, ge=1, le=MAX_ROWS)
     start: datetime = datetime(2020, 1, 1)
     freq: str = "h"
     unique_id: str = "sine"
@@ -95,8 +95,8 @@ class RandomWalkSource(Config):
     first_price: float = Field(100.0, gt=0)
     drift: float = 0.0002
     volatility: float = Field(0.01, ge=0)
-    n_series: int = Field(1, ge=1, le=MOST_ROWS)
-    length: int = Field(2000, ge=1, le=MOST_ROWS)
+    n_series: int = Field(1, ge=1, le=MAX_ROWS)
+    length: int = Field(2000, ge=1, le=MAX_ROWS)
     start: datetime = datetime(2018, 1, 1)
     freq: str = "B"
     unique_id: str = "walk"
@@ -133,8 +133,8 @@ def _refuse(exogenous: Sequence[str], source: str) -> None:
 
 
 def _check_rows(n_series: int, length: int) -> None:
-    if n_series * length > MOST_ROWS:
-        raise ConfigError(f"data: {n_series} series of {length} rows are more than {MOST_ROWS} rows; ask for fewer")
+    if n_series * length > MAX_ROWS:
+        raise ConfigError(f"data: {n_series} series of {length} rows are more than {MAX_ROWS} rows; ask for fewer")
 
 
 def _known_frequency(freq: str) -> str:

@@ -18,9 +18,9 @@ import pandas as pd
 from pydantic import Field, TypeAdapter
 
 from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, PRICES, SESSION, SPLIT, VOLUME, Bars, Origin
-from forecaster.data.session import AnswerTooLarge, AskedToWait, MarketSession, SessionConfig
-from forecaster.data.sources.answers import Amount, Answer, BadAnswer, Column, read_answer
-from forecaster.data.sources.asking import ask, check_symbol, nothing, wait_of
+from forecaster.data.session import MarketSession, ResponseTooLarge, RetryAfterTooLong, SessionConfig
+from forecaster.data.sources.request import check_symbol, fetch_with_retries, no_bars_error, rate_limit_error
+from forecaster.data.sources.responses import Amount, Column, InvalidResponse, ResponseModel, parse_response
 from forecaster.domain.errors import BadResponse, ConfigError, RateLimited, SourceUnavailable, UnknownSymbol
 
 KEY = "TIINGO_API_KEY"
@@ -37,10 +37,10 @@ _EXCHANGES = {
 }  # fmt: skip
 # what it says, also with a status of success, when requests, symbols or bytes of an hour, a day or a month are used up
 _USED_UP = ("run over your", "request allocation")
-AnswerT = TypeVar("AnswerT")
+ResponseT = TypeVar("ResponseT")
 
 
-class _About(Answer):
+class _About(ResponseModel):
     """What Tiingo says of a symbol."""
 
     ticker: str
@@ -48,7 +48,7 @@ class _About(Answer):
     startDate: str | None = None  # noqa: N815
 
 
-class _Day(Answer):
+class _Day(ResponseModel):
     """One day's prices as they were traded."""
 
     date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T|$)")]
@@ -94,7 +94,7 @@ class TiingoSource:
         # as Tiingo spells share classes
         ticker = symbol.replace(".", "-").replace("/", "-")
         check_symbol(ticker)
-        return ask(
+        return fetch_with_retries(
             session, lambda: self._fetch(session, key, symbol, ticker, first, last), self.tries, self.backoff_seconds
         )
 
@@ -117,10 +117,10 @@ class TiingoSource:
         # without an end: a split after `last` divides the prices before it
         days = _get(session, key, symbol, _DAYS, "a list of days", f"{path}/prices", {"startDate": str(first)})
         if not days:
-            raise nothing(symbol, "Tiingo", exchange, first, last)
+            raise no_bars_error(symbol, "Tiingo", exchange, first, last)
         bars = Bars(symbol, _frame(symbol, days), self._origin(symbol, exchange, about)).until(last)
         if len(bars) == 0:
-            raise nothing(symbol, "Tiingo", exchange, first, last)
+            raise no_bars_error(symbol, "Tiingo", exchange, first, last)
         return bars
 
     def _origin(self, symbol: str, exchange: str, about: _About) -> Origin:
@@ -155,17 +155,17 @@ def _get(
     session: MarketSession,
     key: str,
     symbol: str,
-    kind: TypeAdapter[AnswerT],
+    kind: TypeAdapter[ResponseT],
     what: str,
     path: str,
     query: dict[str, str],
-) -> AnswerT:
+) -> ResponseT:
     headers = {"Authorization": f"Token {key}", "Content-Type": "application/json"}
     try:
         answer = session.get(f"{_HOST}{path}", params=query, headers=headers)
-    except AskedToWait as error:
-        raise wait_of(symbol, "Tiingo", error) from error
-    except AnswerTooLarge as error:
+    except RetryAfterTooLong as error:
+        raise rate_limit_error(symbol, "Tiingo", error) from error
+    except ResponseTooLarge as error:
         raise BadResponse(symbol, f"Tiingo's answer cannot be read: {error}; try later") from error
     except OSError as error:
         raise SourceUnavailable(symbol, f"Tiingo cannot be reached ({error}); check the network, try later") from error
@@ -183,8 +183,8 @@ def _get(
     if status >= 400:
         raise SourceUnavailable(symbol, f"Tiingo refuses (status {status}); try later")
     try:
-        return read_answer(kind, answer.content, what)
-    except BadAnswer as error:
+        return parse_response(kind, answer.content, what)
+    except InvalidResponse as error:
         raise BadResponse(symbol, f"Tiingo's answer cannot be read: {error}; try later") from error
 
 

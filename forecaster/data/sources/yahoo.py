@@ -17,10 +17,16 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, FIRST_TRADE_DAYS, SESSION, SPLIT, Bars, Origin
-from forecaster.data.session import AnswerTooLarge, AskedToWait, SessionConfig
-from forecaster.data.sources.answers import BadAnswer
-from forecaster.data.sources.asking import ask, check_symbol, nothing, wait_of, without_blanks
+from forecaster.data.session import ResponseTooLarge, RetryAfterTooLong, SessionConfig
 from forecaster.data.sources.chart import Chart
+from forecaster.data.sources.request import (
+    check_symbol,
+    drop_blank_rows,
+    fetch_with_retries,
+    no_bars_error,
+    rate_limit_error,
+)
+from forecaster.data.sources.responses import InvalidResponse
 from forecaster.data.sources.yahoo_session import YahooSession
 from forecaster.domain.errors import BadResponse, DataError, RateLimited, SourceUnavailable, UnknownSymbol
 
@@ -69,7 +75,7 @@ class YahooSource:
         """
         check_symbol(symbol)
         session = self._session()
-        return ask(
+        return fetch_with_retries(
             session,
             lambda: self._fetch_once(session, symbol, first, last, exchange),
             self.tries,
@@ -98,15 +104,15 @@ class YahooSource:
             chart, refusal = session.chart, session.refusal
         if chart is None or frame is None or frame.empty:
             known = chart.meta.exchangeName if chart else None
-            raise nothing(symbol, "Yahoo", known or exchange, first, last, refusal)
+            raise no_bars_error(symbol, "Yahoo", known or exchange, first, last, refusal)
         if _CAPITAL_GAINS in frame:
             frame["Dividends"] += frame[_CAPITAL_GAINS]
         frame = frame.rename(columns=_YAHOOS_NAMES)[list(COLUMNS)].astype(np.float64)
         frame.index = pd.DatetimeIndex(frame.index).tz_localize(None).normalize().rename(SESSION)
         declared = self.known_missing.get(symbol, ())
-        bars = Bars(symbol, without_blanks(frame, declared), self._origin(symbol, chart, declared)).until(last)
+        bars = Bars(symbol, drop_blank_rows(frame, declared), self._origin(symbol, chart, declared)).until(last)
         if len(bars) == 0:
-            raise nothing(symbol, "Yahoo", bars.origin.exchange, first, last)
+            raise no_bars_error(symbol, "Yahoo", bars.origin.exchange, first, last)
         _refuse_contradictions(bars, chart)
         return bars
 
@@ -187,8 +193,8 @@ def _errors_of_answer(symbol: str, session: YahooSession) -> Iterator[None]:
 
     try:
         yield
-    except AskedToWait as error:
-        raise wait_of(symbol, "Yahoo", error) from error
+    except RetryAfterTooLong as error:
+        raise rate_limit_error(symbol, "Yahoo", error) from error
     except exceptions.YFRateLimitError as error:
         raise RateLimited(
             symbol, "Yahoo asks for fewer requests (status 429); wait some minutes and run again"
@@ -199,7 +205,7 @@ def _errors_of_answer(symbol: str, session: YahooSession) -> Iterator[None]:
         raise UnknownSymbol(symbol, "Yahoo does not know it; check its spelling, or whether it was delisted") from error
     except exceptions.YFException as error:
         raise SourceUnavailable(symbol, f"Yahoo is not answering ({error}); try later") from error
-    except (AnswerTooLarge, BadAnswer) as error:
+    except (ResponseTooLarge, InvalidResponse) as error:
         raise BadResponse(symbol, f"Yahoo's answer cannot be read: {error}; try later") from error
     except HTTPError as error:
         if getattr(error.response, "status_code", None) == 404:

@@ -38,7 +38,7 @@ class YahooSession(MarketSession):
 
         Raises:
             ServerError: a chart cannot be had.
-            BadAnswer: a chart is not of the form that it must have.
+            InvalidResponse: a chart is not of the form that it must have.
             OSError: as `MarketSession.request` says.
         """
         response = super().request(method, url, *arguments, **options)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-AnswerT = TypeVar("AnswerT")
+ResponseT = TypeVar("ResponseT")
 ItemT = TypeVar("ItemT")
 # the first mistake is enough, and a hostile answer has millions
 Column = Annotated[tuple[ItemT, ...], FailFast()]
@@ -13,17 +13,17 @@ Amount = Annotated[float, Field(ge=0, le=1e15)]
 Seconds = Annotated[int, Field(ge=-3_000_000_000, le=5_000_000_000)]
 
 
-class BadAnswer(ValueError):
+class InvalidResponse(ValueError):
     """An answer is not of the form that it must have; says which field."""
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """Base of what a source answers: text is no number, and what is not asked for is left out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-def read_answer(kind: TypeAdapter[AnswerT], content: bytes, what: str) -> AnswerT:
+def parse_response(kind: TypeAdapter[ResponseT], content: bytes, what: str) -> ResponseT:
     """Return JSON as what it must be.
 
     Args:
@@ -32,12 +32,12 @@ def read_answer(kind: TypeAdapter[AnswerT], content: bytes, what: str) -> Answer
         what: the same in words, such as "a chart".
 
     Raises:
-        BadAnswer: it is not JSON, or a field is missing or of another kind.
+        InvalidResponse: it is not JSON, or a field is missing or of another kind.
     """
     try:
         return kind.validate_json(content)
     except ValidationError as error:
-        raise BadAnswer(_words(error.errors(include_url=False)[0], what)) from None
+        raise InvalidResponse(_words(error.errors(include_url=False)[0], what)) from None
 
 
 def _words(mistake: Any, what: str) -> str:

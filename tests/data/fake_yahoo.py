@@ -108,14 +108,14 @@ class Yahoo:
 
 
 @contextmanager
-def swallowing() -> Iterator[str]:
+def unresponsive_server() -> Iterator[str]:
     """Accept every connection on a free port of loopback and answer nothing; yields the URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
-def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo]:
+def serve_yahoo(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo]:
     """Serve on a free port of loopback; with a certificate also as an HTTPS proxy that is every host of Yahoo's."""
 
     class Handler(BaseHTTPRequestHandler):

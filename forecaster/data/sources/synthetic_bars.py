@@ -19,7 +19,7 @@ _DECIDED = {"length", "start", "freq", "n_series", "unique_id"}
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class SyntheticBars:
     """Generators by symbol: each one's `y` becomes the closes of an exchange's sessions from `start` on.
 
     The same sessions always get the same prices, however many are asked for.

@@ -5,8 +5,8 @@ import pytest
 
 from forecaster.data.calendars import get_calendar
 from forecaster.data.quality import check
-from forecaster.data.sources.made_up import Generator, MadeUp
 from forecaster.data.sources.synthetic import RandomWalkSource, Sine, SineSource
+from forecaster.data.sources.synthetic_bars import Generator, SyntheticBars
 from forecaster.domain.errors import ConfigError, UnknownSymbol
 
 START = np.datetime64("2024-01-02")
@@ -19,7 +19,7 @@ SERIES: dict[str, Generator] = {
 
 @pytest.mark.parametrize("symbol", ["WALK", "WAVE"])
 def test_the_past_stays_when_more_is_asked_for(symbol: str) -> None:
-    source = MadeUp(SERIES, START, "XNYS")
+    source = SyntheticBars(SERIES, START, "XNYS")
     short = source.fetch(symbol, START, np.datetime64("2024-06-28"))
     longer = source.fetch(symbol, np.datetime64("2024-03-01"), np.datetime64("2024-12-31"))
     both = longer.until(short.sessions[-1])
@@ -32,8 +32,8 @@ def test_the_past_stays_when_more_is_asked_for(symbol: str) -> None:
 
 def test_what_cannot_be_prices_is_refused_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"LOW: \d+ of 252 values are not above 0, .* raise level"):
-        MadeUp(SERIES, START, "XNYS").fetch("LOW", START, np.datetime64("2024-12-31"))
+        SyntheticBars(SERIES, START, "XNYS").fetch("LOW", START, np.datetime64("2024-12-31"))
     with pytest.raises(ConfigError, match=r"LONG: \['length'\] are decided by"):
-        MadeUp({"LONG": SineSource(length=5)}, START, "XNYS").fetch("LONG", START, START)
+        SyntheticBars({"LONG": SineSource(length=5)}, START, "XNYS").fetch("LONG", START, START)
     with pytest.raises(UnknownSymbol, match=r"there are \['LOW', 'WALK', 'WAVE'\]"):
-        MadeUp(SERIES, START, "XNYS").fetch("NOBODY", START, START)
+        SyntheticBars(SERIES, START, "XNYS").fetch("NOBODY", START, START)

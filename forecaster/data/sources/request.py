@@ -11,7 +11,7 @@ import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, DIVIDEND, PRICES, SPLIT, VOLUME, Bars
 from forecaster.data.calendars import Calendar, calendar_of
-from forecaster.data.session import AskedToWait, MarketSession
+from forecaster.data.session import MarketSession, RetryAfterTooLong
 from forecaster.domain.errors import (
     CalendarError,
     MarketDataError,
@@ -38,7 +38,7 @@ def check_symbol(symbol: str) -> None:
         raise UnknownSymbol(repr(symbol), "is no symbol: " + SPELLING)
 
 
-def ask(session: MarketSession, once: Callable[[], Bars], tries: int, backoff_seconds: float) -> Bars:
+def fetch_with_retries(session: MarketSession, once: Callable[[], Bars], tries: int, backoff_seconds: float) -> Bars:
     """Return what `once` does, asked again where that can help, never after a rate limit.
 
     Args:
@@ -67,7 +67,7 @@ def ask(session: MarketSession, once: Callable[[], Bars], tries: int, backoff_se
     raise AssertionError("tries is at least 1")
 
 
-def wait_of(symbol: str, who: str, asked: AskedToWait) -> RateLimited:
+def rate_limit_error(symbol: str, who: str, asked: RetryAfterTooLong) -> RateLimited:
     """Return the error of a source that asks to wait for longer than a batch should."""
     at = datetime.now(UTC) + timedelta(seconds=asked.seconds)
     return RateLimited(
@@ -76,7 +76,7 @@ def wait_of(symbol: str, who: str, asked: AskedToWait) -> RateLimited:
     )
 
 
-def without_blanks(frame: pd.DataFrame, known_missing: Sequence[date]) -> pd.DataFrame:
+def drop_blank_rows(frame: pd.DataFrame, known_missing: Sequence[date]) -> pd.DataFrame:
     """Return bars without rows that hold nothing, as sources show days without trading.
 
     Args:
@@ -90,7 +90,7 @@ def without_blanks(frame: pd.DataFrame, known_missing: Sequence[date]) -> pd.Dat
     return frame[has_event | ~(is_blank | is_declared & is_missing.any(axis=1))]
 
 
-def nothing(
+def no_bars_error(
     symbol: str, who: str, exchange: str | None, first: np.datetime64, last: np.datetime64, refusal: str = ""
 ) -> MarketDataError:
     """Return what no bars from `first` to `last` mean: `NoData` only where the exchange was surely closed.
