@@ -90,7 +90,7 @@ def test_columns_that_carry_later_dividends_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"transforms": [{"kind": "standardize"}]}, "^transforms: prices of .* put log and last_value first"),
         ({"transforms": [{"kind": "mean_std"}], "hist_exog": ["open"]}, "^column open: transforms: "),
@@ -101,9 +101,9 @@ def test_columns_that_carry_later_dividends_are_named() -> None:
     ],
 )
 def test_a_chain_that_shows_later_dividends_to_the_network_is_refused_before_training(
-    tmp_path: Path, changes: dict[str, object], said: str
+    tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     config = small_config(tmp_path, **({"data": {"source": "store", "symbols": ["ABC"]}} | changes))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         train(config)
     assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def test_they_depend_on_the_date_alone_and_stay_in_range(start: int, name: str, 
 
 def test_a_holiday_beyond_the_calendars_end_is_not_made_up() -> None:
     last = np.array([NEW_YORK.last], dtype="M8[D]")
-    with pytest.raises(CalendarError, match="too early to tell the holiday"):
+    with pytest.raises(CalendarError, match="too early to find the next holiday"):
         calendar_features(["sessions_until_holiday"], last, NEW_YORK)
     calendar_features(["sessions_since_holiday"], last, NEW_YORK)
     early = last - 4 * FARTHEST_SESSIONS

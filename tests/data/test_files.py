@@ -97,11 +97,11 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "settings", "said"), BAD.values(), ids=BAD.keys())
-def test_a_bad_file_is_told_what_and_where(tmp_path: Path, text: str, settings: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("text", "settings", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_file_is_told_what_and_where(tmp_path: Path, text: str, settings: dict[str, Any], message: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    with pytest.raises(FileFormatError, match=said) as error:
+    with pytest.raises(FileFormatError, match=message) as error:
         FilesSource(path=path, **settings).load()
     assert "bad.csv" in str(error.value)
 
@@ -148,12 +148,12 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "write", "said"), UNREADABLE.values(), ids=UNREADABLE.keys())
+@pytest.mark.parametrize(("name", "write", "message"), UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_file_that_is_cut_damaged_or_endless_is_refused_in_words(
-    tmp_path: Path, name: str, write: Callable[[Path], object], said: str
+    tmp_path: Path, name: str, write: Callable[[Path], object], message: str
 ) -> None:
     write(tmp_path / name)
-    with pytest.raises(FileFormatError, match=rf"{re.escape(name)}.*{said}"):
+    with pytest.raises(FileFormatError, match=rf"{re.escape(name)}.*{message}"):
         FilesSource(path=tmp_path / name).load()
 
 

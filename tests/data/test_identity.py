@@ -34,7 +34,7 @@ def contents(store: BarStore) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"currency": "GBp"}, "its currency is stored as USD, and is now GBp; if that is right, run with --replace"),
         ({"exchange": "NMS"}, "its exchange is stored as NYQ, and is now NMS"),
@@ -45,11 +45,11 @@ def contents(store: BarStore) -> dict[str, bytes]:
         ),
     ],
 )
-def test_another_identity_than_the_stored_one_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_another_identity_than_the_stored_one_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     store = BarStore(tmp_path)
     update(store, FixedOriginSource(), "ABC", FIRST, np.datetime64("2024-11-29"), NOW)
     before = contents(store)
-    with pytest.raises(QualityError, match=f"ABC: {said}"):
+    with pytest.raises(QualityError, match=f"ABC: {message}"):
         update(store, FixedOriginSource(change), "ABC", FIRST, LAST, NOW)
     assert contents(store) == before
     # and what is told rightly again is taken

@@ -166,7 +166,7 @@ def test_units_that_change_each_day_are_jumps_too() -> None:
     assert len(find_jumps(bars)) == len(frame) - 1
     hold = find_hold(bars)
     assert hold is not None
-    # said in a line, however many they are
+    # message in a line, however many they are
     assert "and 248 more" in hold.seen and len(hold.message_for("ABC")) < 600
 
 

@@ -62,9 +62,9 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), BAD.values(), ids=BAD.keys())
-def test_a_bad_frame_is_told_what_and_where(change: Callable[[pd.DataFrame], pd.DataFrame], said: str) -> None:
-    with pytest.raises(DataError, match=said) as error:
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_frame_is_told_what_and_where(change: Callable[[pd.DataFrame], pd.DataFrame], message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
         check_long_frame(change(frame()), where="prices.csv")
     assert "prices.csv" in str(error.value)
 

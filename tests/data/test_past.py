@@ -117,7 +117,7 @@ def test_nothing_is_lost_to_another_start_or_end_or_to_a_clock_that_was_set_back
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         # longer ago than any overlap
         (replace(COMPANY, dividends={"2024-03-14": 0.5, **COMPANY.dividends}), "the adjustment of 2024-01-02 changed"),
@@ -126,10 +126,10 @@ def test_nothing_is_lost_to_another_start_or_end_or_to_a_clock_that_was_set_back
         (replace(COMPANY, splits={"2024-04-08": 2.0, **COMPANY.splits}), "the close of 2024-01-02 changed"),
     ],
 )
-def test_an_event_of_long_ago_is_found_by_the_next_update(store: BarStore, changed: Company, said: str) -> None:
+def test_an_event_of_long_ago_is_found_by_the_next_update(store: BarStore, changed: Company, message: str) -> None:
     before = contents(store.folder)["ABC.parquet"]
     done = run(store, ChangedSource(changed))
-    assert (done.refetched, done.held) == (said, None)
+    assert (done.refetched, done.held) == (message, None)
     pd.testing.assert_frame_equal(
         stored(store).frame, changed.bars().frame, check_freq=False, check_index_type=False, check_exact=True
     )

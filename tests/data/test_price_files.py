@@ -95,7 +95,7 @@ def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         (lambda frame: frame.drop(columns="Date"), FileFormatError, r"no columns \['date'\]"),
         (lambda frame: frame.drop(columns=["Open", "Low"]), FileFormatError, r"no columns \['open', 'low'\]"),
@@ -110,10 +110,10 @@ def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_file_lacks_is_named(
-    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], error: type[DataError], said: str
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], error: type[DataError], message: str
 ) -> None:
     change(table()).to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         fetch(tmp_path / "a.csv")
     with pytest.raises(UnknownSymbol, match="no file is given for it"):
         PriceFiles({"ABC": tmp_path / "a.csv"}, "XNYS", "USD").fetch("XYZ", FIRST, LAST)

@@ -180,7 +180,7 @@ def test_only_a_symbols_own_drafts_are_cleaned_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"due_at": "2025-01-02T21:30:00"}, "due_at has no zone"),
         ({"ds": ["2024-01-03", "2024-01-02"]}, "its days are not in order"),
@@ -192,7 +192,7 @@ def test_only_a_symbols_own_drafts_are_cleaned_up(tmp_path: Path) -> None:
         ("[" * 100_000, "maximum recursion depth"),
     ],
 )
-def test_a_damaged_tail_is_said_and_not_served(tmp_path: Path, change: Any, said: str) -> None:
+def test_a_damaged_tail_is_said_and_not_served(tmp_path: Path, change: Any, message: str) -> None:
     bars = {name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")}
     tail: dict[str, Any] = {"symbol": "ABC", "ds": ["2024-01-02", "2024-01-03"], "bars": bars}
     tail["due_at"] = DUE.isoformat()
@@ -202,5 +202,5 @@ def test_a_damaged_tail_is_said_and_not_served(tmp_path: Path, change: Any, said
     if isinstance(change, dict) and "close" in change:
         change = {"bars": bars | change}
     path.write_text(change if isinstance(change, str) else json.dumps(tail | change))
-    with pytest.raises(FileFormatError, match=f"ABC.tail.json: cannot be read .*{said}"):
+    with pytest.raises(FileFormatError, match=f"ABC.tail.json: cannot be read .*{message}"):
         read_tail(tmp_path, "ABC")

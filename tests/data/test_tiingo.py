@@ -175,7 +175,7 @@ def _told(error: BaseException) -> str:
 
 ODD: dict[str, tuple[Answer, type[ForecasterError], str]] = {
     "too many": ((429, b"{}"), RateLimited, "fewer requests"),
-    "too many, said with success": (
+    "too many, message with success": (
         (200, b"Error: You have run over your hourly request allocation."),
         RateLimited,
         "an hour",
@@ -185,7 +185,7 @@ ODD: dict[str, tuple[Answer, type[ForecasterError], str]] = {
         RateLimited,
         "until the next",
     ),
-    "too many, said in JSON": (
+    "too many, message in JSON": (
         (200, b'{"detail": "Error: You have exceeded your request allocation."}'),
         RateLimited,
         "fewer requests",
@@ -211,9 +211,9 @@ ODD: dict[str, tuple[Answer, type[ForecasterError], str]] = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_each_odd_answer_is_an_error_of_its_kind(tiingo: Tiingo, name: str) -> None:
-    answer, kind, said = ODD[name]
+    answer, kind, message = ODD[name]
     tiingo.odd = [answer, answer]
-    with pytest.raises(kind, match=said) as error:
+    with pytest.raises(kind, match=message) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert SECRET not in _told(error.value)
     assert not re.search(r"\w+Error\b", str(error.value))
@@ -235,8 +235,8 @@ def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.Monk
         # a week-end
         ("ABC.B", "2024-02-03", "2024-02-04", NoData, "XNYS had no completed session"),
     ]
-    for symbol, first, last, kind, said in cases:
-        with pytest.raises(kind, match=said) as error:
+    for symbol, first, last, kind, message in cases:
+        with pytest.raises(kind, match=message) as error:
             source(tiingo).fetch(symbol, np.datetime64(first), np.datetime64(last))
         assert SECRET not in _told(error.value)
     # a week-end on which nothing is told, and one on which it is not a list
@@ -284,7 +284,7 @@ def test_a_key_that_is_not_accepted_is_said_and_not_shown(
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         (None, f"set the environment variable {KEY}"),
         (" \n", f"set the environment variable {KEY}"),
@@ -293,13 +293,13 @@ def test_a_key_that_is_not_accepted_is_said_and_not_shown(
     ],
 )
 def test_what_cannot_be_a_key_is_not_sent(
-    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, key: str | None, said: str
+    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, key: str | None, message: str
 ) -> None:
     if key is None:
         monkeypatch.delenv(KEY)
     else:
         monkeypatch.setenv(KEY, key)
-    with pytest.raises(ConfigError, match=said) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert SECRET not in repr(error.value)
     assert tiingo.asked == []

@@ -244,8 +244,8 @@ def test_two_processes_updating_one_symbol_end_in_a_whole_store(tmp_path: Path) 
         for kind in ("late", "early")
     ]
     for process in both:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, message = process.communicate(timeout=120)
+        assert process.returncode == 0, message
     bars = BarStore(tmp_path).read("ABC")
     assert bars is not None
     pd.testing.assert_frame_equal(

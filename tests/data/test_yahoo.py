@@ -209,7 +209,7 @@ def test_a_server_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda result: _dividend(result).update(amount="1.2"), "events.dividends.0.amount: .* number, got '1.2'"),
         (lambda result: _closes(result).__setitem__(3, "x"), "quote.0.close.3: .* number, got 'x'"),
@@ -224,10 +224,10 @@ def test_a_server_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
     ],
 )
 def test_the_field_that_is_wrong_is_named(
-    yahoo: Yahoo, source: YahooSource, change: Callable[[dict[str, Any]], object], said: str
+    yahoo: Yahoo, source: YahooSource, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     yahoo.misbehave = _changed(change)
-    with pytest.raises(BadResponse, match=said):
+    with pytest.raises(BadResponse, match=message):
         source.fetch("ABC", FIRST, LAST)
 
 
