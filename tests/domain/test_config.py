@@ -127,9 +127,7 @@ def test_load_config_reads_a_section_and_names_a_missing_one(tmp_path: Path) -> 
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump({"train": yaml.safe_load(GOOD), "promote": {"name": "sine"}}))
     assert load_config(path, TrainConfig, ["horizon=5"], "train").horizon == 5
-    with pytest.raises(
-        ConfigError, match=r"job\.yaml: has no section 'fetch'; add it, or choose from \['train', 'promote'\]"
-    ):
+    with pytest.raises(ConfigError, match=r"job\.yaml: has no section 'fetch'; add it, or choose from"):
         load_config(path, TrainConfig, section="fetch")
     with pytest.raises(ConfigError, match=r"job\.yaml, train: horizon: "):
         load_config(path, TrainConfig, ["horizon=0"], "train")
