@@ -31,7 +31,7 @@ def synthesize(config: SynthesizeConfig) -> dict[str, Any]:
     symbols = tuple(config.series)
     # made-up prices are what the configuration says, also where it has changed
     return update_all(
-        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, may_lose=True
+        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, allow_loss=True
     )
 
 

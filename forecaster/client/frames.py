@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import localize, numbers, read_long_frame, times
+from forecaster.data.long_frame import group_rows, localize, numbers, read_long_frame, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Y
@@ -60,8 +60,7 @@ def read_histories(
     """
     hist_exog, futr_exog, input_size = list(manifest["hist_exog"]), list(manifest["futr_exog"]), manifest["input_size"]
     series = read_long_frame(frame, "df", hist_exog, futr_exog)
-    order = np.argsort(pd.factorize(frame[UNIQUE_ID])[0], kind="stable")
-    ds = frame[DS].iloc[order]
+    ds = frame[DS].iloc[group_rows(frame[UNIQUE_ID]).order]
     cutoffs = pd.Series(ds.iloc[series.bounds[1:] - 1].array, index=pd.Index(series.unique_ids))
     ahead = _rows_ahead(futr_frame, futr_exog, cutoffs, manifest["horizon"]) if futr_exog else None
     bodies = []

@@ -55,7 +55,7 @@ def find_jumps(bars: Bars) -> list[Jump]:
     with np.errstate(all="ignore"):
         previous, dividends = close[:-1], dividend[1:]
         moves, gaps = (_unexplained(prices[1:], previous, dividends) for prices in (close, opened))
-        usual = usual_move(close)
+        usual = robust_deviation(close)
         is_jump = moves > np.clip(USUAL_MOVES * usual, MIN_JUMP, MAX_USUAL_JUMP)
         is_jump |= np.minimum(moves, gaps) > np.clip(USUAL_GAPS * usual, MIN_JUMP, MAX_USUAL_JUMP)
     days = bars.sessions
@@ -71,7 +71,7 @@ def find_hold(bars: Bars) -> Hold | None:
     return Hold(tuple(jump.day for jump in jumps), "; ".join(map(str, jumps[:SHOWN])) + more)
 
 
-def usual_move(close: Floats) -> float:
+def robust_deviation(close: Floats) -> float:
     """Return the robust standard deviation of the log returns of closes `(n,)`; 0 if there are too few."""
     with np.errstate(all="ignore"):
         returns = np.diff(np.log(close))

@@ -246,10 +246,10 @@ def test_too_large_values_are_refused(file: Path, override: str, message: str) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_series": 100_000, "length": 100_000}, "more than 100000000 rows"),
-        ({"start": "0001-01-01"}, "lies before 1677"),
-        ({"start": "1677-09-01", "freq": "MS"}, "lies before 1677"),
-        ({"freq": "900000D"}, "reach beyond"),
+        ({"n_series": 100_000, "length": 100_000}, "exceed 100000000 rows"),
+        ({"start": "0001-01-01"}, "is before 1677"),
+        ({"start": "1677-09-01", "freq": "MS"}, "is before 1677"),
+        ({"freq": "900000D"}, "end after 2262"),
     ],
 )
 @pytest.mark.parametrize("source", [SineSource, RandomWalkSource])

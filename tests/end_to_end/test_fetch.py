@@ -73,7 +73,7 @@ def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(jo
     assert done.returncode == 3
     answer = json.loads(done.stdout.splitlines()[-1])
     assert [one["symbol"] for one in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
-    assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
+    assert "Yahoo limits the request rate" in answer["failed"]["S05"]
     assert list(answer["failed"].values())[1:] == ["not asked: rate limit"] * 6
     yahoo.misbehave = None
     again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
@@ -86,7 +86,7 @@ def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path])
     _, folder = job
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00, NOBODY, S01]", cwd=folder)
     assert done.returncode == 3
-    assert "error: NOBODY: Yahoo does not know it" in done.stderr
+    assert "error: NOBODY: Yahoo does not know this symbol" in done.stderr
     assert "Traceback" not in done.stderr
     assert BarStore(folder / "mlruns" / "bars").symbols() == ["S00", "S01"]
 
@@ -157,7 +157,7 @@ def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tupl
     yahoo.exchange = "XYZ"
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", cwd=folder)
     assert done.returncode == 3
-    assert "S00: exchange 'XYZ' has no calendar in the table; set calendar: {S00: …}" in done.stderr
+    assert "S00: exchange 'XYZ' has no known calendar; set calendar: {S00: …}" in done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: XNYS}", cwd=folder)
     assert done.returncode == 0, done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: NOPE}", cwd=folder)

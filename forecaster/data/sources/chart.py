@@ -1,4 +1,4 @@
-"""The answer of Yahoo's chart endpoint, as far as daily bars need it."""
+"""The response of Yahoo's chart endpoint: the fields that daily bars need."""
 
 import json
 from itertools import pairwise
@@ -12,9 +12,9 @@ from forecaster.data.sources.responses import Amount, Column, ResponseModel, Sec
 _Text = Annotated[str, Field(max_length=200)]
 _Prices = Column[Annotated[float, Field(ge=-1e15, le=1e15)] | None]
 
-# from one opening to the next, whatever becomes of the clocks: half of a day
-_LEAST_DAY = 12 * 60 * 60
-_EVENTS_BESIDE = 10
+# minimum seconds between the opens of two sessions, with a margin for clock changes
+_MIN_DAY_SECONDS = 12 * 60 * 60
+_MAX_EXTRA_EVENTS = 10
 
 
 def _known(zone: str) -> str:
@@ -25,7 +25,7 @@ def _known(zone: str) -> str:
 
 
 class Meta(ResponseModel):
-    """What Yahoo says of a symbol; an answer without bars may lack most of it."""
+    """Yahoo's description of a symbol; a response without bars may lack most fields."""
 
     symbol: _Text | None = None
     currency: _Text | None = None
@@ -65,7 +65,7 @@ class _Split(ResponseModel):
 
 
 def _listed(events: object) -> object:
-    # Yahoo names each event by its second, which it tells again
+    # Yahoo's keys are the events' times, which the events contain too
     return tuple(events.values()) if isinstance(events, dict) else events
 
 
@@ -76,7 +76,7 @@ class _Events(ResponseModel):
 
 
 class Chart(ResponseModel):
-    """One symbol's bars."""
+    """A symbol's bars."""
 
     meta: Meta
     timestamp: Column[Seconds] = ()
@@ -87,9 +87,9 @@ class Chart(ResponseModel):
     def _is_whole(self) -> Self:
         if not self.timestamp:
             return self
-        lacking = [name for name, value in self.meta if value is None and name != "firstTradeDate"]
-        if lacking:
-            raise ValueError(f"meta lacks {lacking}")
+        missing = [name for name, value in self.meta if value is None and name != "firstTradeDate"]
+        if missing:
+            raise ValueError(f"meta lacks {missing}")
         columns = dict(self.indicators.quote[0])
         if self.indicators.adjclose:
             columns["adjclose"] = self.indicators.adjclose[0].adjclose
@@ -97,23 +97,23 @@ class Chart(ResponseModel):
             if len(column) != len(self.timestamp):
                 raise ValueError(f"{name} has {len(column)} values for {len(self.timestamp)} timestamps")
         for name, events in self.events:
-            # what is paid or split on a day without a session is told of too, and yfinance looks for each one's session
-            if len(events) > len(self.timestamp) + _EVENTS_BESIDE:
+            # a few events fall on days without a session; many would slow yfinance, which searches a session for each
+            if len(events) > len(self.timestamp) + _MAX_EXTRA_EVENTS:
                 raise ValueError(f"there are {len(events)} {name} for {len(self.timestamp)} timestamps")
         if self.meta.dataGranularity == "1d":
             self._check_days()
         return self
 
     def _check_days(self) -> None:
-        """Refuse a session that is told of twice: yfinance would take the first and not say so."""
-        # the latest session may be there twice, its latest trade by itself, and yfinance makes a bar of the two
-        opened = sorted(self.timestamp)[:-1]
-        for before, after in pairwise(opened):
-            if after - before < _LEAST_DAY:
-                raise ValueError(f"bars of {after - before} s where there must be days, at timestamp {after}")
+        """Reject a repeated session, of which yfinance would silently take the first."""
+        # the latest session may appear twice, once as its latest trade, and yfinance merges the two
+        opens = sorted(self.timestamp)[:-1]
+        for before, after in pairwise(opens):
+            if after - before < _MIN_DAY_SECONDS:
+                raise ValueError(f"daily bars are only {after - before} s apart at timestamp {after}")
 
     def to_json(self) -> bytes:
-        """Return the answer with nothing but what was checked, as yfinance takes it."""
+        """Return the validated fields as a response for yfinance."""
         result = self.model_dump(exclude_none=True)
         if not self.timestamp:
             result = {"meta": result["meta"], "indicators": {"quote": [{}]}}
@@ -142,10 +142,10 @@ _BODY: TypeAdapter[_Body | None] = TypeAdapter(_Body | None)
 
 
 def read_chart(content: bytes) -> Chart | None:
-    """Return the chart of an answer, None where it holds none.
+    """Return the chart of a response; None if it has none.
 
     Raises:
-        InvalidResponse: a field is missing or not what it must be.
+        InvalidResponse: a field is missing or invalid.
     """
     body = parse_response(_BODY, content, "a chart")
     result = body.chart.result if body and body.chart else None
@@ -153,7 +153,7 @@ def read_chart(content: bytes) -> Chart | None:
 
 
 def reason_of(content: bytes) -> str:
-    """Return why there is no chart, as far as the answer says it."""
+    """Return the reason in a response without a chart; empty if it has none."""
     try:
         body = parse_response(_BODY, content, "a chart")
     except ValueError:

@@ -1,4 +1,4 @@
-"""What sources that are asked over a network share: when to ask again, and what an empty answer means."""
+"""Shared by sources with an HTTP API: symbols, retries, and errors for empty responses."""
 
 import random
 import re
@@ -22,34 +22,34 @@ from forecaster.domain.errors import (
     UnknownSymbol,
 )
 
-# `BRK-B`, `^GSPC`, `EURUSD=X`, `M&M.NS`, `005930.KS`: all else would be read as a part of the URL
+# such as `BRK-B`, `^GSPC`, `EURUSD=X`, `M&M.NS` and `005930.KS`; other characters could change the URL
 _SYMBOL = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9.^=&_-]{1,40}")
 SPELLING = "write letters, digits and . - ^ = & _, at most 40"
 
 
 def is_symbol(symbol: str) -> bool:
-    """Say whether symbols are spelled so, and nothing of it would change the URL that it becomes a part of."""
+    """Whether a symbol has only allowed characters, which cannot change the URL."""
     return _SYMBOL.fullmatch(symbol) is not None
 
 
 def check_symbol(symbol: str) -> None:
-    """Raise UnknownSymbol where symbols are not spelled so."""
+    """Raise UnknownSymbol if a symbol has other characters."""
     if not is_symbol(symbol):
-        raise UnknownSymbol(repr(symbol), "is no symbol: " + SPELLING)
+        raise UnknownSymbol(repr(symbol), "is not a valid symbol: " + SPELLING)
 
 
 def fetch_with_retries(session: MarketSession, once: Callable[[], Bars], tries: int, backoff_seconds: float) -> Bars:
-    """Return what `once` does, asked again where that can help, never after a rate limit.
+    """Call `once`, with retries after errors that a retry can help, except after a rate limit.
 
     Args:
-        session: what `once` asks with.
-        once: asks.
-        tries: how often at most.
-        backoff_seconds: the longest wait before the second try; it doubles.
+        session: the session that `once` uses.
+        once: fetches the bars.
+        tries: maximum number of calls.
+        backoff_seconds: the longest wait before the second call; it doubles with each call.
 
     Raises:
-        SourceUnreachable: the source answers nothing, whatever it is asked.
-        MarketDataError: as `once` raises it.
+        SourceUnreachable: the source does not respond to any request.
+        MarketDataError: raised by the last call of `once`.
     """
     session.begin()
     for number in range(tries):
@@ -59,29 +59,30 @@ def fetch_with_retries(session: MarketSession, once: Callable[[], Bars], tries: 
             if isinstance(error, RateLimited) or not error.can_retry:
                 raise
             if number == tries - 1 or session.is_given_up:
-                if isinstance(error, SourceUnavailable) and not session.is_there():
+                if isinstance(error, SourceUnavailable) and not session.is_reachable():
                     raise SourceUnreachable(error.symbol, error.message) from error
                 raise
-            # full jitter, so that many fetchers do not come back together
+            # full jitter, so that concurrent clients do not retry at the same time
             time.sleep(random.uniform(0, backoff_seconds * 2**number))  # noqa: S311
     raise AssertionError("tries is at least 1")
 
 
-def rate_limit_error(symbol: str, who: str, asked: RetryAfterTooLong) -> RateLimited:
-    """Return the error of a source that asks to wait for longer than a batch should."""
-    at = datetime.now(UTC) + timedelta(seconds=asked.seconds)
+def rate_limit_error(symbol: str, source: str, error: RetryAfterTooLong) -> RateLimited:
+    """Return the error for a `Retry-After` that is too long to wait for."""
+    at = datetime.now(UTC) + timedelta(seconds=error.seconds)
     return RateLimited(
         symbol,
-        f"{who} asks to wait {asked.seconds:.0f} s (status {asked.status}); run again after {at:%Y-%m-%d %H:%M:%S} UTC",
+        f"{source} asks to wait {error.seconds:.0f} s (status {error.status}); "
+        f"run again after {at:%Y-%m-%d %H:%M:%S} UTC",
     )
 
 
 def drop_blank_rows(frame: pd.DataFrame, known_missing: Sequence[date]) -> pd.DataFrame:
-    """Return bars without rows that hold nothing, as sources show days without trading.
+    """Drop rows without any value, which sources return for days without trading.
 
     Args:
-        frame: bars, as `Bars.frame` has them.
-        known_missing: days whose rows go where any price is missing.
+        frame: bars, as in `Bars.frame`.
+        known_missing: days whose rows are dropped if any price is missing.
     """
     is_missing = frame[[*PRICES, ADJUSTED_CLOSE]].isna()
     is_declared = frame.index.isin(pd.DatetimeIndex(list(known_missing)))
@@ -91,30 +92,30 @@ def drop_blank_rows(frame: pd.DataFrame, known_missing: Sequence[date]) -> pd.Da
 
 
 def no_bars_error(
-    symbol: str, who: str, exchange: str | None, first: np.datetime64, last: np.datetime64, refusal: str = ""
+    symbol: str, source: str, exchange: str | None, first: np.datetime64, last: np.datetime64, refusal: str = ""
 ) -> MarketDataError:
-    """Return what no bars from `first` to `last` mean: `NoData` only where the exchange was surely closed.
+    """Return the error for a response without bars: `NoData` if the exchange was closed, else `SourceUnavailable`.
 
     Args:
         symbol: as the source spells it.
-        who: the source.
-        exchange: as the table of calendars has it, where it is known.
-        first: a date.
-        last: a date.
-        refusal: what the source said instead, such as its status.
+        source: the name of the source.
+        exchange: a name that `calendar_of` accepts; None if unknown.
+        first: the first requested date.
+        last: the last requested date.
+        refusal: the source's status and reason, if it sent any.
     """
     try:
         calendar: Calendar | None = calendar_of(exchange) if exchange else None
     except CalendarError:
         calendar = None
-    if calendar is not None and _is_quiet(calendar, first, last):
-        return NoData(symbol, f"{calendar.name} had no completed session from {first} to {last}; ask for other days")
-    said = f" ({refusal})" if refusal else ""
+    if calendar is not None and _is_closed(calendar, first, last):
+        return NoData(symbol, f"{calendar.name} had no completed session from {first} to {last}; request other days")
+    reason = f" ({refusal})" if refusal else ""
     return SourceUnavailable(
-        symbol, f"{who} gave no bars from {first} to {last}, where there must be some{said}; try later"
+        symbol, f"{source} returned no bars from {first} to {last}, although there were sessions{reason}; try later"
     )
 
 
-def _is_quiet(calendar: Calendar, first: np.datetime64, last: np.datetime64) -> bool:
+def _is_closed(calendar: Calendar, first: np.datetime64, last: np.datetime64) -> bool:
     until = min(last, calendar.last_completed(datetime.now(UTC)))
     return bool(until < first) or len(calendar.sessions(first, until)) == 0
