@@ -1,8 +1,8 @@
 """Detect jumps of scale in daily prices, such as a changed unit, a partly applied split or a row times a hundred.
 
-A jump is a move from one close to the next that no dividend explains. It exceeds `MIN_JUMP` and `USUAL_MOVES` standard
-deviations. If the open has already jumped, `USUAL_GAPS` standard deviations are enough: a change of scale moves the
-open too, a market move seldom does. A split never explains a jump, because prices are adjusted for splits.
+A jump is a move from one close to the next that no dividend explains. It exceeds `MIN_JUMP` and `MOVE_DEVIATIONS`
+standard deviations. If the open has already jumped, `GAP_DEVIATIONS` standard deviations are enough: a change of scale
+moves the open too, a market move seldom does. A split never explains a jump, because prices are adjusted for splits.
 
 Source of the limits: sixty years of daily closes. The largest daily moves of AAPL, AMZN, GOOG, KO, MSFT, SPY and TSLA
 are ×1.24 and ÷1.27. The VIX has 26 moves beyond ×1.4, and none is a jump: the largest, ×2.16, is 14.8 standard
@@ -18,10 +18,11 @@ from forecaster.data.bars import CLOSE, DIVIDEND, OPEN, Bars
 from forecaster.data.hold import SHOWN, Hold
 from forecaster.domain.series import Floats
 
-# log ratios; beyond `MAX_USUAL_JUMP` a move is a jump at any volatility, so that a series of jumps alone is detected
-MIN_JUMP, MAX_USUAL_JUMP = np.log(1.4), np.log(5)
+# log ratios: no smaller move is a jump, and any move beyond `CERTAIN_JUMP` is; a series of nothing but jumps, whose
+# standard deviation is huge, needs the latter
+MIN_JUMP, CERTAIN_JUMP = np.log(1.4), np.log(5)
 # in robust standard deviations of the log returns
-USUAL_MOVES, USUAL_GAPS = 15.0, 10.0
+MOVE_DEVIATIONS, GAP_DEVIATIONS = 15.0, 10.0
 # fewer returns give no estimate of the standard deviation
 MIN_RETURNS = 20
 # tolerance, in log units, between a jump and the confirmed jump of the same day
@@ -55,9 +56,9 @@ def find_jumps(bars: Bars) -> list[Jump]:
     with np.errstate(all="ignore"):
         previous, dividends = close[:-1], dividend[1:]
         moves, gaps = (_unexplained(prices[1:], previous, dividends) for prices in (close, opened))
-        usual = robust_deviation(close)
-        is_jump = moves > np.clip(USUAL_MOVES * usual, MIN_JUMP, MAX_USUAL_JUMP)
-        is_jump |= np.minimum(moves, gaps) > np.clip(USUAL_GAPS * usual, MIN_JUMP, MAX_USUAL_JUMP)
+        deviation = robust_deviation(close)
+        is_jump = moves > np.clip(MOVE_DEVIATIONS * deviation, MIN_JUMP, CERTAIN_JUMP)
+        is_jump |= np.minimum(moves, gaps) > np.clip(GAP_DEVIATIONS * deviation, MIN_JUMP, CERTAIN_JUMP)
     days = bars.sessions
     return [Jump(str(days[at + 1]), float(close[at]), float(close[at + 1])) for at in np.flatnonzero(is_jump)]
 

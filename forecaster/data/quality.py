@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, COLUMNS, DIVIDEND, HIGH, LOW, OPEN, PRICES, SPLIT, Bars
-from forecaster.data.jumps import MAX_USUAL_JUMP, MIN_JUMP, USUAL_MOVES, robust_deviation
+from forecaster.data.jumps import CERTAIN_JUMP, MIN_JUMP, MOVE_DEVIATIONS, robust_deviation
 from forecaster.domain.errors import QualityError
 from forecaster.domain.series import Floats, Times
 
@@ -97,7 +97,7 @@ def _bad_number(bars: Bars, expected: Times) -> tuple[Times, str]:
 
 def _out_of_order(bars: Bars, expected: Times) -> tuple[Times, str]:
     wrong = np.flatnonzero(np.diff(bars.sessions) <= np.timedelta64(0, "D")) + 1
-    return bars.sessions[wrong], "a date is repeated or earlier than the one before it"
+    return bars.sessions[wrong], "a date is repeated or earlier than the previous date"
 
 
 def _split_not_applied(bars: Bars, expected: Times) -> tuple[Times, str]:
@@ -173,7 +173,7 @@ def _inconsistent(bars: Bars, expected: Times) -> tuple[Times, str]:
 def _spike(bars: Bars, expected: Times) -> tuple[Times, str]:
     close = bars.frame[CLOSE].to_numpy()
     moves = np.abs(np.log(bars.frame[[OPEN, HIGH, LOW]].to_numpy() / close[:, None])).max(axis=1)
-    limit = float(np.clip(USUAL_MOVES * robust_deviation(close), MIN_JUMP, MAX_USUAL_JUMP))
+    limit = float(np.clip(MOVE_DEVIATIONS * robust_deviation(close), MIN_JUMP, CERTAIN_JUMP))
     return bars.sessions[moves > limit], f"open, high or low is not within ×{np.exp(limit):.3g} of the close"
 
 

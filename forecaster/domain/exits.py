@@ -7,7 +7,7 @@ BAD_CONFIG = 2
 # fetch, fleet, forecast and score: some items failed
 PARTLY_FAILED = 3
 # retrain: the data is invalid
-DATA_NOT_FIT = 3
+INVALID_DATA = 3
 # retrain: a retry with the same data and seed fails too
 TRAINING_FAILED = 4
 INTERRUPTED = 130

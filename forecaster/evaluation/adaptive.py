@@ -1,8 +1,8 @@
 """Adaptive conformal inference: the miscoverage rate follows the coverage so far.
 
 Source: Gibbs & Candès (2021), arXiv 2106.00170, equation 2, for each series and horizon step. Without clipping, the
-recursion has a closed form: after n outcomes the rate is α + γ·(n·α − misses). γ is proportional to α, so that one
-miss changes wide and narrow intervals by the same factor of their rates.
+recursion has a closed form: after n outcomes the rate is α + γ·(n·α − misses). γ is proportional to α, so that a miss
+changes the rates of wide and narrow intervals in about the same proportion.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import Calibration
 
-# γ / α; at α = 0.2, γ is twice that of section 4 of the source
-RATE = 0.05
+# γ in units of α; at α = 0.2, γ is twice the value in section 4 of the source
+GAMMA = 0.05
 # bounds of the miscoverage rate, so that an interval is neither unbounded nor empty
 _MIN_RATE, _MAX_RATE = 0.001, 0.9
 Bands = dict[int, tuple[Floats, Floats]]
@@ -27,7 +27,7 @@ def miscoverage_rates(levels: Sequence[float], surplus: Floats) -> Floats:
         levels: 0–100.
         surplus: expected minus observed number of misses so far, `(…, levels)`.
     """
-    return np.clip(_nominal_rates(levels) * (1 + RATE * surplus), _MIN_RATE, _MAX_RATE)
+    return np.clip(_nominal_rates(levels) * (1 + GAMMA * surplus), _MIN_RATE, _MAX_RATE)
 
 
 def adapted_probabilities(probabilities: Sequence[float], levels: Sequence[float], rates: Floats) -> Floats:

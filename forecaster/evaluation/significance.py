@@ -97,7 +97,7 @@ def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
 def _shared_by_blocks(length: int, overlap: int) -> float:
     """Return the share of the mean's variance that blocks of `length` origins miss because horizons cross their edges.
 
-    A block's sum gives a step near its edge less weight than one in its middle; the next block has the rest.
+    A block's sum gives less weight to steps near its edge than to steps in its middle; the next block has the rest.
     """
     weights = np.convolve(np.ones(length), np.full(overlap, 1 / overlap))
     return float(1 - (weights**2).sum() / length)

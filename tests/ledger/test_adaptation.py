@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
-from forecaster.evaluation.adaptive import RATE, adapted_probabilities, adaptive_bands
+from forecaster.evaluation.adaptive import GAMMA, adapted_probabilities, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
 from forecaster.ledger.adaptation import read_allowed
 from forecaster.ledger.entries import LEVELS
@@ -36,9 +36,9 @@ def test_misses_narrow_the_share_that_is_allowed_and_hits_widen_it(tmp_path: Pat
         tally(connection, [], rows)
     allowed = read_allowed(engine, "m", 1)
     np.testing.assert_allclose(
-        allowed["a"], [[0.2, 0.05], [0.2 * (1 + RATE * (10 * 0.2 - 10)), 0.05 * (1 + RATE * 10 * 0.05)]]
+        allowed["a"], [[0.2, 0.05], [0.2 * (1 + GAMMA * (10 * 0.2 - 10)), 0.05 * (1 + GAMMA * 10 * 0.05)]]
     )
-    np.testing.assert_allclose(allowed["b"], [[0.2 * (1 + RATE * (2 * 0.2 - 1)), 0.05 * (1 + RATE * (2 * 0.05 - 1))]])
+    np.testing.assert_allclose(allowed["b"], [[0.2 * (1 + GAMMA * (2 * 0.2 - 1)), 0.05 * (1 + GAMMA * (2 * 0.05 - 1))]])
     assert read_allowed(engine, "m", 2) == {}
     engine.dispose()
 
