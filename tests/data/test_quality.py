@@ -130,9 +130,9 @@ def test_check_finds_the_broken_rule_and_its_day(
     assert issue.is_hard == (rule in HARD)
     if issue.is_hard:
         with pytest.raises(QualityError, match=f"ABC: .*{rule}: .*{day}.*nothing was stored"):
-            report.refuse()
+            report.raise_for_hard_issues()
     else:
-        report.refuse()
+        report.raise_for_hard_issues()
 
 
 @pytest.mark.parametrize("ratio", [21 / 20, 11 / 10, 20 / 21, 1.01, 3 / 2])
