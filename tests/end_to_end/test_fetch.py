@@ -161,7 +161,7 @@ def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tupl
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: XNYS}", cwd=folder)
     assert done.returncode == 0, done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: NOPE}", cwd=folder)
-    assert "S00: there is no calendar 'NOPE'; there are " in done.stderr
+    assert "S00: there is no calendar 'NOPE'; choose from " in done.stderr
 
 
 def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple
     store = BarStore(folder / "mlruns" / "bars")
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert done.returncode == 3
-    assert "error: MINE: the answer lacks 239 stored sessions (2024-01-02, " in done.stderr
+    assert "error: MINE: the response lacks 239 stored sessions (2024-01-02, " in done.stderr
     bars = store.read("MINE")
     assert bars is not None and len(bars) == 252
     done = run_module("pipelines.fetch", "job.yaml", "--replace", cwd=folder)
