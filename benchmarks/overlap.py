@@ -34,7 +34,7 @@ def covered(horizon: int, n_windows: int, level: int, n_walks: int) -> tuple[flo
         walk = np.cumsum(np.random.default_rng(seed).normal(size=n_windows + horizon))
         actual = np.lib.stride_tricks.sliding_window_view(walk[1:], horizon)
         calibration = calibrate(actual, np.broadcast_to(walk[:-horizon, None], actual.shape))
-        if calibration.knows(level):
+        if calibration.supports(level):
             low, high = calibration.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])).T
             shares.append(np.mean(stats.norm.cdf(high / deviations) - stats.norm.cdf(low / deviations)))
     return float(np.mean(shares)) if shares else float("nan"), 1 - len(shares) / n_walks

@@ -32,8 +32,8 @@ from forecaster.database.keys import create_key
 from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import ForecasterError
+from tests.data.fake_yahoo import Yahoo, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Yahoo, standing_in
 from tests.postgres import is_installed, postgres_server
 
 FIRST, LAST = "2016-01-04", "2025-12-31"
@@ -143,7 +143,7 @@ def symbols_of(count: int, first: int = 0) -> str:
 def yahoo(count: int) -> Iterator[str]:
     """Stand in for Yahoo with so many symbols; yield the override that asks there."""
     companies = {f"S{number}": Company(f"S{number}", FIRST, LAST, number).bars() for number in range(count)}
-    with standing_in(Yahoo(companies)) as stand_in:
+    with serve_yahoo(Yahoo(companies)) as stand_in:
         yield f"session={{origin: '{stand_in.url}', pause_seconds: 0}}"
 
 

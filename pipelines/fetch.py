@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from forecaster.data.calendars import CalendarChoice
 from forecaster.data.session import SessionConfig
-from forecaster.data.sources.asking import SPELLING, is_symbol
 from forecaster.data.sources.price_files import PriceFiles
+from forecaster.data.sources.request import SPELLING, is_symbol
 from forecaster.data.sources.tiingo import TiingoSource
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore
@@ -102,20 +102,20 @@ IN_PARTS = frozenset({"yahoo"})
 
 
 def fetch(
-    config: FetchConfig, *, full: bool = False, may_lose: bool = False, confirmed: Sequence[tuple[str, str]] = ()
+    config: FetchConfig, *, full: bool = False, allow_loss: bool = False, confirmed: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any]:
     """Update every symbol; one that fails leaves the others, and a rate limit ends the batch.
 
     Args:
         config: what is fetched.
         full: whether all sessions are read again.
-        may_lose: whether stored sessions that the source no longer has may go.
+        allow_loss: whether stored sessions that the source no longer has may go.
         confirmed: symbols and the sessions whose jumps are right, ISO 8601.
     """
     source = SOURCES[config.source](config)
     return update_all(
         BarStore(config.store), source, config.symbols, config.start, config.end, config.calendar,
-        full=full or config.source not in IN_PARTS, may_lose=may_lose, confirmed=confirmed,
+        full=full or config.source not in IN_PARTS, allow_loss=allow_loss, confirmed=confirmed,
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def update_all(
     calendar: CalendarChoice,
     *,
     full: bool = False,
-    may_lose: bool = False,
+    allow_loss: bool = False,
     confirmed: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Update symbols one by one and say what came of each; returns what was stored, and what failed or is held back."""
@@ -142,7 +142,7 @@ def update_all(
             confirm = [day for name, day in confirmed if name == symbol]
             try:
                 one = update(
-                    store, source, symbol, first, last, now, calendar, full=full, may_lose=may_lose, confirm=confirm
+                    store, source, symbol, first, last, now, calendar, full=full, allow_loss=allow_loss, confirm=confirm
                 )
                 done.append(one)
                 if one.held:
@@ -220,7 +220,7 @@ def main(arguments: argparse.Namespace) -> int:
     def job() -> dict[str, Any]:
         config = load_config(arguments.config, FetchConfig, arguments.overrides, "fetch")
         _refuse_others(arguments.confirm, config.symbols)
-        return fetch(config, full=arguments.full, may_lose=arguments.replace, confirmed=arguments.confirm)
+        return fetch(config, full=arguments.full, allow_loss=arguments.replace, confirmed=arguments.confirm)
 
     return run(job, status)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
-from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
+from forecaster.domain.exits import BAD_CONFIG, FAILED, INVALID_DATA, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.promotion.promote import settle
 from forecaster.registry.cache import CHAMPION
@@ -135,7 +135,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 _CODES = {
     ConfigError: BAD_CONFIG,
-    DataError: DATA_NOT_FIT,
+    DataError: INVALID_DATA,
     TrainingError: TRAINING_FAILED,
     BundleError: TRAINING_FAILED,
 }

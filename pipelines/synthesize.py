@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from forecaster.data.sources.made_up import MadeUp
 from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
+from forecaster.data.sources.synthetic_bars import SyntheticBars
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
 from pipelines.command import config_parser, run_config
@@ -27,11 +27,11 @@ class SynthesizeConfig(Config):
 
 def synthesize(config: SynthesizeConfig) -> dict[str, Any]:
     """Bring every series up to date; one that fails leaves the others."""
-    source = MadeUp(config.series, np.datetime64(config.start), config.calendar)
+    source = SyntheticBars(config.series, np.datetime64(config.start), config.calendar)
     symbols = tuple(config.series)
     # made-up prices are what the configuration says, also where it has changed
     return update_all(
-        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, may_lose=True
+        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, allow_loss=True
     )
 
 

@@ -103,7 +103,7 @@ def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int
 
 def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now: datetime) -> History:
     tail = read_tail(settings.bars_dir, name)
-    tail.refuse_unfit(now, timedelta(hours=settings.stale_after_hours))
+    tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
     manifest = predictor.manifest
     if manifest.futr_exog:
         raise RequestError(f"{where}: the store does not know {list(manifest.futr_exog)} ahead; send series")

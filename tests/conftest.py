@@ -99,7 +99,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> TrainedModels:
     )
     with pytest.MonkeyPatch.context() as patch:
         # nothing is chosen, so their intervals adapt
-        patch.setattr(choice, "LEAST_HORIZONS", 10**6)
+        patch.setattr(choice, "MIN_HORIZONS", 10**6)
         versions = (train(config), train(many))
     store = Store(config.tracking.uri)
     store.promote("sine", versions[0].version)

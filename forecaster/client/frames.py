@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import located, numbers, read_long_frame, times
+from forecaster.data.long_frame import group_rows, localize, numbers, read_long_frame, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Y
@@ -60,8 +60,7 @@ def read_histories(
     """
     hist_exog, futr_exog, input_size = list(manifest["hist_exog"]), list(manifest["futr_exog"]), manifest["input_size"]
     series = read_long_frame(frame, "df", hist_exog, futr_exog)
-    order = np.argsort(pd.factorize(frame[UNIQUE_ID])[0], kind="stable")
-    ds = frame[DS].iloc[order]
+    ds = frame[DS].iloc[group_rows(frame[UNIQUE_ID]).order]
     cutoffs = pd.Series(ds.iloc[series.bounds[1:] - 1].array, index=pd.Index(series.unique_ids))
     futr = _futr_rows(futr_frame, futr_exog, cutoffs, manifest["horizon"]) if futr_exog else None
     bodies = []
@@ -160,7 +159,7 @@ def _read_times(texts: list[str], histories: Histories) -> "pd.Series[pd.Timesta
         read = pd.to_datetime(text.str.replace(_UTC_OFFSET, "", regex=True), format="ISO8601")
     else:
         read = pd.to_datetime(text, format="ISO8601", utc=True).dt.tz_localize(None)
-    return located(read.dt.as_unit(histories.cutoffs.dt.unit), zone, histories.is_wall_clock)
+    return localize(read.dt.as_unit(histories.cutoffs.dt.unit), zone, histories.is_wall_clock)
 
 
 def _check_futr_times(histories: Histories, ds: "pd.Series[pd.Timestamp]", steps: int) -> None:

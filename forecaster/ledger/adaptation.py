@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from forecaster.database.engine import transaction
 from forecaster.database.tables import STEPS
 from forecaster.domain.series import Floats
-from forecaster.evaluation.adaptive import allowed_shares
+from forecaster.evaluation.adaptive import miscoverage_rates
 from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.running_sums import VersionKey
 
@@ -45,5 +45,5 @@ def _read(engine: Engine, *conditions: ColumnElement[bool]) -> dict[VersionKey, 
         steps, n_times, n_inside = counts[:, 0].astype(int) - 1, counts[:, 1:2], counts[:, 2:]
         surplus = np.zeros((steps[-1] + 1, len(LEVELS)))
         surplus[steps] = n_times * NOMINAL_MISCOVERAGE_RATES - (n_times - n_inside)
-        rates.setdefault((owner, model, version), {})[unique_id] = allowed_shares(LEVELS, surplus)
+        rates.setdefault((owner, model, version), {})[unique_id] = miscoverage_rates(LEVELS, surplus)
     return rates

@@ -193,8 +193,8 @@ def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> li
 
 def _read(row: Any) -> ScoreSums:
     counts: dict[str, Any] = {name: getattr(row, name) for name in _COUNTS}
-    return ScoreSums(**counts | {name: sums.read(getattr(row, name)) for name in _SUMS})
+    return ScoreSums(**counts | {name: sums.loads(getattr(row, name)) for name in _SUMS})
 
 
 def _columns(totals: ScoreSums) -> dict[str, Any]:
-    return vars(totals) | {name: sums.spell(getattr(totals, name)) for name in _SUMS}
+    return vars(totals) | {name: sums.dumps(getattr(totals, name)) for name in _SUMS}

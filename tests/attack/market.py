@@ -20,8 +20,8 @@ import yaml
 from forecaster.data.calendars import get_calendar
 from tests.attack.attack import Attack, Outcome, last_words
 from tests.attack.target import RECIPE, Done, Target
+from tests.data.fake_yahoo import Answer, Yahoo, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Answer, Yahoo, standing_in
 
 START, SYMBOL = "2011-01-03", "ABC"
 _SESSIONS = get_calendar("XNYS").sessions(np.datetime64(START), get_calendar("XNYS").last_completed(datetime.now(UTC)))
@@ -122,7 +122,7 @@ def _stored(target: Target) -> Path:
         folder = target.folder / "stored"
         if not (folder / "mlruns").exists():
             room = target.room("stored")
-            with standing_in(Yahoo({SYMBOL: _company().bars()})) as yahoo:
+            with serve_yahoo(Yahoo({SYMBOL: _company().bars()})) as yahoo:
                 _write_job(room, yahoo, end=STORED_UNTIL)
                 done = target.run("pipelines.fetch", "job.yaml", cwd=room)
             if done.code != 0:
@@ -151,7 +151,7 @@ def _updated_by(name: str, lie: Lie) -> Callable[[Target], Outcome]:
         room = target.room(name)
         shutil.copytree(_stored(target) / "mlruns", room / "mlruns")
         before = _closes(room)
-        with standing_in(Lying({SYMBOL: _company().bars()}, lie=lie)) as yahoo:
+        with serve_yahoo(Lying({SYMBOL: _company().bars()}, lie=lie)) as yahoo:
             _write_job(room, yahoo)
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         after = _closes(room)
@@ -188,7 +188,7 @@ def _trained_on(name: str, lie: Lie, **company: Any) -> Callable[[Target], Outco
 
     def run(target: Target) -> Outcome:
         room = target.room(name)
-        with standing_in(Lying({SYMBOL: _company(**company).bars()}, lie=lie)) as yahoo:
+        with serve_yahoo(Lying({SYMBOL: _company(**company).bars()}, lie=lie)) as yahoo:
             _write_job(room, yahoo, start="2023-01-03")
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         after = _closes(room)
@@ -211,7 +211,7 @@ def _trained_on(name: str, lie: Lie, **company: Any) -> Callable[[Target], Outco
 def _refused_as_new(name: str, lie: Lie) -> Callable[[Target], Outcome]:
     def run(target: Target) -> Outcome:
         room = target.room(name)
-        with standing_in(Lying({SYMBOL: _company().bars()}, lie=lie)) as yahoo:
+        with serve_yahoo(Lying({SYMBOL: _company().bars()}, lie=lie)) as yahoo:
             _write_job(room, yahoo)
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         after = _closes(room)
@@ -231,7 +231,7 @@ def _lost_tail(target: Target) -> Outcome:
         tail = room / "mlruns" / "bars" / f"{SYMBOL}.tail.json"
         good = tail.read_bytes()
         tail.unlink() if damage == "missing" else tail.write_bytes(good[:1000])
-        with standing_in(Yahoo({SYMBOL: _company().bars()})) as yahoo:
+        with serve_yahoo(Yahoo({SYMBOL: _company().bars()})) as yahoo:
             _write_job(room, yahoo, end=STORED_UNTIL)
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         mended = tail.exists() and tail.read_bytes() == good

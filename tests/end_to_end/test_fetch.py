@@ -18,8 +18,8 @@ from forecaster.data.store import BarStore
 from pipelines.fetch import update_all
 from tests.conftest import ROOT, run_module
 from tests.data.certificates import write_certificates
+from tests.data.fake_yahoo import CUT, Answer, Yahoo, serve_yahoo, unresponsive_server
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import CUT, Answer, Yahoo, standing_in, swallowing
 
 
 def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
@@ -29,7 +29,7 @@ def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
 
 def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_path: Path) -> None:
     authority, certificate = write_certificates(tmp_path)
-    with standing_in(_companies(["SPY", "AAPL"]), certificate) as yahoo:
+    with serve_yahoo(_companies(["SPY", "AAPL"]), certificate) as yahoo:
         environment = {"HTTPS_PROXY": yahoo.url, "REQUESTS_CA_BUNDLE": str(authority), "HOME": str(tmp_path / "home")}
         for new in (len(yahoo.bars["SPY"]), 0):
             done = run_module(
@@ -52,7 +52,7 @@ def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_p
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[tuple[Yahoo, Path]]:
     symbols = [f"S{number:02d}" for number in range(12)]
-    with standing_in(_companies(symbols, "2026-01-02")) as yahoo:
+    with serve_yahoo(_companies(symbols, "2026-01-02")) as yahoo:
         session = {"origin": yahoo.url, "pause_seconds": 0, "timeout_seconds": 5}
         config = {"symbols": symbols, "start": "2026-01-02", "session": session}
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
@@ -73,7 +73,7 @@ def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(jo
     assert done.returncode == 3
     answer = json.loads(done.stdout.splitlines()[-1])
     assert [one["symbol"] for one in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
-    assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
+    assert "Yahoo limits the request rate" in answer["failed"]["S05"]
     assert list(answer["failed"].values())[1:] == ["not asked: rate limit"] * 6
     yahoo.misbehave = None
     again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
@@ -86,7 +86,7 @@ def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path])
     _, folder = job
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00, NOBODY, S01]", cwd=folder)
     assert done.returncode == 3
-    assert "error: NOBODY: Yahoo does not know it" in done.stderr
+    assert "error: NOBODY: Yahoo does not know this symbol" in done.stderr
     assert "Traceback" not in done.stderr
     assert BarStore(folder / "mlruns" / "bars").symbols() == ["S00", "S01"]
 
@@ -111,7 +111,7 @@ def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo
 def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tmp_path: Path) -> None:
     symbols = [f"S{number:03d}" for number in range(200)]
     config = ROOT / "pipelines" / "configs" / "stock.yaml"
-    with swallowing() as url:
+    with unresponsive_server() as url:
         done = run_module("pipelines.fetch", config, "--set", f"symbols={symbols}", cwd=tmp_path, HTTPS_PROXY=url)
     assert done.returncode == 3
     assert "S000: Yahoo cannot be reached" in done.stderr
@@ -157,11 +157,11 @@ def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tupl
     yahoo.exchange = "XYZ"
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", cwd=folder)
     assert done.returncode == 3
-    assert "S00: exchange 'XYZ' has no calendar in the table; set calendar: {S00: …}" in done.stderr
+    assert "S00: exchange 'XYZ' has no known calendar; set calendar: {S00: …}" in done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: XNYS}", cwd=folder)
     assert done.returncode == 0, done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: NOPE}", cwd=folder)
-    assert "S00: there is no calendar 'NOPE'; there are " in done.stderr
+    assert "S00: there is no calendar 'NOPE'; choose from " in done.stderr
 
 
 def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
         ("source=files", "calendar: a file does not tell its exchange"),
         ("files={A: a.csv}", "files: set it for source: files, and only there"),
         ("symbols=AAA", "symbols: must be a list; write [AAA]"),
-        ("symbols=[ON]", "symbols.0: YAML reads True here, where text is needed; write it in quotes"),
-        ("symbols=[A, no]", "symbols.1: YAML reads False here"),
-        ("symbols=[0700]", "symbols.0: YAML reads 448 here"),
-        ("symbols=[2024-01-02]", "symbols.0: YAML reads 2024-01-02 here"),
+        ("symbols=[ON]", "symbols.0: must be text, but YAML reads it as True; put it in quotes"),
+        ("symbols=[A, no]", "symbols.1: must be text, but YAML reads it as False"),
+        ("symbols=[0700]", "symbols.0: must be text, but YAML reads it as 448"),
+        ("symbols=[2024-01-02]", "symbols.0: must be text, but YAML reads it as 2024-01-02"),
         ("symbols=['A?B']", "symbols: ['A?B'] cannot be symbols of yahoo: write letters"),
         ("symbols=[..]", "symbols: ['..'] cannot be symbols of yahoo"),
         ("start=2023-02-29", "day is out of range for month"),
@@ -257,7 +257,7 @@ def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple
     store = BarStore(folder / "mlruns" / "bars")
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert done.returncode == 3
-    assert "error: MINE: the answer lacks 239 stored sessions (2024-01-02, " in done.stderr
+    assert "error: MINE: the response lacks 239 stored sessions (2024-01-02, " in done.stderr
     bars = store.read("MINE")
     assert bars is not None and len(bars) == 252
     done = run_module("pipelines.fetch", "job.yaml", "--replace", cwd=folder)

@@ -62,7 +62,7 @@ def test_a_configuration_that_cannot_work_ends_with_status_2_in_words_and_opens_
     (tmp_path / "job.yaml").write_text(good)
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"ds,y\n" + b"2026-01-01,1\n" * 1000)[:-20])
     cases = {
-        "the key 'horizon' is there twice": ["twice.yaml"],
+        "duplicate key 'horizon'": ["twice.yaml"],
         "data.seed: ": ["job.yaml", "--set", "data.seed=-1"],
         "data.length: ": ["job.yaml", "--set", f"data.length={10**13}"],
         "cut.csv.gz: cannot be read": ["job.yaml", "--set", "data={source: files, path: cut.csv.gz}"],

@@ -22,8 +22,8 @@ from forecaster.registry.sync import sync
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, run_module
+from tests.data.fake_yahoo import Yahoo, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Yahoo, standing_in
 from tests.service.conftest import wait_until_ready
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stock road")
     last = str(get_calendar("XNYS").last_completed(datetime.now(UTC)))
     company = Company(symbol="ABC", first="2022-01-03", last=last, dividends={"2024-06-13": 2.0})
-    with standing_in(Yahoo({"ABC": company.bars()})) as yahoo:
+    with serve_yahoo(Yahoo({"ABC": company.bars()})) as yahoo:
         job = {"symbols": ["ABC"], "start": "2022-01-03", "session": {"origin": yahoo.url, "pause_seconds": 0}}
         (folder / "fetch.yaml").write_text(yaml.safe_dump(job))
         _run(folder, "pipelines.fetch", "fetch.yaml")

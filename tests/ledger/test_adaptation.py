@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
-from forecaster.evaluation.adaptive import RATE, adapted_tails, adaptive_bands
+from forecaster.evaluation.adaptive import GAMMA, adapted_probabilities, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
 from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.ledger.entries import LEVELS
@@ -36,9 +36,9 @@ def test_misses_lower_the_miscoverage_rate_and_hits_raise_it(tmp_path: Path) -> 
         update_sums(connection, [], rows)
     rates = read_miscoverage_rates(engine, "m", 1)
     np.testing.assert_allclose(
-        rates["a"], [[0.2, 0.05], [0.2 * (1 + RATE * (10 * 0.2 - 10)), 0.05 * (1 + RATE * 10 * 0.05)]]
+        rates["a"], [[0.2, 0.05], [0.2 * (1 + GAMMA * (10 * 0.2 - 10)), 0.05 * (1 + GAMMA * 10 * 0.05)]]
     )
-    np.testing.assert_allclose(rates["b"], [[0.2 * (1 + RATE * (2 * 0.2 - 1)), 0.05 * (1 + RATE * (2 * 0.05 - 1))]])
+    np.testing.assert_allclose(rates["b"], [[0.2 * (1 + GAMMA * (2 * 0.2 - 1)), 0.05 * (1 + GAMMA * (2 * 0.05 - 1))]])
     assert read_miscoverage_rates(engine, "m", 2) == {}
     engine.dispose()
 
@@ -54,7 +54,7 @@ def test_the_ledger_adapts_intervals_as_a_backtest_does(tmp_path: Path) -> None:
     inside = ((y >= low) & (y <= high))[:59, 0]
     with transaction(engine) as connection:
         update_sums(connection, [], [score(number, 1, (int(is_inside), 1)) for number, is_inside in enumerate(inside)])
-    tails = adapted_tails((0.1, 0.9), LEVELS, read_miscoverage_rates(engine, "m", 1)["a"][None])
+    tails = adapted_probabilities((0.1, 0.9), LEVELS, read_miscoverage_rates(engine, "m", 1)["a"][None])
     assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
     assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])
     engine.dispose()
@@ -68,7 +68,7 @@ def test_the_ledger_adapts_intervals_as_a_backtest_does(tmp_path: Path) -> None:
 def test_adapted_quantiles_never_cross_and_the_median_does_not_move(
     rate_80: float, rate_95: float, probabilities: list[float]
 ) -> None:
-    tails = adapted_tails((*sorted(probabilities), 0.5), LEVELS, np.array([[[rate_80, rate_95]]]))[0, 0]
+    tails = adapted_probabilities((*sorted(probabilities), 0.5), LEVELS, np.array([[[rate_80, rate_95]]]))[0, 0]
     assert (np.diff(tails[:-1]) >= -1e-12).all()
     assert ((tails > 0) & (tails < 1)).all()
     assert tails[-1] == pytest.approx(0.5)
@@ -76,5 +76,5 @@ def test_adapted_quantiles_never_cross_and_the_median_does_not_move(
 
 def test_nominal_miscoverage_rates_leave_quantiles_unchanged() -> None:
     probabilities = (0.025, 0.1, 0.3, 0.5, 0.9, 0.99)
-    tails = adapted_tails(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
+    tails = adapted_probabilities(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
     np.testing.assert_allclose(tails[0, 0], probabilities)

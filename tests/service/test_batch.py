@@ -267,7 +267,7 @@ def test_an_interrupted_batch_leaves_the_old_file_whole(models: TrainedModels, t
     ("change", "status", "said"),
     [
         ("horizon=41", 1, "horizon: 41 is outside 1 to 40"),
-        ("level=[99.9]", 1, "lies beyond the calibrated range"),
+        ("level=[99.9]", 1, "lies outside the calibrated range"),
         ("version=9", 1, "model 'sine' has no version 9"),
         ("futr={path: x.csv}", 1, "futr: the model takes nothing that is known ahead"),
         ("out=f.csv", 2, "out: must end with .parquet"),

@@ -192,11 +192,11 @@ def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predi
     past, ahead = history()
     for frame, futr_frame, said in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
-        (past, None, r"futr_frame: the model knows \['promotion'\] ahead"),
+        (past, None, r"futr_frame: the model needs \['promotion'\]"),
         (past, ahead.drop(columns="promotion"), r"futr_frame: missing columns \['promotion'\]"),
         (past, ahead.iloc[1:], "futr_frame, row 0: promotion is not a finite number"),
         (past, pd.concat([ahead, ahead]), "same unique_id and ds"),
-        (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), "both have a zone, or neither"),
+        (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), "both have a time zone, or neither"),
         (past, ahead.assign(ds=ahead["ds"].astype(str)), "column ds holds object, not timestamps"),
     ):
         with pytest.raises(SeriesError, match=said):
@@ -208,7 +208,7 @@ def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predi
 
 
 def test_a_configuration_cannot_ask_for_what_the_data_do_not_have(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"source sine makes no columns \['rain'\]"):
+    with pytest.raises(ConfigError, match=r"source sine has no columns \['rain'\]"):
         train(small_config(tmp_path, hist_exog=["rain"]))
     with pytest.raises(ConfigError, match="named twice, or are the series themselves"):
         small_config(tmp_path, hist_exog=["y"])

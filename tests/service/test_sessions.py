@@ -87,7 +87,7 @@ def test_beyond_the_calendar_is_a_clear_error(client: TestClient) -> None:
     series = {"unique_id": "ABC", "ds": days, "y": [1.0] * 30}
     answer = client.post("/v1/forecasts", json={"model": "abc", "series": [series]})
     assert answer.status_code == 422
-    assert "calendar XNYS is known from" in answer.json()["detail"]
+    assert "calendar XNYS covers " in answer.json()["detail"]
 
 
 def test_the_manifest_carries_the_sessions_and_the_model_page_leaves_out_the_list(

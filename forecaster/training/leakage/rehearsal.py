@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from forecaster.data.long_frame import group_rows
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import UNIQUE_ID, Series, Y
@@ -72,7 +73,7 @@ class _Stage:
     @property
     def order(self) -> NDArray[np.int64]:
         """Return where in the frame each row of the series stands."""
-        return np.argsort(pd.factorize(self.frame[UNIQUE_ID])[0], kind="stable")
+        return group_rows(self.frame[UNIQUE_ID]).order
 
     def since(self, part: str) -> Rows:
         """Return which rows of the frame lie in a part or after it."""

@@ -160,7 +160,7 @@ def _sum_days() -> None:
                 sum_[f"inside_{level}"] += is_inside
     rows = [
         dict(zip(("owner", "model", "version", "day"), key, strict=True))
-        | {name: sums.spell(value) if isinstance(value, list) else value for name, value in sum_.items()}
+        | {name: sums.dumps(value) if isinstance(value, list) else value for name, value in sum_.items()}
         for key, sum_ in days.items()
     ]
     if rows:
