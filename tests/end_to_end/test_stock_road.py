@@ -115,10 +115,10 @@ def test_what_cannot_be_asked_for_is_told_why(folder: Path) -> None:
             ({"unique_ids": ["NOBODY"]}, 404, "NOBODY: is not in the bar store"),
             ({"unique_ids": ["../../etc/passwd"]}, 404, "is not in the bar store"),
             ({"unique_ids": ["ABC", "ABC"]}, 422, "unique_ids[1]: 'ABC' is also unique_ids[0]"),
-            ({"unique_ids": ["A", "B", "C", "D"]}, 422, "unique_ids: 4 are more than 3"),
+            ({"unique_ids": ["A", "B", "C", "D"]}, 422, "unique_ids: 4 series, at most 3"),
             ({"unique_ids": []}, 422, "unique_ids"),
-            ({"unique_ids": ["ABC"], "series": [series]}, 422, "series and unique_ids: give one of them"),
-            ({}, 422, "series and unique_ids: give one of them"),
+            ({"unique_ids": ["ABC"], "series": [series]}, 422, "series and unique_ids: give exactly one of them"),
+            ({}, 422, "series and unique_ids: give exactly one of them"),
         ):
             answer = _ask(client, **changes)
             assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.json()

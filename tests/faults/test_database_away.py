@@ -86,7 +86,7 @@ def test_away_it_is_said_and_back_it_is_used(models: TrainedModels, postgres: st
             cable.cut()
             status, problem = service.forecast()
             assert status == 503
-            assert problem["detail"] == "the ledger cannot be read or written just now; try again in a moment"
+            assert problem["detail"] == "the database is unavailable; retry"
             assert service.request("GET", "/v1/models")[0] == 200
             deadline = time.monotonic() + 30
             while service.request("GET", "/health/ready")[0] != 503:

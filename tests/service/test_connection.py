@@ -6,12 +6,12 @@ import gc
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.connection import Bounds, bounded
+from service.connection import ConnectionLimits, limited_protocol
 from service.server import Server
 
 
 def test_a_pipelined_answer_that_ends_after_its_client_has_gone_leaves_nothing_behind() -> None:
-    bounds = Bounds(head_seconds=30, write_seconds=30, most_connections=5, count=lambda status: None)
+    bounds = ConnectionLimits(head_seconds=30, write_seconds=30, max_connections=5, count=lambda status: None)
     ended: list[str] = []
 
     async def work() -> None:
@@ -24,7 +24,9 @@ def test_a_pipelined_answer_that_ends_after_its_client_has_gone_leaves_nothing_b
             await send({"type": "http.response.body", "body": b"a"})
             ended.append(scope["path"])
 
-        server = uvicorn.Server(uvicorn.Config(app, port=0, http=bounded(bounds), lifespan="off", log_config=None))
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=0, http=limited_protocol(bounds), lifespan="off", log_config=None)
+        )
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)

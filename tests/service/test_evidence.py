@@ -13,7 +13,7 @@ from forecaster.evaluation.drift import Drift
 from forecaster.ledger.skill import Realised
 from service import housekeeping
 from service.app import create_app
-from service.housekeeping import reasons
+from service.housekeeping import retraining_reasons
 from service.settings import Settings
 from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series, wait_until_ready
@@ -26,23 +26,23 @@ GOOD = Realised(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, 
     [
         (GOOD, [("values", 500, Drift(0.2, 0.1))], []),
         (None, [], []),
-        (Realised(None, 500, 1.0, 1.1, 0.0, {}, {}), [], ["realised relative_mae 1.1, at most 1.02"]),
+        (Realised(None, 500, 1.0, 1.1, 0.0, {}, {}), [], ["realised relative_mae 1.1, at most 1.02 allowed"]),
         (Realised(None, 199, 1.0, 1.1, 0.0, {}, {}), [], []),
         (
             Realised(None, 500, 1.0, None, 0.0, {"80": 0.65}, {"80": 500}),
             [],
-            ["65.0% inside the 80 % interval, within 10% wanted"],
+            ["the 80 % interval covered 65.0% of the actuals, at most 10% off allowed"],
         ),
         # of long roll-outs few steps have an interval
         (Realised(None, 500, 1.0, None, 0.0, {"80": 0.0}, {"80": 1}), [], []),
-        (GOOD, [("changes", 2500, Drift(0.3, 0.1))], ["changes asked with have drifted: PSI 0.3, at most 0.25"]),
+        (GOOD, [("changes", 2500, Drift(0.3, 0.1))], ["input changes drifted: PSI 0.3, at most 0.25 allowed"]),
         (GOOD, [("changes", 100, Drift(0.3, 0.1))], []),
     ],
 )
 def test_what_speaks_for_a_retraining(
     realised: Realised | None, drifts: list[tuple[str, int, Drift]], said: list[str]
 ) -> None:
-    assert reasons(realised, drifts, Settings()) == said
+    assert retraining_reasons(realised, drifts, Settings()) == said
 
 
 def test_inputs_far_from_the_training_data_ask_for_one_retraining(
@@ -82,7 +82,7 @@ def test_inputs_far_from_the_training_data_ask_for_one_retraining(
         time.sleep(0.5)
         (reason,) = jobs()
         assert reason.startswith("version 1: ")
-        assert "values asked with have drifted: PSI" in reason
+        assert "input values drifted: PSI" in reason
         text = client.get("/metrics").text
         assert 'forecaster_retrainings_asked_total{model="sine"} 1.0' in text
         assert 'forecaster_input_drift_psi{model="sine",version="1",what="values"}' in text

@@ -165,13 +165,13 @@ def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[R
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hist_exog": {}}, "hist_exog: the model takes ['visits']; missing are ['visits'], not taken are []"),
-        ({"futr_exog": {}}, "futr_exog: the model takes ['promotion']; missing are ['promotion']"),
-        ({"hist_exog": {"visits": [1.0] * 40, "rain": [1.0]}}, "missing are [], not taken are ['rain']"),
-        ({"hist_exog": {"visits": [1.0] * 39}}, "hist_exog.visits: 39 values, 40 are needed: one value per time"),
+        ({"hist_exog": {}}, "hist_exog: the model takes the columns ['visits']; missing: ['visits'], unknown: []"),
+        ({"futr_exog": {}}, "futr_exog: the model takes the columns ['promotion']; missing: ['promotion']"),
+        ({"hist_exog": {"visits": [1.0] * 40, "rain": [1.0]}}, "missing: [], unknown: ['rain']"),
+        ({"hist_exog": {"visits": [1.0] * 39}}, "hist_exog.visits: has 39 values and needs 40: one value per time"),
         (
             {"futr_exog": {"promotion": [1.0] * 40}},
-            "40 values, 44 are needed: one value per time and per step to come",
+            "has 40 values and needs 44: one value per time and per forecast step",
         ),
         ({"stat_exog": {"size": 1.0}}, "stat_exog: the model takes none, got ['size']"),
     ],

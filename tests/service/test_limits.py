@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.ledger import reading
-from service.exceptions import TooBusy, TooManyRequests
-from service.limits import LARGE_BYTES, Budget, Rate
+from service.exceptions import Overloaded, TooManyRequests
+from service.limits import LARGE_BYTES, Budget, RateLimiter
 from service.protocol import InferenceRequest
 from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series, wait_until_ready
@@ -39,12 +39,12 @@ def test_setting_the_wall_clock_neither_opens_nor_closes_a_rate_limit(
 
 def test_a_window_moves_and_clients_that_have_gone_are_forgotten() -> None:
     at = 0.0
-    rate = Rate("2/minute", lambda: at)
+    rate = RateLimiter("2/minute", lambda: at)
     rate.check("a")
     at = 30.0
     rate.check("a")
     at = 59.0
-    with pytest.raises(TooManyRequests, match="2 per minute; come again in 1 s"):
+    with pytest.raises(TooManyRequests, match="rate limit of 2 requests per minute exceeded; retry in 1 s"):
         rate.check("a")
     rate.check("b")
     at = 60.0
@@ -59,12 +59,12 @@ def test_a_window_moves_and_clients_that_have_gone_are_forgotten() -> None:
 def test_a_budget_is_shared_and_one_alone_is_never_refused() -> None:
     budget = Budget(100, "bodies")
     budget.change(0, 500)
-    with pytest.raises(TooBusy, match="the bodies of other requests"):
+    with pytest.raises(Overloaded, match="the bodies of other requests"):
         budget.change(0, 1)
     # what is held already may become less at any time
     budget.change(500, 60)
     budget.change(0, 40)
-    with pytest.raises(TooBusy):
+    with pytest.raises(Overloaded):
         budget.change(40, 41)
     budget.change(60, 0)
     budget.change(40, 0)

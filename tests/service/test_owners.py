@@ -176,16 +176,16 @@ def test_evidence_is_judged_by_owner(service: TestClient, engine: Engine) -> Non
     # hardly off the last value, which is the naive forecast
     bad.send(bad.forecast(series=[known]), known["y"][-1] + 0.001)
 
-    def reasons() -> list[str]:
+    def retraining_reasons() -> list[str]:
         with transaction(engine) as connection:
             return list(connection.execute(select(JOBS.c.reason)).scalars())
 
     deadline = time.monotonic() + 30
-    while not reasons():
+    while not retraining_reasons():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    (reason,) = reasons()
-    assert reason.startswith("version 1 asked by 'bad': realised relative_mae")
+    (reason,) = retraining_reasons()
+    assert reason.startswith("version 1 in requests of 'bad': realised relative_mae")
 
 
 def test_keys_are_made_and_listed_with_their_owner(tmp_path: Path) -> None:

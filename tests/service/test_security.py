@@ -312,4 +312,4 @@ def test_an_unexpected_error_has_the_headers_too_and_says_nothing(
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "mine"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.json()["detail"] == "an unexpected error; it is in the service's log"
+    assert answer.json()["detail"] == "unexpected error; see the service's log"
