@@ -74,7 +74,7 @@ def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(jo
     answer = json.loads(done.stdout.splitlines()[-1])
     assert [one["symbol"] for one in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
     assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
-    assert list(answer["failed"].values())[1:] == ["not asked: rate limit"] * 6
+    assert list(answer["failed"].values())[1:] == ["not fetched: rate limit"] * 6
     yahoo.misbehave = None
     again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
@@ -115,8 +115,10 @@ def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tm
         done = run_module("pipelines.fetch", config, "--set", f"symbols={symbols}", cwd=tmp_path, HTTPS_PROXY=url)
     assert done.returncode == 3
     assert "S000: Yahoo cannot be reached" in done.stderr
-    waiting = [line for line in done.stderr.splitlines() if "not asked: the source cannot be reached" in line]
-    assert waiting == ["error: 199 symbols (S001, S002, S003, S004, S005, …): not asked: the source cannot be reached"]
+    waiting = [line for line in done.stderr.splitlines() if "not fetched: the source cannot be reached" in line]
+    assert waiting == [
+        "error: 199 symbols (S001, S002, S003, S004, S005, …): not fetched: the source cannot be reached"
+    ]
     # the run's own clock: imports take as long as the machine is busy
     seconds = [float(found) for found in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
     assert seconds and max(seconds) < 25
@@ -135,7 +137,7 @@ def test_a_defect_met_with_one_symbol_is_logged_and_costs_the_others_nothing(
         BarStore(tmp_path), Defective(), ("A", "BAD", "B"), date(2024, 1, 2), date(2024, 12, 31), None, full=False
     )
     assert [one["symbol"] for one in answer["stored"]] == ["A", "B"]
-    assert "BAD: failed by a defect" in answer["failed"]["BAD"]
+    assert "BAD: unexpected error" in answer["failed"]["BAD"]
     assert "ZeroDivisionError" not in capsys.readouterr().err
     assert "ZeroDivisionError" in caplog.text
 
@@ -178,19 +180,19 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
     ("change", "said"),
     [
         ("symbols=[]", "symbols: "),
-        ("symbols=[A, A]", "symbols: one is named twice"),
-        ("end=2000-01-01", "end 2000-01-01 lies before start 2026-01-02"),
+        ("symbols=[A, A]", "symbols: a symbol is repeated"),
+        ("end=2000-01-01", "end 2000-01-01 is before start 2026-01-02"),
         ("interval=1h", "interval: "),
         ("session.proxi=x", "session.proxi: unknown key"),
-        ("source=files", "calendar: a file does not tell its exchange"),
-        ("files={A: a.csv}", "files: set it for source: files, and only there"),
+        ("source=files", "calendar: files do not name their exchange"),
+        ("files={A: a.csv}", "files: is required for source: files, and not allowed"),
         ("symbols=AAA", "symbols: must be a list; write [AAA]"),
         ("symbols=[ON]", "symbols.0: YAML reads True here, where text is needed; write it in quotes"),
         ("symbols=[A, no]", "symbols.1: YAML reads False here"),
         ("symbols=[0700]", "symbols.0: YAML reads 448 here"),
         ("symbols=[2024-01-02]", "symbols.0: YAML reads 2024-01-02 here"),
-        ("symbols=['A?B']", "symbols: ['A?B'] cannot be symbols of yahoo: write letters"),
-        ("symbols=[..]", "symbols: ['..'] cannot be symbols of yahoo"),
+        ("symbols=['A?B']", "symbols: ['A?B'] are not valid symbols of yahoo: write letters"),
+        ("symbols=[..]", "symbols: ['..'] are not valid symbols of yahoo"),
         ("start=2023-02-29", "day is out of range for month"),
         ("end=2026-02-30", "day is out of range for month"),
         ("start=0001-01-01", "start: Input should be greater than or equal to 1700-01-01"),
@@ -285,7 +287,7 @@ def test_a_jump_is_told_with_the_command_that_confirms_it(mine: tuple[Path, pd.D
     [
         ("2024-05-24", "is not SYMBOL:DATE"),
         ("S00:2024-02-30", "does not end with a date"),
-        ("YOURS:2024-05-24", "['YOURS'] are not among the symbols"),
+        ("YOURS:2024-05-24", "['YOURS'] are not in the symbols"),
     ],
 )
 def test_a_bad_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, said: str) -> None:

@@ -187,7 +187,7 @@ def test_a_backtest_is_told_of_the_recipe_and_of_itself(folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     runs = json.loads(done.stdout.splitlines()[-1])["runs"]
     assert [run["cell"] for run in runs] == ["gru", "simple_rnn"]
-    assert "12 origins, 1 apart, refit: never" in done.stdout
+    assert "12 cutoffs, step size 1, refit: never" in done.stdout
     for name in ("gru", "simple_rnn", "naive", "ridge"):
         assert f" {name} " in done.stdout
     refused = run_module("pipelines.backtest", "job.yaml", "--set", "train.fit.epoch=1", cwd=tmp_path)

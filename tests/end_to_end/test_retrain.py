@@ -191,10 +191,13 @@ def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> N
     assert (status, answer["step"]) == (4, "train"), answer
     status, answer, _ = retrain(folder, "train.tracking.checkpoints=job.yaml/folder")
     assert (status, answer["step"]) == (1, "train"), answer
-    for override, why in (("name=other", "'other' is not train.name"), ("version=3", "promote.version: a retraining")):
+    for override, reason in (
+        ("name=other", "'other' differs from train.name"),
+        ("version=3", "promote.version: a retraining"),
+    ):
         status, answer, said = retrain(folder, f"promote.{override}")
         assert (status, answer) == (2, {})
-        assert why in said
+        assert reason in said
     assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").names() == []
 
 

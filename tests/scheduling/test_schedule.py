@@ -269,7 +269,7 @@ def test_list_and_once(sandbox: SchedulerSandbox) -> None:
     *table, last = out.splitlines()
     assert (status, len(json.loads(last)["next"])) == (0, 6)
     assert sum("20:00:00Z" in line and "01:30 Asia/Kolkata" in line for line in table) == 3
-    assert "only when asked for" in out and sandbox.runs() == []
+    assert "only on request" in out and sandbox.runs() == []
     status, out, _ = end(sandbox.start("--once", "forget"))
     assert (status, json.loads(out)) == (0, {"job": "forget", "exit_code": 0, "outcome": '{"forgotten": 0}'})
     sandbox.order(exits=(3,))
