@@ -44,10 +44,17 @@ def add_location_options(parser: argparse.ArgumentParser) -> None:
     add_tracking_option(parser)
     bars = Path(os.environ.get("FORECASTER_BARS_DIR", "mlruns/bars"))
     parser.add_argument(
-        "--artifacts", type=Path, help="folder of MLflow's artifacts (default: next to its SQLite file, or in mlruns)"
+        "--artifacts",
+        metavar="FOLDER",
+        type=Path,
+        help="folder of MLflow's artifacts (default: next to its SQLite file, or in mlruns)",
     )
     parser.add_argument(
-        "--bars", type=Path, default=bars, help="folder of the bar store (default: FORECASTER_BARS_DIR, or mlruns/bars)"
+        "--bars",
+        metavar="FOLDER",
+        type=Path,
+        default=bars,
+        help="folder of the bar store (default: FORECASTER_BARS_DIR, or mlruns/bars)",
     )
     add_database_option(parser)
 

@@ -28,7 +28,7 @@ def config_parser(name: str, description: str, examples: str) -> argparse.Argume
     """Return the parser of `python -m pipelines.NAME CONFIG.yaml [--set dotted.key=value …]`."""
     parser = command_parser(name, description, examples)
     parser.add_argument(
-        "config", metavar="CONFIG.yaml", help=f"configuration of the pipeline, or of a job with a section {name}"
+        "config", metavar="CONFIG.yaml", help="a pipeline's configuration, or a job with a section for each pipeline"
     )
     parser.add_argument(
         "--set",

@@ -201,6 +201,8 @@ if __name__ == "__main__":
     parser = command_parser(
         "demo", str(__doc__), "python -m pipelines.demo\n  python -m pipelines.demo --data prices.csv"
     )
-    parser.add_argument("--data", type=Path, help="price file in Yahoo's CSV format (default: a noisy sine)")
+    parser.add_argument(
+        "--data", metavar="FILE", type=Path, help="price file in Yahoo's CSV format (default: a noisy sine)"
+    )
     arguments = parser.parse_args()
     sys.exit(run(lambda: demo(arguments.data)))

@@ -28,8 +28,8 @@ def migrate(arguments: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = command_parser(
         "migrate",
-        "Create or migrate the tables of the service's database, and of MLflow's database in FORECASTER_TRACKING_URI.\n\n"
-        "A second run changes nothing.",
+        "Create or migrate the tables of the service's database, and MLflow's tables if FORECASTER_TRACKING_URI is a\n"
+        "database. A second run changes nothing.",
         "python -m pipelines.migrate --database postgresql://me:secret@host/forecaster\n"
         "  python -m pipelines.migrate --parts registry",
     )

@@ -53,7 +53,11 @@ if __name__ == "__main__":
         "python -m pipelines.score\n  python -m pipelines.score --store mlruns/bars",
     )
     parser.add_argument(
-        "--store", type=Path, default=Path("mlruns/bars"), help="folder of the bar store (default: %(default)s)"
+        "--store",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("mlruns/bars"),
+        help="folder of the bar store (default: %(default)s)",
     )
     add_tracking_option(parser)
     add_database_option(parser)
