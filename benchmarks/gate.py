@@ -31,7 +31,8 @@ Forecaster = Callable[["Walk", np.random.Generator], Floats]
 class Walk:
     """A random walk with `n` cutoffs.
 
-    `last` `(n,)` has the value at each cutoff, `change` `(n,)` the change before it, `actual` `(n, horizon)` the future.
+    `last`, `(n,)`, is the value at each cutoff, `change`, `(n,)`, the change before it, `actual`, `(n, horizon)`, the
+    actuals.
     """
 
     def __init__(self, n_windows: int, horizon: int, random: np.random.Generator) -> None:

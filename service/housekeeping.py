@@ -26,11 +26,11 @@ _log = logging.getLogger("forecaster.service")
 async def run_housekeeping(forecast_service: ForecastService, model_store: ModelStore, metrics: Metrics) -> None:
     """Run the tasks every `EVERY_SECONDS`, until cancelled."""
     while True:
-        await asyncio.to_thread(_run_tasks, forecast_service, model_store.catalog, metrics)
+        await asyncio.to_thread(run_tasks, forecast_service, model_store.catalog, metrics)
         await asyncio.sleep(EVERY_SECONDS)
 
 
-def _run_tasks(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
+def run_tasks(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
     """Run the tasks in order. The first that fails is logged and ends the round, as most need the database."""
     tallies: dict[Of, Tally] = {}
 

@@ -37,6 +37,11 @@ class RateLimiter:
             count, _, unit = self.rate.partition("/")
             self._max_requests, self._window = int(count), _SECONDS[unit]
 
+    @property
+    def n_clients(self) -> int:
+        """Return the number of clients whose requests are remembered."""
+        return len(self._requests)
+
     def check(self, client: str) -> None:
         """Count a request.
 

@@ -49,9 +49,7 @@ def _planted(folder: Path, **pipelines: str) -> Target:
         ("x = bytearray(2**31)", False, "exit 1, traceback: MemoryError"),
     ],
 )
-def test_how_a_bad_configuration_ends_decides_whether_it_held(
-    tmp_path: Path, train: str, held: bool, said: str
-) -> None:
+def test_exit_of_a_bad_configuration_decides_the_outcome(tmp_path: Path, train: str, held: bool, said: str) -> None:
     outcome = command.attack_all(_planted(tmp_path, train=train), [SEED])[SEED]
     assert outcome.held is held
     assert said in outcome.seen
@@ -66,23 +64,21 @@ def test_how_a_bad_configuration_ends_decides_whether_it_held(
         (True, 3, True, "all 1000 stored bars kept; exit 3: error: ABC"),
     ],
 )
-def test_lost_bars_are_counted_and_an_answer_that_lacks_some_must_be_refused(
-    tmp_path: Path, keeps: bool, status: int, held: bool, said: str
-) -> None:
+def test_lost_bars_are_counted(tmp_path: Path, keeps: bool, status: int, held: bool, said: str) -> None:
     target = _planted(tmp_path, fetch=FETCH.format(keeps=keeps, status=status))
     outcome = command.attack_all(target, [SHORT])[SHORT]
     assert outcome.held is held
     assert said in outcome.seen
 
 
-def test_an_attack_that_cannot_be_carried_out_has_not_held(tmp_path: Path) -> None:
+def test_attack_that_cannot_run_has_not_held(tmp_path: Path) -> None:
     target = _planted(tmp_path, fetch="import sys; sys.exit('no such thing')")
     outcome = command.attack_all(target, [SHORT])[SHORT]
     assert not outcome.held
     assert outcome.seen.startswith("not carried out: RuntimeError: pipelines.fetch cannot prepare")
 
 
-def test_every_attack_has_a_name_of_its_own_and_was_measured_before() -> None:
+def test_every_attack_is_unique_and_succeeded_before() -> None:
     names = [one.name for one in (*command.TOGETHER, *command.ALONE)]
     assert len(set(names)) == len(names)
     before = command.read_before()
@@ -90,7 +86,7 @@ def test_every_attack_has_a_name_of_its_own_and_was_measured_before() -> None:
     assert not any(outcome.held for outcome in before.values())
 
 
-def test_the_table_shows_both_outcomes_side_by_side() -> None:
+def test_table_shows_both_outcomes() -> None:
     text = command.table({SEED: Outcome(True, "exit 2")}, {SEED: Outcome(False, "exit 1, traceback")})
     assert "SUCCEEDED: exit 1, traceback" in text
     assert "held: exit 2" in text

@@ -25,7 +25,7 @@ def _write_prices(path: Path) -> None:
     path.write_text("\n".join(["Date,Open,High,Low,Close,Adj Close,Volume", *rows]) + "\n")
 
 
-def test_the_demo_runs_from_data_to_forecast_and_again(tmp_path: Path) -> None:
+def test_demo_runs_twice(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
     folder.mkdir()
     for champion in (1, 3):
@@ -44,7 +44,7 @@ def test_the_demo_runs_from_data_to_forecast_and_again(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
 
 
-def test_the_demo_runs_on_a_price_file(tmp_path: Path) -> None:
+def test_demo_runs_on_a_price_file(tmp_path: Path) -> None:
     _write_prices(tmp_path / "prices.csv")
     done = run_module("pipelines.demo", "--data", "prices.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def _check_the_readmes_python(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"), [("", "is empty"), ("Date,Close\n2026-01-05,1\n2026-01-06,1e999\n", "line 3")]
 )
-def test_the_demo_names_what_is_wrong_with_a_file(tmp_path: Path, text: str, said: str) -> None:
+def test_demo_names_the_error_in_a_file(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
     done = run_module("pipelines.demo", "--data", "bad.csv", cwd=tmp_path)
     assert done.returncode == 1

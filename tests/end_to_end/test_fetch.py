@@ -27,7 +27,7 @@ def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
     return Yahoo({s: Company(symbol=s, seed=n, first=first, last=last).bars() for n, s in enumerate(symbols)})
 
 
-def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_path: Path) -> None:
+def test_stock_configuration_fetches_through_a_tls_proxy(tmp_path: Path) -> None:
     authority, certificate = write_certificates(tmp_path)
     with standing_in(_companies(["SPY", "AAPL"]), certificate) as yahoo:
         environment = {"HTTPS_PROXY": yahoo.url, "REQUESTS_CA_BUNDLE": str(authority), "HOME": str(tmp_path / "home")}
@@ -59,7 +59,7 @@ def job(tmp_path: Path) -> Iterator[tuple[Yahoo, Path]]:
         yield yahoo, tmp_path
 
 
-def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(job: tuple[Yahoo, Path]) -> None:
+def test_rate_limit_stops_the_batch_and_the_next_run_resumes(job: tuple[Yahoo, Path]) -> None:
     yahoo, folder = job
     lock, served = threading.Lock(), [0]
 
@@ -82,7 +82,7 @@ def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(jo
     assert counts == [0] * 5 + [len(yahoo.bars["S05"])] * 7
 
 
-def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path]) -> None:
+def test_failed_symbol_does_not_stop_the_others(job: tuple[Yahoo, Path]) -> None:
     _, folder = job
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00, NOBODY, S01]", cwd=folder)
     assert done.returncode == 3
@@ -91,7 +91,7 @@ def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path])
     assert BarStore(folder / "mlruns" / "bars").symbols() == ["S00", "S01"]
 
 
-def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo, Path]) -> None:
+def test_failures_of_every_kind_do_not_stop_the_others(job: tuple[Yahoo, Path]) -> None:
     yahoo, folder = job
     odd: dict[str, Answer] = {
         "S00": (200, b"["), "S01": (0, b"0"), "S02": (403, b""), "S03": (0, b"3"), "S04": (CUT, b"{"),
@@ -108,7 +108,7 @@ def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo
     assert "Traceback" not in done.stderr
 
 
-def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tmp_path: Path) -> None:
+def test_unresponsive_proxy_stops_the_batch_within_half_a_minute(tmp_path: Path) -> None:
     symbols = [f"S{number:03d}" for number in range(200)]
     config = ROOT / "pipelines" / "configs" / "stock.yaml"
     with swallowing() as url:
@@ -124,7 +124,7 @@ def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tm
     assert seconds and max(seconds) < 25
 
 
-def test_a_defect_met_with_one_symbol_is_logged_and_costs_the_others_nothing(
+def test_unexpected_error_is_logged_and_does_not_stop_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Defective:
@@ -143,7 +143,7 @@ def test_a_defect_met_with_one_symbol_is_logged_and_costs_the_others_nothing(
 
 
 @pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\x00" * 300, b""])
-def test_a_damaged_cache_of_yfinance_is_made_anew(job: tuple[Yahoo, Path], content: bytes) -> None:
+def test_damaged_yfinance_cache_is_recreated(job: tuple[Yahoo, Path], content: bytes) -> None:
     _, folder = job
     cache = folder / "mlruns" / "yfinance"
     cache.mkdir(parents=True)
@@ -154,7 +154,7 @@ def test_a_damaged_cache_of_yfinance_is_made_anew(job: tuple[Yahoo, Path], conte
     assert "Traceback" not in done.stderr
 
 
-def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tuple[Yahoo, Path]) -> None:
+def test_calendar_can_be_set_for_a_symbol(job: tuple[Yahoo, Path]) -> None:
     yahoo, folder = job
     yahoo.exchange = "XYZ"
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", cwd=folder)
@@ -166,7 +166,7 @@ def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tupl
     assert "S00: there is no calendar 'NOPE'; there are " in done.stderr
 
 
-def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
+def test_unreachable_yahoo_is_reported_within_half_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run_module(
         "pipelines.fetch", ROOT / "pipelines" / "configs" / "stock.yaml", cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:1"
@@ -201,13 +201,13 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
         ("known_missing={S00: [2017-02-29]}", "day is out of range for month"),
     ],
 )
-def test_a_bad_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:
+def test_invalid_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--set", change, cwd=job[1])
     assert done.returncode == 2
     assert said in done.stderr
 
 
-def test_ones_own_files_and_made_up_prices_take_the_same_road(tmp_path: Path) -> None:
+def test_price_files_and_synthetic_prices_are_stored(tmp_path: Path) -> None:
     Company().bars().frame.reset_index().to_csv(tmp_path / "mine.csv", index=False)
     job = {
         "symbols": ["MINE"],
@@ -244,7 +244,7 @@ def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
     yield tmp_path, table
 
 
-def test_a_mended_file_is_read_anew_at_once(mine: tuple[Path, pd.DataFrame]) -> None:
+def test_corrected_file_is_read_again(mine: tuple[Path, pd.DataFrame]) -> None:
     folder, table = mine
     table.loc[100, ["open", "high", "low", "close", "adj_close"]] *= 1.01
     table.to_csv(folder / "mine.csv", index=False)
@@ -253,7 +253,7 @@ def test_a_mended_file_is_read_anew_at_once(mine: tuple[Path, pd.DataFrame]) -> 
     assert json.loads(done.stdout.splitlines()[-1])["stored"][0]["refetched"] == "the close of 2024-05-24 changed"
 
 
-def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple[Path, pd.DataFrame]) -> None:
+def test_shortened_file_is_refused_without_replace(mine: tuple[Path, pd.DataFrame]) -> None:
     folder, table = mine
     table.tail(13).to_csv(folder / "mine.csv", index=False)
     store = BarStore(folder / "mlruns" / "bars")
@@ -268,7 +268,7 @@ def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple
     assert bars is not None and len(bars) == 13
 
 
-def test_a_jump_is_told_with_the_command_that_confirms_it(mine: tuple[Path, pd.DataFrame]) -> None:
+def test_price_jump_is_held_until_it_is_confirmed(mine: tuple[Path, pd.DataFrame]) -> None:
     folder, table = mine
     table.loc[100:, ["open", "high", "low", "close", "adj_close"]] *= 0.5
     table.to_csv(folder / "mine.csv", index=False)
@@ -290,7 +290,7 @@ def test_a_jump_is_told_with_the_command_that_confirms_it(mine: tuple[Path, pd.D
         ("YOURS:2024-05-24", "['YOURS'] are not in the symbols"),
     ],
 )
-def test_a_bad_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, said: str) -> None:
+def test_invalid_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, said: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--confirm", flag, cwd=job[1])
     assert done.returncode == 2
     assert said in done.stderr

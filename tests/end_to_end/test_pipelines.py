@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
+def test_train_and_promote_print_json_last(folder: Path) -> None:
     done = run_module("pipelines.train", "job.yaml", "--set", "model.cell=simple_rnn", "horizon=3", cwd=folder)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -56,7 +56,7 @@ def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
         assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
 
 
-def test_a_configuration_that_cannot_work_ends_with_status_2_in_words_and_opens_no_run(tmp_path: Path) -> None:
+def test_invalid_configuration_exits_with_status_2_and_opens_no_run(tmp_path: Path) -> None:
     good = yaml.safe_dump(small_config(tmp_path).model_dump(mode="json"))
     (tmp_path / "twice.yaml").write_text(good + "horizon: 3\n")
     (tmp_path / "job.yaml").write_text(good)
@@ -78,7 +78,7 @@ def test_a_configuration_that_cannot_work_ends_with_status_2_in_words_and_opens_
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path, tmp_path: Path) -> None:
+def test_concurrent_trainings_on_a_new_store_succeed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text((folder / "job.yaml").read_text())
     uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
     together = [
@@ -94,7 +94,7 @@ def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path,
 
 
 @pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo", "forecast", "backup", "restore"])
-def test_help_shows_an_example_that_parses(pipeline: str, tmp_path: Path) -> None:
+def test_help_has_a_purpose_and_examples(pipeline: str, tmp_path: Path) -> None:
     done = run_module(f"pipelines.{pipeline}", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"example:\n  python -m pipelines.{pipeline} " in done.stdout
@@ -112,7 +112,7 @@ BAD: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "status", "said"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_an_exit_status_and_one_line_in_words(
+def test_invalid_input_sets_the_exit_status_and_prints_an_error(
     folder: Path, arguments: list[str], status: int, said: str
 ) -> None:
     before = _versions(folder)
@@ -162,7 +162,7 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_mlflow_serves_the_same_version_with_the_same_numbers(models: TrainedModels, version: int) -> None:
+def test_mlflow_serves_the_same_forecasts(models: TrainedModels, version: int) -> None:
     predictor = models.predictor(version)
     windows = np.random.default_rng(4).normal(size=(3, predictor.manifest.input_size))
     with _mlflow_serving(models, version) as url:
@@ -173,13 +173,13 @@ def test_mlflow_serves_the_same_version_with_the_same_numbers(models: TrainedMod
     np.testing.assert_array_equal(said["mean"], predictor.predict_arrays(windows))
 
 
-def test_make_help_lists_each_command() -> None:
+def test_make_help_lists_every_command() -> None:
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("setup", "demo", "serve", "ui", "check", "test", "bench-peers", "lock", "clean"):
         assert any(line.startswith((f"{command} ", f"{command}:")) for line in said.splitlines()), said
 
 
-def test_a_backtest_is_told_of_the_recipe_and_of_itself(folder: Path, tmp_path: Path) -> None:
+def test_backtest_reads_both_sections(folder: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((folder / "job.yaml").read_text())
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"train": recipe, "backtest": {"n_windows": 12}}))
     changes = ["cells=[gru, simple_rnn]", "train.fit.epochs=1", f"train.tracking.uri=sqlite:///{tmp_path}/m.db"]

@@ -146,7 +146,7 @@ def year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Year]:
     engine.dispose()
 
 
-def test_a_year_of_retraining_refreshes_replaces_what_is_stale_and_promotes_nothing_broken(year: Year) -> None:
+def test_year_of_retraining_refreshes_and_replaces_the_champion(year: Year) -> None:
     year.live_until(datetime(2026, 4, 2, tzinfo=UTC))
     assert [run.state for run in year.runs()] == ["succeeded"]
     assert (year.outcome()["outcome"], year.aliases()["champion"]) == ("promoted", 1), year.outcome()

@@ -122,7 +122,7 @@ def what_is_there(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_a_model_is_brought_up_to_date_and_nothing_is_done_twice(clean: Path) -> None:
+def test_second_retraining_changes_nothing(clean: Path) -> None:
     before = what_is_there(clean)
     assert before["aliases"] == {"champion": 1, "challenger": 1}
     status, answer, said = retrain(clean)
@@ -131,7 +131,7 @@ def test_a_model_is_brought_up_to_date_and_nothing_is_done_twice(clean: Path) ->
     assert what_is_there(clean) == before
 
 
-def test_new_sessions_make_a_version_which_may_start_warm_and_a_rolled_back_one_stays_so(folder: Path) -> None:
+def test_new_sessions_make_a_version_and_a_rollback_is_respected(folder: Path) -> None:
     assert retrain(folder)[1]["version"] == 1
     write_prices(folder, "2024-11-29", "ABC", "DEF")
     _kill_in_mid_fit(folder)
@@ -169,7 +169,7 @@ def _kill_in_mid_fit(folder: Path) -> None:
     process.communicate()
 
 
-def test_a_stricter_gate_judges_again_what_was_kept(folder: Path) -> None:
+def test_changed_gate_judges_the_version_again(folder: Path) -> None:
     status, answer, said = retrain(folder, "promote.gate.margin=0.01")
     assert (status, answer["outcome"]) == (0, "kept"), said
     _, again, _ = retrain(folder, "promote.gate.margin=0.01")
@@ -179,7 +179,7 @@ def test_a_stricter_gate_judges_again_what_was_kept(folder: Path) -> None:
     assert (status, answer["outcome"], answer["version"]) == (0, "promoted", 1), said
 
 
-def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> None:
+def test_failure_sets_the_exit_status_and_the_last_line(folder: Path) -> None:
     status, answer, _ = retrain(folder, "fetch.files={ABC: ABC.csv, DEF: nowhere.csv}")
     assert (status, answer["outcome"], answer["step"]) == (3, "failed", "fetch")
     assert "nowhere.csv" in answer["reason"]
@@ -201,7 +201,7 @@ def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> N
     assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").names() == []
 
 
-def test_a_symbol_that_vanished_is_left_out_where_that_is_allowed(folder: Path) -> None:
+def test_missing_symbol_is_left_out_if_allowed(folder: Path) -> None:
     (folder / "DEF.csv").unlink()
     # one symbol has too few windows for an interval of 95 %
     status, answer, said = retrain(folder, "retrain.without=0.5", "backtest.levels=[80]")
@@ -211,7 +211,7 @@ def test_a_symbol_that_vanished_is_left_out_where_that_is_allowed(folder: Path) 
     assert "DEF" not in run.data.params["data.symbols"]
 
 
-def test_of_two_at_once_the_second_waits_and_finds_it_done(folder: Path) -> None:
+def test_second_concurrent_retraining_waits_and_changes_nothing(folder: Path) -> None:
     first, second = (start_module("pipelines.retrain", "job.yaml", cwd=folder) for _ in range(2))
     said = [process.communicate(timeout=300) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], said
@@ -247,9 +247,7 @@ sys.exit(main(config_parser("retrain", "", "").parse_args(["job.yaml"])))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_between_what_is_done_and_what_says_so_it_ends_as_after_one_clean_run(
-    folder: Path, clean: Path, moment: str
-) -> None:
+def test_retraining_killed_at_a_critical_moment_continues(folder: Path, clean: Path, moment: str) -> None:
     _killed_there(folder, moment)
     status, answer, said = retrain(folder)
     assert (status, answer["outcome"]) == (0, "promoted"), said
@@ -257,7 +255,7 @@ def test_killed_between_what_is_done_and_what_says_so_it_ends_as_after_one_clean
 
 
 @pytest.mark.skipif(not SOAK, reason="a quarter of an hour: make soak")
-def test_killed_at_random_moments_it_ends_as_after_one_clean_run(tmp_path: Path, clean: Path) -> None:
+def test_retraining_killed_at_random_moments_continues(tmp_path: Path, clean: Path) -> None:
     chance = random.Random(7)
     wanted = what_is_there(clean)
     for number in range(KILLS):
@@ -280,7 +278,7 @@ def test_killed_at_random_moments_it_ends_as_after_one_clean_run(tmp_path: Path,
 
 
 @pytest.mark.skipif(not SOAK, reason="most of a minute: make soak")
-def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Path) -> None:
+def test_fit_continues_while_mlflow_is_down(folder: Path) -> None:
     port = free_port()
     tracking = {"uri": f"http://127.0.0.1:{port}", "patience_seconds": 120}
     epochs = 12

@@ -45,7 +45,7 @@ def image(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> None:
+def test_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> None:
     proof = Proof(state, {"serve": image})
     with proof:
         assert {*proof.stack.supervisors, *(line.partition(" ")[0] for line in proof.left_out)} >= {
@@ -67,7 +67,7 @@ def test_the_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> Non
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak, or make stack-proof")
-def test_the_stack_is_put_to_the_proof_at_length(state: Path) -> None:
+def test_stack_passes_the_long_proof(state: Path) -> None:
     for name, figure in prove(state).items():
         print(f"{name}: {figure}")
 

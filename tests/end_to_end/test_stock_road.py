@@ -61,7 +61,7 @@ def _ask(client: TestClient, **changes: Any) -> Any:
     return client.post("/v1/forecasts", json={"model": "stock", "level": [80], **changes})
 
 
-def test_a_stored_symbol_is_forecast_on_its_coming_sessions(folder: Path) -> None:
+def test_stored_symbol_is_forecast_on_future_sessions(folder: Path) -> None:
     mlruns = folder / "mlruns"
     predictor = load_predictor("stock", tracking_uri=f"sqlite:///{mlruns}/mlflow.db", cache=mlruns / "cache")
     bars = BarStore(mlruns / "bars").read("ABC")
@@ -78,7 +78,7 @@ def test_a_stored_symbol_is_forecast_on_its_coming_sessions(folder: Path) -> Non
     assert forecast["ds"] == expected["ds"].dt.strftime("%Y-%m-%dT%H:%M:%S").tolist()
 
 
-def test_a_stale_symbol_is_refused_with_what_is_missing(folder: Path, tmp_path: Path) -> None:
+def test_stale_symbol_is_refused(folder: Path, tmp_path: Path) -> None:
     bars = Path(shutil.copytree(folder / "mlruns" / "bars", tmp_path / "bars"))
     tail = read_tail(bars, "ABC")
     content = json.loads(tail.to_json()) | {"due_at": "2025-01-02T21:30:00+00:00"}
@@ -91,9 +91,7 @@ def test_a_stale_symbol_is_refused_with_what_is_missing(folder: Path, tmp_path: 
     assert "complete at 2025-01-02T21:30:00+00:00" in answer.json()["detail"]
 
 
-def test_a_symbol_that_is_held_back_is_not_forecast_and_its_earlier_bars_are_served(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_held_symbol_is_not_forecast_but_its_bars_are_served(folder: Path, tmp_path: Path) -> None:
     store = BarStore(Path(shutil.copytree(folder / "mlruns" / "bars", tmp_path / "bars")))
     bars = store.read("ABC")
     assert bars is not None
@@ -108,7 +106,7 @@ def test_a_symbol_that_is_held_back_is_not_forecast_and_its_earlier_bars_are_ser
     assert served["ds"][-1] == str(bars.sessions[-1])
 
 
-def test_what_cannot_be_asked_for_is_told_why(folder: Path) -> None:
+def test_invalid_unique_ids_are_refused(folder: Path) -> None:
     series = {"unique_id": "ABC", "ds": ["2026-01-02"], "y": [1.0]}
     with _client(folder, folder / "mlruns" / "bars", max_series=3) as client:
         for changes, status, said in (
@@ -124,7 +122,7 @@ def test_what_cannot_be_asked_for_is_told_why(folder: Path) -> None:
             assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.json()
 
 
-def test_a_training_refuses_what_is_stale_or_not_stored(folder: Path, tmp_path: Path) -> None:
+def test_training_refuses_stale_and_unknown_symbols(folder: Path, tmp_path: Path) -> None:
     config = ROOT / "pipelines" / "configs" / "stock.yaml"
     store = BarStore(tmp_path / "bars")
     with store.lock("OLD"):

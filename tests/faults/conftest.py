@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, TrainedModels
-from tests.service.conftest import ask
+from tests.service.conftest import forecast_request
 
 IS_LONG = os.environ.get("FORECASTER_SOAK") == "1"
 
@@ -48,7 +48,7 @@ class Running:
             connection.close()
 
     def forecast(self, **changes: Any) -> tuple[int, dict[str, Any]]:
-        return self.request("POST", "/v1/forecasts", ask(**changes))
+        return self.request("POST", "/v1/forecasts", forecast_request(**changes))
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
@@ -99,7 +99,7 @@ class Load:
 
     def _work(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=30)
-        body = json.dumps(ask())
+        body = json.dumps(forecast_request())
         while not self._is_over.is_set():
             try:
                 connection.request("POST", "/v1/forecasts", body)

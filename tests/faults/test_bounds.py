@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import TrainedModels
 from tests.faults.conftest import Running, running
-from tests.service.conftest import ask, series
+from tests.service.conftest import forecast_request, series
 
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /v1/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -75,9 +75,7 @@ def status_of(answer: bytes) -> int:
     ],
     ids=["a value", "long headers", "headers", "target", "trailers", "a trailer", "an extension", "tiny chunks"],
 )
-def test_a_head_or_a_body_without_end_is_refused_early(
-    bounded: Running, begin: bytes, more: bytes, status: int
-) -> None:
+def test_endless_head_or_body_is_refused_early(bounded: Running, begin: bytes, more: bytes, status: int) -> None:
     before = megabytes(bounded)
     answer = send(bounded, begin, more, 1000)
     # what a kernel throws away with a connection cannot be read
@@ -86,7 +84,7 @@ def test_a_head_or_a_body_without_end_is_refused_early(
     assert bounded.forecast()[0] == 200
 
 
-def test_a_refused_head_is_answered_as_a_problem_with_the_headers_of_every_answer(bounded: Running) -> None:
+def test_refused_head_gets_a_problem_with_security_headers(bounded: Running) -> None:
     answer = send(bounded, HEAD + b"A: " + b"a" * 70_000 + b"\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert status_of(head) == 431
@@ -99,7 +97,7 @@ def test_a_refused_head_is_answered_as_a_problem_with_the_headers_of_every_answe
     assert status_of(answer) == 200
 
 
-def test_pipelined_requests_are_few(bounded: Running) -> None:
+def test_pipelined_requests_are_limited(bounded: Running) -> None:
     request = HEAD + b"\r\n"
     before = megabytes(bounded)
     send(bounded, b"", request * 1000, 300)
@@ -119,7 +117,7 @@ def test_pipelined_requests_are_few(bounded: Running) -> None:
     ],
     ids=["a head", "empty lines", "a body of a GET", "a body that nobody reads"],
 )
-def test_a_trickle_ends_in_time(bounded: Running, begin: bytes, drop: bytes) -> None:
+def test_slow_sender_is_disconnected(bounded: Running, begin: bytes, drop: bytes) -> None:
     with closing(connect(bounded)) as raw:
         raw.sendall(begin)
         raw.settimeout(0.1)
@@ -136,7 +134,7 @@ def test_a_trickle_ends_in_time(bounded: Running, begin: bytes, drop: bytes) -> 
     raise AssertionError("the connection is still open")
 
 
-def test_idle_connections_keep_nobody_out(bounded: Running) -> None:
+def test_idle_connections_make_room_for_new_ones(bounded: Running) -> None:
     crowd = [connect(bounded) for _ in range(60)]
     for raw in crowd[::2]:
         raw.sendall(b"GET /health/li")
@@ -150,9 +148,11 @@ def test_idle_connections_keep_nobody_out(bounded: Running) -> None:
         raw.close()
 
 
-def test_an_answer_that_is_not_read_is_not_kept(bounded: Running) -> None:
+def test_unread_answer_is_dropped(bounded: Running) -> None:
     many = [series(24, f"s{number}") for number in range(1500)]
-    body = json.dumps(ask(series=many, horizon=40, quantiles=[0.1, 0.25, 0.5, 0.75, 0.9], level=None)).encode()
+    body = json.dumps(
+        forecast_request(series=many, horizon=40, quantiles=[0.1, 0.25, 0.5, 0.75, 0.9], level=None)
+    ).encode()
     with closing(socket.socket()) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(60)
@@ -186,13 +186,13 @@ def test_an_answer_that_is_not_read_is_not_kept(bounded: Running) -> None:
         HEAD + b"Origin: http://127.0.0.1\r\nOrigin: http://evil.example\r\n\r\n",
     ],
 )
-def test_a_request_that_can_be_read_in_two_ways_is_refused(bounded: Running, request_head: bytes) -> None:
+def test_ambiguous_request_is_refused(bounded: Running, request_head: bytes) -> None:
     with closing(connect(bounded)) as raw:
         raw.sendall(request_head)
         assert status_of(raw.recv(10_000)) == 400
 
 
-def test_a_websocket_is_not_opened(bounded: Running) -> None:
+def test_websocket_handshake_is_refused(bounded: Running) -> None:
     handshake = b"Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     with closing(connect(bounded)) as raw:
         raw.sendall(
@@ -205,10 +205,10 @@ def test_a_websocket_is_not_opened(bounded: Running) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_a_wish_for_another_protocol_is_ignored(bounded: Running, framing: str) -> None:
+def test_protocol_upgrade_is_ignored(bounded: Running, framing: str) -> None:
     # as Java's own client asks at first
     wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
-    for content, status in ((json.dumps(ask()).encode(), 200), (HEAD + b"\r\n", 422)):
+    for content, status in ((json.dumps(forecast_request()).encode(), 200), (HEAD + b"\r\n", 422)):
         head, body = b"Content-Length: %d\r\n\r\n" % len(content), content
         if framing == "chunks":
             head, body = b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
@@ -236,25 +236,27 @@ def test_a_wish_for_another_protocol_is_ignored(bounded: Running, framing: str) 
         (b"ftp://127.0.0.1/health/live", b"127.0.0.1", 400),
     ],
 )
-def test_the_authority_of_an_absolute_target_counts(bounded: Running, target: bytes, host: bytes, status: int) -> None:
+def test_authority_of_an_absolute_target_replaces_the_host(
+    bounded: Running, target: bytes, host: bytes, status: int
+) -> None:
     answer = send(bounded, b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host))
     assert status_of(answer) == status
 
 
-def test_a_tunnel_is_refused_and_nothing_behind_it_is_read(bounded: Running) -> None:
+def test_connect_is_refused(bounded: Running) -> None:
     answer = send(bounded, b"CONNECT /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + HEAD + b"\r\n")
     assert status_of(answer) == 400
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_an_error_does_not_send_a_long_name_back(bounded: Running) -> None:
+def test_error_truncates_long_names(bounded: Running) -> None:
     for changes in ({"model": "m" * 50_000}, {"alias": "m" * 50_000}, {"m" * 50_000: 1}):
         status, answer = bounded.forecast(**changes)
         assert status == 422
         assert len(json.dumps(answer)) < 12_000
 
 
-def test_large_bodies_share_a_budget_and_small_ones_need_none(models: TrainedModels, database_url: str) -> None:
+def test_large_bodies_share_a_memory_budget(models: TrainedModels, database_url: str) -> None:
     with running(models.cache, database_url, MAX_BYTES_IN_FLIGHT=2_000_000) as service:
         with closing(connect(service)) as raw:
             # alone it may hold more than there is for all, and stops before its end

@@ -76,7 +76,7 @@ def wire(port: int) -> Iterator[Wire]:
     thread.join()
 
 
-def test_away_it_is_said_and_back_it_is_used(models: TrainedModels, postgres: str, tmp_path: Path) -> None:
+def test_service_survives_an_unreachable_database(models: TrainedModels, postgres: str, tmp_path: Path) -> None:
     direct = make_url(fresh_database(postgres))
     assert direct.port is not None
     with wire(direct.port) as cable:

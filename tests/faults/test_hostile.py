@@ -18,7 +18,7 @@ from tests.conftest import TrainedModels, listening
 from tests.faults.conftest import Running, count, running
 
 
-def test_whatever_the_schema_allows_or_forbids_there_is_no_5xx(models: TrainedModels, database_url: str) -> None:
+def test_generated_requests_cause_no_server_error(models: TrainedModels, database_url: str) -> None:
     tried: dict[str, set[int]] = {}
     with listening(create_app(Settings(cache_dir=models.cache, tracking_uri="", database_url=database_url))) as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
@@ -49,7 +49,7 @@ def test_whatever_the_schema_allows_or_forbids_there_is_no_5xx(models: TrainedMo
     assert 422 in tried["POST /v1/forecasts"]
 
 
-def test_any_bytes_on_the_socket_end_no_more_than_their_connection(service: Running) -> None:
+def test_random_bytes_close_only_their_connection(service: Running) -> None:
     chance = random.Random(7)
     heads = [
         b"",
@@ -68,7 +68,7 @@ def test_any_bytes_on_the_socket_end_no_more_than_their_connection(service: Runn
     assert service.forecast()[0] == 200
 
 
-def test_those_who_send_slowly_are_let_go_and_others_are_answered(models: TrainedModels, database_url: str) -> None:
+def test_slow_clients_are_disconnected_while_others_are_served(models: TrainedModels, database_url: str) -> None:
     heads = [
         b"POST /v1/fore",
         b"POST /v1/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{",
@@ -92,7 +92,7 @@ def test_those_who_send_slowly_are_let_go_and_others_are_answered(models: Traine
         assert service.forecast()[0] == 200
 
 
-def test_a_connections_second_request_may_not_be_slow_either(models: TrainedModels, database_url: str) -> None:
+def test_slow_second_request_of_a_connection_is_disconnected(models: TrainedModels, database_url: str) -> None:
     with (
         running(models.cache, database_url, BODY_TIMEOUT_SECONDS=1) as service,
         socket.create_connection(("127.0.0.1", service.port), timeout=20) as raw,

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from tests.conftest import TrainedModels
 from tests.faults.conftest import count, running
 from tests.faults.test_bounds import megabytes
-from tests.service.conftest import ask
+from tests.service.conftest import forecast_request
 
 CLIENTS = 64
 MOST_MEGABYTES = 512
@@ -24,7 +24,7 @@ def of_series(count: int, rows: int, **changes: object) -> bytes:
     """Return a request for forecasts of so many series of so many rows."""
     values = [row % 12 / 6 - 1 for row in range(rows)]
     many = [{"unique_id": f"s{number}", "ds": HOURS[:rows], "y": values} for number in range(count)]
-    return json.dumps(ask(series=many, **changes)).encode()
+    return json.dumps(forecast_request(series=many, **changes)).encode()
 
 
 def tensor(data: list[object], batch: int) -> bytes:
@@ -77,9 +77,7 @@ def hammer(port: int, seconds: float, told: "multiprocessing.Queue[Counter[int]]
     told.put(statuses.copy())
 
 
-def test_the_worst_from_64_clients_stays_within_512_mb_while_the_service_says_that_it_lives(
-    models: TrainedModels, database_url: str
-) -> None:
+def test_largest_requests_of_64_clients_stay_within_512_mb(models: TrainedModels, database_url: str) -> None:
     # a process of its own, or its threads would keep the questions below waiting, too
     context = multiprocessing.get_context("spawn")
     told: multiprocessing.Queue[Counter[int]] = context.Queue()

@@ -86,7 +86,7 @@ def served(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.mark.parametrize(("number", "change"), [*enumerate(POISONS.values())], ids=POISONS.keys())
-def test_a_poisoned_version_is_refused_and_the_old_one_serves(
+def test_malicious_version_is_refused_and_the_previous_one_stays(
     served: tuple[TestClient, Path], number: int, change: Callable[[ModelProto], None]
 ) -> None:
     client, cache = served
@@ -121,7 +121,7 @@ def _last_problem(client: TestClient) -> str:
     return client.get("/health/ready").json()["last_problem"] or ""
 
 
-def test_bad_versions_in_the_registry_stop_no_swap_and_are_told(registry: Registry, tmp_path: Path) -> None:
+def test_bad_versions_in_the_registry_are_reported_and_do_not_block_others(registry: Registry, tmp_path: Path) -> None:
     registry.add("bad", registry.bundle("bad", poison(slow(20_000))))
     registry.add("sine", registry.bundle("sine", pipe("golden.json")), alias="challenger")
     registry.execute("INSERT INTO registered_models (name) VALUES (?)", 'it\'s "both"')
@@ -141,7 +141,7 @@ def test_bad_versions_in_the_registry_stop_no_swap_and_are_told(registry: Regist
         assert client.get("/health/ready").json()["models"]["sine"]["champion"] == new
 
 
-def test_an_emptied_registry_leaves_what_is_served(registry: Registry, tmp_path: Path) -> None:
+def test_emptied_registry_keeps_served_versions(registry: Registry, tmp_path: Path) -> None:
     with _serving(registry, tmp_path / "cache") as client:
         wait_until(lambda: answered_by(client) == 1)
         registry.execute("DELETE FROM model_versions")
@@ -156,7 +156,7 @@ def test_an_emptied_registry_leaves_what_is_served(registry: Registry, tmp_path:
         wait_until(lambda: answered_by(client) == 1)
 
 
-def test_any_error_of_one_version_leaves_the_others_loaded(models: TrainedModels, tmp_path: Path) -> None:
+def test_unreadable_version_does_not_prevent_loading_others(models: TrainedModels, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     for name in ("aaa", "zzz"):
         shutil.copytree(cache / "sine", cache / name)

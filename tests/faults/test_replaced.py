@@ -53,7 +53,7 @@ def answered(load: Load) -> list[str]:
 
 
 @pytest.mark.parametrize("lose", [remove, replace_by_empty])
-def test_what_is_answered_is_in_the_file_though_it_was_lost_for_a_while(
+def test_answered_forecasts_are_in_the_file_after_it_was_lost(
     models: TrainedModels, tmp_path: Path, lose: Callable[[Path], None]
 ) -> None:
     file, hold = tmp_path / "service.db", tmp_path / "hold.db"
@@ -78,7 +78,7 @@ def test_what_is_answered_is_in_the_file_though_it_was_lost_for_a_while(
         assert set(answered(load)) <= kept(file)
 
 
-def test_an_older_copy_in_its_place_is_used_and_what_it_lacks_is_kept(models: TrainedModels, tmp_path: Path) -> None:
+def test_replaced_database_file_keeps_all_answered_forecasts(models: TrainedModels, tmp_path: Path) -> None:
     file, hold = tmp_path / "service.db", tmp_path / "hold.db"
     with running(models.cache, f"sqlite:///{file}") as service:
         with Load(service).going_on() as load:

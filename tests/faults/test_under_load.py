@@ -17,7 +17,7 @@ from tests.faults.conftest import Load, Running, count, running
 from tests.service.conftest import series
 
 
-def test_through_many_swaps_each_answer_is_of_the_version_that_it_names(
+def test_answers_during_version_swaps_are_from_the_named_version(
     models: TrainedModels, tmp_path: Path, database_url: str
 ) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
@@ -35,7 +35,7 @@ def test_through_many_swaps_each_answer_is_of_the_version_that_it_names(
     assert {answer["model"]["version"] for _, answer in load.answers} == {1, 2}
 
 
-def test_killed_at_any_moment_no_answered_forecast_is_lost(models: TrainedModels, database_url: str) -> None:
+def test_killed_service_loses_no_answered_forecast(models: TrainedModels, database_url: str) -> None:
     chance = random.Random(5)
     answered: list[str] = []
     for _ in range(count(3, 50)):
@@ -49,9 +49,7 @@ def test_killed_at_any_moment_no_answered_forecast_is_lost(models: TrainedModels
     engine.dispose()
 
 
-def test_told_to_stop_it_is_first_not_ready_then_ends_without_a_broken_answer(
-    models: TrainedModels, database_url: str
-) -> None:
+def test_sigterm_ends_readiness_before_listening(models: TrainedModels, database_url: str) -> None:
     with running(models.cache, database_url, DRAIN_SECONDS=1.5) as service:
         with Load(service).going_on() as load:
             time.sleep(0.3)
@@ -68,7 +66,7 @@ def test_told_to_stop_it_is_first_not_ready_then_ends_without_a_broken_answer(
         assert service.process.wait(timeout=30) == -signal.SIGTERM
 
 
-def test_a_disk_that_is_full_is_said_and_nothing_else_stops(models: TrainedModels, tmp_path: Path) -> None:
+def test_full_disk_fails_forecasts_until_there_is_space(models: TrainedModels, tmp_path: Path) -> None:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -90,7 +88,7 @@ def test_a_disk_that_is_full_is_said_and_nothing_else_stops(models: TrainedModel
         assert service.request("GET", f"/v1/forecasts/{answer['forecasts'][0]['forecast_id']}")[0] == 200
 
 
-def test_two_replicas_share_one_ledger(models: TrainedModels, postgres: str) -> None:
+def test_replicas_share_one_ledger(models: TrainedModels, postgres: str) -> None:
     from tests.postgres import fresh_database
 
     database_url = fresh_database(postgres)
@@ -106,8 +104,8 @@ def test_two_replicas_share_one_ledger(models: TrainedModels, postgres: str) -> 
 
 
 def _under_key(service: Running) -> str:
-    from tests.service.conftest import ask
+    from tests.service.conftest import forecast_request
 
-    status, answer = service.request("POST", "/v1/forecasts", ask(), **{"Idempotency-Key": "one"})
+    status, answer = service.request("POST", "/v1/forecasts", forecast_request(), **{"Idempotency-Key": "one"})
     assert status == 200
     return str(answer["forecasts"][0]["forecast_id"])
