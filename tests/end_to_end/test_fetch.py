@@ -1,4 +1,4 @@
-"""`python -m pipelines.fetch`: through a proxy over TLS with nothing changed, and when things go wrong."""
+"""`python -m pipelines.fetch`: through a TLS proxy, with failing sources, invalid configurations and price files."""
 
 import json
 import re
@@ -37,9 +37,9 @@ def test_stock_configuration_fetches_through_a_tls_proxy(tmp_path: Path) -> None
             )
             assert done.returncode == 0, done.stderr
             answer = json.loads(done.stdout.splitlines()[-1])
-            assert [(one["symbol"], one["new"]) for one in answer["stored"]] == [("SPY", new), ("AAPL", new)]
+            assert [(row["symbol"], row["new"]) for row in answer["stored"]] == [("SPY", new), ("AAPL", new)]
             assert answer["failed"] == {}
-        # the real hosts were asked for: the chart's, and the one that gives the cookie
+        # requests went to the real host names, of the charts and of the cookie
         assert {"query2.finance.yahoo.com", "fc.yahoo.com"} <= yahoo.hosts
     store = BarStore(tmp_path / "mlruns" / "bars")
     assert store.symbols() == ["AAPL", "SPY"]
@@ -72,13 +72,13 @@ def test_rate_limit_stops_the_batch_and_the_next_run_resumes(job: tuple[Yahoo, P
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert done.returncode == 3
     answer = json.loads(done.stdout.splitlines()[-1])
-    assert [one["symbol"] for one in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
+    assert [row["symbol"] for row in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
     assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
     assert list(answer["failed"].values())[1:] == ["not fetched: rate limit"] * 6
     yahoo.misbehave = None
     again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
-    counts = [one["new"] for one in json.loads(again.stdout.splitlines()[-1])["stored"]]
+    counts = [row["new"] for row in json.loads(again.stdout.splitlines()[-1])["stored"]]
     assert counts == [0] * 5 + [len(yahoo.bars["S05"])] * 7
 
 
@@ -115,12 +115,12 @@ def test_unresponsive_proxy_stops_the_batch_within_half_a_minute(tmp_path: Path)
         done = run_module("pipelines.fetch", config, "--set", f"symbols={symbols}", cwd=tmp_path, HTTPS_PROXY=url)
     assert done.returncode == 3
     assert "S000: Yahoo cannot be reached" in done.stderr
-    waiting = [line for line in done.stderr.splitlines() if "not fetched: the source cannot be reached" in line]
-    assert waiting == [
+    not_fetched = [line for line in done.stderr.splitlines() if "not fetched: the source cannot be reached" in line]
+    assert not_fetched == [
         "error: 199 symbols (S001, S002, S003, S004, S005, …): not fetched: the source cannot be reached"
     ]
-    # the run's own clock: imports take as long as the machine is busy
-    seconds = [float(found) for found in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
+    # times that the pipeline reports, because imports are slow on a busy machine
+    seconds = [float(match) for match in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
     assert seconds and max(seconds) < 25
 
 
@@ -136,7 +136,7 @@ def test_unexpected_error_is_logged_and_does_not_stop_the_others(
     answer = update_all(
         BarStore(tmp_path), Defective(), ("A", "BAD", "B"), date(2024, 1, 2), date(2024, 12, 31), None, full=False
     )
-    assert [one["symbol"] for one in answer["stored"]] == ["A", "B"]
+    assert [row["symbol"] for row in answer["stored"]] == ["A", "B"]
     assert "BAD: unexpected error" in answer["failed"]["BAD"]
     assert "ZeroDivisionError" not in capsys.readouterr().err
     assert "ZeroDivisionError" in caplog.text
@@ -177,7 +177,7 @@ def test_unreachable_yahoo_is_reported_within_half_a_minute(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("symbols=[]", "symbols: "),
         ("symbols=[A, A]", "symbols: a symbol is repeated"),
@@ -201,10 +201,10 @@ def test_unreachable_yahoo_is_reported_within_half_a_minute(tmp_path: Path) -> N
         ("known_missing={S00: [2017-02-29]}", "day is out of range for month"),
     ],
 )
-def test_invalid_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:
+def test_invalid_configuration_is_refused(job: tuple[Yahoo, Path], change: str, message: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--set", change, cwd=job[1])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_price_files_and_synthetic_prices_are_stored(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_price_files_and_synthetic_prices_are_stored(tmp_path: Path) -> None:
     for end in ("2024-06-28", "2024-07-05"):
         done = run_module("pipelines.synthesize", synthetic, "--set", f"end={end}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert [one["new"] for one in json.loads(done.stdout.splitlines()[-1])["stored"]] == [4, 4]
+    assert [row["new"] for row in json.loads(done.stdout.splitlines()[-1])["stored"]] == [4, 4]
     store = BarStore(tmp_path / "mlruns" / "bars")
     assert store.symbols() == ["MINE", "WALK", "WAVE"]
     mine, walk = store.read("MINE"), store.read("WALK")
@@ -235,7 +235,7 @@ def test_price_files_and_synthetic_prices_are_stored(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
-    """A folder with a job for one price file, fetched once, and its table."""
+    """Yield a folder with a job for a price file, which has been fetched once, and the file's table."""
     table = Company().bars().frame.reset_index()
     table.to_csv(tmp_path / "mine.csv", index=False)
     job = {"symbols": ["MINE"], "start": "2024-01-01", "source": "files", "files": {"MINE": "mine.csv"}}
@@ -283,15 +283,15 @@ def test_price_jump_is_held_until_it_is_confirmed(mine: tuple[Path, pd.DataFrame
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"),
+    ("flag", "message"),
     [
         ("2024-05-24", "is not SYMBOL:DATE"),
         ("S00:2024-02-30", "does not end with a date"),
         ("YOURS:2024-05-24", "['YOURS'] are not in the symbols"),
     ],
 )
-def test_invalid_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, said: str) -> None:
+def test_invalid_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, message: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--confirm", flag, cwd=job[1])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,8 +1,9 @@
-"""The command lines as people use them: a config in, a registered version out, promoted, and served by MLflow too."""
+"""The pipelines' command lines: training, promotion, backtests, invalid input, and serving by MLflow."""
 
 import gzip
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -67,12 +68,12 @@ def test_invalid_configuration_exits_with_status_2_and_opens_no_run(tmp_path: Pa
         "data.length: ": ["job.yaml", "--set", f"data.length={10**13}"],
         "cut.csv.gz: cannot be read": ["job.yaml", "--set", "data={source: files, path: cut.csv.gz}"],
     }
-    for said, arguments in cases.items():
+    for message, arguments in cases.items():
         done = run_module("pipelines.train", *arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
-    # the store is made before data are read, and no run is in it
+    # the store is created before the data are read, but has no run
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
     assert not (tmp_path / "checkpoints").exists()
@@ -81,12 +82,12 @@ def test_invalid_configuration_exits_with_status_2_and_opens_no_run(tmp_path: Pa
 def test_concurrent_trainings_on_a_new_store_succeed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text((folder / "job.yaml").read_text())
     uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
-    together = [
+    processes = [
         start_module("pipelines.train", "job.yaml", "--set", uri, f"seed={seed}", "fit.epochs=1", cwd=tmp_path)
         for seed in range(3)
     ]
     versions = set()
-    for process in together:
+    for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         versions.add(json.loads(out.splitlines()[-1])["version"])
@@ -97,7 +98,10 @@ def test_concurrent_trainings_on_a_new_store_succeed(folder: Path, tmp_path: Pat
 def test_help_has_a_purpose_and_examples(pipeline: str, tmp_path: Path) -> None:
     done = run_module(f"pipelines.{pipeline}", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert f"example:\n  python -m pipelines.{pipeline} " in done.stdout
+    usage, description, *_ = done.stdout.split("\n\n")
+    assert usage.startswith(f"usage: python -m pipelines.{pipeline} ")
+    assert description.endswith(".")
+    assert re.search(rf"\nexamples?:\n  python -m pipelines\.{pipeline}\b", done.stdout)
 
 
 BAD: dict[str, tuple[list[str], int, str]] = {
@@ -111,20 +115,20 @@ BAD: dict[str, tuple[list[str], int, str]] = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "status", "said"), BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(("arguments", "status", "message"), BAD.values(), ids=BAD.keys())
 def test_invalid_input_sets_the_exit_status_and_prints_an_error(
-    folder: Path, arguments: list[str], status: int, said: str
+    folder: Path, arguments: list[str], status: int, message: str
 ) -> None:
-    before = _versions(folder)
+    before = _count_versions(folder)
     done = run_module("pipelines.train", *arguments, cwd=folder)
     assert done.returncode == status, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert _versions(folder) == before
+    assert _count_versions(folder) == before
 
 
-def _versions(folder: Path) -> int:
+def _count_versions(folder: Path) -> int:
     return len(list(folder.glob("artifacts/*/artifacts/model")))
 
 
@@ -148,7 +152,7 @@ def _mlflow_serving(models: TrainedModels, version: int) -> Iterator[str]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
-        # it starts a server of its own and leaves it behind when only it is told to stop
+        # mlflow leaves its server running if only the parent process is stopped
         os.killpg(process.pid, 15)
         process.wait(timeout=30)
 
@@ -169,14 +173,14 @@ def test_mlflow_serves_the_same_forecasts(models: TrainedModels, version: int) -
         body = json.dumps({"inputs": {"x": windows[:, :, None].tolist()}}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
-            said: dict[str, Any] = json.load(answer)["predictions"]
-    np.testing.assert_array_equal(said["mean"], predictor.predict_arrays(windows))
+            predictions: dict[str, Any] = json.load(answer)["predictions"]
+    np.testing.assert_array_equal(predictions["mean"], predictor.predict_arrays(windows))
 
 
 def test_make_help_lists_every_command() -> None:
-    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    stdout = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("setup", "demo", "serve", "ui", "check", "test", "bench-peers", "lock", "clean"):
-        assert any(line.startswith((f"{command} ", f"{command}:")) for line in said.splitlines()), said
+        assert any(line.startswith((f"{command} ", f"{command}:")) for line in stdout.splitlines()), stdout
 
 
 def test_backtest_reads_both_sections(folder: Path, tmp_path: Path) -> None:

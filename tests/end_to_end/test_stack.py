@@ -1,6 +1,6 @@
-"""The composed stack, whole, without Docker: real Postgres, MLflow with accounts, the scheduler, the service.
+"""The whole Compose stack, without Docker: Postgres, MLflow with accounts, the scheduler and the service.
 
-`make stack-proof` is the same at length, by the same code.
+`make stack-proof` runs the long version of this test.
 """
 
 import base64
@@ -25,20 +25,20 @@ SOAK = os.environ.get("FORECASTER_SOAK") == "1"
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    # Postgres runs as another account, which pytest's folders do not let in
+    # Postgres runs as another user, who cannot read pytest's temporary folders
     with tempfile.TemporaryDirectory(prefix="a stack ") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """What the service runs from: in a soak the image that the Dockerfile makes, or else one that imports no more."""
+    """Return the root of the service's image: in a soak the Dockerfile's, else a stand-in with the same packages."""
     if not SOAK:
         return stand_in("serve", "requirements-serve.lock", tmp_path)
     root = unpack("serve", tmp_path)
     size = size_mb(root)
     print(f"the image's own content: {size:.0f} MB")
-    # beside 130 of the base, less than 400
+    # with the 130 MB of the base image, less than 400 MB
     assert size < 260
     packages = {path.name for path in root.glob("opt/venv/lib/python*/site-packages/*")}
     assert not {"tensorflow", "keras", "pandas", "pip", "pyarrow"} & packages
@@ -63,7 +63,7 @@ def test_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> None:
         states = {supervisor.state for supervisor in proof.stack.supervisors.values() if supervisor.service.check}
         assert states == {"healthy"}
         assert len(list(processes_with(MARK, str(state.resolve())))) > 3
-    _check_what_was_kept(proof)
+    _check_restart(proof)
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak, or make stack-proof")
@@ -80,14 +80,14 @@ def _check_mlflow(proof: Proof, run_id: str) -> None:
     assert ask(url, **account, host="elsewhere")[0] == 403
     status, answer = ask(url, **account)
     assert status == 200
-    # through the server, into its volume: nobody else has the folder
+    # clients store artifacts through the server, in its volume
     assert answer["run"]["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
     assert list((proof.state / "volumes" / "mlflow" / "artifacts").rglob("model.onnx"))
     assert (proof.state / "volumes" / "mlflow" / "auth.db").is_file()
 
 
-def _check_what_was_kept(proof: Proof) -> None:
-    """Start again, without MLflow: the database and the cache are as they were left, and each role has its own."""
+def _check_restart(proof: Proof) -> None:
+    """Restart without MLflow: database and cache are preserved, and each role can access only its own database."""
     state = proof.state
     stack, _ = plan(state, proof.variables, proof.images)
     with stack:
@@ -100,8 +100,8 @@ def _check_what_was_kept(proof: Proof) -> None:
         assert done.returncode == 1
         assert 'permission denied for database "forecaster"' in done.stderr
     assert list(processes_with(MARK, str(state.resolve()))) == []
-    said = "".join(file.read_text(errors="replace") for file in (state / "logs").iterdir())
+    logs = "".join(file.read_text(errors="replace") for file in (state / "logs").iterdir())
     for name, text in secrets.items():
         password = text.partition("//")[2].partition("@")[0].partition(":")[2]
-        assert password not in said, name
+        assert password not in logs, name
     assert os.environ.get(MARK) is None
