@@ -115,7 +115,7 @@ def test_pipelined_requests_are_limited(limited: RunningService) -> None:
         (HEAD + b"Content-Length: 1000000\r\n\r\n", b"a"),
         (b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
     ],
-    ids=["a head", "empty lines", "a body of a GET", "a body that nobody reads"],
+    ids=["a head", "empty lines", "a body of a GET", "a body of an unknown route"],
 )
 def test_slow_sender_is_disconnected(limited: RunningService, start: bytes, drop: bytes) -> None:
     with closing(connect(limited)) as raw:
