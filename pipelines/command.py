@@ -3,25 +3,42 @@
 import argparse
 import json
 import logging
-import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import argcomplete
+
+from forecaster.database.uris import default_database_url, default_tracking_uri
 from forecaster.domain.config import Config, ConfigT, load_config
 from forecaster.domain.errors import ConfigError, ForecasterError, UnreadableFile
 from forecaster.domain.exits import BAD_CONFIG, FAILED, INTERRUPTED
 
 
 def command_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Return the parser of `python -m pipelines.NAME`, with a description and examples, one per line."""
+    """Return the parser of `python -m pipelines.NAME`, or of `forecaster NAME`; `examples` has one example per line."""
+    program = f"python -m pipelines.{name}"
+    if sys.argv[0].startswith("forecaster "):
+        program = f"forecaster {name}"
+        # `forecaster init` writes the example configurations into configs/
+        examples = examples.replace("python -m pipelines.", "forecaster ").replace("pipelines/configs/", "configs/")
     heading = "examples" if "\n" in examples else "example"
-    return argparse.ArgumentParser(
-        prog=f"python -m pipelines.{name}",
+    return _Parser(
+        prog=program,
         description=description,
         epilog=f"{heading}:\n  {examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser with shell completion."""
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the command line, or print completions if a shell requests them."""
+        argcomplete.autocomplete(self)
+        return super().parse_args(*arguments, **options)
 
 
 def config_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -50,7 +67,7 @@ def run_config(
 ) -> int:
     """Parse the command line, load the configuration and run the job; return the exit status."""
     arguments = parser.parse_args()
-    section = parser.prog.rpartition(".")[2]
+    section = re.split(r"[. ]", parser.prog)[-1]
     return run(lambda: job(load_config(arguments.config, model, arguments.overrides, section)), status)
 
 
@@ -104,24 +121,22 @@ def report_waiting(model: str) -> None:
 
 def add_database_option(parser: argparse.ArgumentParser) -> None:
     """Add `--database`, which defaults to the service's database."""
-    url = os.environ.get("FORECASTER_DATABASE_URL", "sqlite:///mlruns/service.db")
-    # the help must not show the default, which may contain a password
     parser.add_argument(
         "--database",
         metavar="URL",
-        default=url,
+        # not shown in the help, because it may contain a password
+        default=default_database_url(),
         help="the service's database (default: FORECASTER_DATABASE_URL, or mlruns/service.db)",
     )
 
 
 def add_tracking_option(parser: argparse.ArgumentParser) -> None:
     """Add `--tracking-uri`, which defaults to the service's MLflow."""
-    uri = os.environ.get("FORECASTER_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
-    # the help must not show the default, which may contain a password
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
-        default=uri,
+        # not shown in the help, because it may contain a password
+        default=default_tracking_uri(),
         help="MLflow's URI (default: FORECASTER_TRACKING_URI, or mlruns/mlflow.db)",
     )
 

@@ -1,5 +1,6 @@
 """Start the HTTP service: `python -m service`, configured by `FORECASTER_*` variables."""
 
+import argparse
 import ctypes
 import socket
 import sys
@@ -79,5 +80,19 @@ def check_remote_access(database_url: str) -> str | None:
     return "listening beyond loopback requires an API key; create one with python -m pipelines.keys create"
 
 
+def _parser() -> argparse.ArgumentParser:
+    settings = "\n".join(
+        f"  FORECASTER_{name.upper():<28} {field.description}" for name, field in Settings.model_fields.items()
+    )
+    return argparse.ArgumentParser(
+        prog="forecaster serve",
+        description="Serve forecasts of the registered models over HTTP; dashboard at /, API docs at /docs.",
+        epilog=f"settings, as environment variables:\n{settings}\n\n"
+        "examples:\n  forecaster serve\n  FORECASTER_PORT=9000 forecaster serve",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 if __name__ == "__main__":
+    _parser().parse_args()
     sys.exit(main())

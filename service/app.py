@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from forecaster import __version__
 from service import problems
 from service.catalog import ModelStore
 from service.dependencies import require_scope
@@ -28,7 +29,7 @@ DESCRIPTION = "Time-series forecasts from registered recurrent models, each with
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; it loads its models at startup."""
-    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_lifespan)
+    app = FastAPI(title="forecaster", version=__version__, description=DESCRIPTION, lifespan=_lifespan)
     metrics = Metrics()
     app.state.settings = settings
     app.state.metrics = metrics

@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from forecaster.database.uris import DEFAULT_DATABASE_URL, DEFAULT_TRACKING_URI
+
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _RATE = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)")
 
@@ -19,10 +21,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback an API key is required")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
-    tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty: serve only the cache")
+    tracking_uri: str = Field(DEFAULT_TRACKING_URI, description="MLflow's URI; empty: serve only the cache")
     mlflow_url: str = Field("", description="address of MLflow's web interface, for links on the dashboard")
     database_url: str = Field(
-        "sqlite:///mlruns/service.db",
+        DEFAULT_DATABASE_URL,
         description="database of the ledger, API keys and jobs: SQLite or `postgresql://…`",
     )
     cache_dir: Path = Field(Path("mlruns/cache"), description="folder of the model cache")
