@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         24, ge=0, le=1e7, description="hours after the end of a session until stored bars without it are stale"
     )
     refresh_seconds: float = Field(60, gt=0, description="interval between checks of MLflow for versions and aliases")
-    sync_timeout_seconds: float = Field(120, gt=0, description="time limit of such a check")
+    sync_timeout_seconds: float = Field(120, gt=0, description="time limit of a check of MLflow")
     trial_seconds: float = Field(60, gt=0, description="CPU time limit of the trial of a new version")
     trial_memory_mb: int = Field(1024, gt=0, description="memory limit of a version with its largest batch, in MiB")
     allowed_hosts: str = Field(
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     evidence_psi: float = Field(0.25, gt=0, description="PSI of the inputs above which a retraining is requested")
     keep_days: float = Field(0, ge=0, le=36500, description="days that the ledger keeps forecasts; 0: for ever")
     drain_seconds: float = Field(1, ge=0, description="time from SIGTERM, which ends readiness, until listening stops")
-    stop_seconds: int = Field(30, gt=0, description="time limit for requests in flight after that")
+    stop_seconds: int = Field(30, gt=0, description="time limit for requests in flight after listening stops")
     traces_endpoint: str = Field(
         "",
         description="OTLP address for traces, such as `http://collector:4318/v1/traces` (extra `telemetry`); "

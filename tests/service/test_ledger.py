@@ -172,7 +172,7 @@ def test_large_answers_come_in_lines(own: TestClient) -> None:
     [
         ([], "actuals: List should have at least 1 item"),
         ([{"unique_id": "a", "ds": "2026-01-01", "y": None}], "actuals[0].y"),
-        ([{"unique_id": "a", "ds": 5, "y": 1}], "actuals[0].ds: Input should be a date or a time"),
+        ([{"unique_id": "a", "ds": 5, "y": 1}], "actuals[0].ds: Input should be an ISO 8601 date or time"),
         ([{"unique_id": "a", "ds": "2026-01-01", "y": 1}] * 10, "actuals: 10 actuals, at most 9"),
     ],
 )
