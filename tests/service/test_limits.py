@@ -124,7 +124,7 @@ def test_large_answer_is_the_same_as_json_as_ndjson_and_on_retry(models: Trained
 def test_list_of_stored_forecasts_is_limited_in_size(models: TrainedModels, url: str) -> None:
     quantiles = [0.03 + number * 0.94 / 39 for number in range(40)]
     long = forecast_request(horizon=40, level=None, quantiles=quantiles)
-    params = {"model": "sine", "unique_id": "a", "limit": 1000}
+    params: dict[str, str | int] = {"model": "sine", "unique_id": "a", "limit": 1000}
     with serve(models, url) as client:
         wait_until_ready(client)
         first = client.post("/v1/forecasts", json=long)
