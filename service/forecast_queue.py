@@ -17,7 +17,7 @@ from forecaster.domain.series import Floats
 from forecaster.ledger.entries import Entry, ServedForecast, forecast_id, new_request_id
 from forecaster.ledger.running_sums import VersionKey
 from forecaster.ledger.writer import Outcome, Writer
-from service.drift import DriftWatch
+from service.drift import DriftMonitor
 from service.forecasting import Answer, Task, forecast
 from service.metrics import Metrics
 from service.settings import Settings
@@ -90,7 +90,7 @@ class ForecastQueue:
     settings: Settings
     metrics: Metrics
     writer: Writer
-    drift: DriftWatch = field(default_factory=DriftWatch, init=False)
+    drift: DriftMonitor = field(default_factory=DriftMonitor, init=False)
     # what adaptive intervals have learnt; replaced as a whole
     allowed: Mapping[VersionKey, Mapping[str, Floats]] = field(default_factory=dict, init=False)
     _batcher: Batcher[_Asked, Written] = field(init=False)

@@ -1,4 +1,4 @@
-"""Which models are served, and what each version promises."""
+"""The served models and their versions."""
 
 from fastapi import APIRouter
 
@@ -13,13 +13,13 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", responses=responses())
 async def list_models(model_store: ModelStoreDep) -> ModelsOut:
-    """List every model that is served."""
+    """List the served models."""
     return ModelsOut(models=[_describe(model) for model in model_store.catalog.values()])
 
 
 @router.get("/{name}", responses=responses(404))
 async def read_model(name: str, model_store: ModelStoreDep) -> ModelOut:
-    """Return one model's aliases and versions."""
+    """Return a model's aliases and versions."""
     return _describe(find_model(model_store.catalog, name))
 
 

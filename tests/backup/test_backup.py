@@ -32,7 +32,8 @@ from service.app import create_app
 from service.settings import Settings
 from tests.backup.installation import DUE, elsewhere, entry, fill_ledger, sizes, write_bars
 from tests.conftest import TrainedModels, run_module
-from tests.service.conftest import ask, wait_until_ready
+from tests.service.conftest import forecast_request as ask
+from tests.service.conftest import wait_until_ready
 
 
 def forecast(places: Places, cache: Path, key: str | None = None) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def test_many_series_are_split_into_several_requests(url: str, models: TrainedMo
         answer = client.forecast(df, model="sine", level=[80])
     assert_same(answer, models.predictor(1).predict_frame(df, level=(80,)))
     assert answer.attrs["model"]["alias"] == "champion"
-    with Client(url) as client, pytest.raises(RequestRefused, match="120 are more than 50"):
+    with Client(url) as client, pytest.raises(RequestRefused, match="120 series, at most 50"):
         client.forecast(df, model="sine")
 
 

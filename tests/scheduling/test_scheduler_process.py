@@ -278,7 +278,7 @@ def test_list_shows_the_next_runs_and_once_runs_a_job_now(sandbox: SchedulerSand
     *table, last = out.splitlines()
     assert (status, len(json.loads(last)["next"])) == (0, 6)
     assert sum("20:00:00Z" in line and "01:30 Asia/Kolkata" in line for line in table) == 3
-    assert "only when asked for" in out and sandbox.runs() == []
+    assert "only on request" in out and sandbox.runs() == []
     status, out, _ = wait_for_exit(sandbox.start_scheduler("--once", "forget"))
     assert (status, json.loads(out)) == (0, {"job": "forget", "exit_code": 0, "outcome": '{"forgotten": 0}'})
     sandbox.set_pipeline(exit_codes=(3,))
