@@ -23,12 +23,12 @@ from benchmarks.report import Row, report
 from forecaster.backtesting.backtest import BacktestConfig, backtest
 from forecaster.backtesting.report import score
 from forecaster.domain.config import load_config
+from forecaster.domain.levels import LEVELS
 from forecaster.models.cells import CELLS
 from forecaster.training.config import TrainConfig, prepare
 
 OTHERS = Path(__file__).parent / "configs" / "calibration.yaml"
 STOCK = Path(__file__).parents[1] / "pipelines" / "configs" / "stock.yaml"
-LEVELS = (80, 95)
 # of a coverage, or two standard errors; of the worst interval score; of a cell's MAE beside the last value's
 TOLERANCE, WORST, CLOSE = 0.02, 1.03, 1.01
 # what choices were made on, and what was looked at afterwards

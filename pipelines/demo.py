@@ -21,6 +21,7 @@ import pandas as pd
 
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import DS, MEAN, UNIQUE_ID, Y, lower, upper
 from forecaster.evaluation.plots import forecast_figure
 from forecaster.registry.cache import CHAMPION
@@ -31,7 +32,6 @@ from pipelines.command import command_parser, run
 
 CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
-LEVELS = [80, 95]
 READY_WITHIN_SECONDS = 90
 # the two contestants of the same job
 MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=many_to_many", "model.cell=gru"])

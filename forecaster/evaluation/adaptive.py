@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.levels import bound_probabilities, miscoverage_rate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import Calibration
 
@@ -78,7 +79,7 @@ def adaptive_bands(
         step_size: rows from one cutoff to the next.
     """
     n, horizon = actual.shape
-    edges = [edge for level in levels for edge in ((100 - level) / 200, (100 + level) / 200)]
+    edges = bound_probabilities(levels)
     shares = _shares(levels)
     surplus = np.zeros((int(owners.max()) + 1, horizon, len(levels)))
     bounds = np.empty((n, horizon, len(edges)))
@@ -93,8 +94,7 @@ def adaptive_bands(
                 surplus[due, step] += surprise[:, step]
         rows = slice(borders[number], borders[number + 1])
         tails = adapted_tails(edges, levels, allowed_shares(levels, surplus[owners[rows]]))
-        for edge in range(len(edges)):
-            bounds[rows, :, edge] = mean[rows] + units[rows] * calibration.residuals_at(tails[:, :, edge])
+        bounds[rows] = mean[rows, :, None] + units[rows, :, None] * calibration.residuals_at(tails)
         truth, of_rows = actual[rows, :, None], bounds[rows]
         is_missed = (truth < of_rows[:, :, ::2]) | (truth > of_rows[:, :, 1::2])
         pending.append((owners[rows], np.asarray(shares - is_missed)))
@@ -102,4 +102,4 @@ def adaptive_bands(
 
 
 def _shares(levels: Sequence[float]) -> Floats:
-    return 1 - np.asarray(levels, dtype=np.float64) / 100
+    return np.array([miscoverage_rate(level) for level in levels])

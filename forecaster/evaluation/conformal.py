@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.levels import tails
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.effective import effective_windows
 from forecaster.evaluation.units import CONSTANT, Unit
@@ -58,11 +59,12 @@ class Calibration:
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
 
     def residuals_at(self, probabilities: Floats) -> Floats:
-        """Return each step's residual quantile at probabilities of its own, `(n, steps)`, in units of the window.
+        """Return each step's residual quantiles at probabilities of its own, `(n, steps, …)`, in units of the window.
 
         Probabilities beyond the grid get its outermost quantiles.
         """
-        grid, steps = self.probabilities, np.arange(probabilities.shape[1])
+        grid = self.probabilities
+        steps = np.arange(probabilities.shape[1]).reshape(-1, *[1] * (probabilities.ndim - 2))
         right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
         share = (probabilities - grid[right - 1]) / (grid[right] - grid[right - 1])
         before, after = self.residuals[steps, right - 1], self.residuals[steps, right]
@@ -74,7 +76,7 @@ class Calibration:
 
     def knows(self, level: float) -> bool:
         """Say whether the calibration windows support an interval of a level, 0–100."""
-        return bool((100 - level) / 200 >= self.probabilities[0] - 1e-9)
+        return bool(tails(level)[0] >= self.probabilities[0] - 1e-9)
 
     def summary(self) -> dict[str, Any]:
         """Return what the intervals rest on and what was chosen for them."""
@@ -91,7 +93,7 @@ class Calibration:
     def bands(self, inputs: Floats, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
         """Return what lies below and above the mean, `(n, horizon)` each, for the `levels` (0–100) that are known."""
         units, known = self.units(inputs), [level for level in levels if self.knows(level)]
-        edges = [self.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])) for level in known]
+        edges = [self.quantiles(np.array(tails(level))) for level in known]
         return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(known, edges, strict=True)}
 
 

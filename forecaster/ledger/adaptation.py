@@ -7,12 +7,12 @@ from sqlalchemy import ColumnElement, Engine, select
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import STEPS
+from forecaster.domain.levels import LEVELS, miscoverage_rate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.adaptive import allowed_shares
-from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.tallies import Of
 
-SHARES = np.array([1 - level / 100 for level in LEVELS])
+SHARES = np.array([miscoverage_rate(level) for level in LEVELS])
 
 
 def read_allowed(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:

@@ -97,14 +97,23 @@ class Writer:
         if not entries:
             return []
         try:
-            with transaction(self.engine) as connection:
-                return [*_insert(connection, entries)]
+            return [*write(self.engine, entries)]
         # whatever it is, whoever waits is told of it, and the next ones are written
         except Exception as error:
             if len(entries) == 1:
                 return [error]
             # one of them may be to blame, or two processes that met: each by itself
             return [outcome for entry in entries for outcome in self._commit([entry])]
+
+
+def write(engine: Engine, entries: list[Entry]) -> list[bool]:
+    """Write entries in one transaction, and say of each whether it is new: its idempotency key was not taken yet.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer; nothing was written.
+    """
+    with transaction(engine) as connection:
+        return _insert(connection, entries)
 
 
 def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:

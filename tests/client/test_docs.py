@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from forecaster import client
+from forecaster.inference.frames import predict_frame
 from tests.client.conftest import frame
 from tests.conftest import ROOT, TrainedModels
 
@@ -28,7 +29,7 @@ def _run(program: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_programs_run(url: str, models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = PROGRAMS
     found = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
-    expected = models.predictor(1).predict_frame(frame(), 4, (80, 95))
+    expected = predict_frame(models.predictor(1), frame(), 4, (80, 95))
     pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
     for found in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
         columns = ["unique_id", "cutoff", "ds", "mean"]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import bring_up_to_date
+from forecaster.domain.levels import LEVELS
 from forecaster.evaluation.adaptive import RATE, adapted_tails, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
 from forecaster.ledger.adaptation import read_allowed
-from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.tallies import tally
 
 
