@@ -216,7 +216,7 @@ def n_forecasts(folder: Path) -> int:
 @pytest.mark.parametrize("zone", ["", "Z", "+02:00"])
 @pytest.mark.parametrize("is_text", [False, True])
 def test_with_cutoffs_a_forecast_is_in_the_ledger_and_scored_as_below_v1(
-    own: TestClient, zone: str, is_text: bool
+    own: TestClient, tmp_path: Path, zone: str, is_text: bool
 ) -> None:
     sent = [series(24 + row, name) for row, name in enumerate("abc")]
     for one in sent:
@@ -245,6 +245,10 @@ def test_with_cutoffs_a_forecast_is_in_the_ledger_and_scored_as_below_v1(
     # of each series the answer below v1, that with intervals, and the one below v2
     assert realised["n_scores"] == 9
     assert realised["coverage"] == {"80": 0, "95": 1}
+    # and so is the last value, beside which they are judged
+    with opened(f"sqlite:///{tmp_path}/{DATABASE}") as engine, transaction(engine) as connection:
+        rows = connection.execute(select(FORECASTS.c.unique_id, FORECASTS.c.last_value).distinct()).all()
+    assert sorted(map(tuple, rows)) == [(one["unique_id"], one["y"][-1]) for one in sent]
 
 
 def test_a_series_without_a_name_is_called_as_its_forecast(own: TestClient, tmp_path: Path) -> None:
