@@ -24,6 +24,7 @@ from benchmarks.report import Row, report
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
+from forecaster.domain.levels import LEVELS
 from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.stages import evaluate
 
@@ -113,7 +114,7 @@ def measure(task: Task, data: Path | None, n_seeds: int) -> Iterator[Row]:
     yield Row("last value", naive, None, task.unit)
     for contestant, each in found.items():
         yield _row(contestant.name, [_figure(task, metrics) for metrics in each], contestant.bar, task.unit)
-        for level in (80, 95):
+        for level in LEVELS:
             if data and all(f"coverage-{level}" in metrics for metrics in each):
                 shares = [metrics[f"coverage-{level}"] for metrics in each]
                 yield _row(f"{contestant.name}, coverage at {level} %", shares, None, "share")

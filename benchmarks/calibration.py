@@ -23,12 +23,12 @@ from benchmarks.report import Row, report
 from forecaster.backtesting.backtest import BacktestConfig, backtest
 from forecaster.backtesting.report import score
 from forecaster.domain.config import load_config
+from forecaster.domain.levels import LEVELS
 from forecaster.models.cells import CELLS
 from forecaster.training.config import TrainConfig, prepare
 
 OTHERS = Path(__file__).parent / "configs" / "calibration.yaml"
 STOCK = Path(__file__).parents[1] / "pipelines" / "configs" / "stock.yaml"
-LEVELS = (80, 95)
 # allowed error of a coverage (or two standard errors), interval score over a random walk's, and relative MAE of a cell
 MAX_COVERAGE_ERROR, MAX_SCORE_RATIO, MAX_RELATIVE_MAE = 0.02, 1.03, 1.01
 # series that design choices were tuned on, series that were held out from them, and both

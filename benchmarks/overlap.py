@@ -4,6 +4,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.report import Row
+from forecaster.domain.levels import tails
 from forecaster.evaluation.conformal import calibrate
 
 # horizon, number of calibration windows
@@ -35,7 +36,7 @@ def covered(horizon: int, n_windows: int, level: int, n_walks: int) -> tuple[flo
         actual = np.lib.stride_tricks.sliding_window_view(walk[1:], horizon)
         calibration = calibrate(actual, np.broadcast_to(walk[:-horizon, None], actual.shape))
         if calibration.supports(level):
-            low, high = calibration.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])).T
+            low, high = calibration.quantiles(np.array(tails(level))).T
             shares.append(np.mean(stats.norm.cdf(high / deviations) - stats.norm.cdf(low / deviations)))
     return float(np.mean(shares)) if shares else float("nan"), 1 - len(shares) / n_walks
 

@@ -22,6 +22,7 @@ import pandas as pd
 
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import DS, MEAN, UNIQUE_ID, Y, lower, upper
 from forecaster.evaluation.plots import forecast_figure
 from forecaster.registry.cache import CHAMPION
@@ -32,7 +33,6 @@ from pipelines.command import command_parser, run
 
 CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
-LEVELS = [80, 95]
 READY_TIMEOUT_SECONDS = 90
 # the overrides of the two models that compete
 MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=many_to_many", "model.cell=gru"])

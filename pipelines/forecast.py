@@ -22,7 +22,14 @@ def forecast(config: BatchConfig, database: str) -> dict[str, Any]:
         batch = forecast_batch(config, database, show)
     out = str(config.out) if batch.done else None
     _say(batch, out)
-    return {**batch.head, "series": batch.done, "rows": batch.rows, "failed": batch.failed, "out": out}
+    return {
+        **batch.head,
+        "series": batch.done,
+        "rows": batch.rows,
+        "entered": batch.entered,
+        "failed": batch.failed,
+        "out": out,
+    }
 
 
 def status(answer: dict[str, Any]) -> int:
@@ -41,6 +48,9 @@ def _say(batch: Batch, out: str | None) -> None:
     model = batch.head["model"]
     done = f"{batch.done} series, {batch.rows} rows, by {model['name']} version {model['version']}"
     sys.stdout.write(f"{done}: {out}\n" if out else "no series could be forecast; nothing was written\n")
+    if batch.entered is not None and out:
+        known = f", {batch.done - batch.entered} were there already" if batch.entered < batch.done else ""
+        sys.stdout.write(f"{batch.entered} forecasts entered the ledger{known}\n")
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -2,23 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
-from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from forecaster.domain.errors import ForecasterError
-from forecaster.domain.instants import now_at
 from forecaster.domain.series import Floats
-from forecaster.ledger.entries import Entry, ServedForecast, forecast_id, new_request_id
+from forecaster.inference.answers import as_entry
+from forecaster.inference.forecasting import Forecaster
+from forecaster.ledger.entries import Entry
 from forecaster.ledger.running_sums import VersionKey
 from forecaster.ledger.writer import Outcome, Writer
 from service.drift import DriftMonitor
-from service.forecasting import Answer, Task, forecast
+from service.forecasting import Task, TaskResult, forecast
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -111,18 +111,26 @@ class ForecastQueue:
     async def answer_alone(self, preparing: Callable[[], Task], context: RequestContext) -> Written:
         """Answer a large request by another thread, which prepares it too; errors as the others' and `preparing`'s."""
         entry = await run_in_threadpool(lambda: self._forecast([(preparing(), context)])[0])
+        return entry, await self.write(entry)
+
+    async def write(self, entry: Entry) -> bool:
+        """Write an entry, and say whether it is new, once it is committed.
+
+        Raises:
+            DatabaseUnavailable: the ledger cannot be written.
+        """
         with self.metrics.writing.time():
             (outcome,) = await asyncio.wrap_future(self.writer.submit([entry]))
         if isinstance(outcome, Exception):
             raise outcome
-        return entry, outcome
+        return outcome
 
     def _together(self, batch: list[_Waiting]) -> None:
         """Answer small requests that came at the same time, and let each know when all are written."""
         done: list[tuple[Entry, asyncio.Future[Written]]] = []
-        groups: dict[Hashable, list[_Waiting]] = {}
+        groups: dict[Forecaster, list[_Waiting]] = {}
         for one in batch:
-            groups.setdefault(one[0][0].kind, []).append(one)
+            groups.setdefault(one[0][0].forecaster, []).append(one)
         for group in groups.values():
             done += self._those_that_can(group)
         begin, loop = time.perf_counter(), asyncio.get_running_loop()
@@ -145,7 +153,7 @@ class ForecastQueue:
             written.add_done_callback(tell_loop)
 
     def _those_that_can(self, group: list[_Waiting]) -> list[tuple[Entry, asyncio.Future[Written]]]:
-        """Return the entries of tasks of one kind; who asks for what cannot be forecast is told so."""
+        """Return the entries of tasks of one forecaster; who asks for what cannot be forecast is told so."""
         try:
             entries = self._forecast([asked for asked, _ in group])
         # whatever it is, who waits is told; one of them may be to blame, so each is tried by itself
@@ -157,56 +165,24 @@ class ForecastQueue:
         return [(entry, result) for entry, (_, result) in zip(entries, group, strict=True)]
 
     def _forecast(self, asked: list[_Asked]) -> list[Entry]:
-        """Return the entries of tasks of one kind."""
+        """Return the entries of tasks of one forecaster."""
         begin = time.perf_counter()
         learnt = [self.allowed.get((context.owner, task.model.name, task.version), {}) for task, context in asked]
-        answers = forecast([task for task, _ in asked], learnt)
-        entries = [as_entry(answer, context) for answer, (_, context) in zip(answers, asked, strict=True)]
-        model = answers[0].model
+        results = forecast([task for task, _ in asked], learnt)
+        entries = [as_entry(one.answer, **vars(context)) for one, (_, context) in zip(results, asked, strict=True)]
+        task = asked[0][0]
+        model = task.model.name
         self.metrics.inference.labels(model).observe(time.perf_counter() - begin)
-        self.metrics.batch.labels(model).observe(sum(len(answer.windows) for answer in answers))
-        by_owner: dict[str, list[Answer]] = {}
-        for answer, (_, context) in zip(answers, asked, strict=True):
-            by_owner.setdefault(context.owner, []).append(answer)
+        self.metrics.batch.labels(model).observe(sum(len(one.windows) for one in results))
+        by_owner: dict[str, list[TaskResult]] = {}
+        for one, (_, context) in zip(results, asked, strict=True):
+            by_owner.setdefault(context.owner, []).append(one)
         for owner, mine in by_owner.items():
             windows, features = (
                 np.concatenate([getattr(one, name) for one in mine]) for name in ("windows", "features")
             )
-            self.drift.add(owner, model, mine[0].version, asked[0][0].predictor, windows, features)
+            self.drift.add(owner, model, task.version, task.forecaster.predictor, windows, features)
         return entries
-
-
-def as_entry(answer: Answer, context: RequestContext, *, is_shadow: bool = False) -> Entry:
-    """Return an answer as the ledger takes it, each forecast with its id."""
-    now = now_at()
-    request_id = new_request_id(now)
-    forecasts = tuple(
-        ServedForecast(
-            unique_id=one["unique_id"],
-            last_value=float(last),
-            steps=steps,
-            tolerance=answer.tolerance,
-            # in ASCII: one letter beyond it would make each character of the answer take four bytes
-            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}, ensure_ascii=True).decode(),
-        )
-        for position, (one, last, steps) in enumerate(
-            zip(answer.forecasts, answer.windows[:, -1], answer.steps, strict=True)
-        )
-    )
-    return Entry(
-        request_id=request_id,
-        answered_at=now,
-        client=context.client,
-        owner=context.owner,
-        model=answer.model,
-        version=answer.version,
-        forecast_by=answer.head["forecast_by"],
-        head=to_json(answer.head).decode(),
-        forecasts=forecasts,
-        is_shadow=is_shadow,
-        idempotency_key=context.idempotency_key,
-        body_digest=context.body_digest,
-    )
 
 
 def _settle(result: asyncio.Future[Written], outcome: Written | Exception) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Engine
@@ -13,12 +13,14 @@ from starlette.concurrency import run_in_threadpool
 from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, is_in_place, open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import ForecasterError, RequestError
+from forecaster.inference.answers import as_entry
+from forecaster.inference.forecasting import MODEL
 from forecaster.ledger.adaptation import read_all_miscoverage_rates
 from forecaster.ledger.queries import StoredAnswer, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from service.catalog import Catalog
-from service.forecast_queue import ForecastQueue, RequestContext, as_entry
+from service.forecast_queue import ForecastQueue, RequestContext
 from service.forecasting import forecast, prepare
 from service.metrics import Metrics
 from service.schemas import ForecastRequest
@@ -150,10 +152,10 @@ class ForecastService:
         """Let the challenger answer the champion's request, unseen."""
         try:
             # by the model itself, whatever its clients would get: its own skill is to be known
-            task = replace(
-                prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, self.settings), is_baseline=False
-            )
-            entry = as_entry(forecast([task], [{}])[0], RequestContext(context.client, context.owner), is_shadow=True)
+            settings = self.settings.model_copy(update={"without_skill": MODEL})
+            task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, settings)
+            (result,) = forecast([task], [{}])
+            entry = as_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
             # waited for, so that no more of them are in memory than are made at once
             self.writer.submit([entry]).result()
         except ForecasterError as error:

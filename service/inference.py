@@ -1,27 +1,44 @@
 """The Open Inference Protocol's handler: a request and a catalog in, an answer out; knows no HTTP."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from forecaster.domain.errors import RequestError, UnknownModel
+from forecaster.domain.instants import now_at
 from forecaster.domain.manifest import Manifest
-from forecaster.domain.series import MEAN
-from forecaster.inference.forecasting import forecast_by, is_replaced
+from forecaster.domain.series import MEAN, Floats
+from forecaster.inference.answers import Answer, as_entry, describe_series, describe_version, scored_steps, tolerance_of
+from forecaster.inference.forecasting import Forecaster, ForecastInputs
+from forecaster.ledger.entries import Entry, forecast_id, new_request_id
+from forecaster.ledger.running_sums import VersionKey
+from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import Predictor
 from service.catalog import Catalog, Model, find_model
-from service.protocol import InferenceRequest, ModelMetadata, TensorMetadata
+from service.forecast_queue import RequestContext
+from service.forecasting import forecast_times
+from service.protocol import InferenceParameters, InferenceRequest, ModelMetadata, TensorMetadata
 from service.settings import Settings
 from service.tensors import FP64, read_tensors, write_tensors
+from service.timestamps import Clock, read_clock
 
 VALUES, KNOWN = "x", "known"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer: its JSON, and the bytes behind it; None where there are none to come."""
+class InferenceAnswer:
+    """An answer.
+
+    Args:
+        header: its JSON.
+        binary: the bytes behind it; None where there are none to come.
+        entry: what the ledger must have before the client sees it; None where the request does not say of when its
+            windows are.
+    """
 
     header: dict[str, Any]
     binary: bytes | None
+    entry: Entry | None
 
 
 def find_version(catalog: Catalog, name: str, version: str | None) -> tuple[Model, int]:
@@ -79,8 +96,15 @@ def points(request: InferenceRequest, catalog: Catalog, name: str, version: str 
 
 
 def infer(
-    request: InferenceRequest, binary: bytes, catalog: Catalog, name: str, version: str | None, settings: Settings
-) -> Answer:
+    request: InferenceRequest,
+    binary: bytes,
+    catalog: Catalog,
+    name: str,
+    version: str | None,
+    settings: Settings,
+    context: RequestContext,
+    allowed: Mapping[VersionKey, Mapping[str, Floats]],
+) -> InferenceAnswer:
     """Return the answer to `request`, shaped as `InferenceResponse`.
 
     Args:
@@ -90,31 +114,63 @@ def infer(
         name: of the model.
         version: the champion when None.
         settings: the largest batch, and what is served where a model shows no skill.
+        context: who asks.
+        allowed: what adaptive intervals have learnt.
 
     Raises:
         UnknownModel: as `find_version` says.
-        RequestError: the tensors are not what the model takes, or the horizon is beyond it.
+        RequestError: the tensors are not what the model takes, the horizon is beyond it, or the names and cutoffs are
+            not one for each window.
         SeriesError: a value is not above 0 although the model takes logarithms.
+        CalendarError: a cutoff, or a step after it, lies outside of the exchange's calendar.
     """
     model, number = find_version(catalog, name, version)
     predictor = model.predictors[number]
-    horizon = _horizon(request, predictor)
-    shapes = _shapes(predictor.manifest, predictor.steps_ahead(horizon))
+    forecaster = Forecaster(predictor, _horizon(request, predictor), without_skill=settings.without_skill)
+    shapes = _shapes(predictor.manifest, predictor.steps_ahead(forecaster.horizon))
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
-    is_baseline = is_replaced(predictor, settings.without_skill)
-    mean = (
-        predictor.predict_baseline(arrays[VALUES], horizon)
-        if is_baseline
-        else predictor.predict_arrays(arrays[VALUES], horizon, arrays.get(KNOWN))
-    )
-    outputs, behind = write_tensors(request, {MEAN: mean})
-    header = {
-        "model_name": name,
-        "model_version": str(number),
-        "parameters": {"forecast_by": forecast_by(predictor, is_baseline)},
-        "outputs": outputs,
-    }
-    return Answer(header if request.id is None else header | {"id": request.id}, behind)
+    values = arrays[VALUES]
+    clocks = _clocks(request.parameters, len(values))
+    request_id = new_request_id(now_at())
+    names = request.parameters.unique_ids or [forecast_id(request_id, window) for window in range(len(values))]
+    shares = allowed.get((context.owner, name, number), {})
+    learnt = [shares.get(one) for one in names]
+    forecast = forecaster.predict(ForecastInputs(values, known=arrays.get(KNOWN), learnt=learnt))
+    parameters = {"forecast_by": forecast.forecast_by}
+    entry: Entry | None = None
+    if clocks:
+        times = forecast_times(clocks, forecaster)
+        alias = CHAMPION if version is None else None
+        answer = Answer(
+            describe_version(forecaster, name, number, alias, model.index.runs[number]),
+            describe_series(forecast, names, times),
+            values[:, -1, 0],
+            scored_steps(forecast, times),
+            tolerance_of(forecaster),
+        )
+        entry = as_entry(answer, client=context.client, owner=context.owner, request_id=request_id)
+        parameters["request_id"] = request_id
+    outputs, behind = write_tensors(request, {MEAN: forecast.mean})
+    header = {"model_name": name, "model_version": str(number), "parameters": parameters, "outputs": outputs}
+    return InferenceAnswer(header if request.id is None else header | {"id": request.id}, behind, entry)
+
+
+def _clocks(parameters: InferenceParameters, batch: int) -> list[Clock]:
+    """Return of when each window's last row is, none where the request does not say.
+
+    Raises:
+        RequestError: there is not one cutoff, or not one name, for each window.
+    """
+    cutoffs, names = parameters.cutoffs, parameters.unique_ids
+    if cutoffs is None and names is not None:
+        raise RequestError(
+            "parameters.unique_ids: without cutoffs a forecast cannot enter the ledger; give the time of each window's "
+            "last row as cutoffs, or leave out unique_ids"
+        )
+    for field, given in (("cutoffs", cutoffs), ("unique_ids", names)):
+        if given is not None and len(given) != batch:
+            raise RequestError(f"parameters.{field}: {len(given)} for {batch} windows; give one for each")
+    return [read_clock([cutoff], f"parameters.cutoffs[{row}]") for row, cutoff in enumerate(cutoffs or [])]
 
 
 def _horizon(request: InferenceRequest, predictor: Predictor) -> int:

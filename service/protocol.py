@@ -6,10 +6,10 @@ Source: Open Inference Protocol 2 (KServe), with its binary tensor data extensio
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
-from pydantic_core import core_schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict, field_validator
+from pydantic_core import PydanticCustomError, core_schema, from_json
 
-from service.schemas import Whole
+from service.schemas import Name, Time, Whole
 
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
@@ -36,6 +36,18 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Datatype = Literal["FP64", "FP32", "FP16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
+
+
+def _is_numeric(datatype: Any) -> Any:
+    """Refuse the protocol's other datatypes."""
+    if datatype in ("BOOL", "BYTES"):
+        raise PydanticCustomError(
+            "datatype", "{datatype} holds no numbers, which are all that models take; send FP64", {"datatype": datatype}
+        )
+    return datatype
+
+
 class InputParameters(_Part):
     """Of an input: how many of the bytes behind the JSON are its own."""
 
@@ -47,7 +59,7 @@ class InputTensor(_Part):
 
     name: str = Field(max_length=200)
     shape: list[Count] = Field(max_length=8)
-    datatype: Literal["FP64", "FP32"]
+    datatype: Annotated[Datatype, BeforeValidator(_is_numeric)]
     parameters: InputParameters = InputParameters()
     data: Annotated[Any, _AsArray()] | None = None
 
@@ -66,10 +78,34 @@ class RequestedOutput(_Part):
 
 
 class InferenceParameters(_Part):
-    """Of a request: how far to forecast, and whether outputs are to come as bytes where they do not say themselves."""
+    """Of a request: how far to forecast, whether outputs come as bytes, and of which series and times its windows are.
+
+    With `cutoffs` the forecasts enter the ledger.
+    """
 
     horizon: Whole | None = Field(None, description="steps; the trained horizon when left out")
     binary_data_output: Flag = False
+    cutoffs: list[Time] | None = Field(
+        None,
+        fail_fast=True,
+        description="the time of each window's last row, ISO 8601; a list, or a string that holds it as JSON",
+    )
+    unique_ids: list[Name] | None = Field(
+        None,
+        fail_fast=True,
+        description="the series of each window, likewise; names are made where there are only cutoffs",
+    )
+
+    @field_validator("cutoffs", "unique_ids", mode="before")
+    @classmethod
+    def _read_text(cls, value: Any) -> Any:
+        """Return what a string holds: by the protocol, parameters are strings, numbers and booleans."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return from_json(value)
+        except ValueError:
+            raise PydanticCustomError("list", "Input should be a list, or a string that holds a list as JSON") from None
 
 
 class InferenceRequest(_Part):
@@ -143,7 +179,8 @@ class InferenceResponse(BaseModel):
     model_version: str
     id: str = ""
     parameters: dict[str, str] = Field(
-        description="`forecast_by`: `model`, or the baseline that is served in its place"
+        description="`forecast_by`: `model`, or the baseline that is served in its place; `request_id`, where the "
+        "ledger has the forecasts: of window n, counted from 0, under `REQUEST_ID-n`"
     )
     outputs: list[OutputTensor]
 

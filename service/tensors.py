@@ -13,7 +13,15 @@ from service.protocol import InferenceRequest, InputTensor
 
 FP64 = "FP64"
 # on the wire every number is little-endian
-WIRE: dict[str, np.dtype[np.floating[Any]]] = {FP64: np.dtype("<f8"), "FP32": np.dtype("<f4")}
+WIRE: dict[str, np.dtype[Any]] = {
+    FP64: np.dtype("<f8"),
+    "FP32": np.dtype("<f4"),
+    "FP16": np.dtype("<f2"),
+    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+}
+# from here on not every whole number is a float64
+_INEXACT = 2**53
 
 
 def read_tensors(
@@ -29,7 +37,7 @@ def read_tensors(
 
     Raises:
         RequestError: an input is missing, unknown, or not of its shape; the bytes are more or fewer than the inputs
-            say; a number is not finite.
+            say; a number is not finite, not of its datatype, or so large a whole number that float64 does not hold it.
     """
     names = [tensor.name for tensor in inputs]
     if sorted(names) != sorted(wanted):
@@ -47,11 +55,21 @@ def read_tensors(
         end = begin + (size or 0)
         flat = _from_json(tensor, where) if size is None else _from_bytes(tensor, binary[begin:end], where)
         begin = end
-        wrong = np.flatnonzero(~np.isfinite(flat))
+        numbers = flat.astype(np.float64)
+        wrong = np.flatnonzero(~np.isfinite(numbers))
         if len(wrong):
             raise RequestError(f"{where}: number {wrong[0]} is not finite; correct it, nothing is filled in")
-        arrays[tensor.name] = flat.astype(np.float64).reshape(tensor.shape)
+        if _is_whole(tensor) and (inexact := np.flatnonzero(np.abs(numbers) >= _INEXACT)).size:
+            raise RequestError(
+                f"{where}: number {inexact[0]} is ±2**53 or beyond, where float64 does not hold every whole number; "
+                f"use a larger unit, or send {FP64}"
+            )
+        arrays[tensor.name] = numbers.reshape(tensor.shape)
     return arrays
+
+
+def _is_whole(tensor: InputTensor) -> bool:
+    return WIRE[tensor.datatype].kind in "iu"
 
 
 def _check_shape(tensor: InputTensor, wanted: tuple[int, int], most: int, where: str) -> None:
@@ -79,9 +97,7 @@ def _from_json(tensor: InputTensor, where: str) -> np.ndarray:
     if isinstance(tensor.data, np.ndarray):
         if len(tensor.data) != math.prod(tensor.shape):
             raise _wrong_count(tensor, where)
-        # what is too large for the datatype becomes infinite, and is refused as such
-        with np.errstate(over="ignore"):
-            return tensor.data.astype(WIRE[tensor.datatype])
+        return _rounded(tensor.data, tensor, where)
     values: list[Any] = [tensor.data]
     is_nested = any(isinstance(one, list) for one in tensor.data)
     for size in tensor.shape if is_nested else [math.prod(tensor.shape)]:
@@ -92,12 +108,29 @@ def _from_json(tensor: InputTensor, where: str) -> np.ndarray:
         if type(one) not in (int, float):
             raise RequestError(f"{where}.data: number {number} is no number")
     try:
-        with np.errstate(over="ignore"):
-            return np.array([float(one) for one in values]).astype(WIRE[tensor.datatype])
+        numbers = np.array([float(one) for one in values])
     except OverflowError:
         raise RequestError(
             f"{where}.data: a number is beyond what {tensor.datatype} holds; use a larger unit"
         ) from None
+    return _rounded(numbers, tensor, where)
+
+
+def _rounded(numbers: Floats, tensor: InputTensor, where: str) -> np.ndarray:
+    """Return numbers as their datatype holds them; of whole numbers, none is rounded."""
+    kind = WIRE[tensor.datatype]
+    if not _is_whole(tensor):
+        # what is too large for the datatype becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):
+            return numbers.astype(kind)
+    limits = np.iinfo(kind)
+    wrong = np.flatnonzero(~((np.trunc(numbers) == numbers) & (numbers >= limits.min) & (numbers <= limits.max)))
+    if len(wrong):
+        raise RequestError(
+            f"{where}.data: number {wrong[0]} is no {tensor.datatype}, a whole number from {limits.min} to "
+            f"{limits.max}; correct it, or send {FP64}"
+        )
+    return numbers
 
 
 def _wrong_count(tensor: InputTensor, where: str) -> RequestError:

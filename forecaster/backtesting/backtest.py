@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from forecaster.backtesting.origins import Origins, known_at, roll
 from forecaster.data.windows import PARTS, Windows, cut_windows
 from forecaster.domain.config import Config
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.baselines import BASELINES
@@ -52,7 +53,7 @@ class BacktestConfig(Config):
     refit: Literal["never", "each"] | Annotated[int, Field(ge=1, le=_MOST)] = "never"
     season_length: int = Field(1, ge=1, le=_MOST)
     baselines: tuple[str, ...] = ("naive", "seasonal_naive", "drift", "window_mean", RIDGE)
-    levels: tuple[Annotated[int, Field(gt=0, lt=100)], ...] = (80, 95)
+    levels: tuple[Annotated[int, Field(gt=0, lt=100)], ...] = LEVELS
     cells: tuple[str, ...] = ()
 
     @field_validator("baselines")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.levels import bound_probabilities, miscoverage_rate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import Calibration
 
@@ -78,7 +79,7 @@ def adaptive_bands(
         step_size: rows between successive cutoffs.
     """
     n, horizon = actual.shape
-    edges = [edge for level in levels for edge in ((100 - level) / 200, (100 + level) / 200)]
+    edges = bound_probabilities(levels)
     nominal = _nominal_rates(levels)
     surplus = np.zeros((int(owners.max()) + 1, horizon, len(levels)))
     bounds = np.empty((n, horizon, len(edges)))
@@ -93,8 +94,7 @@ def adaptive_bands(
                 surplus[series, step] += difference[:, step]
         rows = slice(borders[number], borders[number + 1])
         tails = adapted_probabilities(edges, levels, miscoverage_rates(levels, surplus[owners[rows]]))
-        for edge in range(len(edges)):
-            bounds[rows, :, edge] = mean[rows] + units[rows] * calibration.residuals_at(tails[:, :, edge])
+        bounds[rows] = mean[rows, :, None] + units[rows, :, None] * calibration.residuals_at(tails)
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
         pending.append((owners[rows], np.asarray(nominal - is_missed)))
@@ -102,4 +102,4 @@ def adaptive_bands(
 
 
 def _nominal_rates(levels: Sequence[float]) -> Floats:
-    return 1 - np.asarray(levels, dtype=np.float64) / 100
+    return np.array([miscoverage_rate(level) for level in levels])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from forecaster.domain.levels import tails
 from forecaster.domain.series import Floats
 from forecaster.evaluation.units import ewma
 
@@ -46,7 +47,7 @@ def random_walk_bands(inputs: Floats, horizon: int, level: float) -> tuple[Float
     """
     from scipy import stats
 
-    reach = stats.norm.ppf(0.5 + level / 200) * ewma(inputs) * np.sqrt(np.arange(1, horizon + 1))
+    reach = stats.norm.ppf(tails(level)[1]) * ewma(inputs) * np.sqrt(np.arange(1, horizon + 1))
     return np.asarray(inputs[:, -1:] - reach), np.asarray(inputs[:, -1:] + reach)
 
 

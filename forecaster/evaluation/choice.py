@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.levels import LEVELS, tails
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.conformal import Calibration, calibrate
@@ -18,7 +19,6 @@ from forecaster.evaluation.probabilistic import interval_scores
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.units import SCALES, Unit
 
-LEVELS = (80, 95)
 _BLOCKS = 4
 # minimum number of cutoffs, in horizons; with fewer, differences of scores are not significant
 MIN_HORIZONS = 40
@@ -99,7 +99,7 @@ class _Trial:
     sizes: Floats
 
     def static(self) -> Bands:
-        return {level: (self._edge((100 - level) / 200), self._edge((100 + level) / 200)) for level in LEVELS}
+        return {level: (self._edge(tails(level)[0]), self._edge(tails(level)[1])) for level in LEVELS}
 
     def adaptive(self) -> Bands:
         tried, calibrations = self.residuals, [calibration for calibration, n in self.blocks for _ in range(n)]

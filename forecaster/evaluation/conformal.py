@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.levels import tails
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.effective import effective_windows
 from forecaster.evaluation.units import CONSTANT, Unit
@@ -58,12 +59,13 @@ class Calibration:
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
 
     def residuals_at(self, probabilities: Floats) -> Floats:
-        """Return the residual quantile of each window and step, `(n, steps)`, in the window's unit.
+        """Return the residual quantiles of each window and step, `(n, steps, …)`, in the window's unit.
 
         Args:
-            probabilities: `(n, steps)`; a probability outside the grid gets the outermost quantile.
+            probabilities: `(n, steps, …)`; a probability outside the grid gets the outermost quantile.
         """
-        grid, steps = self.probabilities, np.arange(probabilities.shape[1])
+        grid = self.probabilities
+        steps = np.arange(probabilities.shape[1]).reshape(-1, *[1] * (probabilities.ndim - 2))
         right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
         share = (probabilities - grid[right - 1]) / (grid[right] - grid[right - 1])
         before, after = self.residuals[steps, right - 1], self.residuals[steps, right]
@@ -75,7 +77,7 @@ class Calibration:
 
     def supports(self, level: float) -> bool:
         """Whether the calibration windows support intervals of a level, 0–100."""
-        return bool((100 - level) / 200 >= self.probabilities[0] - 1e-9)
+        return bool(tails(level)[0] >= self.probabilities[0] - 1e-9)
 
     def summary(self) -> dict[str, Any]:
         """Return the sample sizes and the chosen settings, for a model's description."""
@@ -92,7 +94,7 @@ class Calibration:
     def bands(self, inputs: Floats, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
         """Return the bounds relative to the mean, `(n, horizon)` each, of the supported `levels` (0–100)."""
         units, supported = self.units(inputs), [level for level in levels if self.supports(level)]
-        edges = [self.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])) for level in supported]
+        edges = [self.quantiles(np.array(tails(level))) for level in supported]
         return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(supported, edges, strict=True)}
 
 

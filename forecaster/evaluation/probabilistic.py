@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from forecaster.domain.levels import miscoverage_rate
 from forecaster.domain.series import Floats
 
 # .05, .1, … .95: dense enough that twice their mean pinball loss approximates the CRPS
@@ -51,8 +52,8 @@ def interval_scores(actual: Floats, low: Floats, high: Floats, level: float) -> 
     """
     import scoringrules
 
-    # interval_score drops axes of length 1
-    return np.reshape(scoringrules.interval_score(actual, low, high, 1 - level / 100), actual.shape)
+    # axes of length 1 do not survive it
+    return np.reshape(scoringrules.interval_score(actual, low, high, miscoverage_rate(level)), actual.shape)
 
 
 def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> float:

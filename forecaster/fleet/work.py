@@ -17,7 +17,7 @@ from forecaster.backtesting.tracking import try_recipe
 from forecaster.data.tails import file_name
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.files import write_atomically
-from forecaster.evaluation.choice import LEVELS
+from forecaster.domain.levels import LEVELS
 from forecaster.fleet.plan import Order
 from forecaster.promotion.promote import settle
 from forecaster.registry.store import Store

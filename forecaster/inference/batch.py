@@ -1,4 +1,7 @@
-"""Forecasts of many series without a service, the same as it would answer: a configuration in, a Parquet file out."""
+"""Forecasts of many series without a service, the same as it would answer: a configuration in, a Parquet file out.
+
+They enter the ledger once all are made, before the file appears. A batch that is killed and run again enters each once.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,17 +15,17 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from forecaster.data.sources.files import FilesSource
-from forecaster.database.schema import open_database
-from forecaster.database.uris import sqlite_file
 from forecaster.domain.config import Config
 from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats
+from forecaster.inference.answers import describe_version, tolerance_of
+from forecaster.inference.batch_ledger import Spool, check_name, open_ledger
 from forecaster.inference.batch_series import BatchSource, as_the_service, open_histories, read_ahead
-from forecaster.inference.forecasting import answer, forecast_by, is_replaced, tell_skill, warnings_of
+from forecaster.inference.forecasting import Forecast, Forecaster, ForecastInputs
+from forecaster.inference.frames import FrameInputs, read_frame
 from forecaster.ledger.adaptation import read_miscoverage_rates
-from forecaster.registry.bands import Bands, bands
-from forecaster.registry.frames import read_frame
+from forecaster.registry.bands import bands
 from forecaster.registry.load import Version, load_version
 from forecaster.training.tracking import TrackingConfig
 
@@ -48,7 +51,9 @@ class BatchConfig(Config):
         quantiles: 0–1.
         without_skill: what answers where a model shows no skill; what the service is set to when not given.
         adapt_intervals: whether intervals follow what the ledger says they covered, likewise.
-        owner: for whom they covered it; empty for those who ask the service without a key.
+        ledger: whether the forecasts enter the ledger, which scores them when their actuals come.
+        owner: whose forecasts they are, and whose actuals move their intervals; empty for those who ask the service
+            without a key.
         strict: whether one series that cannot be forecast refuses them all.
         series_at_once: how many are held, with their forecasts.
         out: the Parquet file, replaced as a whole.
@@ -66,7 +71,8 @@ class BatchConfig(Config):
     quantiles: tuple[float, ...] | None = None
     without_skill: Literal["model", "baseline"] = as_the_service("without_skill", "model")
     adapt_intervals: bool = as_the_service("adapt_intervals", default=True)
-    owner: str = ""
+    ledger: bool = True
+    owner: str = Field("", max_length=200)
     strict: bool = False
     series_at_once: int = Field(1024, ge=1, le=1_000_000)
     out: Path
@@ -92,12 +98,14 @@ class Batch:
         done: how many series were forecast.
         rows: how many rows were written.
         failed: why, by series, in words.
+        entered: how many forecasts are new in the ledger; None where it was not to be written.
     """
 
     head: dict[str, Any]
     done: int
     rows: int
     failed: dict[str, str]
+    entered: int | None
 
 
 def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int, int], None]) -> Batch:
@@ -105,75 +113,58 @@ def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int,
 
     Args:
         config: what is wanted.
-        database: the service's, for `adapt_intervals`.
+        database: the service's, which has the ledger.
         on_series: told now and then how many series are done, and of how many.
 
     Raises:
         RequestError: the model does not answer what is wanted, of any series.
         DataError: the data are no series, the file cannot be written, or, where `strict`, a series failed.
         RegistryError, BundleError: the version cannot be had.
-        DatabaseUnavailable: the ledger cannot be read.
+        ConfigError, DatabaseUnavailable: the ledger is to be written, or read, and cannot be.
     """
-    wanted = bands(config.level, config.quantiles)
     version = load_version(config.name, config.alias, config.version, config.tracking.uri, config.cache)
-    job = _Job(config, version, wanted, _learnt(config, version, database))
-    histories = open_histories(config.data, version.predictor)
-    count = len(histories.names)
-    head = job.head()
-    with _parquet(config.out, head) as write:
-        for begin in range(0, count, config.series_at_once):
-            numbers = range(begin, min(begin + config.series_at_once, count))
-            pieces = list(job.read({histories.names[number]: number for number in numbers}, histories.read))
-            for frame in job.forecast(pieces):
-                write(frame)
-            on_series(numbers.stop, count)
-        if job.failed and config.strict:
-            named = "; ".join(f"{name}: {reason}" for name, reason in [*job.failed.items()][:_NAMED])
-            raise DataError(f"{len(job.failed)} of {count} series failed, and strict allows none: {named}")
-    return Batch(head, count - len(job.failed), (count - len(job.failed)) * job.steps, job.failed)
-
-
-def _learnt(config: BatchConfig, version: Version, database: str) -> Mapping[str, Floats]:
-    """Return what the ledger says of the version's intervals; nothing where there is no ledger yet."""
-    file = sqlite_file(database)
-    if not config.adapt_intervals or (file is not None and not file.is_file()):
-        return {}
-    with open_database(database) as engine:
-        return read_miscoverage_rates(engine, config.name, version.number, config.owner)
+    with open_ledger(database, is_written=config.ledger, is_read=config.adapt_intervals) as engine:
+        learnt: Mapping[str, Floats] = {}
+        if engine and config.adapt_intervals:
+            learnt = read_miscoverage_rates(engine, config.name, version.number, config.owner)
+        job = _Job(config, version, learnt)
+        histories = open_histories(config.data, version.predictor)
+        count = len(histories.names)
+        entered: int | None = None
+        head = job.head | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        with _parquet(config.out, head) as write, Spool(config.out.parent) as spool:
+            for begin in range(0, count, config.series_at_once):
+                numbers = range(begin, min(begin + config.series_at_once, count))
+                pieces = list(job.read({histories.names[number]: number for number in numbers}, histories.read))
+                for inputs, forecast in job.forecast(pieces):
+                    write(job.frame(inputs, forecast))
+                    if config.ledger:
+                        spool.add(inputs, forecast)
+                on_series(numbers.stop, count)
+            if job.failed and config.strict:
+                named = "; ".join(f"{name}: {reason}" for name, reason in [*job.failed.items()][:_NAMED])
+                raise DataError(f"{len(job.failed)} of {count} series failed, and strict allows none: {named}")
+            if engine and config.ledger:
+                entered = spool.enter(engine, job.head, tolerance_of(job.forecaster), config.owner)
+    done = count - len(job.failed)
+    return Batch(head, done, done * job.forecaster.horizon, job.failed, entered)
 
 
 @dataclass
 class _Job:
     config: BatchConfig
     version: Version
-    wanted: Bands
     learnt: Mapping[str, Floats]
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what no series would be answered."""
-        predictor, manifest = self.version.predictor, self.version.predictor.manifest
-        self.steps = manifest.horizon if self.config.horizon is None else self.config.horizon
-        predictor.check_horizon(self.steps)
-        self.is_baseline = is_replaced(predictor, self.config.without_skill)
-        any_window = np.ones((1, manifest.input_size, 1))
-        predictor.quantiles(any_window, np.ones((1, self.steps)), self.wanted.probabilities, self.is_baseline)
-        self._ahead = read_ahead(self.config.futr, predictor)
-
-    def head(self) -> dict[str, Any]:
-        version, predictor = self.version, self.version.predictor
-        return {
-            "model": {
-                "name": self.config.name,
-                "version": version.number,
-                "alias": version.alias,
-                "run_id": version.run_id,
-            },
-            "forecast_by": forecast_by(predictor, self.is_baseline),
-            "skill": tell_skill(predictor.manifest.skill),
-            "warnings": warnings_of(predictor, self.steps, self.is_baseline, has_bands=bool(self.wanted.columns)),
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        config, version, predictor = self.config, self.version, self.version.predictor
+        horizon = predictor.manifest.horizon if config.horizon is None else config.horizon
+        wanted = bands(config.level, config.quantiles)
+        self.forecaster = Forecaster(predictor, horizon, wanted, config.without_skill)
+        self.head = describe_version(self.forecaster, config.name, version.number, version.alias, version.run_id)
+        self._ahead = read_ahead(config.futr, predictor)
 
     def read(
         self, numbers: Mapping[str, int], read: "Callable[[int], pd.DataFrame]"
@@ -181,11 +172,13 @@ class _Job:
         """Yield the series that can be read."""
         for name, number in numbers.items():
             try:
+                if self.config.ledger:
+                    check_name(name)
                 yield name, read(number)
             except DataError as error:
                 self.failed[name] = str(error)
 
-    def forecast(self, pieces: "list[tuple[str, pd.DataFrame]]") -> "Iterator[pd.DataFrame]":
+    def forecast(self, pieces: "list[tuple[str, pd.DataFrame]]") -> Iterator[tuple[FrameInputs, Forecast]]:
         """Yield forecasts of these series, in their order; those that fail are found by halving."""
         if not pieces:
             return
@@ -199,20 +192,20 @@ class _Job:
             yield from self.forecast(pieces[:middle])
             yield from self.forecast(pieces[middle:])
 
-    def _together(self, pieces: "list[tuple[str, pd.DataFrame]]") -> "pd.DataFrame":
+    def _together(self, pieces: "list[tuple[str, pd.DataFrame]]") -> tuple[FrameInputs, Forecast]:
         import pandas as pd
 
-        predictor = self.version.predictor
-        together = pd.concat([piece for _, piece in pieces])
-        inputs = read_frame(predictor, together, self.steps, self._ahead, self.config.data.place)
-        # the baseline needs no calendar that reaches far enough
-        known = None if self.is_baseline else predictor.known_ahead(inputs.times, self.steps, inputs.futr_exog)
+        together, forecaster = pd.concat([piece for _, piece in pieces]), self.forecaster
+        inputs = read_frame(forecaster.predictor, together, forecaster.horizon, self._ahead, self.config.data.place)
         learnt = [self.learnt.get(unique_id) for unique_id in inputs.unique_ids]
-        made = answer(predictor, inputs.values, known, self.steps, self.wanted, learnt, self.is_baseline)
-        frame = inputs.as_frame(made.mean, self.wanted.columns, made.spread)
-        return frame.assign(
-            is_adapted=np.repeat(made.is_adapted, self.steps),
-            forecast_by=forecast_by(predictor, self.is_baseline),
+        asked = ForecastInputs(inputs.values, inputs.times, inputs.futr_exog, learnt=learnt)
+        return inputs, forecaster.predict(asked)
+
+    def frame(self, inputs: FrameInputs, forecast: Forecast) -> "pd.DataFrame":
+        """Return forecasts as rows of the file."""
+        return inputs.as_frame(forecast).assign(
+            is_adapted=np.repeat(forecast.is_adapted, self.forecaster.horizon),
+            forecast_by=forecast.forecast_by,
             model=self.config.name,
             version=self.version.number,
         )

@@ -1,93 +1,145 @@
-"""What is answered from windows of input, over HTTP and in batches alike: by whom, and the intervals around it."""
+"""How a version answers, over HTTP and in batches alike: who forecasts, the intervals, and the warnings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.levels import LEVELS, bound_probabilities
 from forecaster.domain.manifest import MIN_EFFECTIVE_WINDOWS, Skill
-from forecaster.domain.series import Floats
+from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import adapted_probabilities
 from forecaster.ledger.adaptation import NOMINAL_MISCOVERAGE_RATES
-from forecaster.ledger.entries import LEVELS
-from forecaster.registry.bands import Bands
+from forecaster.registry.bands import Bands, bands
 from forecaster.registry.predictor import Predictor
 
-MODEL = "model"
+MODEL, BASELINE = "model", "baseline"
+_NONE = bands()
 # the probabilities of the scored intervals' bounds
-_EDGES = tuple(edge for level in LEVELS for edge in ((100 - level) / 200, (100 + level) / 200))
+_SCORED = bound_probabilities(LEVELS)
 
 
 @dataclass(frozen=True)
-class Forecasts:
-    """Forecasts of several series.
+class ForecastInputs:
+    """What the forecasts of `n` series start from.
+
+    Args:
+        values: the target and `hist_exog`, `(n, input_size, 1 + hist_exog)`.
+        times: the rows' timestamps, by each series' own clock, `(n, input_size)`; None where no calendar feature is
+            taken.
+        futr_exog: over these rows and the steps to come, as `Predictor.known_ahead` takes it; None where none is taken.
+        known: what `Predictor.known_ahead` returns, in place of `times` and `futr_exog`.
+        learnt: the adapted miscoverage rates of each series, as `read_miscoverage_rates` returns them; None for a series
+            without scores; empty where no series has any.
+    """
+
+    values: Floats
+    times: Times | None = None
+    futr_exog: Floats | None = None
+    known: Floats | None = None
+    learnt: Sequence[Floats | None] = ()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Forecasts of `n` series.
 
     Args:
         mean: `(n, horizon)`.
-        spread: the columns that were asked for beside it, `(n, horizon, columns)`, NaN where nothing is calibrated.
+        columns: the names of what was asked for beside it.
+        spread: their values, `(n, horizon, columns)`, NaN where nothing is calibrated.
         bounds: of the scored intervals, `(n, horizon, 2 × levels)`, likewise.
-        is_adapted: of each series, whether what came has moved its intervals.
+        is_adapted: of each series, whether its actuals have moved its intervals, `(n,)`.
+        forecast_by: `model`, or the baseline that forecasts in its place.
+        warnings: what a reader should know, in words.
     """
 
     mean: Floats
+    columns: tuple[str, ...]
     spread: Floats
     bounds: Floats
-    is_adapted: list[bool]
+    is_adapted: tuple[bool, ...]
+    forecast_by: str
+    warnings: tuple[str, ...]
 
 
-def is_replaced(predictor: Predictor, without_skill: str) -> bool:
-    """Say whether the baseline answers in the model's place: `without_skill` says so, and no skill is shown."""
-    return without_skill == "baseline" and not predictor.manifest.skill.is_shown
-
-
-def forecast_by(predictor: Predictor, is_baseline: bool) -> str:
-    """Return by whose name a forecast goes."""
-    return predictor.manifest.skill.baseline if is_baseline else MODEL
-
-
-def answer(
-    predictor: Predictor,
-    values: Floats,
-    known: Floats | None,
-    horizon: int,
-    wanted: Bands,
-    learnt: Sequence[Floats | None],
-    is_baseline: bool,
-) -> Forecasts:
-    """Return the forecasts of windows.
+@dataclass(frozen=True)
+class Forecaster:
+    """A version, and what is asked of it whichever the series. Safe to share between threads.
 
     Args:
-        predictor: the version that answers.
-        values: `(n, input_size, 1 + hist_exog)`.
-        known: as `known_ahead` returns it; not looked at where the baseline answers.
+        predictor: the version.
         horizon: steps.
         wanted: the columns beside the mean.
-        learnt: of each window's series, its miscoverage rates, as `read_miscoverage_rates` returns them; not looked at
-            where the version's intervals are static.
-        is_baseline: as `is_replaced` says.
+        without_skill: what forecasts where the model shows no skill, `model` or `baseline`.
 
     Raises:
-        RequestError, SeriesError: as `predict_arrays` and `quantiles` say, or an interval is not finite.
+        RequestError: the horizon, or a column's probability, is beyond what the version answers.
     """
-    mean = (
-        predictor.predict_baseline(values, horizon) if is_baseline else predictor.predict_arrays(values, horizon, known)
-    )
-    follows = predictor.bundle.calibration.is_adaptive and not is_baseline
-    is_adapted = [one is not None and follows for one in learnt]
-    shares = _shares(learnt, horizon) if any(is_adapted) else None
-    tails = None if shares is None else adapted_probabilities(_EDGES, LEVELS, shares)
-    bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
-    if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
+
+    predictor: Predictor
+    horizon: int
+    wanted: Bands = _NONE
+    without_skill: str = MODEL
+
+    def __post_init__(self) -> None:
+        """Refuse what no series could be answered."""
+        self.predictor.check_horizon(self.horizon)
+        self.predictor.check_probabilities(self.wanted.probabilities, self.is_baseline)
+
+    @cached_property
+    def is_baseline(self) -> bool:
+        """Say whether the baseline forecasts in the model's place."""
+        return self.without_skill == BASELINE and not self.predictor.manifest.skill.is_shown
+
+    @property
+    def forecast_by(self) -> str:
+        """Return `model`, or the baseline's name."""
+        return self.predictor.manifest.skill.baseline if self.is_baseline else MODEL
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader of these forecasts should know, in words."""
+        return tuple(_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.wanted.columns)))
+
+    def predict(self, inputs: ForecastInputs) -> Forecast:
+        """Return the forecasts; none depends on the other series, nor on how many there are.
+
+        Raises:
+            RequestError, SeriesError, TooShortError: as `Predictor.predict_arrays` says, or an interval is not finite.
+            CalendarError: the exchange's calendar ends before the last step.
+        """
+        predictor, values, wanted = self.predictor, inputs.values, self.wanted.probabilities
+        mean = self._mean(inputs)
+        bounds = predictor.bounds(values, mean, LEVELS, self.is_baseline)
         # what most ask for is what is scored
-        spread = bounds
-    else:
-        tails = None if shares is None else adapted_probabilities(wanted.probabilities, LEVELS, shares)
-        spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
-    if np.isinf(spread).any() or np.isinf(bounds).any():
-        raise RequestError("series: values so large have no finite interval; check their size and unit")
-    return Forecasts(mean, spread, bounds, is_adapted)
+        spread = bounds if wanted == _SCORED else predictor.quantiles(values, mean, wanted, self.is_baseline)
+        follows = predictor.bundle.calibration.is_adaptive and not self.is_baseline
+        is_adapted = tuple(one is not None and follows for one in inputs.learnt or [None] * len(values))
+        rows = np.flatnonzero(is_adapted)
+        if len(rows):
+            shares = _shares([inputs.learnt[row] for row in rows.tolist()], self.horizon)
+            past, around = values[rows], mean[rows]
+            if spread is not bounds:
+                adapted = adapted_probabilities(wanted, LEVELS, shares)
+                spread[rows] = predictor.quantiles(past, around, wanted, adapted=adapted)
+            adapted = adapted_probabilities(_SCORED, LEVELS, shares)
+            bounds[rows] = predictor.bounds(past, around, LEVELS, adapted=adapted)
+        if np.isinf(spread).any() or np.isinf(bounds).any():
+            raise RequestError("series: values so large have no finite interval; check their size and unit")
+        return Forecast(mean, self.wanted.columns, spread, bounds, is_adapted, self.forecast_by, self.warnings)
+
+    def _mean(self, inputs: ForecastInputs) -> Floats:
+        if self.is_baseline:
+            # it needs no calendar that reaches far enough
+            return self.predictor.predict_baseline(inputs.values, self.horizon)
+        known = inputs.known
+        if known is None:
+            known = self.predictor.known_ahead(inputs.times, self.horizon, inputs.futr_exog)
+        return self.predictor.predict_arrays(inputs.values, self.horizon, known)
 
 
 def tell_skill(skill: Skill) -> dict[str, Any]:
@@ -95,8 +147,7 @@ def tell_skill(skill: Skill) -> dict[str, Any]:
     return skill.model_dump() | {"is_shown": skill.is_shown}
 
 
-def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_bands: bool) -> list[str]:
-    """Return in words what whoever reads such forecasts should know."""
+def _warnings(predictor: Predictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
     warnings = []
     trained = predictor.manifest.horizon
     if horizon > trained:
@@ -127,7 +178,7 @@ def _why_no_skill(skill: Skill) -> str:
 
 
 def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:
-    """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
+    """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where none is learnt."""
     shares = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(learnt), horizon, 1))
     for row, known in enumerate(learnt):
         if known is not None:

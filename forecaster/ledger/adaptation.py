@@ -7,12 +7,12 @@ from sqlalchemy import ColumnElement, Engine, select
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import STEPS
+from forecaster.domain.levels import LEVELS, miscoverage_rate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.adaptive import miscoverage_rates
-from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.running_sums import VersionKey
 
-NOMINAL_MISCOVERAGE_RATES = np.array([1 - level / 100 for level in LEVELS])
+NOMINAL_MISCOVERAGE_RATES = np.array([miscoverage_rate(level) for level in LEVELS])
 
 
 def read_miscoverage_rates(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:

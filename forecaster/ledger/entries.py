@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from forecaster.domain.series import Floats
 
-# the levels of the intervals that are stored and scored, whatever levels the client requested
-LEVELS = (80, 95)
 # columns of a stored step: its time in microseconds since 1970, the mean, and each level's bounds
 AT, STEP_MEAN, LOW_80, HIGH_80, LOW_95, HIGH_95 = range(6)
 # of a stored step

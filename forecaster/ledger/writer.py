@@ -96,14 +96,23 @@ class Writer:
         if not entries:
             return []
         try:
-            with transaction(self.engine) as connection:
-                return [*_insert(connection, entries)]
+            return [*write(self.engine, entries)]
         # the waiting callers get the error, and the thread goes on with the next entries
         except Exception as error:
             if len(entries) == 1:
                 return [error]
             # a single entry may be the cause, or a conflict with another process: commit each by itself
             return [outcome for entry in entries for outcome in self._commit([entry])]
+
+
+def write(engine: Engine, entries: list[Entry]) -> list[bool]:
+    """Write entries in one transaction; return for each whether it is new, as its idempotency key was free.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer; nothing was written.
+    """
+    with transaction(engine) as connection:
+        return _insert(connection, entries)
 
 
 def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:

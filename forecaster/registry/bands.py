@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.levels import bound_probabilities
 from forecaster.domain.series import lower, quantile_name, upper
 
 
@@ -34,5 +35,4 @@ def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] |
     if not all(0 < one < 100 for one in levels):
         raise RequestError(f"level: each must be above 0 and below 100, got {levels}")
     columns = tuple(name for one in levels for name in (lower(one), upper(one)))
-    edges = tuple(p for one in levels for p in ((100 - one) / 200, (100 + one) / 200))
-    return Bands(columns, edges)
+    return Bands(columns, bound_probabilities(levels))

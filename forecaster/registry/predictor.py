@@ -1,9 +1,7 @@
-"""The predictor: a bundle answering. Arrays in and out at its core; `predict_frame` wraps it for people."""
+"""The predictor: a bundle answering, arrays in and out."""
 
-import warnings
 from bisect import bisect_left
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -11,15 +9,12 @@ import onnxruntime
 from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Step, parse
+from forecaster.domain.levels import bound_probabilities
 from forecaster.domain.manifest import MODEL
 from forecaster.domain.series import Floats, Inputs, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
-from forecaster.registry.bands import bands
 from forecaster.registry.bundle import Bundle
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # bounds the memory of one run, however many series are asked for
 MAX_BATCH = 1024
@@ -96,11 +91,14 @@ class Predictor:
             )
         return mean
 
-    def known_ahead(self, times: Times, horizon: int | None = None, futr_exog: Floats | None = None) -> Floats | None:
+    def known_ahead(
+        self, times: Times | None, horizon: int | None = None, futr_exog: Floats | None = None
+    ) -> Floats | None:
         """Return what the graph is told of the inputs' times and of those to come, None where it takes nothing.
 
         Args:
-            times: the last `input_size` timestamps of each series, by its own clock, `(batch, input_size)`.
+            times: the last `input_size` timestamps of each series, by its own clock, `(batch, input_size)`; not looked
+                at where the model takes no calendar features.
             horizon: steps; the trained horizon when None.
             futr_exog: raw values of the manifest's `futr_exog`, in its order, over the inputs and the steps to come,
                 `(batch, input_size + steps_ahead(horizon), futr_exog)`.
@@ -109,11 +107,14 @@ class Predictor:
             `(batch, input_size + steps_ahead(horizon), futr_exog + calendar_features)`.
 
         Raises:
+            RequestError: the model takes calendar features, and there are no times.
             CalendarError: the exchange's calendar ends before that.
         """
         names = tuple(self.manifest.calendar_features)
         if not names:
             return futr_exog
+        if times is None:
+            raise RequestError(f"times: the model takes {list(names)}; give the inputs' timestamps")
         steps = self.steps_ahead(self.manifest.horizon if horizon is None else horizon)
         lasts, number = np.unique(times[:, -1], return_inverse=True)
         coming = np.stack([self.frequency.after(last, steps) for last in lasts])[number]
@@ -140,7 +141,7 @@ class Predictor:
         mean: Floats,
         probabilities: tuple[float, ...],
         is_baseline: bool = False,
-        tails: Floats | None = None,
+        adapted: Floats | None = None,
     ) -> Floats:
         """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
 
@@ -149,7 +150,7 @@ class Predictor:
             mean: as `predict_arrays` returned it.
             probabilities: 0–1.
             is_baseline: whether `mean` is the baseline's; then its own residuals are taken, NaN where there are none.
-            tails: the probabilities to look up in place of `probabilities`, `(batch, horizon, probabilities)`, of
+            adapted: the probabilities to look up in place of `probabilities`, `(batch, horizon, probabilities)`, of
                 adaptive intervals.
 
         Raises:
@@ -163,9 +164,8 @@ class Predictor:
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         residuals = self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
-        if tails is not None:
-            each = [calibration.residuals_at(tails[:, :steps, number]) for number in range(len(probabilities))]
-            residuals = np.stack(each, axis=2) if each else residuals[None]
+        if adapted is not None:
+            residuals = calibration.residuals_at(adapted[:, :steps])
         result[:, :steps] = mean[:, :steps, None] + calibration.units(past)[:, :, None] * residuals[..., :steps, :]
         return result
 
@@ -175,7 +175,7 @@ class Predictor:
         mean: Floats,
         levels: tuple[int, ...],
         is_baseline: bool = False,
-        tails: Floats | None = None,
+        adapted: Floats | None = None,
     ) -> Floats:
         """Return each level's lower and upper bound, `(batch, horizon, 2 × levels)`, NaN where it is not calibrated.
 
@@ -184,57 +184,20 @@ class Predictor:
             mean: as `quantiles` takes it.
             levels: 0–100.
             is_baseline: as `quantiles` takes it.
-            tails: as `quantiles` takes them, for each level's lower and upper bound.
+            adapted: as `quantiles` takes them, for each level's lower and upper bound.
         """
-        result = np.full((*mean.shape, 2 * len(levels)), np.nan)
         calibration = self._calibration(is_baseline)
-        least = 0.5 if calibration is None else float(calibration.probabilities[0])
-        edges = [edge for level in levels for edge in ((100 - level) / 200, (100 + level) / 200)]
-        known = [number for number, edge in enumerate(edges) if min(edge, 1 - edge) >= least - 1e-9]
-        result[:, :, known] = self.quantiles(
+        result = np.full((*mean.shape, 2 * len(levels)), np.nan)
+        known = [number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)]
+        columns = [column for number in known for column in (2 * number, 2 * number + 1)]
+        result[:, :, columns] = self.quantiles(
             inputs,
             mean,
-            tuple(edges[number] for number in known),
+            bound_probabilities([levels[number] for number in known]),
             is_baseline,
-            None if tails is None else tails[:, :, known],
+            None if adapted is None else adapted[:, :, columns],
         )
         return result
-
-    def predict_frame(
-        self,
-        frame: "pd.DataFrame",
-        horizon: int | None = None,
-        level: tuple[float, ...] | None = None,
-        quantiles: tuple[float, ...] | None = None,
-        futr_frame: "pd.DataFrame | None" = None,
-    ) -> "pd.DataFrame":
-        """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
-
-        Args:
-            frame: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
-            horizon: steps; the trained horizon when None.
-            level: intervals' coverage, 0–100; or
-            quantiles: 0–1, not both.
-            futr_frame: `unique_id, ds` and the model's `futr_exog` for the steps after each series' last row, at least
-                `steps_ahead(horizon)` of them.
-
-        Raises:
-            SeriesError, TooShortError, RequestError: as `check_long_frame` and `predict_arrays` say.
-        """
-        from forecaster.registry.frames import read_frame
-
-        wanted = bands(level, quantiles)
-        trained = self.manifest.horizon
-        steps = trained if horizon is None else horizon
-        read = read_frame(self, frame, steps, futr_frame)
-        mean = self.predict_arrays(read.values, steps, self.known_ahead(read.times, steps, read.futr_exog))
-        if steps > trained:
-            warnings.warn(
-                f"horizon {steps} exceeds the trained {trained}: later steps are rolled out on the model's own output "
-                "and have no intervals",
-                stacklevel=2,
-            )
-        return read.as_frame(mean, wanted.columns, self.quantiles(read.values, mean, wanted.probabilities))
 
     def check_horizon(self, horizon: int) -> None:
         """Raise RequestError unless `horizon` can be answered."""
@@ -243,6 +206,10 @@ class Predictor:
                 f"horizon: {horizon} is outside 1 to {self.manifest.max_horizon} "
                 f"(trained for {self.manifest.horizon}, longer is rolled out); ask for fewer steps"
             )
+
+    def check_probabilities(self, probabilities: tuple[float, ...], is_baseline: bool = False) -> None:
+        """Raise RequestError unless each of `probabilities` lies within the calibrated range."""
+        self._residuals(probabilities, is_baseline)
 
     def check_length(self, length: int, where: str) -> None:
         """Raise TooShortError unless `length` values are enough for a forecast."""

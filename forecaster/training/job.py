@@ -16,9 +16,9 @@ import pandas as pd
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import LeakageError, UnknownModel
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Series
-from forecaster.evaluation.choice import LEVELS
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of

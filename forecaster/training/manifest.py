@@ -7,10 +7,10 @@ import numpy as np
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.manifest import CHANGES, MAX_ROLL_OUT, VALUES, Reference, Skill, TrainingData, feature_names
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
-from forecaster.evaluation.choice import LEVELS
 from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import MIN_WINDOWS, diebold_mariano
 from forecaster.training.config import TrainConfig, sessions_of

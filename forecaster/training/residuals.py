@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from forecaster.data.windows import Windows
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.baselines import last_value
-from forecaster.evaluation.choice import LEVELS, Residuals, choose
+from forecaster.evaluation.choice import Residuals, choose
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.units import candidates
 from forecaster.training.config import TrainConfig, unfitted

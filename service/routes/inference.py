@@ -7,8 +7,10 @@ from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
 
+from forecaster.ledger.entries import Entry
 from service.dependencies import ModelStoreDep, acquire_slot, parse_request, read_body
 from service.exceptions import MalformedBody
+from service.forecast_queue import ForecastQueue, RequestContext
 from service.forecasting import POINT_BYTES
 from service.inference import describe, find_version, infer, points
 from service.limits import LARGE_BYTES
@@ -115,20 +117,28 @@ async def infer_by_version(request: Request, name: str, version: str) -> Respons
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     state, resources = request.app.state, request.state.resources
     catalog, settings, limits = state.model_store.catalog, state.settings, state.limits
+    recorder: ForecastQueue = state.forecast_service.recorder
+    context = RequestContext(request.state.caller.client, request.state.caller.owner)
     body = await read_body(request, settings)
     length = _json_length(request, body)
     async with limits.admit():
         asked = await parse_request(request, InferenceRequest, body[:length])
-        n_bytes = POINT_BYTES * points(asked, catalog, name, version, settings)
+        n_points = points(asked, catalog, name, version, settings)
+        # for the ledger each is written once more, beside its time
+        n_bytes = POINT_BYTES * n_points * (1 if asked.parameters.cutoffs is None else 3)
         resources.answer.resize(n_bytes)
         await acquire_slot(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
 
-        def work() -> tuple[bytes, int | None]:
-            answer = infer(asked, body[length:], catalog, name, version, settings)
+        def work() -> tuple[bytes, int | None, Entry | None]:
+            answer = infer(asked, body[length:], catalog, name, version, settings, context, recorder.allowed)
             header = to_json(answer.header)
-            return (header, None) if answer.binary is None else (header + answer.binary, len(header))
+            if answer.binary is None:
+                return header, None, answer.entry
+            return header + answer.binary, len(header), answer.entry
 
-        content, header_length = await run_in_threadpool(work)
+        content, header_length, entry = await run_in_threadpool(work)
+        if entry is not None:
+            await recorder.write(entry)
     resources.body.resize(0)
     resources.answer.resize(min(len(content), n_bytes))
     resources.release_slot(limits.large)

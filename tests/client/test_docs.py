@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from forecaster import client
+from forecaster.inference.frames import predict_frame
 from tests.client.conftest import frame
 from tests.conftest import ROOT, TrainedModels
 
@@ -29,12 +30,12 @@ def test_the_documented_programs_return_the_predictors_forecasts(
     url: str, models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = PROGRAMS
-    forecast = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
-    expected = models.predictor(1).predict_frame(frame(), 4, (80, 95))
-    pd.testing.assert_frame_equal(forecast[list(expected)], expected, check_exact=True)
-    for forecast in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
+    found = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
+    expected = predict_frame(models.predictor(1), frame(), 4, (80, 95))
+    pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
+    for found in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
         columns = ["unique_id", "cutoff", "ds", "mean"]
-        pd.testing.assert_frame_equal(forecast[columns], expected[columns], check_exact=True)
+        pd.testing.assert_frame_equal(found[columns], expected[columns], check_exact=True)
 
 
 def test_the_tables_list_all_calls_and_errors() -> None:

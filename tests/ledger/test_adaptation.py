@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
+from forecaster.domain.levels import LEVELS
 from forecaster.evaluation.adaptive import GAMMA, adapted_probabilities, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
 from forecaster.ledger.adaptation import read_miscoverage_rates
-from forecaster.ledger.entries import LEVELS
 from forecaster.ledger.running_sums import update_sums
 
 

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import RequestError, SeriesError, TooShortError
 from forecaster.domain.series import Floats, Inputs, Series
+from forecaster.inference.frames import predict_frame
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bands import bands
 from forecaster.registry.predictor import Predictor
@@ -55,7 +56,7 @@ def test_values_after_the_cutoff_do_not_change_a_bit(
     # and a frame's rows before the last `input_size` do not count either
     older = values.copy()
     older[: cutoff - INPUT_SIZE] += change
-    one, other = (predictor.predict_frame(frame(y[:cutoff]), level=(80,)) for y in (values, older))
+    one, other = (predict_frame(predictor, frame(y[:cutoff]), level=(80,)) for y in (values, older))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
@@ -94,7 +95,7 @@ def test_the_keras_model_saved_beside_it_answers_the_same(models: TrainedModels,
 def test_frames_and_arrays_agree_series_by_series(predictor: Predictor) -> None:
     random = np.random.default_rng(1)
     parts = {name: random.normal(size=length) for name, length in (("a", 24), ("b", 40), ("c", 31))}
-    answer = predictor.predict_frame(pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
+    answer = predict_frame(predictor, pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
     assert list(answer) == ["unique_id", "cutoff", "ds", "mean", "lo-80", "hi-80", "lo-95", "hi-95"]
     mean = predictor.predict_arrays(np.stack([y[-INPUT_SIZE:] for y in parts.values()]))
     np.testing.assert_array_equal(answer["mean"], mean.ravel())
@@ -114,7 +115,7 @@ def test_the_clock_change_falls_into_the_horizon(predictor: Predictor, tz: str |
         for length in range(INPUT_SIZE, 34):
             known = pd.DataFrame({"unique_id": "a", "ds": times[:length], "y": np.zeros(length)})
             with pytest.warns(UserWarning, match="horizon 8 exceeds the trained 4: later steps are rolled out"):
-                answer = predictor.predict_frame(known, horizon=8)
+                answer = predict_frame(predictor, known, horizon=8)
             assert answer["ds"].tolist() == list(times[length : length + 8])
 
 
@@ -132,15 +133,15 @@ def test_a_longer_horizon_is_rolled_out_without_intervals_beyond_the_trained(pre
 
 BAD: dict[str, tuple[Callable[[Predictor], object], type[Exception], str]] = {
     "too short": (
-        lambda p: p.predict_frame(pd.concat([frame(np.zeros(30)), frame(np.zeros(20), "b")])),
+        lambda p: predict_frame(p, pd.concat([frame(np.zeros(30)), frame(np.zeros(20), "b")])),
         TooShortError,
         "1 of 2 series are too short: 'b' has 20 rows, needs 24",
     ),
     "short arrays": (lambda p: p.predict_arrays(np.zeros((2, 20))), TooShortError, "4 more are missing"),
     "horizon 0": (lambda p: p.predict_arrays(np.zeros((1, 24)), 0), RequestError, "outside 1 to 40"),
     "horizon a million": (lambda p: p.predict_arrays(np.zeros((1, 24)), 1_000_000), RequestError, "outside 1 to 40"),
-    "another frequency": (lambda p: p.predict_frame(frame(np.zeros(30), freq="D")), SeriesError, "one step of h"),
-    "NaN": (lambda p: p.predict_frame(frame(np.full(30, np.nan))), SeriesError, "not a finite number"),
+    "another frequency": (lambda p: predict_frame(p, frame(np.zeros(30), freq="D")), SeriesError, "one step of h"),
+    "NaN": (lambda p: predict_frame(p, frame(np.full(30, np.nan))), SeriesError, "not a finite number"),
 }
 
 

@@ -10,13 +10,19 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from sqlalchemy import Engine, select
 from starlette.testclient import TestClient
 
+from forecaster.database.engine import transaction
 from forecaster.database.schema import open_database
+from forecaster.database.tables import FORECASTS
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
+from forecaster.inference import batch_ledger
 from forecaster.inference.batch import Batch, BatchConfig, forecast_batch
 from forecaster.ledger.adaptation import read_miscoverage_rates
+from forecaster.ledger.entries import Entry
+from forecaster.ledger.writer import write
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, TrainedModels, run_module
@@ -49,8 +55,13 @@ def config(cache: Path, folder: Path, **changes: Any) -> BatchConfig:
     return build_config(raw | changes, BatchConfig, "test")
 
 
-def forecast(config: BatchConfig, database: str = "sqlite:///nowhere.db") -> tuple[pd.DataFrame, Batch]:
-    batch = forecast_batch(config, database, lambda done, count: None)
+def beside(config: BatchConfig) -> str:
+    """Return the URL of a database of its own."""
+    return f"sqlite:///{config.out.parent}/database/ledger.db"
+
+
+def forecast(config: BatchConfig, database: str | None = None) -> tuple[pd.DataFrame, Batch]:
+    batch = forecast_batch(config, database or beside(config), lambda done, count: None)
     return pd.read_parquet(config.out), batch
 
 
@@ -196,7 +207,8 @@ def test_a_spoilt_series_is_named_and_leaves_the_others(models: TrainedModels, t
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"forecast": job}))
     changes = ("--set", "out=f.parquet", "level=[80]")
-    done = run_module("pipelines.forecast", "job.yaml", *changes, cwd=tmp_path)
+    database = f"sqlite:///{tmp_path}/l.db"
+    done = run_module("pipelines.forecast", "job.yaml", *changes, cwd=tmp_path, FORECASTER_DATABASE_URL=database)
     assert done.returncode == 3, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["failed"].keys() == SAID.keys()
@@ -211,14 +223,17 @@ def test_a_spoilt_series_is_named_and_leaves_the_others(models: TrainedModels, t
     data = {"source": "files", "path": tmp_path / "h.parquet"}
     expected, _ = forecast(config(models.cache, tmp_path, data=data, level=[80]))
     pd.testing.assert_frame_equal(frame, expected, check_exact=True)
-    assert (answer["series"], answer["rows"], answer["out"]) == (2, 8, "f.parquet")
+    assert (answer["series"], answer["rows"], answer["entered"], answer["out"]) == (2, 8, 2, "f.parquet")
 
     before = (tmp_path / "f.parquet").read_bytes()
-    refused = run_module("pipelines.forecast", "job.yaml", *changes, "strict=true", cwd=tmp_path)
+    strict = (*changes, "strict=true", "horizon=3")
+    refused = run_module("pipelines.forecast", "job.yaml", *strict, cwd=tmp_path, FORECASTER_DATABASE_URL=database)
     assert refused.returncode == 1
     assert "4 of 6 series failed, and strict allows none: " in refused.stderr
     assert (tmp_path / "f.parquet").read_bytes() == before
     assert not list(tmp_path.glob(".*.draft"))
+    # what is refused as a whole is not in the ledger either
+    assert len(entered(database)) == 2
 
 
 def test_a_stored_symbol_that_is_stale_spoilt_or_absent_leaves_the_others(
@@ -256,11 +271,11 @@ def test_an_interrupted_batch_leaves_the_old_file_whole(models: TrainedModels, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        forecast_batch(job, "sqlite:///nowhere.db", stop)
+        forecast_batch(job, beside(job), stop)
     # told series by series, so never more than one was held
     assert seen == [(1, 3), (2, 3)]
     assert job.out.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.parquet", "out.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["database", "h.parquet", "out.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -288,6 +303,126 @@ def test_what_no_series_would_be_answered_is_refused_before_any(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "f.parquet").exists()
+
+
+def entered(database: str) -> list[Any]:
+    """Return the forecasts in a ledger."""
+    with open_database(database) as engine, transaction(engine) as connection:
+        return list(connection.execute(select(FORECASTS).order_by(FORECASTS.c.forecast_id)))
+
+
+@pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("wanted", [{"level": [80, 95]}, {"quantiles": [0.1]}, {"level": [50], "horizon": 6}])
+def test_a_batch_is_in_the_ledger_as_the_services_answer_is(
+    models: TrainedModels, tmp_path: Path, wanted: dict[str, Any], tz: str | None
+) -> None:
+    database = f"sqlite:///{tmp_path}/ledger.db"
+    history(tz=tz).to_parquet(tmp_path / "h.parquet")
+    data = {"source": "files", "path": tmp_path / "h.parquet"}
+    job = config(models.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | wanted)
+    _, batch = forecast(job, database)
+    assert batch.entered == 3
+    with TestClient(create_app(Settings(cache_dir=models.cache, tracking_uri="", database_url=database))) as client:
+        wait_until_ready(client)
+        request = {"model": "sine", "series": sent(history(tz=tz))} | wanted
+        answer = client.post("/v1/forecasts", json=request).json()
+        for one in answer["forecasts"]:
+            asked = {"model": "sine", "unique_id": one["unique_id"]}
+            of_service, of_batch = client.get("/v1/forecasts", params=asked).json()["forecasts"]
+            ids = [found["forecast"].pop("forecast_id") for found in (of_service, of_batch)]
+            assert ids[0] == one["forecast_id"] != ids[1]
+            times = [[pd.Timestamp(time) for time in found["forecast"].pop("ds")] for found in (of_service, of_batch)]
+            # the service knows offsets alone, so it writes what comes after a change of clocks in the old one
+            assert times[0] == times[1]
+            for found in (of_service, of_batch):
+                found.pop("answered_at")
+            assert of_service == of_batch
+            # the same actuals score both, by the same bounds
+            actuals = [{"unique_id": one["unique_id"], "ds": one["ds"][0], "y": 0.5}]
+            assert client.post("/v1/actuals", json={"actuals": actuals}).json()["changed"] == 1
+        by_series = client.get("/v1/skill", params={"model": "sine", "by": "unique_id"}).json()["realised"]
+    assert [(found["group"], found["n_scores"]) for found in by_series] == [("a", 2), ("b", 2), ("c", 2)]
+    rows = sorted(entered(database), key=lambda row: (row.unique_id, row.answered_at))
+    for own, other in zip(rows[::2], rows[1::2], strict=True):
+        assert (own.unique_id, own.steps, own.last_value) == (other.unique_id, other.steps, other.last_value)
+        assert (own.first_at, own.last_at, own.tolerance) == (other.first_at, other.last_at, other.tolerance)
+
+
+@pytest.mark.parametrize("is_killed_at", [0, 1, 2])
+def test_a_batch_that_is_killed_and_run_again_is_in_the_ledger_once(
+    models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed_at: int
+) -> None:
+    history().to_parquet(tmp_path / "h.parquet")
+    job = config(models.cache, tmp_path, data={"source": "files", "path": tmp_path / "h.parquet"})
+    calls: list[list[Entry]] = []
+
+    def write_some(engine: Engine, entries: list[Entry]) -> list[bool]:
+        if len(calls) == is_killed_at:
+            raise KeyboardInterrupt
+        calls.append(entries)
+        return write(engine, entries)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_ledger, "_AT_ONCE", 1)
+        patch.setattr(batch_ledger, "write", write_some)
+        with pytest.raises(KeyboardInterrupt):
+            forecast(job)
+    assert not job.out.exists()
+    assert len(entered(beside(job))) == is_killed_at
+    frame, batch = forecast(job)
+    assert batch.entered == 3 - is_killed_at
+    before = entered(beside(job))
+    again, batch = forecast(job)
+    assert batch.entered == 0
+    assert entered(beside(job)) == before
+    pd.testing.assert_frame_equal(frame, again, check_exact=True)
+    assert sorted(row.unique_id for row in before) == ["a", "b", "c"]
+    # another answer is another forecast: fewer steps, other columns, another row of the history
+    changed = history().assign(y=lambda rows: rows["y"].where(rows["unique_id"] != "b", rows["y"] + 1))
+    changed.to_parquet(tmp_path / "h.parquet")
+    assert forecast(job)[1].entered == 1
+    assert forecast(job.model_copy(update={"horizon": 2}))[1].entered == 3
+    assert forecast(job.model_copy(update={"version": 2}))[1].entered == 3
+
+
+def test_a_forecast_that_cannot_enter_the_ledger_is_not_written(models: TrainedModels, tmp_path: Path) -> None:
+    history().to_csv(tmp_path / "h.csv", index=False)
+    (tmp_path / "spoilt.db").write_text("not a database" * 100)
+    job = {"name": "sine", "data": {"source": "files", "path": "h.csv"}, "level": [80], "out": "f.parquet"}
+    job |= {"cache": str(models.cache), "tracking": {"uri": ""}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    for database, status, said in (
+        ("", 2, "database URL: '' is none"),
+        ("sqlite:///spoilt.db", 1, "the database does not answer"),
+        ("postgresql://nobody:secret@127.0.0.1:1/none", 1, "the database does not answer"),
+    ):
+        done = run_module("pipelines.forecast", "job.yaml", "--database", database, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+        (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert error.startswith("error: ledger: ")
+        assert said in error
+        assert "set ledger: false to forecast without it" in error
+        assert "secret" not in done.stderr
+        assert not (tmp_path / "f.parquet").exists()
+        changes = ("--set", "ledger=false", "adapt_intervals=false")
+        done = run_module("pipelines.forecast", "job.yaml", "--database", database, *changes, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["entered"] is None
+        (tmp_path / "f.parquet").unlink()
+
+
+def test_a_batch_is_its_owners_and_its_names_fit_the_ledger(models: TrainedModels, tmp_path: Path) -> None:
+    names = ("a", "n" * 201)
+    history(names).to_parquet(tmp_path / "h.parquet")
+    data = {"source": "files", "path": tmp_path / "h.parquet"}
+    job = config(models.cache, tmp_path, data=data, owner="shop")
+    _, batch = forecast(job)
+    assert [(row.owner, row.unique_id) for row in entered(beside(job))] == [("shop", "a")]
+    assert batch.failed.keys() == {names[1]}
+    assert "names of 1 to 200 characters without NUL, this one has 201; rename the series" in batch.failed[names[1]]
+    frame, batch = forecast(job.model_copy(update={"ledger": False}))
+    assert set(frame["unique_id"]) == set(names)
+    assert len(entered(beside(job))) == 1
 
 
 @pytest.mark.parametrize("name", ["sine", "stock"])

@@ -14,6 +14,7 @@ from forecaster.domain.config import build_config
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.inference.batch import BatchConfig, forecast_batch
+from forecaster.inference.frames import predict_frame
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -93,14 +94,14 @@ def test_model_learns_from_exogenous_columns(trained: tuple[Registered, Predicto
 
 def test_http_forecast_equals_python_forecast(trained: tuple[Registered, Predictor], client: TestClient) -> None:
     past, ahead = history()
-    expected = trained[1].predict_frame(past, level=(80,), futr_frame=ahead)
+    expected = predict_frame(trained[1], past, level=(80,), futr_frame=ahead)
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
     (forecast,) = answer.json()["forecasts"]
     assert forecast["mean"] == expected["mean"].tolist()
     assert forecast["hi-80"] == expected["hi-80"].tolist()
     # futr_frame may have additional rows, in any order
     more = pd.concat([ahead, ahead.assign(unique_id="other"), history(804)[1]]).iloc[::-1]
-    pd.testing.assert_frame_equal(trained[1].predict_frame(past, level=(80,), futr_frame=more), expected)
+    pd.testing.assert_frame_equal(predict_frame(trained[1], past, level=(80,), futr_frame=more), expected)
 
 
 def test_batch_reads_future_values_from_a_file(
@@ -119,7 +120,9 @@ def test_batch_reads_future_values_from_a_file(
         "cache": trained[1].bundle.folder.parents[1],
         "tracking": {"uri": ""},
     }
-    batch = forecast_batch(build_config(raw, BatchConfig, "test"), "sqlite:///nowhere.db", lambda done, count: None)
+    batch = forecast_batch(
+        build_config(raw, BatchConfig, "test"), f"sqlite:///{tmp_path}/l.db", lambda done, count: None
+    )
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
     (expected,) = answer.json()["forecasts"]
     frame = pd.read_parquet(tmp_path / "out.parquet")
@@ -129,7 +132,9 @@ def test_batch_reads_future_values_from_a_file(
     assert "promotion is not a finite number" in batch.failed["other"]
     with pytest.raises(RequestError, match=r"futr: the model knows \['promotion'\] ahead; set the file"):
         forecast_batch(
-            build_config(raw | {"futr": None}, BatchConfig, "test"), "sqlite:///nowhere.db", lambda done, count: None
+            build_config(raw | {"futr": None}, BatchConfig, "test"),
+            f"sqlite:///{tmp_path}/l.db",
+            lambda done, count: None,
         )
 
 
@@ -150,16 +155,16 @@ def test_calendar_features_cover_history_and_forecast_days(
 def test_forecast_depends_on_each_column_within_the_input_window(trained: tuple[Registered, Predictor]) -> None:
     predictor = trained[1]
     past, ahead = history()
-    before = predictor.predict_frame(past, futr_frame=ahead)["mean"].to_numpy()
+    before = predict_frame(predictor, past, futr_frame=ahead)["mean"].to_numpy()
     for changed_past, changed_ahead in (
         (past.assign(visits=past["visits"] + 5), ahead),
         (past.assign(promotion=1 - past["promotion"]), ahead),
         (past, ahead.assign(promotion=1 - ahead["promotion"])),
     ):
-        assert (predictor.predict_frame(changed_past, futr_frame=changed_ahead)["mean"].to_numpy() != before).all()
+        assert (predict_frame(predictor, changed_past, futr_frame=changed_ahead)["mean"].to_numpy() != before).all()
     old = past.index < past.index[-INPUT_SIZE]
     changed = past.assign(visits=past["visits"].where(~old, 0.0), promotion=past["promotion"].where(~old, 9.0))
-    np.testing.assert_array_equal(predictor.predict_frame(changed, futr_frame=ahead)["mean"], before)
+    np.testing.assert_array_equal(predict_frame(predictor, changed, futr_frame=ahead)["mean"], before)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,7 @@ def test_incomplete_frames_are_refused(trained: tuple[Registered, Predictor]) ->
         (past, ahead.assign(ds=ahead["ds"].astype(str)), "column ds holds object, not timestamps"),
     ):
         with pytest.raises(SeriesError, match=message):
-            trained[1].predict_frame(frame, futr_frame=futr_frame)
+            predict_frame(trained[1], frame, futr_frame=futr_frame)
     with pytest.raises(RequestError, match="known: shape None; the model takes"):
         trained[1].predict_arrays(np.zeros((1, INPUT_SIZE, 2)))
     with pytest.raises(RequestError, match=r"inputs: shape \(1, 24\); the model takes the target and \['visits'\]"):

@@ -1,7 +1,9 @@
 """The Open Inference Protocol, asked by its own client over a real socket."""
 
+import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import func, select, true
 from starlette.testclient import TestClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from forecaster.database.engine import transaction
+from forecaster.database.keys import create_key
+from forecaster.database.schema import open_database
+from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.manifest import MANIFEST
 from forecaster.domain.series import Floats
 from forecaster.registry.bundle import identity
@@ -25,6 +32,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, TrainedModels, listening, small_config
 from tests.registry.spoiling import edit
+from tests.service.conftest import series, wait_until_ready
 
 INFER = "/v2/models/sine/infer"
 
@@ -129,8 +137,11 @@ def test_the_baseline_is_served_where_the_settings_say_so(models: TrainedModels,
 
 def test_what_the_client_asks_wrongly_is_said_in_our_words(triton: InferenceServerClient) -> None:
     good = tensor(windows())
-    whole = InferInput("x", [3, 24, 1], "INT64")
-    whole.set_data_from_numpy(windows().astype(np.int64))
+    flags = InferInput("x", [3, 24, 1], "BOOL")
+    flags.set_data_from_numpy(windows() > 0)
+    texts = InferInput("x", [3, 24, 1], "BYTES")
+    texts.set_data_from_numpy(windows().astype(str).astype(object))
+    times = ["2026-01-01T00:00:00Z"] * 3
     for inputs, asked, status, said in (
         ([tensor(windows(), "y")], {}, "400", r"the model takes \['x'\], got \['y'\]"),
         ([good, good], {}, "400", r"the model takes \['x'\], got \['x', 'x'\]"),
@@ -139,7 +150,24 @@ def test_what_the_client_asks_wrongly_is_said_in_our_words(triton: InferenceServ
         ([tensor(windows()[:, :, 0])], {}, "400", r"shape: \[3, 24\]; the model takes"),
         ([tensor(windows(51))], {}, "400", "a batch of 51 is outside 1 to 50; ask in several requests"),
         ([tensor(windows(0))], {}, "400", "a batch of 0 is outside"),
-        ([whole], {}, "400", r"inputs\[0\].datatype: Input should be 'FP64' or 'FP32'"),
+        ([flags], {}, "400", r"inputs\[0\].datatype: BOOL holds no numbers, which are all that models take; send FP64"),
+        ([texts], {}, "400", r"inputs\[0\].datatype: BYTES holds no numbers"),
+        (
+            [good],
+            {"parameters": {"unique_ids": ["a"] * 3}},
+            "400",
+            "unique_ids: without cutoffs a forecast cannot enter",
+        ),
+        ([good], {"parameters": {"cutoffs": times[:2]}}, "400", "cutoffs: 2 for 3 windows; give one for each"),
+        ([good], {"parameters": {"cutoffs": times, "unique_ids": ["a"]}}, "400", "unique_ids: 1 for 3 windows"),
+        (
+            [good],
+            {"parameters": {"cutoffs": [*times[:2], "soon"]}},
+            "400",
+            r"parameters.cutoffs\[2\]: Input should be a",
+        ),
+        ([good], {"parameters": {"cutoffs": "soon"}}, "400", "parameters.cutoffs: Input should be a list, or a string"),
+        ([good], {"parameters": {"cutoffs": times, "unique_ids": ["a", "b", ""]}}, "400", r"unique_ids\[2\]: String"),
         ([tensor(windows() * np.nan)], {}, "400", r"inputs\[0\] \('x'\): number 0 is not finite"),
         ([good], {"outputs": [InferRequestedOutput("median")]}, "400", "no such output; there are"),
         ([good], {"parameters": {"level": 80}}, "400", "parameters.level: Extra inputs are not permitted"),
@@ -155,6 +183,119 @@ def test_what_the_client_asks_wrongly_is_said_in_our_words(triton: InferenceServ
         assert raised.value.status() == status
     with pytest.raises(InferenceServerException, match="Not Found"):
         triton.get_model_config("sine")
+
+
+DATABASE = "ledger.db"
+
+
+@pytest.fixture
+def own(models: TrainedModels, tmp_path: Path) -> Iterator[TestClient]:
+    """A service with a ledger of its own."""
+    settings = Settings(
+        cache_dir=models.cache,
+        tracking_uri="",
+        database_url=f"sqlite:///{tmp_path}/{DATABASE}",
+        keys_refresh_seconds=0.05,
+        max_series=50,
+    )
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        wait_until_ready(client)
+        yield client
+
+
+def infer_body(values: Floats, **parameters: Any) -> dict[str, Any]:
+    x = {"name": "x", "shape": list(values.shape), "datatype": "FP64", "data": values.ravel().tolist()}
+    return {"inputs": [x], "parameters": parameters}
+
+
+def n_forecasts(folder: Path) -> int:
+    with open_database(f"sqlite:///{folder}/{DATABASE}") as engine, transaction(engine) as connection:
+        return connection.execute(select(func.count()).select_from(FORECASTS)).scalar_one()
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "+02:00"])
+@pytest.mark.parametrize("is_text", [False, True])
+def test_with_cutoffs_a_forecast_is_in_the_ledger_and_scored_as_below_v1(
+    own: TestClient, tmp_path: Path, zone: str, is_text: bool
+) -> None:
+    sent = [series(24 + row, name) for row, name in enumerate("abc")]
+    for one in sent:
+        one["ds"] = [f"{ds}{zone}" for ds in one["ds"]]
+    expected = own.post("/v1/forecasts", json={"model": "sine", "series": sent, "horizon": 3}).json()
+    values = np.array([one["y"][-24:] for one in sent])[:, :, None]
+    told: dict[str, Any] = {"unique_ids": ["a", "b", "c"], "cutoffs": [one["ds"][-1] for one in sent]}
+    if is_text:
+        told = {name: json.dumps(value) for name, value in told.items()}
+    answer = own.post(INFER, json=infer_body(values, horizon=3, **told)).json()
+    assert answer["outputs"][0]["data"] == [mean for one in expected["forecasts"] for mean in one["mean"]]
+    for window, one in enumerate(expected["forecasts"]):
+        # 80 and 95 % intervals are scored, whoever asks
+        high = own.post("/v1/forecasts", json={"model": "sine", "series": [sent[window]], "level": [80, 95]}).json()
+        found = own.get(f"/v1/forecasts/{answer['parameters']['request_id']}-{window}").json()
+        id_ = {"forecast_id": f"{answer['parameters']['request_id']}-{window}"}
+        assert found["forecast"] == one | id_
+        assert {name: found[name] for name in ("model", "forecast_by", "skill", "warnings")} == {
+            name: expected[name] for name in ("model", "forecast_by", "skill", "warnings")
+        }
+        y = high["forecasts"][0]["hi-80"][0] + 1e-9
+        actuals = [{"unique_id": one["unique_id"], "ds": one["ds"][0], "y": y}]
+        assert own.post("/v1/actuals", json={"actuals": actuals}).json()["changed"] == 1
+        assert own.get(f"/v1/forecasts/{id_['forecast_id']}").json()["actual"] == [y, None, None]
+    (realised,) = own.get("/v1/skill", params={"model": "sine"}).json()["realised"]
+    # of each series the answer below v1, that with intervals, and the one below v2
+    assert realised["n_scores"] == 9
+    assert realised["coverage"] == {"80": 0, "95": 1}
+    # and so is the last value, beside which they are judged
+    with open_database(f"sqlite:///{tmp_path}/{DATABASE}") as engine, transaction(engine) as connection:
+        rows = connection.execute(select(FORECASTS.c.unique_id, FORECASTS.c.last_value).distinct()).all()
+    assert sorted(map(tuple, rows)) == [(one["unique_id"], one["y"][-1]) for one in sent]
+
+
+def test_a_series_without_a_name_is_called_as_its_forecast(own: TestClient, tmp_path: Path) -> None:
+    cutoffs = ["2026-01-01T00:00:00Z", "2026-01-01T05:00:00Z"]
+    path = "/v2/models/sine/versions/2/infer"
+    answer = own.post(path, json=infer_body(windows(2), cutoffs=cutoffs, binary_data_output=True))
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    request_id = json.loads(answer.content[:length])["parameters"]["request_id"]
+    for window, hour in enumerate(("01", "06")):
+        name = f"{request_id}-{window}"
+        found = own.get(f"/v1/forecasts/{name}").json()
+        assert (found["forecast"]["unique_id"], found["model"]["version"], found["model"]["alias"]) == (name, 2, None)
+        assert found["forecast"]["ds"][0] == f"2026-01-01T{hour}:00:00Z"
+    assert n_forecasts(tmp_path) == 2
+
+
+def test_without_cutoffs_nothing_is_in_the_ledger_and_the_answer_has_no_id(own: TestClient, tmp_path: Path) -> None:
+    answer = own.post(INFER, json=infer_body(windows(2)))
+    assert answer.json()["parameters"] == {"forecast_by": "model"}
+    assert n_forecasts(tmp_path) == 0
+
+
+def test_a_forecast_that_cannot_enter_the_ledger_is_not_answered(own: TestClient, tmp_path: Path) -> None:
+    (tmp_path / DATABASE).rename(tmp_path / "elsewhere.db")
+    answer = own.post(INFER, json=infer_body(windows(1), cutoffs=["2026-01-01"]))
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the ledger cannot be read or written just now; try again in a moment"}
+    assert "Retry-After" in answer.headers
+    # which needs none is answered
+    assert own.post(INFER, json=infer_body(windows(1))).status_code == 200
+
+
+def test_a_forecast_is_the_owners_whose_key_asked(own: TestClient, tmp_path: Path) -> None:
+    with open_database(f"sqlite:///{tmp_path}/{DATABASE}") as engine:
+        keys = [create_key(engine, name, ["forecast"]) for name in ("shop", "other")]
+    shop, other = ({"Authorization": f"Bearer {key}"} for key in keys)
+    deadline = time.monotonic() + 20
+    while own.get("/v2", headers=shop).status_code != 200 or own.get("/v2").status_code != 401:
+        assert time.monotonic() < deadline, "the keys are never read"
+    told = infer_body(windows(1), cutoffs=["2026-01-01"], unique_ids=["a"])
+    request_id = own.post(INFER, json=told, headers=shop).json()["parameters"]["request_id"]
+    assert own.get(f"/v1/forecasts/{request_id}-0", headers=shop).status_code == 200
+    assert own.get(f"/v1/forecasts/{request_id}-0", headers=other).status_code == 404
+    with open_database(f"sqlite:///{tmp_path}/{DATABASE}") as engine, transaction(engine) as connection:
+        (row,) = connection.execute(select(FORECASTS.c.owner, REQUESTS.c.client).join_from(FORECASTS, REQUESTS, true()))
+    assert row.owner == "shop"
+    assert keys[0].startswith(f"fc_{row.client}_")
 
 
 def test_errors_below_v2_are_the_protocols_and_elsewhere_problems(client: TestClient) -> None:
@@ -211,6 +352,11 @@ def test_what_is_known_ahead_is_a_second_input(sales: Predictor) -> None:
         # what is known ahead reaches over the trained horizon, however few steps are asked for
         fewer = client.infer("sales", [tensor(x), tensor(known, "known")], parameters={"horizon": 2}).as_numpy("mean")
         np.testing.assert_array_equal(fewer, sales.predict_arrays(x, 2, known), strict=True)
+        # what is known ahead comes as it is, so that a cutoff decides times alone
+        told = {"cutoffs": ["2026-01-31"] * 3, "horizon": 2}
+        recorded = client.infer("sales", [tensor(x), tensor(known, "known")], parameters=told)
+        np.testing.assert_array_equal(recorded.as_numpy("mean"), fewer, strict=True)
+        assert len(recorded.get_response()["parameters"]["request_id"]) == 32
         for inputs, said in (
             ([tensor(x)], r"the model takes \['known', 'x'\], got \['x'\]"),
             ([tensor(x), tensor(known[:, :-1], "known")], r"\('known'\).shape: \[3, 27, 2\]; the model takes"),

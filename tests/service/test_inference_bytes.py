@@ -41,6 +41,64 @@ def test_json_may_be_flat_or_nested(client: TestClient, models: TrainedModels) -
     assert "id" not in answer.json()
 
 
+WHOLE = [f"{sign}INT{size}" for sign in ("", "U") for size in (8, 16, 32, 64)]
+DTYPES = {name: np.dtype(f"<{'u' if name[0] == 'U' else 'i'}{int(name.lstrip('UINT')) // 8}") for name in WHOLE}
+DTYPES |= {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+
+
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_each_numeric_datatype_is_forecast_from_in_double(
+    client: TestClient, models: TrainedModels, datatype: str
+) -> None:
+    # the least and the largest of a byte too
+    numbers = (np.arange(48) % 17 + (0 if datatype[0] == "U" else -8)).reshape(2, 24, 1)
+    numbers[0, :2, 0] = (0, 255) if datatype[0] == "U" else (-128, 127)
+    values = numbers.astype(DTYPES[datatype])
+    expected = models.predictor(1).predict_arrays(numbers.astype(np.float64)).ravel().tolist()
+    x = {"name": "x", "shape": [2, 24, 1], "datatype": datatype}
+    raw = values.tobytes()
+    behind = json.dumps({"inputs": [x | {"parameters": {"binary_data_size": len(raw)}}]}).encode()
+    for answer in (
+        client.post(INFER, json={"inputs": [x | {"data": values.ravel().tolist()}]}),
+        client.post(INFER, json={"inputs": [x | {"data": values.tolist()}]}),
+        client.post(INFER, content=behind + raw, headers={LENGTH: str(len(behind))}),
+    ):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["outputs"][0]["data"] == expected
+
+
+@pytest.mark.parametrize(
+    ("datatype", "number", "said"),
+    [
+        ("INT8", 128, "data: number 23 is no INT8, a whole number from -128 to 127; correct it, or send FP64"),
+        ("INT16", 0.5, "data: number 23 is no INT16"),
+        ("UINT8", -1, "data: number 23 is no UINT8, a whole number from 0 to 255"),
+        ("UINT32", 2**32, "data: number 23 is no UINT32"),
+        ("INT64", 2**53 + 1, "number 23 is ±2**53 or beyond, where float64 does not hold every whole number"),
+        ("UINT64", 2**63 + 2**11, "number 23 is ±2**53 or beyond"),
+        ("FP16", 70000, "number 23 is not finite"),
+    ],
+)
+def test_a_number_that_its_datatype_does_not_hold_is_refused(
+    client: TestClient, datatype: str, number: float, said: str
+) -> None:
+    for data in ([0] * 23 + [number], [[[0]] * 23 + [[number]]]):
+        answer = client.post(INFER, json=body(datatype=datatype, data=data))
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("datatype", "number"), [("INT64", -(2**63)), ("INT64", 2**53 + 1), ("UINT64", 2**64 - 1)])
+def test_whole_numbers_that_would_be_rounded_are_refused_as_bytes_too(
+    client: TestClient, datatype: str, number: int
+) -> None:
+    raw = np.array([0] * 23 + [number], dtype=DTYPES[datatype]).tobytes()
+    header = json.dumps(body(datatype=datatype, data=None, parameters={"binary_data_size": len(raw)})).encode()
+    answer = client.post(INFER, content=header + raw, headers={LENGTH: str(len(header))})
+    assert answer.status_code == 400
+    assert "number 23 is ±2**53 or beyond" in answer.json()["error"]
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "text among numbers": (body(data=[VALUE] * 23 + [str(VALUE)]), "data: number 23 is no number"),
     "a flag among numbers": (body(data=[True] + [VALUE] * 23), "data: number 0 is no number"),
@@ -58,6 +116,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "negative size": (body(shape=[-1, 24, 1]), "inputs[0].shape[0]: Input should be greater than or equal to 0"),
     "huge size": (body(shape=[10**30, 24, 1]), "inputs[0]"),
     "bytes that are not there": (body(parameters={"binary_data_size": 8}), "adds up to 8, and 0 bytes lie"),
+    "flags": (
+        body(datatype="BOOL", data=[True] * 24),
+        "datatype: BOOL holds no numbers, which are all that models take",
+    ),
+    "an unknown datatype": (
+        body(datatype="BF16"),
+        "inputs[0].datatype: Input should be 'FP64', 'FP32', 'FP16', 'INT8',",
+    ),
     "both": (body(parameters={"binary_data_size": 0}), "data and binary_data_size: give one of them"),
     "unknown parameter": (body(parameters={"shared_memory_region": "a"}), "shared_memory_region: Extra inputs"),
     "no inputs": ({"inputs": []}, "inputs: List should have at least 1 item"),
@@ -125,7 +191,7 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
 sizes = st.fixed_dictionaries({}, optional={"binary_data_size": st.sampled_from([96, 192, -1]) | values})
-kinds = st.sampled_from(["FP64", "FP32"])
+kinds = st.sampled_from(["FP64", "FP32", "FP16", "INT8", "UINT64", "BYTES"])
 # one thing is changed at a time, or every request would be refused for its first mistake
 changed_inputs = st.one_of(
     st.just({}),
@@ -140,6 +206,8 @@ changed_inputs = st.one_of(
 changed_requests = st.one_of(
     st.just({}),
     st.integers(-1, 50).map(lambda horizon: {"parameters": {"horizon": horizon}}),
+    st.tuples(st.sampled_from(["cutoffs", "unique_ids"]), values).map(lambda change: {"parameters": dict([change])}),
+    st.datetimes().map(lambda time: {"parameters": {"cutoffs": [time.isoformat()]}}),
     st.tuples(st.sampled_from(["outputs", "id", "parameters", "inputs"]), values).map(lambda change: dict([change])),
 )
 requests = st.builds(

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from forecaster.data.calendars import get_calendar
 from forecaster.domain.errors import SeriesError
+from forecaster.inference.frames import predict_frame
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -63,7 +64,7 @@ def history(last: str, length: int = 30) -> pd.DataFrame:
 )
 def test_forecasts_fall_on_sessions(predictor: Predictor, client: TestClient, last: str, coming: list[str]) -> None:
     frame = history(last)
-    in_process = predictor.predict_frame(frame)
+    in_process = predict_frame(predictor, frame)
     assert in_process["ds"].dt.strftime("%Y-%m-%d").tolist() == coming
     series = {"unique_id": "ABC", "ds": frame["ds"].dt.strftime("%Y-%m-%d").tolist(), "y": frame["y"].tolist()}
     (answer,) = client.post("/v1/forecasts", json={"model": "abc", "series": [series]}).json()["forecasts"]
@@ -74,7 +75,7 @@ def test_forecasts_fall_on_sessions(predictor: Predictor, client: TestClient, la
 def test_missing_session_is_named(predictor: Predictor, client: TestClient) -> None:
     frame = history("2025-12-23").drop(index=25)
     with pytest.raises(SeriesError, match="is not one step of XNYS"):
-        predictor.predict_frame(frame)
+        predict_frame(predictor, frame)
     series = {"unique_id": "ABC", "ds": frame["ds"].dt.strftime("%Y-%m-%d").tolist(), "y": frame["y"].tolist()}
     answer = client.post("/v1/forecasts", json={"model": "abc", "series": [series]})
     assert answer.status_code == 422
