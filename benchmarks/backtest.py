@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.report import Row, report
 from forecaster.backtesting import backtest as room
-from forecaster.backtesting.backtest import BacktestConfig, backtest, fit_until_now
+from forecaster.backtesting.backtest import BacktestConfig, backtest, fit_for_serving
 from forecaster.backtesting.origins import known_at, roll
 from forecaster.backtesting.report import score
 from forecaster.domain.config import build_config
@@ -60,15 +60,15 @@ def our_seconds(folder: Path) -> Floats:
     """Return what a backtest took, without training and calibration: the median of the rounds, `(2,)`."""
     config = build_config(RECIPE, TrainConfig, "benchmark")
     series = prepare(config, config.data.load())
-    trial = BacktestConfig(n_windows=N_WINDOWS, baselines=("naive",))
+    backtest_config = BacktestConfig(n_windows=N_WINDOWS, baselines=("naive",))
     origins = roll(series, INPUT_SIZE, HORIZON, N_WINDOWS, 1)
-    fitted = fit_until_now(config, known_at(series, origins.cutoffs[0], INPUT_SIZE + HORIZON), folder)
+    fitted = fit_for_serving(config, known_at(series, origins.cutoffs[0], INPUT_SIZE + HORIZON), folder)
     # the training is not what is measured
-    room.fit_until_now = lambda *arguments: fitted
+    room.fit_for_serving = lambda *arguments: fitted
     trials = []
     for _ in range(ROUNDS):
         begin = clock()
-        figures = score(backtest(config, trial, series, folder), trial, series)
+        figures = score(backtest(config, backtest_config, series, folder), backtest_config, series)
         trials.append(clock() - begin)
         if not np.isfinite(figures["mae"]):
             raise ForecasterError("the backtest gave no figure")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from forecaster.backup.save import PARTS, Places, back_up
+from forecaster.backup.save import PARTS, Locations, back_up
 from forecaster.registry.files import hash_file
 from pipelines.command import command_parser, database_option, run, tracking_option
 
@@ -50,9 +50,9 @@ def place_options(parser: argparse.ArgumentParser) -> None:
     database_option(parser)
 
 
-def places_of(arguments: argparse.Namespace) -> Places:
+def places_of(arguments: argparse.Namespace) -> Locations:
     """Return what `place_options` were given."""
-    return Places(arguments.tracking_uri, arguments.artifacts, arguments.bars, arguments.database)
+    return Locations(arguments.tracking_uri, arguments.artifacts, arguments.bars, arguments.database)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from forecaster.backtesting.backtest import BacktestConfig
-from forecaster.backtesting.tracking import Tried
+from forecaster.backtesting.tracking import BacktestRun
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, Decision, GateConfig
@@ -28,13 +28,13 @@ class PromoteConfig(Config):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
-def check_heeded(config: PromoteConfig, trial: BacktestConfig, tracking: TrackingConfig) -> None:
+def check_heeded(config: PromoteConfig, backtest_config: BacktestConfig, tracking: TrackingConfig) -> None:
     """Refuse what a retraining, which judges its own version, would not heed of a section `promote`.
 
     Raises:
         ConfigError: there is such a key.
     """
-    ours: dict[str, Any] = {"version": None, "backtest": trial, "tracking": tracking}
+    ours: dict[str, Any] = {"version": None, "backtest": backtest_config, "tracking": tracking}
     for name, own in ours.items():
         if name in config.model_fields_set and getattr(config, name) != own:
             what = "judges the version that it trains" if own is None else f"takes what the job says of {name}"
@@ -55,7 +55,7 @@ def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
 
 
 def promote_if_passed(
-    store: Store, config: PromoteConfig, version: int, tried: Tried | None = None, tries: int = 1
+    store: Store, config: PromoteConfig, version: int, tried: BacktestRun | None = None, tries: int = 1
 ) -> tuple[dict[str, Any], Decision]:
     """Judge a version, which is the best of some `tries`, and make it the champion if it passes the gate."""
     champion = store.find(config.name).aliases.get(CHAMPION)

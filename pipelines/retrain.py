@@ -13,12 +13,12 @@ from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
 from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
-from forecaster.promotion.promote import settle
+from forecaster.promotion.promote import judge_and_promote
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.config import TrainConfig
-from forecaster.training.job import Registered, WarmStart, train
+from forecaster.training.job import RegisteredVersion, WarmStart, train
 from forecaster.training.lock import training_lock
 from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
 from pipelines.fetch import FetchConfig, fetch
@@ -63,15 +63,15 @@ class Retraining:
     def run(self) -> dict[str, Any]:
         """Bring the model up to date; the answer says what became of it and why."""
         uri, name = self.train.tracking.uri, self.train.name
-        with training_lock(self.train, say_that_it_waits) as check:
-            store = Store(uri)
+        store = Store(uri, create=True)
+        with training_lock(self.train, store, say_that_it_waits) as check:
             config, left_out = self._fetched()
             self.step = "train"
             registered = self._trained(store, config)
             check()
             self.step = "gate"
-            settled = settle(store, name, registered.version, self.promote.gate, self.backtest)
-            past_runs.discard_abandoned(config.tracking, name)
+            settled = judge_and_promote(store, name, registered.version, self.promote.gate, self.backtest)
+            past_runs.remove_abandoned_checkpoints(config.tracking, name)
         if settled.criteria:
             sys.stdout.write(left_table([as_row(one) for one in settled.criteria]) + "\n")
         return {
@@ -101,9 +101,9 @@ class Retraining:
         rest = tuple(symbol for symbol in wanted if symbol not in lost)
         return self.train.model_copy(update={"data": self.train.data.model_copy(update={"symbols": rest})}), lost
 
-    def _trained(self, store: Store, config: TrainConfig) -> Registered:
+    def _trained(self, store: Store, config: TrainConfig) -> RegisteredVersion:
         with tempfile.TemporaryDirectory() as folder:
-            return train(config, self._warm_start(store, config.name, Path(folder)), is_anew=False)
+            return train(config, self._warm_start(store, config.name, Path(folder)), store=store, force_new=False)
 
     def _warm_start(self, store: Store, name: str, folder: Path) -> WarmStart | None:
         """Return the champion's network, downloaded into `folder`; None where none is wanted, or there is none."""

@@ -14,7 +14,7 @@ from forecaster.database.schema import opened
 from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
 from forecaster.ledger.reading import forecast_spans
 from forecaster.ledger.scoring import Actual, take_actuals
-from forecaster.promotion.shadow import FAILED, settle_shadows
+from forecaster.promotion.shadow import FAILED, resolve_shadows
 from pipelines.command import command_parser, database_option, run, tracking_option
 
 
@@ -34,7 +34,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
             rows = np.flatnonzero((at >= first) & (at <= last))
             actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
             changed[symbol] = take_actuals(engine, actuals, is_for_all=True) if actuals else 0
-        settled = settle_shadows(engine, arguments.tracking_uri)
+        settled = resolve_shadows(engine, arguments.tracking_uri)
     for model, one in settled.items():
         sys.stdout.write(f"{model}, version {one['version']}: {one['outcome']}; {one['reason']}\n")
     return {"changed": changed, "shadows": settled}

@@ -22,14 +22,14 @@ from forecaster.registry.cache import (
     ModelIndex,
     bundle_folder,
     fingerprint,
+    has_passed,
     index_files,
-    is_tried,
-    mark_tried,
+    mark_passed,
     read_index,
 )
 from forecaster.registry.files import check_folder
 from forecaster.registry.predictor import Predictor
-from forecaster.registry.trial import TRIED_AGAIN_AFTER_SECONDS, Limits, try_bundles
+from forecaster.registry.sandbox import RETRY_AFTER_SECONDS, Limits, check_bundles
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -121,7 +121,7 @@ def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Lo
         check_folder(folder)
         digest = identity(folder)
         # nothing is parsed here that has not been parsed in a trial
-        if is_tried(folder, digest) or (digest in trials and trials[digest] is None):
+        if has_passed(folder, digest) or (digest in trials and trials[digest] is None):
             return Predictor(read_bundle(folder))
         if refusal := trials.get(digest):
             raise BundleError(refusal)
@@ -190,15 +190,15 @@ class ModelStore:
 
     def _try(self, untried: Mapping[Path, str]) -> None:
         """Try bundles that came into the cache by another way than a sync: by hand, or from an older program."""
-        for (folder, digest), refusal in zip(untried.items(), try_bundles(list(untried), self._limits), strict=True):
+        for (folder, digest), refusal in zip(untried.items(), check_bundles(list(untried), self._limits), strict=True):
             self._trials[digest] = refusal
             if refusal is None:
                 # a cache that cannot be written is tried again by the next process
                 with suppress(OSError):
-                    mark_tried(folder, digest)
+                    mark_passed(folder, digest)
             else:
                 # what ended it may have been the machine's state, as for a sync
-                self._try_again_at = min(self._try_again_at, time.monotonic() + TRIED_AGAIN_AFTER_SECONDS)
+                self._try_again_at = min(self._try_again_at, time.monotonic() + RETRY_AFTER_SECONDS)
 
     @property
     def _limits(self) -> Limits:

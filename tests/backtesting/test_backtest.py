@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecaster.backtesting.backtest import MODEL, BacktestConfig, backtest, fit_until_now
+from forecaster.backtesting.backtest import MODEL, BacktestConfig, backtest, fit_for_serving
 from forecaster.backtesting.origins import known_at
 from forecaster.backtesting.report import cross_validation_frame, losses, overlap, score
-from forecaster.backtesting.tracking import Tried, try_recipe
+from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.data.transforms import Standardize
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
@@ -34,23 +34,23 @@ def _prepared(folder: Path, **changes: Any) -> tuple[TrainConfig, Series]:
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tried, Path]:
+def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[BacktestRun, Path]:
     folder = tmp_path_factory.mktemp("tried")
-    return try_recipe(
+    return run_backtest(
         small_config(folder, fit={"epochs": 2}), BacktestConfig(n_windows=30, step_size=2, refit=15)
     ), folder
 
 
 def test_what_comes_after_a_cutoff_changes_no_forecast_made_at_it(tmp_path: Path) -> None:
     config, series = _prepared(tmp_path, fit={"epochs": 1})
-    trial = BacktestConfig(n_windows=9, refit=3)
+    backtest_config = BacktestConfig(n_windows=9, refit=3)
     results = []
     for name, change in (("one", 0.0), ("other", 50.0)):
         values = series.values.copy()
         # the last 7 rows: the cutoffs 0 to 4 of 9 lie before them, in the first two blocks of fits
         values[-7 - config.horizon + 4 :] += change
         changed = Series(series.unique_ids, values, series.timestamps, series.bounds, series.freq)
-        results.append(backtest(config, trial, changed, tmp_path / name))
+        results.append(backtest(config, backtest_config, changed, tmp_path / name))
     one, other = results
     assert one.refits == (0, 3, 6)
     for name in one.forecasts:
@@ -65,7 +65,7 @@ def test_without_refits_it_is_what_one_training_would_have_served(tmp_path: Path
     config, series = _prepared(tmp_path, fit={"epochs": 2})
     result = backtest(config, TRIAL, series, tmp_path / "a")
     known = known_at(series, result.origins.cutoffs[0], 28)
-    trained, calibration = fit_until_now(config, known, tmp_path / "b")
+    trained, calibration = fit_for_serving(config, known, tmp_path / "b")
     inputs = result.origins.windows.inputs()
     np.testing.assert_allclose(result.forecasts[MODEL], trained.predict(inputs), atol=1e-5)
     low, high = calibration.bands(inputs.target, [80])[80]
@@ -79,7 +79,7 @@ def test_what_is_served_has_seen_every_row_before_the_cutoff_only_where_the_reci
     # of the 501 rows, .6 / .8 are the train part where there is no test part
     for refits, fitted_on in ((True, 501), (False, 375)):
         recipe = config.model_copy(update={"refit": refits})
-        trained, _ = fit_until_now(recipe, known, tmp_path / str(refits))
+        trained, _ = fit_for_serving(recipe, known, tmp_path / str(refits))
         (scale,) = trained.preprocessing.target.steps
         windows = np.lib.stride_tricks.sliding_window_view(series.values[: fitted_on - config.horizon, 0], 24)
         assert isinstance(scale, Standardize)
@@ -89,10 +89,10 @@ def test_what_is_served_has_seen_every_row_before_the_cutoff_only_where_the_reci
 def test_significance_knows_how_far_origins_overlap(tmp_path: Path) -> None:
     assert [overlap(10, step) for step in (1, 3, 10, 20)] == [10, 4, 1, 1]
     config, series = _prepared(tmp_path, fit={"epochs": 1})
-    trial = BacktestConfig(n_windows=40, step_size=3)
-    result = backtest(config, trial, series, tmp_path / "a")
+    backtest_config = BacktestConfig(n_windows=40, step_size=3)
+    result = backtest(config, backtest_config, series, tmp_path / "a")
     expected = diebold_mariano(losses(result, MODEL), losses(result, "drift"), 2, "less").p_value
-    assert score(result, trial, series)["drift-p_value"] == expected
+    assert score(result, backtest_config, series)["drift-p_value"] == expected
 
 
 def test_on_a_sine_every_naive_baseline_is_beaten_beyond_chance(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_on_a_random_walk_no_skill_is_found(tmp_path: Path) -> None:
     assert figures["naive-p_value"] > 0.05
 
 
-def test_the_figures_are_those_of_the_frame(tried: tuple[Tried, Path], tmp_path: Path) -> None:
+def test_the_figures_are_those_of_the_frame(tried: tuple[BacktestRun, Path], tmp_path: Path) -> None:
     one, folder = tried
     uri = f"file://{folder}/artifacts/{one.run_id}/artifacts/cross_validation.parquet"
     frame = pd.read_parquet(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path)))
@@ -176,9 +176,9 @@ def test_scaled_errors_are_in_units_of_a_season_and_rmsse_is_the_mean_over_serie
     values = series.values.copy()
     values[300:] = np.random.default_rng(0).normal(size=(300, 1))
     series = replace(series, values=values)
-    trial = BacktestConfig(n_windows=6, season_length=7)
-    result = backtest(config, trial, series, tmp_path / "a")
-    figures = score(result, trial, series)
+    backtest_config = BacktestConfig(n_windows=6, season_length=7)
+    result = backtest(config, backtest_config, series, tmp_path / "a")
+    figures = score(result, backtest_config, series)
     mean_scaled, root_scaled = [], []
     for owner, (_, rows) in enumerate(series):
         known = series.values[rows, 0][series.timestamps[rows] <= result.origins.cutoffs[0]]
@@ -195,13 +195,13 @@ def test_scaled_errors_are_in_units_of_a_season_and_rmsse_is_the_mean_over_serie
 
 def test_a_season_longer_than_what_was_known_leaves_scaled_errors_out(tmp_path: Path) -> None:
     config, series = _prepared(tmp_path, fit={"epochs": 1})
-    trial = BacktestConfig(n_windows=5, season_length=800, baselines=("naive",))
-    figures = score(backtest(config, trial, series, tmp_path / "a"), trial, series)
+    backtest_config = BacktestConfig(n_windows=5, season_length=800, baselines=("naive",))
+    figures = score(backtest(config, backtest_config, series, tmp_path / "a"), backtest_config, series)
     assert not {"mase", "rmsse", "naive-mase"} & set(figures)
     assert "mae" in figures
 
 
-def test_a_run_has_a_trainings_names_and_a_run_for_each_refit(tried: tuple[Tried, Path]) -> None:
+def test_a_run_has_a_trainings_names_and_a_run_for_each_refit(tried: tuple[BacktestRun, Path]) -> None:
     one, folder = tried
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     run = client.get_run(one.run_id)
@@ -265,15 +265,15 @@ def test_a_classical_baseline_is_fitted_to_what_was_known_at_each_cutoff(tmp_pat
     config, series = _prepared(
         tmp_path, data={"source": "sine", "length": 200, "n_series": 2}, fit={"epochs": 1}, input_size=12
     )
-    trial = BacktestConfig(n_windows=5, baselines=("naive", "theta"))
-    result = backtest(config, trial, series, tmp_path / "a")
+    backtest_config = BacktestConfig(n_windows=5, baselines=("naive", "theta"))
+    result = backtest(config, backtest_config, series, tmp_path / "a")
     frame = cross_validation_frame(result, series)
     for (name, cutoff), rows in frame.groupby(["unique_id", "cutoff"]):
         within = series.rows(series.unique_ids.index(str(name)))
         known = series.timestamps[within] <= np.datetime64(pd.Timestamp(str(cutoff)))
         expected = forecast_histories("theta", [series.values[within, 0][known]], 4, 1)[0]
         np.testing.assert_array_equal(rows["theta"], expected)
-    assert "theta-p_value" not in score(result, trial, series)
+    assert "theta-p_value" not in score(result, backtest_config, series)
 
 
 def test_losses_are_by_cutoff(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_losses_are_by_cutoff(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"baselines": ["ridge"]}, "must hold naive"),
+        ({"baselines": ["ridge"]}, "must contain naive"),
         ({"refit": 0}, "from 1"),
         ({"refit": "often"}, "refit"),
         ({"cells": ["cnn"]}, "choose from simple_rnn, lstm, gru"),
@@ -313,8 +313,8 @@ def test_on_real_prices_the_intervals_cover_what_they_promise(tmp_path: Path) ->
         fit={"epochs": 5},
         intervals="ewma",
     )
-    trial = BacktestConfig(n_windows=839)
-    figures = score(backtest(config, trial, series, tmp_path / "a"), trial, series)
+    backtest_config = BacktestConfig(n_windows=839)
+    figures = score(backtest(config, backtest_config, series, tmp_path / "a"), backtest_config, series)
     for level in (80, 95):
         for kind in ("", "-adaptive"):
             allowed = max(0.02, 2 * figures[f"coverage-{level}{kind}-error"])
@@ -328,9 +328,9 @@ def test_the_shipped_stock_recipe_is_within_the_shipped_gates_bounds_on_real_pri
     data = {"source": "files", "path": str(REAL_DATA / f"stock/yahoofinance-{file}.csv")}
     shipped = ROOT / "pipelines/configs/stock.yaml"
     config = load_config(shipped, TrainConfig, [f"data={json.dumps(data)}"], "train")
-    trial = load_config(shipped, BacktestConfig, [], "backtest")
+    backtest_config = load_config(shipped, BacktestConfig, [], "backtest")
     series = prepare(config, config.data.load())
-    figures = score(backtest(config, trial, series, tmp_path), trial, series)
+    figures = score(backtest(config, backtest_config, series, tmp_path), backtest_config, series)
     for level in (80, 95):
         allowed = max(0.02, 2 * figures[f"coverage-{level}-error"])
         assert abs(figures[f"coverage-{level}"] - level / 100) <= allowed

@@ -51,12 +51,12 @@ def test_at_a_cutoff_only_what_came_before_is_known() -> None:
     np.testing.assert_array_equal(known.values[known.rows(1), 0], 1000 + np.arange(40, 63))
     assert known.known is not None
     np.testing.assert_array_equal(known.known[:, 0], -known.timestamps.astype(float))
-    with pytest.raises(TooShortError, match="no series has 80 rows at 1970-03-04"):
+    with pytest.raises(TooShortError, match="no series has 80 rows up to 1970-03-04"):
         known_at(series((0, 70)), np.datetime64(62, "D"), 80)
 
 
 def test_too_many_origins_are_refused_with_what_they_need() -> None:
-    said = "12 windows of 20 and 5 rows, 5 apart, need 56 cutoffs, there are 46"
+    said = "12 windows of 20 and 5 rows, 5 apart, need 56 cutoffs, but the data have 46"
     with pytest.raises(TooShortError, match=said):
         roll(series((0, 70)), 20, 5, 12, 5)
 

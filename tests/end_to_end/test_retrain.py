@@ -301,7 +301,7 @@ def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Pa
     with mlflow_server(f"sqlite:///{folder}/server.db", folder / "kept", port):
         out, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-        assert "epochs are kept until it does" in said
+        assert "keeping the epochs until it does" in said
         client = mlflow.MlflowClient(tracking["uri"])
         history = client.get_metric_history(json.loads(out.splitlines()[-1])["run_id"], "recipe/loss")
         assert sorted({one.step for one in history}) == list(range(epochs))

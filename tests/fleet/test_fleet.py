@@ -24,9 +24,9 @@ from forecaster.backtesting.report import score
 from forecaster.data.store import BarStore
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
-from forecaster.fleet.on_ray import on_ray
 from forecaster.fleet.plan import FleetConfig, Order, plan
-from forecaster.fleet.work import carry_out
+from forecaster.fleet.ray_workers import run_on_ray
+from forecaster.fleet.work import execute_order
 from forecaster.promotion.gate import GateConfig
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig, prepare
@@ -148,16 +148,16 @@ def test_of_a_killed_worker_only_its_symbol_is_done_again_and_as_by_itself(tried
     assert log.read_text().count("process ") == started + 3
     assert status == 3
     assert (rows["AAA"]["outcome"], rows["AAA"]["reason"]) == ("tried", "")
-    assert rows["BBB"]["reason"] == "tried before, and nothing has changed since"
+    assert rows["BBB"]["reason"] == "backtested before, and nothing has changed since"
     after = results(tried)
     assert after["BBB"] == before["BBB"]
 
     config = load_config(tried / "job.yaml", TrainConfig, section="train")
-    trial = load_config(tried / "job.yaml", BacktestConfig, section="backtest")
+    backtest_config = load_config(tried / "job.yaml", BacktestConfig, section="backtest")
     data = config.data.model_copy(update={"symbols": ("AAA",), "folder": tried / "mlruns" / "bars"})
     series = prepare(config, data.load())
     assert after["AAA"]["metrics"] == pytest.approx(
-        score(backtest(config, trial, series, tried / "alone"), trial, series), rel=1e-5
+        score(backtest(config, backtest_config, series, tried / "alone"), backtest_config, series), rel=1e-5
     )
 
 
@@ -187,10 +187,10 @@ def test_on_ray_it_is_the_same_on_loopback_alone_and_a_killed_actor_takes_its_sy
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"name": "walk"}, r"must hold \{symbol\}, such as stock-\{symbol\}"),
-        ({"symbols": ["A", "B", "A"]}, r"\['A'\] are named twice"),
+        ({"name": "walk"}, r"must contain \{symbol\}, such as stock-\{symbol\}"),
+        ({"symbols": ["A", "B", "A"]}, r"\['A'\] are listed twice"),
         ({"out": "table.xlsx"}, r"must end with \.parquet or \.csv"),
-        ({"ray_address": "10.0.0.1:6379"}, "ray_address: is for on: ray"),
+        ({"ray_address": "10.0.0.1:6379"}, "ray_address: needs on: ray"),
         ({"on": "ray", "ray_address": "ray://10.0.0.1"}, "ray_address: String should match pattern"),
     ],
 )
@@ -206,7 +206,7 @@ def _orders(folder: Path, **fleet: Any) -> list[Order]:
 
 
 def test_a_symbol_that_makes_no_model_name_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"fleet\.name: '\{symbol\}' makes no name .* of \['\^GSPC'\]"):
+    with pytest.raises(ConfigError, match=r"fleet\.name: '\{symbol\}' gives no valid model name .* for \['\^GSPC'\]"):
         _orders(tmp_path, name="{symbol}", symbols=["AAA", "^GSPC"])
 
 
@@ -215,7 +215,7 @@ def test_without_ray_it_is_said_how_to_have_it(tmp_path: Path, monkeypatch: pyte
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         monkeypatch.setenv(name, "")
     with pytest.raises(ConfigError, match=r"Ray is not installed; pip install 'forecaster\[ray\]', or set processes"):
-        list(on_ray(FleetConfig(on="ray"), ["{}"], tmp_path))
+        list(run_on_ray(FleetConfig(on="ray"), ["{}"], tmp_path))
 
 
 @pytest.mark.skipif(not SOAK, reason="half a minute: with FORECASTER_SOAK=1")
@@ -228,7 +228,7 @@ def test_a_store_that_others_hold_for_too_long_is_asked_again(tmp_path: Path, mo
     # longer than MLflow itself waits
     release = threading.Timer(25, holder.rollback)
     release.start()
-    answer = json.loads(carry_out(order.model_dump_json()))
+    answer = json.loads(execute_order(order.model_dump_json()))
     release.join()
     assert answer["version"] == 1, answer
     assert answer["seconds"] > 20

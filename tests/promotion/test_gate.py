@@ -8,10 +8,10 @@ import pytest
 
 from forecaster.domain.manifest import LEAST_EFFECTIVE, Certificate
 from forecaster.evaluation.significance import Ratio, compare_losses
-from forecaster.promotion.gate import BesideChampion, Evidence, GateConfig, decide
+from forecaster.promotion.gate import ChampionComparison, Evidence, GateConfig, decide
 
 # another recipe, 17 % better and surely so
-BESIDE = BesideChampion(1, Ratio(0.83, 0.02, 30), 200, True, False, {})
+BESIDE = ChampionComparison(1, Ratio(0.83, 0.02, 30), 200, True, False, {})
 GOOD = Evidence(
     metrics={
         "mae": 0.5,
@@ -25,8 +25,8 @@ GOOD = Evidence(
     levels=(80, 95),
     certificate=Certificate(digests={"validation": "0"}, cutoffs=("2026-01-01",)),
     latency_seconds=0.001,
-    beside_baseline=Ratio(0.4, 0.02, 32),
-    beside_champion=BESIDE,
+    baseline_ratio=Ratio(0.4, 0.02, 32),
+    champion_comparison=BESIDE,
 )
 
 
@@ -36,11 +36,11 @@ def changed(**figures: float | None) -> Evidence:
 
 
 def baseline(value: float, error: float, n_blocks: int = 32, **more: Any) -> Evidence:
-    return replace(GOOD, beside_baseline=Ratio(value, error, n_blocks), **more)
+    return replace(GOOD, baseline_ratio=Ratio(value, error, n_blocks), **more)
 
 
 def beside(value: float, error: float, n_blocks: int = 30, **more: Any) -> Evidence:
-    return replace(GOOD, beside_champion=replace(BESIDE, ratio=Ratio(value, error, n_blocks), **more))
+    return replace(GOOD, champion_comparison=replace(BESIDE, ratio=Ratio(value, error, n_blocks), **more))
 
 
 def reason_of(evidence: Evidence, name: str, gate: GateConfig | None = None) -> str:
@@ -54,7 +54,7 @@ def test_a_version_that_meets_every_criterion_is_promoted() -> None:
     assert [criterion.name for criterion in decision.criteria] == [
         "certified", "baseline", "champion", "coverage-80", "coverage-95", "latency",
     ]  # fmt: skip
-    first = decide(replace(GOOD, beside_champion=None), GateConfig())
+    first = decide(replace(GOOD, champion_comparison=None), GateConfig())
     assert first.is_promoted
     assert first.criteria[2].reason.startswith("first: ")
 
@@ -69,8 +69,8 @@ def test_a_version_that_meets_every_criterion_is_promoted() -> None:
         # the best of three tries is worse in truth more often
         (baseline(1.0, 0.011, best_of=3), "baseline", "at most 1.024 with 0.983 confidence"),
         (baseline(1.01, 0.01, tries=3), "baseline", "for the best of 3 tries"),
-        (replace(GOOD, beside_baseline=None), "baseline", "too few windows to tell; raise backtest.n_windows"),
-        (replace(changed(**{"naive-mae": 0}), beside_baseline=None), "baseline", "the last value has no error here"),
+        (replace(GOOD, baseline_ratio=None), "baseline", "too few windows for a test; raise backtest.n_windows"),
+        (replace(changed(**{"naive-mae": 0}), baseline_ratio=None), "baseline", "the last value has no error here"),
         (beside(1.02, 0.005), "champion", "1.02 of the champion's MAE"),
         # surely better, but by little; by much, but maybe by chance
         (beside(0.995, 0.001), "champion", "better needs at most 0.99 and p below 0.05"),
@@ -79,7 +79,7 @@ def test_a_version_that_meets_every_criterion_is_promoted() -> None:
         (changed(**{"coverage-80": 0.77}), "coverage-80", "77.0% covered, 78.0 to 82.0 % allowed"),
         (changed(**{"coverage-80": 0.83}), "coverage-80", "83.0% covered"),
         (changed(**{"coverage-95": None}), "coverage-95", "too few calibration windows"),
-        (replace(GOOD, latency_seconds=0.06), "latency", "60 ms, at most 50"),
+        (replace(GOOD, latency_seconds=0.06), "latency", "60 ms, 50 ms allowed"),
     ],
 )
 def test_each_criterion_alone_keeps_a_version_out(evidence: Evidence, unmet: str, said: str) -> None:
@@ -103,9 +103,9 @@ def test_each_criterion_alone_keeps_a_version_out(evidence: Evidence, unmet: str
         # off, but the champion is further off on the rows that both forecast
         (
             replace(
-                changed(**{"coverage-80": 0.7}), beside_champion=replace(BESIDE, coverage={80: (0.75, 0.55)})
+                changed(**{"coverage-80": 0.7}), champion_comparison=replace(BESIDE, coverage={80: (0.75, 0.55)})
             ),
-            "75.0% where the champion's covered 55.0%",
+            "on the champion's rows 75.0%, and 55.0% by the champion",
         ),
     ],
 )  # fmt: skip
@@ -126,14 +126,14 @@ def test_a_version_may_pass_with_less(evidence: Evidence, said: str) -> None:
     ],
 )
 def test_a_fresher_version_waits_in_the_shadow_until_there_is_enough_to_tell(ratio: Ratio | None, outcome: str) -> None:
-    evidence = replace(GOOD, beside_champion=replace(BESIDE, ratio=ratio, is_fresher=True))
+    evidence = replace(GOOD, champion_comparison=replace(BESIDE, ratio=ratio, is_fresher=True))
     assert decide(evidence, GateConfig()).outcome == outcome
     # what else is unmet is not decided by the champion
     assert decide(replace(evidence, certificate=None), GateConfig()).outcome == "kept"
     if outcome == "shadow":
         assert "forecasts in the shadow" in reason_of(evidence, "champion")
         # another recipe has to be better
-        other = replace(evidence, beside_champion=replace(BESIDE, ratio=ratio))
+        other = replace(evidence, champion_comparison=replace(BESIDE, ratio=ratio))
         assert decide(other, GateConfig()).outcome == "kept"
 
 
@@ -149,7 +149,7 @@ def test_where_skill_is_required_not_being_worse_is_not_enough() -> None:
     assert decide(baseline(0.98, 0.01, tries=3), gate).outcome == "kept"
     few = baseline(0.4, 0.02, LEAST_EFFECTIVE - 1)
     assert decide(few, gate).outcome == "kept"
-    assert "29 that do not overlap, 30 are needed" in reason_of(few, "baseline", gate)
+    assert "with only 29 windows that do not overlap, 30 are needed" in reason_of(few, "baseline", gate)
 
 
 def test_no_skill_is_said_even_where_a_version_passes() -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from forecaster.backtesting.backtest import MODEL, BacktestConfig
-from forecaster.backtesting.tracking import Tried, try_recipe
+from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
 from forecaster.evaluation.metrics import mae
 from forecaster.promotion.gate import GateConfig
@@ -25,8 +25,8 @@ from forecaster.registry.store import Store
 from forecaster.training.job import train
 from tests.conftest import ROOT, TrainedModels, run_module, small_config
 from tests.mlflow_server import free_port, mlflow_server
-from tests.registry.ruined import registry_of
-from tests.registry.spoiling import poison, slow
+from tests.registry.bundle_faults import edit_graph, slow
+from tests.registry.registry_copy import copy_registry
 
 GOOD = {"epochs": 12, "batch_size": 32, "learning_rate": 0.02, "patience": 12}
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_judged_is_said(folder: Path, tmp_path: Path) -> None:
     store.promote("sine", 2)
     other = train(small_config(folder, horizon=3, fit={"epochs": 1}))
     with pytest.raises(
-        RegistryError, match=r"horizon and freq are \(3, None\), the champion's \(version 2\) \(4, None\)"
+        RegistryError, match=r"horizon and freq are \(3, None\), but the champion's \(version 2\) are \(4, None\)"
     ):
         judge(store, "sine", other.version, GateConfig(), BacktestConfig(n_windows=10))
 
@@ -124,8 +124,8 @@ def test_without_a_certificate_there_is_no_promotion_not_even_without_the_gate(t
 def test_a_version_that_fails_its_trial_is_not_promoted_with_the_gate_or_without(
     models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = registry_of(models, tmp_path / "registry")
-    version = registry.add("bad", registry.bundle("bad", poison(slow(20_000))), alias=None)
+    registry = copy_registry(models, tmp_path / "registry")
+    version = registry.add("bad", registry.bundle("bad", edit_graph(slow(20_000))), alias=None)
     monkeypatch.setenv("FORECASTER_TRIAL_SECONDS", "2")
     said = "model 'bad' version 1: (its trial took more than 2 s|.*Failed to allocate)"
     with pytest.raises(BundleError, match=said):
@@ -209,8 +209,12 @@ def test_promotions_that_come_together_end_in_one_consistent_state(uri: str, tmp
 
 def test_a_contest_trains_judges_and_promotes_in_one_command(tmp_path: Path) -> None:
     recipe = small_config(tmp_path, fit=GOOD).model_dump(mode="json")
-    trial = {"n_windows": 60, "cells": ["gru", "simple_rnn"]}
-    job = {"train": recipe, "backtest": trial, "promote": {"name": "sine", "gate": {"coverage_tolerance": 0.2}}}
+    backtest_config = {"n_windows": 60, "cells": ["gru", "simple_rnn"]}
+    job = {
+        "train": recipe,
+        "backtest": backtest_config,
+        "promote": {"name": "sine", "gate": {"coverage_tolerance": 0.2}},
+    }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = run_module("pipelines.contest", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -227,11 +231,11 @@ def test_a_contest_trains_judges_and_promotes_in_one_command(tmp_path: Path) -> 
 
 def test_a_contest_chooses_the_simplest_within_one_standard_error_of_the_best(tmp_path: Path) -> None:
     config = small_config(tmp_path, fit={"epochs": 1})
-    trial = BacktestConfig(n_windows=40, baselines=("naive",))
-    tried = try_recipe(config, trial)
+    backtest_config = BacktestConfig(n_windows=40, baselines=("naive",))
+    tried = run_backtest(config, backtest_config)
     hard = np.random.default_rng(0).uniform(0.5, 2, (len(tried.result.actual), 1))
 
-    def erring(size: float, noise: float, seed: int) -> Tried:
+    def erring(size: float, noise: float, seed: int) -> BacktestRun:
         """Return a backtest with errors of this size, each window as hard as it is for all."""
         lucky = np.random.default_rng(seed).normal(0, noise, hard.shape)
         mean = tried.result.actual + hard * (size + lucky)
@@ -240,7 +244,7 @@ def test_a_contest_chooses_the_simplest_within_one_standard_error_of_the_best(tm
 
     def choice(**sizes: tuple[float, float]) -> str:
         several = {cell: erring(*size, seed) for seed, (cell, size) in enumerate(sizes.items())}
-        (chosen,) = [one for one in choose(config, several, trial) if one.is_chosen]
+        (chosen,) = [one for one in choose(config, several, backtest_config) if one.is_chosen]
         return chosen.cell
 
     # windows differ much more than the cells do

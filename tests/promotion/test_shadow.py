@@ -16,12 +16,12 @@ from forecaster.ledger.pairs import Paired, paired_losses
 from forecaster.ledger.scoring import Actual, take_actuals
 from forecaster.ledger.writer import Writer
 from forecaster.promotion.gate import GateConfig
-from forecaster.promotion.shadow import FIRST_LOOK, judge_shadow, settle_shadows
+from forecaster.promotion.shadow import FIRST_LOOK, judge_shadow, resolve_shadows
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from tests.conftest import TrainedModels, run_module
 from tests.ledger.test_ledger import HOUR, entry, served
-from tests.registry.ruined import registry_of
+from tests.registry.registry_copy import copy_registry
 
 HORIZON = 2
 
@@ -114,7 +114,7 @@ def leave_in_the_shadow(store: Store, name: str) -> None:
     """Record what the gate says of version 2 where it cannot tell it from the champion."""
     decision: dict[str, Any] = {
         "outcome": "shadow",
-        "criteria": [{"name": "champion", "is_met": False, "reason": "too few windows to tell", "is_open": True}],
+        "criteria": [{"name": "champion", "is_met": False, "reason": "too few windows for a test", "is_open": True}],
         "gate": GateConfig().model_dump(),
         "tries": 1,
         "trained_until": "1970-01-01T00:00:00.000000000",
@@ -128,7 +128,7 @@ def leave_in_the_shadow(store: Store, name: str) -> None:
 def test_score_promotes_a_challenger_that_proves_itself_and_says_so(models: TrainedModels, tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
     bring_up_to_date(engine)
-    store = registry_of(models, tmp_path / "registry").store
+    store = copy_registry(models, tmp_path / "registry").store
     leave_in_the_shadow(store, "sine")
     url = engine.url.render_as_string(hide_password=False)
     (tmp_path / "bars").mkdir()
@@ -141,7 +141,7 @@ def test_score_promotes_a_challenger_that_proves_itself_and_says_so(models: Trai
         return shadows
 
     serve_hours(engine, 5, 1.0, 0.1, begin=50)
-    assert score()["sine"] == {"version": 2, "outcome": "shadow", "reason": "too few scores to tell"}
+    assert score()["sine"] == {"version": 2, "outcome": "shadow", "reason": "too few scores for a test"}
     assert store.find("sine").aliases["champion"] == 1
     serve_hours(engine, 40, 1.0, 0.1, begin=100)
     settled = score()["sine"]
@@ -163,12 +163,12 @@ def test_score_promotes_a_challenger_that_proves_itself_and_says_so(models: Trai
 def test_a_model_that_cannot_be_settled_stops_no_other(models: TrainedModels, tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
     bring_up_to_date(engine)
-    store = registry_of(models, tmp_path / "registry").store
+    store = copy_registry(models, tmp_path / "registry").store
     leave_in_the_shadow(store, "sine")
     serve_hours(engine, 5, 1.0, 0.1, begin=50)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "read_artifact", _is_gone)
-        settled = settle_shadows(engine, store.uri)
+        settled = resolve_shadows(engine, store.uri)
     assert settled["sine"]["outcome"] == "failed"
     assert "gate.json" in settled["sine"]["reason"]
 

@@ -12,41 +12,41 @@ from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import (
     CHALLENGER,
     CHAMPION,
-    ServiceError,
+    Refusal,
     bundle_folder,
     read_indexes,
     read_refusals,
     write_refusals,
 )
 from forecaster.registry.load import load_predictor
+from forecaster.registry.sandbox import Limits
 from forecaster.registry.store import Store
-from forecaster.registry.sync import bring_all
-from forecaster.registry.trial import Limits
+from forecaster.registry.sync import sync_all
 from tests.conftest import TrainedModels, run_module
-from tests.registry.ruined import Registry, registry_of
-from tests.registry.spoiling import Spoil, insert, loop, outer_product, pipe, poison, slow, write
+from tests.registry.bundle_faults import Damage, edit_graph, insert, loop, outer_product, pipe, slow, write
+from tests.registry.registry_copy import Registry, copy_registry
 
 LIMITS = Limits(seconds=2, memory_mb=512)
-BAD_FILES: dict[str, tuple[Spoil, str]] = {
+BAD_FILES: dict[str, tuple[Damage, str]] = {
     "missing": (lambda folder: (folder / "golden.json").unlink(), "missing files ['golden.json']"),
     "gone": (shutil.rmtree, "files"),
-    "pipe": (pipe("MLmodel"), "not regular"),
+    "pipe": (pipe("MLmodel"), "not a regular file"),
     "mlmodel": (write("MLmodel", b"- flavors", hashed=True), "MLmodel: is malformed"),
     "digits": (insert("manifest.json", "input_size", "9" * 5000), "manifest.json: cannot be read as JSON"),
     "deep": (write("golden.json", b"[" * 100_000, hashed=True), "golden.json: cannot be read as JSON"),
-    "loop": (poison(loop("is_large")), "is not what this program exports"),
-    "memory": (poison(outer_product(17_500)), "Failed to allocate memory"),
-    "slow": (poison(slow(20_000)), "took more than 2 s"),
+    "loop": (edit_graph(loop("is_large")), "is not what this program exports"),
+    "memory": (edit_graph(outer_product(17_500)), "Failed to allocate memory"),
+    "slow": (edit_graph(slow(20_000)), "took more than 2 s"),
 }
 
 
 @pytest.fixture
 def registry(models: TrainedModels, tmp_path: Path) -> Registry:
-    return registry_of(models, tmp_path / "registry")
+    return copy_registry(models, tmp_path / "registry")
 
 
 def _bring(registry: Registry, cache: Path, *, allow_empty: bool = False) -> list[str]:
-    return bring_all(registry.store, cache, LIMITS, allow_empty=allow_empty)[1]
+    return sync_all(registry.store, cache, LIMITS, allow_empty=allow_empty)[1]
 
 
 def test_whatever_a_versions_files_do_the_others_are_brought(
@@ -54,10 +54,10 @@ def test_whatever_a_versions_files_do_the_others_are_brought(
 ) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     bad = {}
-    for name, (spoil, _) in BAD_FILES.items():
+    for name, (damage, _) in BAD_FILES.items():
         # of models of their own, and some of the model that is served
         model = "sine" if name in ("pipe", "loop", "slow") else name
-        bad[name] = model, registry.add(model, registry.bundle(model, spoil), alias=f"try-{name}")
+        bad[name] = model, registry.add(model, registry.bundle(model, damage), alias=f"try-{name}")
     registry.add("other", registry.bundle("other"))
     new = registry.add("sine", registry.bundle("sine"), alias=CHAMPION)
     problems = _bring(registry, cache)
@@ -109,7 +109,7 @@ def test_what_cannot_be_brought_leaves_its_alias_and_python_is_told(
     registry: Registry, models: TrainedModels, tmp_path: Path
 ) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
-    registry.add("sine", registry.bundle("sine", poison(loop("always"))), alias=CHAMPION)
+    registry.add("sine", registry.bundle("sine", edit_graph(loop("always"))), alias=CHAMPION)
     good = registry.add("sine", registry.bundle("sine"), alias=CHALLENGER)
     assert len(_bring(registry, cache)) == 1
     aliases = read_indexes(cache)["sine"].aliases
@@ -121,7 +121,7 @@ def test_what_cannot_be_brought_leaves_its_alias_and_python_is_told(
 
 def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    folder = registry.bundle("bad", poison(slow(20_000)))
+    folder = registry.bundle("bad", edit_graph(slow(20_000)))
     registry.add("bad", folder)
     problems = _bring(registry, cache)
     (first,) = read_refusals(cache, "bad").values()
@@ -129,7 +129,7 @@ def test_a_refused_bundle_is_tried_again_when_it_has_changed(registry: Registry,
     # that it is from the first time says that nothing was tried the second
     assert list(read_refusals(cache, "bad").values()) == [first]
     # later the machine may have more to give
-    write_refusals(cache, "bad", {1: ServiceError(first.reason, first.trial, first.at - 3601)})
+    write_refusals(cache, "bad", {1: Refusal(first.reason, first.trial, first.at - 3601)})
     _bring(registry, cache)
     assert read_refusals(cache, "bad")[1].at > first.at
     shutil.rmtree(folder)
@@ -187,7 +187,7 @@ def test_what_took_all_the_time_comes_after_what_is_new(registry: Registry, tmp_
     for name in ("aaa", "zzz"):
         registry.add(name, registry.bundle(name))
     # as a sync leaves it that was killed in the midst of aaa
-    write_refusals(cache, "aaa", {1: ServiceError("it could not be fetched and tried in time")})
+    write_refusals(cache, "aaa", {1: Refusal("it could not be fetched and tried in time")})
     assert _bring(registry, cache) == []
     first, last = (bundle_folder(cache, name, 1).with_name("index.json").stat().st_mtime_ns for name in ("zzz", "aaa"))
     assert first < last

@@ -15,7 +15,7 @@ from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
 from tests.conftest import TrainedModels
-from tests.registry.spoiling import MANY, edit, hash_anew, insert, pipe, write
+from tests.registry.bundle_faults import MANY, edit, insert, pipe, rehash, write
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing file": (lambda folder: (folder / "golden.json").unlink(), r"missing files \['golden.json'\]"),
     "unknown file": (write("run.py", b"print()"), r"unknown files \['run.py'\]"),
     "file in a folder": (write("code/run.py", b"print()"), r"unknown files \['code/run.py'\]"),
-    "a link": (_link, r"unknown files \['model.keras'\]"),
+    "a link": (_link, "'model.keras' is not a regular file"),
     "no manifest": (lambda folder: (folder / MANIFEST).unlink(), r"missing files \['manifest.json'\]"),
     "manifest is no JSON": (write(MANIFEST, b"{"), "manifest.json: cannot be read as JSON"),
     "unknown schema": (edit(MANIFEST, lambda m: m.update(schema_version=99)), r"\(schema_version\)"),
     "unknown key": (edit(MANIFEST, lambda m: m.update(hook="x")), r"\(hook\)"),
-    "a hash too few": (edit(MANIFEST, lambda m: m["sha256"].pop("MLmodel")), "unknown files"),
+    "a hash too few": (edit(MANIFEST, lambda m: m["sha256"].pop("MLmodel")), "hashes of unknown files, or lacks some"),
     "loader that runs code": (
         edit("MLmodel", lambda m: m["flavors"]["python_function"].update(loader_module="os")),
         "asks for code",
@@ -83,9 +83,9 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no calibration of the model": (edit("calibration.json", lambda c: c.pop("model")), "malformed"),
     "folders without end": (_nest, "more than 100 files and folders"),
     "many empty folders": (_crowd, "more than 100 files and folders"),
-    "a file of gigabytes": (_swell, "model.keras: 3221225472 bytes, at most"),
-    "a pipe in place of the graph": (pipe("model.onnx"), "which are not regular ones"),
-    "a pipe in place of the manifest": (pipe(MANIFEST), "which are not regular ones"),
+    "a file of gigabytes": (_swell, "model.keras: has 3221225472 bytes, more than the limit"),
+    "a pipe in place of the graph": (pipe("model.onnx"), "is not a regular file"),
+    "a pipe in place of the manifest": (pipe(MANIFEST), "is not a regular file"),
     "deep JSON": (write("golden.json", b"[" * 100_000 + b"]" * 100_000, hashed=True), "recursion limit"),
     "a number of 5,000 digits": (insert("calibration.json", "model", "9" * 5000), "number out of range"),
     "a number of 4,000 digits": (edit("calibration.json", lambda c: c["model"].update(n_windows=MANY)), "malformed"),
@@ -156,9 +156,9 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "said"), BAD.values(), ids=BAD.keys())
-def test_a_spoilt_bundle_is_refused(folder: Path, spoil: Callable[[Path], None], said: str) -> None:
-    spoil(folder)
+@pytest.mark.parametrize(("damage", "said"), BAD.values(), ids=BAD.keys())
+def test_a_spoilt_bundle_is_refused(folder: Path, damage: Callable[[Path], None], said: str) -> None:
+    damage(folder)
     with pytest.raises(BundleError, match=said):
         read_bundle(folder)
 
@@ -177,7 +177,7 @@ def test_a_graph_that_answers_otherwise_is_refused(folder: Path) -> None:
 
 def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
     write("model.onnx", b"not a graph")(folder)
-    hash_anew(folder, "model.onnx")
+    rehash(folder, "model.onnx")
     with pytest.raises(BundleError, match=r"model\.onnx: is no ONNX model"):
         read_bundle(folder)
 

@@ -80,13 +80,13 @@ def test_the_keras_model_saved_beside_it_answers_the_same(models: TrainedModels,
     from forecaster.data.preprocessing import Preprocessing
     from forecaster.domain.config import build_config
     from forecaster.models.network import ModelConfig
-    from forecaster.training.export import Trained
+    from forecaster.models.trained import TrainedNetwork
 
     manifest = predictor.manifest
     config = ModelConfig(topology=manifest.topology, cell=manifest.cell, widths=(8,))
     raw = {"steps": manifest.transforms, "is_causal": TOPOLOGIES[config.topology].answers_each_step}
     model = keras.models.load_model(predictor.bundle.folder / "model.keras", safe_mode=True, compile=False)
-    trained = Trained(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
+    trained = TrainedNetwork(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
     values = np.random.default_rng(0).normal(size=(30, INPUT_SIZE))
     np.testing.assert_allclose(trained.predict(Inputs(values[:, :, None])), predictor.predict_arrays(values), atol=1e-5)
 

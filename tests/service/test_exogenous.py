@@ -17,7 +17,7 @@ from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
-from forecaster.training.job import Registered, train
+from forecaster.training.job import RegisteredVersion, train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import small_config
@@ -37,7 +37,9 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module", params=["many_to_one", "many_to_many"])
-def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Registered, Predictor]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[RegisteredVersion, Predictor]:
     folder = tmp_path_factory.mktemp("sales")
     table().to_csv(folder / "sales.csv", index=False)
     changes: dict[str, Any] = {
@@ -56,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 
 @pytest.fixture(scope="module")
-def client(trained: tuple[Registered, Predictor]) -> Iterator[TestClient]:
+def client(trained: tuple[RegisteredVersion, Predictor]) -> Iterator[TestClient]:
     cache = trained[1].bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
         wait_until_ready(client)
@@ -81,7 +83,7 @@ def series(**changes: Any) -> dict[str, Any]:
     return body | changes
 
 
-def test_what_the_columns_tell_is_learnt(trained: tuple[Registered, Predictor]) -> None:
+def test_what_the_columns_tell_is_learnt(trained: tuple[RegisteredVersion, Predictor]) -> None:
     registered, predictor = trained
     # a promotion on an unknown day is most of the error of whoever does not know it
     assert registered.metrics["relative_mae"] < 0.45
@@ -91,7 +93,7 @@ def test_what_the_columns_tell_is_learnt(trained: tuple[Registered, Predictor]) 
     assert predictor.manifest.max_horizon == HORIZON
 
 
-def test_http_and_python_answer_alike(trained: tuple[Registered, Predictor], client: TestClient) -> None:
+def test_http_and_python_answer_alike(trained: tuple[RegisteredVersion, Predictor], client: TestClient) -> None:
     past, ahead = history()
     expected = trained[1].predict_frame(past, level=(80,), futr_frame=ahead)
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
@@ -104,7 +106,7 @@ def test_http_and_python_answer_alike(trained: tuple[Registered, Predictor], cli
 
 
 def test_a_batch_takes_what_is_known_ahead_from_a_file(
-    trained: tuple[Registered, Predictor], client: TestClient, tmp_path: Path
+    trained: tuple[RegisteredVersion, Predictor], client: TestClient, tmp_path: Path
 ) -> None:
     past, ahead = history()
     # another series lacks a row of what is known ahead
@@ -134,7 +136,7 @@ def test_a_batch_takes_what_is_known_ahead_from_a_file(
 
 
 def test_calendar_features_are_those_of_the_history_and_of_the_days_to_come(
-    trained: tuple[Registered, Predictor],
+    trained: tuple[RegisteredVersion, Predictor],
 ) -> None:
     days = np.array(
         [np.arange("2025-11-01", "2025-11-25", dtype="M8[D]"), np.arange("2025-12-01", "2025-12-25", dtype="M8[D]")]
@@ -147,7 +149,7 @@ def test_calendar_features_are_those_of_the_history_and_of_the_days_to_come(
     np.testing.assert_array_equal(known, np.concatenate([futr, expected], axis=2))
 
 
-def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[Registered, Predictor]) -> None:
+def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[RegisteredVersion, Predictor]) -> None:
     predictor = trained[1]
     past, ahead = history()
     before = predictor.predict_frame(past, futr_frame=ahead)["mean"].to_numpy()
@@ -188,7 +190,7 @@ def test_a_roll_out_is_refused_for_it_would_need_columns_nobody_knows(client: Te
     assert "horizon: 5 is outside 1 to 4" in answer.json()["detail"]
 
 
-def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predictor]) -> None:
+def test_frames_that_lack_something_are_refused(trained: tuple[RegisteredVersion, Predictor]) -> None:
     past, ahead = history()
     for frame, futr_frame, said in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
@@ -210,7 +212,7 @@ def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predi
 def test_a_configuration_cannot_ask_for_what_the_data_do_not_have(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source sine makes no columns \['rain'\]"):
         train(small_config(tmp_path, hist_exog=["rain"]))
-    with pytest.raises(ConfigError, match="named twice, or are the series themselves"):
+    with pytest.raises(ConfigError, match="are listed twice, or are one of unique_id, ds, y"):
         small_config(tmp_path, hist_exog=["y"])
     with pytest.raises(ConfigError, match="need an exchange's sessions"):
         train(small_config(tmp_path, calendar_features=["sessions_until_holiday"]))

@@ -11,7 +11,7 @@ import pytest
 
 from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.promotion.gate import GateConfig
-from forecaster.promotion.promote import Settled, judge, settle
+from forecaster.promotion.promote import PromotionResult, judge, judge_and_promote
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -72,12 +72,14 @@ def store_of(folder: Path) -> Store:
     return Store(f"sqlite:///{folder}/mlflow.db")
 
 
-def settle_newest(folder: Path, warm: WarmStart | None = None, gate: GateConfig = GATE, **changes: Any) -> Settled:
-    version = train(recipe(folder, **changes), warm, is_anew=False).version
-    return settle(store_of(folder), "sine", version, gate, TRIAL)
+def settle_newest(
+    folder: Path, warm: WarmStart | None = None, gate: GateConfig = GATE, **changes: Any
+) -> PromotionResult:
+    version = train(recipe(folder, **changes), warm, force_new=False).version
+    return judge_and_promote(store_of(folder), "sine", version, gate, TRIAL)
 
 
-def champion_reason(settled: Settled) -> str:
+def champion_reason(settled: PromotionResult) -> str:
     return next(str(one["reason"]) for one in settled.criteria if one["name"] == "champion")
 
 
@@ -119,7 +121,7 @@ def test_with_too_few_new_rows_a_fresher_version_forecasts_in_the_shadow(folder:
     settled = settle_newest(folder)
     assert settled.outcome == "shadow"
     assert settled.aliases == {"champion": 1, "challenger": 2}
-    assert "too few windows to tell: 4 windows since version 1 was trained" in settled.reason
+    assert "too few windows for a test: 4 windows since version 1 was trained" in settled.reason
     # asked again, it is the same decision
     again = settle_newest(folder)
     assert again.outcome == "shadow"
@@ -129,26 +131,26 @@ def test_with_too_few_new_rows_a_fresher_version_forecasts_in_the_shadow(folder:
     write_series(folder, CHANGE + 7)
     later = settle_newest(folder, intervals="ewma")
     assert (later.outcome, later.aliases) == ("shadow", {"champion": 1, "challenger": 2})
-    assert "version 2 is in the shadow already and goes first" in later.reason
+    assert "version 2 already forecasts in the shadow and is decided on first" in later.reason
 
 
 def test_without_new_rows_another_recipe_is_compared_with_the_champions(folder: Path) -> None:
-    trial = TRIAL.model_copy(update={"refit": "never"})
+    backtest_config = TRIAL.model_copy(update={"refit": "never"})
     reasons = []
     for seed in (1, 2):
         version = train(recipe(folder, fit={"epochs": 1}, seed=seed)).version
-        decision = judge(store_of(folder), "sine", version, GATE, trial)
+        decision = judge(store_of(folder), "sine", version, GATE, backtest_config)
         assert decision.outcome == "kept"
         reasons += [one.reason for one in decision.criteria if one.name == "champion"]
     assert "60 windows that both recipes forecast" in reasons[0]
     assert "tries" not in reasons[0]
     assert "for the best of 2 tries" in reasons[1]
     # the same recipe on the same rows
-    again = train(recipe(folder), is_anew=True)
-    decision = judge(store_of(folder), "sine", again.version, GATE, trial)
+    again = train(recipe(folder))
+    decision = judge(store_of(folder), "sine", again.version, GATE, backtest_config)
     assert decision.outcome == "kept"
     (reason,) = [one.reason for one in decision.criteria if one.name == "champion"]
-    assert reason == "too few windows to tell: 0 windows since version 1 was trained"
+    assert reason == "too few windows for a test: 0 windows since version 1 was trained"
 
 
 def test_a_warm_start_is_tried_from_the_champions_weights(
