@@ -109,7 +109,7 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
             predictor = _load(bundle_folder(cache, name, version), f"model '{name}' version {version}", trials, loaded)
             if predictor:
                 predictors[version] = predictor
-        settled = index.settled(predictors, old.index if old else NO_INDEX)
+        settled = index.keep_usable(predictors, old.index if old else NO_INDEX)
         if settled.runs:
             loaded.catalog[name] = Model(name, settled, {version: predictors[version] for version in settled.runs})
     return loaded

@@ -180,7 +180,7 @@ def backtest(
 def fit_for_serving(
     config: TrainConfig, known: Series, checkpoints: Path, warm: WarmStart | None = None
 ) -> tuple[TrainedNetwork, Calibration]:
-    """Return the network (refitted if the recipe has a refit) and calibration that a training on `known` would serve."""
+    """Return the network and the calibration that a training on `known` would serve."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     parts = split(config, known, PARTS[:3])
     trained, history, calibration = fit_recipe(config, parts, checkpoints)

@@ -49,8 +49,8 @@ def back_up(
 ) -> Contents:
     """Write an archive of an installation, which may be running; return its contents.
 
-    Each database is a snapshot of one instant, and the files of each symbol are consistent. All registered versions have
-    their artifacts, because artifacts are written before a version is registered, and copied after the registry.
+    Each database is a snapshot of one instant, and the files of each symbol are consistent. All registered versions
+    have their artifacts, because artifacts are written before a version is registered, and copied after the registry.
 
     Args:
         locations: where the installation keeps its data.

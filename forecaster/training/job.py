@@ -20,12 +20,13 @@ from forecaster.domain.errors import LeakageError, UnknownModel
 from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Series
 from forecaster.evaluation.choice import LEVELS
-from forecaster.models.trained import TrainedNetwork, write_bundle
+from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_attempt, remove_checkpoints, work_key
 from forecaster.training.config import TrainConfig, check_adjustment, prepare, split, title
 from forecaster.training.epoch_log import EpochLog
+from forecaster.training.export import write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.manifest import build_manifest
 from forecaster.training.residuals import calibrate_naive

@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from tests.deploy.checkout import closed, closed_checkout
 from tests.stack import postgres
 from tests.stack.compose import ComposeError, Service, read_compose, seconds
-from tests.stack.paths import Locations
+from tests.stack.paths import Places
 
 FILES = sorted(path for path in (ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yaml")))
 RAW = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -116,7 +116,7 @@ def test_the_local_stacks_postgres_gets_to_its_volume_whatever_the_umask(service
     # pytest's folders let nobody else in
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
-        places, before = Locations(ROOT, Path(folder), services), os.umask(0o077)
+        places, before = Places(ROOT, Path(folder), services), os.umask(0o077)
         try:
             places.make(service, postgres.account())
         finally:
@@ -226,7 +226,7 @@ def test_a_folder_of_ones_own_is_laid_into_the_image(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "schedule.yaml").touch()
     services = read_compose(ROOT / "docker-compose.yml", {"FORECASTER_CONFIGS": str(tmp_path / "mine")})
-    places = Locations(ROOT, tmp_path / "state", services)
+    places = Places(ROOT, tmp_path / "state", services)
     secretless = replace(services["scheduler"], secrets={})
     # and again, beside the one that runs
     for _ in range(2):
@@ -258,7 +258,7 @@ def test_a_folder_of_ones_own_is_laid_into_the_image(tmp_path: Path) -> None:
 def test_what_is_a_containers_becomes_this_machines(
     tmp_path: Path, services: dict[str, Service], text: str, meant: str
 ) -> None:
-    places = Locations(ROOT, tmp_path, services)
+    places = Places(ROOT, tmp_path, services)
     named = {**places.addresses, "state": str(tmp_path), "app": str(tmp_path / "service" / "app")}
     assert places.translated(text, services["service"]) == meant.format(**named)
     assert len(set(places.addresses.values())) == len(services)

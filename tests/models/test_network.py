@@ -10,7 +10,8 @@ from forecaster.domain.series import Inputs
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model, trace_forecast
 from forecaster.models.topologies import TOPOLOGIES
-from forecaster.models.trained import TrainedNetwork, check_parity
+from forecaster.models.trained import TrainedNetwork
+from forecaster.training.export import check_parity
 
 INPUT_SIZE, HORIZON = 20, 5
 TRANSFORMS = [

@@ -134,9 +134,9 @@ def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: di
         first = stage.run(frame)
         _check_network(stage, first)
         # test parts as different as possible: a choice by the test part turns out differently
-        tested = stage.run_shorter(perturb(config, frame, stage.since("test"), within=(0.6, 1)))
-        calibrated = stage.run(perturb(config, frame, stage.since("calibration"), within=(0, 0.4)))
-        validated = stage.run(perturb(config, frame, stage.since("validation")))
+        tested = stage.run_shorter(perturb(config, frame, stage.rows_since("test"), within=(0.6, 1)))
+        calibrated = stage.run(perturb(config, frame, stage.rows_since("calibration"), within=(0, 0.4)))
+        validated = stage.run(perturb(config, frame, stage.rows_since("validation")))
         higher = stage.run(frame, _HIGHER)
         _check_single_network(stage.config, cache)
     check_metrics(first.parts, first.evaluated, forecast_held_out(first.parts, first.trained))
@@ -176,7 +176,7 @@ def _check_network(stage: _Stage, first: _Run) -> None:
             "the recipe's network differs from a fit on the train part from the configuration's seed; something else "
             "was fitted, or chosen"
         )
-    other = recipe.prepare(stage.config, perturb(stage.config, stage.frame, ~stage.since("validation")))
+    other = recipe.prepare(stage.config, perturb(stage.config, stage.frame, ~stage.rows_since("validation")))
     again, _ = stage.fit(transfer_windows(stage.parts["train"], stage.series, other))
     if _have_equal_weights(again.model, first.trained.model):
         raise _unchanged("train", "the network")
