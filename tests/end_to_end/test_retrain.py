@@ -221,7 +221,6 @@ def _killed_there(folder: Path, moment: str) -> None:
     """Retrain in a process that ends itself, as by kill -9, once it has come that far."""
     program = f"""
 import os, signal, sys
-from forecaster.promotion import promote as promotion, retraining
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 def ending(function):
