@@ -60,7 +60,7 @@ def our_seconds(folder: Path) -> Floats:
     """Return what a backtest took, without training and calibration: the median of the rounds, `(2,)`."""
     config = build_config(RECIPE, TrainConfig, "benchmark")
     series = prepare(config, config.data.load())
-    backtest_config = BacktestConfig(n_windows=N_WINDOWS, baselines=("naive",))
+    trial = BacktestConfig(n_windows=N_WINDOWS, baselines=("naive",))
     origins = roll(series, INPUT_SIZE, HORIZON, N_WINDOWS, 1)
     fitted = fit_for_serving(config, known_at(series, origins.cutoffs[0], INPUT_SIZE + HORIZON), folder)
     # the training is not what is measured
@@ -68,7 +68,7 @@ def our_seconds(folder: Path) -> Floats:
     trials = []
     for _ in range(ROUNDS):
         begin = clock()
-        figures = score(backtest(config, backtest_config, series, folder), backtest_config, series)
+        figures = score(backtest(config, trial, series, folder), trial, series)
         trials.append(clock() - begin)
         if not np.isfinite(figures["mae"]):
             raise ForecasterError("the backtest gave no figure")

@@ -91,12 +91,10 @@ def measure(task: Task) -> tuple[dict[str, float], dict[str, float]]:
 
 def _try(config: TrainConfig) -> dict[str, float]:
     series = prepare(config, config.data.load())
-    backtest_config = BacktestConfig(
-        n_windows=len(series.values) // 3 - config.horizon, baselines=("naive",), levels=LEVELS
-    )
+    trial = BacktestConfig(n_windows=len(series.values) // 3 - config.horizon, baselines=("naive",), levels=LEVELS)
     with tempfile.TemporaryDirectory() as folder:
-        result = backtest(config, backtest_config, series, Path(folder))
-    return score(result, backtest_config, series) | {"is_adaptive": float(result.is_adaptive[0])}
+        result = backtest(config, trial, series, Path(folder))
+    return score(result, trial, series) | {"is_adaptive": float(result.is_adaptive[0])}
 
 
 def rows(task: Task, figures: dict[str, float], relative: dict[str, float]) -> Iterator[Row]:

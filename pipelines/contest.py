@@ -14,20 +14,20 @@ from pipelines.command import config_parser, left_table, load_sections, run, say
 from pipelines.promote import PromoteConfig, promote_if_passed, say
 
 
-def contest(config: TrainConfig, backtest_config: BacktestConfig, promotion: PromoteConfig) -> dict[str, Any]:
+def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig) -> dict[str, Any]:
     """Train the recipe with each cell, choose by the one-standard-error rule, and judge the chosen version.
 
     The gate's p-values are corrected for the number of cells.
     """
-    cells = backtest_config.cells or (config.model.cell,)
+    cells = trial.cells or (config.model.cell,)
     store = Store(config.tracking.uri, create=True)
     with training_lock(config, store, say_that_it_waits):
         versions = {cell: train(config.with_cell(cell), store=store).version for cell in cells}
-    tried = {cell: backtest_version(store, config.name, version, backtest_config) for cell, version in versions.items()}
-    candidates = choose(config, tried, backtest_config)
+    tried = {cell: backtest_version(store, config.name, version, trial) for cell, version in versions.items()}
+    candidates = choose(config, tried, trial)
     (chosen,) = (one.cell for one in candidates if one.is_chosen)
     _say(candidates, versions)
-    changes = {"name": config.name, "backtest": backtest_config, "tracking": config.tracking}
+    changes = {"name": config.name, "backtest": trial, "tracking": config.tracking}
     promotion = promotion.model_copy(update=changes)
     answer, decision = promote_if_passed(store, promotion, versions[chosen], tried[chosen], len(cells))
     say(decision)

@@ -19,11 +19,9 @@ from pipelines.command import config_parser, left_table, load_sections, run
 from pipelines.promote import PromoteConfig, check_heeded
 
 
-def fleet(
-    config: FleetConfig, train: TrainConfig, backtest_config: BacktestConfig, promote: PromoteConfig
-) -> dict[str, Any]:
+def fleet(config: FleetConfig, train: TrainConfig, trial: BacktestConfig, promote: PromoteConfig) -> dict[str, Any]:
     """Carry it out for every symbol and print the table; the answer says how many ended how, and what failed."""
-    orders, begin = plan(config, train, backtest_config, promote.gate), time.perf_counter()
+    orders, begin = plan(config, train, trial, promote.gate), time.perf_counter()
     with tqdm(total=len(orders), unit="symbol", dynamic_ncols=True) as bar:
 
         def show(symbol: str, outcome: str) -> None:

@@ -28,13 +28,13 @@ class PromoteConfig(Config):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
-def check_heeded(config: PromoteConfig, backtest_config: BacktestConfig, tracking: TrackingConfig) -> None:
+def check_heeded(config: PromoteConfig, trial: BacktestConfig, tracking: TrackingConfig) -> None:
     """Refuse what a retraining, which judges its own version, would not heed of a section `promote`.
 
     Raises:
         ConfigError: there is such a key.
     """
-    ours: dict[str, Any] = {"version": None, "backtest": backtest_config, "tracking": tracking}
+    ours: dict[str, Any] = {"version": None, "backtest": trial, "tracking": tracking}
     for name, own in ours.items():
         if name in config.model_fields_set and getattr(config, name) != own:
             what = "judges the version that it trains" if own is None else f"takes what the job says of {name}"

@@ -52,9 +52,10 @@ def check_forecasts(
 def _change_future(
     config: TrainConfig, frame: pd.DataFrame, series: Series, windows: Windows, index: NDArray[np.int64]
 ) -> tuple[Inputs, Inputs]:
-    """Return the inputs of some windows twice: from random rows after each cutoff, and from no rows after it.
+    """Return the inputs of some windows twice, from data that are changed after each window's cutoff.
 
-    The second also leaves out all other series. Columns known ahead change only after the window's horizon.
+    In the first, the later rows are random; columns known ahead change only after the window's horizon. In the second,
+    the rows after the horizon and all other series are also left out.
     """
     times, names = wall_clock(frame), series_names(frame)
     # with fewer rows, the frequency may not be inferred

@@ -190,7 +190,7 @@ def _check_single_network(config: TrainConfig, cache: networks.NetworkCache) -> 
     """Check that only the configuration's network was fitted; among several, the test part could choose."""
     own = (config.seed, config.model, config.fit)
     for key, fit_config, _ in cache.networks:
-        # a fold is fitted for fewer epochs
+        # the number of epochs may differ: a fit may be repeated for as many epochs as an earlier one
         if (key.seed, key.model, fit_config.model_copy(update={"epochs": config.fit.epochs})) != own:
             raise LeakageError(
                 f"a network of another configuration was fitted (seed {key.seed}, {key.model.cell}, learning "
