@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import BundleError, RequestError, UnknownModel
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_indexes
@@ -26,7 +27,7 @@ def load_predictor(
     name: str,
     alias: str | None = None,
     version: int | None = None,
-    tracking_uri: str = "sqlite:///mlruns/mlflow.db",
+    tracking_uri: str | None = None,
     cache: Path = Path("mlruns/cache"),
 ) -> Predictor:
     """Return the predictor of a registered version; download it into the cache if needed.
@@ -35,7 +36,8 @@ def load_predictor(
         name: the registered model.
         alias: the version's alias; `champion` when neither alias nor version is given.
         version: the version's number, instead of an alias.
-        tracking_uri: MLflow's tracking URI; if empty, only the cache is used.
+        tracking_uri: MLflow's tracking URI. None takes `FORECASTER_TRACKING_URI`, or the local store if that is unset.
+            An empty string uses only the cache.
         cache: the folder for verified bundles, which the service may share.
 
     Raises:
@@ -44,7 +46,8 @@ def load_predictor(
         StoreUnavailable: MLflow does not answer.
         BundleError: the bundle is refused.
     """
-    return load_version(name, alias, version, tracking_uri, cache).predictor
+    uri = default_tracking_uri() if tracking_uri is None else tracking_uri
+    return load_version(name, alias, version, uri, cache).predictor
 
 
 def load_version(name: str, alias: str | None, version: int | None, tracking_uri: str, cache: Path) -> Version:

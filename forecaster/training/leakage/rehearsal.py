@@ -152,8 +152,9 @@ def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: di
 
 def _shorten(config: TrainConfig, series: Series) -> TrainConfig:
     fit = {"epochs": EPOCHS, "batch_size": min(config.fit.batch_size, _BATCH_SIZE)}
-    # with fewer rows, the frequency may not be inferred
-    fixed = {"name": "audit", "freq": config.freq or series.freq}
+    # the frequency is fixed, because it may not be inferred from fewer rows; one fold is enough, because the same code
+    # cuts and fits all of them
+    fixed = {"name": "audit", "freq": config.freq or series.freq, "folds": min(config.folds, 1)}
     return config.model_copy(update={**fixed, "fit": config.fit.model_copy(update=fit)})
 
 
