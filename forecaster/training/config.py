@@ -23,7 +23,7 @@ from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.topologies import TOPOLOGIES
-from forecaster.training.fit import FitConfig
+from forecaster.training.fit_config import FitConfig
 from forecaster.training.tracking import TrackingConfig
 
 

@@ -10,47 +10,25 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from tqdm import tqdm
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.domain.config import Config
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.models.topologies import Topology
 from forecaster.models.trained import Float32, predict_batches
 from forecaster.training import networks
+from forecaster.training.fit_config import FitConfig
 
 if TYPE_CHECKING:
     import keras
 
 # input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
 CHUNK_VALUES = 2**23
-
-
-class FitConfig(Config):
-    """How a network is fitted.
-
-    Args:
-        epochs: the largest number of epochs.
-        patience: epochs without a better validation loss before the fit stops.
-        schedule: `constant`, or `cosine`, which lowers the learning rate to 0 over `epochs`.
-        clip_norm: the largest norm of the gradient of all weights together.
-        mixed_precision: compute in float16 on a GPU that gains from it; the exported weights are always float32.
-    """
-
-    epochs: int = Field(30, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=1, le=1_000_000)
-    learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    patience: int = Field(5, ge=1, le=100_000)
-    clip_norm: float = Field(1.0, gt=0)
-    loss: Literal["mean_squared_error", "mean_absolute_error", "huber"] = "mean_squared_error"
-    mixed_precision: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import keras
 
     from forecaster.models.network import ModelConfig
-    from forecaster.training.fit import FitConfig
+    from forecaster.training.fit_config import FitConfig
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from forecaster.domain.series import Series
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training.config import prepare
-from forecaster.training.fit import Examples, FitConfig, History, fit, validation_loss
+from forecaster.training.fit import Examples, History, fit, validation_loss
+from forecaster.training.fit_config import FitConfig
 from forecaster.training.stages import evaluate
 from tests.conftest import small_config
 
