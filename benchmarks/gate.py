@@ -15,7 +15,7 @@ from benchmarks.report import Row, report
 from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.significance import compare_losses
-from forecaster.promotion.gate import PROMOTED, BesideChampion, Evidence, GateConfig, decide, replaces
+from forecaster.promotion.gate import PROMOTED, ChampionComparison, Evidence, GateConfig, compare_with_champion, decide
 
 N_CONTESTS = 500
 HORIZONS = (1, 5, 20)
@@ -55,7 +55,7 @@ def without_skill(walk: Walk, random: np.random.Generator) -> Floats:
 
 
 def knowing(share: float) -> Forecaster:
-    """Return a forecaster that knows a share of the future changes."""
+    """Return a forecaster that supports a share of the future changes."""
 
     def forecast(walk: Walk, random: np.random.Generator) -> Floats:
         blind = without_skill(walk, random)
@@ -72,7 +72,7 @@ def contest(
     candidates = [losses(walk, ours, random) for _ in range(tries)]
     best = min(candidates, key=lambda candidate: float(candidate.mean()))
     ratio = compare_losses(best, losses(walk, theirs, random), horizon)
-    return replaces(BesideChampion(1, ratio, n_windows, True, fresher, {}), GateConfig(), tries).is_met
+    return compare_with_champion(ChampionComparison(1, ratio, n_windows, True, fresher, {}), GateConfig(), tries).is_met
 
 
 def losses(walk: Walk, forecaster: Forecaster, random: np.random.Generator) -> Floats:

@@ -26,7 +26,8 @@ from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training import devices
-from forecaster.training.fit import Examples, FitConfig, fit
+from forecaster.training.fit import Examples, fit
+from forecaster.training.fit_config import FitConfig
 
 UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS, STRETCHES = 64, 50, 10, 64, 200, 4
 ROOT = Path(__file__).parents[1]

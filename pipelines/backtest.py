@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from forecaster.backtesting.backtest import BacktestConfig
-from forecaster.backtesting.tracking import Tried, try_recipe
+from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.training.config import TrainConfig
 from pipelines.command import config_parser, load_sections, run
 
@@ -17,12 +17,12 @@ from pipelines.command import config_parser, load_sections, run
 def run_backtests(config: TrainConfig, trial: BacktestConfig) -> dict[str, Any]:
     """Backtest the recipe with each cell and print the results as a table."""
     recipes = [config.with_cell(cell) for cell in trial.cells or (config.model.cell,)]
-    results = [try_recipe(recipe, trial) for recipe in recipes]
+    results = [run_backtest(recipe, trial) for recipe in recipes]
     _print_results(results, trial)
     return {"runs": [{"run_id": result.run_id, "cell": result.cell, "metrics": result.metrics} for result in results]}
 
 
-def _print_results(results: list[Tried], trial: BacktestConfig) -> None:
+def _print_results(results: list[BacktestRun], trial: BacktestConfig) -> None:
     names = ("mae", "relative_mae", "naive-p_value", *(f"coverage-{level}" for level in trial.levels))
     rows = [{"": result.cell} | {name: result.metrics.get(name) for name in names} for result in results]
     first = results[0].metrics

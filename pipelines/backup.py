@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from forecaster.backup.save import PARTS, Places, back_up
+from forecaster.backup.save import PARTS, Locations, back_up
 from forecaster.registry.files import hash_file
 from pipelines.command import add_database_option, add_tracking_option, command_parser, run
 
@@ -59,9 +59,9 @@ def add_location_options(parser: argparse.ArgumentParser) -> None:
     add_database_option(parser)
 
 
-def locations(arguments: argparse.Namespace) -> Places:
+def locations(arguments: argparse.Namespace) -> Locations:
     """Return the locations that the options of `add_location_options` give."""
-    return Places(arguments.tracking_uri, arguments.artifacts, arguments.bars, arguments.database)
+    return Locations(arguments.tracking_uri, arguments.artifacts, arguments.bars, arguments.database)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from forecaster.backtesting.backtest import BacktestConfig
-from forecaster.promotion.promote import try_version
+from forecaster.promotion.promote import backtest_version
 from forecaster.promotion.selection import Candidate, choose
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
@@ -20,10 +20,10 @@ def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig
     The gate's p-values are corrected for the number of cells.
     """
     cells = trial.cells or (config.model.cell,)
-    with training_lock(config, report_waiting):
-        versions = {cell: train(config.with_cell(cell)).version for cell in cells}
-    store = Store(config.tracking.uri)
-    tried = {cell: try_version(store, config.name, version, trial) for cell, version in versions.items()}
+    store = Store(config.tracking.uri, create=True)
+    with training_lock(config, store, report_waiting):
+        versions = {cell: train(config.with_cell(cell), store=store).version for cell in cells}
+    tried = {cell: backtest_version(store, config.name, version, trial) for cell, version in versions.items()}
     candidates = choose(config, tried, trial)
     (chosen,) = (candidate.cell for candidate in candidates if candidate.is_chosen)
     _print_candidates(candidates, versions)

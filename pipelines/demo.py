@@ -28,7 +28,7 @@ from forecaster.evaluation.plots import forecast_figure
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig, prepare
-from forecaster.training.job import Registered, train
+from forecaster.training.job import RegisteredVersion, train
 from pipelines.command import command_parser, run
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -85,7 +85,7 @@ def _hold_out(job: TrainConfig) -> tuple[Path, pd.DataFrame]:
     return known, frame.iloc[-job.horizon :]
 
 
-def _train(file: Path, known: Path, changes: list[str]) -> Registered:
+def _train(file: Path, known: Path, changes: list[str]) -> RegisteredVersion:
     data = {"source": "files", "path": str(known)}
     return train(load_config(file, TrainConfig, [f"data={json.dumps(data)}", *changes], "train"))
 
@@ -164,7 +164,7 @@ def _plot(frame: pd.DataFrame, history: pd.DataFrame, levels: list[int], title: 
     return file
 
 
-def _print_versions(versions: list[Registered], best: Registered) -> None:
+def _print_versions(versions: list[RegisteredVersion], best: RegisteredVersion) -> None:
     rows = [
         {
             "version": version.version,

@@ -13,7 +13,7 @@ from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.exits import FAILED, PARTLY_FAILED
 from forecaster.fleet.plan import FleetConfig, plan
-from forecaster.fleet.running import Report, run_fleet
+from forecaster.fleet.run import Report, run_fleet
 from forecaster.training.config import TrainConfig
 from pipelines.command import config_parser, format_table, load_sections, run
 from pipelines.promote import PromoteConfig, check_no_ignored_keys

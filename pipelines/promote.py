@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from forecaster.backtesting.backtest import BacktestConfig
-from forecaster.backtesting.tracking import Tried
+from forecaster.backtesting.tracking import BacktestRun
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, Decision, GateConfig
@@ -55,7 +55,7 @@ def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
 
 
 def promote_if_passed(
-    store: Store, config: PromoteConfig, version: int, tried: Tried | None = None, tries: int = 1
+    store: Store, config: PromoteConfig, version: int, tried: BacktestRun | None = None, tries: int = 1
 ) -> tuple[dict[str, Any], Decision]:
     """Judge a version, the best of `tries` candidates, and make it the champion if it passes the gate."""
     champion = store.find(config.name).aliases.get(CHAMPION)

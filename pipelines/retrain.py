@@ -13,12 +13,12 @@ from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
 from forecaster.domain.exits import BAD_CONFIG, FAILED, INVALID_DATA, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
-from forecaster.promotion.promote import settle
+from forecaster.promotion.promote import judge_and_promote
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.config import TrainConfig
-from forecaster.training.job import Registered, WarmStart, train
+from forecaster.training.job import RegisteredVersion, WarmStart, train
 from forecaster.training.lock import training_lock
 from pipelines.command import config_parser, format_table, load_sections, report_waiting, run
 from pipelines.fetch import FetchConfig, fetch
@@ -65,15 +65,15 @@ class Retraining:
     def run(self) -> dict[str, Any]:
         """Retrain the model; return the outcome and its reason."""
         uri, name = self.train.tracking.uri, self.train.name
-        with training_lock(self.train, report_waiting) as check:
-            store = Store(uri)
+        store = Store(uri, create=True)
+        with training_lock(self.train, store, report_waiting) as check:
             config, left_out = self._fetched()
             self.step = "train"
             registered = self._trained(store, config)
             check()
             self.step = "gate"
-            settled = settle(store, name, registered.version, self.promote.gate, self.backtest)
-            past_runs.discard_abandoned(config.tracking, name)
+            settled = judge_and_promote(store, name, registered.version, self.promote.gate, self.backtest)
+            past_runs.remove_abandoned_checkpoints(config.tracking, name)
         if settled.criteria:
             sys.stdout.write(format_table([as_row(criterion) for criterion in settled.criteria]) + "\n")
         return {
@@ -103,9 +103,9 @@ class Retraining:
         rest = tuple(symbol for symbol in symbols if symbol not in left_out)
         return self.train.model_copy(update={"data": self.train.data.model_copy(update={"symbols": rest})}), left_out
 
-    def _trained(self, store: Store, config: TrainConfig) -> Registered:
+    def _trained(self, store: Store, config: TrainConfig) -> RegisteredVersion:
         with tempfile.TemporaryDirectory() as folder:
-            return train(config, self._warm_start(store, config.name, Path(folder)), is_anew=False)
+            return train(config, self._warm_start(store, config.name, Path(folder)), store=store, force_new=False)
 
     def _warm_start(self, store: Store, name: str, folder: Path) -> WarmStart | None:
         """Download the champion's network into `folder`; None without `warm_epochs` or a champion."""

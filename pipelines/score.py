@@ -14,7 +14,7 @@ from forecaster.database.schema import open_database
 from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
 from forecaster.ledger.queries import forecast_spans
 from forecaster.ledger.scoring import Actual, record_actuals
-from forecaster.promotion.shadow import FAILED, settle_shadows
+from forecaster.promotion.shadow import FAILED, resolve_shadows
 from pipelines.command import add_database_option, add_tracking_option, command_parser, run
 
 
@@ -34,7 +34,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
             rows = np.flatnonzero((at >= first) & (at <= last))
             actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
             changed[symbol] = record_actuals(engine, actuals, is_for_all=True) if actuals else 0
-        settled = settle_shadows(engine, arguments.tracking_uri)
+        settled = resolve_shadows(engine, arguments.tracking_uri)
     for model, shadow in settled.items():
         sys.stdout.write(f"{model}, version {shadow['version']}: {shadow['outcome']}; {shadow['reason']}\n")
     return {"changed": changed, "shadows": settled}

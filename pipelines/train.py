@@ -4,6 +4,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
 from forecaster.training.lock import training_lock
@@ -11,8 +12,9 @@ from pipelines.command import config_parser, report_waiting, run_config
 
 
 def _train(config: TrainConfig) -> dict[str, Any]:
-    with training_lock(config, report_waiting):
-        return asdict(train(config))
+    store = Store(config.tracking.uri, create=True)
+    with training_lock(config, store, report_waiting):
+        return asdict(train(config, store=store))
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ from forecaster.registry.cache import (
     ModelIndex,
     bundle_folder,
     fingerprint,
+    has_passed,
     index_files,
-    is_tried,
-    mark_tried,
+    mark_passed,
     read_index,
 )
 from forecaster.registry.files import check_folder
 from forecaster.registry.predictor import Predictor
-from forecaster.registry.trial import TRIED_AGAIN_AFTER_SECONDS, Limits, try_bundles
+from forecaster.registry.sandbox import RETRY_AFTER_SECONDS, Limits, check_bundles
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -111,7 +111,7 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
             predictor = _load(bundle_folder(cache, name, version), f"model '{name}' version {version}", trials, loaded)
             if predictor:
                 predictors[version] = predictor
-        settled = index.settled(predictors, old.index if old else NO_INDEX)
+        settled = index.keep_usable(predictors, old.index if old else NO_INDEX)
         if settled.runs:
             loaded.catalog[name] = Model(name, settled, {version: predictors[version] for version in settled.runs})
     return loaded
@@ -123,7 +123,7 @@ def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Ca
         check_folder(folder)
         digest = identity(folder)
         # only bundles that passed a trial are parsed in this process
-        if is_tried(folder, digest) or (digest in trials and trials[digest] is None):
+        if has_passed(folder, digest) or (digest in trials and trials[digest] is None):
             return Predictor(read_bundle(folder))
         if refusal := trials.get(digest):
             raise BundleError(refusal)
@@ -192,15 +192,15 @@ class ModelStore:
 
     def _try(self, untried: Mapping[Path, str]) -> None:
         """Try bundles that no sync has tried: those copied into the cache by hand, or written by an older release."""
-        for (folder, digest), refusal in zip(untried.items(), try_bundles(list(untried), self._limits), strict=True):
+        for (folder, digest), refusal in zip(untried.items(), check_bundles(list(untried), self._limits), strict=True):
             self._trials[digest] = refusal
             if refusal is None:
                 # if the cache is read-only, the next process repeats the trial
                 with suppress(OSError):
-                    mark_tried(folder, digest)
+                    mark_passed(folder, digest)
             else:
                 # the trial may have failed because the machine was short of resources
-                self._try_again_at = min(self._try_again_at, time.monotonic() + TRIED_AGAIN_AFTER_SECONDS)
+                self._try_again_at = min(self._try_again_at, time.monotonic() + RETRY_AFTER_SECONDS)
 
     @property
     def _limits(self) -> Limits:

@@ -1,4 +1,4 @@
-"""The forecast handler: a request becomes a task, tasks of one forecaster are answered together; knows no HTTP."""
+"""The forecast handler: a request becomes a task, tasks of one forecaster are answered together; supports no HTTP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

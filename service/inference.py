@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's handler: a request and a catalog in, an answer out; knows no HTTP."""
+"""The Open Inference Protocol's handler: a request and a catalog in, an answer out; supports no HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.config import TrainConfig
-from forecaster.training.job import Registered, train
+from forecaster.training.job import RegisteredVersion, train
 from tests.postgres import fresh_database, postgres_server
 from tests.stack.postgres import PROGRAMS
 
@@ -76,7 +76,7 @@ class TrainedModels:
 
     folder: Path
     config: TrainConfig
-    versions: tuple[Registered, ...]
+    versions: tuple[RegisteredVersion, ...]
     cache: Path
 
     @property

@@ -1,1 +1,1 @@
-"""A recipe tried at many past cutoffs, beside baselines."""
+"""Backtests: forecast with a recipe at many past cutoffs, and compare it with baselines."""

@@ -1,7 +1,7 @@
-"""The backtest: a recipe at many cutoffs, each time knowing what was known then, beside the baselines.
+"""The backtest: forecast at many past cutoffs, each time only with the rows known then, and compare with baselines.
 
-At a refit all is done anew with the rows up to its cutoff: transforms, fit, calibration, and where the recipe says so
-the refit on every row. Between refits the forecasts of all origins are made at once.
+A refit repeats the whole training with the rows up to its cutoff: transforms, fit, calibration, and the final refit if
+the recipe has one. The forecasts of all origins between two refits are made at once.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.ridge import fit_ridge
 from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
 from forecaster.models.cells import CELLS
+from forecaster.models.trained import TrainedNetwork
 from forecaster.training.config import TrainConfig, split
-from forecaster.training.export import Trained
 from forecaster.training.job import WarmStart
 from forecaster.training.stages import fit_recipe, refit
 
@@ -36,16 +36,16 @@ _MOST = 1_000_000
 
 
 class BacktestConfig(Config):
-    """Where a recipe is tried.
+    """The settings of a backtest.
 
     Args:
-        n_windows: origins, the last a horizon before the end.
-        step_size: rows from one origin to the next.
-        refit: `never` after the first origin, at `each`, or at every so many origins.
+        n_windows: the number of forecast origins; the last lies one horizon before the end.
+        step_size: rows between successive origins.
+        refit: `never` after the first origin, at `each` origin, or at every n-th origin.
         season_length: rows of a season, for the seasonal naive baseline and the scales of MASE and RMSSE.
-        baselines: what the recipe is compared with.
-        levels: of the intervals, 0–100.
-        cells: which are tried, one after the other; the recipe's own when empty.
+        baselines: the baselines to compare with.
+        levels: the levels of the intervals, 0–100.
+        cells: the cells to backtest; the recipe's own when empty.
     """
 
     n_windows: int = Field(100, ge=1, le=_MOST)
@@ -58,15 +58,15 @@ class BacktestConfig(Config):
 
     @field_validator("baselines")
     @classmethod
-    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         known = (*BASELINES, RIDGE, *STATISTICAL)
         if set(names) - set(known) or "naive" not in names:
-            raise ValueError(f"must hold naive, and may hold {', '.join(known)}; got {', '.join(names)}")
+            raise ValueError(f"must contain naive, and may contain {', '.join(known)}; got {', '.join(names)}")
         return names
 
     @field_validator("cells")
     @classmethod
-    def _cells_are_known(cls, cells: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_cells(cls, cells: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [cell for cell in cells if cell not in CELLS]
         if unknown:
             raise ValueError(f"{unknown} are unknown; choose from {', '.join(CELLS)}")
@@ -74,30 +74,30 @@ class BacktestConfig(Config):
 
     @field_validator("refit", mode="before")
     @classmethod
-    def _is_in_range(cls, refit: object) -> object:
+    def _check_refit(cls, refit: object) -> object:
         if isinstance(refit, int) and not 1 <= refit <= _MOST:
             raise ValueError(f"must be never, each, or a number of origins from 1 to {_MOST}")
         return refit
 
     @property
     def origins_per_refit(self) -> int | None:
-        """Return how many origins one fit serves, None for all."""
+        """Return the number of origins that one fit forecasts; None for all."""
         return {"never": None, "each": 1}.get(str(self.refit), self.refit if isinstance(self.refit, int) else None)
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """What came of it; every array's rows are the origins' windows.
+    """The results of a backtest; the rows of all arrays are the windows of its origins.
 
     Args:
         origins: the windows and their cutoffs.
-        actual: `(n, horizon)`.
-        forecasts: means by name, `(n, horizon)` each: `model` is the recipe, the others are the baselines.
-        static: bounds of the recipe's intervals by level, `(n, horizon)` each.
-        adaptive: the same, adapted to what was covered.
-        is_adaptive: whether these are the ones that a version fitted then would serve, `(n,)`.
-        refits: the position of each refit's first cutoff.
-        calibrations: of each refit, which the bands are from.
+        actual: the actuals, `(n, horizon)`.
+        forecasts: the mean forecasts by name, `(n, horizon)` each: the recipe's as `model`, and the baselines'.
+        static: the bounds of the recipe's static intervals by level, `(n, horizon)` each.
+        adaptive: the bounds of the adaptive intervals by level, `(n, horizon)` each.
+        is_adaptive: whether a version fitted then would serve the adaptive intervals, `(n,)`.
+        refits: the position of the first cutoff of each refit.
+        calibrations: the calibration of each refit.
     """
 
     origins: Origins
@@ -111,15 +111,15 @@ class Backtest:
 
     @property
     def bands(self) -> Bands:
-        """Return the bounds that are served."""
-        follows = self.is_adaptive[:, None]
+        """Return the bounds that a version would serve, static or adaptive."""
+        adapts = self.is_adaptive[:, None]
         return {
-            level: (np.where(follows, self.adaptive[level][0], low), np.where(follows, self.adaptive[level][1], high))
+            level: (np.where(adapts, self.adaptive[level][0], low), np.where(adapts, self.adaptive[level][1], high))
             for level, (low, high) in self.static.items()
         }
 
     def choose(self, rows: NDArray[np.int64]) -> "Backtest":
-        """Return what came of some windows."""
+        """Return the results of some windows."""
 
         def chosen(bands: Bands) -> Bands:
             return {level: (low[rows], high[rows]) for level, (low, high) in bands.items()}
@@ -137,45 +137,51 @@ class Backtest:
 
 
 def backtest(
-    config: TrainConfig, trial: BacktestConfig, series: Series, checkpoints: Path, warm: WarmStart | None = None
+    config: TrainConfig,
+    backtest_config: BacktestConfig,
+    series: Series,
+    checkpoints: Path,
+    warm: WarmStart | None = None,
 ) -> Backtest:
-    """Try a recipe.
+    """Backtest a recipe.
 
     Args:
         config: the recipe.
-        trial: where.
-        series: checked against the recipe.
-        checkpoints: a folder of this trial alone, for interrupted fits.
-        warm: what the forecasting networks start from; it must have seen no row that is forecast.
+        backtest_config: the settings of the backtest.
+        series: the prepared series.
+        checkpoints: a folder for interrupted fits, used only by this backtest.
+        warm: the weights that the forecasting networks start from; they must not have seen any forecast row.
 
     Raises:
-        TooShortError: there are too few rows for the origins, or before the first of them.
+        TooShortError: there are too few rows for the origins, or before the first origin.
     """
-    origins = roll(series, config.input_size, config.horizon, trial.n_windows, trial.step_size)
-    blocks = list(origins.blocks(trial.origins_per_refit))
+    origins = roll(series, config.input_size, config.horizon, backtest_config.n_windows, backtest_config.step_size)
+    blocks = list(origins.blocks(backtest_config.origins_per_refit))
     forecasts: list[dict[str, Floats]] = []
     calibrations: list[Calibration] = []
     for number, (cutoffs, rows) in enumerate(blocks):
         known = known_at(series, origins.cutoffs[cutoffs.start], config.input_size + config.horizon)
-        trained, calibration = fit_until_now(config, known, checkpoints / f"{number}", warm)
+        trained, calibration = fit_for_serving(config, known, checkpoints / f"{number}", warm)
         calibrations += [calibration] * len(cutoffs)
         windows = origins.windows.choose(rows)
-        forecasts.append({MODEL: trained.forecast(windows)} | _baselines(trial, known, windows, series.bounds))
+        forecasts.append(
+            {MODEL: trained.forecast(windows)} | _baselines(backtest_config, known, windows, series.bounds)
+        )
     joined = {name: np.concatenate([block[name] for block in forecasts]) for name in forecasts[0]}
     return Backtest(
         origins,
         origins.windows.targets(),
         joined,
-        *intervals_at(trial, origins, joined[MODEL], calibrations),
+        *intervals_at(backtest_config, origins, joined[MODEL], calibrations),
         tuple(cutoffs.start for cutoffs, _ in blocks),
         tuple(calibrations[cutoffs.start] for cutoffs, _ in blocks),
     )
 
 
-def fit_until_now(
+def fit_for_serving(
     config: TrainConfig, known: Series, checkpoints: Path, warm: WarmStart | None = None
-) -> tuple[Trained, Calibration]:
-    """Return what a training on `known` would serve: its network, refitted if it says so, and the calibration."""
+) -> tuple[TrainedNetwork, Calibration]:
+    """Return the network and the calibration that a training on `known` would serve."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     parts = split(config, known, PARTS[:3])
     trained, history, calibration = fit_recipe(config, parts, checkpoints)
@@ -186,14 +192,16 @@ def fit_until_now(
     return trained, calibration
 
 
-def _baselines(trial: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64]) -> dict[str, Floats]:
-    past, season = windows.inputs().target, trial.season_length
+def _baselines(
+    backtest_config: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64]
+) -> dict[str, Floats]:
+    past, season = windows.inputs().target, backtest_config.season_length
     forecasts: dict[str, Floats] = {}
-    for name in trial.baselines:
+    for name in backtest_config.baselines:
         if name == RIDGE:
             forecasts[name] = _ridge(known, windows)
         elif name in STATISTICAL:
-            # of the whole series up to the cutoff, not of a window's inputs alone
+            # fitted on the whole series up to the cutoff, not only on the window
             ends = windows.first + windows.input_size
             begins = bounds[windows.owners]
             histories = [windows.values[begin:end, 0] for begin, end in zip(begins, ends, strict=True)]
@@ -213,29 +221,37 @@ def _ridge(known: Series, windows: Windows) -> Floats:
 
 
 def intervals_at(
-    trial: BacktestConfig, origins: Origins, mean: Floats, calibrations: list[Calibration]
+    backtest_config: BacktestConfig, origins: Origins, mean: Floats, calibrations: list[Calibration]
 ) -> tuple[Bands, Bands, NDArray[np.bool_]]:
-    """Return static and adaptive bounds, and which are served; `calibrations` are the cutoffs'.
+    """Return the static bounds, the adaptive bounds, and a mask of the windows for which the adaptive ones are served.
 
-    Levels are left out that a calibration does not know.
+    Levels that are not calibrated everywhere are left out.
+
+    Args:
+        backtest_config: the settings of the backtest.
+        origins: its origins.
+        mean: the mean forecasts, `(n, horizon)`.
+        calibrations: the calibration at each cutoff.
     """
     past, actual, numbers = origins.windows.inputs().target, origins.windows.targets(), origins.numbers
-    levels = [level for level in trial.levels if all(one.supports(level) for one in calibrations)]
+    levels = [
+        level for level in backtest_config.levels if all(calibration.supports(level) for calibration in calibrations)
+    ]
     units, is_adaptive = np.empty((len(mean), 1)), np.empty(len(mean), dtype=bool)
     static = {level: (mean.copy(), mean.copy()) for level in levels}
-    for calibration, cutoffs in _runs(calibrations):
+    for calibration, cutoffs in _group(calibrations):
         rows = slice(*np.searchsorted(numbers, [cutoffs.start, cutoffs.stop]))
         units[rows], is_adaptive[rows] = calibration.units(past[rows]), calibration.is_adaptive
         for level, (below, above) in calibration.bands(past[rows], levels).items():
             static[level][0][rows] += below
             static[level][1][rows] += above
     owners = origins.windows.owners
-    adaptive = adaptive_bands(calibrations, actual, mean, units, levels, numbers, owners, trial.step_size)
+    adaptive = adaptive_bands(calibrations, actual, mean, units, levels, numbers, owners, backtest_config.step_size)
     return static, adaptive, is_adaptive
 
 
-def _runs(calibrations: list[Calibration]) -> Iterator[tuple[Calibration, range]]:
-    """Yield each calibration with the successive cutoffs that it serves."""
+def _group(calibrations: list[Calibration]) -> Iterator[tuple[Calibration, range]]:
+    """Yield each calibration with the range of successive cutoffs that use it."""
     begin = 0
     for number in range(1, len(calibrations) + 1):
         if number == len(calibrations) or calibrations[number] is not calibrations[begin]:

@@ -1,4 +1,4 @@
-"""Rolling origins: the cutoffs at which a backtest stands, and what was known at each."""
+"""Rolling forecast origins: the cutoffs of a backtest, and the rows known at each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from forecaster.domain.series import Series, Times
 
 @dataclass(frozen=True)
 class Origins:
-    """The windows that are forecast, in the order of their cutoffs.
+    """The windows to forecast, ordered by cutoff.
 
     Args:
         windows: one window per cutoff and series.
         cutoffs: the cutoffs, increasing, `(n_cutoffs,)`.
-        numbers: each window's cutoff, as a position in `cutoffs`, `(n,)`, increasing.
+        numbers: the position of each window's cutoff in `cutoffs`, increasing, `(n,)`.
     """
 
     windows: Windows
@@ -26,7 +26,7 @@ class Origins:
     numbers: NDArray[np.int64]
 
     def blocks(self, size: int | None) -> Iterator[tuple[range, NDArray[np.int64]]]:
-        """Yield `size` successive cutoffs' positions, and their windows; all at once where `size` is None."""
+        """Yield the positions of `size` successive cutoffs (None: of all), and the positions of their windows."""
         count = len(self.cutoffs)
         for begin in range(0, count, size or count):
             cutoffs = range(begin, min(begin + (size or count), count))
@@ -34,19 +34,19 @@ class Origins:
 
 
 def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_size: int) -> Origins:
-    """Return the last `n_windows` of the cutoffs at which any series can be forecast, `step_size` of them apart.
+    """Return the last `n_windows` possible origins, `step_size` possible cutoffs apart.
 
-    A series can be forecast where it has `input_size` rows up to the cutoff and `horizon` after it.
+    A cutoff is possible if some series has `input_size` rows up to it and `horizon` rows after it.
 
     Raises:
-        TooShortError: there are too few such cutoffs.
+        TooShortError: there are too few possible cutoffs.
     """
     possible = cutoffs_of(series, input_size, horizon)
     needed = step_size * (n_windows - 1) + 1
     if needed > len(possible):
         raise TooShortError(
             f"backtest: {n_windows} windows of {input_size} and {horizon} rows, {step_size} apart, need {needed} "
-            f"cutoffs, there are {len(possible)}; lower n_windows or step_size"
+            f"cutoffs, but the data have {len(possible)}; lower n_windows or step_size"
         )
     cutoffs = possible[::-step_size][:n_windows][::-1]
     starts, numbers, owners = [], [], []
@@ -74,7 +74,7 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
 
 
 def cutoffs_of(series: Series, input_size: int, horizon: int) -> Times:
-    """Return the times at which any series can be forecast, increasing; one may have ended long before the others."""
+    """Return the possible cutoffs of any series, increasing; some series may end long before others."""
     possible = [
         series.timestamps[rows][input_size - 1 : max(0, rows.stop - rows.start - horizon)] for _, rows in series
     ]
@@ -82,17 +82,17 @@ def cutoffs_of(series: Series, input_size: int, horizon: int) -> Times:
 
 
 def known_at(series: Series, cutoff: np.datetime64, least: int) -> Series:
-    """Return the rows of all series up to `cutoff`, of those that have at least `least` then.
+    """Return the rows up to `cutoff` of all series that have at least `least` rows by then.
 
     Raises:
-        TooShortError: none has.
+        TooShortError: no series has that many.
     """
     ends = [
         within.start + int(np.searchsorted(series.timestamps[within], cutoff, side="right")) for _, within in series
     ]
     kept = [owner for owner, end in enumerate(ends) if end - series.bounds[owner] >= least]
     if not kept:
-        raise TooShortError(f"backtest: no series has {least} rows at {cutoff}; lower n_windows, or add rows")
+        raise TooShortError(f"backtest: no series has {least} rows up to {cutoff}; lower n_windows, or add rows")
     rows = np.concatenate([np.arange(series.bounds[owner], ends[owner]) for owner in kept])
     lengths = [ends[owner] - int(series.bounds[owner]) for owner in kept]
     return replace(

@@ -1,4 +1,4 @@
-"""What a backtest says: errors beside the baselines', coverage, and whether the differences are more than chance."""
+"""The metrics of a backtest: errors of the recipe and the baselines, coverage, and significance."""
 
 from typing import Any
 
@@ -12,39 +12,39 @@ from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_m
 from forecaster.evaluation.probabilistic import CRPS_QUANTILES, coverage, pinball, scale_loss, width, winkler
 from forecaster.evaluation.significance import MIN_WINDOWS, block_bootstrap_error, diebold_mariano
 
-# windows whose quantiles are held at a time
+# windows whose quantiles are in memory at a time
 _CHUNK = 4096
 
 
-def score(result: Backtest, trial: BacktestConfig, series: Series) -> dict[str, float]:
-    """Return the recipe's figures, by the names that a training's runs have too, and each baseline's beside them.
+def score(result: Backtest, backtest_config: BacktestConfig, series: Series) -> dict[str, float]:
+    """Return the metrics of the recipe, with the names that a training uses, and of each baseline.
 
-    `naive-mae` is a baseline's error, `naive-p_value` how likely the recipe's would be so much smaller by chance;
-    `coverage-80-error` the standard error of a coverage, for origins overlap.
+    `naive-mae` is a baseline's error, `naive-p_value` the p-value of the recipe's error being smaller, and
+    `coverage-80-error` the standard error of a coverage, which takes overlapping horizons into account.
     """
     actual, mean = result.actual, result.forecasts[MODEL]
-    scale, squared_scale = _scales(result, series, trial.season_length)
+    scale, squared_scale = _scales(result, series, backtest_config.season_length)
     figures = {name: metric(actual, mean) for name, metric in METRICS.items()}
     figures |= {
         "mase": mase(actual, mean, scale),
         "rmsse": rmsse(actual, mean, squared_scale, result.origins.windows.owners),
         "relative_mae": relative_mae(actual, mean, result.forecasts["naive"]),
     }
-    for name in trial.baselines:
+    for name in backtest_config.baselines:
         figures |= {f"{name}-{kind}": metric(actual, result.forecasts[name]) for kind, metric in METRICS.items()}
         figures[f"{name}-mase"] = mase(actual, result.forecasts[name], scale)
-    figures |= _p_values(result, trial) | _intervals(result, trial)
+    figures |= _p_values(result, backtest_config) | _intervals(result, backtest_config)
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
 def losses(result: Backtest, name: str) -> Floats:
-    """Return a forecast's mean absolute error at each cutoff that has windows, over series and steps."""
+    """Return the mean absolute error of a forecast at each cutoff that has windows, over series and steps."""
     errors = np.abs(result.actual - result.forecasts[name]).mean(axis=1)
     return _by_cutoff(result, errors)
 
 
 def cross_validation_frame(result: Backtest, series: Series) -> pd.DataFrame:
-    """Return every forecast: `unique_id, ds, cutoff, y`, a column per model, and the recipe's intervals."""
+    """Return all forecasts: `unique_id, ds, cutoff, y`, a column per model, and the recipe's intervals."""
     n, horizon = result.actual.shape
     windows = result.origins.windows
     times = windows.target_times(series.timestamps, np.arange(n))
@@ -65,24 +65,24 @@ def cross_validation_frame(result: Backtest, series: Series) -> pd.DataFrame:
 
 
 def overlap(horizon: int, step_size: int) -> int:
-    """Return how many successive origins' horizons overlap."""
+    """Return the number of successive origins whose horizons overlap."""
     return -(-horizon // step_size)
 
 
-def _p_values(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
-    ours, reach = losses(result, MODEL), overlap(result.actual.shape[1], trial.step_size)
+def _p_values(result: Backtest, backtest_config: BacktestConfig) -> dict[str, float]:
+    ours, reach = losses(result, MODEL), overlap(result.actual.shape[1], backtest_config.step_size)
     if len(ours) < max(MIN_WINDOWS, reach + 1):
-        # too few to tell: no figure rather than a wrong one
+        # too few windows for the test
         return {}
     return {
         f"{name}-p_value": diebold_mariano(ours, losses(result, name), reach, "less").p_value
-        for name in trial.baselines
+        for name in backtest_config.baselines
     }
 
 
-def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
+def _intervals(result: Backtest, backtest_config: BacktestConfig) -> dict[str, float]:
     figures: dict[str, float] = {}
-    block = 2 * overlap(result.actual.shape[1], trial.step_size)
+    block = 2 * overlap(result.actual.shape[1], backtest_config.step_size)
     for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
         for level, (low, high) in bands.items():
             inside = ((result.actual >= low) & (result.actual <= high)).mean(axis=1)
@@ -103,7 +103,7 @@ def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
 
 
 def _pinball(result: Backtest) -> float:
-    """Return the mean pinball loss of the recipe's static quantiles at `CRPS_QUANTILES`, as each refit has them."""
+    """Return the mean pinball loss of the recipe's static quantiles at `CRPS_QUANTILES`, calibrated at each refit."""
     windows, mean = result.origins.windows, result.forecasts[MODEL]
     refits = np.searchsorted(result.refits, result.origins.numbers, "right") - 1
     loss = 0.0
@@ -117,16 +117,16 @@ def _pinball(result: Backtest) -> float:
 
 
 def _by_cutoff(result: Backtest, values: Floats) -> Floats:
-    """Return the mean of windows' values `(n,)` at each cutoff that has any."""
+    """Return the mean of the windows' values `(n,)` at each cutoff that has windows."""
     counts = np.bincount(result.origins.numbers)
     sums = np.bincount(result.origins.numbers, values)
     return np.asarray(sums[counts > 0] / counts[counts > 0])
 
 
 def _scales(result: Backtest, series: Series, season_length: int) -> tuple[Floats, Floats]:
-    """Return each window's scales of MASE and RMSSE, `(n, 1)`, from its series' rows up to the first cutoff.
+    """Return the MASE and RMSSE scales of each window, `(n, 1)` each, from its series' rows up to the first cutoff.
 
-    They are 0 where these rows are no more than a season: errors have no size there.
+    The scales are 0 if there are no more of these rows than a season has, which leaves the metrics undefined.
     """
     first = result.origins.cutoffs[0]
     scales = np.zeros((len(series), 2))

@@ -1,4 +1,4 @@
-"""A backtest as an MLflow run: the same metric names and tags as a training's, so that people can compare them."""
+"""Track a backtest as an MLflow run, with the metric names and tags of a training, so that the two can be compared."""
 
 import tempfile
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from forecaster.evaluation.metrics import by_series, by_step, mae
 from forecaster.evaluation.plots import coverage_figure, errors_figure
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
-from forecaster.training.attempts import CHECKPOINTS, WORK, discard, work_of
+from forecaster.training.attempts import CHECKPOINTS, WORK, remove_checkpoints, work_key
 from forecaster.training.config import TrainConfig, prepare, title
 from forecaster.training.job import WarmStart, digest_series, log_inputs
 
-# a table of more is no longer looked at
+# rows of a logged table
 _MOST_ROWS = 2000
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What a backtest leaves: a run, its figures, and what they are figures of."""
+class BacktestRun:
+    """A tracked backtest: its run, cell, metrics and results, and the series."""
 
     run_id: str
     cell: str
@@ -35,22 +35,22 @@ class Tried:
     series: Series
 
 
-def try_recipe(
+def run_backtest(
     config: TrainConfig,
-    trial: BacktestConfig,
+    backtest_config: BacktestConfig,
     tags: dict[str, str] | None = None,
     warm: WarmStart | None = None,
     *,
-    is_anew: bool = False,
-) -> Tried:
-    """Run a backtest, tracked; killed and started again, its fits go on from their checkpoints.
+    replace_existing: bool = False,
+) -> BacktestRun:
+    """Run a backtest and track it; a killed backtest that is started again resumes its fits from their checkpoints.
 
     Args:
         config: the recipe.
-        trial: at which cutoffs.
-        tags: of the run, beside those that each has.
+        backtest_config: the settings of the backtest.
+        tags: further tags of the run.
         warm: as `backtest` takes it.
-        is_anew: whether earlier runs of the same, with the same tags, on the same data are deleted.
+        replace_existing: whether to delete earlier runs of the same backtest, with the same tags and data.
 
     Raises:
         DataError, TrainingError, WorkspaceError, StoreUnavailable: as their names say.
@@ -58,26 +58,33 @@ def try_recipe(
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     digest = digest_series(series)
-    decides = (config.model_dump_json(exclude={"tracking"}), trial.model_dump_json(), digest, warm.tags if warm else "")
-    name = f"backtest-{work_of(*decides)}"
-    tags = {"kind": "backtest", WORK: work_of(*decides, tags), CHECKPOINTS: name, **(tags or {})}
+    inputs = (
+        config.model_dump_json(exclude={"tracking"}),
+        backtest_config.model_dump_json(),
+        digest,
+        warm.tags if warm else "",
+    )
+    name = f"backtest-{work_key(*inputs)}"
+    tags = {"kind": "backtest", WORK: work_key(*inputs, tags), CHECKPOINTS: name, **(tags or {})}
     tags |= warm.tags if warm else {}
-    # makes the store's tables, before it is asked for runs
+    # creates the store's tables before the first query
     Store(config.tracking.uri, create=True)
-    with past_runs.at_work(config.tracking, name) as checkpoints:
-        with tracking.tracked_run(config.tracking, f"{title(config)} backtest", tags, is_anew=is_anew) as run_id:
+    with past_runs.locked_checkpoints(config.tracking, name) as checkpoints:
+        with tracking.tracked_run(
+            config.tracking, f"{title(config)} backtest", tags, replace_existing=replace_existing
+        ) as run_id:
             log_inputs(config, frame, digest, tags)
-            tracking.log_setup({"backtest": trial.model_dump(mode="json")}, {}, "backtest.yaml")
-            result = backtest(config, trial, series, checkpoints, warm)
-            metrics = score(result, trial, series)
+            tracking.log_setup({"backtest": backtest_config.model_dump(mode="json")}, {}, "backtest.yaml")
+            result = backtest(config, backtest_config, series, checkpoints, warm)
+            metrics = score(result, backtest_config, series)
             tracking.log_metrics(metrics)
-            _log_pictures(result, series, title(config))
-            _log_refits(result, trial, series)
-        discard(checkpoints)
-    return Tried(run_id, config.model.cell, metrics, result, series)
+            _log_figures(result, series, title(config))
+            _log_refits(result, backtest_config, series)
+        remove_checkpoints(checkpoints)
+    return BacktestRun(run_id, config.model.cell, metrics, result, series)
 
 
-def _log_pictures(result: Backtest, series: Series, title: str) -> None:
+def _log_figures(result: Backtest, series: Series, title: str) -> None:
     tracking.log_figure(errors_figure(result.actual, result.forecasts, MODEL, f"{title}: error by step"), "errors.png")
     if result.bands:
         tracking.log_figure(_coverage_figure(result, f"{title}: coverage"), "coverage.png")
@@ -95,8 +102,8 @@ def _log_pictures(result: Backtest, series: Series, title: str) -> None:
         tracking.log_file(file)
 
 
-def _log_refits(result: Backtest, trial: BacktestConfig, series: Series) -> None:
-    """Record each refit as a run within the run, with the error of its origins."""
+def _log_refits(result: Backtest, backtest_config: BacktestConfig, series: Series) -> None:
+    """Log each refit as a nested run, with the errors of its origins."""
     if len(result.refits) < 2:
         return
     ends = (*result.refits[1:], len(result.origins.cutoffs))
@@ -110,7 +117,7 @@ def _log_refits(result: Backtest, trial: BacktestConfig, series: Series) -> None
 
 
 def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
-    """Return a refit's windows as columns: series, cutoff and errors; of very many, evenly spread ones."""
+    """Return a refit's windows as columns: series, cutoff and errors; at most `_MOST_ROWS`, evenly spaced."""
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).astype(np.int64)]
     errors = {
         name: np.abs(result.actual[chosen] - mean[chosen]).mean(axis=1).tolist()

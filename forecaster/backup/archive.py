@@ -1,4 +1,4 @@
-"""A backup's archive: a tar file, compressed where it is called .tar.zst, whose last member has the others' hashes."""
+"""A backup's archive: a tar file, compressed if its name ends with .tar.zst, whose last member lists all hashes."""
 
 import hashlib
 import io
@@ -29,10 +29,10 @@ class RegistryPart(_Part):
     """MLflow's store.
 
     Args:
-        kind: of its database.
-        root: where the artifacts lay.
-        columns: the tables and columns that say so.
-        elsewhere: where artifacts lie that are not in the archive.
+        kind: the kind of its database.
+        root: the folder that contained the artifacts.
+        columns: the tables and columns with artifact locations.
+        elsewhere: artifact locations outside `root`, which are not in the archive.
     """
 
     kind: Kind
@@ -42,19 +42,19 @@ class RegistryPart(_Part):
 
 
 class BarsPart(_Part):
-    """The bar store, and how many symbols it has."""
+    """The bar store, and the number of its symbols."""
 
     symbols: int
 
 
 class DatabasePart(_Part):
-    """The service's database, and of which kind it is."""
+    """The service's database, and its kind."""
 
     kind: Kind
 
 
 class Contents(_Part):
-    """What an archive holds: its parts, and the SHA-256 of each file."""
+    """The contents of an archive: its parts, and the SHA-256 of each file."""
 
     format: Literal[1] = 1
     made_at: str
@@ -65,22 +65,22 @@ class Contents(_Part):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Return the names of the parts that are there."""
+        """Return the names of the parts in the archive."""
         return tuple(name for name in ("registry", "bars", "database") if getattr(self, name) is not None)
 
 
 class Archive:
-    """An archive being written."""
+    """An archive that is being written."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
         self.files: dict[str, str] = {}
 
     def add(self, name: str, path: Path) -> None:
-        """Add a file, as long as it is now.
+        """Add a file with its current size.
 
         Raises:
-            OSError: it cannot be read, or has become shorter meanwhile.
+            OSError: the file cannot be read, or becomes shorter in the meantime.
         """
         with path.open("rb") as file:
             hashed, status = _Hashed(file), os.fstat(file.fileno())
@@ -90,7 +90,7 @@ class Archive:
         self.files[name] = hashed.digest.hexdigest()
 
     def close(self, parts: dict[str, _Part]) -> Contents:
-        """Add the contents and return them."""
+        """Add the list of contents as the last member, and return it."""
         made_at = datetime.now(UTC).isoformat(timespec="seconds")
         kept: dict[str, Any] = {name: parts.get(name) for name in ("registry", "bars", "database")}
         contents = Contents(made_at=made_at, files=self.files, **kept)
@@ -102,7 +102,7 @@ class Archive:
 
 
 class _Hashed:
-    """A file whose bytes are hashed as they are read."""
+    """A file that hashes its bytes as they are read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.digest = file, hashlib.sha256()
@@ -115,15 +115,15 @@ class _Hashed:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Archive]:
-    """Yield a new archive; the file appears at the end, whole, readable by its owner alone.
+    """Yield a new archive; the file appears at the end, complete, and readable only by its owner.
 
     Raises:
-        ConfigError: its name says of no form.
-        BackupError: there is such a file, or it cannot be written.
+        ConfigError: the name ends with neither .tar nor .tar.zst.
+        BackupError: the file already exists, or cannot be written.
     """
     is_compressed = _is_compressed(path)
     if path.exists():
-        raise BackupError(f"{path}: is there already; choose another name, backups are not replaced")
+        raise BackupError(f"{path}: already exists; choose another name, backups are not replaced")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -134,14 +134,14 @@ def writing(path: Path) -> Iterator[Archive]:
         ):
             yield Archive(tar)
     except (OSError, tarfile.TarError) as error:
-        raise BackupError(f"{path}: cannot be made ({error}); free space, and run it again") from error
+        raise BackupError(f"{path}: cannot be written ({error}); free disk space, and run it again") from error
 
 
 def unpack(path: Path, folder: Path) -> Contents:
-    """Extract an archive into an empty folder and return its contents, every file of it named, hashed and plain.
+    """Extract an archive into an empty folder, verify every file, and return its contents.
 
     Raises:
-        BackupError: it cannot be read, or is not exactly what was written.
+        BackupError: the archive cannot be read, or is not exactly what was written.
     """
     try:
         with (
@@ -152,9 +152,11 @@ def unpack(path: Path, folder: Path) -> Contents:
             for member in tar:
                 _check_member(member, path)
                 tar.extract(member, folder, filter="data")
-    # a spoilt stream raises whatever its decoder does
+    # for a damaged stream, the decoder may raise any of these
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        raise BackupError(f"{path}: cannot be read ({error}); it is cut short, or no backup; take another") from error
+        raise BackupError(
+            f"{path}: cannot be read ({error}); it is truncated, or not a backup; use another backup"
+        ) from error
     contents = _read_contents(path, folder)
     _check_files(path, folder, contents)
     return contents
@@ -163,7 +165,7 @@ def unpack(path: Path, folder: Path) -> Contents:
 def _is_compressed(path: Path) -> bool:
     if path.name.endswith((".tar", ".tar.zst")):
         return path.suffix == ".zst"
-    raise ConfigError(f"{path}: call it something.tar, or something.tar.zst to have it compressed")
+    raise ConfigError(f"{path}: name it something.tar, or something.tar.zst to compress it")
 
 
 def _compressing(file: IO[bytes], is_compressed: bool) -> Any:
@@ -181,24 +183,25 @@ def _expanding(file: IO[bytes], is_compressed: bool) -> Any:
 def _check_member(member: tarfile.TarInfo, path: Path) -> None:
     parts = PurePosixPath(member.name).parts
     if not member.isreg() or member.name.startswith("/") or ".." in parts:
-        raise BackupError(f"{path}: '{member.name}' is no plain file of its own; it is no backup of this program")
+        raise BackupError(f"{path}: '{member.name}' is not a regular file within it; this is not a backup")
 
 
 def _read_contents(path: Path, folder: Path) -> Contents:
     try:
         return Contents.model_validate_json((folder / CONTENTS).read_bytes())
     except FileNotFoundError as error:
-        raise BackupError(f"{path}: its end with {CONTENTS} is missing; it is cut short, or no backup") from error
+        raise BackupError(f"{path}: {CONTENTS} at its end is missing; it is truncated, or not a backup") from error
     except ValidationError as error:
         raise BackupError(
-            f"{path}: its {CONTENTS} is none that this program reads ({error.error_count()} mistakes)"
+            f"{path}: this program cannot read its {CONTENTS} ({error.error_count()} errors); use the program that "
+            "wrote it, or another backup"
         ) from error
 
 
 def _check_files(path: Path, folder: Path, contents: Contents) -> None:
-    found = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()} - {CONTENTS}
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {CONTENTS}
     missing, unknown = sorted(contents.files.keys() - found), sorted(found - contents.files.keys())
     changed = sorted(name for name in found & contents.files.keys() if hash_file(folder / name) != contents.files[name])
-    for names, what in ((missing, "missing"), (unknown, "not of it"), (changed, "changed since it was written")):
+    for names, problem in ((missing, "missing"), (unknown, "not listed"), (changed, "changed since it was written")):
         if names:
-            raise BackupError(f"{path}: {names[:_NAMED]} ({len(names)}) are {what}; take another backup")
+            raise BackupError(f"{path}: {names[:_NAMED]} ({len(names)}): {problem}; use another backup")

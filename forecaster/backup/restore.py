@@ -1,4 +1,4 @@
-"""An archive put back: believed only when every hash is right, and then all that is wanted of it, or nothing."""
+"""Restore an archive: verify all of it first, then replace all of its parts or none."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Update
 
 from forecaster.backup.archive import Contents, unpack
-from forecaster.backup.save import ARTIFACTS, BARS, DATABASE, PARTS, REGISTRY, OnFile, Places
+from forecaster.backup.save import ARTIFACTS, BARS, DATABASE, PARTS, REGISTRY, Locations, OnFile
 from forecaster.database.backup import (
     LOG_SUFFIXES,
     Kind,
@@ -25,66 +25,66 @@ from forecaster.database.backup import (
 )
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import BackupError, ConfigError
-from forecaster.registry.places import COLUMNS, moves
+from forecaster.registry.artifact_locations import COLUMNS, relocation_updates
 
-_MOUNTED = "is a mount point, which cannot be replaced; give a folder below it, or mount the folder above it"
+_MOUNTED = "is a mount point, which cannot be replaced; use a folder below it, or mount the folder above it"
 
 
 def restore(
-    places: Places,
+    locations: Locations,
     archive: Path,
     parts: Sequence[str] = (),
     on_file: OnFile = lambda name: None,
     *,
     force: bool = False,
 ) -> Contents:
-    """Put an archive's parts where `places` says; return what it holds.
+    """Restore the parts of an archive to `locations`; return its contents.
 
-    Nothing is touched before the whole archive is verified, every place is found to be free, and all that can fail has
-    been done beside it: files and folders lie ready to be renamed, each Postgres has done all but commit. What fails
-    then is undone, up to the first commit.
+    Before anything is changed, the whole archive is verified, every location is checked to be empty, new files and
+    folders are written beside their locations, and each Postgres transaction is ready to commit. If a later step fails,
+    all changes are undone; this is possible until the first commit.
 
     Args:
-        places: where everything goes.
-        archive: as `back_up` wrote it.
-        parts: some of those that it has; all of them when empty.
-        on_file: told of each place, once all are filled.
-        force: whether what is there already is replaced.
+        locations: where to restore to.
+        archive: an archive written by `back_up`.
+        parts: the parts to restore; all parts of the archive when empty.
+        on_file: called with each location, once all are restored.
+        force: whether to replace existing data.
 
     Raises:
         ConfigError: a database is of another kind than the archive's.
-        BackupError: the archive cannot be trusted or lacks a part, a place is taken or in use, or cannot be written.
+        BackupError: the archive is damaged or lacks a part, or a location is not empty, in use, or cannot be written.
     """
-    with _draft(places) as folder:
+    with _draft(locations) as folder:
         contents = unpack(archive, folder)
         missing = sorted(set(parts) - set(contents.parts))
         if missing:
             raise BackupError(f"{archive}: does not have {missing}; it has {list(contents.parts)}")
         wanted = [name for name in PARTS if name in (parts or contents.parts)]
-        goals = [goal for part in wanted for goal in _GOALS[part](places, contents, folder)]
-        _check_databases(goals)
+        targets = [target for part in wanted for target in _TARGETS[part](locations, contents, folder)]
+        _check_databases(targets)
         if not force:
-            _refuse_taken(goals)
+            _refuse_occupied(targets)
         try:
-            _put(goals)
+            _replace_all(targets)
         except OSError as error:
-            raise BackupError(f"cannot be put back ({error}); free space, and run it again") from error
-    for goal in goals:
-        on_file(goal.shown)
+            raise BackupError(f"the archive cannot be restored ({error}); free disk space, and run it again") from error
+    for target in targets:
+        on_file(target.shown)
     return contents
 
 
 @dataclass(frozen=True)
-class _Goal:
-    """One place, and what comes there.
+class _Target:
+    """A location to restore to, and its new content.
 
     Args:
-        shown: how it is called.
-        new: the file or folder, unpacked.
-        path: where it goes, whatever links lead there; None for Postgres.
-        url: of a database.
-        kind: of the archive's database.
-        changes: to the database.
+        shown: the location's name in messages.
+        new: the unpacked file or folder.
+        path: the location's path, with links resolved; None for Postgres.
+        url: the database's URL; empty for a folder.
+        kind: the kind of the archive's database.
+        changes: updates to make in the restored database.
     """
 
     shown: str
@@ -94,85 +94,87 @@ class _Goal:
     kind: Kind | None = None
     changes: Sequence[Update] = ()
 
-    def is_taken(self) -> bool:
-        """Say whether something is there."""
-        return is_occupied(self.url) if self.url else self.path is not None and _holds(self.path)
+    def has_data(self) -> bool:
+        """Return whether the location has any data."""
+        return is_occupied(self.url) if self.url else self.path is not None and _has_content(self.path)
 
 
 @dataclass(frozen=True)
 class _Swap:
-    """A file or folder that takes the place of another, with what belongs to that, by renames beside it."""
+    """The replacement of a file or folder, and of a database's log files, by renames within its parent folder."""
 
-    goal: _Goal
-    target: Path
+    target: _Target
+    path: Path
 
     def check(self) -> None:
-        """Refuse what no rename can replace, and what only the user can decide."""
-        if os.path.ismount(self.target):
-            raise BackupError(f"{self.target}: {_MOUNTED}")
-        old = self._beside("replaced")
+        """Refuse a path that a rename cannot replace, and the remains of a killed restore."""
+        if os.path.ismount(self.path):
+            raise BackupError(f"{self.path}: {_MOUNTED}")
+        old = self._sibling("replaced")
         if os.path.lexists(old):
             raise BackupError(
-                f"{old}: is what a killed restore took from {self.target}; move it back there, or remove it"
+                f"{old}: a killed restore moved it away from {self.path}; move it back there, or remove it"
             )
 
     def prepare(self, undo: ExitStack) -> None:
-        """Bring what is new beside the target."""
-        draft = self._beside("restoring")
-        # what a killed restore left
+        """Move the new content beside the path."""
+        draft = self._sibling("restoring")
+        # may be left by a killed restore
         _remove(draft)
         undo.callback(_remove, draft)
-        if self.goal.url:
-            update_sqlite_copy(self.goal.new, self.goal.changes)
+        if self.target.url:
+            update_sqlite_copy(self.target.new, self.target.changes)
         else:
-            self.goal.new.mkdir(parents=True, exist_ok=True)
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(self.goal.new, draft)
-        if self.goal.url:
+            self.target.new.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(self.target.new, draft)
+        if self.target.url:
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
 
     def swap(self, undo: ExitStack) -> None:
-        """Replace the target; `undo` renames all back."""
-        if self.goal.url:
-            check_not_in_use(self.goal.url)
-        for now, aside in self._old():
-            if now.exists():
-                _rename(now, aside, undo)
-        _rename(self._beside("restoring"), self.target, undo)
+        """Replace the content of the path; `undo` reverses the renames."""
+        if self.target.url:
+            check_not_in_use(self.target.url)
+        for current, aside in self._old():
+            if current.exists():
+                _rename(current, aside, undo)
+        _rename(self._sibling("restoring"), self.path, undo)
 
     def finish(self) -> None:
-        """Drop what was there."""
+        """Remove the old content."""
         for _, aside in self._old():
             _remove(aside)
 
     def _old(self) -> list[tuple[Path, Path]]:
-        ends = ("", *LOG_SUFFIXES) if self.goal.url else ("",)
-        old = self._beside("replaced")
-        return [(self.target.with_name(self.target.name + end), old.with_name(old.name + end)) for end in ends]
+        ends = ("", *LOG_SUFFIXES) if self.target.url else ("",)
+        old = self._sibling("replaced")
+        return [(self.path.with_name(self.path.name + end), old.with_name(old.name + end)) for end in ends]
 
-    def _beside(self, what: str) -> Path:
-        return self.target.with_name(f".{self.target.name}.{what}")
+    def _sibling(self, suffix: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{suffix}")
 
 
-def _put(goals: Sequence[_Goal]) -> None:
-    """Fill all places, or none of them."""
-    swaps = [_Swap(goal, goal.path) for goal in goals if goal.path]
+def _replace_all(targets: Sequence[_Target]) -> None:
+    """Replace the content of all locations, or of none."""
+    swaps = [_Swap(target, target.path) for target in targets if target.path]
     for swap in swaps:
         swap.check()
-    for goal in goals:
-        if goal.url:
-            check_not_in_use(goal.url)
+    for target in targets:
+        if target.url:
+            check_not_in_use(target.url)
     with ExitStack() as end, ExitStack() as undo:
         for swap in swaps:
             swap.prepare(undo)
-        replacing = [replace_postgres(goal.url, goal.new, goal.changes) for goal in goals if not goal.path]
-        commits = [end.enter_context(one) for one in replacing]
+        transactions = [
+            replace_postgres(target.url, target.new, target.changes) for target in targets if not target.path
+        ]
+        commits = [end.enter_context(transaction) for transaction in transactions]
         for swap in swaps:
             swap.swap(undo)
         for commit in commits[:1]:
             commit()
-        # no way back from here
+        # from here on nothing can be undone
         undo.pop_all()
         for swap in swaps:
             end.callback(swap.finish)
@@ -180,59 +182,61 @@ def _put(goals: Sequence[_Goal]) -> None:
             try:
                 commit()
             except BackupError as error:
-                raise BackupError(f"{error}; all else is put back: run it again with --force") from error
+                raise BackupError(f"{error}; everything else is restored: run it again with --force") from error
 
 
-def _registry(places: Places, contents: Contents, folder: Path) -> list[_Goal]:
+def _registry(locations: Locations, contents: Contents, folder: Path) -> list[_Target]:
     part = contents.registry
     if part is None or not set(part.columns) <= set(COLUMNS):
-        raise BackupError("the archive's registry is of no MLflow that this program knows; take another backup")
-    changes = moves(part.columns, Path(part.root), places.root)
+        raise BackupError("the archive's registry comes from an unknown version of MLflow; use another backup")
+    changes = relocation_updates(part.columns, Path(part.root), locations.root)
     return [
-        _Goal(str(places.root), folder / ARTIFACTS, places.root),
-        _database(places.tracking_uri, folder / REGISTRY, part.kind, changes),
+        _Target(str(locations.root), folder / ARTIFACTS, locations.root),
+        _database(locations.tracking_uri, folder / REGISTRY, part.kind, changes),
     ]
 
 
-def _bars(places: Places, contents: Contents, folder: Path) -> list[_Goal]:
-    return [_Goal(str(places.bars), folder / BARS, places.bars.resolve())]
+def _bars(locations: Locations, contents: Contents, folder: Path) -> list[_Target]:
+    return [_Target(str(locations.bars), folder / BARS, locations.bars.resolve())]
 
 
-def _service(places: Places, contents: Contents, folder: Path) -> list[_Goal]:
+def _service(locations: Locations, contents: Contents, folder: Path) -> list[_Target]:
     part = contents.database
     if part:
-        # as the service keeps it
+        # the service's own file permissions
         (folder / DATABASE).chmod(0o600)
-    return [_database(places.database, folder / DATABASE, part.kind)] if part else []
+    return [_database(locations.database, folder / DATABASE, part.kind)] if part else []
 
 
-def _database(url: str, copy: Path, kind: Kind, changes: Sequence[Update] = ()) -> _Goal:
-    return _Goal(without_password(url), copy, sqlite_path(url), url, kind, changes)
+def _database(url: str, copy: Path, kind: Kind, changes: Sequence[Update] = ()) -> _Target:
+    return _Target(without_password(url), copy, sqlite_path(url), url, kind, changes)
 
 
-_GOALS = {"registry": _registry, "bars": _bars, "database": _service}
+_TARGETS = {"registry": _registry, "bars": _bars, "database": _service}
 
 
-def _check_databases(goals: Sequence[_Goal]) -> None:
-    databases = [goal for goal in goals if goal.url]
-    for goal in databases:
-        if database_kind(goal.url) != goal.kind:
-            raise ConfigError(f"{goal.shown}: the archive's is of {goal.kind}, this is not; give one that is")
-    if len({goal.url for goal in databases}) < len(databases):
-        raise ConfigError(f"{databases[0].shown}: is one database for both; --parts registry has all of it")
+def _check_databases(targets: Sequence[_Target]) -> None:
+    databases = [target for target in targets if target.url]
+    for target in databases:
+        if database_kind(target.url) != target.kind:
+            raise ConfigError(
+                f"{target.shown}: the archive has a {target.kind} database; give the URL of a {target.kind} database"
+            )
+    if len({target.url for target in databases}) < len(databases):
+        raise ConfigError(f"{databases[0].shown}: both parts have this database; --parts registry restores all of it")
 
 
-def _refuse_taken(goals: Sequence[_Goal]) -> None:
-    taken = [goal.shown for goal in goals if goal.is_taken()]
-    if taken:
-        raise BackupError(f"{taken} hold something; give places that are empty, or --force to replace what is there")
+def _refuse_occupied(targets: Sequence[_Target]) -> None:
+    occupied = [target.shown for target in targets if target.has_data()]
+    if occupied:
+        raise BackupError(f"{occupied}: not empty; give empty locations, or --force to replace what they contain")
 
 
 def _rename(path: Path, target: Path, undo: ExitStack) -> None:
     try:
         path.rename(target)
     except OSError as error:
-        # of a mount in the same file system, which cannot be told by its device
+        # a bind mount in the same file system, which `ismount` does not recognize
         if error.errno == errno.EBUSY:
             raise BackupError(f"{path}: {_MOUNTED}") from error
         raise
@@ -246,18 +250,18 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _holds(folder: Path) -> bool:
+def _has_content(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 @contextmanager
-def _draft(places: Places) -> Iterator[Path]:
-    """Yield a folder that will be gone, in the nearest one above the places that is there: no other is made for it."""
-    above = next(folder for folder in places.bars.resolve().parents if folder.is_dir())
+def _draft(locations: Locations) -> Iterator[Path]:
+    """Yield a temporary folder in the nearest existing parent of the bar store."""
+    parent = next(folder for folder in locations.bars.resolve().parents if folder.is_dir())
     try:
-        draft = tempfile.mkdtemp(prefix=".restore-", dir=above)
+        draft = tempfile.mkdtemp(prefix=".restore-", dir=parent)
     except OSError as error:
-        raise BackupError(f"{above}: cannot be written ({error}); check its permissions") from error
+        raise BackupError(f"{parent}: cannot be written ({error}); check its permissions") from error
     try:
         yield Path(draft)
     finally:

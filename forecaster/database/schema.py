@@ -33,7 +33,7 @@ def upgrade_schema(engine: Engine) -> None:
         revision = _revision(engine)
         if revision is not None and revision > REVISION:
             raise DatabaseUnavailable(
-                f"the database has revision {revision}, this program knows {REVISION}; update the program"
+                f"the database has revision {revision}, this program supports {REVISION}; update the program"
             )
         if revision != REVISION:
             _migrate(engine)

@@ -22,13 +22,11 @@ class Comparison:
     Args:
         statistic: below 0 if the first forecast has the smaller losses.
         p_value: the p-value of the hypothesis of equal losses.
-        mean_difference: the mean of the first forecast's losses minus the second's.
         n: number of losses compared.
     """
 
     statistic: float
     p_value: float
-    mean_difference: float
     n: int
 
 
@@ -131,16 +129,16 @@ def diebold_mariano(
     mean = float(difference.mean())
     # losses that are equal up to rounding
     if np.allclose(difference, 0, atol=1e-12 * float(np.abs(first).max())):
-        return Comparison(0.0, 0.5 if alternative == "less" else 1.0, mean, n)
+        return Comparison(0.0, 0.5 if alternative == "less" else 1.0, n)
     correction = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     variance = _long_run_variance(difference, horizon) / n
     if variance <= 0:
         # a constant difference has no variance
         is_unlikely = mean < 0 or alternative == "two-sided"
-        return Comparison(float(np.copysign(np.inf, mean)), 0.0 if is_unlikely else 1.0, mean, n)
+        return Comparison(float(np.copysign(np.inf, mean)), 0.0 if is_unlikely else 1.0, n)
     statistic = float(mean / np.sqrt(variance) * np.sqrt(max(correction, 0.0)))
     tail = stats.t.cdf(statistic, n - 1) if alternative == "less" else 2 * stats.t.cdf(-abs(statistic), n - 1)
-    return Comparison(statistic, float(tail), mean, n)
+    return Comparison(statistic, float(tail), n)
 
 
 def block_bootstrap_error(values: Floats, block: int, n_samples: int = 2000, seed: int = 0) -> float:

@@ -1,1 +1,1 @@
-"""One recipe, a model for each of many symbols: made in parallel, each symbol failing alone, and started again."""
+"""Train or backtest one recipe for many symbols in parallel; a failing symbol does not affect the others."""

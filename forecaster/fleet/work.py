@@ -1,4 +1,4 @@
-"""What a worker does for one symbol: an order in, an answer out, whatever happens in between."""
+"""Execute one order of a fleet, and return its outcome even if it fails."""
 
 import json
 import logging
@@ -13,13 +13,13 @@ from filelock import FileLock
 
 from forecaster.backtesting.backtest import backtest
 from forecaster.backtesting.report import score
-from forecaster.backtesting.tracking import try_recipe
+from forecaster.backtesting.tracking import run_backtest
 from forecaster.data.tails import file_name
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.files import write_atomically
 from forecaster.domain.levels import LEVELS
 from forecaster.fleet.plan import Order
-from forecaster.promotion.promote import settle
+from forecaster.promotion.promote import judge_and_promote
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.config import prepare
@@ -27,42 +27,42 @@ from forecaster.training.job import digest_series, train
 from forecaster.training.lock import training_lock
 
 FAILED, TRIED = "failed", "tried"
-# set before the libraries that read them are imported: as many workers as cores, each on one
+# set before the libraries that read them are imported: each worker uses one core
 ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     **dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"),
     "TF_CPP_MIN_LOG_LEVEL": "2",
-    # a hundred bars at once tell nobody anything
+    # progress bars of many workers at once are unreadable
     "TQDM_DISABLE": "1",
 }
 _LOCKED, _TRIES, _MOST_SECONDS = "database is locked", 6, 10.0
 _log = logging.getLogger(__name__)
 
 
-def carry_out(text: str) -> str:
-    """Carry out an order and return the answer, both as JSON; an error of any kind is the answer's reason.
+def execute_order(text: str) -> str:
+    """Execute an order and return its answer, both as JSON; an error becomes the answer's `reason`.
 
     The answer has `symbol`, `outcome` (`promoted`, `shadow`, `kept`, `tried` or `failed`), `version`, `relative_mae`,
-    `coverage` (of the narrowest intervals), `seconds` and `reason`; what is not known is null.
+    `coverage` (of the narrowest intervals), `seconds` and `reason`. Unknown values are null.
     """
     order = Order.model_validate_json(text)
     begin = time.perf_counter()
     answer: dict[str, Any] = {"symbol": order.symbol} | dict.fromkeys(("version", "relative_mae", "coverage"))
     try:
         os.chdir(order.home)
-        answer |= _patiently(order)
+        answer |= _execute_with_retries(order)
     except ForecasterError as error:
         answer |= {"outcome": FAILED, "reason": str(error)}
-    # a mistake of ours in one symbol must not be the others' too; the log has where it is
+    # an unexpected error with one symbol must not stop the worker; the log has the traceback
     except Exception as error:
         _log.exception("symbol %s", order.symbol)
         answer |= {"outcome": FAILED, "reason": f"{type(error).__name__}: {error}"}
-    _forget_networks()
+    _release_networks()
     return json.dumps({"seconds": round(time.perf_counter() - begin, 3), **answer})
 
 
-def _patiently(order: Order) -> dict[str, Any]:
-    """Do the work; where SQLite says that others hold it for too long, do it again, which goes on where it was."""
+def _execute_with_retries(order: Order) -> dict[str, Any]:
+    """Execute an order, and retry it while SQLite is locked by others; a retry continues where the order stopped."""
     for attempt in range(1, _TRIES + 1):
         try:
             return _WORK[order.do](order)
@@ -70,46 +70,49 @@ def _patiently(order: Order) -> dict[str, Any]:
             if _LOCKED not in str(error) or attempt == _TRIES:
                 raise
             _log.warning("symbol %s: %s; attempt %d of %d", order.symbol, _LOCKED, attempt, _TRIES)
-        # not all at the same time once more
+        # a random delay, so that not all workers retry at the same time
         time.sleep(random.uniform(0, min(2.0**attempt, _MOST_SECONDS)))  # noqa: S311
     raise AssertionError("unreachable")
 
 
 def _retrain(order: Order) -> dict[str, Any]:
     config = order.train
-    with training_lock(config) as check:
-        registered = train(config, is_anew=False)
+    store = Store(config.tracking.uri, create=True)
+    with training_lock(config, store) as check:
+        registered = train(config, store=store, force_new=False)
         check()
-        settled = settle(Store(config.tracking.uri), config.name, registered.version, order.gate, order.trial)
-        past_runs.discard_abandoned(config.tracking, config.name)
+        result = judge_and_promote(store, config.name, registered.version, order.gate, order.backtest_config)
+        past_runs.remove_abandoned_checkpoints(config.tracking, config.name)
     return {
-        "outcome": settled.outcome,
+        "outcome": result.outcome,
         "version": registered.version,
         **_figures(registered.metrics, LEVELS),
-        "reason": settled.reason,
+        "reason": result.reason,
     }
 
 
 def _backtest(order: Order) -> dict[str, Any]:
-    """Try the recipe unless that was done on the same data; what is finished is one file, whole or not there."""
+    """Backtest the recipe, unless a finished backtest of the same data is on file."""
     file = order.folder / f"{file_name(order.symbol)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    # two fleets of the same recipe share what is done
+    # fleets of the same recipe share finished backtests
     with FileLock(file.with_suffix(".lock")):
         series = prepare(order.train, order.train.data.load(order.train.exogenous))
         digest = digest_series(series)
         if file.exists():
             done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if done["digest"] == digest:
-                return {**done["answer"], "reason": "tried before, and nothing has changed since"}
+                return {**done["answer"], "reason": "backtested before, and nothing has changed since"}
         if order.tracked:
             tags = {"fleet": order.folder.name, "symbol": order.symbol}
-            metrics = try_recipe(order.train, order.trial, tags, is_anew=True).metrics
+            metrics = run_backtest(order.train, order.backtest_config, tags, replace_existing=True).metrics
         else:
             checkpoints = order.train.tracking.checkpoints / f"fleet-{order.folder.name}-{digest[:16]}"
-            metrics = score(backtest(order.train, order.trial, series, checkpoints), order.trial, series)
+            metrics = score(
+                backtest(order.train, order.backtest_config, series, checkpoints), order.backtest_config, series
+            )
             shutil.rmtree(checkpoints, ignore_errors=True)
-        answer = {"outcome": TRIED, **_figures(metrics, order.trial.levels), "reason": ""}
+        answer = {"outcome": TRIED, **_figures(metrics, order.backtest_config.levels), "reason": ""}
         with write_atomically(file, is_locked=True) as draft:
             draft.write_text(json.dumps({"digest": digest, "answer": answer, "metrics": metrics}), encoding="utf-8")
     return answer
@@ -125,8 +128,8 @@ def _figures(metrics: dict[str, float], levels: tuple[int, ...]) -> dict[str, fl
     }
 
 
-def _forget_networks() -> None:
-    """Give back what Keras keeps of the networks so far: a worker makes hundreds."""
+def _release_networks() -> None:
+    """Free the memory of Keras networks: a worker builds hundreds."""
     if "keras" in sys.modules:
         import keras
 

@@ -45,7 +45,7 @@ class BatchConfig(Config):
         alias: `champion` when neither alias nor version is given.
         version: instead of an alias.
         data: a file with a long frame, or the bar store.
-        futr: a file with what the model knows ahead, for the steps to come.
+        futr: a file with what the model supports ahead, for the steps to come.
         horizon: steps; the trained horizon when null.
         level: intervals' coverage, 0–100; or
         quantiles: 0–1.

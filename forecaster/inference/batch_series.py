@@ -101,7 +101,7 @@ def read_ahead(source: FilesSource | None, predictor: Predictor) -> pd.DataFrame
     """
     names = tuple(predictor.manifest.futr_exog)
     if bool(names) != (source is not None):
-        is_missing = f"the model knows {list(names)} ahead; set the file that has them for the steps to come"
+        is_missing = f"the model supports {list(names)} ahead; set the file that has them for the steps to come"
         raise RequestError(f"futr: {is_missing if names else 'the model takes nothing that is known ahead; remove it'}")
     if source is None:
         return None

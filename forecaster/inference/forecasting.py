@@ -32,7 +32,7 @@ class ForecastInputs:
             taken.
         futr_exog: over these rows and the steps to come, as `Predictor.known_ahead` takes it; None where none is taken.
         known: what `Predictor.known_ahead` returns, in place of `times` and `futr_exog`.
-        learnt: the adapted miscoverage rates of each series, as `read_miscoverage_rates` returns them; None for a series
+        learnt: each series' adapted miscoverage rates, as `read_miscoverage_rates` returns them; None for a series
             without scores; empty where no series has any.
     """
 

@@ -1,1 +1,1 @@
-"""Recurrent networks: cells, topologies, heads, and the one function that builds them and the one that traces them."""
+"""Recurrent networks: cells, topologies and heads, and how a network is built, traced and used to forecast."""

@@ -1,8 +1,8 @@
-"""Recurrent cells: the Keras layer that trains, and the native ONNX operator that serves. A new cell is one entry here.
+"""Recurrent cells: the Keras layer for training and the native ONNX operator for serving. Add a cell to `CELLS`.
 
-Layouts: Keras holds `kernel (inputs, gates·units)`, `recurrent_kernel (units, gates·units)`; ONNX holds them transposed
-behind a direction axis, `W (1, gates·units, inputs)`, `R (1, gates·units, units)`, `B (1, 2·gates·units)` with the
-input biases before the recurrent ones.
+Layouts: Keras has `kernel (inputs, gates·units)` and `recurrent_kernel (units, gates·units)`. ONNX has them transposed,
+after a direction axis: `W (1, gates·units, inputs)`, `R (1, gates·units, units)`, and `B (1, 2·gates·units)` with the
+input biases before the recurrent biases.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ class Cell:
     """A recurrent cell.
 
     Args:
-        layer: the name of its class in `keras.layers`.
-        gate_order: for each of ONNX' gates, the position of the same gate in Keras' kernels.
-        operator: the name of its ONNX operator.
+        layer: the name of the class in `keras.layers`.
+        gate_order: for each gate in ONNX's order, its position in Keras's kernels.
+        operator: the name of the ONNX operator.
         options: the operator's attributes.
     """
 
@@ -32,7 +32,7 @@ class Cell:
     options: dict[str, Any]
 
     def build(self, units: int, seed: int) -> Any:
-        """Return the Keras layer, answering at each step: `(batch, time, inputs) → (batch, time, units)`."""
+        """Return the Keras layer, with an output at each step: `(batch, time, inputs) → (batch, time, units)`."""
         import keras
 
         initializers = {
@@ -45,11 +45,11 @@ class Cell:
         """Return the ONNX variable of the layer's outputs.
 
         Args:
-            x: variable of shape `(time, batch, inputs)`, float32.
+            x: a variable of shape `(time, batch, inputs)`, float32.
             weights: the Keras layer's kernel, recurrent kernel and bias.
 
         Returns:
-            variable of shape `(time, batch, units)`.
+            A variable of shape `(time, batch, units)`.
         """
         import spox.opset.ai.onnx.v21 as onnx
 
@@ -65,7 +65,7 @@ class Cell:
             hidden_size=units,
             **self.options,
         )
-        # (time, directions, batch, units), one direction
+        # the shape is (time, directions, batch, units), with one direction
         return onnx.squeeze(outputs[0], onnx.const(np.array([1], dtype=np.int64)))
 
     def _reorder(self, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,6 +79,6 @@ CELLS = {
     # Hochreiter & Schmidhuber (1997), doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. (2000).
     # Keras: input, forget, candidate, output; ONNX: input, output, forget, candidate
     "lstm": Cell("LSTM", (0, 3, 1, 2), "lstm", {}),
-    # Cho et al. (2014), arXiv 1406.1078, with the reset gate after the recurrent product, which is Keras' default
+    # Cho et al. (2014), arXiv 1406.1078, with the reset gate after the recurrent product, Keras's default
     "gru": Cell("GRU", (0, 1, 2), "gru", {"linear_before_reset": 1}),
 }

@@ -1,4 +1,4 @@
-"""Heads: what the network says about each horizon step. A new head is one entry here."""
+"""Heads: the network's output for each step of the horizon. Add a head to `HEADS`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 class Head:
     """A dense layer from hidden units to `outputs_per_step` numbers for each step of the horizon."""
 
-    output_type: str
     outputs_per_step: int
 
     def build(self, horizon: int, seed: int) -> Any:
@@ -23,11 +22,11 @@ class Head:
         )
 
     def trace(self, hidden: Any, weights: list[NDArray[np.float32]]) -> Any:
-        """Return the ONNX variable of the layer's outputs on a variable `(…, units)`."""
+        """Return the ONNX variable of the layer's outputs, for a variable `hidden (…, units)`."""
         import spox.opset.ai.onnx.v21 as onnx
 
         kernel, bias = weights
         return onnx.add(onnx.matmul(hidden, onnx.const(kernel)), onnx.const(bias))
 
 
-HEADS = {"point": Head(output_type="numeric", outputs_per_step=1)}
+HEADS = {"point": Head(outputs_per_step=1)}

@@ -1,4 +1,4 @@
-"""The network: topology × cell × head, built by `build_model` for training, traced by `trace_forecast` for serving."""
+"""The network: `build_model` builds it for training, and `trace_forecast` traces it for serving."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +21,12 @@ def _one_of(known: dict[str, Any], name: str) -> str:
     return name
 
 
-# two layers of 4096 LSTM cells have 800 MB of weights
+# two layers of 4096 LSTM units have 800 MB of weights
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class ModelConfig(Config):
-    """Which network: every part by its name, `widths` from the first layer to the last, dropout after each layer."""
+    """The network's topology, cell and head, the `widths` of its layers in order, and the dropout after each layer."""
 
     topology: str = "many_to_one"
     cell: str = "lstm"
@@ -53,19 +53,19 @@ class ModelConfig(Config):
 def build_model(
     config: ModelConfig, input_size: int, horizon: int, features: int = 1, known: int = 0, seed: int = 0
 ) -> "keras.Model":
-    """Return the untrained network, in the transformed space: float32 in, float32 out.
+    """Return the untrained network, which works on transformed values in float32.
 
     Args:
-        config: which network.
+        config: the network's configuration.
         input_size: steps of input.
         horizon: steps of forecast.
-        features: inputs at each step, the target and `hist_exog`.
-        known: further ones that are known ahead; each step sees its own, and the head those of the horizon.
-        seed: decides the initial weights and the dropout masks.
+        features: the number of inputs at each step: the target and `hist_exog`.
+        known: the number of features known ahead. Each step gets its own values, and the head those of the horizon.
+        seed: determines the initial weights and the dropout masks.
 
     Returns:
-        a model `(batch, input_size, features) → (batch, horizon)`, or `(batch, input_size, horizon)` many-to-many;
-        with a second input `(batch, input_size + horizon, known)` where there is something known.
+        A model `(batch, input_size, features) → (batch, horizon)`, or `→ (batch, input_size, horizon)` if many-to-many;
+        if `known` is above 0, with a second input `(batch, input_size + horizon, known)`.
     """
     import keras
 
@@ -78,7 +78,7 @@ def build_model(
         hidden = CELLS[config.cell].build(units, seed + 10 * number)(hidden)
         if config.dropout:
             hidden = keras.layers.Dropout(config.dropout, seed=seed + 10 * number + 2)(hidden)
-    # float32 whatever the precision policy: a float16 head would round the forecast
+    # always float32: a float16 head would round the forecast
     head = HEADS[config.head].build(horizon, seed + 10 * len(config.widths))
     head.dtype_policy = keras.DTypePolicy("float32")
     read = TOPOLOGIES[config.topology].readout(hidden)
@@ -90,18 +90,18 @@ def build_model(
 def trace_forecast(
     model: "keras.Model", config: ModelConfig, preprocessing: Preprocessing, input_size: int, horizon: int
 ) -> "onnx.ModelProto":
-    """Return the served graph: raw values in, raw values out, transforms inside.
+    """Return the served graph, which contains the transforms: raw values in, raw values out.
 
     Args:
-        model: the trained network, as `build_model` made it.
-        config: which network it is.
-        preprocessing: fitted.
+        model: the trained network, built by `build_model`.
+        config: the network's configuration.
+        preprocessing: the fitted preprocessing.
         input_size: steps of input.
         horizon: steps of forecast.
 
     Returns:
-        an ONNX model `x (batch, input_size, 1 + hist_exog) → mean (batch, horizon)`, float64; with a second input
-        `known (batch, input_size + horizon, features)` where something is known ahead.
+        An ONNX model `x (batch, input_size, 1 + hist_exog) → mean (batch, horizon)`, float64; if features are known
+        ahead, with a second input `known (batch, input_size + horizon, features)`.
     """
     import ndonnx
     import spox.opset.ai.onnx.v21 as operators
@@ -118,7 +118,7 @@ def trace_forecast(
         hidden = CELLS[config.cell].trace(hidden, layer.get_weights())
     last = ndonnx.asarray(operators.gather(hidden, operators.const(input_size - 1), axis=0))
     width = horizon * len(preprocessing.known)
-    ahead = [ndonnx.reshape(ndonnx.astype(one[:, input_size:, :], ndonnx.float32), (-1, width)) for one in known]
+    ahead = [ndonnx.reshape(ndonnx.astype(array[:, input_size:, :], ndonnx.float32), (-1, width)) for array in known]
     read = ndonnx.concat([last, *ahead], axis=1).unwrap_spox()
     outputs = HEADS[config.head].trace(read, model.get_layer("head").get_weights())
     z = ndonnx.astype(ndonnx.asarray(outputs), ndonnx.float64)

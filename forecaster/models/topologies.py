@@ -1,4 +1,4 @@
-"""Topologies: what of a recurrent stack's outputs is a forecast, and what it learns from. A new one is one entry."""
+"""Topologies: which outputs of a recurrent stack are the forecast, and its targets. Add a topology to `TOPOLOGIES`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,24 +12,24 @@ from forecaster.domain.series import Floats
 
 @dataclass(frozen=True)
 class Topology:
-    """How a stack of recurrent layers, answering at each step, becomes a forecast.
+    """How the outputs of a stack of recurrent layers become a forecast.
 
     Args:
-        answers_each_step: whether every step predicts its own next `horizon` values and the loss is over all of them
-            (many-to-many, the last step being the forecast), or the last hidden state alone predicts (many-to-one).
+        answers_each_step: True for many-to-many: every step predicts its own next `horizon` values, the loss covers all
+            steps, and the last step is the forecast. False for many-to-one: only the last hidden state predicts.
     """
 
     answers_each_step: bool
 
     def readout(self, hidden: Any) -> Any:
-        """Return what the head is applied to: `(batch, time, units)` as it is, or its last step `(batch, units)`."""
+        """Return the head's input: all of `hidden (batch, time, units)`, or its last step `(batch, units)`."""
         return hidden if self.answers_each_step else hidden[:, -1, :]
 
     def ahead(self, known: Any, input_size: int, horizon: int) -> Any:
-        """Return what the head is told of the horizon: `(batch, [time,] horizon · features)`, step by step.
+        """Return the head's input about the horizon, `(batch, [time,] horizon · features)`.
 
         Args:
-            known: what is known ahead, `(batch, input_size + horizon, features)`.
+            known: the values known ahead, `(batch, input_size + horizon, features)`.
             input_size: steps of input.
             horizon: steps of forecast.
         """
@@ -37,16 +37,16 @@ class Topology:
 
         first = 1 if self.answers_each_step else input_size
         steps = [known[:, first + step : input_size + step + 1] for step in range(horizon)]
-        # (batch, time or 1, horizon · features)
+        # shape (batch, time or 1, horizon · features)
         joined = keras.ops.concatenate(steps, axis=-1)
         return joined if self.answers_each_step else joined[:, 0, :]
 
     def targets(self, windows: Windows, index: NDArray[np.int64]) -> Floats:
-        """Return raw targets: `(n, input_size, horizon)` or `(n, horizon)`."""
+        """Return raw targets, `(n, input_size, horizon)` or `(n, horizon)`."""
         return windows.targets_each_step(index) if self.answers_each_step else windows.targets(index)
 
     def last(self, outputs: Any) -> Any:
-        """Return the forecast `(batch, horizon)` among the network's outputs."""
+        """Return the forecast `(batch, horizon)` from the network's outputs."""
         return outputs[:, -1, :] if self.answers_each_step else outputs
 
 

@@ -1,1 +1,1 @@
-"""From a registered version to the champion: the gate, the shadow, the aliases."""
+"""Promotion: choose between versions, and decide which one becomes champion."""

@@ -1,27 +1,27 @@
-"""Model selection among recipes tried at the same cutoffs: the simplest within one standard error of the best."""
+"""Model selection between recipes that were backtested at the same cutoffs: the one-standard-error rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forecaster.backtesting.backtest import MODEL, BacktestConfig
 from forecaster.backtesting.report import losses, overlap
-from forecaster.backtesting.tracking import Tried
+from forecaster.backtesting.tracking import BacktestRun
 from forecaster.evaluation.significance import compare_losses
 from forecaster.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell that was tried.
+    """A cell that was backtested.
 
     Args:
-        cell: its name.
-        mae: of its backtest.
-        relative_mae: over the last value's; None where that has no error.
-        n_parameters: of its network.
+        cell: the cell's name.
+        mae: the MAE of its backtest.
+        relative_mae: its MAE over the last-value baseline's; None if the baseline's is 0.
+        n_parameters: the number of parameters of its network.
         over_best: its MAE over the best candidate's.
-        error: the standard error of that ratio; None where there are too few windows to tell.
-        is_chosen: whether it is the choice.
+        error: the standard error of that ratio; None if there are too few windows for it.
+        is_chosen: whether it is the selected candidate.
     """
 
     cell: str
@@ -33,38 +33,36 @@ class Candidate:
     is_chosen: bool
 
 
-def choose(config: TrainConfig, tried: Mapping[str, Tried], trial: BacktestConfig) -> list[Candidate]:
-    """Return all candidates, one of them chosen: the fewest parameters within one standard error of the best.
+def choose(config: TrainConfig, runs: Mapping[str, BacktestRun], backtest_config: BacktestConfig) -> list[Candidate]:
+    """Return all candidates, with the smallest network within one standard error of the best chosen.
 
-    The error is that of the paired difference, since a window that is hard for one is hard for all. Where there are too
-    few windows for an error, the best is chosen.
+    The standard error is that of the paired difference, because a window that is hard for one cell is hard for all.
+    With too few windows for a standard error, the best candidate is chosen.
 
     Args:
-        config: the recipe, whatever its cell.
-        tried: each cell's backtest, all at the cutoffs of `trial`.
-        trial: at which cutoffs.
+        config: the recipe, with any cell.
+        runs: the backtest of each cell.
+        backtest_config: the settings of all the backtests.
 
     Source: Breiman, Friedman, Olshen & Stone (1984), Classification and Regression Trees, section 3.4.3.
     """
-    best = min(tried, key=lambda cell: tried[cell].metrics["mae"])
-    reach = overlap(config.horizon, trial.step_size)
-    sizes = {cell: int(config.with_cell(cell).build_network().count_params()) for cell in tried}
-    ratios = {
-        cell: compare_losses(losses(one.result, MODEL), losses(tried[best].result, MODEL), reach)
-        for cell, one in tried.items()
-    }
+    best = min(runs, key=lambda cell: runs[cell].metrics["mae"])
+    n_overlap = overlap(config.horizon, backtest_config.step_size)
+    sizes = {cell: int(config.with_cell(cell).build_network().count_params()) for cell in runs}
+    best_losses = losses(runs[best].result, MODEL)
+    ratios = {cell: compare_losses(losses(run.result, MODEL), best_losses, n_overlap) for cell, run in runs.items()}
     near = [cell for cell, ratio in ratios.items() if cell == best or (ratio and ratio.value - ratio.error <= 1)]
-    chosen = min(near, key=lambda cell: (sizes[cell], tried[cell].metrics["mae"]))
-    least = tried[best].metrics["mae"]
+    chosen = min(near, key=lambda cell: (sizes[cell], runs[cell].metrics["mae"]))
+    least = runs[best].metrics["mae"]
     return [
         Candidate(
             cell,
-            one.metrics["mae"],
-            one.metrics.get("relative_mae"),
+            run.metrics["mae"],
+            run.metrics.get("relative_mae"),
             sizes[cell],
-            one.metrics["mae"] / least if least else 1.0,
+            run.metrics["mae"] / least if least else 1.0,
             None if (ratio := ratios[cell]) is None else ratio.error,
             cell == chosen,
         )
-        for cell, one in tried.items()
+        for cell, run in runs.items()
     ]

@@ -1,4 +1,4 @@
-"""Challengers that forecast in the shadow: promoted or kept out once the ledger's scores can tell."""
+"""Decide on challengers that forecast in the shadow, once the ledger has enough scores."""
 
 import json
 from dataclasses import asdict, replace
@@ -11,26 +11,36 @@ from forecaster.domain.errors import ForecasterError
 from forecaster.domain.instants import HOUR
 from forecaster.evaluation.significance import compare_losses
 from forecaster.ledger.paired_losses import PairedLosses, models_with_shadow_scores, paired_losses
-from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, BesideChampion, Criterion, GateConfig, replaces
+from forecaster.promotion.gate import (
+    KEPT,
+    PROMOTED,
+    SHADOW,
+    ChampionComparison,
+    Criterion,
+    GateConfig,
+    compare_with_champion,
+)
 from forecaster.promotion.promote import is_in_shadow, make_champion
 from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 
-# forecasts that do not overlap: the first look at the evidence, and the next each time there are twice as many. A look
-# at every new score would find a difference by chance sooner or later.
+# the number of forecasts that do not overlap at the first test; each later test needs twice as many as the one before.
+# Testing after every new score would find a difference by chance sooner or later.
 FIRST_LOOK = 8
-# how far clocks of zones are from universal time
+# the largest offset of a time zone from UTC
 _ZONES = 14 * HOUR
 FAILED = "failed"
 
 
-def settle_shadows(engine: Engine, tracking_uri: str) -> dict[str, dict[str, Any]]:
-    """Promote or keep out each challenger that the gate left to forecast in the shadow, where its scores suffice.
+def resolve_shadows(engine: Engine, tracking_uri: str) -> dict[str, dict[str, Any]]:
+    """Promote or reject each shadow challenger that has enough scores.
+
+    An error with one model does not affect the others.
 
     Returns:
-        By model, the `version`, its `outcome` (`promoted`, `kept`, `shadow` where the scores do not suffice yet, or
-        `failed`) and the `reason`. A model that fails stops no other.
+        By model, the `version`, its `outcome` (`promoted`, `kept`, `shadow` if there are too few scores yet, or
+        `failed`) and the `reason`.
 
     Raises:
         DatabaseUnavailable, StoreUnavailable: as their names say.
@@ -39,44 +49,44 @@ def settle_shadows(engine: Engine, tracking_uri: str) -> dict[str, dict[str, Any
     if not models:
         return {}
     store = Store(tracking_uri)
-    settled: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in models:
         try:
-            found = _settle(engine, store, name) if store.has(name) else None
+            result = _resolve(engine, store, name) if store.has(name) else None
         except ForecasterError as error:
-            found = {"version": None, "outcome": FAILED, "reason": str(error)}
-        if found:
-            settled[name] = found
-    return settled
+            result = {"version": None, "outcome": FAILED, "reason": str(error)}
+        if result:
+            results[name] = result
+    return results
 
 
 def judge_shadow(paired: PairedLosses, champion: int, gate: GateConfig, tries: int) -> Criterion | None:
-    """Return what paired scores say of a fresher challenger; None as long as there are too few for a look.
+    """Test a fresher challenger's scores against the champion's; None while there are too few.
 
     Args:
-        paired: the challenger's errors beside the champion's.
-        champion: its version.
-        gate: the one that left the challenger in the shadow.
-        tries: how many versions were tried beside the same champion.
+        paired: the challenger's and the champion's errors on the same forecasts.
+        champion: the champion's version.
+        gate: the settings of the gate that left the challenger in the shadow.
+        tries: the number of versions that were judged against the same champion.
     """
-    n_looked_at = FIRST_LOOK * paired.overlap
-    if len(paired.ours) < n_looked_at:
+    n_tested = FIRST_LOOK * paired.overlap
+    if len(paired.ours) < n_tested:
         return None
-    while 2 * n_looked_at <= len(paired.ours):
-        n_looked_at *= 2
-    seen = paired.first(n_looked_at)
-    ratio = compare_losses(seen.ours, seen.theirs, seen.overlap)
-    criterion = replaces(BesideChampion(champion, ratio, n_looked_at, True, True, {}), gate, tries)
+    while 2 * n_tested <= len(paired.ours):
+        n_tested *= 2
+    tested = paired.first(n_tested)
+    ratio = compare_losses(tested.ours, tested.theirs, tested.overlap)
+    criterion = compare_with_champion(ChampionComparison(champion, ratio, n_tested, True, True, {}), gate, tries)
     return replace(criterion, reason=f"in the shadow, {criterion.reason}")
 
 
-def _settle(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
-    """Settle one model's challenger; None where none waits."""
+def _resolve(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
+    """Decide on one model's challenger; return None if none forecasts in the shadow."""
     model = store.read(name)
     version, champion = model.aliases.get(CHALLENGER), model.aliases.get(CHAMPION)
     if version is None or champion is None or version not in model.runs:
         return None
-    # one that was champion before was rolled back, or another followed it
+    # a former champion was rolled back, or replaced
     if version in (champion, model.aliases.get(PREVIOUS)):
         return None
     run_id = model.runs[version]
@@ -84,22 +94,22 @@ def _settle(engine: Engine, store: Store, name: str) -> dict[str, Any] | None:
     if not is_in_shadow(tags, champion) or past_runs.PROMOTED_AT in tags:
         return None
     decision = json.loads(store.read_artifact(run_id, "gate.json"))
-    # the manifest has the series' own clock, the ledger universal time
+    # the manifest has local time, the ledger UTC
     until = int(np.datetime64(decision["trained_until"], "us").astype(np.int64)) + _ZONES
-    found = judge_shadow(
+    criterion = judge_shadow(
         paired_losses(engine, name, version, champion, until, decision["horizon"]),
         champion,
         GateConfig.model_validate(decision["gate"]),
         decision["tries"],
     )
-    if found is None or found.is_open:
-        reason = "too few scores to tell" if found is None else found.reason
+    if criterion is None or criterion.is_open:
+        reason = "too few scores for a test" if criterion is None else criterion.reason
         return {"version": version, "outcome": SHADOW, "reason": reason}
-    outcome = PROMOTED if found.is_met else KEPT
-    if found.is_met:
-        # before it is recorded: killed in between, a second look finds it settled
+    outcome = PROMOTED if criterion.is_met else KEPT
+    if criterion.is_met:
+        # promoted before the decision is recorded: after a kill in between, the next call finds the champion
         make_champion(store, name, version, instead_of=champion)
-    others = [criterion for criterion in decision["criteria"] if criterion["name"] != found.name]
-    decision |= {"outcome": outcome, "criteria": [*others, asdict(found)]}
-    past_runs.log_decision(store.uri, run_id, decision, tags[past_runs.GATE_BESIDE])
-    return {"version": version, "outcome": outcome, "reason": found.reason}
+    others = [other for other in decision["criteria"] if other["name"] != criterion.name]
+    decision |= {"outcome": outcome, "criteria": [*others, asdict(criterion)]}
+    past_runs.log_decision(store.uri, run_id, decision, tags[past_runs.JUDGED_AGAINST])
+    return {"version": version, "outcome": outcome, "reason": criterion.reason}

@@ -1,1 +1,1 @@
-"""Bundles, the predictor that answers from them, and the way from MLflow's registry to a serving process's cache."""
+"""Bundles, the predictor that loads them, MLflow's model registry, and the cache of a serving process."""

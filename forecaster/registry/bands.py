@@ -1,4 +1,4 @@
-"""The columns beside the mean that a request asks for: intervals by level, or quantiles."""
+"""The columns that a request asks for besides the mean: intervals by level, or quantiles."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,13 +10,12 @@ from forecaster.domain.series import lower, quantile_name, upper
 
 @dataclass(frozen=True)
 class Bands:
-    """The columns that were asked for beside the mean, and the probability of each."""
+    """The requested columns besides the mean, and the probability of each."""
 
     columns: tuple[str, ...]
     probabilities: tuple[float, ...]
 
 
-# kinds of answers that are kept
 @lru_cache(64)
 def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] | None = None) -> Bands:
     """Return the columns for `level` (0–100, exclusive) or `quantiles` (0–1, exclusive).
@@ -29,10 +28,10 @@ def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] |
     if quantiles is not None:
         if not all(0 < q < 1 for q in quantiles):
             raise RequestError(f"quantiles: each must be above 0 and below 1, got {list(quantiles)}")
-        wanted = sorted(set(quantiles))
-        return Bands(tuple(quantile_name(q) for q in wanted), tuple(wanted))
+        unique = sorted(set(quantiles))
+        return Bands(tuple(quantile_name(q) for q in unique), tuple(unique))
     levels = sorted(set(level or ()))
-    if not all(0 < one < 100 for one in levels):
+    if not all(0 < value < 100 for value in levels):
         raise RequestError(f"level: each must be above 0 and below 100, got {levels}")
     columns = tuple(name for one in levels for name in (lower(one), upper(one)))
     return Bands(columns, bound_probabilities(levels))

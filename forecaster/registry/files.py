@@ -1,4 +1,4 @@
-"""A bundle's files, as bytes: only regular ones of known names, none larger than it may be, each with its hash."""
+"""Check a bundle's files before parsing them: known names, regular files, limited sizes, and matching hashes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ from forecaster.domain.manifest import (
 
 MLMODEL = "MLmodel"
 _MIB = 2**20
-# many more than a bundle has
+# far more than a bundle has
 _MOST_FILES = 100
-# MLflow's small files, but for these
+# the size limit of all other files
 _MOST_BYTES = 1 * _MIB
 _LARGE = {MANIFEST: 4 * _MIB, CALIBRATION: 16 * _MIB, GOLDEN: 16 * _MIB, MODEL: 512 * _MIB, KERAS_MODEL: 1024 * _MIB}
 
 
 def check_names(sizes: Mapping[str, int | None]) -> None:
-    """Raise BundleError unless these are a bundle's files, none too large.
+    """Raise BundleError unless these are the files of a bundle, and none is too large.
 
     Args:
-        sizes: by name, in bytes; None where that is not known.
+        sizes: the size of each file in bytes, by name; None if it is not known.
     """
     unknown = sorted(sizes.keys() - {MANIFEST, *HASHED_FILES, *DOWNLOAD_EXTRAS})
     missing = sorted({MANIFEST, *HASHED_FILES} - sizes.keys())
@@ -43,13 +43,16 @@ def check_names(sizes: Mapping[str, int | None]) -> None:
     for name, size in sizes.items():
         most = _LARGE.get(name, _MOST_BYTES)
         if size is not None and size > most:
-            raise BundleError(f"{name}: {size} bytes, at most {most} are read; register a smaller model")
+            raise BundleError(f"{name}: has {size} bytes, more than the limit of {most}; register a smaller model")
 
 
 def check_folder(folder: Path) -> None:
-    """Raise BundleError unless a folder holds a bundle's files, all regular: opening a pipe would wait for ever."""
+    """Raise BundleError unless a folder contains the files of a bundle, all of them regular.
+
+    Opening a pipe would block for ever.
+    """
     sizes: dict[str, int | None] = {}
-    # a registry may name any folder, and walking through a whole disk would not end
+    # a registry may name any folder, such as the root of a disk
     paths = list(islice(folder.rglob("*"), _MOST_FILES + 1))
     if len(paths) > _MOST_FILES:
         raise BundleError(f"has more than {_MOST_FILES} files and folders; register the model again")
@@ -59,32 +62,32 @@ def check_folder(folder: Path) -> None:
         if S_ISREG(about.st_mode):
             sizes[shown] = about.st_size
         elif not S_ISDIR(about.st_mode):
-            raise BundleError(f"unknown files ['{shown}'], which are not regular ones; register the model again")
+            raise BundleError(f"'{shown}' is not a regular file; register the model again")
     check_names(sizes)
 
 
 def check_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Raise BundleError unless each file has its hash."""
+    """Raise BundleError unless each file has the given SHA-256."""
     if set(hashes) != set(HASHED_FILES):
-        raise BundleError(f"{MANIFEST}: hashes of unknown files, or of too few; register the model again")
+        raise BundleError(f"{MANIFEST}: has hashes of unknown files, or lacks some; register the model again")
     changed = [name for name, digest in hashes.items() if hash_file(folder / name) != digest]
     if changed:
-        raise BundleError(f"{changed} changed since the bundle was written; fetch or register it again")
+        raise BundleError(f"{changed} changed since the bundle was written; download or register it again")
 
 
 def check_mlmodel(folder: Path) -> None:
     """Raise BundleError unless MLflow would load the model with its own ONNX loader and no other code."""
     try:
         text = (folder / MLMODEL).read_text(encoding="utf-8")
-        # a few lines of aliases can stand for gigabytes
-        if any(isinstance(one, yaml.AliasToken | yaml.TagToken) for one in yaml.scan(text, yaml.SafeLoader)):
+        # a few lines with aliases can expand to gigabytes
+        if any(isinstance(token, yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text, yaml.SafeLoader)):
             raise ValueError("aliases or tags")
         described = yaml.safe_load(text)
         flavors = described["flavors"]
         function, onnx = flavors["python_function"], flavors["onnx"]
         has_code = function.get("code") is not None or onnx.get("code") is not None
         is_ours = function["loader_module"] == "mlflow.onnx" and set(flavors) == {"python_function", "onnx"}
-    # a file can be malformed in many ways, and PyYAML does not name them all
+    # PyYAML raises various errors for malformed files
     except (OSError, yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(f"{MLMODEL}: is malformed ({type(error).__name__}); register the model again") from error
     if has_code or not is_ours:
@@ -92,10 +95,10 @@ def check_mlmodel(folder: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; NaN, deep nesting, endless numbers and broken text are refused.
+    """Return the content of a JSON file.
 
     Raises:
-        BundleError: it cannot be read.
+        BundleError: the file cannot be read, or is not JSON. NaN, deep nesting and very long numbers are refused.
     """
     try:
         return from_json(path.read_bytes(), allow_inf_nan=False)
@@ -113,7 +116,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_folder(folder: Path) -> str:
-    """Return a hash of a checked folder's files and their names, whether or not they are what its manifest says."""
+    """Return a hash of the names and contents of all files in a folder that `check_folder` has checked."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = "".join(f"{hash_file(path)} {path.relative_to(folder).as_posix()}\n" for path in files)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()

@@ -1,10 +1,11 @@
-"""The served graph, held to what this project exports: an allow-list of ONNX' fields, operators and attributes.
+"""Check that a served graph contains only the ONNX fields, operators and attributes that this project exports.
 
-No operator here repeats anything, and what decides a shape is a constant or another value's shape. So time and memory
-depend on the batch's size alone, not on what a client sends, and a trial of each size that is served tells all of it.
+None of the operators repeats anything, and a shape is determined only by constants or by another value's shape. So time
+and memory depend only on the size of the batch, not on the values that a client sends, and a trial run of each served
+batch size covers all requests.
 
-The messages are declared here because the package `onnx` is no part of serving. Only fields that an export writes are
-declared, so functions, subgraphs, external data and whatever ONNX adds later are unknown fields, and refused.
+The protobuf messages are declared here because the package `onnx` is not installed for serving. Only the fields that an
+export writes are declared. All others, such as functions, subgraphs and external data, are unknown fields and refused.
 """
 
 import math
@@ -21,7 +22,7 @@ from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import MODEL, Manifest
 
 OPSETS = frozenset({21})
-# by operator, its attributes; each one is written by an export, and a test holds that
+# each operator with its attributes; a test checks that an export writes each of them
 OPERATORS: dict[str, frozenset[str]] = {
     "Abs": frozenset(),
     "Add": frozenset(),
@@ -54,15 +55,15 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Unsqueeze": frozenset(),
     "Where": frozenset(),
 }
-# those whose inputs behind the first decide a shape, or what is read
+# operators whose inputs after the first determine a shape, or which values are read
 _BY_CONSTANTS = frozenset({"CumSum", "Gather", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
-# a recurrent operator's weights come first; lengths and states behind them are for values to decide
+# the inputs of a recurrent operator, its weights included; an export writes no lengths or initial states after them
 _RECURRENT_INPUTS = 4
-# ONNX' numbers of float32, int64 and float64, and the bytes of one
+# bytes per value of ONNX's types float32 (1), int64 (7) and float64 (11)
 _ITEM_BYTES = {1: 4, 7: 8, 11: 8}
 _FLOAT64 = 11
 
-# each field: its number, its type (another message by name), whether it is repeated
+# each field's number, its type (a scalar or another message), and whether it is repeated
 _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     "Model": {
         "ir_version": (1, "int64", False),
@@ -118,87 +119,87 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
 
 
 def check_graph(content: bytes, manifest: Manifest) -> None:
-    """Raise BundleError unless a graph is one that this project can have exported, of the manifest's shapes.
+    """Raise BundleError unless this project could have exported a graph, with the manifest's shapes.
 
     Args:
-        content: an ONNX model as its file has it.
-        manifest: of the same bundle.
+        content: the bytes of an ONNX model.
+        manifest: the manifest of the same bundle.
     """
     model: Any = _message_class("Model")()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
-        raise BundleError(f"{MODEL}: is no ONNX model; register the model again") from error
-    _check_known(model)
-    if [(one.domain, one.version in OPSETS) for one in model.opset_import] != [(b"", True)]:
-        raise BundleError(f"{MODEL}: is not of ONNX' own opset {sorted(OPSETS)}; train the model again")
+        raise BundleError(f"{MODEL}: is not an ONNX model; register the model again") from error
+    _check_fields(model)
+    if [(opset.domain, opset.version in OPSETS) for opset in model.opset_import] != [(b"", True)]:
+        raise BundleError(f"{MODEL}: does not use ONNX's opset {sorted(OPSETS)}; train the model again")
     _check_names(model.graph)
-    makers = {name: node.op_type.decode(errors="replace") for node in model.graph.node for name in node.output}
+    producers = {name: node.op_type.decode(errors="replace") for node in model.graph.node for name in node.output}
     for node in model.graph.node:
-        _check_node(node, makers)
+        _check_node(node, producers)
     _check_values(model.graph.input, manifest.shapes)
     _check_values(model.graph.output, {"mean": (manifest.horizon,)})
 
 
-def _check_known(message: Message) -> None:
-    """Raise BundleError where a message, or one in it, has a field that no export writes."""
+def _check_fields(message: Message) -> None:
+    """Raise BundleError if a message, or a nested message, has a field that no export writes."""
     kind = message.DESCRIPTOR.name
     for unknown in UnknownFieldSet(message):
         raise BundleError(
-            f"{MODEL}: field {unknown.field_number} of ONNX' {kind} (such as functions, subgraphs, external data) is "
+            f"{MODEL}: field {unknown.field_number} of ONNX's {kind} (such as functions, subgraphs, external data) is "
             "not what this program exports; do not serve it"
         )
     for field, value in message.ListFields():
         if field.message_type is not None:
             for inner in value if field.is_repeated else (value,):
-                _check_known(inner)
+                _check_fields(inner)
 
 
 def _check_names(graph: Any) -> None:
-    made = [one.name for one in graph.input] + [name for node in graph.node for name in node.output if name]
-    if len(set(made)) < len(made):
-        raise BundleError(f"{MODEL}: a value is made twice; do not serve it")
+    names = [value.name for value in graph.input] + [name for node in graph.node for name in node.output if name]
+    if len(set(names)) < len(names):
+        raise BundleError(f"{MODEL}: two values have the same name; do not serve it")
 
 
-def _check_node(node: Any, makers: dict[bytes, str]) -> None:
+def _check_node(node: Any, producers: dict[bytes, str]) -> None:
     kind = node.op_type.decode(errors="replace")
     if node.domain or kind not in OPERATORS:
         name = f"{node.domain.decode(errors='replace')}.{kind}".strip(".")
         raise BundleError(f"{MODEL}: has the operator {name!a}, which this program does not export; do not serve it")
-    unknown = sorted({one.name.decode(errors="replace") for one in node.attribute} - OPERATORS[kind])
+    unknown = sorted({attribute.name.decode(errors="replace") for attribute in node.attribute} - OPERATORS[kind])
     if unknown:
         raise BundleError(f"{MODEL}: {kind} has the attributes {unknown!a}, which this program does not export")
     if kind in ("GRU", "LSTM", "RNN") and any(node.input[_RECURRENT_INPUTS:]):
-        raise BundleError(f"{MODEL}: {kind} has more than weights, which this program does not export")
-    deciding = [makers.get(name, "an input") for name in node.input[1:] if name]
-    wanted = {"Constant"} if kind in _BY_CONSTANTS else {"Shape"} if kind == "Expand" else set(deciding)
-    if not wanted.issuperset(deciding):
+        raise BundleError(f"{MODEL}: {kind} has more inputs than its weights, which this program does not export")
+    sources = [producers.get(name, "an input") for name in node.input[1:] if name]
+    allowed = {"Constant"} if kind in _BY_CONSTANTS else {"Shape"} if kind == "Expand" else set(sources)
+    if not allowed.issuperset(sources):
         raise BundleError(
-            f"{MODEL}: {kind} is decided by {deciding!a}, and only by {sorted(wanted)} in what this program exports; "
-            "do not serve it"
+            f"{MODEL}: {kind} takes its parameters from {sources!a}, but this program exports it only with "
+            f"{sorted(allowed)}; do not serve it"
         )
     for attribute in node.attribute:
         if kind == "Constant":
             _check_tensor(attribute.t)
         elif kind == "Cast" and attribute.name == b"to" and attribute.i not in _ITEM_BYTES:
-            raise BundleError(f"{MODEL}: casts to ONNX' type {attribute.i}, which this program does not export")
+            raise BundleError(f"{MODEL}: casts to ONNX's type {attribute.i}, which this program does not export")
 
 
 def _check_tensor(tensor: Any) -> None:
     size = _ITEM_BYTES.get(tensor.data_type, 0) * math.prod(tensor.dims)
     if tensor.data_type not in _ITEM_BYTES or min(tensor.dims, default=0) < 0 or size != len(tensor.raw_data):
-        raise BundleError(f"{MODEL}: a constant is not of the type and size that it says; register the model again")
+        raise BundleError(f"{MODEL}: a constant does not have its declared type and size; register the model again")
 
 
 def _check_values(values: Any, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise BundleError unless inputs or outputs are float64, of these shapes behind the batch, whose size is open."""
+    """Raise BundleError unless inputs or outputs are float64, with any batch size and the expected other dimensions."""
     found = {}
-    for one in values:
-        about = one.type.tensor_type
-        first, *others = [one if one.HasField("dim_value") else None for one in about.shape.dim] or [None]
-        is_open = first is None and about.elem_type == _FLOAT64
-        name = one.name.decode(errors="replace")
-        found[name] = tuple(dim and dim.dim_value for dim in others) if is_open else "not float64 for any batch"
+    for value in values:
+        tensor = value.type.tensor_type
+        batch, *others = [dim if dim.HasField("dim_value") else None for dim in tensor.shape.dim] or [None]
+        is_any_batch = batch is None and tensor.elem_type == _FLOAT64
+        name = value.name.decode(errors="replace")
+        found[name] = tuple(dim and dim.dim_value for dim in others) if is_any_batch else "not float64 for any batch"
     if found != expected:
         raise BundleError(f"{MODEL}: has {found!a} where the manifest says {expected}; register the model again")
 

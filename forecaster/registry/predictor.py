@@ -188,7 +188,9 @@ class Predictor:
         """
         calibration = self._calibration(is_baseline)
         result = np.full((*mean.shape, 2 * len(levels)), np.nan)
-        known = [number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)]
+        known = [
+            number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)
+        ]
         columns = [column for number in known for column in (2 * number, 2 * number + 1)]
         result[:, :, columns] = self.quantiles(
             inputs,

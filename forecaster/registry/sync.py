@@ -1,13 +1,13 @@
-"""The sync child: asks MLflow which versions count, and brings them, verified, into the service's cache.
+"""Sync the service's cache with MLflow's registry: download, verify and try the versions that are served.
 
-A process of its own, because MLflow is heavy and the serving process must stay lean:
+It runs in its own process, because MLflow is large and the serving process must stay small:
 
     FORECASTER_TRACKING_URI=sqlite:///mlruns/mlflow.db python -m forecaster.registry.sync --cache mlruns/cache
 
-A version that fails, in whatever way, is reported and stops no other; its alias stays where it was. What failed is
-noted, so that it comes last the next time, and the same bundle is not tried again for an hour.
+A version that fails is reported, and all others are still synced; its alias keeps its old version. Failures are
+recorded: a failed version comes last in the next sync, and the same bundle is not tried again for an hour.
 
-The URI may hold a password, and anybody on the machine may list the arguments of a command, so it is no argument.
+The URI is not an argument, because it may contain a password, and every user of the machine can list the arguments.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from forecaster.registry.cache import (
     NAME,
     NO_INDEX,
     ModelIndex,
-    ServiceError,
+    Refusal,
     bundle_folder,
     index_files,
-    mark_tried,
+    mark_passed,
     read_index,
     read_refusals,
     remove_version,
@@ -41,47 +41,44 @@ from forecaster.registry.cache import (
     write_refusals,
 )
 from forecaster.registry.files import check_folder, hash_folder
+from forecaster.registry.sandbox import RETRY_AFTER_SECONDS, Limits, check_bundles
 from forecaster.registry.store import RegisteredModel, Store
-from forecaster.registry.trial import TRIED_AGAIN_AFTER_SECONDS, Limits, try_bundles
 
-# versions without an alias stay available by number, the newest of them
+# the newest versions stay available by number, even without an alias
 NEWEST_KEPT = 3
 DRAFT = ".fetch-"
-# no child lives as long
+# longer than any sync takes
 ABANDONED_AFTER_SECONDS = 3600
 _LIMITS = Limits()
 _log = logging.getLogger("forecaster.sync")
 
 
 def sync(store: Store, cache: Path, limits: Limits = _LIMITS) -> dict[str, ModelIndex]:
-    """Bring the cache up to date with the registry, as `bring_all` does.
-
-    Returns:
-        the index of each model, where nothing failed.
+    """Sync the cache with `sync_all`, and return the index of each model.
 
     Raises:
         StoreUnavailable: the store does not answer.
-        BundleError: a model or a version is refused; all else is up to date.
+        BundleError: a model or a version is refused; all others are up to date.
     """
-    indexes, problems = bring_all(store, cache, limits)
+    indexes, problems = sync_all(store, cache, limits)
     if problems:
         raise BundleError("; ".join(problems))
     return indexes
 
 
-def bring_all(
+def sync_all(
     store: Store, cache: Path, limits: Limits, *, allow_empty: bool = False
 ) -> tuple[dict[str, ModelIndex], list[str]]:
-    """Bring the cache up to date with the registry.
+    """Sync all models of the registry into the cache.
 
     Args:
-        store: where to ask.
-        cache: the cache's folder; made if missing.
-        limits: of each new version's trial.
-        allow_empty: whether the cache may lose everything that it serves at once.
+        store: the registry.
+        cache: the cache's folder; created if missing.
+        limits: the limits of a version's trial.
+        allow_empty: whether the cache may lose everything that it serves.
 
     Returns:
-        the index of each model that was brought, and what failed, in words that anybody may read.
+        The index of each synced model, and a message for each failure, without confidential details.
 
     Raises:
         StoreUnavailable: the store does not answer.
@@ -97,41 +94,43 @@ def bring_all(
     else:
         problems.append(
             f"the registry no longer has what is served ({len(lost)} models), and was perhaps emptied or replaced; the "
-            "cache is kept. If they may go: python -m forecaster.registry.sync --allow-empty"
+            "cache is kept. To remove them: python -m forecaster.registry.sync --allow-empty"
         )
-    # what failed before holds nothing up
-    for model in sorted(models, key=lambda one: bool(read_refusals(cache, one.name))):
+    # models with refused versions come last
+    for model in sorted(models, key=lambda model: bool(read_refusals(cache, model.name))):
         if model.name in lost:
             continue
         try:
-            indexes[model.name], refused = bring_model(store, cache, model, limits)
+            indexes[model.name], refused = sync_model(store, cache, model, limits)
             problems += refused
-        # the cache may have something of its own where a model is due
+        # such as a file in the cache where the model's folder should be; the other models must still be synced
         except Exception as error:
-            problems.append(f"model '{model.name}': {_explained(f'model {model.name}', error)}")
+            problems.append(f"model '{model.name}': {_log_and_explain(f'model {model.name}', error)}")
     for file in index_files(cache):
         if file.parent.name not in {*names, *lost}:
             _remove_deleted(store, file, problems)
     return indexes, problems
 
 
-def bring_model(
+def sync_model(
     store: Store, cache: Path, model: RegisteredModel, limits: Limits = _LIMITS
 ) -> tuple[ModelIndex, list[str]]:
-    """Bring a model's versions; return its index, and why versions are refused."""
+    """Sync a model's versions; return its index, and a message for each refused version."""
     aliases = {alias: version for alias, version in model.aliases.items() if version in model.runs}
     wanted = {*aliases.values(), *sorted(model.runs)[-NEWEST_KEPT:]}
-    refusals = {version: one for version, one in read_refusals(cache, model.name).items() if version in wanted}
+    refusals = {version: refusal for version, refusal in read_refusals(cache, model.name).items() if version in wanted}
     usable, problems = set(), []
-    for version in sorted(wanted, key=lambda one: (one in refusals, one)):
-        refusal = _bring(store, cache, model.name, version, limits, refusals)
+    for version in sorted(wanted, key=lambda version: (version in refusals, version)):
+        refusal = _sync_version(store, cache, model.name, version, limits, refusals)
         if refusal is None:
             usable.add(version)
         else:
             problems.append(f"model '{model.name}' version {version}: {refusal.reason}")
     write_refusals(cache, model.name, refusals)
     before = _cached(cache, model.name).get(model.name, NO_INDEX)
-    index = ModelIndex(aliases, {version: model.runs[version] for version in sorted(wanted)}).settled(usable, before)
+    index = ModelIndex(aliases, {version: model.runs[version] for version in sorted(wanted)}).keep_usable(
+        usable, before
+    )
     (cache / model.name).mkdir(parents=True, exist_ok=True)
     write_index(cache, model.name, index)
     _remove_others(cache / model.name, index.runs)
@@ -139,7 +138,7 @@ def bring_model(
 
 
 def _read_all(store: Store, names: Iterable[str], problems: list[str]) -> list[RegisteredModel]:
-    """Return the models that can be read and served; what cannot is added to `problems`."""
+    """Return the models that can be read and served; add a message for each other model to `problems`."""
     models = []
     for name in names:
         if not NAME.fullmatch(name):
@@ -147,25 +146,25 @@ def _read_all(store: Store, names: Iterable[str], problems: list[str]) -> list[R
             continue
         try:
             models.append(store.read(name))
-        # an entry can be wrong in ways that nobody has thought of, and the others still count
+        # a damaged entry may raise any error, and the other models must still be synced
         except Exception as error:
-            problems.append(f"model '{name}': {_explained(f'model {name}', error)}")
+            problems.append(f"model '{name}': {_log_and_explain(f'model {name}', error)}")
     return models
 
 
 def _cached(cache: Path, name: str = "*") -> dict[str, ModelIndex]:
-    """Return the cache's indexes; one that cannot be read is written anew."""
-    found = {}
+    """Return the cache's indexes by model; an unreadable index is left out, and will be written again."""
+    indexes = {}
     for file in cache.glob(f"{name}/{INDEX}"):
         with suppress(BundleError):
-            found[file.parent.name] = read_index(file)
-    return found
+            indexes[file.parent.name] = read_index(file)
+    return indexes
 
 
 def _lost(cached: Mapping[str, ModelIndex], names: Iterable[str], models: Iterable[RegisteredModel]) -> frozenset[str]:
-    """Return the cache's models if each one has lost all its versions or all its aliases: nothing would be served."""
+    """Return the cache's models if every one of them has lost all its versions or all its aliases, else nothing."""
     read = {model.name: model for model in models}
-    # what is there and cannot be read is not lost
+    # a model that exists but cannot be read is not lost
     unread = set(names) - read.keys()
     served = {name: index for name, index in cached.items() if index.runs}
     for name, index in served.items():
@@ -176,24 +175,24 @@ def _lost(cached: Mapping[str, ModelIndex], names: Iterable[str], models: Iterab
     return frozenset(served)
 
 
-def _bring(
-    store: Store, cache: Path, name: str, version: int, limits: Limits, refusals: dict[int, ServiceError]
-) -> ServiceError | None:
-    """Have a version in the cache, or return why not; `refusals` are kept up to date, and written before it is tried.
+def _sync_version(
+    store: Store, cache: Path, name: str, version: int, limits: Limits, refusals: dict[int, Refusal]
+) -> Refusal | None:
+    """Bring a version into the cache, and return its refusal if it is refused; keep `refusals` up to date.
 
-    Killed meanwhile, as where time is up, it is behind the others the next time.
+    A provisional refusal is written first, so that if this process is killed, the version comes last in the next sync.
     """
-    if _is_whole(bundle_folder(cache, name, version)):
+    if _is_intact(bundle_folder(cache, name, version)):
         refusals.pop(version, None)
         return None
     before = refusals.get(version)
     if before is None:
-        write_refusals(cache, name, {**refusals, version: ServiceError("it could not be fetched and tried in time")})
+        write_refusals(cache, name, {**refusals, version: Refusal("it could not be downloaded and tried in time")})
     try:
-        refusal = _fetch(store, cache, name, version, limits, before)
-    # whatever is wrong with a version, the others are brought
+        refusal = _download(store, cache, name, version, limits, before)
+    # a version may fail in any way, and the other versions must still be synced
     except Exception as error:
-        refusal = ServiceError(_explained(f"model {name} version {version}", error))
+        refusal = Refusal(_log_and_explain(f"model {name} version {version}", error))
     if refusal is None:
         refusals.pop(version, None)
     else:
@@ -201,51 +200,51 @@ def _bring(
     return refusal
 
 
-def _explained(where: str, error: Exception) -> str:
-    """Log all of an error; return what anybody may read of it."""
+def _log_and_explain(where: str, error: Exception) -> str:
+    """Log an error, and return a message about it without confidential details."""
     if isinstance(error, BundleError):
         _log.error("%s: %s", where, error)
         return str(error)
     if isinstance(error, ForecasterError | OSError):
         _log.error("%s: %s", where, error)
-        return "it cannot be read, fetched or written; see the log"
+        return "it cannot be read, downloaded or written; see the log"
     _log.error("%s: unexpected %r", where, error, exc_info=error)
     return f"it cannot be used (unexpected {type(error).__name__}); see the log"
 
 
-def _fetch(
-    store: Store, cache: Path, name: str, version: int, limits: Limits, before: ServiceError | None
-) -> ServiceError | None:
-    """Download, verify and try a version, and move it into the cache; return why its trial refuses it."""
+def _download(
+    store: Store, cache: Path, name: str, version: int, limits: Limits, before: Refusal | None
+) -> Refusal | None:
+    """Download, verify and try a version, and move it into the cache; return its refusal if the trial refuses it."""
     target = bundle_folder(cache, name, version)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=DRAFT, dir=target.parent) as draft:
         folder = store.download(name, version, Path(draft))
         check_folder(folder)
         trial, now = f"{hash_folder(folder)}, {limits}", time.time()
-        if before and before.trial == trial and 0 <= now - before.at < TRIED_AGAIN_AFTER_SECONDS:
+        if before and before.trial == trial and 0 <= now - before.at < RETRY_AFTER_SECONDS:
             return before
-        # before this process reads it: a small file can take much memory and time to parse
-        (reason,) = try_bundles([folder], limits)
+        # tried before this process reads it: a small file may need much memory and time to parse
+        (reason,) = check_bundles([folder], limits)
         if reason:
             _log.error("model %s version %s: %s", name, version, reason)
-            return ServiceError(reason, trial, now)
+            return Refusal(reason, trial, now)
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
-            raise BundleError(f"its manifest is of model {bundle.manifest.name[:100]!a}")
-        if target.is_dir() and not _is_whole(target):
+            raise BundleError(f"its manifest names the model {bundle.manifest.name[:100]!a}; register the model again")
+        if target.is_dir() and not _is_intact(target):
             target.rename(Path(draft) / "damaged")
         try:
             folder.replace(target)
         except OSError:
-            # another process has brought the same version meanwhile
+            # another process has synced the same version in the meantime
             if not target.is_dir():
                 raise
-        mark_tried(target, identity(target))
+        mark_passed(target, identity(target))
     return None
 
 
-def _is_whole(target: Path) -> bool:
+def _is_intact(target: Path) -> bool:
     if not target.is_dir():
         return False
     try:
@@ -256,7 +255,7 @@ def _is_whole(target: Path) -> bool:
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed children left half-fetched."""
+    """Remove half-finished downloads of killed syncs."""
     for draft in cache.glob(f"*/{DRAFT}*"):
         if time.time() - draft.stat().st_mtime > ABANDONED_AFTER_SECONDS:
             shutil.rmtree(draft, ignore_errors=True)
@@ -270,32 +269,32 @@ def _remove_others(folder: Path, wanted: Iterable[int]) -> None:
 
 
 def _remove_deleted(store: Store, file: Path, problems: list[str]) -> None:
-    """Remove a model that the registry's list lacks from the cache, if it says so when asked for that one."""
+    """Remove a model from the cache that the registry's list lacks, once a query for its name confirms that."""
     name = file.parent.name
     try:
         if not store.has(name):
             file.unlink()
             shutil.rmtree(file.parent)
     except (ForecasterError, OSError) as error:
-        problems.append(f"model '{name}': {_explained(f'model {name}', error)}")
+        problems.append(f"model '{name}': {_log_and_explain(f'model {name}', error)}")
 
 
 def main() -> int:
-    """Run one sync; 0 when all is up to date, 1 where the store does not answer, 3 where something was refused.
+    """Run one sync; return 0 if all is up to date, 1 if the store does not answer, 3 if anything was refused.
 
-    With 3, standard output is `{"problems": [...]}`, in words that anybody may read; the log is on stderr.
+    With 3, it prints `{"problems": [...]}`, without confidential details; the log on stderr has the details.
     """
     parser = argparse.ArgumentParser(prog="python -m forecaster.registry.sync", description=__doc__)
     parser.add_argument("--cache", required=True, type=Path, help="the service's cache folder")
-    parser.add_argument("--allow-empty", action="store_true", help="let the cache lose all that it serves")
-    parser.add_argument("--trial-seconds", type=float, default=Limits.seconds, help="processor time of a trial")
-    parser.add_argument("--trial-memory-mb", type=int, default=Limits.memory_mb, help="memory of a trial")
+    parser.add_argument("--allow-empty", action="store_true", help="let the cache lose everything that it serves")
+    parser.add_argument("--trial-seconds", type=float, default=Limits.seconds, help="CPU time limit of a trial")
+    parser.add_argument("--trial-memory-mb", type=int, default=Limits.memory_mb, help="memory limit of a trial")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s")
-    uri = os.environ.get("FORECASTER_TRACKING_URI") or parser.error("set FORECASTER_TRACKING_URI: where MLflow is")
+    uri = os.environ.get("FORECASTER_TRACKING_URI") or parser.error("set FORECASTER_TRACKING_URI to MLflow's URI")
     limits = Limits(arguments.trial_seconds, arguments.trial_memory_mb)
     try:
-        indexes, problems = bring_all(Store(uri), arguments.cache, limits, allow_empty=arguments.allow_empty)
+        indexes, problems = sync_all(Store(uri), arguments.cache, limits, allow_empty=arguments.allow_empty)
     except ForecasterError as error:
         sys.stderr.write(f"{error}\n")
         return FAILED

@@ -1,4 +1,4 @@
-"""The tables of MLflow's database, which a newer MLflow refuses to use until its own migrations have been run."""
+"""Migrate the tables of MLflow's database. A newer MLflow refuses to use them before that."""
 
 from forecaster.database.locks import check_reachable, exclusive_lock
 from forecaster.database.uris import sqlite_file, without_password
@@ -6,24 +6,23 @@ from forecaster.domain.errors import StoreUnavailable
 
 
 def migrate_tables(uri: str) -> str | None:
-    """Run the migrations that a store's database lacks, all of them on an empty one; done again, nothing changes.
+    """Run the migrations that a store's database lacks; running them again changes nothing.
 
     Args:
         uri: MLflow's tracking URI.
 
     Returns:
-        the revision that the database has now; None where there is nothing to migrate: a server looks after its own,
-        and a SQLite file that is not there is made by the first training.
+        The revision that the database has now. None if there is nothing to migrate: a server migrates its own database,
+        and the first training creates a missing SQLite file.
 
     Raises:
-        StoreUnavailable: it cannot be reached or written, or is of a newer MLflow.
+        StoreUnavailable: the database cannot be reached or written, or belongs to a newer MLflow.
     """
     file = sqlite_file(uri)
     is_database = file.is_file() if file else uri.startswith("postgres")
     if not is_database:
         return None
     check_reachable(uri)
-    # heavy, and nobody else needs them
     from alembic.runtime.migration import MigrationContext
     from alembic.util import CommandError
     from mlflow.db import upgrade
@@ -33,12 +32,12 @@ def migrate_tables(uri: str) -> str | None:
 
     try:
         with exclusive_lock(uri, "tables"):
-            # what `mlflow db upgrade` does, without the password among a process' arguments
+            # what `mlflow db upgrade` does, without the password in a process's arguments
             upgrade.callback(uri)
         with create_engine(uri, poolclass=NullPool).connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except (CommandError, MlflowException, SQLAlchemyError, OSError) as error:
         raise StoreUnavailable(
-            f"{without_password(uri)}: MLflow's tables cannot be brought up to date ({str(error).splitlines()[0]}); "
-            "put back the backup, or where they are of a newer MLflow update this program"
+            f"{without_password(uri)}: MLflow's tables cannot be migrated ({str(error).splitlines()[0]}); "
+            "restore the backup, or if the tables belong to a newer MLflow, update this program"
         ) from error

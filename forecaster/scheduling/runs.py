@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class JobState:
-    """What the database knows about a job.
+    """What the database supports about a job.
 
     Args:
         last_due_at: the latest due moment that was run or missed, or when the job was first seen.

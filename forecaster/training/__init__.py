@@ -1,1 +1,1 @@
-"""From windows to a registered version: devices, fit, export, tracking, and the recipe that strings them together."""
+"""Train a recipe and register the result: fit, evaluation, leakage audit, export, and MLflow tracking."""

@@ -1,7 +1,7 @@
-"""Which runs belong to the same work, so that what is killed and started again leaves no second run.
+"""Tags that connect a run with its work and its checkpoints, so that a restarted training continues its run.
 
-A run has the tag `work`, a digest of all that decides it, and the tag `attempt`, which lies with its checkpoints: the
-same work on another machine is another attempt.
+The tag `work` is a digest of everything that determines the result. The tag `attempt` is an id that is stored with the
+checkpoints: the same work on another machine is another attempt.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from filelock import FileLock, Timeout
 from forecaster.domain.errors import WorkspaceError
 from forecaster.domain.files import write_atomically
 
-# with MODEL, whose it is, and CHECKPOINTS, the folder's name, what nobody will go on with is found
+# MODEL is the model's name and CHECKPOINTS the folder's name; both serve to find abandoned checkpoints
 WORK, ATTEMPT, MODEL, CHECKPOINTS = "work", "attempt", "model", "checkpoints"
 _FILE = "attempt"
-# another process may be looking whether somebody is at work there
-_LOOK_SECONDS = 1
+# another process holds the lock for a moment when it looks whether the folder is in use
+_WAIT_SECONDS = 1
 
 
-def work_of(*decides: object) -> str:
-    """Return the digest of all that decides some work, 16 hexadecimal digits."""
-    return hashlib.sha256("".join(map(str, decides)).encode()).hexdigest()[:16]
+def work_key(*inputs: object) -> str:
+    """Return a digest of everything that determines the result, as 16 hexadecimal digits."""
+    return hashlib.sha256("".join(map(str, inputs)).encode()).hexdigest()[:16]
 
 
-def attempt_in(checkpoints: Path) -> str:
-    """Return the attempt that a folder of checkpoints belongs to, a new one where there is none."""
+def get_attempt(checkpoints: Path) -> str:
+    """Return the id of a checkpoint folder's attempt; the first call creates it."""
     file = checkpoints / _FILE
     if file.exists():
         return file.read_text(encoding="utf-8")
@@ -41,30 +41,30 @@ def attempt_in(checkpoints: Path) -> str:
 
 
 @contextlib.contextmanager
-def holding(checkpoints: Path) -> Iterator[Path]:
-    """Hold a fit's folder, which is made, for this process alone; the lock ends with the process, however it ends.
+def lock_checkpoints(checkpoints: Path) -> Iterator[Path]:
+    """Create a checkpoint folder and hold its lock, which ends with the process at the latest.
 
     Raises:
-        WorkspaceError: it cannot be written, or another process has it.
+        WorkspaceError: the folder cannot be written, or another process holds the lock.
     """
     try:
         checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(checkpoints, error) from error
-    with alone_in(checkpoints, _LOOK_SECONDS):
-        # of one that was killed in mid-removal
-        shutil.rmtree(_going(checkpoints), ignore_errors=True)
+    with lock_folder(checkpoints, _WAIT_SECONDS):
+        # left by a process that was killed during a removal
+        shutil.rmtree(_removed(checkpoints), ignore_errors=True)
         yield checkpoints
 
 
 @contextlib.contextmanager
-def alone_in(checkpoints: Path, wait_seconds: float = 0) -> Iterator[None]:
-    """Hold the lock of a fit's folder, which need not be there; the lock's file is removed unless an error ends it.
+def lock_folder(checkpoints: Path, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock of a checkpoint folder, which need not exist; remove the lock file unless an error occurs.
 
     Raises:
-        WorkspaceError: another process has it, for longer than `wait_seconds`; or it cannot be written.
+        WorkspaceError: another process holds the lock for longer than `wait_seconds`, or it cannot be written.
     """
-    lock = FileLock(_lock_of(checkpoints), timeout=wait_seconds)
+    lock = FileLock(_lock_file(checkpoints), timeout=wait_seconds)
     try:
         lock.acquire()
     except Timeout as error:
@@ -73,51 +73,52 @@ def alone_in(checkpoints: Path, wait_seconds: float = 0) -> Iterator[None]:
         raise _unwritable(checkpoints, error) from error
     try:
         yield
-        _lock_of(checkpoints).unlink()
+        _lock_file(checkpoints).unlink()
     finally:
         lock.release()
 
 
-def was_begun_here(checkpoints: Path) -> bool:
-    """Say whether a process of this machine has worked in a folder and has not ended well."""
-    return checkpoints.exists() or _lock_of(checkpoints).exists()
+def was_started_here(checkpoints: Path) -> bool:
+    """Return whether a process of this machine has used a checkpoint folder without finishing its work."""
+    return checkpoints.exists() or _lock_file(checkpoints).exists()
 
 
-def discard(checkpoints: Path) -> None:
-    """Remove a fit's folder, which is held."""
-    # at once, for a folder that lost its attempt in mid-removal would be a new run and a second version
-    shutil.rmtree(checkpoints.rename(_going(checkpoints)))
+def remove_checkpoints(checkpoints: Path) -> None:
+    """Remove a checkpoint folder whose lock is held."""
+    # renamed first: a half-removed folder without its attempt id would start a second run and a second version
+    shutil.rmtree(checkpoints.rename(_removed(checkpoints)))
 
 
 def _unwritable(checkpoints: Path, error: OSError) -> WorkspaceError:
     return WorkspaceError(f"{checkpoints}: cannot be written ({error}); set tracking.checkpoints")
 
 
-def _lock_of(checkpoints: Path) -> Path:
+def _lock_file(checkpoints: Path) -> Path:
     return checkpoints.with_suffix(".lock")
 
 
-def _going(checkpoints: Path) -> Path:
+def _removed(checkpoints: Path) -> Path:
     return checkpoints.with_suffix(".done")
 
 
 def find_runs(client: Any, experiment: str, tag: str, value: str) -> list[Any]:
-    """Return an experiment's runs that have a tag, newest first.
+    """Return the runs of an experiment that have a tag, newest first.
 
     Args:
-        client: MLflow's.
-        experiment: its id.
-        tag: such as `WORK`.
-        value: the tag's.
+        client: an MLflow client.
+        experiment: the experiment's id.
+        tag: the tag's name, such as `WORK`.
+        value: the tag's value.
     """
     return list(client.search_runs([experiment], f"tags.{tag} = '{value}'", order_by=["attributes.start_time DESC"]))
 
 
-def discard_runs(client: Any, experiment: str, work: str) -> None:
-    """Delete what was begun, or done before, of the same work: runs, the runs within them, and their files."""
+def delete_runs(client: Any, experiment: str, work: str) -> None:
+    """Delete all runs of the same work, with their nested runs and their files."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    for run in find_runs(client, experiment, WORK, work):
-        for one in (*find_runs(client, experiment, "`mlflow.parentRunId`", run.info.run_id), run):
-            get_artifact_repository(one.info.artifact_uri, tracking_uri=client.tracking_uri).delete_artifacts()
-            client.delete_run(one.info.run_id)
+    for parent in find_runs(client, experiment, WORK, work):
+        nested = find_runs(client, experiment, "`mlflow.parentRunId`", parent.info.run_id)
+        for run in (*nested, parent):
+            get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri).delete_artifacts()
+            client.delete_run(run.info.run_id)

@@ -1,4 +1,4 @@
-"""The recipe: all that decides a trained version, and what it asks of the data."""
+"""The recipe: the configuration that determines a trained version, and the data preparation that it asks for."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,29 +23,29 @@ from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.topologies import TOPOLOGIES
-from forecaster.training.fit import FitConfig
+from forecaster.training.fit_config import FitConfig
 from forecaster.training.tracking import TrackingConfig
 
 
 class TrainConfig(Config):
-    """All that decides a trained version.
+    """The recipe: everything that determines a trained version.
 
     Args:
-        name: the registered model that gains a version.
-        freq: the series' frequency, or the code of the exchange whose sessions they are; inferred when null.
+        name: the registered model that gets the version.
+        freq: the frequency of the series, or the code of an exchange for one row per session; inferred when null.
         input_size: rows of input.
         horizon: rows of forecast.
-        step_size: rows from one training window's start to the next one's.
-        transforms: applied to the target in this order.
-        hist_exog: columns of the data that are known up to the forecast's start, each with its transforms.
-        futr_exog: columns that are known ahead; whoever asks for a forecast gives them for the horizon too.
-        calendar_features: what the timestamps themselves tell, known ahead to everyone.
-        seed: decides the weights, the order of windows and the dropout masks.
-        intervals: the unit in which residuals are compared: `constant`; the volatility of the window's changes, `ewma`,
-            or of its returns, `returns`; or `auto`, the one with the best interval score on the residuals.
-        folds: how many networks are fitted on less, so that their residuals on train and validation rows size the
-            intervals beside the calibration part's; 0 for its alone.
-        refit: whether the registered version is fitted once more, through the latest observation.
+        step_size: rows between the starts of two successive training windows.
+        transforms: the target's transforms, in the order in which they are applied.
+        hist_exog: exogenous columns that are known up to the cutoff, each with its transforms.
+        futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
+        calendar_features: features of the timestamps, which are always known ahead.
+        seed: determines the initial weights, the order of windows and the dropout masks.
+        intervals: the unit of the residuals: `constant`; `ewma`, the volatility of the window's changes; `returns`, the
+            volatility of its returns; or `auto`, the unit with the best interval score on the residuals.
+        folds: the number of networks that are fitted on fewer rows, so that their residuals on train and validation
+            rows also size the intervals; with 0, only the calibration part sizes them.
+        refit: whether the registered version is refitted on all rows, up to the latest observation.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -68,23 +68,25 @@ class TrainConfig(Config):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @model_validator(mode="after")
-    def _columns_are_told_apart(self) -> "TrainConfig":
-        names = [*(one.column for one in self.hist_exog), *self.futr_exog]
-        repeated = sorted({name for name in names if names.count(name) > 1 or name in (UNIQUE_ID, DS, Y)})
-        if repeated:
-            raise ValueError(f"hist_exog and futr_exog: {repeated} are named twice, or are the series themselves")
+    def _check_column_names(self) -> "TrainConfig":
+        names = self.exogenous
+        wrong = sorted({name for name in names if names.count(name) > 1 or name in (UNIQUE_ID, DS, Y)})
+        if wrong:
+            raise ValueError(
+                f"hist_exog and futr_exog: {wrong} are listed twice, or are one of {UNIQUE_ID}, {DS}, {Y}; remove them"
+            )
         return self
 
     @model_validator(mode="after")
-    def _returns_are_defined(self) -> "TrainConfig":
-        if self.intervals == "returns" and not unfitted(self).target.needs_positive:
-            raise ValueError("intervals: returns needs a series above 0; begin transforms with log, or choose auto")
+    def _check_returns(self) -> "TrainConfig":
+        if self.intervals == "returns" and not build_preprocessing(self).target.needs_positive:
+            raise ValueError("intervals: returns needs a series above 0; put log first in transforms, or choose auto")
         return self
 
     @property
     def exogenous(self) -> tuple[str, ...]:
-        """Return the columns that the data must have beside the target."""
-        return (*(one.column for one in self.hist_exog), *self.futr_exog)
+        """Return the columns that the data must have besides the target."""
+        return (*(exog.column for exog in self.hist_exog), *self.futr_exog)
 
     def with_cell(self, cell: str) -> "TrainConfig":
         """Return the same recipe with another cell."""
@@ -98,18 +100,18 @@ class TrainConfig(Config):
 
 
 def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
-    """Return a long frame checked against what the configuration needs of it.
+    """Check a long frame against the configuration and return its series, with calendar features.
 
     Raises:
-        DataError: the frame is not fit for the configuration.
+        DataError: the frame does not meet the configuration's requirements.
         ConfigError: a calendar feature is unknown, or needs an exchange's sessions.
     """
-    sessions, where = sessions_of(config), config.data.place
+    sessions, where = get_sessions(config), config.data.place
     check_names(config.calendar_features, sessions)
-    hist = [one.column for one in config.hist_exog]
+    hist = [exog.column for exog in config.hist_exog]
     length = config.input_size + config.horizon
     series = check_long_frame(frame, sessions or config.freq, length, where, hist, config.futr_exog)
-    preprocessing = unfitted(config)
+    preprocessing = build_preprocessing(config)
     for unique_id, rows in series:
         for name, chain, column in zip(
             (Y, *hist), (preprocessing.target, *preprocessing.hist), series.values[rows].T, strict=True
@@ -119,10 +121,10 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
 
 
 def check_adjustment(config: TrainConfig) -> None:
-    """Raise ConfigError where adjusted prices would tell of dividends that were paid after a window."""
-    preprocessing, adjusted = unfitted(config), config.data.adjusted(config.exogenous)
+    """Raise ConfigError if adjusted prices would reveal dividends that were paid after a window."""
+    preprocessing, adjusted = build_preprocessing(config), config.data.adjusted(config.exogenous)
     chains = {Y: preprocessing.target}
-    chains |= {one.column: chain for one, chain in zip(config.hist_exog, preprocessing.hist, strict=True)}
+    chains |= {exog.column: chain for exog, chain in zip(config.hist_exog, preprocessing.hist, strict=True)}
     for column in adjusted:
         if column in chains and cancels_factor(chains[column]):
             continue
@@ -137,8 +139,8 @@ def check_adjustment(config: TrainConfig) -> None:
 def _with_calendar(series: Series, names: tuple[str, ...], step: Step) -> Series:
     if not names:
         return series
-    told = calendar_features(names, series.timestamps, step)
-    known = told if series.known is None else np.concatenate([series.known, told], axis=1)
+    features = calendar_features(names, series.timestamps, step)
+    known = features if series.known is None else np.concatenate([series.known, features], axis=1)
     return replace(series, known=known)
 
 
@@ -146,26 +148,26 @@ def split(config: TrainConfig, series: Series, parts: Sequence[str] = PARTS) -> 
     """Return the windows of each part.
 
     Raises:
-        TooShortError: a part has none.
+        TooShortError: a part has no window.
     """
     return split_windows(series, config.split, config.input_size, config.horizon, config.step_size, parts)
 
 
-def unfitted(config: TrainConfig) -> Preprocessing:
-    """Return the preprocessing that a configuration asks for, not yet fitted."""
+def build_preprocessing(config: TrainConfig) -> Preprocessing:
+    """Return the configuration's preprocessing, not yet fitted."""
     is_causal = TOPOLOGIES[config.model.topology].answers_each_step
     return Preprocessing(
         target=Chain(steps=config.transforms, is_causal=is_causal),
-        hist=tuple(Chain(steps=one.transforms, is_causal=is_causal) for one in config.hist_exog),
+        hist=tuple(Chain(steps=exog.transforms, is_causal=is_causal) for exog in config.hist_exog),
         known=tuple(Standardize() for _ in (*config.futr_exog, *config.calendar_features)),
     )
 
 
-def sessions_of(config: TrainConfig) -> Sessions | None:
-    """Return the sessions of the exchange that `freq` names, None where it is a frequency."""
+def get_sessions(config: TrainConfig) -> Sessions | None:
+    """Return the sessions of the exchange that `freq` names; None if `freq` is a frequency."""
     return get_calendar(config.freq).as_frequency() if config.freq in NAMES else None
 
 
 def title(config: TrainConfig) -> str:
-    """Return what a run of this configuration is called."""
+    """Return the name of a run of this configuration."""
     return f"{config.name} {config.model.cell} {config.model.topology}"

@@ -1,4 +1,4 @@
-"""The devices at hand, and how Keras is set up on them. The one file that may name a backend."""
+"""Set up Keras on the available devices. Only this module may name a backend."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def prepare(seed: int, mixed_precision: bool) -> None:
-    """Seed everything, make operations deterministic and set the precision policy; call before a model is built."""
+    """Seed all random generators, make operations deterministic and set the precision; call before building a model."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -19,7 +19,7 @@ def prepare(seed: int, mixed_precision: bool) -> None:
 
 @contextlib.contextmanager
 def all_devices() -> Iterator[int]:
-    """Enter the scope in which a model is built for every GPU at hand; yields how many devices share a batch."""
+    """Enter the scope in which a model is built on all available GPUs; yield how many devices share a batch."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -40,8 +40,8 @@ def all_devices() -> Iterator[int]:
     yield 1
 
 
-def are_shared_by_networks() -> bool:
-    """Say whether a network that was built before can be fitted here: one belongs to the scope of its GPUs."""
+def can_reuse_networks() -> bool:
+    """Return whether an existing network can be fitted here: a network belongs to the GPU scope it was built in."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -52,7 +52,7 @@ def are_shared_by_networks() -> bool:
 
 
 def describe() -> dict[str, str]:
-    """Return the backend and the devices, for the run's tags."""
+    """Return the backend, the devices and the number of CPUs, as tags for a run."""
     import keras
 
     backend = keras.backend.backend()
@@ -66,7 +66,7 @@ def describe() -> dict[str, str]:
 
 
 def steps_per_execution(batches: int) -> int:
-    """Return how many batches to run per call into the backend; JAX would unroll them and compile for minutes."""
+    """Return how many batches to run per call into the backend; 1 on JAX, which would compile them for minutes."""
     import keras
 
     return min(25, batches) if keras.backend.backend() == "tensorflow" else 1

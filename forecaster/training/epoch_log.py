@@ -1,4 +1,4 @@
-"""Epochs' losses on their way to MLflow: while it does not answer they are kept beside the checkpoints."""
+"""Log the losses of each epoch to MLflow; while MLflow does not answer, keep them in a file with the checkpoints."""
 
 import json
 import logging
@@ -9,70 +9,70 @@ from typing import Any
 
 from forecaster.domain.errors import StoreUnavailable
 
-# how long MLflow is left alone after it did not answer: asking takes as long as many an epoch
+# between attempts after a failure: an attempt may take longer than an epoch
 _PAUSE_SECONDS = 15
 _log = logging.getLogger("forecaster.training")
 
 
 @dataclass
 class EpochLog:
-    """Records epochs in the active run.
+    """Logs epochs to the active run.
 
     Args:
-        file: where they are kept until MLflow has them, a line each.
+        file: keeps the epochs that MLflow does not have yet, one per line.
         patience_seconds: how long `deliver` waits for MLflow.
     """
 
     file: Path
     patience_seconds: float
-    _refused_at: float = field(default=-_PAUSE_SECONDS, init=False)
+    _failed_at: float = field(default=-_PAUSE_SECONDS, init=False)
 
     def __call__(self, phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
-        """Record an epoch's losses under `recipe/` or `served/`, now or later."""
+        """Log the losses of an epoch under `recipe/` or `served/`, now or later."""
         losses = {"loss": loss} if validation_loss is None else {"loss": loss, "validation_loss": validation_loss}
         metrics = {f"{phase}/{name}": value for name, value in losses.items()}
         with self.file.open("a", encoding="utf-8") as kept:
-            # behind what a kill may have cut off
+            # on a new line: a kill may have cut off the last one
             kept.write(f"\n{json.dumps({'step': epoch, 'metrics': metrics})}\n")
-        if time.monotonic() - self._refused_at >= _PAUSE_SECONDS:
+        if time.monotonic() - self._failed_at >= _PAUSE_SECONDS:
             self._try_to_send()
 
     def deliver(self) -> None:
-        """Send what is kept, waiting for MLflow as long as patience lasts.
+        """Send the kept epochs, retrying for `patience_seconds`.
 
         Raises:
-            StoreUnavailable: it does not come back; what is kept stays, and the same training sends it.
+            StoreUnavailable: MLflow did not answer in that time; the file stays, and the next attempt sends it.
         """
         until = time.monotonic() + self.patience_seconds
         while not self._try_to_send():
             if time.monotonic() > until:
                 raise StoreUnavailable(
                     f"MLflow has not answered for {self.patience_seconds:g} s; the fit is kept in {self.file.parent}: "
-                    "start the same training again when it is up"
+                    "start the same training again when MLflow is up"
                 )
             time.sleep(1)
 
     def _try_to_send(self) -> bool:
-        """Send what is kept, and say whether MLflow has it."""
+        """Send the kept epochs, and return whether MLflow accepted them."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
         try:
-            for one in map(_read, lines):
-                if one is not None:
-                    mlflow.log_metrics(one["metrics"], step=one["step"])
+            for epoch in map(_read, lines):
+                if epoch is not None:
+                    mlflow.log_metrics(epoch["metrics"], step=epoch["step"])
         except (MlflowException, OSError) as error:
-            self._refused_at = time.monotonic()
+            self._failed_at = time.monotonic()
             reason = str(error).partition("\n")[0][:200]
-            _log.warning("MLflow does not answer (%s); epochs are kept until it does", reason)
+            _log.warning("MLflow does not answer (%s); keeping the epochs until it does", reason)
             return False
         self.file.unlink(missing_ok=True)
         return True
 
 
 def _read(line: str) -> dict[str, Any] | None:
-    """Return a line's epoch; None where it is empty, or cut off by a kill, for that epoch is told again."""
+    """Return the epoch on a line; None if the line is empty or was cut off by a kill, which repeats the epoch."""
     try:
         return dict(json.loads(line))
     except ValueError:

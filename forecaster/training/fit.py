@@ -1,7 +1,7 @@
-"""The fit: early stopping, best weights, and a checkpoint after each epoch from which a killed fit ends the same.
+"""Fit a network: early stopping, best weights, and a checkpoint after each epoch.
 
-The order of each epoch's windows depends on the seed and the epoch alone, and the checkpoint holds every variable
-(weights, optimizer, dropout seeds), so starting again repeats the interrupted epoch exactly.
+A fit that resumes from a checkpoint ends with the same weights as an uninterrupted fit. The order of an epoch's windows
+depends only on the seed and the epoch, and a checkpoint holds every variable (weights, optimizer, dropout seeds).
 """
 
 import json
@@ -9,54 +9,31 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from tqdm import tqdm
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.domain.config import Config
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
-from forecaster.domain.series import Floats, Inputs
 from forecaster.models.topologies import Topology
+from forecaster.models.trained import Float32, predict_batches
 from forecaster.training import networks
+from forecaster.training.fit_config import FitConfig
 
 if TYPE_CHECKING:
     import keras
 
-Float32 = NDArray[np.float32]
-# how many input values are transformed at a time: bounds memory, and is long enough to keep Keras busy
+# input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
 CHUNK_VALUES = 2**23
-
-
-class FitConfig(Config):
-    """How a network is fitted.
-
-    Args:
-        epochs: at most so many.
-        patience: epochs without a better validation loss before stopping.
-        schedule: whether the learning rate stays or decays to 0 along a cosine over `epochs`.
-        clip_norm: the largest norm of a gradient (of all weights together).
-        mixed_precision: compute in float16 where a GPU gains from it; the exported weights are float32 either way.
-    """
-
-    epochs: int = Field(30, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=1, le=1_000_000)
-    learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    patience: int = Field(5, ge=1, le=100_000)
-    clip_norm: float = Field(1.0, gt=0)
-    loss: Literal["mean_squared_error", "mean_absolute_error", "huber"] = "mean_squared_error"
-    mixed_precision: bool = False
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Windows as the network sees them: transformed, float32, made chunk by chunk."""
+    """Windows as the network's input: transformed, in float32, computed chunk by chunk."""
 
     windows: Windows
     preprocessing: Preprocessing
@@ -66,14 +43,17 @@ class Examples:
         return len(self.windows)
 
     def take(self, index: NDArray[np.int64]) -> tuple[list[Float32], Float32]:
-        """Return the network's inputs, as `Preprocessing.forward` has them, and targets as the topology has them."""
+        """Return the inputs as `Preprocessing.forward` returns them, and the targets that the topology learns from."""
         raw = self.windows.inputs(index)
         inputs, contexts = self.preprocessing.forward(raw.values, raw.known)
         targets = self.preprocessing.target.targets(self.topology.targets(self.windows, index), contexts)
-        return [one.astype(np.float32) for one in inputs], targets.astype(np.float32)
+        return [array.astype(np.float32) for array in inputs], targets.astype(np.float32)
 
     def weights(self, count: int) -> Float32 | None:
-        """Return each step's weight `(count, input_size)`, 0 where causal statistics are young; None if all count."""
+        """Return the loss weight of each step, `(count, input_size)`; None if every step has weight 1.
+
+        The first steps have weight 0 if a transform's running statistics are still based on few values there.
+        """
         warm_up = self.preprocessing.target.warm_up
         if not warm_up:
             return None
@@ -82,7 +62,7 @@ class Examples:
         return np.tile(steps, (count, 1))
 
     def chunks(self, index: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Yield `index` in chunks of whole batches that bound memory."""
+        """Yield `index` in chunks of whole batches, each small enough to bound memory."""
         values = self.windows.input_size * (self.windows.horizon if self.topology.answers_each_step else 1)
         size = max(1, CHUNK_VALUES // (values * batch_size)) * batch_size
         for begin in range(0, len(index), size):
@@ -91,7 +71,7 @@ class Examples:
 
 @dataclass
 class History:
-    """How far a fit is: losses by epoch, the best one, and whether it has ended."""
+    """The losses of the epochs so far, the best epoch, and whether the fit has ended."""
 
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
@@ -100,7 +80,7 @@ class History:
 
     @property
     def epochs(self) -> int:
-        """Return how many epochs are done."""
+        """Return the number of finished epochs."""
         return len(self.loss)
 
 
@@ -115,21 +95,23 @@ def fit(
     label: str,
     epochs: int | None = None,
 ) -> History:
-    """Fit `model` in place, continuing from `checkpoint` where there is one; it ends with the best weights.
+    """Fit `model` in place and leave it with its best weights; resume from `checkpoint` if it exists.
 
     Args:
-        model: as `build_model` made it, or already compiled.
-        config: how.
-        train: what it learns from.
-        validation: what chooses the epoch; None keeps the last.
+        model: the untrained network, compiled or not.
+        config: how to fit it.
+        train: the training examples.
+        validation: the examples that choose the best epoch; with None, the last epoch is the best.
         seed: decides the order of the windows.
-        checkpoint: the `.npz` file that holds the state after each epoch; left in place when the fit ends.
-        on_epoch: called with the epoch's number from 0, its loss and its validation loss; after a kill maybe twice.
-        label: what the progress bar is called.
-        epochs: end after so many, on the learning rates of `config.epochs`; all of them when None.
+        checkpoint: the `.npz` file that holds the state after each epoch; it stays when the fit ends.
+        on_epoch: called with the epoch's number (from 0), its loss and its validation loss. An epoch that a kill
+            interrupts may be reported twice.
+        label: the progress bar's label.
+        epochs: end after this many epochs, with the learning rates of `config.epochs`; None runs all of them.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint cannot be written or is of another network.
+        TrainingError: the loss is not finite, or the checkpoint cannot be read or belongs to another network.
+        WorkspaceError: the checkpoint cannot be written.
     """
     batch_size = min(config.batch_size, len(train))
     epochs = epochs or config.epochs
@@ -142,7 +124,7 @@ def fit(
         desc=label,
         unit="epoch",
         dynamic_ncols=True,
-        # an audit runs many fits of one epoch and has a bar of its own
+        # an audit runs many fits of one epoch, and has its own progress bar
         disable=epochs == 1,
     ) as bar:
         while not history.is_finished:
@@ -156,7 +138,7 @@ def fit(
             if held_out is None or held_out <= min(history.validation_loss):
                 history.best_epoch, best = epoch, model.get_weights()
             history.is_finished = epoch + 1 >= epochs or epoch - history.best_epoch >= config.patience
-            # told before it is saved: killed in between, an epoch is told twice, and never left out
+            # before the checkpoint is saved, so that a kill in between repeats the report and never loses it
             on_epoch(epoch, loss, held_out)
             _save(model, history, best, checkpoint)
             bar.set_postfix({"loss": loss} | ({} if held_out is None else {"validation": held_out}), refresh=False)
@@ -166,42 +148,22 @@ def fit(
 
 
 def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples) -> float:
-    """Return the loss of the forecasts proper (the last step of a many-to-many answer), in the transformed space."""
+    """Return the loss of the forecasts in the transformed space; of a many-to-many output, only the last step's."""
     import keras
 
     compute = keras.losses.get(config.loss)
     total = 0.0
     for chunk in examples.chunks(np.arange(len(examples)), config.batch_size):
         inputs, targets = examples.take(chunk)
-        outputs = predict(model, inputs)
+        outputs = predict_batches(model, inputs)
         errors = compute(examples.topology.last(targets), examples.topology.last(outputs))
         total += float(np.sum(keras.ops.convert_to_numpy(errors)))
     return total / len(examples)
 
 
-def predict(model: "keras.Model", inputs: list[Float32], batch_size: int = 512) -> Float32:
-    """Return the network's outputs for `inputs`, batch by batch; every batch has one shape, so none is traced anew."""
-    size = min(batch_size, len(inputs[0]))
-    outputs = []
-    for begin in range(0, len(inputs[0]), size):
-        batch = [one[begin : begin + size] for one in inputs]
-        count = len(batch[0])
-        padded = [np.concatenate([one, np.zeros((size - count, *one.shape[1:]), np.float32)]) for one in batch]
-        outputs.append(np.asarray(model.predict_on_batch(padded))[:count])
-    return np.concatenate(outputs)
-
-
-def predict_raw(model: "keras.Model", preprocessing: Preprocessing, topology: Topology, inputs: Inputs) -> Floats:
-    """Return raw forecasts `(n, horizon)` for raw inputs, through Keras and numpy."""
-    prepared, contexts = preprocessing.forward(inputs.values, inputs.known)
-    outputs = topology.last(predict(model, [one.astype(np.float32) for one in prepared]))
-    target = preprocessing.target
-    return np.asarray(target.inverse(outputs.astype(np.float64), target.last_contexts(contexts)))
-
-
 def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: np.random.Generator) -> float:
     order = random.permutation(len(train))
-    # whole batches only: another shape would be compiled anew, and the next epoch's order leaves out others
+    # whole batches only: another shape would be compiled again; the windows left out differ by epoch
     order = order[: len(order) // batch_size * batch_size]
     total = 0.0
     for chunk in train.chunks(order, batch_size):
@@ -231,7 +193,7 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
             np.savez(file, history=np.array(json.dumps(asdict(history))), **arrays)
     except OSError as error:
         raise WorkspaceError(
-            f"{checkpoint}: the checkpoint cannot be written ({error}); free space, start again"
+            f"{checkpoint}: the checkpoint cannot be written ({error}); free disk space and start again"
         ) from error
 
 
@@ -248,7 +210,7 @@ def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]
     except (OSError, EOFError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{checkpoint}: cannot be read ({error}); remove it and start again") from error
     if shapes != [tuple(variable.shape) for variable in variables]:
-        raise TrainingError(f"{checkpoint}: is of another network; remove it and start again")
+        raise TrainingError(f"{checkpoint}: belongs to another network; remove it and start again")
     for number, variable in enumerate(variables):
         variable.assign(saved[f"v{number}"])
     return history, best

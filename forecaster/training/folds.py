@@ -1,4 +1,4 @@
-"""Forward folds: what came before a border is fitted on, the windows after it are forecast, up to the next border."""
+"""Forward folds: fit on the rows before a border, and forecast the windows between it and the next border."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from forecaster.data.windows import Windows
 
-# of the rows, before the first border: a network that knows less says little of one that knows all
+# share of the rows before the first border: a network fitted on fewer rows says little about the served one
 _FIRST = 0.4
 
 
 def forward_folds(train: Windows, validation: Windows, count: int) -> Iterator[tuple[Windows, Windows]]:
-    """Yield each fold's windows to fit on and to forecast; borders are times, the same for all series.
+    """Yield the windows to fit on and the windows to forecast of each fold.
 
-    Targets that are forecast come after the border; what is fitted on ends before it. Folds without windows on
-    both sides are left out.
+    A border is a time, the same for all series. Windows to fit on end before it, and forecast targets come after it. A
+    fold that lacks windows on either side is skipped.
 
     Args:
-        train: the windows of one stretch of rows per series.
-        validation: those of the rows that follow it.
-        count: how many folds the rows after the first border make.
+        train: the train windows, one stretch of rows per series.
+        validation: the windows of the rows that follow.
+        count: the number of folds after the first border.
     """
     owners, begins, ends = _stretches(train, validation)
     longest = int(np.argmax(ends - begins))
@@ -40,7 +40,7 @@ def forward_folds(train: Windows, validation: Windows, count: int) -> Iterator[t
 
 
 def _stretches(*parts: Windows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the owners, and the first row and the end of all that each has in the parts."""
+    """Return each owner, its first row in the parts, and the end of its rows."""
     every = np.concatenate([part.owners for part in parts])
     first = np.concatenate([part.first for part in parts])
     last = np.concatenate([part.first + (part.counts - 1) * part.step_size for part in parts])

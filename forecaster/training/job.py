@@ -1,7 +1,8 @@
-"""The job: a configuration in, a registered version out, tracked on the way; killed and run again, it ends the same.
+"""Train a recipe: evaluate it, audit it for leakage, register a version, and track all of it as an MLflow run.
 
-What is registered has seen every window up to the latest observation; the manifest says which figures belong to the
-recipe that was evaluated before.
+A killed training that is started again continues its run and ends with the same version. The registered network is
+fitted on every window up to the latest observation; the metrics in its manifest belong to the recipe, which was
+evaluated on held-out parts before.
 """
 
 import hashlib
@@ -19,28 +20,29 @@ from forecaster.domain.errors import LeakageError, UnknownModel
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.manifest import Certificate
 from forecaster.domain.series import Series
+from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
-from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of
+from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_attempt, remove_checkpoints, work_key
 from forecaster.training.config import TrainConfig, check_adjustment, prepare, split, title
 from forecaster.training.epoch_log import EpochLog
-from forecaster.training.export import Trained, write_bundle
+from forecaster.training.export import write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.manifest import build_manifest
 from forecaster.training.residuals import calibrate_naive
-from forecaster.training.stages import Evaluated, evaluate, refit
+from forecaster.training.stages import Evaluation, evaluate, refit
 
 _PARITY_WINDOWS = 256
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a served network starts from.
+    """The weights that a served network starts from, in place of random weights.
 
     Args:
-        model: the file that holds its weights, as a bundle has it.
-        version: whose it is.
-        epochs: how long it is fitted.
+        model: a bundle's Keras file, which holds the weights.
+        version: the version that the bundle belongs to.
+        epochs: how many epochs the served network is fitted for.
     """
 
     model: Path
@@ -49,13 +51,13 @@ class WarmStart:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Return what the run says of it."""
+        """Return the tags of a run that uses this warm start."""
         return {past_runs.WARM_FROM: str(self.version), past_runs.WARM_EPOCHS: str(self.epochs)}
 
 
 @dataclass(frozen=True)
-class Registered:
-    """What a training leaves: a run, a version of a model, and the recipe's metrics on the test part."""
+class RegisteredVersion:
+    """The result of a training: a run, a version of a model, and the recipe's metrics."""
 
     run_id: str
     model: str
@@ -63,35 +65,40 @@ class Registered:
     metrics: dict[str, float]
 
 
-def train(config: TrainConfig, warm: WarmStart | None = None, *, is_anew: bool = True) -> Registered:
-    """Run the recipe and register what it gives; killed and started again, it ends the same.
+def train(
+    config: TrainConfig, warm: WarmStart | None = None, *, store: Store | None = None, force_new: bool = True
+) -> RegisteredVersion:
+    """Train a recipe and register the result; a killed training that is started again continues.
 
     Args:
         config: the recipe.
-        warm: what the served network starts from, in place of random weights; by itself no reason to train again.
-        is_anew: whether the same recipe on the same data makes another version; if not, the one there is, is returned.
+        warm: the weights that the served network starts from; None for random weights. Another warm start alone is no
+            reason to train again.
+        store: the registry at `config.tracking.uri`; opened, and created if needed, when None.
+        force_new: if the same recipe was already trained on the same data, whether to register another version; with
+            False, the existing version is returned.
 
     Raises:
         ConfigError, DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say;
-            nothing is registered then.
+            nothing is registered.
     """
     check_adjustment(config)
     frame = config.data.load(config.exogenous)
     series = prepare(config, frame)
     parts = split(config, series)
-    store = Store(config.tracking.uri, create=True)
+    store = store or Store(config.tracking.uri, create=True)
     digest = digest_series(series)
-    work = work_of(config.model_dump_json(exclude={"tracking"}), digest)
-    with past_runs.at_work(config.tracking, work) as checkpoints:
-        found = None if is_anew else _find_trained(config, store, work)
-        if found is None:
-            tags = {WORK: work, ATTEMPT: attempt_in(checkpoints), MODEL: config.name, CHECKPOINTS: work}
+    work = work_key(config.model_dump_json(exclude={"tracking"}), digest)
+    with past_runs.locked_checkpoints(config.tracking, work) as checkpoints:
+        registered = None if force_new else _find_registered(config, store, work)
+        if registered is None:
+            tags = {WORK: work, ATTEMPT: get_attempt(checkpoints), MODEL: config.name, CHECKPOINTS: work}
             tags |= warm.tags if warm else {}
             with tracking.tracked_run(config.tracking, title(config), tags) as run_id:
                 log_inputs(config, frame, digest, {"kind": "training"})
-                found = _train(config, frame, series, parts, store, run_id, digest, checkpoints, warm)
-        discard(checkpoints)
-    return found
+                registered = _train(config, frame, series, parts, store, run_id, digest, checkpoints, warm)
+        remove_checkpoints(checkpoints)
+    return registered
 
 
 def _train(
@@ -104,7 +111,7 @@ def _train(
     digest: str,
     checkpoints: Path,
     warm: WarmStart | None,
-) -> Registered:
+) -> RegisteredVersion:
     on_epoch = EpochLog(checkpoints / "epochs.jsonl", config.tracking.patience_seconds)
     evaluated = evaluate(config, parts, checkpoints, on_epoch)
     on_epoch.deliver()
@@ -117,38 +124,39 @@ def _train(
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
     certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
-    said = build_manifest(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
-    version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")
-    return Registered(run_id, config.name, version, evaluated.metrics)
+    fields = build_manifest(config, series, digest, evaluated, served, seen, parts["test"])
+    fields["certificate"] = certificate
+    version = _register(config, store, run_id, served, evaluated, fields, seen, parts, checkpoints / "bundle")
+    return RegisteredVersion(run_id, config.name, version, evaluated.metrics)
 
 
 def _certify(
     config: TrainConfig,
     frame: pd.DataFrame,
-    evaluated: Evaluated,
-    served: Trained,
+    evaluated: Evaluation,
+    served: TrainedNetwork,
     checkpoints: Path,
     warm: WarmStart | None,
 ) -> Certificate:
     try:
         return certify(config, frame, evaluated, served, warm.version if warm else None)
     except LeakageError:
-        # the same training begins anew once its code is mended
+        # so that the same training starts afresh once its code is fixed
         for fit in checkpoints.glob("*.npz"):
             fit.unlink()
         raise
 
 
-def _find_trained(config: TrainConfig, store: Store, work: str) -> Registered | None:
-    """Return the version that the same recipe on the same data has made, None where there is none."""
+def _find_registered(config: TrainConfig, store: Store, work: str) -> RegisteredVersion | None:
+    """Return the version that the same recipe on the same data has already registered, if any."""
     try:
         versions = {run: version for version, run in store.find(config.name).runs.items()}
     except UnknownModel:
         return None
-    for run_id, metrics in past_runs.runs_of(config.tracking, work):
+    for run_id, metrics in past_runs.runs_of_work(config.tracking, work):
         if run_id in versions:
             past_runs.close_run(config.tracking, run_id)
-            return Registered(run_id, config.name, versions[run_id], metrics)
+            return RegisteredVersion(run_id, config.name, versions[run_id], metrics)
     return None
 
 
@@ -165,34 +173,34 @@ def _register(
     config: TrainConfig,
     store: Store,
     run_id: str,
-    served: Trained,
-    evaluated: Evaluated,
-    said: dict[str, Any],
+    served: TrainedNetwork,
+    evaluated: Evaluation,
+    fields: dict[str, Any],
     seen: Windows,
     parts: dict[str, Windows],
     folder: Path,
 ) -> int:
     sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
     inputs = seen.inputs(sample)
-    # what a killed training left half-written
+    # left half-written by a killed training
     shutil.rmtree(folder, ignore_errors=True)
     calibrations = {"model": evaluated.calibration, "naive": calibrate_naive(config, parts)}
-    write_bundle(served, calibrations, said, inputs, folder)
+    write_bundle(served, calibrations, fields, inputs, folder)
     source = tracking.log_bundle(folder)
     return store.register(config.name, source, run_id)
 
 
-def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict[str, str]) -> None:
-    """Record what decides a run of this recipe, in the active run; `more` are further tags."""
+def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, tags: dict[str, str]) -> None:
+    """Log the recipe and the dataset to the active run, with `tags` in addition to the recipe's own."""
     model = config.model
-    tags = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
+    own = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
     recipe = config.model_dump(mode="json")
     recipe["tracking"]["uri"] = without_password(config.tracking.uri)
-    tracking.log_setup(recipe, tags | devices.describe() | more)
+    tracking.log_setup(recipe, own | devices.describe() | tags)
     tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 
-def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -> None:
+def _log_plot(test: Windows, series: Series, evaluated: Evaluation, title: str) -> None:
     last = np.array([len(test) - 1])
     inputs, actual = test.inputs(last), test.targets(last)[0]
     times = np.concatenate(

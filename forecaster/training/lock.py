@@ -1,4 +1,4 @@
-"""One training of a model at a time, and no run left open by a process that was killed."""
+"""Train a model in one process at a time, and end the runs that killed processes left open."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,25 +6,26 @@ from contextlib import contextmanager
 from forecaster.database.locks import LockCheck, exclusive_lock
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
-from forecaster.training.past_runs import end_abandoned
+from forecaster.training.past_runs import end_abandoned_runs
 
 
 @contextmanager
-def training_lock(config: TrainConfig, on_wait: Callable[[str], None] = lambda model: None) -> Iterator[LockCheck]:
-    """Hold the training of a model for this process; runs that a killed process left open are ended.
+def training_lock(
+    config: TrainConfig, store: Store, on_wait: Callable[[str], None] = lambda model: None
+) -> Iterator[LockCheck]:
+    """Hold the lock on the training of a model.
 
     Args:
-        config: whose `name` is trained; its store is made where there is none.
-        on_wait: told the model's name where another process has the turn.
+        config: the recipe of the model.
+        store: the registry at the recipe's tracking URI.
+        on_wait: called with the model's name if another process holds the lock.
 
     Yields:
-        What raises where the turn was lost meanwhile, to be asked before anything is decided.
+        a function that raises if the lock was lost; call it before an irreversible step.
 
     Raises:
-        StoreUnavailable: as `exclusive_lock` says.
+        StoreUnavailable: as `exclusive_lock` raises it.
     """
-    # makes the store's tables, before anything is locked in it
-    Store(config.tracking.uri, create=True)
-    with exclusive_lock(config.tracking.uri, f"train {config.name}", lambda: on_wait(config.name)) as check:
-        end_abandoned(config.tracking, config.name)
+    with exclusive_lock(store.uri, f"train {config.name}", lambda: on_wait(config.name)) as check:
+        end_abandoned_runs(config.tracking, config.name)
         yield check

@@ -1,4 +1,4 @@
-"""What a manifest promises of a training: its data, its recipe's skill, and what is done to the inputs."""
+"""Build the manifest's fields about a training: its data, its recipe's skill, and its preprocessing."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,30 +13,30 @@ from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import MIN_WINDOWS, diebold_mariano
-from forecaster.training.config import TrainConfig, sessions_of
-from forecaster.training.export import Trained
-from forecaster.training.stages import Evaluated
+from forecaster.models.trained import TrainedNetwork
+from forecaster.training.config import TrainConfig, get_sessions
+from forecaster.training.stages import Evaluation
 
 
 def build_manifest(
     config: TrainConfig,
     series: Series,
     digest: str,
-    evaluated: Evaluated,
-    served: Trained,
+    evaluated: Evaluation,
+    served: TrainedNetwork,
     seen: Windows,
     test: Windows,
 ) -> dict[str, Any]:
-    """Return the manifest's fields that are about the training, all but its certificate.
+    """Return the manifest's fields about a training, except its certificate.
 
     Args:
         config: the recipe.
-        series: what it was trained on.
-        digest: of them.
-        evaluated: what the held-out parts say of the recipe.
-        served: the network that is registered.
-        seen: the windows that it has seen.
-        test: the windows that the recipe is scored on.
+        series: the data.
+        digest: the data's digest.
+        evaluated: the recipe's evaluation on the held-out parts.
+        served: the network to register.
+        seen: the windows that `served` was fitted on.
+        test: the test part's windows.
     """
     return {
         "name": config.name,
@@ -44,10 +44,10 @@ def build_manifest(
         "cell": config.model.cell,
         "input_size": config.input_size,
         "horizon": config.horizon,
-        # a roll-out knows no more of the future than the model's own output
+        # a roll-out cannot supply exogenous values beyond the trained horizon
         "max_horizon": config.horizon * (1 if config.exogenous else MAX_ROLL_OUT),
         "freq": series.freq,
-        "sessions": sessions_of(config),
+        "sessions": get_sessions(config),
         "is_positive": evaluated.trained.preprocessing.target.needs_positive,
         "training_data": TrainingData(
             digest=digest,
@@ -66,28 +66,28 @@ def build_manifest(
 
 
 def _reference(config: TrainConfig, series: Series, is_positive: bool) -> dict[str, Reference]:
-    """Return how the target, its changes (of logarithms where it is positive) and each exogenous column are spread."""
+    """Return histograms of the target, its changes (of logarithms if it is positive) and each exogenous column."""
     targets = [series.values[within, 0] for _, within in series]
     spread = {
         VALUES: np.concatenate(targets),
         CHANGES: np.concatenate([np.diff(np.log(target) if is_positive else target) for target in targets]),
     }
     columns = series.values[:, 1:] if series.known is None else np.hstack([series.values[:, 1:], series.known])
-    names = feature_names([one.column for one in config.hist_exog], config.futr_exog)
+    names = feature_names([exog.column for exog in config.hist_exog], config.futr_exog)
     spread |= {name: columns[:, number] for number, name in enumerate(names)}
     bins = {name: reference_bins(values) for name, values in spread.items()}
     return {name: Reference(edges=tuple(edges), shares=tuple(shares)) for name, (edges, shares) in bins.items()}
 
 
-def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evaluated) -> Skill:
+def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evaluation) -> Skill:
     every = np.arange(len(test))
     cutoffs = test.input_times(series.timestamps, every)[:, -1]
     actual, naive = test.targets(), last_value(test.inputs().target, config.horizon)
     ours, theirs = (
-        _by_cutoff(cutoffs, np.abs(actual - mean).mean(axis=1)) for mean in (evaluated.trained.forecast(test), naive)
+        _by_cutoff(cutoffs, np.abs(actual - mean).mean(axis=1)) for mean in (evaluated.test_forecast, naive)
     )
     is_enough = len(ours) >= max(MIN_WINDOWS, config.horizon + 1)
-    coming = test.target_times(series.timestamps, every)
+    target_times = test.target_times(series.timestamps, every)
     return Skill(
         baseline="naive",
         relative_mae=evaluated.metrics.get("relative_mae"),
@@ -99,13 +99,13 @@ def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evalua
             for level in LEVELS
             if f"coverage-{level}" in evaluated.metrics
         },
-        first=str(coming.min()),
-        last=str(coming.max()),
+        first=str(target_times.min()),
+        last=str(target_times.max()),
     )
 
 
 def _by_cutoff(cutoffs: Times, losses: Floats) -> Floats:
-    """Return the mean loss of each cutoff, in their order: windows of one cutoff say little more than one."""
+    """Return the mean loss at each cutoff, in order: windows with the same cutoff are not independent evidence."""
     numbers = np.unique(cutoffs, return_inverse=True)[1]
     return np.asarray(np.bincount(numbers, losses) / np.bincount(numbers))
 
@@ -116,13 +116,13 @@ def _trained_until(series: Series, seen: Windows) -> str:
 
 
 def _preprocessing(config: TrainConfig, fitted: Preprocessing) -> dict[str, Any]:
-    """Return what the manifest says of the inputs, with the numbers that were fitted."""
+    """Return the manifest's fields about the preprocessing, with its fitted numbers."""
     hist = zip(config.hist_exog, fitted.hist, strict=True)
     known = [scale.model_dump() for scale in fitted.known]
     n_futr = len(config.futr_exog)
     return {
         "transforms": [step.model_dump() for step in fitted.target.steps],
-        "hist_exog": {one.column: [step.model_dump() for step in chain.steps] for one, chain in hist},
+        "hist_exog": {exog.column: [step.model_dump() for step in chain.steps] for exog, chain in hist},
         "futr_exog": dict(zip(config.futr_exog, known[:n_futr], strict=True)),
         "calendar_features": dict(zip(config.calendar_features, known[n_futr:], strict=True)),
     }

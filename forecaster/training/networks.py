@@ -1,6 +1,6 @@
-"""Where a fit gets its network: built and compiled for it, or, while several alike are fitted, set back to its start.
+"""Compile a network for a fit, or reuse a compiled network after resetting its variables.
 
-To trace and compile a network takes as long as several short fits of it.
+Compiling a network takes as long as several short fits of it.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import keras
 
     from forecaster.models.network import ModelConfig
-    from forecaster.training.fit import FitConfig
+    from forecaster.training.fit_config import FitConfig
 
 
 @dataclass(frozen=True)
-class Decides:
-    """What an untrained network depends on: the seed, which network, and the lengths and columns that shape it."""
+class NetworkKey:
+    """Everything that determines an untrained network: the seed, its configuration, and its lengths and columns."""
 
     seed: int
     model: "ModelConfig"
@@ -28,56 +28,56 @@ class Decides:
 
 
 @dataclass
-class Reused:
-    """Compiled networks, each with the values of its variables before any fit.
+class NetworkCache:
+    """Compiled networks, each with the initial values of its variables.
 
     Args:
-        networks: by what decides them, how they are fitted, and on how many batches an epoch.
+        networks: by network key, fit configuration, and batches per epoch.
     """
 
-    networks: dict[tuple[Decides, "FitConfig", int], tuple["keras.Model", list[Any]]] = field(default_factory=dict)
+    networks: dict[tuple[NetworkKey, "FitConfig", int], tuple["keras.Model", list[Any]]] = field(default_factory=dict)
 
 
-_reused: ContextVar[Reused | None] = ContextVar("reused", default=None)
+_cache: ContextVar[NetworkCache | None] = ContextVar("network_cache", default=None)
 
 
 @contextlib.contextmanager
-def reused() -> Iterator[Reused]:
+def reuse_networks() -> Iterator[NetworkCache]:
     """Compile each network once for all fits in this context."""
-    kept = Reused()
-    token = _reused.set(kept)
+    cache = NetworkCache()
+    token = _cache.set(cache)
     try:
-        yield kept
+        yield cache
     finally:
-        _reused.reset(token)
+        _cache.reset(token)
 
 
-def compiled(
-    build: Callable[[], "keras.Model"], decides: Decides, config: "FitConfig", n_windows: int
+def get_compiled(
+    build: Callable[[], "keras.Model"], key: NetworkKey, config: "FitConfig", n_windows: int
 ) -> "keras.Model":
-    """Return an untrained network, compiled.
+    """Return an untrained, compiled network.
 
     Args:
-        build: makes it.
-        decides: all that it depends on.
+        build: builds the network.
+        key: everything that determines the network.
         config: how it will be fitted.
-        n_windows: on how many windows.
+        n_windows: the number of windows that it will be fitted on.
     """
-    kept, batches = _reused.get(), n_windows // min(config.batch_size, n_windows)
-    if kept is None:
+    cache, batches = _cache.get(), n_windows // min(config.batch_size, n_windows)
+    if cache is None:
         return compile_network(build(), config, batches)
-    key = (decides, config, batches)
-    if key not in kept.networks or not devices.are_shared_by_networks():
+    cache_key = (key, config, batches)
+    if cache_key not in cache.networks or not devices.can_reuse_networks():
         model = compile_network(build(), config, batches)
-        kept.networks[key] = model, [_array(variable) for variable in variables(model)]
-    model, start = kept.networks[key]
-    for variable, value in zip(variables(model), start, strict=True):
+        cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
+    model, initial = cache.networks[cache_key]
+    for variable, value in zip(variables(model), initial, strict=True):
         variable.assign(value)
     return model
 
 
 def compile_network(model: "keras.Model", config: "FitConfig", batches: int) -> "keras.Model":
-    """Return a network with its loss and its optimizer, for `batches` batches an epoch."""
+    """Compile a network with its loss and its optimizer, for `batches` batches per epoch, and return it."""
     import keras
 
     rate: Any = config.learning_rate
@@ -90,11 +90,11 @@ def compile_network(model: "keras.Model", config: "FitConfig", batches: int) -> 
 
 
 def variables(model: "keras.Model") -> list[Any]:
-    """Return every variable of a compiled network: weights, the dropout masks' seeds, and the optimizer's."""
+    """Return all variables of a compiled network: weights, dropout seeds, and the optimizer's variables."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _array(variable: Any) -> Any:
+def _to_numpy(variable: Any) -> Any:
     import keras
 
     return keras.ops.convert_to_numpy(variable).copy()

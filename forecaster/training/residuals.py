@@ -1,7 +1,8 @@
-"""Residuals of windows that a network has not seen: the recipe's on calibration, its forward folds' on what is before.
+"""Calibrate intervals on out-of-sample residuals: those of the calibration part and of forward folds before it.
 
-A short backtest inside the training, in place of one small part: Xu & Xie (2021), PMLR 139, and Barber et al. (2021),
-doi:10.1214/20-AOS1965, use a sample's rows likewise, by networks that have each left some out.
+The folds are a short backtest within the training, so that the residuals come from more rows than the calibration part
+has. Xu & Xie (2021), PMLR 139, and Barber et al. (2021), doi:10.1214/20-AOS1965, likewise use networks that are each
+fitted without some of the rows.
 """
 
 from collections.abc import Sequence
@@ -16,16 +17,16 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.choice import Residuals, choose
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.units import candidates
-from forecaster.training.config import TrainConfig, unfitted
+from forecaster.training.config import TrainConfig, build_preprocessing
 from forecaster.training.folds import forward_folds
 
 Folds = Sequence[tuple[Windows, Windows]]
 
 
 def folds_of(config: TrainConfig, parts: dict[str, Windows]) -> Folds:
-    """Return the windows to fit on and to forecast of each fold before the calibration part.
+    """Return the windows to fit on and the windows to forecast, for each fold before the calibration part.
 
-    Where whole series are split there are none: the calibration part's series are unseen already.
+    A split by series has no folds: the calibration part's series are already unseen.
     """
     if config.split.by == "series":
         return []
@@ -33,27 +34,29 @@ def folds_of(config: TrainConfig, parts: dict[str, Windows]) -> Folds:
 
 
 def calibrate_on(config: TrainConfig, forecasts: Sequence[tuple[Windows, Floats]]) -> Calibration:
-    """Return the calibration that out-of-sample forecasts `(n, horizon)` of windows give."""
-    windows = [one for one, _ in forecasts]
+    """Return the calibration from out-of-sample forecasts: pairs of windows and their forecasts `(n, horizon)`."""
+    parts = [windows for windows, _ in forecasts]
     residuals = Residuals(
-        np.concatenate([one.targets() for one in windows]),
-        np.concatenate([predicted for _, predicted in forecasts]),
-        np.concatenate([one.inputs().target for one in windows]),
-        np.concatenate([_cutoffs(one) for one in windows]),
-        np.concatenate([one.owners_of(np.arange(len(one))) for one in windows]),
+        np.concatenate([windows.targets() for windows in parts]),
+        np.concatenate([mean for _, mean in forecasts]),
+        np.concatenate([windows.inputs().target for windows in parts]),
+        np.concatenate([_cutoffs(windows) for windows in parts]),
+        np.concatenate([windows.owners_of(np.arange(len(windows))) for windows in parts]),
     )
     in_time = residuals.take(np.argsort(residuals.cutoffs, kind="stable"))
-    return choose(in_time, candidates(config.intervals, unfitted(config).target.needs_positive))
+    return choose(in_time, candidates(config.intervals, build_preprocessing(config).target.needs_positive))
 
 
 def calibrate_naive(config: TrainConfig, parts: dict[str, Windows]) -> Calibration:
-    """Return the last value's calibration, on the windows that the recipe's has."""
-    windows = [*(held_out for _, held_out in folds_of(config, parts)), parts["calibration"]]
-    return calibrate_on(config, [(one, last_value(one.inputs().target, config.horizon)) for one in windows])
+    """Return the calibration of the last-value baseline, on the same windows as the recipe's calibration."""
+    held_out = [*(windows for _, windows in folds_of(config, parts)), parts["calibration"]]
+    return calibrate_on(
+        config, [(windows, last_value(windows.inputs().target, config.horizon)) for windows in held_out]
+    )
 
 
 def served_bands(calibration: Calibration, windows: Windows, mean: Floats) -> Bands:
-    """Return each known level's bounds of successive windows, `(n, horizon)` each, as a version would serve them."""
+    """Return the bounds that a version would serve for successive windows, `(n, horizon)` each, by calibrated level."""
     past, levels = windows.inputs().target, [level for level in LEVELS if calibration.supports(level)]
     if not calibration.is_adaptive:
         return {level: (mean + low, mean + high) for level, (low, high) in calibration.bands(past, levels).items()}

@@ -1,8 +1,8 @@
-"""The stages of a recipe: fitted, measured on the parts that were held out, fitted again.
+"""The stages of a training: fit a recipe, evaluate it on the held-out parts, and refit it on all rows.
 
-A network is fitted on the train part, stopped on validation, its residuals taken on calibration, and looked at once on
-test; networks of forward folds give residuals of earlier rows. The same recipe, for as many epochs, can then be fitted
-on every window up to the latest observation.
+A network is fitted on the train part and stopped by the validation part. The calibration part and forward folds of the
+rows before it supply the residuals for the intervals. The test part supplies the metrics. The refit then fits the same
+recipe for the same number of epochs on every window up to the latest observation.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,50 +21,61 @@ from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage
 from forecaster.models.topologies import TOPOLOGIES
+from forecaster.models.trained import TrainedNetwork
 from forecaster.training import devices, networks
-from forecaster.training.config import TrainConfig, title, unfitted
-from forecaster.training.export import Trained
+from forecaster.training.config import TrainConfig, build_preprocessing, title
 from forecaster.training.fit import Examples, History, fit
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 
-# called after each epoch with the phase (`recipe` or `served`), the epoch, its loss and its validation loss
+# takes the phase (`recipe` or `served`), the epoch, its loss and its validation loss
 OnEpoch = Callable[[str, int, float, float | None], None]
 
 
-def say_nothing(phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
-    """Ignore an epoch: for whoever tracks nothing."""
+def ignore_epoch(phase: str, epoch: int, loss: float, validation_loss: float | None) -> None:
+    """Do nothing: the default `on_epoch`."""
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A recipe's fit and what the held-out parts say of it."""
+class Evaluation:
+    """A fitted recipe and its results on the held-out parts.
 
-    trained: Trained
+    Args:
+        trained: the fitted network.
+        history: its losses by epoch.
+        calibration: the residuals that size its intervals.
+        metrics: its figures on the test part, and its MAE on the validation part as `validation-mae`.
+        test_forecast: its forecasts of the test part, `(n, horizon)`.
+    """
+
+    trained: TrainedNetwork
     history: History
     calibration: Calibration
     metrics: dict[str, float]
+    test_forecast: Floats
 
 
 def evaluate(
-    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = say_nothing
-) -> Evaluated:
-    """Fit on train and validation, calibrate on calibration, measure on test; arguments as `fit_recipe` has them."""
-    fitted = fit_recipe(config, parts, checkpoints, on_epoch)
-    return Evaluated(*fitted, _measure(config, parts, *fitted))
+    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = ignore_epoch
+) -> Evaluation:
+    """Fit a recipe and measure it on the validation and test parts; takes the arguments of `fit_recipe`."""
+    trained, history, calibration = fit_recipe(config, parts, checkpoints, on_epoch)
+    forecasts = {name: trained.forecast(parts[name]) for name in ("validation", "test")}
+    metrics = _measure(config, parts, forecasts, calibration)
+    return Evaluation(trained, history, calibration, metrics, forecasts["test"])
 
 
 def fit_recipe(
-    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = say_nothing
-) -> tuple[Trained, History, Calibration]:
-    """Fit on train, stopped on validation, and take the residuals on calibration and on forward folds.
+    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = ignore_epoch
+) -> tuple[TrainedNetwork, History, Calibration]:
+    """Fit on the train part, stop by the validation part, and calibrate on the calibration part and forward folds.
 
-    A fold's network is fitted for as many epochs, and has its own checkpoint.
+    Each fold's network is fitted for the same number of epochs and has its own checkpoint.
 
     Args:
         config: the recipe.
         parts: the windows of each part.
-        checkpoints: the folder in which an interrupted fit is kept.
-        on_epoch: told of each epoch.
+        checkpoints: the folder that keeps an interrupted fit.
+        on_epoch: called after each epoch of the recipe's network.
     """
     devices.prepare(config.seed, config.fit.mixed_precision)
     preprocessing = fit_preprocessing(config, parts["train"])
@@ -83,14 +94,14 @@ def fit_recipe(
         )
         for number, (seen, held_out) in enumerate(folds_of(config, parts), start=1)
     ]
-    held_back = parts["calibration"]
-    return trained, history, calibrate_on(config, [*forecasts, (held_back, trained.forecast(held_back))])
+    calibration = parts["calibration"]
+    return trained, history, calibrate_on(config, [*forecasts, (calibration, trained.forecast(calibration))])
 
 
-def _fit_fold(config: TrainConfig, seen: Windows, epochs: int, checkpoint: Path) -> Trained:
+def _fit_fold(config: TrainConfig, seen: Windows, epochs: int, checkpoint: Path) -> TrainedNetwork:
     devices.prepare(config.seed, config.fit.mixed_precision)
     examples = Examples(seen, fit_preprocessing(config, seen), TOPOLOGIES[config.model.topology])
-    return _fit(config, examples, None, checkpoint, say_nothing, epochs)[0]
+    return _fit(config, examples, None, checkpoint, ignore_epoch, epochs)[0]
 
 
 def refit(
@@ -98,18 +109,18 @@ def refit(
     windows: Windows,
     epochs: int,
     checkpoints: Path,
-    on_epoch: OnEpoch = say_nothing,
+    on_epoch: OnEpoch = ignore_epoch,
     weights: Path | None = None,
-) -> Trained:
+) -> TrainedNetwork:
     """Fit the recipe for `epochs` epochs on windows that reach up to the latest observation.
 
     Args:
         config: the recipe.
-        windows: what it learns from.
-        epochs: how long.
-        checkpoints: the folder in which an interrupted fit is kept.
-        on_epoch: told of each epoch.
-        weights: a saved network of the same shape to start from; random weights when None.
+        windows: the windows to fit on.
+        epochs: the number of epochs.
+        checkpoints: the folder that keeps an interrupted fit.
+        on_epoch: called after each epoch.
+        weights: a saved network of the same shape to start from; None starts from random weights.
 
     Raises:
         TrainingError: the saved network has another shape.
@@ -128,13 +139,13 @@ def _fit(
     on_epoch: OnEpoch,
     epochs: int | None = None,
     weights: Path | None = None,
-) -> tuple[Trained, History]:
+) -> tuple[TrainedNetwork, History]:
     phase = checkpoint.stem
     with devices.all_devices():
         if weights is None:
-            model = untrained(config, len(train))
+            model = compile_untrained(config, len(train))
         else:
-            # a saved network has no optimizer to load into a compiled one
+            # not compiled: the saved network has no optimizer to load into a compiled network
             model = config.build_network()
             _load_weights(model, weights)
         history = fit(
@@ -148,14 +159,14 @@ def _fit(
             label=f"{title(config)} {phase}",
             epochs=epochs,
         )
-    return Trained(_in_float32(config, model), config.model, train.preprocessing), history
+    return TrainedNetwork(_in_float32(config, model), config.model, train.preprocessing), history
 
 
-def untrained(config: TrainConfig, n_windows: int) -> Any:
-    """Return the configuration's network, compiled for a fit on so many windows."""
+def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
+    """Return the configuration's untrained network, compiled for a fit on `n_windows` windows."""
     columns = (config.hist_exog, config.futr_exog, config.calendar_features)
-    decides = networks.Decides(config.seed, config.model, (config.input_size, config.horizon, *columns))
-    return networks.compiled(config.build_network, decides, config.fit, n_windows)
+    key = networks.NetworkKey(config.seed, config.model, (config.input_size, config.horizon, *columns))
+    return networks.get_compiled(config.build_network, key, config.fit, n_windows)
 
 
 def _load_weights(model: Any, file: Path) -> None:
@@ -164,51 +175,50 @@ def _load_weights(model: Any, file: Path) -> None:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"{file}: a network of another shape cannot be started from ({reason}); set retrain.warm_epochs to null"
+            f"{file}: a fit cannot start from these weights, which have another shape ({reason}); "
+            "set retrain.warm_epochs to null"
         ) from error
 
 
 def _in_float32(config: TrainConfig, model: Any) -> Any:
-    """Return the network as it is exported and measured: float32 whatever it was trained in, on one device."""
+    """Return a copy of the network in float32 on one device, for the export and the evaluation."""
     devices.prepare(config.seed, mixed_precision=False)
-    plain = config.build_network()
-    plain.set_weights(model.get_weights())
-    return plain
+    copy = config.build_network()
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
-    """Return what the configuration asks to be done to the inputs, fitted on these windows alone."""
+    """Return the configuration's preprocessing, fitted on these windows."""
 
     def chunks() -> Iterator[Inputs]:
         return (windows.inputs(index) for index in windows.chunks(max(1, 2**22 // windows.input_size)))
 
-    return unfitted(config).fit(chunks)
+    return build_preprocessing(config).fit(chunks)
 
 
 def _measure(
-    config: TrainConfig, parts: dict[str, Windows], trained: Trained, history: History, calibration: Calibration
+    config: TrainConfig, parts: dict[str, Windows], forecasts: dict[str, Floats], calibration: Calibration
 ) -> dict[str, float]:
-    windows = parts["test"]
-    actual, mean = windows.targets(), trained.forecast(windows)
-    past = windows.inputs().target
-    naive = last_value(past, config.horizon)
-    scale = scales(parts["train"], windows)
+    windows, mean = parts["test"], forecasts["test"]
+    actual = windows.targets()
+    naive = last_value(windows.inputs().target, config.horizon)
+    scale = mase_scales(parts["train"], windows)
     metrics = {name: metric(actual, mean) for name, metric in METRICS.items()}
     metrics |= {f"naive-{name}": metric(actual, naive) for name, metric in METRICS.items()}
     metrics |= {"mase": mase(actual, mean, scale), "naive-mase": mase(actual, naive, scale)}
     metrics["relative_mae"] = relative_mae(actual, mean, naive)
-    # what choices between recipes are made on, so that test is looked at for the table alone
-    validation = parts["validation"]
-    metrics["validation-mae"] = mae(validation.targets(), trained.forecast(validation))
+    # for choices between recipes: the test part must not decide any
+    metrics["validation-mae"] = mae(parts["validation"].targets(), forecasts["validation"])
     for level, (low, high) in served_bands(calibration, windows, mean).items():
         metrics[f"coverage-{level}"] = coverage(actual, low, high)
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def scales(train: Windows, windows: Windows) -> Floats:
-    """Return the scale of each window's MASE, `(n, 1)`: its series' one-step naive MAE on its train rows.
+def mase_scales(train: Windows, windows: Windows) -> Floats:
+    """Return the MASE scale of each window, `(n, 1)`: the one-step naive MAE of its series on the train rows.
 
-    A series that has no train rows, as where whole series are split, has its own inputs' instead.
+    If its series has no train rows (as in a split by series), the scale comes from the window's own inputs.
     """
     lengths = (train.counts - 1) * train.step_size + train.input_size + train.horizon
     known = {

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
 from tests.attack.attack import Attack, Outcome
 from tests.attack.target import MEMORY_LIMIT, MIB, Service, Target
-from tests.registry.spoiling import Spoil, insert, pipe, poison, write
+from tests.registry.bundle_faults import Damage, edit_graph, insert, pipe, write
 
 # how long a harmful champion is watched; time limits, for a busy machine, until a good one is served and a sync has run
 _WATCHED_SECONDS, _SERVED_SECONDS, _SYNCED_SECONDS = 12, 60, 40
@@ -30,7 +30,7 @@ class Registry:
         self.uri = f"sqlite:///{self.file}"
         self.client = mlflow.MlflowClient(self.uri)
 
-    def publish(self, change: Spoil = lambda folder: None, alias: str | None = None) -> int:
+    def publish(self, change: Damage = lambda folder: None, alias: str | None = None) -> int:
         """Register a changed copy of version 1; return its version number."""
         first = self.client.get_model_version("sine", "1")
         run = self.client.get_run(first.run_id)
@@ -88,7 +88,7 @@ def _expand(model: ModelProto) -> None:
     )
 
 
-def _champion(name: str, change: Spoil, limit: int = MEMORY_LIMIT) -> Callable[[Target], Outcome]:
+def _champion(name: str, change: Damage, limit: int = MEMORY_LIMIT) -> Callable[[Target], Outcome]:
     """Publish a harmful champion, then a good one: forecasts go on, memory stays low, and the good one is served."""
 
     def run(target: Target) -> Outcome:
@@ -127,7 +127,7 @@ def _answering_version(service: Service) -> int | None:
     return answer["model"]["version"] if status == 200 else None
 
 
-def _unreadable(name: str, change: Spoil) -> Callable[[Target], Outcome]:
+def _unreadable(name: str, change: Damage) -> Callable[[Target], Outcome]:
     """Publish an unreadable version, then a good champion, which must be served."""
 
     def run(target: Target) -> Outcome:
@@ -187,8 +187,8 @@ def _emptied(name: str, empty: Callable[[Registry], None]) -> Callable[[Target],
 
 
 ATTACKS = (
-    Attack("a bundle that loops for ever", "B2", _champion("loop", poison(_loop_for_ever))),
-    Attack("a bundle that expands to 2.4 GB", "B2", _champion("expand", poison(_expand), _LARGE_LIMIT)),
+    Attack("a bundle that loops for ever", "B2", _champion("loop", edit_graph(_loop_for_ever))),
+    Attack("a bundle that expands to 2.4 GB", "B2", _champion("expand", edit_graph(_expand), _LARGE_LIMIT)),
     Attack(
         "a manifest with an integer of 5,000 digits",
         "B3",

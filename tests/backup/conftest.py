@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.backup.save import Places
+from forecaster.backup.save import Locations
 from tests.backup.installation import fill_ledger, move_artifacts, write_bars
 from tests.conftest import TrainedModels
 
 
 @pytest.fixture
-def site(models: TrainedModels, tmp_path: Path) -> Places:
-    """An installation of its own: the trained models' registry, two stored symbols, a ledger with scores and a key."""
+def site(models: TrainedModels, tmp_path: Path) -> Locations:
+    """An installation: a copy of the trained models' registry, two stored symbols, a ledger with scores, and a key."""
     folder = tmp_path / "the old place"
     uri = f"sqlite:///{folder}/mlflow.db"
     shutil.copytree(models.folder / "artifacts", folder / "artifacts")
@@ -22,4 +22,4 @@ def site(models: TrainedModels, tmp_path: Path) -> Places:
         write_bars(folder / "bars", symbol, seed)
     database = f"sqlite:///{folder}/service.db"
     fill_ledger(database)
-    return Places(uri, None, folder / "bars", database)
+    return Locations(uri, None, folder / "bars", database)

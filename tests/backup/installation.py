@@ -1,4 +1,4 @@
-"""What an installation keeps, small: stored bars, a ledger with scores and a key; and where it may come back."""
+"""The data of a small installation (bars, a ledger with scores, a key), and locations to restore them to."""
 
 import json
 import sqlite3
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import func, select
 
-from forecaster.backup.save import Places
+from forecaster.backup.save import Locations
 from forecaster.data.store import BarStore
 from forecaster.database.engine import transaction
 from forecaster.database.keys import create_key
@@ -31,13 +31,13 @@ def write_bars(folder: Path, symbol: str, seed: int) -> None:
 
 
 def entry(number: int) -> Entry:
-    """Return an answer with two forecasts."""
+    """Return a ledger entry with two forecasts."""
     steps = np.array([[(number + step) * HOUR, 1.0, 0.0, 2.0, -1.0, 3.0] for step in range(2)])
     served = tuple(ServedForecast(name, 1.0, steps, json.dumps({"unique_id": name})) for name in ("a", "b"))
     return Entry(new_request_id(number), number, "", "sine", 1, "model", "{}", served)
 
 
-PLACED = (
+LOCATION_COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("model_versions", "source"),
@@ -46,9 +46,9 @@ PLACED = (
 
 
 def move_artifacts(database: Path, old: str, new: str) -> None:
-    """Let a copied MLflow store find its artifacts where they were copied to, as if they had been made there."""
+    """Change the artifact locations in a copied MLflow store to the copied artifacts."""
     with closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in PLACED:
+        for table, column in LOCATION_COLUMNS:
             connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
 
 
@@ -62,9 +62,9 @@ def fill_ledger(url: str) -> None:
         record_actuals(engine, [Actual("a", 5 * HOUR, 4.0)])
 
 
-def elsewhere(tmp_path: Path) -> Places:
+def elsewhere(tmp_path: Path) -> Locations:
     new = tmp_path / "somewhere else" / "entirely"
-    return Places(f"sqlite:///{new}/store.db", None, new / "bars", f"sqlite:///{new}/kept/service.db")
+    return Locations(f"sqlite:///{new}/store.db", None, new / "bars", f"sqlite:///{new}/kept/service.db")
 
 
 def sizes(url: str) -> dict[str, int]:
@@ -76,7 +76,7 @@ def sizes(url: str) -> dict[str, int]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Return what a folder holds, but for locks, which stay, and the ledger, which another form can have the same."""
+    """Return the content of a folder's files, except lock files and the ledger, whose bytes may differ."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

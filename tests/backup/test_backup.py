@@ -1,4 +1,4 @@
-"""A backup that is made while others write comes back elsewhere as it was, and by force alone over what is there."""
+"""A backup made while others write is restored elsewhere as it was, and replaces existing data only with --force."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from forecaster.backup.restore import restore
-from forecaster.backup.save import Places, back_up
+from forecaster.backup.save import Locations, back_up
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.database.engine import open_engine, transaction
@@ -36,27 +36,27 @@ from tests.service.conftest import forecast_request as ask
 from tests.service.conftest import wait_until_ready
 
 
-def forecast(places: Places, cache: Path, key: str | None = None) -> dict[str, Any]:
-    """Return what a service of these places answers, whose sync child fills an empty cache."""
+def forecast(locations: Locations, cache: Path, key: str | None = None) -> dict[str, Any]:
+    """Return the response of a service at these locations, whose sync fills an empty cache."""
     settings = Settings(
-        tracking_uri=places.tracking_uri, cache_dir=cache, bars_dir=places.bars, database_url=places.database
+        tracking_uri=locations.tracking_uri, cache_dir=cache, bars_dir=locations.bars, database_url=locations.database
     )
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         answer = client.post("/v1/forecasts", json=ask(), headers=headers)
         assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
 
 def numbers(answer: dict[str, Any]) -> Any:
-    (one,) = answer["forecasts"]
-    return answer["model"], {name: value for name, value in one.items() if name not in ("forecast_id", "is_adapted")}
+    (only,) = answer["forecasts"]
+    return answer["model"], {name: value for name, value in only.items() if name not in ("forecast_id", "is_adapted")}
 
 
 @pytest.mark.parametrize("name", ["monday.tar", "monday.tar.zst"])
-def test_a_wiped_installation_comes_back_elsewhere_and_serves_the_same(site: Places, tmp_path: Path, name: str) -> None:
+def test_restored_installation_serves_the_same_forecasts_elsewhere(site: Locations, tmp_path: Path, name: str) -> None:
     with open_database(site.database) as engine:
         key = create_key(engine, "me", ["forecast"])
     before, ledger = forecast(site, tmp_path / "cache", key), sizes(site.database)
@@ -69,12 +69,12 @@ def test_a_wiped_installation_comes_back_elsewhere_and_serves_the_same(site: Pla
     shutil.rmtree(tmp_path / "cache")
 
     new = elsewhere(tmp_path)
-    told: list[str] = []
-    restore(new, tmp_path / "backups" / name, on_file=told.append)
-    assert told == [str(new.root), new.tracking_uri, str(new.bars), new.database]
+    restored: list[str] = []
+    restore(new, tmp_path / "backups" / name, on_file=restored.append)
+    assert restored == [str(new.root), new.tracking_uri, str(new.bars), new.database]
     assert oct(Path(new.database.removeprefix("sqlite:///")).stat().st_mode & 0o777) == "0o600"
     assert sizes(new.database) == ledger
-    # the key is as good as it was, and the service's sync child finds the artifacts where they are now
+    # the key is still valid, and the service's sync finds the artifacts at their new location
     assert numbers(forecast(new, tmp_path / "new cache", key)) == numbers(before)
     assert not Path(site.bars.parent).exists()
     assert Store(new.tracking_uri).find("sine").aliases == aliases
@@ -89,16 +89,15 @@ def test_a_wiped_installation_comes_back_elsewhere_and_serves_the_same(site: Pla
     assert [path.name for path in (tmp_path / "backups").iterdir()] == [name]
 
 
-def test_a_training_goes_on_after_a_restore(site: Places, models: TrainedModels, tmp_path: Path) -> None:
+def test_old_experiment_accepts_runs_after_a_restore(site: Locations, models: TrainedModels, tmp_path: Path) -> None:
     back_up(site, tmp_path / "b.tar", ("registry",))
     new = elsewhere(tmp_path)
     restore(new, tmp_path / "b.tar")
     shutil.rmtree(site.bars.parent)
-    # a run of the old experiment writes to where its artifacts are now
     import mlflow
 
     client = mlflow.MlflowClient(new.tracking_uri)
-    (experiment,) = [one for one in client.search_experiments() if one.name == "forecaster"]
+    experiment = client.get_experiment_by_name("forecaster")
     run = client.create_run(experiment.experiment_id)
     client.log_dict(run.info.run_id, {}, "new.json")
     assert (new.root / run.info.run_id / "artifacts" / "new.json").is_file()
@@ -110,8 +109,8 @@ def test_a_training_goes_on_after_a_restore(site: Places, models: TrainedModels,
 
 
 @pytest.fixture
-def busy(site: Places) -> Iterator[Places]:
-    """The installation while its ledger and its bars are written without a pause."""
+def busy(site: Locations) -> Iterator[Locations]:
+    """The installation while threads write to its ledger and its bars without pause."""
     stop, failures = threading.Event(), []
 
     def work(what: Callable[[int], None]) -> None:
@@ -141,10 +140,10 @@ def busy(site: Places) -> Iterator[Places]:
     assert failures == []
 
 
-def test_what_is_saved_while_others_write_is_of_one_piece(busy: Places, tmp_path: Path) -> None:
+def test_backup_made_during_writes_is_consistent(busy: Locations, tmp_path: Path) -> None:
     written = [sizes(busy.database)["requests"]]
     with closing(sqlite3.connect(busy.database.removeprefix("sqlite:///"), isolation_level=None)) as reader:
-        # as long as somebody reads, what is written stays in the log beside the file
+        # while there is a reader, new data stay in the log file
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM requests").fetchone()
         for number in range(3):
@@ -155,10 +154,10 @@ def test_what_is_saved_while_others_write_is_of_one_piece(busy: Places, tmp_path
         (tmp_path / str(number)).mkdir()
         restore(new, tmp_path / f"{number}.tar")
         saved = sizes(new.database)
-        # an answer and its forecasts are one transaction
+        # a request and its forecasts are one transaction
         assert saved["forecasts"] == 2 * saved["requests"]
         assert written[number] <= saved["requests"] <= written[number + 1]
-        # and a symbol's bars and its tail one update
+        # a symbol's bars and its tail are one update
         bars = BarStore(new.bars).read("ABC")
         assert bars is not None
         closes = bars.adjusted()["close"].to_numpy()
@@ -166,13 +165,13 @@ def test_what_is_saved_while_others_write_is_of_one_piece(busy: Places, tmp_path
     assert written[0] < written[1] < written[2] < written[3]
 
 
-def test_what_is_there_is_replaced_only_by_force_and_as_a_whole(site: Places, tmp_path: Path) -> None:
+def test_force_replaces_all_existing_data(site: Locations, tmp_path: Path) -> None:
     archive = tmp_path / "b.tar"
     back_up(site, archive)
     ledger = sizes(site.database)
-    with pytest.raises(BackupError, match=r"artifacts.*mlflow\.db.*bars.*service\.db.* hold something"):
+    with pytest.raises(BackupError, match=r"artifacts.*mlflow\.db.*bars.*service\.db.*: not empty"):
         restore(site, archive)
-    # history goes on, and goes wrong
+    # changes after the backup
     write_bars(site.bars, "NEW", 1)
     fill_ledger(site.database)
     Store(site.tracking_uri).promote("sine", 2)
@@ -186,56 +185,56 @@ def test_what_is_there_is_replaced_only_by_force_and_as_a_whole(site: Places, tm
     assert {name for name in left if not name.endswith(".lock")} == {"artifacts", "bars", "mlflow.db", "service.db"}
 
 
-def test_a_database_in_use_is_not_pulled_from_under_its_users(site: Places, tmp_path: Path) -> None:
+def test_restore_refuses_a_database_in_use(site: Locations, tmp_path: Path) -> None:
     archive = tmp_path / "b.tar"
     back_up(site, archive)
     write_bars(site.bars, "NEW", 1)
     engine = open_engine(site.database)
     with transaction(engine) as connection:
         connection.execute(select(FORECASTS)).first()
-    # between two requests, with its connection kept
+    # an idle connection
     with pytest.raises(BackupError, match=r"service\.db: is in use .*locked.*; stop the service"):
         restore(site, archive, force=True)
     assert len(read_keys(engine)) == 1
-    # nor is anything else
+    # nothing else is replaced either
     assert BarStore(site.bars).symbols() == ["ABC", "NEW", "brk.b"]
     engine.dispose()
-    # and a damaged one, for which there are backups, is replaced, with the log that lay beside it
+    # a damaged database is replaced together with its log file
     file = Path(site.database.removeprefix("sqlite:///"))
-    file.write_bytes(b"spoilt" * 1000)
-    file.with_name("service.db-wal").write_bytes(b"spoilt")
+    file.write_bytes(b"damaged" * 1000)
+    file.with_name("service.db-wal").write_bytes(b"damaged")
     restore(site, archive, force=True)
     assert sizes(site.database)["requests"] == 20
 
 
-def test_what_cannot_be_saved_or_put_back_is_named(site: Places, tmp_path: Path) -> None:
+def test_errors_name_what_cannot_be_saved_or_restored(site: Locations, tmp_path: Path) -> None:
     file = Path(site.database.removeprefix("sqlite:///"))
     absent = f"sqlite:///{tmp_path}/no.db"
-    for places, parts, said in (
-        (Places(absent, None, site.bars, site.database), ("registry",), "no.db: there is no such database"),
-        (Places(site.tracking_uri, None, tmp_path / "none", site.database), ("bars",), "nothing is stored there"),
-        (Places(site.database, None, site.bars, site.database), ("registry",), "is no MLflow store"),
+    for locations, parts, message in (
+        (Locations(absent, None, site.bars, site.database), ("registry",), "no.db: there is no such database"),
+        (Locations(site.tracking_uri, None, tmp_path / "none", site.database), ("bars",), "has no bars"),
+        (Locations(site.database, None, site.bars, site.database), ("registry",), "is not an MLflow store"),
     ):
-        with pytest.raises(BackupError, match=said):
-            back_up(places, tmp_path / "b.tar", parts)
+        with pytest.raises(BackupError, match=message):
+            back_up(locations, tmp_path / "b.tar", parts)
     with pytest.raises(ConfigError, match="http://mlflow:5000: neither sqlite"):
-        back_up(Places("http://mlflow:5000", None, site.bars, site.database), tmp_path / "b.tar")
-    with pytest.raises(ConfigError, match=r"b\.zip: call it something\.tar"):
+        back_up(Locations("http://mlflow:5000", None, site.bars, site.database), tmp_path / "b.tar")
+    with pytest.raises(ConfigError, match=r"b\.zip: name it something\.tar"):
         back_up(site, tmp_path / "b.zip")
-    spoilt = bytearray(file.read_bytes())
-    spoilt[4096:8192] = b"x" * 4096
-    file.write_bytes(spoilt)
+    damaged = bytearray(file.read_bytes())
+    damaged[4096:8192] = b"x" * 4096
+    file.write_bytes(damaged)
     with pytest.raises(BackupError, match=r"service\.db: (is damaged|cannot be copied)"):
         back_up(site, tmp_path / "b.tar", ("database",))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["the old place"]
     back_up(site, tmp_path / "b.tar", ("bars",))
-    with pytest.raises(BackupError, match="is there already; choose another name"):
+    with pytest.raises(BackupError, match="already exists; choose another name"):
         back_up(site, tmp_path / "b.tar", ("bars",))
     with pytest.raises(BackupError, match=r"does not have \['database'\]; it has \['bars'\]"):
         restore(elsewhere(tmp_path), tmp_path / "b.tar", ("database",))
 
 
-def test_the_commands_say_what_they_did(site: Places, tmp_path: Path) -> None:
+def test_commands_print_what_they_saved_and_restored(site: Locations, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     environment = {
         "FORECASTER_TRACKING_URI": site.tracking_uri,
@@ -244,26 +243,26 @@ def test_the_commands_say_what_they_did(site: Places, tmp_path: Path) -> None:
     }
     saved = run_module("pipelines.backup", "b/monday.tar.zst", cwd=tmp_path / "work", **environment)
     assert saved.returncode == 0, saved.stderr
-    said = json.loads(saved.stdout.splitlines()[-1])
-    assert said["parts"] == ["registry", "bars", "database"]
-    assert said["elsewhere"] == []
-    # into the defaults
-    back = run_module(
+    answer = json.loads(saved.stdout.splitlines()[-1])
+    assert answer["parts"] == ["registry", "bars", "database"]
+    assert answer["elsewhere"] == []
+    # to the default locations
+    restored = run_module(
         "pipelines.restore", "b/monday.tar.zst", cwd=tmp_path / "work",
         FORECASTER_DATABASE_URL="sqlite:///mlruns/service.db",
     )  # fmt: skip
-    assert back.returncode == 0, back.stderr
-    assert json.loads(back.stdout.splitlines()[-1])["restored"] == [
+    assert restored.returncode == 0, restored.stderr
+    assert json.loads(restored.stdout.splitlines()[-1])["restored"] == [
         str(tmp_path / "work" / "mlruns" / "artifacts"),
         "sqlite:///mlruns/mlflow.db",
         "mlruns/bars",
         "sqlite:///mlruns/service.db",
     ]
-    assert "restored mlruns/bars" in back.stderr
+    assert "restored mlruns/bars" in restored.stderr
     again = run_module(
         "pipelines.restore", "b/monday.tar.zst", cwd=tmp_path / "work",
         FORECASTER_DATABASE_URL="sqlite:///mlruns/service.db",
     )  # fmt: skip
     assert again.returncode == 1
-    assert "hold something; give places that are empty, or --force" in again.stderr
+    assert "not empty; give empty locations, or --force" in again.stderr
     assert "Traceback" not in again.stderr

@@ -1,4 +1,4 @@
-"""The upgrade's own dump, by the documentation's commands, undoes what an upgrade did to the databases."""
+"""The documentation's commands for an upgrade: the dump restores the databases from before the upgrade."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from tests.postgres import PASSWORD, postgres_server
 from tests.stack.postgres import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
-# in a container's place, the client programs here; git and make have nothing to do
+# runs the local client programs instead of those in a container; git and make do nothing
 STAND_IN = """#!/bin/sh
 [ "$1 $2 $3 $4" = "compose exec -T postgres" ] || exit 0
 shift 4
 exec "$@"
 """
-MADE = (
+CREATE = (
     f"CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{PASSWORD}'",
     "CREATE ROLE mlflow",
     "CREATE DATABASE forecaster",
@@ -31,14 +31,14 @@ MADE = (
 
 
 def blocks() -> list[str]:
-    """Return the indented commands of the documentation's upgrade, a text for each paragraph of them."""
+    """Return the indented command blocks of the documentation's section on upgrades."""
     section = (ROOT / "docs" / "operations.md").read_text().partition("\n## Upgrade\n")[2].partition("\n## ")[0]
     return re.findall(r"(?:^    .*\n)+", section, flags=re.MULTILINE)
 
 
 @pytest.mark.skipif(PROGRAMS is None, reason="Postgres is not installed here (apt install postgresql)")
-def test_what_an_upgrade_did_to_the_databases_is_undone(tmp_path: Path) -> None:
-    there, back = blocks()
+def test_documented_commands_undo_an_upgrade(tmp_path: Path) -> None:
+    dump_commands, restore_commands = blocks()
     for name in ("docker", "git", "make"):
         (tmp_path / name).write_text(STAND_IN)
         (tmp_path / name).chmod(0o755)
@@ -46,12 +46,12 @@ def test_what_an_upgrade_did_to_the_databases_is_undone(tmp_path: Path) -> None:
         url = make_url(server.uri)
         engine = create_engine(server.uri, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         with engine.connect() as connection:
-            for statement in MADE:
+            for statement in CREATE:
                 connection.execute(text(statement))
-        reached = {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGPASSWORD": PASSWORD}
-        environment = {**os.environ, **reached, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+        connect = {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGPASSWORD": PASSWORD}
+        environment = {**os.environ, **connect, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
 
-        def follow(commands: str) -> subprocess.CompletedProcess[str]:
+        def run(commands: str) -> subprocess.CompletedProcess[str]:
             script = f"umask 022\n{commands} && umask"
             return subprocess.run(
                 ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -60,9 +60,9 @@ def test_what_an_upgrade_did_to_the_databases_is_undone(tmp_path: Path) -> None:
         ledger = server.uri.replace("/postgres", "/forecaster")
         fill_ledger(ledger)
         before = sizes(ledger)
-        done = follow(there.strip())
+        done = run(dump_commands.strip())
         assert done.returncode == 0, done.stderr
-        # what comes after is written as ever
+        # later commands have the usual umask
         assert done.stdout.strip() == "0022"
         dump = tmp_path / "backups" / "before.sql"
         assert (dump.stat().st_mode & 0o777, dump.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -72,19 +72,19 @@ def test_what_an_upgrade_did_to_the_databases_is_undone(tmp_path: Path) -> None:
             connection.execute(text("ALTER TABLE keys ADD COLUMN of_a_later_program integer"))
         with engine.connect() as connection:
             connection.execute(text("DROP DATABASE mlflow"))
-        # a second one does not write over the first
-        assert follow(there.strip()).returncode != 0
-        done = follow(back.strip())
+        # a second dump does not overwrite the first
+        assert run(dump_commands.strip()).returncode != 0
+        done = run(restore_commands.strip())
         assert done.returncode == 0, done.stderr
         assert sizes(ledger) == before
         with open_database(ledger) as again, transaction(again) as connection:
-            assert "of_a_later_program" not in {one["name"] for one in inspect(connection).get_columns("keys")}
+            assert "of_a_later_program" not in {column["name"] for column in inspect(connection).get_columns("keys")}
         owner = text(
             "SELECT pg_get_userbyid(datdba), has_database_privilege('mlflow', 'forecaster', 'CONNECT') FROM pg_database"
             " WHERE datname = 'mlflow'"
         )
         with engine.connect() as connection:
             assert connection.execute(owner).all() == [("mlflow", True)]
-        # what cannot be put back says so
+        # a failing restore has an exit status
         dump.write_text("SELECT 1/0;\n" + dump.read_text())
-        assert follow(back.strip()).returncode != 0
+        assert run(restore_commands.strip()).returncode != 0

@@ -96,7 +96,7 @@ def test_a_database_of_a_newer_program_is_refused(engine: Engine) -> None:
     upgrade_schema(engine)
     with transaction(engine) as connection:
         connection.execute(text("UPDATE forecaster_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseUnavailable, match=f"revision 9999, this program knows {REVISION}; update the program"):
+    with pytest.raises(DatabaseUnavailable, match=f"9999, this program supports {REVISION}; update the program"):
         upgrade_schema(engine)
 
 

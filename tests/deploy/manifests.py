@@ -68,7 +68,7 @@ PODS = {pod.owner: pod for pod in _pods()}
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Say whether a label selector selects; of `matchExpressions` it knows the operator In."""
+    """Say whether a label selector selects; of `matchExpressions` it supports the operator In."""
     wanted = selector.get("matchLabels", {})
     expressions = selector.get("matchExpressions", [])
     assert {one["operator"] for one in expressions} <= {"In"}

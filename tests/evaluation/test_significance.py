@@ -18,7 +18,6 @@ def test_diebold_mariano_of_one_step_matches_the_paired_t_test() -> None:
     theirs = stats.ttest_rel(first, second)
     assert found.statistic == pytest.approx(theirs.statistic)
     assert found.p_value == pytest.approx(theirs.pvalue)
-    assert found.mean_difference == pytest.approx((first - second).mean())
     less = diebold_mariano(first, second, 1, "less")
     assert less.p_value == pytest.approx(stats.ttest_rel(first, second, alternative="less").pvalue)
 

@@ -14,8 +14,8 @@ from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, w
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels
-from tests.registry.ruined import Registry, registry_of
-from tests.registry.spoiling import loop, outer_product, pipe, poison, slow
+from tests.registry.bundle_faults import edit_graph, loop, outer_product, pipe, slow
+from tests.registry.registry_copy import Registry, copy_registry
 from tests.service.test_models import answered_by, wait_until
 
 
@@ -92,7 +92,7 @@ def test_malicious_version_is_refused_and_the_previous_one_stays(
     client, cache = service
     version = 10 + number
     folder = Path(shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", version)))
-    poison(change)(folder)
+    edit_graph(change)(folder)
     runs = read_indexes(cache)["sine"].runs
     write_index(cache, "sine", ModelIndex({"champion": version}, {**runs, version: "0" * 32}))
     wait_until(lambda: f"version {version}: " in (client.get("/health/ready").json()["last_problem"] or ""))
@@ -103,7 +103,7 @@ def test_malicious_version_is_refused_and_the_previous_one_stays(
 
 @pytest.fixture
 def registry(models: TrainedModels, tmp_path: Path) -> Registry:
-    return registry_of(models, tmp_path / "registry")
+    return copy_registry(models, tmp_path / "registry")
 
 
 def _serving(registry: Registry, cache: Path) -> TestClient:
@@ -122,14 +122,14 @@ def _last_problem(client: TestClient) -> str:
 
 
 def test_bad_versions_in_the_registry_are_reported_and_do_not_block_others(registry: Registry, tmp_path: Path) -> None:
-    registry.add("bad", registry.bundle("bad", poison(slow(20_000))))
+    registry.add("bad", registry.bundle("bad", edit_graph(slow(20_000))))
     registry.add("sine", registry.bundle("sine", pipe("golden.json")), alias="challenger")
     registry.execute("INSERT INTO registered_models (name) VALUES (?)", 'it\'s "both"')
     with _serving(registry, tmp_path / "cache") as client:
         wait_until(lambda: answered_by(client) == 1)
         wait_until(lambda: "model 'bad' version 1: its trial took more than 1 s" in _last_problem(client))
         problem = _last_problem(client)
-        assert "model 'sine' version 3: unknown files ['golden.json']" in problem
+        assert "model 'sine' version 3: 'golden.json' is not a regular file" in problem
         assert "its name cannot be served" in problem
         assert str(tmp_path) not in problem
         failures = 'forecaster_load_failures_total{where="sync"} 3.0'

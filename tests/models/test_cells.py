@@ -1,4 +1,4 @@
-"""Cells: the layer that trains and the operator that serves both are the published equations."""
+"""Cells: the Keras layer and the ONNX operator both compute the published equations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +58,7 @@ EQUATIONS: dict[str, Callable[..., Array]] = {"simple_rnn": simple_rnn, "lstm": 
 
 
 def _layer(cell: str) -> tuple[Any, Array, list[Array]]:
-    """Return a built layer with random weights, biases included, random inputs, and the weights."""
+    """Return a layer with random weights (biases included), random inputs, and the weights."""
     import keras
 
     random = np.random.default_rng(5)
@@ -69,12 +69,12 @@ def _layer(cell: str) -> tuple[Any, Array, list[Array]]:
     return layer, x, layer.get_weights()
 
 
-def test_every_cell_has_its_equation_here() -> None:
+def test_every_cell_has_an_equation() -> None:
     assert set(EQUATIONS) == set(CELLS)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_layer_is_the_published_equation(cell: str) -> None:
+def test_layer_computes_the_published_equation(cell: str) -> None:
     import keras
 
     layer, x, weights = _layer(cell)
@@ -83,7 +83,7 @@ def test_the_layer_is_the_published_equation(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_served_operator_is_the_published_equation(cell: str) -> None:
+def test_onnx_operator_computes_the_published_equation(cell: str) -> None:
     import onnxruntime
     import spox
 
@@ -97,6 +97,6 @@ def test_the_served_operator_is_the_published_equation(cell: str) -> None:
     np.testing.assert_allclose(np.swapaxes(served, 0, 1), expected, atol=1e-5)
 
 
-def test_two_lstm_units_on_three_steps_of_one_input_have_32_parameters_and_the_dense_after_them_3() -> None:
+def test_lstm_with_two_units_has_32_parameters_and_its_head_3() -> None:
     model = build_model(ModelConfig(cell="lstm", widths=(2,)), input_size=3, horizon=1)
     assert [layer.count_params() for layer in model.layers if layer.count_params()] == [32, 3]

@@ -1,4 +1,4 @@
-"""Networks: shapes, causality, seeds, and a served graph that answers as the network does."""
+"""Networks: shapes, causality, seeds, and a served graph that gives the network's forecasts."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from forecaster.domain.series import Inputs
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model, trace_forecast
 from forecaster.models.topologies import TOPOLOGIES
-from forecaster.training.export import Trained, check_parity
+from forecaster.models.trained import TrainedNetwork
+from forecaster.training.export import check_parity
 
 INPUT_SIZE, HORIZON = 20, 5
 TRANSFORMS = [
@@ -22,7 +23,7 @@ def _config(topology: str, cell: str, widths: tuple[int, ...] = (6, 5), dropout:
     return ModelConfig(topology=topology, cell=cell, widths=widths, dropout=dropout)
 
 
-def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> Trained:
+def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> TrainedNetwork:
     config = _config(topology, cell)
     is_causal = TOPOLOGIES[config.topology].answers_each_step
     hist, known = inputs.values.shape[2] - 1, 0 if inputs.known is None else inputs.known.shape[2]
@@ -35,11 +36,11 @@ def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> Trai
     model = build_model(config, INPUT_SIZE, HORIZON, 1 + hist, known, seed=3)
     random = np.random.default_rng(0)
     model.set_weights([weight + random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
-    return Trained(model, config, preprocessing)
+    return TrainedNetwork(model, config, preprocessing)
 
 
 def _with_exogenous(values: np.ndarray) -> Inputs:
-    """Return windows whose target has two `hist_exog` beside it, and three columns known ahead."""
+    """Return windows with two `hist_exog` columns beside the target, and three columns known ahead."""
     random = np.random.default_rng(7)
     hist = random.uniform(1, 9, (*values.shape, 2))
     known = random.uniform(-5, 5, (len(values), INPUT_SIZE + HORIZON, 3))
@@ -48,7 +49,7 @@ def _with_exogenous(values: np.ndarray) -> Inputs:
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_outputs_have_the_shape_of_the_topology(topology: str, cell: str) -> None:
+def test_output_shape_follows_the_topology(topology: str, cell: str) -> None:
     model = build_model(_config(topology, cell), INPUT_SIZE, HORIZON, features=2)
     assert model.input_shape == (None, INPUT_SIZE, 2)
     each_step = (INPUT_SIZE,) if topology == "many_to_many" else ()
@@ -57,18 +58,18 @@ def test_outputs_have_the_shape_of_the_topology(topology: str, cell: str) -> Non
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kinds", TRANSFORMS, ids="-".join)
-def test_many_to_many_at_a_step_ignores_what_comes_after_it(cell: str, kinds: list[str]) -> None:
+def test_many_to_many_output_ignores_later_steps(cell: str, kinds: list[str]) -> None:
     inputs = _with_exogenous(np.random.default_rng(1).uniform(0.5, 1.5, (8, INPUT_SIZE)))
     assert inputs.known is not None
     trained = _trained("many_to_many", cell, kinds, inputs)
     values, known = inputs.values.copy(), inputs.known.copy()
     values[:, 12:] *= 1.3
-    # step 11 sees what is known of steps 12 to 16
+    # the output at step 11 depends on the known values of steps 12 to 16
     known[:, 12 + HORIZON :] += 1
 
     def every_step(values: np.ndarray, known: np.ndarray) -> np.ndarray:
         prepared, contexts = trained.preprocessing.forward(values, known)
-        outputs = trained.model.predict_on_batch([one.astype(np.float32) for one in prepared])
+        outputs = trained.model.predict_on_batch([array.astype(np.float32) for array in prepared])
         return np.asarray(trained.preprocessing.target.inverse(outputs.astype(np.float64), contexts))
 
     before, after = every_step(inputs.values, inputs.known), every_step(values, known)
@@ -78,7 +79,7 @@ def test_many_to_many_at_a_step_ignores_what_comes_after_it(cell: str, kinds: li
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("step", range(HORIZON))
-def test_a_forecast_sees_all_that_is_known_of_its_horizon(topology: str, step: int) -> None:
+def test_forecast_depends_on_the_known_values_of_every_horizon_step(topology: str, step: int) -> None:
     inputs = _with_exogenous(np.random.default_rng(1).uniform(0.5, 1.5, (1, INPUT_SIZE)))
     assert inputs.known is not None
     trained = _trained(topology, "gru", [], inputs)
@@ -90,7 +91,7 @@ def test_a_forecast_sees_all_that_is_known_of_its_horizon(topology: str, step: i
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kinds", TRANSFORMS, ids="-".join)
-def test_the_served_graph_answers_as_the_network_does(topology: str, cell: str, kinds: list[str]) -> None:
+def test_served_graph_gives_the_networks_forecasts(topology: str, cell: str, kinds: list[str]) -> None:
     windows = np.cumsum(np.random.default_rng(2).normal(0, 1, (40, INPUT_SIZE)), axis=1) + 100
     for inputs in (Inputs(windows[:, :, None]), _with_exogenous(windows)):
         trained = _trained(topology, cell, kinds, inputs)
@@ -100,7 +101,7 @@ def test_the_served_graph_answers_as_the_network_does(topology: str, cell: str, 
         assert mean.dtype == np.float64
 
 
-def test_a_graph_that_answers_otherwise_is_never_written() -> None:
+def test_parity_check_refuses_a_graph_with_other_forecasts() -> None:
     windows = Inputs(np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE, 1)))
     trained = _trained("many_to_one", "lstm", ["standardize"], windows)
     graph = trace_forecast(trained.model, trained.config, trained.preprocessing, INPUT_SIZE, HORIZON)
@@ -110,14 +111,14 @@ def test_a_graph_that_answers_otherwise_is_never_written() -> None:
         check_parity(trained, graph, windows)
 
 
-def test_the_seed_decides_the_weights() -> None:
+def test_seed_determines_the_weights() -> None:
     first, again, other = (build_model(_config("many_to_one", "gru"), 5, 2, seed=seed) for seed in (1, 1, 2))
-    for one, same, different in zip(first.get_weights(), again.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, same)
-        assert one.ndim == 1 or not np.array_equal(one, different) or not one.any()
+    for weights, same, different in zip(first.get_weights(), again.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, same)
+        assert weights.ndim == 1 or not np.array_equal(weights, different) or not weights.any()
 
 
-def test_dropout_is_for_training_only() -> None:
+def test_dropout_applies_only_in_training() -> None:
     import keras
 
     model = build_model(_config("many_to_one", "lstm", dropout=0.5), 5, 2)

@@ -1,4 +1,4 @@
-"""Promotion: through the gate, one process at a time, read back, and back again."""
+"""Promotion: the gate, rollbacks, concurrent promotions, and the contest between cells."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from forecaster.backtesting.backtest import MODEL, BacktestConfig
-from forecaster.backtesting.tracking import Tried, try_recipe
+from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
 from forecaster.evaluation.metrics import mae
 from forecaster.promotion.gate import GateConfig
@@ -25,15 +25,15 @@ from forecaster.registry.store import Store
 from forecaster.training.job import train
 from tests.conftest import ROOT, TrainedModels, run_module, small_config
 from tests.mlflow_server import free_port, mlflow_server
-from tests.registry.ruined import registry_of
-from tests.registry.spoiling import poison, slow
+from tests.registry.bundle_faults import edit_graph, slow
+from tests.registry.registry_copy import copy_registry
 
 GOOD = {"epochs": 12, "batch_size": 32, "learning_rate": 0.02, "patience": 12}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two versions: one that has learnt nothing, and a good one."""
+    """The folder of a store with two versions: a bad one and a good one."""
     folder = tmp_path_factory.mktemp("promotion")
     for fit in ({"epochs": 1, "learning_rate": 3.0}, GOOD):
         train(small_config(folder, fit=fit))
@@ -50,14 +50,14 @@ def promote(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     return answer, done.stdout
 
 
-def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Path) -> None:
-    bad, said = promote(folder, "--set", "version=1")
+def test_gate_promotes_the_good_version_and_keeps_the_bad_one_out(folder: Path) -> None:
+    bad, stdout = promote(folder, "--set", "version=1")
     assert not bad["promoted"]
     assert bad["aliases"] == {"challenger": 1}
-    assert "not promoted: the champion stays" in said
-    assert "NOT MET  relative_mae" in said
-    good, said = promote(folder)
-    assert good["promoted"], said
+    assert "not promoted: the champion stays" in stdout
+    assert "NOT MET  relative_mae" in stdout
+    good, stdout = promote(folder)
+    assert good["promoted"], stdout
     assert good["aliases"] == {"champion": 2, "challenger": 2}
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = Store(f"sqlite:///{folder}/mlflow.db").find("sine").runs
@@ -67,21 +67,21 @@ def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Pa
     assert tags[2]["gate/champion"] == "met: first: there is no other champion yet"
     again, _ = promote(folder, "--set", "version=1")
     experiment = client.get_experiment_by_name("forecaster").experiment_id
-    trials = client.search_runs([experiment], "tags.tried_as != ''", order_by=["attributes.start_time"])
-    assert [(run.data.tags["tried_as"], run.data.tags["version"]) for run in trials] == [
+    backtests = client.search_runs([experiment], "tags.tried_as != ''", order_by=["attributes.start_time"])
+    assert [(run.data.tags["tried_as"], run.data.tags["version"]) for run in backtests] == [
         *(("challenger", "1"), ("challenger", "2")),
         *(("challenger", "1"), ("champion", "2")),
     ]
-    # the same recipe at the same cutoffs, in whatever role
-    assert trials[1].data.metrics == trials[3].data.metrics
-    assert "test/relative_mae" in trials[0].data.metrics
-    (champion,) = [one for one in again["criteria"] if one["name"] == "champion"]
+    # the same recipe at the same cutoffs, as challenger and as champion
+    assert backtests[1].data.metrics == backtests[3].data.metrics
+    assert "test/relative_mae" in backtests[0].data.metrics
+    (champion,) = [criterion for criterion in again["criteria"] if criterion["name"] == "champion"]
     assert not champion["is_met"]
     assert "of the champion's MAE" in champion["reason"]
     assert again["aliases"]["champion"] == 2
 
 
-def test_one_command_rolls_back_and_forth(folder: Path) -> None:
+def test_rollback_swaps_the_champion_and_the_previous_version(folder: Path) -> None:
     promote(folder, "--without-gate", "--set", "version=2")
     forced, _ = promote(folder, "--without-gate", "--set", "version=1")
     assert (forced["aliases"]["champion"], forced["aliases"]["previous"]) == (1, 2)
@@ -91,7 +91,7 @@ def test_one_command_rolls_back_and_forth(folder: Path) -> None:
     assert (forth["aliases"]["champion"], forth["aliases"]["previous"]) == (1, 2)
 
 
-def test_what_cannot_be_judged_is_said(folder: Path, tmp_path: Path) -> None:
+def test_errors_say_why_a_version_cannot_be_judged(folder: Path, tmp_path: Path) -> None:
     store = Store(f"sqlite:///{folder}/mlflow.db")
     with pytest.raises(UnknownModel, match=r"no version 9; it has \[1, 2\]"):
         judge(store, "sine", 9, GateConfig(), BacktestConfig())
@@ -101,12 +101,12 @@ def test_what_cannot_be_judged_is_said(folder: Path, tmp_path: Path) -> None:
     store.promote("sine", 2)
     other = train(small_config(folder, horizon=3, fit={"epochs": 1}))
     with pytest.raises(
-        RegistryError, match=r"horizon and freq are \(3, None\), the champion's \(version 2\) \(4, None\)"
+        RegistryError, match=r"horizon and freq are \(3, None\), but the champion's \(version 2\) are \(4, None\)"
     ):
         judge(store, "sine", other.version, GateConfig(), BacktestConfig(n_windows=10))
 
 
-def test_without_a_certificate_there_is_no_promotion_not_even_without_the_gate(tmp_path: Path) -> None:
+def test_version_without_a_certificate_is_not_promoted_even_without_the_gate(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     Store(uri, create=True)
     client = mlflow.MlflowClient(uri)
@@ -121,16 +121,16 @@ def test_without_a_certificate_there_is_no_promotion_not_even_without_the_gate(t
     assert Store(uri).find("old").aliases == {}
 
 
-def test_a_version_that_fails_its_trial_is_not_promoted_with_the_gate_or_without(
+def test_version_that_fails_its_trial_is_not_promoted_with_or_without_the_gate(
     models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = registry_of(models, tmp_path / "registry")
-    version = registry.add("bad", registry.bundle("bad", poison(slow(20_000))), alias=None)
+    registry = copy_registry(models, tmp_path / "registry")
+    version = registry.add("bad", registry.bundle("bad", edit_graph(slow(20_000))), alias=None)
     monkeypatch.setenv("FORECASTER_TRIAL_SECONDS", "2")
-    said = "model 'bad' version 1: (its trial took more than 2 s|.*Failed to allocate)"
-    with pytest.raises(BundleError, match=said):
+    message = "model 'bad' version 1: (its trial took more than 2 s|.*Failed to allocate)"
+    with pytest.raises(BundleError, match=message):
         check_certified(registry.store, "bad", version)
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         judge(registry.store, "bad", version, GateConfig(), BacktestConfig())
 
 
@@ -139,24 +139,24 @@ import sys
 from forecaster.registry.store import Store
 store = Store(sys.argv[1])
 for version in map(int, sys.argv[2].split(",")):
-    before_and_after = store.promote("sine", version)
-    print(before_and_after["champion"], before_and_after.get("previous"), flush=True)
+    aliases = store.promote("sine", version)
+    print(aliases["champion"], aliases.get("previous"), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def shared_uri(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same two versions in MLflow's tables on a real Postgres."""
+    """The URI of a Postgres with two versions in MLflow's tables."""
     folder = tmp_path_factory.mktemp("on postgres")
     with pytest.MonkeyPatch.context() as patch:
-        # where the artifacts of a database without a server lie
+        # without a server, artifacts are stored below the current folder
         patch.chdir(folder)
         for number in (1, 2):
             train(small_config(folder, fit={"epochs": number}, tracking={"uri": postgres}))
     return postgres
 
 
-def test_no_password_is_kept_with_a_run(shared_uri: str) -> None:
+def test_run_does_not_contain_the_password(shared_uri: str) -> None:
     store = Store(shared_uri)
     recipe = store.read_artifact(store.find("sine").runs[1], "config.yaml")
     assert "postgresql+pg8000://forecaster:***@127.0.0.1" in recipe
@@ -171,7 +171,7 @@ def test_no_password_is_kept_with_a_run(shared_uri: str) -> None:
 
 @pytest.fixture
 def uri(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """The same two versions on SQLite, on Postgres, or behind a server beside the service's Postgres."""
+    """The URI of a store with two versions: SQLite, Postgres, or a server while the service uses Postgres."""
     own = f"sqlite:///{folder}/mlflow.db"
     if request.param == "server":
         with mlflow_server(own, folder / "kept", free_port()) as address, pytest.MonkeyPatch.context() as patch:
@@ -182,24 +182,23 @@ def uri(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("uri", ["sqlite", "postgres", "server"], indirect=True)
-def test_promotions_that_come_together_end_in_one_consistent_state(uri: str, tmp_path: Path) -> None:
-    """64 promotions by 4 processes: each reads back its own, and the last two aliases are two successive ones."""
+def test_concurrent_promotions_leave_consistent_aliases(uri: str, tmp_path: Path) -> None:
+    """4 processes make 64 promotions, and each reads back its own version as champion."""
     store = Store(uri)
     store.promote("sine", 1)
     orders = [",".join(["1,2"] * 8), ",".join(["2,1"] * 8)] * 2
-    together = []
+    processes = []
     for number, order in enumerate(orders):
-        # no folder in common, as in containers
+        # no shared temporary folder, as in containers
         (own := tmp_path / str(number)).mkdir()
         command = [sys.executable, "-W", "ignore", "-c", PROMOTER, uri, order]
         environment = {**os.environ, "TMPDIR": str(own)}
-        together.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
     answers = []
-    for process, order in zip(together, orders, strict=True):
-        said, _ = process.communicate(timeout=240)
+    for process, order in zip(processes, orders, strict=True):
+        stdout, _ = process.communicate(timeout=240)
         assert process.returncode == 0
-        lines = [line.split() for line in said.splitlines()]
-        # each saw its own version as champion when it was let go
+        lines = [line.split() for line in stdout.splitlines()]
         assert [int(champion) for champion, _ in lines] == [int(version) for version in order.split(",")]
         answers += lines
     assert len(answers) == 64
@@ -207,10 +206,14 @@ def test_promotions_that_come_together_end_in_one_consistent_state(uri: str, tmp
     assert {aliases["champion"], aliases["previous"]} == {1, 2}
 
 
-def test_a_contest_trains_judges_and_promotes_in_one_command(tmp_path: Path) -> None:
+def test_contest_trains_judges_and_promotes(tmp_path: Path) -> None:
     recipe = small_config(tmp_path, fit=GOOD).model_dump(mode="json")
-    trial = {"n_windows": 60, "cells": ["gru", "simple_rnn"]}
-    job = {"train": recipe, "backtest": trial, "promote": {"name": "sine", "gate": {"coverage_tolerance": 0.2}}}
+    backtest_config = {"n_windows": 60, "cells": ["gru", "simple_rnn"]}
+    job = {
+        "train": recipe,
+        "backtest": backtest_config,
+        "promote": {"name": "sine", "gate": {"coverage_tolerance": 0.2}},
+    }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = run_module("pipelines.contest", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -218,32 +221,32 @@ def test_a_contest_trains_judges_and_promotes_in_one_command(tmp_path: Path) -> 
     first, second = answer["contestants"]
     assert (first["cell"], first["version"], second["cell"], second["version"]) == ("gru", 1, "simple_rnn", 2)
     assert second["n_parameters"] < first["n_parameters"]
-    (chosen,) = [one for one in answer["contestants"] if one["is_chosen"]]
+    (chosen,) = [contestant for contestant in answer["contestants"] if contestant["is_chosen"]]
     assert (answer["version"], answer["promoted"]) == (chosen["version"], True)
     assert answer["aliases"]["champion"] == chosen["version"]
     assert "gru, version 1" in done.stdout
     assert "for the best of 2 tries" in done.stdout
 
 
-def test_a_contest_chooses_the_simplest_within_one_standard_error_of_the_best(tmp_path: Path) -> None:
+def test_selection_chooses_the_smallest_network_within_one_standard_error(tmp_path: Path) -> None:
     config = small_config(tmp_path, fit={"epochs": 1})
-    trial = BacktestConfig(n_windows=40, baselines=("naive",))
-    tried = try_recipe(config, trial)
-    hard = np.random.default_rng(0).uniform(0.5, 2, (len(tried.result.actual), 1))
+    backtest_config = BacktestConfig(n_windows=40, baselines=("naive",))
+    run = run_backtest(config, backtest_config)
+    difficulty = np.random.default_rng(0).uniform(0.5, 2, (len(run.result.actual), 1))
 
-    def erring(size: float, noise: float, seed: int) -> Tried:
-        """Return a backtest with errors of this size, each window as hard as it is for all."""
-        lucky = np.random.default_rng(seed).normal(0, noise, hard.shape)
-        mean = tried.result.actual + hard * (size + lucky)
-        result = replace(tried.result, forecasts=tried.result.forecasts | {MODEL: mean})
-        return replace(tried, result=result, metrics={"mae": mae(result.actual, mean)})
+    def with_errors(size: float, noise: float, seed: int) -> BacktestRun:
+        """Return a backtest with errors of this size, times each window's difficulty, which is the same for all."""
+        luck = np.random.default_rng(seed).normal(0, noise, difficulty.shape)
+        mean = run.result.actual + difficulty * (size + luck)
+        result = replace(run.result, forecasts=run.result.forecasts | {MODEL: mean})
+        return replace(run, result=result, metrics={"mae": mae(result.actual, mean)})
 
     def choice(**sizes: tuple[float, float]) -> str:
-        several = {cell: erring(*size, seed) for seed, (cell, size) in enumerate(sizes.items())}
-        (chosen,) = [one for one in choose(config, several, trial) if one.is_chosen]
-        return chosen.cell
+        runs = {cell: with_errors(*size, seed) for seed, (cell, size) in enumerate(sizes.items())}
+        (chosen,) = [candidate.cell for candidate in choose(config, runs, backtest_config) if candidate.is_chosen]
+        return chosen
 
-    # windows differ much more than the cells do
+    # windows differ much more than cells
     assert choice(lstm=(1.0, 0.01), simple_rnn=(1.1, 0.01)) == "lstm"
     assert choice(lstm=(1.0, 0.3), simple_rnn=(1.01, 0.3)) == "simple_rnn"
     assert choice(lstm=(1.0, 0.3), simple_rnn=(1.01, 0.3), gru=(1.5, 0.3)) == "simple_rnn"

@@ -1,4 +1,4 @@
-"""A bundle is read only if it is exactly what its manifest says."""
+"""Bundles: reading one verifies every file, and refuses anything unexpected."""
 
 import shutil
 import subprocess
@@ -15,15 +15,15 @@ from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.predictor import Predictor
 from tests.conftest import TrainedModels
-from tests.registry.spoiling import MANY, edit, hash_anew, insert, pipe, write
+from tests.registry.bundle_faults import MANY, edit, insert, pipe, rehash, write
 
 
 @pytest.fixture
 def folder(models: TrainedModels, tmp_path: Path) -> Iterator[Path]:
-    """Yield a copy of the champion's bundle."""
+    """A copy of the champion's bundle."""
     folder = Path(shutil.copytree(bundle_folder(models.cache, "sine", 1), tmp_path / "bundle"))
     yield folder
-    # pytest removes old folders by a recursion that ends before some of these do
+    # some of these folders are too deep for the recursion with which pytest removes old folders
     subprocess.run(["rm", "-r", folder], check=True)
 
 
@@ -39,14 +39,14 @@ def _nest(folder: Path) -> None:
     subprocess.run(["mkdir", "-p", folder], check=True)
 
 
-def _crowd(folder: Path) -> None:
+def _add_many_folders(folder: Path) -> None:
     for number in range(100):
         (folder / f"empty-{number}").mkdir()
 
 
-def _swell(folder: Path) -> None:
+def _enlarge(folder: Path) -> None:
     with (folder / "model.keras").open("r+b") as file:
-        # sparse: it takes no space
+        # a sparse file, which uses no space
         file.truncate(3 * 2**30)
 
 
@@ -54,7 +54,7 @@ def _sessions(weekmask: str) -> dict[str, Any]:
     return {"name": "XNYS", "first": "2020-01-01", "last": "2021-01-01", "weekmask": weekmask, "closed": []}
 
 
-# what these few lines stand for has 10⁹ entries
+# these few lines expand to 10⁹ entries
 BOMB = b"".join(
     b"%c: &%c [%s]\n" % (97 + depth, 97 + depth, b",".join([b"*%c" % (96 + depth) if depth else b"lol"] * 10))
     for depth in range(10)
@@ -64,12 +64,12 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing file": (lambda folder: (folder / "golden.json").unlink(), r"missing files \['golden.json'\]"),
     "unknown file": (write("run.py", b"print()"), r"unknown files \['run.py'\]"),
     "file in a folder": (write("code/run.py", b"print()"), r"unknown files \['code/run.py'\]"),
-    "a link": (_link, r"unknown files \['model.keras'\]"),
+    "a link": (_link, "'model.keras' is not a regular file"),
     "no manifest": (lambda folder: (folder / MANIFEST).unlink(), r"missing files \['manifest.json'\]"),
-    "manifest is no JSON": (write(MANIFEST, b"{"), "manifest.json: cannot be read as JSON"),
+    "invalid JSON in the manifest": (write(MANIFEST, b"{"), "manifest.json: cannot be read as JSON"),
     "unknown schema": (edit(MANIFEST, lambda m: m.update(schema_version=99)), r"\(schema_version\)"),
     "unknown key": (edit(MANIFEST, lambda m: m.update(hook="x")), r"\(hook\)"),
-    "a hash too few": (edit(MANIFEST, lambda m: m["sha256"].pop("MLmodel")), "unknown files"),
+    "a missing hash": (edit(MANIFEST, lambda m: m["sha256"].pop("MLmodel")), "hashes of unknown files, or lacks some"),
     "loader that runs code": (
         edit("MLmodel", lambda m: m["flavors"]["python_function"].update(loader_module="os")),
         "asks for code",
@@ -78,14 +78,17 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("MLmodel", lambda m: m["flavors"]["python_function"].update(code="code")),
         "asks for code",
     ),
-    "golden of another form": (edit("golden.json", lambda g: g.pop("inputs")), "malformed"),
-    "calibration of another form": (edit("calibration.json", lambda c: c["model"].update(residuals="x")), "malformed"),
+    "golden file without inputs": (edit("golden.json", lambda g: g.pop("inputs")), "malformed"),
+    "residuals that are not numbers": (
+        edit("calibration.json", lambda c: c["model"].update(residuals="x")),
+        "malformed",
+    ),
     "no calibration of the model": (edit("calibration.json", lambda c: c.pop("model")), "malformed"),
-    "folders without end": (_nest, "more than 100 files and folders"),
-    "many empty folders": (_crowd, "more than 100 files and folders"),
-    "a file of gigabytes": (_swell, "model.keras: 3221225472 bytes, at most"),
-    "a pipe in place of the graph": (pipe("model.onnx"), "which are not regular ones"),
-    "a pipe in place of the manifest": (pipe(MANIFEST), "which are not regular ones"),
+    "deeply nested folders": (_nest, "more than 100 files and folders"),
+    "many empty folders": (_add_many_folders, "more than 100 files and folders"),
+    "a file of gigabytes": (_enlarge, "model.keras: has 3221225472 bytes, more than the limit"),
+    "a pipe in place of the graph": (pipe("model.onnx"), "is not a regular file"),
+    "a pipe in place of the manifest": (pipe(MANIFEST), "is not a regular file"),
     "deep JSON": (write("golden.json", b"[" * 100_000 + b"]" * 100_000, hashed=True), "recursion limit"),
     "a number of 5,000 digits": (insert("calibration.json", "model", "9" * 5000), "number out of range"),
     "a number of 4,000 digits": (edit("calibration.json", lambda c: c["model"].update(n_windows=MANY)), "malformed"),
@@ -94,20 +97,23 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "infinity in a transform": (insert(MANIFEST, "transforms", '[{"offset": 1e999}]'), r"\(transforms.0.offset"),
     "half a character": (insert(MANIFEST, "topology", '"\\ud800"'), "cannot be read as JSON"),
     "a date without a zone": (edit(MANIFEST, lambda m: m.update(created_at="2026-01-01T00:00:00")), r"\(created_at\)"),
-    "a date that is none": (edit(MANIFEST, lambda m: m.update(trained_until="soon")), r"\(trained_until\)"),
-    "a graph elsewhere": (edit(MANIFEST, lambda m: m.update(graphs={"forecast": "../model.onnx"})), "graphs.forecast"),
-    "a graph more": (edit(MANIFEST, lambda m: m["graphs"].update(other="model.keras")), "graphs.other"),
+    "an invalid date": (edit(MANIFEST, lambda m: m.update(trained_until="soon")), r"\(trained_until\)"),
+    "a graph outside the bundle": (
+        edit(MANIFEST, lambda m: m.update(graphs={"forecast": "../model.onnx"})),
+        "graphs.forecast",
+    ),
+    "another graph": (edit(MANIFEST, lambda m: m["graphs"].update(other="model.keras")), "graphs.other"),
     "no graph": (edit(MANIFEST, lambda m: m.update(graphs={})), r"\(graphs\)"),
     "another input size": (edit(MANIFEST, lambda m: m.update(input_size=23)), "where the manifest says"),
     "another horizon": (edit(MANIFEST, lambda m: m.update(horizon=5)), "where the manifest says"),
-    "a feature more": (edit(MANIFEST, lambda m: m.update(hist_exog={"volume": []})), "where the manifest says"),
-    "a roll-out without end": (edit(MANIFEST, lambda m: m.update(max_horizon=10**9)), "max_horizon must be"),
-    "a calendar of no sense": (edit(MANIFEST, lambda m: m.update(sessions=_sessions("00000000"))), "sessions.weekmask"),
-    "a histogram of no sense": (
+    "another feature": (edit(MANIFEST, lambda m: m.update(hist_exog={"volume": []})), "where the manifest says"),
+    "an endless roll-out": (edit(MANIFEST, lambda m: m.update(max_horizon=10**9)), "max_horizon must be"),
+    "an invalid calendar": (edit(MANIFEST, lambda m: m.update(sessions=_sessions("00000000"))), "sessions.weekmask"),
+    "an invalid histogram": (
         edit(MANIFEST, lambda m: m["training_data"]["reference"]["values"].update(edges=[2, 1])),
         r"\(training_data.reference.values",
     ),
-    "a histogram too few": (
+    "a missing histogram": (
         edit(MANIFEST, lambda m: m["training_data"]["reference"].pop("values")),
         r"\(training_data\)",
     ),
@@ -124,7 +130,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("calibration.json", lambda c: c["model"]["residuals"][0].reverse()),
         "residuals must be finite",
     ),
-    "residuals of a step too few": (
+    "residuals with a missing step": (
         edit("calibration.json", lambda c: c["naive"]["residuals"].pop()),
         "residuals must have 4 rows",
     ),
@@ -146,20 +152,20 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "returns of values below 0": (edit("calibration.json", lambda c: c["model"].update(scale="returns")), "above 0"),
     "MLmodel is a list": (write("MLmodel", b"- flavors", hashed=True), r"MLmodel: is malformed \(TypeError\)"),
     "MLmodel is empty": (write("MLmodel", b"", hashed=True), "MLmodel: is malformed"),
-    "MLmodel of aliases": (write("MLmodel", BOMB, hashed=True), r"MLmodel: is malformed \(ValueError\)"),
+    "MLmodel with aliases": (write("MLmodel", BOMB, hashed=True), r"MLmodel: is malformed \(ValueError\)"),
     "MLmodel with a tag": (write("MLmodel", b"flavors: !!python/object:os.x {}", hashed=True), "MLmodel: is malformed"),
     "deep MLmodel": (write("MLmodel", b"[" * 5000, hashed=True), "MLmodel: is malformed"),
     "MLmodel with a number of 5,000 digits": (write("MLmodel", b"a: " + b"9" * 5000, hashed=True), "is malformed"),
-    "MLmodel with a date that is none": (write("MLmodel", b"a: 2026-99-99", hashed=True), "is malformed"),
-    "MLmodel of another flavor": (edit("MLmodel", lambda m: m["flavors"].update(keras={})), "asks for code"),
+    "MLmodel with an invalid date": (write("MLmodel", b"a: 2026-99-99", hashed=True), "is malformed"),
+    "MLmodel with another flavor": (edit("MLmodel", lambda m: m["flavors"].update(keras={})), "asks for code"),
     "residuals in an unknown unit": (edit("calibration.json", lambda c: c["naive"].update(scale="x")), "malformed"),
 }
 
 
-@pytest.mark.parametrize(("spoil", "said"), BAD.values(), ids=BAD.keys())
-def test_a_spoilt_bundle_is_refused(folder: Path, spoil: Callable[[Path], None], said: str) -> None:
-    spoil(folder)
-    with pytest.raises(BundleError, match=said):
+@pytest.mark.parametrize(("damage", "message"), BAD.values(), ids=BAD.keys())
+def test_damaged_bundle_is_refused(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(folder)
+    with pytest.raises(BundleError, match=message):
         read_bundle(folder)
 
 
@@ -169,35 +175,33 @@ def test_every_file_of_a_bundle_is_hashed_and_none_is_a_pickle(folder: Path) -> 
     assert not [path for path in folder.iterdir() if path.read_bytes()[:1] == b"\x80"]
 
 
-def test_a_graph_that_answers_otherwise_is_refused(folder: Path) -> None:
+def test_graph_with_other_golden_forecasts_is_refused(folder: Path) -> None:
     edit("golden.json", lambda golden: golden["mean"][0].__setitem__(0, golden["mean"][0][0] + 0.01))(folder)
     with pytest.raises(BundleError, match=r"golden answers are .* of a window's scale off"):
         Predictor(read_bundle(folder))
 
 
-def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
+def test_file_that_is_not_a_graph_is_refused(folder: Path) -> None:
     write("model.onnx", b"not a graph")(folder)
-    hash_anew(folder, "model.onnx")
-    with pytest.raises(BundleError, match=r"model\.onnx: is no ONNX model"):
+    rehash(folder, "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx: is not an ONNX model"):
         read_bundle(folder)
 
 
-def test_a_calibration_without_a_choice_is_read_as_it_was_meant(folder: Path) -> None:
-    """So a calibration looked before versions chose a unit and the kind of their intervals."""
-
-    def forget(calibrations: Any) -> None:
-        for one in calibrations.values():
-            one["scale"] = "ewma"
+def test_calibration_of_an_earlier_release_gets_default_values(folder: Path) -> None:
+    def remove_new_fields(calibrations: Any) -> None:
+        for fields in calibrations.values():
+            fields["scale"] = "ewma"
             for name in ("n_effective", "is_adaptive", "decay", "pull", "long_run"):
-                del one[name]
+                del fields[name]
 
-    edit("calibration.json", forget)(folder)
-    found = read_bundle(folder).calibration
-    assert (found.unit.decay, found.unit.pull, found.is_adaptive) == (0.94, 0.0, True)
-    assert found.n_effective == found.n_windows
+    edit("calibration.json", remove_new_fields)(folder)
+    calibration = read_bundle(folder).calibration
+    assert (calibration.unit.decay, calibration.unit.pull, calibration.is_adaptive) == (0.94, 0.0, True)
+    assert calibration.n_effective == calibration.n_windows
 
 
-def test_a_bundle_of_the_first_schema_still_answers() -> None:
+def test_bundle_of_schema_version_1_still_forecasts() -> None:
     bundle = read_bundle(Path(__file__).parent / "bundles" / "schema-1")
     assert bundle.manifest.schema_version == 1
     predictor = Predictor(bundle)

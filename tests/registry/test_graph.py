@@ -1,4 +1,4 @@
-"""A served graph is one that this project can have exported: all that it exports pass, and nothing else does."""
+"""The graph check accepts every graph that this project exports, and no other."""
 
 import shutil
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.graph import OPERATORS, check_graph
 from tests.conftest import TrainedModels
-from tests.registry.spoiling import before_the_end, constant, loop, poison
+from tests.registry.bundle_faults import before_the_end, constant, edit_graph, loop
 
 INPUT_SIZE, HORIZON = 5, 3
 TRANSFORMS = get_args(get_args(AnyTransform)[0])
 
 
 def _exports(topology: str, cell: str, manifest: Manifest) -> list[tuple[ModelProto, Manifest]]:
-    """Return a graph for each transform, with exogenous columns and without, and its manifest."""
+    """Return a graph and its manifest for each transform, with and without exogenous columns."""
     config = ModelConfig(topology=topology, cell=cell, widths=(3, 2))
-    found = []
+    exports = []
     for n_known in (0, 2):
         model = build_model(config, INPUT_SIZE, HORIZON, features=1 + n_known, known=n_known)
         for transform in TRANSFORMS:
@@ -42,20 +42,20 @@ def _exports(topology: str, cell: str, manifest: Manifest) -> list[tuple[ModelPr
             preprocessing = Preprocessing(target=chain, hist=(chain,) * n_known, known=(scale,) * n_known)
             names = [f"column{number}" for number in range(n_known)]
             columns = {"hist_exog": {name: [] for name in names}, "futr_exog": {name: {} for name in names}}
-            said = {"input_size": INPUT_SIZE, "horizon": HORIZON} | columns
+            fields = {"input_size": INPUT_SIZE, "horizon": HORIZON} | columns
             graph = trace_forecast(model, config, preprocessing, INPUT_SIZE, HORIZON)
-            found.append((graph, manifest.model_copy(update=said)))
-    return found
+            exports.append((graph, manifest.model_copy(update=fields)))
+    return exports
 
 
-def test_all_that_this_project_exports_passes_and_nothing_more_is_allowed(models: TrainedModels) -> None:
+def test_allow_list_is_exactly_what_this_project_exports(models: TrainedModels) -> None:
     manifest = read_bundle(bundle_folder(models.cache, "sine", 1)).manifest
     written: dict[str, set[str]] = {}
     for topology, cell in product(TOPOLOGIES, CELLS):
-        for graph, promised in _exports(topology, cell, manifest):
-            check_graph(graph.SerializeToString(), promised)
+        for graph, expected in _exports(topology, cell, manifest):
+            check_graph(graph.SerializeToString(), expected)
             for node in graph.graph.node:
-                written.setdefault(node.op_type, set()).update(one.name for one in node.attribute)
+                written.setdefault(node.op_type, set()).update(attribute.name for attribute in node.attribute)
     assert written == {name: set(attributes) for name, attributes in OPERATORS.items()}
 
 
@@ -103,66 +103,75 @@ def _short_constant(model: ModelProto) -> None:
     model.graph.node.append(node)
 
 
-def _made_twice(model: ModelProto) -> None:
+def _duplicate_name(model: ModelProto) -> None:
     model.graph.node.append(constant(model.graph.node[0].output[0], 1.0))
 
 
 def _by_values(kind: str, *inputs: str, **attributes: Any) -> Callable[[ModelProto], None]:
-    """Return a change after which the values that a client sends decide a shape, or what is read."""
+    """Return a change that lets the values from a client determine a shape, or which values are read."""
     return before_the_end(
-        helper.make_node("Cast", ["inner"], ["decided"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["inner"], ["from_input"], to=TensorProto.INT64),
         constant("one", np.array([1], dtype=np.int64)),
         helper.make_node(kind, list(inputs), ["mean"], **attributes),
     )
 
 
 FOREIGN: dict[str, tuple[Callable[[ModelProto], None], str]] = {
-    "an endless loop": (loop("always"), "field 6 of ONNX' Attribute"),
-    "a loop for large values alone": (loop("is_large"), "field 6 of ONNX' Attribute"),
-    "a function": (_function, "field 25 of ONNX' Model"),
-    "an initializer": (_initializer, "field 5 of ONNX' Graph"),
+    "an endless loop": (loop("always"), "field 6 of ONNX's Attribute"),
+    "a loop for large values only": (loop("is_large"), "field 6 of ONNX's Attribute"),
+    "a function": (_function, "field 25 of ONNX's Model"),
+    "an initializer": (_initializer, "field 5 of ONNX's Graph"),
     "another opset": (_opset, "opset"),
     "an operator that ONNX has": (before_the_end(helper.make_node("Det", ["inner"], ["mean"])), "operator 'Det'"),
     "an operator of another domain": (
         before_the_end(helper.make_node("Identity", ["inner"], ["mean"], domain="somebody")),
         "operator 'somebody.Identity'",
     ),
-    "text": (before_the_end(helper.make_node("Cast", ["inner"], ["mean"], to=8)), "casts to ONNX' type 8"),
+    "text": (before_the_end(helper.make_node("Cast", ["inner"], ["mean"], to=8)), "casts to ONNX's type 8"),
     "a shape of gigabytes": (
         before_the_end(
             constant("gigabytes", np.array([300_000_000, 1, 1], dtype=np.int64)),
             helper.make_node("Expand", ["inner", "gigabytes"], ["mean"]),
         ),
-        r"Expand is decided by \['Constant'\]",
+        r"Expand takes its parameters from \['Constant'\]",
     ),
-    "a shape of values": (_by_values("Expand", "inner", "decided"), r"Expand is decided by \['Cast'\]"),
-    "a reshaping by values": (_by_values("Reshape", "inner", "decided"), r"Reshape is decided by \['Cast'\]"),
-    "a slice by values": (_by_values("Slice", "inner", "one", "decided"), "Slice is decided by"),
-    "rows by values": (_by_values("Gather", "inner", "decided"), r"Gather is decided by \['Cast'\]"),
-    "an input that decides": (_by_values("Gather", "inner", "x"), r"Gather is decided by \['an input'\]"),
+    "a shape from values": (
+        _by_values("Expand", "inner", "from_input"),
+        r"Expand takes its parameters from \['Cast'\]",
+    ),
+    "a reshape by values": (
+        _by_values("Reshape", "inner", "from_input"),
+        r"Reshape takes its parameters from \['Cast'\]",
+    ),
+    "a slice by values": (_by_values("Slice", "inner", "one", "from_input"), "Slice takes its parameters from"),
+    "rows by values": (_by_values("Gather", "inner", "from_input"), r"Gather takes its parameters from \['Cast'\]"),
+    "rows by the graph's input": (
+        _by_values("Gather", "inner", "x"),
+        r"Gather takes its parameters from \['an input'\]",
+    ),
     "an attribute of another version": (_by_values("CumSum", "inner", "one", other=1), r"attributes \['other'\]"),
-    "lengths by values": (_sequence_lengths, "GRU has more than weights"),
+    "sequence lengths by values": (_sequence_lengths, "GRU has more inputs than its weights"),
     "an input of another length": (_wide_input, r"'x': \(7, 1\)"),
     "an input of another name": (_other_input, "'y'"),
     "one window at a time": (_one_window, "not float64 for any batch"),
     "an output of another type": (_float_output, "not float64 for any batch"),
-    "an output more": (_another_output, "'inner'"),
-    "a constant without its bytes": (_short_constant, "a constant is not of the type and size"),
-    "a value made twice": (_made_twice, "made twice"),
+    "another output": (_another_output, "'inner'"),
+    "a constant without its bytes": (_short_constant, "a constant does not have its declared type and size"),
+    "a duplicate name": (_duplicate_name, "two values have the same name"),
 }
 
 
-@pytest.mark.parametrize(("change", "said"), FOREIGN.values(), ids=FOREIGN.keys())
-def test_a_graph_that_was_not_exported_here_is_refused(
-    models: TrainedModels, tmp_path: Path, change: Callable[[ModelProto], None], said: str
+@pytest.mark.parametrize(("change", "message"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_graph_that_is_not_exported_here_is_refused(
+    models: TrainedModels, tmp_path: Path, change: Callable[[ModelProto], None], message: str
 ) -> None:
     folder = Path(shutil.copytree(bundle_folder(models.cache, "sine", 1), tmp_path / "bundle"))
-    poison(change)(folder)
-    with pytest.raises(BundleError, match=said):
+    edit_graph(change)(folder)
+    with pytest.raises(BundleError, match=message):
         read_bundle(folder)
 
 
-def test_bytes_at_random_are_no_graph_and_say_so(models: TrainedModels) -> None:
+def test_random_bytes_raise_only_bundle_errors(models: TrainedModels) -> None:
     folder = bundle_folder(models.cache, "sine", 1)
     manifest, good = read_bundle(folder).manifest, (folder / MODEL).read_bytes()
     random = np.random.default_rng(0)
@@ -170,6 +179,5 @@ def test_bytes_at_random_are_no_graph_and_say_so(models: TrainedModels) -> None:
         content = bytearray(good)
         for position in random.integers(0, len(good), 4):
             content[position] = int(random.integers(0, 256))
-        # nothing else is raised
         with suppress(BundleError):
             check_graph(bytes(content), manifest)

@@ -1,4 +1,4 @@
-"""The predictor's properties: no leak from the future, nor from another series, nor from how many are asked at once."""
+"""The predictor: a forecast depends only on its own history, and matches the exported model."""
 
 from collections.abc import Callable
 
@@ -38,11 +38,11 @@ def frame(
     cutoff=st.integers(INPUT_SIZE, 55),
     change=st.floats(1, 9),
 )
-def test_values_after_the_cutoff_do_not_change_a_bit(
+def test_values_after_the_cutoff_do_not_change_a_forecast(
     predictor: Predictor, values: Floats, cutoff: int, change: float
 ) -> None:
     def forecasts(y: Floats) -> Floats:
-        """Return the forecasts of every window of a series, as evaluations make them."""
+        """Return the forecasts of all windows of a series, as in an evaluation."""
         times = np.arange(len(y)).astype("M8[h]").astype("M8[ns]")
         series = Series(("a",), y[:, None], times, np.array([0, len(y)]), "h")
         return predictor.predict_arrays(cut_windows(series, INPUT_SIZE, HORIZON).inputs().target)
@@ -53,7 +53,7 @@ def test_values_after_the_cutoff_do_not_change_a_bit(
     # window i's last input is row i + INPUT_SIZE - 1
     known = cutoff - INPUT_SIZE + 1
     np.testing.assert_array_equal(before[:known], after[:known])
-    # and a frame's rows before the last `input_size` do not count either
+    # rows of a frame before the last `input_size` do not count either
     older = values.copy()
     older[: cutoff - INPUT_SIZE] += change
     one, other = (predict_frame(predictor, frame(y[:cutoff]), level=(80,)) for y in (values, older))
@@ -61,38 +61,38 @@ def test_values_after_the_cutoff_do_not_change_a_bit(
 
 
 @given(values=windows)
-def test_a_forecast_does_not_depend_on_the_others_or_on_how_many_they_are(predictor: Predictor, values: Floats) -> None:
+def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: Predictor, values: Floats) -> None:
     together = predictor.predict_arrays(values, 6)
-    alone = np.concatenate([predictor.predict_arrays(one[None], 6) for one in values])
+    separate = np.concatenate([predictor.predict_arrays(window[None], 6) for window in values])
     many = predictor.predict_arrays(np.tile(values, (300, 1)), 6)[-5:]
     reordered = predictor.predict_arrays(values[::-1], 6)[::-1]
-    for other in (alone, many, reordered):
+    for other in (separate, many, reordered):
         np.testing.assert_array_equal(together, other)
 
 
-def test_saved_and_loaded_it_answers_as_when_it_was_written(predictor: Predictor) -> None:
+def test_loaded_predictor_reproduces_the_golden_forecasts(predictor: Predictor) -> None:
     golden = predictor.bundle.golden
     np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.mean)
 
 
-def test_the_keras_model_saved_beside_it_answers_the_same(models: TrainedModels, predictor: Predictor) -> None:
+def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predictor: Predictor) -> None:
     import keras
 
     from forecaster.data.preprocessing import Preprocessing
     from forecaster.domain.config import build_config
     from forecaster.models.network import ModelConfig
-    from forecaster.training.export import Trained
+    from forecaster.models.trained import TrainedNetwork
 
     manifest = predictor.manifest
     config = ModelConfig(topology=manifest.topology, cell=manifest.cell, widths=(8,))
     raw = {"steps": manifest.transforms, "is_causal": TOPOLOGIES[config.topology].answers_each_step}
     model = keras.models.load_model(predictor.bundle.folder / "model.keras", safe_mode=True, compile=False)
-    trained = Trained(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
+    trained = TrainedNetwork(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
     values = np.random.default_rng(0).normal(size=(30, INPUT_SIZE))
     np.testing.assert_allclose(trained.predict(Inputs(values[:, :, None])), predictor.predict_arrays(values), atol=1e-5)
 
 
-def test_frames_and_arrays_agree_series_by_series(predictor: Predictor) -> None:
+def test_forecasts_of_frames_match_those_of_arrays(predictor: Predictor) -> None:
     random = np.random.default_rng(1)
     parts = {name: random.normal(size=length) for name, length in (("a", 24), ("b", 40), ("c", 31))}
     answer = predict_frame(predictor, pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
@@ -109,7 +109,7 @@ def test_frames_and_arrays_agree_series_by_series(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
-def test_the_clock_change_falls_into_the_horizon(predictor: Predictor, tz: str | None) -> None:
+def test_forecast_times_are_right_across_a_clock_change(predictor: Predictor, tz: str | None) -> None:
     for start in ("2026-03-27 22:00", "2026-10-23 22:00", "2026-03-06 23:00"):
         times = pd.date_range(start, periods=60, freq="h", tz=tz)
         for length in range(INPUT_SIZE, 34):
@@ -119,13 +119,13 @@ def test_the_clock_change_falls_into_the_horizon(predictor: Predictor, tz: str |
             assert answer["ds"].tolist() == list(times[length : length + 8])
 
 
-def test_a_longer_horizon_is_rolled_out_without_intervals_beyond_the_trained(predictor: Predictor) -> None:
+def test_longer_horizon_is_rolled_out_without_intervals(predictor: Predictor) -> None:
     values = np.random.default_rng(2).normal(size=(3, INPUT_SIZE))
     short, long = predictor.predict_arrays(values), predictor.predict_arrays(values, 11)
     np.testing.assert_array_equal(long[:, :HORIZON], short)
-    # its own output is the input of what follows
-    follows = predictor.predict_arrays(np.concatenate([values, short], axis=1))
-    np.testing.assert_array_equal(long[:, HORIZON : 2 * HORIZON], follows)
+    # the roll-out appends its own forecasts to the inputs
+    expected = predictor.predict_arrays(np.concatenate([values, short], axis=1))
+    np.testing.assert_array_equal(long[:, HORIZON : 2 * HORIZON], expected)
     spread = predictor.quantiles(values, long, (0.1, 0.9))
     assert np.isfinite(spread[:, :HORIZON]).all()
     assert np.isnan(spread[:, HORIZON:]).all()
@@ -145,12 +145,12 @@ BAD: dict[str, tuple[Callable[[Predictor], object], type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize(("ask", "error", "said"), BAD.values(), ids=BAD.keys())
-def test_what_cannot_be_answered_is_told_why(
-    predictor: Predictor, ask: Callable[[Predictor], object], error: type[Exception], said: str
+@pytest.mark.parametrize(("predict", "error", "message"), BAD.values(), ids=BAD.keys())
+def test_error_says_why_a_forecast_is_not_possible(
+    predictor: Predictor, predict: Callable[[Predictor], object], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
-        ask(predictor)
+    with pytest.raises(error, match=message):
+        predict(predictor)
 
 
 def test_bands_name_their_columns() -> None:

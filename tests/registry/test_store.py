@@ -1,4 +1,4 @@
-"""The registry: aliases are moved and read back; a store that is missing, broken, read-only or down is named."""
+"""The registry: promotions, rollbacks, and errors for a store that is missing, damaged, read-only or down."""
 
 import os
 import socket
@@ -22,63 +22,62 @@ def store(models: TrainedModels) -> Iterator[Store]:
     models.store.promote("sine", 1)
 
 
-def test_promotion_keeps_the_champion_before_as_previous(store: Store) -> None:
+def test_promotion_makes_the_old_champion_previous(store: Store) -> None:
     store.promote("sine", 2)
     assert store.find("sine").aliases == {"champion": 2, "previous": 1}
-    # once more changes nothing: the one before is not forgotten
+    # a repeated promotion keeps the previous champion
     store.promote("sine", 2)
     assert store.find("sine").aliases == {"champion": 2, "previous": 1}
 
 
-def test_a_rollback_that_breaks_off_has_the_good_one_serving(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_rollback_has_restored_the_champion(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.promote("sine", 2)
-    honest = Store.set_alias
+    set_alias = Store.set_alias
 
-    def breaks_off(store: Store, name: str, alias: str, version: int) -> None:
-        honest(store, name, alias, version)
+    def set_alias_and_stop(store: Store, name: str, alias: str, version: int) -> None:
+        set_alias(store, name, alias, version)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Store, "set_alias", breaks_off)
+        patch.setattr(Store, "set_alias", set_alias_and_stop)
         store.roll_back("sine")
     assert store.find("sine").aliases["champion"] == 1
-    # asked again, it does not say that it has done it
     with pytest.raises(UnknownModel, match="no previous champion"):
         store.roll_back("sine")
 
 
-def test_a_run_that_registers_again_makes_no_second_version(models: TrainedModels) -> None:
+def test_run_registers_only_one_version(models: TrainedModels) -> None:
     run = models.versions[1].run_id
     assert models.store.register("sine", f"{models.folder}/artifacts/{run}/artifacts/model", run) == 2
     assert set(models.store.find("sine").runs) == {1, 2}
 
 
-def test_only_what_exists_is_promoted(store: Store) -> None:
+def test_promotion_of_an_unknown_version_is_refused(store: Store) -> None:
     with pytest.raises(UnknownModel, match=r"has no version 9; it has \[1, 2\]"):
         store.promote("sine", 9)
     with pytest.raises(UnknownModel, match="no registered model 'nobody'"):
         store.promote("nobody", 1)
 
 
-def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
+def test_reading_does_not_create_a_missing_store(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="there is no such store; train a model first"):
         Store(f"sqlite:///{tmp_path}/absent.db")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_broken_store_is_named(tmp_path: Path) -> None:
+def test_error_names_a_damaged_store(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database, however long it may be" * 100)
     with pytest.raises(StoreUnavailable, match=r"mlflow\.db: the MLflow store does not answer"):
         Store(f"sqlite:///{tmp_path}/mlflow.db")
 
 
-def test_a_store_below_a_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreUnavailable, match="folder cannot be made"):
+    with pytest.raises(StoreUnavailable, match="folder cannot be created"):
         train(small_config(tmp_path / "file"))
 
 
-def test_a_server_that_is_down_is_noticed_soon() -> None:
+def test_server_that_is_down_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(StoreUnavailable, match="does not answer"):
@@ -87,7 +86,7 @@ def test_a_server_that_is_down_is_noticed_soon() -> None:
 
 @pytest.fixture
 def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield the folder of a store that this process may read and not write; root is made nobody for it."""
+    """Yield the folder of a store that this process may only read; root becomes nobody for this."""
     folder = tmp_path_factory.mktemp("read-only")
     Store(f"sqlite:///{folder}/mlflow.db", create=True)
     (folder / "checkpoints").mkdir(mode=0o777)
@@ -108,7 +107,7 @@ def read_only_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         path.chmod(0o700)
 
 
-def test_a_read_only_store_is_named_and_nothing_is_registered(read_only_store: Path, models: TrainedModels) -> None:
+def test_training_with_a_read_only_store_registers_nothing(read_only_store: Path, models: TrainedModels) -> None:
     with pytest.raises(StoreUnavailable, match=r"mlflow\.db"):
         train(small_config(read_only_store))
     assert Store(f"sqlite:///{read_only_store}/mlflow.db").names() == []

@@ -1,4 +1,4 @@
-"""The sync child: what counts in the registry is verified and brought into the cache, whole or not at all."""
+"""The sync: it brings the registry's served versions into the cache, verified and atomically."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from forecaster.registry.sync import sync
 from tests.conftest import TrainedModels, run_module
 
 
-def test_the_child_fills_an_empty_cache_and_then_has_nothing_to_do(models: TrainedModels, tmp_path: Path) -> None:
+def test_sync_fills_an_empty_cache_and_changes_nothing_the_second_time(models: TrainedModels, tmp_path: Path) -> None:
     uri, cache = models.config.tracking.uri, tmp_path / "cache"
     first = run_module("forecaster.registry.sync", "--cache", cache, cwd=tmp_path, FORECASTER_TRACKING_URI=uri)
     assert first.returncode == 0, first.stderr
@@ -30,7 +30,7 @@ def test_the_child_fills_an_empty_cache_and_then_has_nothing_to_do(models: Train
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_the_child_says_why_it_failed(tmp_path: Path) -> None:
+def test_sync_reports_why_it_failed(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/no.db"
     done = run_module("forecaster.registry.sync", "--cache", tmp_path, cwd=tmp_path, FORECASTER_TRACKING_URI=uri)
     assert done.returncode == 1
@@ -41,7 +41,7 @@ def test_the_child_says_why_it_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_spoilt_version_leaves_its_alias_where_it_was_and_holds_no_other_back(
+def test_damaged_version_keeps_its_alias_and_stops_no_other(
     models: TrainedModels, tmp_path: Path, version: int
 ) -> None:
     cache = tmp_path / "cache"
@@ -57,14 +57,14 @@ def test_a_spoilt_version_leaves_its_alias_where_it_was_and_holds_no_other_back(
     finally:
         source.write_bytes(good)
     index = read_indexes(cache)["sine"]
-    # a process that serves may have the champion loaded
+    # a serving process may have loaded the champion
     assert index.aliases["champion"] == 1
     assert set(index.runs) == ({1, 2} if version == 1 else {1})
     assert not bundle_folder(cache, "sine", version).exists()
     assert not list(cache.glob("*/.fetch-*"))
 
 
-def test_versions_that_no_longer_count_are_removed(models: TrainedModels, tmp_path: Path) -> None:
+def test_sync_removes_versions_that_are_no_longer_served(models: TrainedModels, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(models.cache, cache)
     shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", 77))
@@ -73,7 +73,7 @@ def test_versions_that_no_longer_count_are_removed(models: TrainedModels, tmp_pa
     assert bundle_folder(cache, "sine", 1).exists()
 
 
-def test_a_bundle_damaged_in_the_cache_is_brought_again(models: TrainedModels, tmp_path: Path) -> None:
+def test_sync_replaces_a_damaged_bundle_in_the_cache(models: TrainedModels, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(models.cache, cache)
     damaged = bundle_folder(cache, "sine", 1) / "model.onnx"
@@ -82,14 +82,12 @@ def test_a_bundle_damaged_in_the_cache_is_brought_again(models: TrainedModels, t
     before = fingerprint(cache)
     sync(models.store, cache)
     assert damaged.read_bytes() == good
-    # and whoever watches the cache sees that there is something new
+    # a process that watches the cache notices the change
     assert fingerprint(cache) != before
     assert sorted(path.name for path in (cache / "sine").glob("[!.]*")) == ["1", "2", "index.json"]
 
 
-def test_what_is_deleted_in_the_registry_or_was_abandoned_leaves_the_cache(
-    models: TrainedModels, tmp_path: Path
-) -> None:
+def test_sync_removes_deleted_models_and_abandoned_downloads(models: TrainedModels, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(models.cache, cache)
     shutil.copytree(models.cache / "sine", cache / "deleted")

@@ -332,7 +332,7 @@ def test_a_batch_is_in_the_ledger_as_the_services_answer_is(
             ids = [found["forecast"].pop("forecast_id") for found in (of_service, of_batch)]
             assert ids[0] == one["forecast_id"] != ids[1]
             times = [[pd.Timestamp(time) for time in found["forecast"].pop("ds")] for found in (of_service, of_batch)]
-            # the service knows offsets alone, so it writes what comes after a change of clocks in the old one
+            # the service supports offsets alone, so it writes what comes after a change of clocks in the old one
             assert times[0] == times[1]
             for found in (of_service, of_batch):
                 found.pop("answered_at")

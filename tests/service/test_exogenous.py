@@ -18,7 +18,7 @@ from forecaster.inference.frames import predict_frame
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
-from forecaster.training.job import Registered, train
+from forecaster.training.job import RegisteredVersion, train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import small_config
@@ -38,7 +38,9 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module", params=["many_to_one", "many_to_many"])
-def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Registered, Predictor]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[RegisteredVersion, Predictor]:
     folder = tmp_path_factory.mktemp("sales")
     table().to_csv(folder / "sales.csv", index=False)
     changes: dict[str, Any] = {
@@ -57,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 
 @pytest.fixture(scope="module")
-def client(trained: tuple[Registered, Predictor]) -> Iterator[TestClient]:
+def client(trained: tuple[RegisteredVersion, Predictor]) -> Iterator[TestClient]:
     cache = trained[1].bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
         wait_until_ready(client)
@@ -82,7 +84,7 @@ def series(**changes: Any) -> dict[str, Any]:
     return body | changes
 
 
-def test_model_learns_from_exogenous_columns(trained: tuple[Registered, Predictor]) -> None:
+def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, Predictor]) -> None:
     registered, predictor = trained
     # without the promotion column, promotions would cause most of the error
     assert registered.metrics["relative_mae"] < 0.45
@@ -92,7 +94,7 @@ def test_model_learns_from_exogenous_columns(trained: tuple[Registered, Predicto
     assert predictor.manifest.max_horizon == HORIZON
 
 
-def test_http_forecast_equals_python_forecast(trained: tuple[Registered, Predictor], client: TestClient) -> None:
+def test_http_forecast_equals_python_forecast(trained: tuple[RegisteredVersion, Predictor], client: TestClient) -> None:
     past, ahead = history()
     expected = predict_frame(trained[1], past, level=(80,), futr_frame=ahead)
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
@@ -105,7 +107,7 @@ def test_http_forecast_equals_python_forecast(trained: tuple[Registered, Predict
 
 
 def test_batch_reads_future_values_from_a_file(
-    trained: tuple[Registered, Predictor], client: TestClient, tmp_path: Path
+    trained: tuple[RegisteredVersion, Predictor], client: TestClient, tmp_path: Path
 ) -> None:
     past, ahead = history()
     # the future values of the series `other` lack a row
@@ -130,7 +132,7 @@ def test_batch_reads_future_values_from_a_file(
     for column in ("mean", "lo-80", "hi-80"):
         assert frame[column].tolist() == expected[column]
     assert "promotion is not a finite number" in batch.failed["other"]
-    with pytest.raises(RequestError, match=r"futr: the model knows \['promotion'\] ahead; set the file"):
+    with pytest.raises(RequestError, match=r"futr: the model supports \['promotion'\] ahead; set the file"):
         forecast_batch(
             build_config(raw | {"futr": None}, BatchConfig, "test"),
             f"sqlite:///{tmp_path}/l.db",
@@ -139,7 +141,7 @@ def test_batch_reads_future_values_from_a_file(
 
 
 def test_calendar_features_cover_history_and_forecast_days(
-    trained: tuple[Registered, Predictor],
+    trained: tuple[RegisteredVersion, Predictor],
 ) -> None:
     days = np.array(
         [np.arange("2025-11-01", "2025-11-25", dtype="M8[D]"), np.arange("2025-12-01", "2025-12-25", dtype="M8[D]")]
@@ -152,7 +154,7 @@ def test_calendar_features_cover_history_and_forecast_days(
     np.testing.assert_array_equal(known, np.concatenate([futr, expected], axis=2))
 
 
-def test_forecast_depends_on_each_column_within_the_input_window(trained: tuple[Registered, Predictor]) -> None:
+def test_forecast_depends_on_each_column_within_the_input_window(trained: tuple[RegisteredVersion, Predictor]) -> None:
     predictor = trained[1]
     past, ahead = history()
     before = predict_frame(predictor, past, futr_frame=ahead)["mean"].to_numpy()
@@ -193,7 +195,7 @@ def test_roll_out_with_exogenous_columns_is_refused(client: TestClient) -> None:
     assert "horizon: 5 is outside 1 to 4" in answer.json()["detail"]
 
 
-def test_incomplete_frames_are_refused(trained: tuple[Registered, Predictor]) -> None:
+def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, Predictor]) -> None:
     past, ahead = history()
     for frame, futr_frame, message in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
@@ -215,7 +217,7 @@ def test_incomplete_frames_are_refused(trained: tuple[Registered, Predictor]) ->
 def test_configuration_with_missing_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source sine makes no columns \['rain'\]"):
         train(small_config(tmp_path, hist_exog=["rain"]))
-    with pytest.raises(ConfigError, match="named twice, or are the series themselves"):
+    with pytest.raises(ConfigError, match="are listed twice, or are one of unique_id, ds, y"):
         small_config(tmp_path, hist_exog=["y"])
     with pytest.raises(ConfigError, match="need an exchange's sessions"):
         train(small_config(tmp_path, calendar_features=["sessions_until_holiday"]))

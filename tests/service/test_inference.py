@@ -23,7 +23,7 @@ from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.manifest import MANIFEST
 from forecaster.domain.series import Floats
 from forecaster.registry.bundle import identity
-from forecaster.registry.cache import bundle_folder, mark_tried
+from forecaster.registry.cache import bundle_folder, mark_passed
 from forecaster.registry.load import load_predictor
 from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
@@ -31,7 +31,7 @@ from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, TrainedModels, listening, small_config
-from tests.registry.spoiling import edit
+from tests.registry.bundle_faults import edit
 from tests.service.conftest import series, wait_until_ready
 
 INFER = "/v2/models/sine/infer"
@@ -125,7 +125,7 @@ def test_the_baseline_is_served_where_the_settings_say_so(models: TrainedModels,
     folder = bundle_folder(cache, "sine", 1)
     edit(MANIFEST, lambda manifest: manifest["skill"].update(relative_mae=1.5))(folder)
     # what is not would be served only after its trial
-    mark_tried(folder, identity(folder))
+    mark_passed(folder, identity(folder))
     with (
         listening(create_app(Settings(cache_dir=cache, tracking_uri="", without_skill="baseline"))) as url,
         InferenceServerClient(url.removeprefix("http://")) as client,

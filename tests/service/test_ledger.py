@@ -265,7 +265,7 @@ def test_skill_by_day_knows_the_first_and_the_last_year(own: TestClient, start: 
     first = datetime.fromisoformat(start)
     known = series(25)
     known["ds"] = [(first + timedelta(hours=row)).isoformat() for row in range(25)]
-    # as in the answer, which goes on behind the last year that Python knows
+    # as in the answer, which goes on behind the last year that Python supports
     (one,) = forecast(own, series=[known], horizon=4)["forecasts"]
     rows = [{"unique_id": "a", "ds": ds, "y": 1.0} for ds in one["ds"] if len(ds) == len(start)]
     assert own.post("/v1/actuals", json={"actuals": rows}).status_code == 200

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.registry.cache import ModelIndex, bundle_folder, read_indexes, write_index
-from forecaster.registry.trial import Limits, try_bundles
+from forecaster.registry.sandbox import Limits, check_bundles
 from service import catalog
 from service.app import create_app
 from service.settings import Settings
@@ -200,9 +200,9 @@ def test_untried_cache_is_tried_with_the_champion_first(
 
     def tried(folders: list[Path], limits: Limits) -> list[str | None]:
         rounds.append([folder.name for folder in folders])
-        return try_bundles(folders, limits)
+        return check_bundles(folders, limits)
 
-    monkeypatch.setattr(catalog, "try_bundles", tried)
+    monkeypatch.setattr(catalog, "check_bundles", tried)
     with serving(cache) as client:
         wait_until(lambda: answered_by(client) == 1)
         wait_until(lambda: client.get("/v1/models/sine").json()["versions"].keys() == {"1", "2"})
@@ -215,7 +215,7 @@ def test_failed_trial_of_a_cached_bundle_is_repeated(
 ) -> None:
     # only the first trial fails
     answers = iter(["its trial ended with SIGKILL"])
-    monkeypatch.setattr(catalog, "TRIED_AGAIN_AFTER_SECONDS", 1)
-    monkeypatch.setattr(catalog, "try_bundles", lambda folders, _: [next(answers, None) for _ in folders])
+    monkeypatch.setattr(catalog, "RETRY_AFTER_SECONDS", 1)
+    monkeypatch.setattr(catalog, "check_bundles", lambda folders, _: [next(answers, None) for _ in folders])
     with serving(_untried_cache(models, tmp_path)) as client:
         wait_until(lambda: answered_by(client) == 1)

@@ -1,4 +1,4 @@
-"""Planted leaks in what is prepared: each spoils one stage of a training, as a mistake in its code would."""
+"""Planted leaks in the data preparation: each changes one stage of a training, as a mistake in its code would."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,41 +12,42 @@ from forecaster.data import calendar_features
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.transforms import MeanStd, Standardize
 from forecaster.data.windows import Windows
-from forecaster.domain.series import Inputs, Series
+from forecaster.domain.series import Series
 from forecaster.training import config as recipe
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
 
 Parts = dict[str, Windows]
+# plants a leak
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def split_into(spoil: Callable[[Parts], Parts]) -> Plant:
-    """Return a plant that spoils what a series is split into."""
+def split_into(change: Callable[[Parts], Parts]) -> Plant:
+    """Return a plant that changes the parts of a split."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         honest = recipe.split
-        patch.setattr(recipe, "split", lambda *arguments: spoil(honest(*arguments)))
+        patch.setattr(recipe, "split", lambda *arguments: change(honest(*arguments)))
 
     return plant
 
 
-def prepare_as(spoil: Callable[[Series], Series]) -> Plant:
-    """Return a plant that spoils the prepared series."""
+def prepare_as(change: Callable[[Series], Series]) -> Plant:
+    """Return a plant that changes the prepared series."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         honest = recipe.prepare
-        patch.setattr(recipe, "prepare", lambda config, frame: spoil(honest(config, frame)))
+        patch.setattr(recipe, "prepare", lambda config, frame: change(honest(config, frame)))
 
     return plant
 
 
 def shuffled(parts: Parts) -> Parts:
-    every = np.concatenate([windows.starts(np.arange(len(windows))) for windows in parts.values()])
-    starts = np.array_split(np.random.default_rng(0).permutation(every), len(parts))
+    starts = np.concatenate([windows.starts(np.arange(len(windows))) for windows in parts.values()])
+    split = np.array_split(np.random.default_rng(0).permutation(starts), len(parts))
     return {
-        name: replace(part, first=some, counts=np.ones_like(some), owners=np.zeros_like(some))
-        for (name, part), some in zip(parts.items(), starts, strict=True)
+        name: replace(part, first=first, counts=np.ones_like(first), owners=np.zeros_like(first))
+        for (name, part), first in zip(parts.items(), split, strict=True)
     }
 
 
@@ -92,15 +93,6 @@ def inputs_reach_over_the_cutoff(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def what_is_known_is_a_row_ahead(patch: pytest.MonkeyPatch) -> None:
-    def inputs(windows: Windows, index: np.ndarray | None = None) -> Inputs:
-        assert windows.known is not None
-        return honest(replace(windows, known=np.roll(windows.known, -1, axis=0)), index)
-
-    honest = Windows.inputs
-    patch.setattr(Windows, "inputs", inputs)
-
-
 def covariate_a_row_ahead(series: Series) -> Series:
     values = series.values.copy()
     values[:-1, 1] = values[1:, 1]
@@ -141,7 +133,7 @@ def prepare_is_memoised(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recipe, "prepare", prepare)
 
 
-def scaler_sees_all(patch: pytest.MonkeyPatch) -> None:
+def scaler_sees_all_rows(patch: pytest.MonkeyPatch) -> None:
     honest = stages.fit_preprocessing
     patch.setattr(stages, "fit_preprocessing", lambda config, windows: honest(config, _all_rows(windows)))
 
@@ -192,7 +184,7 @@ def order_within_the_batch(patch: pytest.MonkeyPatch) -> None:
     def forward(self: Standardize, x: Any, is_causal: bool) -> Any:
         z, context = honest(self, x, is_causal)
         xp = x.__array_namespace__()
-        # each window is told of the one after it
+        # each window sees the next window of its batch
         return z + 0.1 * xp.concat([z[1:, :], z[:1, :]], axis=0), context
 
     patch.setattr(Standardize, "forward", forward)

@@ -1,4 +1,4 @@
-"""Planted leaks in what is fitted and measured: each spoils one stage of a training, as a mistake in its code would."""
+"""Planted leaks in the fit and the evaluation: each changes one stage of a training, as a mistake in its code would."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,60 +9,63 @@ import numpy as np
 import pytest
 
 from forecaster.data.windows import Windows
+from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import calibrate
+from forecaster.models.trained import TrainedNetwork
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
-from forecaster.training.export import Trained
-from forecaster.training.stages import Evaluated
+from forecaster.training.stages import Evaluation
 
 Parts = dict[str, Windows]
+Forecasts = dict[str, Floats]
+# plants a leak
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def error_of(trained: Trained, windows: Windows) -> float:
+def mean_error(trained: TrainedNetwork, windows: Windows) -> float:
     return float(np.abs(trained.forecast(windows) - windows.targets()).mean())
 
 
-def joined(one: Windows, other: Windows) -> Windows:
+def join(windows: Windows, more: Windows) -> Windows:
     first, counts, owners = (
-        np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("first", "counts", "owners")
+        np.concatenate([getattr(windows, name), getattr(more, name)]) for name in ("first", "counts", "owners")
     )
-    return replace(one, first=first, counts=counts, owners=owners)
+    return replace(windows, first=first, counts=counts, owners=owners)
 
 
 def with_train(part: str) -> Callable[[Parts], Parts]:
-    return lambda parts: parts | {"train": joined(parts["train"], parts[part])}
+    return lambda parts: parts | {"train": join(parts["train"], parts[part])}
 
 
 def with_validation(part: str) -> Callable[[Parts], Parts]:
     return lambda parts: parts | {"validation": parts[part]}
 
 
-def recipe_on(spoil: Callable[[Parts], Parts]) -> Plant:
-    """Return a plant that fits and calibrates on other parts than it measures on."""
+def recipe_on(change: Callable[[Parts], Parts]) -> Plant:
+    """Return a plant that fits and calibrates on changed parts, and measures on the original ones."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         honest = stages.fit_recipe
         patch.setattr(
-            stages, "fit_recipe", lambda config, parts, *more: honest(config, spoil(parts), *more)
+            stages, "fit_recipe", lambda config, parts, *more: honest(config, change(parts), *more)
         )  # fmt: skip
 
     return plant
 
 
 def chosen_by_test(variants: Callable[[TrainConfig], list[TrainConfig]]) -> Plant:
-    """Return a plant that fits several recipes and keeps the one with the least error on the test part."""
+    """Return a plant that fits several recipes and keeps the recipe with the lowest error on the test part."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         honest = stages.evaluate
 
-        def evaluate(config: TrainConfig, parts: Parts, checkpoints: Path, *more: Any) -> Evaluated:
-            found = []
+        def evaluate(config: TrainConfig, parts: Parts, checkpoints: Path, *more: Any) -> Evaluation:
+            evaluations = []
             for number, variant in enumerate(variants(config)):
                 folder = checkpoints / str(number)
                 folder.mkdir(exist_ok=True)
-                found.append(honest(variant, parts, folder, *more))
-            return min(found, key=lambda one: error_of(one.trained, parts["test"]))
+                evaluations.append(honest(variant, parts, folder, *more))
+            return min(evaluations, key=lambda evaluated: mean_error(evaluated.trained, parts["test"]))
 
         patch.setattr(stages, "evaluate", evaluate)
 
@@ -84,23 +87,24 @@ def learning_rates(config: TrainConfig) -> list[TrainConfig]:
 
 def recipe_is_memoised(patch: pytest.MonkeyPatch) -> None:
     honest = stages.fit_recipe
-    kept: dict[int, Any] = {}
+    memo: dict[int, Any] = {}
 
     def fit_recipe(config: TrainConfig, *more: Any) -> Any:
         key = config.fit.batch_size
-        return kept[key] if key in kept else kept.setdefault(key, honest(config, *more))
+        return memo[key] if key in memo else memo.setdefault(key, honest(config, *more))
 
     patch.setattr(stages, "fit_recipe", fit_recipe)
 
 
-def measured_on(spoil: Callable[[Parts], Parts]) -> Plant:
-    """Return a plant that measures on other parts than it says."""
+def metrics_of_validation(patch: pytest.MonkeyPatch) -> None:
+    honest = stages._measure
 
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        honest = stages._measure
-        patch.setattr(stages, "_measure", lambda config, parts, *more: honest(config, spoil(parts), *more))
+    def measure(config: TrainConfig, parts: Parts, forecasts: Forecasts, *more: Any) -> Any:
+        return honest(
+            config, parts | {"test": parts["validation"]}, forecasts | {"test": forecasts["validation"]}, *more
+        )
 
-    return plant
+    patch.setattr(stages, "_measure", measure)
 
 
 def weights_are_fitted_before(patch: pytest.MonkeyPatch) -> None:
@@ -108,25 +112,25 @@ def weights_are_fitted_before(patch: pytest.MonkeyPatch) -> None:
 
     def build(config: TrainConfig) -> Any:
         model = honest(config)
-        # as a file with weights that were fitted on all rows would have them
+        # like weights from a file, fitted on all rows
         random = np.random.default_rng(1)
-        model.set_weights([one + random.normal(0, 0.1, one.shape) for one in model.get_weights()])
+        model.set_weights([weight + random.normal(0, 0.1, weight.shape) for weight in model.get_weights()])
         return model
 
     patch.setattr(TrainConfig, "build_network", build)
 
 
 def recipe_starts_warm(patch: pytest.MonkeyPatch) -> None:
-    honest = stages.untrained
+    honest = stages.compile_untrained
 
-    def untrained(config: TrainConfig, n_windows: int) -> Any:
+    def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
         model = honest(config, n_windows)
-        model.set_weights([one * 1.01 for one in model.get_weights()])
+        model.set_weights([weight * 1.01 for weight in model.get_weights()])
         return model
 
     def fit(*arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as within:
-            within.setattr(stages, "untrained", untrained)
+            within.setattr(stages, "compile_untrained", compile_untrained)
             return honest_fit(*arguments)
 
     honest_fit = stages._fit
@@ -143,8 +147,8 @@ def epoch_is_chosen_by_test(patch: pytest.MonkeyPatch) -> None:
             folder.mkdir(exist_ok=True)
             fit = config.fit.model_copy(update={"epochs": epochs})
             found.append(honest(config.model_copy(update={"fit": fit}), parts, folder, *more))
-        # the history is that of the whole fit, and says nothing of it; the worst, so that it is another epoch
-        trained, _, calibration = max(found, key=lambda one: error_of(one[0], parts["test"]))
+        # the history of the whole fit hides the choice; the worst network, so that it comes from another epoch
+        trained, _, calibration = max(found, key=lambda fitted: mean_error(fitted[0], parts["test"]))
         return trained, found[-1][1], calibration
 
     patch.setattr(stages, "fit_recipe", fit_recipe)
@@ -161,7 +165,7 @@ def fit_depends_on_test(patch: pytest.MonkeyPatch) -> None:
 
 
 def calibrated_on(choose: Callable[[Parts], Windows]) -> Plant:
-    """Return a plant that takes the residuals on other windows."""
+    """Return a plant that calibrates on other windows."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         honest = stages.fit_recipe
@@ -177,50 +181,39 @@ def calibrated_on(choose: Callable[[Parts], Windows]) -> Plant:
     return plant
 
 
-def residuals_of_what_was_fitted_on(patch: pytest.MonkeyPatch) -> None:
+def residuals_are_in_sample(patch: pytest.MonkeyPatch) -> None:
     honest = stages.fit_recipe
 
     def fit_recipe(config: TrainConfig, parts: Parts, checkpoints: Path, *more: Any) -> Any:
         trained, history, _ = honest(config, parts, checkpoints, *more)
         windows = parts["calibration"]
-        fitted = stages.refit(config, joined(parts["train"], windows), history.best_epoch + 1, checkpoints)
+        fitted = stages.refit(config, join(parts["train"], windows), history.best_epoch + 1, checkpoints)
         mean = fitted.forecast(windows)
         return trained, history, calibrate(windows.targets(), mean)
 
     patch.setattr(stages, "fit_recipe", fit_recipe)
 
 
-def metrics_are(spoil: Callable[[dict[str, float]], dict[str, float]]) -> Plant:
-    """Return a plant that changes the metrics."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        honest = stages._measure
-        patch.setattr(stages, "_measure", lambda *arguments: spoil(honest(*arguments)))
-
-    return plant
-
-
 def bands_are_calibrated_on_test(patch: pytest.MonkeyPatch) -> None:
     honest = stages._measure
 
-    def measure(config: TrainConfig, parts: Parts, trained: Trained, history: Any, calibration: Any) -> Any:
-        test = parts["test"]
-        own = calibrate(test.targets(), trained.forecast(test))
-        # narrow, so that the share is another
-        return honest(config, parts, trained, history, replace(own, residuals=own.residuals * 0.3))
+    def measure(config: TrainConfig, parts: Parts, forecasts: Forecasts, calibration: Any) -> Any:
+        own = calibrate(parts["test"].targets(), forecasts["test"])
+        # narrower, so that the coverage differs
+        return honest(config, parts, forecasts, replace(own, residuals=own.residuals * 0.3))
 
     patch.setattr(stages, "_measure", measure)
 
 
-def worst_are_left_out(patch: pytest.MonkeyPatch) -> None:
+def largest_errors_are_left_out(patch: pytest.MonkeyPatch) -> None:
     honest = stages._measure
 
-    def measure(config: TrainConfig, parts: Parts, trained: Trained, *more: Any) -> Any:
-        test = parts["test"]
-        errors = np.abs(trained.forecast(test) - test.targets()).mean(axis=1)
+    def measure(config: TrainConfig, parts: Parts, forecasts: Forecasts, *more: Any) -> Any:
+        test, mean = parts["test"], forecasts["test"]
+        errors = np.abs(mean - test.targets()).mean(axis=1)
         kept = np.flatnonzero(errors <= np.quantile(errors, 0.9))
         few = replace(test, first=test.starts(kept), counts=np.ones_like(kept), owners=test.owners_of(kept))
-        return honest(config, parts | {"test": few}, trained, *more)
+        return honest(config, parts | {"test": few}, forecasts | {"test": mean[kept]}, *more)
 
     patch.setattr(stages, "_measure", measure)
 

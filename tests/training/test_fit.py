@@ -1,4 +1,4 @@
-"""The fit: it stops when nothing gets better, ends with the best weights, and learns from what it should alone."""
+"""The fit: early stopping, best weights, gradient clipping, sample weights and checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from forecaster.domain.series import Series
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training.config import prepare
-from forecaster.training.fit import Examples, FitConfig, History, fit, validation_loss
+from forecaster.training.fit import Examples, History, fit, validation_loss
+from forecaster.training.fit_config import FitConfig
 from forecaster.training.stages import evaluate
 from tests.conftest import small_config
 
@@ -28,17 +29,17 @@ def windows(seed: int, length: int = 200) -> Windows:
 
 
 def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig]:
-    """Fit on noise: what is learnt there is wrong elsewhere, so the validation loss turns soon."""
+    """Fit on noise: the network overfits, so the validation loss soon rises."""
     model_config = ModelConfig(cell="gru", widths=(24,))
     preprocessing = Preprocessing(target=Chain(steps=(), is_causal=False))
     train, validation = (Examples(windows(seed), preprocessing, TOPOLOGIES[model_config.topology]) for seed in (1, 2))
     config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
     model = build_model(model_config, INPUT_SIZE, HORIZON, seed=5)
-    history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *told: None, "test")
+    history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *arguments: None, "test")
     return model, history, validation, config
 
 
-def test_it_stops_when_nothing_gets_better_and_ends_with_the_best_weights(tmp_path: Path) -> None:
+def test_fit_stops_early_and_restores_the_best_weights(tmp_path: Path) -> None:
     model, history, validation, config = run(tmp_path)
     best = int(np.argmin(history.validation_loss))
     assert history.best_epoch == best
@@ -47,8 +48,8 @@ def test_it_stops_when_nothing_gets_better_and_ends_with_the_best_weights(tmp_pa
     assert history.validation_loss[-1] > 1.001 * history.validation_loss[best]
 
 
-def test_a_small_norm_keeps_the_first_steps_small(tmp_path: Path) -> None:
-    """Adam's steps do not depend on the gradient's size, so the clipping shows where the sizes differ by batch."""
+def test_clip_norm_limits_the_gradients(tmp_path: Path) -> None:
+    """Adam's steps do not depend on the gradients' size, so the clipping shows in its second moments."""
     import keras
 
     (tmp_path / "clipped").mkdir()
@@ -63,11 +64,10 @@ def test_a_small_norm_keeps_the_first_steps_small(tmp_path: Path) -> None:
     assert moments[0] < 1e-12 < moments[1]
 
 
-def test_preprocessing_is_fitted_on_train_alone(tmp_path: Path) -> None:
-    """Whatever lies beyond the train part, the fitted numbers are the same."""
+def test_preprocessing_is_fitted_only_on_the_train_part(tmp_path: Path) -> None:
     config = small_config(tmp_path, fit={"epochs": 1})
     chains = []
-    for name, change in (("one", 0.0), ("other", 50.0)):
+    for name, change in (("original", 0.0), ("changed", 50.0)):
         frame = config.data.load()
         frame.loc[frame.index[560:], "y"] += change
         parts = split_windows(prepare(config, frame), config.split, config.input_size, config.horizon)
@@ -76,17 +76,17 @@ def test_preprocessing_is_fitted_on_train_alone(tmp_path: Path) -> None:
     assert chains[0] == chains[1]
 
 
-def test_steps_whose_statistics_are_young_do_not_count(tmp_path: Path) -> None:
-    how = TOPOLOGIES[ModelConfig(topology="many_to_many").topology]
-    young = Examples(windows(1), Preprocessing(target=Chain(steps=(MeanStd(),), is_causal=True)), how)
-    weights = young.weights(2)
+def test_steps_within_the_warm_up_of_a_transform_have_no_weight(tmp_path: Path) -> None:
+    topology = TOPOLOGIES[ModelConfig(topology="many_to_many").topology]
+    examples = Examples(windows(1), Preprocessing(target=Chain(steps=(MeanStd(),), is_causal=True)), topology)
+    weights = examples.weights(2)
     assert weights is not None
     np.testing.assert_array_equal(weights, [[0.0] * 3 + [1.0] * 9] * 2)
     scaled = Chain(steps=(Standardize(offset=0, scale=1),), is_causal=True)
-    assert Examples(windows(1), Preprocessing(target=scaled), how).weights(2) is None
+    assert Examples(windows(1), Preprocessing(target=scaled), topology).weights(2) is None
 
 
-def test_a_spoilt_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_error_names_a_damaged_checkpoint(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
     whole = (tmp_path / "a.npz").read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"PK" + whole[2:200]):

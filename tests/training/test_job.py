@@ -1,4 +1,4 @@
-"""The job: what a training leaves behind when it goes well, and that it leaves nothing registered when it does not."""
+"""Trainings: a successful one tracks a run and registers a version; a failed one registers nothing."""
 
 import json
 import resource
@@ -15,11 +15,13 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from forecaster.data.windows import split_windows
+from forecaster.data.windows import Windows, split_windows
 from forecaster.domain.errors import ForecasterError, StoreUnavailable, TooShortError, TrainingError, WorkspaceError
+from forecaster.domain.series import Floats
+from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import job, tracking
-from forecaster.training.config import TrainConfig, prepare
+from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.job import train
 from forecaster.training.stages import evaluate
 from forecaster.training.tracking import tracked_run
@@ -31,7 +33,7 @@ def runs(folder: Path) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
 
 
-def test_a_run_shows_all_that_decided_it_and_all_that_came_of_it(models: TrainedModels) -> None:
+def test_run_records_the_configuration_the_data_and_the_results(models: TrainedModels) -> None:
     client = mlflow.MlflowClient(models.config.tracking.uri)
     run = client.get_run(models.versions[1].run_id)
     assert run.info.status == "FINISHED"
@@ -57,7 +59,7 @@ def test_a_run_shows_all_that_decided_it_and_all_that_came_of_it(models: Trained
     }
 
 
-def test_a_sine_is_learnt_and_the_manifest_says_by_what(models: TrainedModels) -> None:
+def test_manifest_describes_the_training(models: TrainedModels) -> None:
     for number, registered in enumerate(models.versions, start=1):
         manifest = models.predictor(number).manifest
         assert registered.metrics["relative_mae"] < 0.4
@@ -67,7 +69,7 @@ def test_a_sine_is_learnt_and_the_manifest_says_by_what(models: TrainedModels) -
         assert manifest.training_data.rows == 800
 
 
-def test_a_version_that_is_not_refitted_says_until_when_it_was_trained(tmp_path: Path) -> None:
+def test_trained_until_is_the_end_of_the_train_part_without_a_refit(tmp_path: Path) -> None:
     registered = train(small_config(tmp_path, refit=False, fit={"epochs": 1}))
     bundle = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model"
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -75,19 +77,19 @@ def test_a_version_that_is_not_refitted_says_until_when_it_was_trained(tmp_path:
     assert manifest["trained_until"] == "2020-01-20T23:00:00.000000000"
 
 
-def test_with_a_step_the_latest_observation_is_seen_too(tmp_path: Path) -> None:
+def test_refit_with_a_step_size_includes_the_latest_observation(tmp_path: Path) -> None:
     registered = train(small_config(tmp_path, step_size=50, fit={"epochs": 1}))
     bundle = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model"
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["trained_until"] == manifest["training_data"]["last"]
-    # the test part is looked at window by window: 160 rows hold 133 windows of 24 and 4
+    # the test part has a step size of 1: 160 rows hold 133 windows of 24 + 4 rows
     assert manifest["skill"]["n_windows"] == 133
 
 
 @pytest.mark.parametrize("kind", ["standardize", "mean_std"])
 @pytest.mark.parametrize("topology", ["many_to_one", "many_to_many"])
 @pytest.mark.parametrize("level", [0, 100])
-def test_series_with_flat_stretches_can_be_trained(tmp_path: Path, kind: str, topology: str, level: float) -> None:
+def test_series_with_flat_stretches_are_trained(tmp_path: Path, kind: str, topology: str, level: float) -> None:
     y = np.random.default_rng(0).poisson(3, 400).astype(float)
     y[100:150] = y[330:400] = 0
     times = np.datetime_as_string(np.arange(400).astype("M8[h]").astype("M8[s]"))
@@ -99,9 +101,9 @@ def test_series_with_flat_stretches_can_be_trained(tmp_path: Path, kind: str, to
     assert train(config).version == 1
 
 
-def test_the_test_part_decides_nothing(tmp_path: Path) -> None:
+def test_test_part_changes_only_the_metrics(tmp_path: Path) -> None:
     config = small_config(tmp_path, fit={"epochs": 3, "batch_size": 32, "learning_rate": 0.02})
-    outcomes = []
+    evaluations = []
     for change in (0.0, 9.0):
         frame = config.data.load()
         frame.loc[frame.index[-80:], "y"] += change
@@ -109,15 +111,33 @@ def test_the_test_part_decides_nothing(tmp_path: Path) -> None:
         parts = split_windows(series, config.split, config.input_size, config.horizon)
         folder = tmp_path / str(change)
         folder.mkdir()
-        outcomes.append(evaluate(config, parts, folder))
-    for one, other in zip(*(outcome.trained.model.get_weights() for outcome in outcomes), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert outcomes[0].trained.preprocessing == outcomes[1].trained.preprocessing
-    np.testing.assert_array_equal(outcomes[0].calibration.residuals, outcomes[1].calibration.residuals)
-    assert outcomes[0].metrics["mae"] < outcomes[1].metrics["mae"]
+        evaluations.append(evaluate(config, parts, folder))
+    first, second = evaluations
+    for weights, others in zip(first.trained.model.get_weights(), second.trained.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, others)
+    assert first.trained.preprocessing == second.trained.preprocessing
+    np.testing.assert_array_equal(first.calibration.residuals, second.calibration.residuals)
+    assert first.metrics["mae"] < second.metrics["mae"]
 
 
-def test_a_fit_that_diverges_is_a_failed_run_with_its_error(tmp_path: Path) -> None:
+def test_evaluation_forecasts_each_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path, folds=0, fit={"epochs": 1})
+    parts = split(config, prepare(config, config.data.load()))
+    forecast, lengths = TrainedNetwork.forecast, []
+
+    def count(trained: TrainedNetwork, windows: Windows) -> Floats:
+        lengths.append(len(windows))
+        return forecast(trained, windows)
+
+    monkeypatch.setattr(TrainedNetwork, "forecast", count)
+    evaluated = evaluate(config, parts, tmp_path)
+    assert lengths == [len(parts[name]) for name in ("calibration", "validation", "test")]
+    np.testing.assert_array_equal(evaluated.test_forecast, forecast(evaluated.trained, parts["test"]))
+    error = np.abs(evaluated.test_forecast - parts["test"].targets()).mean()
+    assert evaluated.metrics["mae"] == pytest.approx(error)
+
+
+def test_diverging_fit_is_a_failed_run_with_its_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is not finite .*lower fit\.learning_rate"):
         train(small_config(tmp_path, transforms=[], fit={"epochs": 5, "learning_rate": 1e30, "clip_norm": 1e30}))
     (run,) = runs(tmp_path)
@@ -126,15 +146,15 @@ def test_a_fit_that_diverges_is_a_failed_run_with_its_error(tmp_path: Path) -> N
     assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
 
 
-def test_data_that_is_not_fit_opens_no_run(tmp_path: Path) -> None:
+def test_unsuitable_data_opens_no_run(tmp_path: Path) -> None:
     with pytest.raises(TooShortError, match="'sine' has 20 rows, needs 28"):
         train(small_config(tmp_path, data={"source": "sine", "length": 20}))
     assert not list(tmp_path.iterdir())
 
 
 @contextmanager
-def _files_no_larger_than(size: int) -> Iterator[None]:
-    """Make every write beyond `size` bytes of a file fail, as a full disk does."""
+def _limit_file_size(size: int) -> Iterator[None]:
+    """Make every write beyond `size` bytes of a file fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -143,25 +163,25 @@ def _files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# what fills up first: the store's tables, the checkpoint of the first epoch, the bundle
+# the first write that fails: the store's tables, the checkpoint of the first epoch, or the bundle
 @pytest.mark.parametrize("name", ["tracked_run", "evaluate", "write_bundle"])
-def test_on_a_full_disk_nothing_is_registered_and_with_space_again_it_ends_well(
+def test_full_disk_registers_nothing_and_the_next_training_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = small_config(tmp_path, fit={"epochs": 1})
-    room = tracking if name == "tracked_run" else job
-    step = getattr(room, name)
+    module = tracking if name == "tracked_run" else job
+    step = getattr(module, name)
 
     def without_space(*arguments: Any) -> Any:
-        with _files_no_larger_than(2_000):
+        with _limit_file_size(2_000):
             return step(*arguments)
 
     @contextmanager
     def run_without_space(*arguments: Any) -> Iterator[str]:
-        with _files_no_larger_than(2_000), step(*arguments) as run_id:
+        with _limit_file_size(2_000), step(*arguments) as run_id:
             yield run_id
 
-    monkeypatch.setattr(room, name, run_without_space if name == "tracked_run" else without_space)
+    monkeypatch.setattr(module, name, run_without_space if name == "tracked_run" else without_space)
     with pytest.raises(
         ForecasterError, match=r"disk I/O error|disk is full|File too large|Unable to (synchronously )?"
     ):
@@ -170,11 +190,11 @@ def test_on_a_full_disk_nothing_is_registered_and_with_space_again_it_ends_well(
     assert not list(tmp_path.rglob("model.*"))
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
     assert {run.info.status for run in runs(tmp_path)} == (set() if name == "tracked_run" else {"FAILED"})
-    monkeypatch.setattr(room, name, step)
+    monkeypatch.setattr(module, name, step)
     assert train(config).version == 1
 
 
-def _interrupt(folder: Path) -> tuple[int, str]:
+def _train_until_ctrl_c(folder: Path) -> tuple[int, str]:
     config = small_config(folder, fit={"epochs": 500, "patience": 500}).model_dump(mode="json")
     (folder / "job.yaml").write_text(yaml.safe_dump(config))
     process = start_module("pipelines.train", "job.yaml", cwd=folder)
@@ -187,10 +207,8 @@ def _interrupt(folder: Path) -> tuple[int, str]:
     return process.returncode, err
 
 
-def test_a_run_that_cannot_be_opened_is_not_in_the_way_of_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def is_locked(name: str) -> None:
+def test_failure_to_open_a_run_does_not_block_the_next_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
         raise mlflow.exceptions.MlflowException("database is locked")
 
     config = small_config(tmp_path).tracking
@@ -199,9 +217,9 @@ def test_a_run_that_cannot_be_opened_is_not_in_the_way_of_the_next(
     with pytest.raises(ValueError, match="first"), tracked_run(config, "one", tags):
         raise ValueError("first")
     with monkeypatch.context() as patch, pytest.raises(StoreUnavailable, match="database is locked"):
-        patch.setattr(mlflow, "delete_tag", is_locked)
+        patch.setattr(mlflow, "delete_tag", fail)
         with tracked_run(config, "one", tags):
-            pytest.fail("it cannot be begun")
+            pytest.fail("the run was opened")
     with tracked_run(config, "one", tags) as run_id:
         pass
     run = mlflow.MlflowClient(config.uri).get_run(run_id)
@@ -209,24 +227,24 @@ def test_a_run_that_cannot_be_opened_is_not_in_the_way_of_the_next(
 
 
 def test_ctrl_c_ends_the_run_as_killed_and_registers_nothing(tmp_path: Path) -> None:
-    status, said = _interrupt(tmp_path)
+    status, stderr = _train_until_ctrl_c(tmp_path)
     assert status == 130
-    assert "the same command continues" in said
-    assert "Traceback" not in said
+    assert "the same command continues" in stderr
+    assert "Traceback" not in stderr
     assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
     assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
 
 
-def test_two_at_once_on_one_configuration_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_training_of_the_same_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(tmp_path, fit={"epochs": 1})
-    seen: list[str] = []
+    refused: list[bool] = []
 
     def evaluate_and_train_again(*arguments: Any) -> Any:
         with pytest.raises(WorkspaceError, match="another process is training this configuration"):
             train(config)
-        seen.append("refused")
+        refused.append(True)
         return evaluate(*arguments)
 
     monkeypatch.setattr(job, "evaluate", evaluate_and_train_again)
     assert train(config).version == 1
-    assert seen == ["refused"]
+    assert refused == [True]

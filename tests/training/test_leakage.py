@@ -1,4 +1,4 @@
-"""The leakage audit lets honest trainings pass, and its certificate says what was audited."""
+"""The leakage audit certifies trainings without a leak, and its certificate says what was audited."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def write_table(folder: Path) -> Path:
     return folder / "a.csv"
 
 
-def leaky_config(folder: Path, **changes: Any) -> TrainConfig:
+def exogenous_config(folder: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "data": {"source": "files", "path": str(write_table(folder))},
         "hist_exog": ["wind"],
@@ -50,9 +50,9 @@ def leaky_config(folder: Path, **changes: Any) -> TrainConfig:
         ("many_to_many", ["difference"]),
     ],
 )
-def test_an_honest_training_is_certified(tmp_path: Path, topology: str, kinds: list[str]) -> None:
+def test_audit_certifies_a_training_without_a_leak(tmp_path: Path, topology: str, kinds: list[str]) -> None:
     model = {"cell": "simple_rnn", "widths": [4], "topology": topology}
-    train(leaky_config(tmp_path, transforms=[{"kind": kind} for kind in kinds], model=model, refit=False))
+    train(exogenous_config(tmp_path, transforms=[{"kind": kind} for kind in kinds], model=model, refit=False))
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_an_honest_training_is_certified(tmp_path: Path, topology: str, kinds: l
         ({"source": "sine", "length": 300, "n_series": 6}, "series"),
         ({"source": "sine", "length": 800, "n_series": 1, "start": "2026-03-20T00:00:00"}, "time"),
         ({"source": "random_walk", "length": 500}, "time"),
-        # constant but for its noise
+        # constant except for noise
         ({"source": "sine", "length": 400, "sines": [], "noise": 0.001, "level": -7.0}, "time"),
     ],
 )
-def test_many_kinds_of_honest_data_are_certified(tmp_path: Path, data: dict[str, Any], by: str) -> None:
+def test_audit_certifies_many_kinds_of_data(tmp_path: Path, data: dict[str, Any], by: str) -> None:
     shares = {"by": by, "train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}
     config = small_config(tmp_path, data=data, split=shares, fit={"epochs": 1}, input_size=12)
     frame = config.data.load()
@@ -77,24 +77,24 @@ def test_many_kinds_of_honest_data_are_certified(tmp_path: Path, data: dict[str,
     assert len(set(certificate.digests.values())) == 3
 
 
-def test_the_certificate_travels_in_the_manifest(models: TrainedModels) -> None:
+def test_manifest_contains_the_certificate(models: TrainedModels) -> None:
     manifest = models.predictor(2).manifest
     certificate = manifest.certificate
     assert certificate is not None
     assert len(certificate.cutoffs) == N_CUTOFFS
-    # of 800 rows, each window of 24 and 4
+    # 800 rows, windows of 24 + 4 rows
     assert certificate.windows == 773
     assert certificate.rehearsed == {"train": 64, "validation": 32, "calibration": 32, "test": 32}
     assert certificate.warm_started_from is None
 
 
-def test_a_warm_start_is_named_in_the_certificate(models: TrainedModels, tmp_path: Path) -> None:
+def test_certificate_names_the_version_of_a_warm_start(models: TrainedModels, tmp_path: Path) -> None:
     warm = WarmStart(bundle_folder(models.cache, "sine", 1) / KERAS_MODEL, version=1, epochs=1)
     registered = train(small_config(tmp_path, fit={"epochs": 1}), warm)
     manifest = tmp_path / "artifacts" / registered.run_id / "artifacts" / "model" / "manifest.json"
     assert json.loads(manifest.read_text())["certificate"]["warm_started_from"] == 1
 
 
-def test_a_certificate_of_an_earlier_release_says_that_the_recipe_was_not_run_again() -> None:
+def test_certificate_of_an_earlier_release_has_no_rehearsal() -> None:
     certificate = Certificate.model_validate({"digests": {"test": "00"}, "cutoffs": ["2026-01-01"]})
     assert (certificate.windows, certificate.rehearsed) == (0, {})

@@ -1,4 +1,4 @@
-"""Planted leaks: each is found, and its version kept out of the registry; those that no audit can see are named."""
+"""The audit finds each planted leak and keeps its version out of the registry; the docs name the leaks it misses."""
 
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from tests.training import faults_in_recipes as fits
 from tests.training.faults_in_recipes import Plant
 
 ROWS = 420
-ONE_ANSWER = {"model": {"cell": "simple_rnn", "widths": [4]}}
+MANY_TO_ONE = {"model": {"cell": "simple_rnn", "widths": [4]}}
 MEAN_STD = {"transforms": [{"kind": "mean_std"}]}
 
-# what was done, how, in which recipe, and what is said of it
+# the plant, changes of the recipe, and the error's message
 Fault = tuple[Plant, dict[str, Any], str]
 FAULTS: dict[str, Fault] = {
     # the split and its windows
@@ -33,8 +33,8 @@ FAULTS: dict[str, Fault] = {
         data.split_into(fits.with_validation("test")), {}, "the validation part reaches"
     ),
     "a misaligned horizon, at each step": (data.targets_at_each_step_are_misaligned, {}, "the targets of a window"),
-    "a misaligned horizon": (data.targets_begin_too_early, ONE_ANSWER, "the targets of a window"),
-    "one misaligned window among many": (data.one_window_is_misaligned, ONE_ANSWER, "the targets of a window"),
+    "a misaligned horizon": (data.targets_begin_too_early, MANY_TO_ONE, "the targets of a window"),
+    "one misaligned window among many": (data.one_window_is_misaligned, MANY_TO_ONE, "the targets of a window"),
     "inputs that reach over the cutoff": (data.inputs_reach_over_the_cutoff, {}, "the inputs 'y' of a window"),
     # columns
     "a covariate a row ahead": (data.prepare_as(data.covariate_a_row_ahead), {}, "the inputs 'wind' of a window"),
@@ -42,59 +42,59 @@ FAULTS: dict[str, Fault] = {
         data.target_is_smoothed_with_the_future, {}, "the inputs 'y' of a window"
     ),
     "futr_exog scaled over all rows": (
-        data.prepare_as(data.futr_exog_scaled_over_all_rows), {}, "what is known ahead 'sun'"
+        data.prepare_as(data.futr_exog_scaled_over_all_rows), {}, "the values known ahead 'sun'"
     ),
     "rows until the series ends": (data.rows_until_the_end, {}, "a calendar feature depends on more"),
-    "a memoised prepare": (data.prepare_is_memoised, {}, "is not made from the data that are given"),
+    "a memoised prepare": (data.prepare_is_memoised, {}, "made from the data, so the audit cannot see"),
     # transforms
-    "a scaler fitted on all data": (data.scaler_sees_all, {}, "after the train part changes what is fitted"),
+    "a scaler fitted on all data": (data.scaler_sees_all_rows, {}, "after the train part changes what is fitted"),
     "a scale of hist_exog fitted on all data": (data.scale_of("hist"), {}, "changes what is fitted"),
     "a scale of futr_exog fitted on all data": (data.scale_of("known"), {}, "changes what is fitted"),
     "a window's mean that sees the future": (
-        data.window_mean_sees_the_future, MEAN_STD, "a step's answer changes"
+        data.window_mean_sees_the_future, MEAN_STD, "a step's output changes"
     ),
     "statistics across the batch": (
-        data.statistics_across_the_batch, ONE_ANSWER | MEAN_STD, "transformed otherwise among other windows"
+        data.statistics_across_the_batch, MANY_TO_ONE | MEAN_STD, "transformed values change with the other windows"
     ),
     # the fit
-    "weights that were fitted before": (fits.weights_are_fitted_before, ONE_ANSWER, "its initializers' weights"),
+    "weights that were fitted before": (fits.weights_are_fitted_before, MANY_TO_ONE, "its initializers' weights"),
     "a recipe that starts from fitted weights": (
-        fits.recipe_starts_warm, ONE_ANSWER, "from the configuration's seed"
+        fits.recipe_starts_warm, MANY_TO_ONE, "from the configuration's seed"
     ),
     "a network fitted on train and validation": (
-        fits.recipe_on(fits.with_train("validation")), ONE_ANSWER, "from the configuration's seed"
+        fits.recipe_on(fits.with_train("validation")), MANY_TO_ONE, "from the configuration's seed"
     ),
     "the best of three seeds by test error": (
-        fits.chosen_by_test(fits.seeds), ONE_ANSWER, "a network of another configuration|configuration's seed"
+        fits.chosen_by_test(fits.seeds), MANY_TO_ONE, "a network of another configuration|configuration's seed"
     ),
     "the better cell by test error": (
-        fits.chosen_by_test(fits.cells), ONE_ANSWER, "a network of another configuration|configuration's seed"
+        fits.chosen_by_test(fits.cells), MANY_TO_ONE, "a network of another configuration|configuration's seed"
     ),
     # stopping
     "early stopping on test": (
-        fits.recipe_on(fits.with_validation("test")), ONE_ANSWER, "stopped or chosen on other windows"
+        fits.recipe_on(fits.with_validation("test")), MANY_TO_ONE, "stopped or chosen on other windows"
     ),
     "early stopping on calibration": (
-        fits.recipe_on(fits.with_validation("calibration")), ONE_ANSWER, "stopped or chosen on other windows"
+        fits.recipe_on(fits.with_validation("calibration")), MANY_TO_ONE, "stopped or chosen on other windows"
     ),
-    "an epoch chosen by test": (fits.epoch_is_chosen_by_test, ONE_ANSWER, "chosen on other windows"),
+    "an epoch chosen by test": (fits.epoch_is_chosen_by_test, MANY_TO_ONE, "chosen on other windows"),
     # calibration
     "calibration on test": (
-        fits.calibrated_on(lambda parts: parts["test"]), ONE_ANSWER, "the test part changes the calibration"
+        fits.calibrated_on(lambda parts: parts["test"]), MANY_TO_ONE, "the test part changes the calibration"
     ),
     "calibration on train": (
-        fits.calibrated_on(lambda parts: parts["train"]), ONE_ANSWER, "the calibration of the intervals stayed"
+        fits.calibrated_on(lambda parts: parts["train"]), MANY_TO_ONE, "the calibration of the intervals stayed"
     ),
     "residuals of windows that were fitted on": (
-        fits.residuals_of_what_was_fitted_on, ONE_ANSWER, "windows that the network was fitted on"
+        fits.residuals_are_in_sample, MANY_TO_ONE, "windows that the network was fitted on"
     ),
     # metrics
     "metrics of the wrong part": (
-        fits.measured_on(lambda parts: parts | {"test": parts["validation"]}), ONE_ANSWER, "the metric mae is"
+        fits.metrics_of_validation, MANY_TO_ONE, "the metric mae is reported as"
     ),
 }  # fmt: skip
 
-# of other kinds: written when the audit was done, to count how many it finds
+# other kinds of leaks: written after the audit, to measure how many of them it finds
 OTHERS: dict[str, Fault] = {
     "test windows that were chosen": (data.split_into(data.without_last), {}, "the last rows of series"),
     "a series in test under another name": (
@@ -103,46 +103,46 @@ OTHERS: dict[str, Fault] = {
         "has the values of 'a' of the train part",
     ),
     "a learning rate chosen by test": (
-        fits.chosen_by_test(fits.learning_rates), ONE_ANSWER, "another configuration|configuration's seed"
+        fits.chosen_by_test(fits.learning_rates), MANY_TO_ONE, "another configuration|configuration's seed"
     ),
     "a seed that depends on test": (
-        fits.fit_depends_on_test, ONE_ANSWER, "another configuration|configuration's seed"
+        fits.fit_depends_on_test, MANY_TO_ONE, "another configuration|configuration's seed"
     ),
     "windows that are told of the next in their batch": (
-        data.order_within_the_batch, ONE_ANSWER, "among other windows"
+        data.order_within_the_batch, MANY_TO_ONE, "transformed values change with the other windows"
     ),
-    "a memoised recipe": (fits.recipe_is_memoised, ONE_ANSWER, "stayed the same"),
+    "a memoised recipe": (fits.recipe_is_memoised, MANY_TO_ONE, "stayed the same"),
     "coverage of intervals that test has sized": (
-        fits.bands_are_calibrated_on_test, ONE_ANSWER, "the metric coverage-"
+        fits.bands_are_calibrated_on_test, MANY_TO_ONE, "the metric coverage-"
     ),
-    "metrics without the worst errors": (fits.worst_are_left_out, ONE_ANSWER, "the metric mae is"),
+    "metrics without the worst errors": (fits.largest_errors_are_left_out, MANY_TO_ONE, "the metric mae is"),
 }  # fmt: skip
 
-# that no audit of this kind sees: each is named in docs/evaluation.md
+# leaks that the audit misses; docs/evaluation.md names each
 UNSEEN: dict[str, Plant] = {
     "residuals of train windows among those of calibration": fits.calibrated_on(
-        lambda parts: fits.joined(parts["calibration"], parts["train"])
+        lambda parts: fits.join(parts["calibration"], parts["train"])
     ),
     "a recipe that leaks on many windows only": fits.leaks_on_many_windows,
 }
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data, and one MLflow store for all trainings, which takes seconds to make."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data, and an MLflow store that all trainings share, since creating one takes seconds."""
     folder = tmp_path_factory.mktemp("planted")
     random = np.random.default_rng(0)
     times = pd.date_range("2026-01-01", periods=ROWS, freq="h")
     y = np.sin(np.arange(ROWS) / 4) + random.normal(0, 0.1, ROWS) + 3
     frame = pd.DataFrame({"ds": times, "y": y, "wind": random.normal(size=ROWS), "sun": random.normal(size=ROWS)})
     frame.to_csv(folder / "one.csv", index=False)
-    several = [frame.assign(unique_id=name, y=y + random.normal(0, 0.1, ROWS))[:60] for name in "abcdefghij"]
-    several[-1] = several[0].assign(unique_id="j")
-    pd.concat(several).to_csv(folder / "twins.csv", index=False)
+    series = [frame.assign(unique_id=name, y=y + random.normal(0, 0.1, ROWS))[:60] for name in "abcdefghij"]
+    series[-1] = series[0].assign(unique_id="j")
+    pd.concat(series).to_csv(folder / "twins.csv", index=False)
     return folder
 
 
-def recipe_of(place: Path, **changes: Any) -> TrainConfig:
+def recipe_for(folder: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "data": {"source": "files", "path": "one.csv"},
         "input_size": 12,
@@ -153,25 +153,25 @@ def recipe_of(place: Path, **changes: Any) -> TrainConfig:
         "model": {"cell": "gru", "widths": [4], "topology": "many_to_many"},
         "refit": False,
     } | changes
-    settings["data"] = settings["data"] | {"path": str(place / settings["data"]["path"])}
-    return small_config(place, **settings)
+    settings["data"] = settings["data"] | {"path": str(folder / settings["data"]["path"])}
+    return small_config(folder, **settings)
 
 
 def train_with(plant: Plant, config: TrainConfig) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        # the job has its own names of what it imported
+        # `job` imported these functions by name
         for module, name in ((recipe, "prepare"), (recipe, "split"), (stages, "evaluate")):
             patch.setattr(f"forecaster.training.job.{name}", getattr(module, name))
         train(config)
 
 
 @pytest.mark.parametrize("name", [*FAULTS, *OTHERS])
-def test_each_planted_leak_is_found_and_nothing_is_registered(place: Path, name: str) -> None:
-    plant, changes, said = (FAULTS | OTHERS)[name]
-    # of its own name, so that it does not go on from the checkpoints of another
-    config = recipe_of(place, name=name.translate(str.maketrans(" ,'", "---")), **changes)
-    with pytest.raises(LeakageError, match=said):
+def test_audit_finds_each_planted_leak_and_registers_nothing(folder: Path, name: str) -> None:
+    plant, changes, message = (FAULTS | OTHERS)[name]
+    # a name of its own, so that it does not continue from another fault's checkpoints
+    config = recipe_for(folder, name=name.translate(str.maketrans(" ,'", "---")), **changes)
+    with pytest.raises(LeakageError, match=message):
         train_with(plant, config)
     assert config.name not in Store(config.tracking.uri).names()
     client = mlflow.MlflowClient(config.tracking.uri)
@@ -181,19 +181,19 @@ def test_each_planted_leak_is_found_and_nothing_is_registered(place: Path, name:
 
 
 @pytest.mark.parametrize("name", UNSEEN)
-def test_what_an_audit_cannot_see_is_named_in_the_docs(place: Path, name: str) -> None:
-    train_with(UNSEEN[name], recipe_of(place, **ONE_ANSWER, name=name.replace(" ", "-")))
+def test_docs_name_each_leak_that_the_audit_misses(folder: Path, name: str) -> None:
+    train_with(UNSEEN[name], recipe_for(folder, **MANY_TO_ONE, name=name.replace(" ", "-")))
     assert f"- {name}" in (ROOT / "docs" / "evaluation.md").read_text()
 
 
-def test_a_fit_that_leaks_is_not_gone_on_with(place: Path) -> None:
-    config = recipe_of(place, **ONE_ANSWER, name="mended")
+def test_training_does_not_resume_from_a_leaking_fit(folder: Path) -> None:
+    config = recipe_for(folder, **MANY_TO_ONE, name="fixed")
     with pytest.raises(LeakageError):
         train_with(fits.recipe_on(fits.with_validation("test")), config)
-    # the same command, once its code is mended
+    # the same command, once its code is fixed
     assert train(config).version == 1
 
 
-def test_there_are_as_many_faults_as_the_docs_say() -> None:
+def test_number_of_faults_matches_the_docs() -> None:
     assert len(FAULTS) == 29
     assert len(OTHERS) + len(UNSEEN) == 10

@@ -1,4 +1,4 @@
-"""kill -9 in mid-epoch, and the same command again: the weights, the run and the version of the uninterrupted one."""
+"""A training killed by SIGKILL and started again ends like an uninterrupted one: same weights, one run, one version."""
 
 import json
 import signal
@@ -24,15 +24,15 @@ def _write_config(folder: Path) -> Path:
 
 
 def _epochs(checkpoint: Path) -> int:
-    """Return how many epochs a checkpoint holds; it appears whole, by rename."""
+    """Return the number of epochs in a checkpoint, which appears by rename."""
     if not checkpoint.exists():
         return 0
     with np.load(checkpoint) as saved:
         return len(json.loads(str(saved["history"]))["loss"])
 
 
-def _kill_in(folder: Path, config: Path, phase: str, epochs: int) -> None:
-    """Start the training and kill it within the epoch after `epochs` of a phase are done."""
+def _kill_during(folder: Path, config: Path, phase: str, epochs: int) -> None:
+    """Start the training and kill it once a phase has finished `epochs` epochs."""
     process = start_module("pipelines.train", config, cwd=folder)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -41,8 +41,8 @@ def _kill_in(folder: Path, config: Path, phase: str, epochs: int) -> None:
             break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said
+    _, stderr = process.communicate()
+    assert process.returncode == -signal.SIGKILL, stderr
 
 
 def _weights(answer: dict[str, Any], folder: Path) -> list[np.ndarray]:
@@ -58,15 +58,15 @@ def _calibration(answer: dict[str, Any], folder: Path) -> str:
     return str((bundle / "calibration.json").read_text())
 
 
-def test_killed_thrice_it_ends_as_if_never_killed(tmp_path: Path) -> None:
+def test_killed_training_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     clean, killed = tmp_path / "clean", tmp_path / "killed"
     configs = {}
     for folder in (clean, killed):
         folder.mkdir()
         configs[folder] = _write_config(folder)
-    _kill_in(killed, configs[killed], "recipe", 3)
-    _kill_in(killed, configs[killed], "fold-1", 2)
-    _kill_in(killed, configs[killed], "served", 2)
+    _kill_during(killed, configs[killed], "recipe", 3)
+    _kill_during(killed, configs[killed], "fold-1", 2)
+    _kill_during(killed, configs[killed], "served", 2)
     answers = {}
     for folder in (clean, killed):
         done = run_module("pipelines.train", configs[folder], cwd=folder)
@@ -80,7 +80,7 @@ def test_killed_thrice_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{killed}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("forecaster").experiment_id])
     assert run.info.status == "FINISHED"
-    # each epoch is there; the one that was killed maybe twice, with the same loss
+    # every epoch is logged; a killed epoch may be logged twice, with the same loss
     losses = {(loss.step, loss.value) for loss in client.get_metric_history(run.info.run_id, "recipe/loss")}
     assert sorted(step for step, _ in losses) == list(range(12))
     assert not list((killed / "checkpoints").iterdir())

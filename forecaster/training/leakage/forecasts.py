@@ -1,4 +1,4 @@
-"""What the served graph and its network answer: nothing that comes later changes it, nor what else is asked."""
+"""Check that a forecast depends only on its own window: not on later rows, other series, or other windows."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,109 +11,116 @@ from forecaster.data.windows import Windows, cut_windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Floats, Inputs, Series
 from forecaster.models.topologies import TOPOLOGIES
+from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, window_scale
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
-from forecaster.training.export import Trained
-from forecaster.training.leakage.changes import carried_over, changed, names_of, wall_clock
+from forecaster.training.leakage.perturbation import perturb, series_names, transfer_windows, wall_clock
 
 N_CUTOFFS = 20
-# many-to-many networks are asked step by step for so many windows
+# windows on which a many-to-many network is checked at each step
 _N_STEPWISE = 256
 _BATCH, _OTHER_BATCH = 256, 61
 
 
-def check_forecasts(config: TrainConfig, frame: pd.DataFrame, series: Series, served: Trained) -> tuple[str, ...]:
-    """Return the cutoffs at which forecasts are the same bit by bit, whatever comes after them.
+def check_forecasts(
+    config: TrainConfig, frame: pd.DataFrame, series: Series, served: TrainedNetwork
+) -> tuple[str, ...]:
+    """Check the served network's forecasts and return the cutoffs at which they do not depend on later rows.
 
     Raises:
-        LeakageError: a forecast changes with what comes after it, with what else is asked or in which order, or does
-            not change with what comes before.
+        LeakageError: a forecast changes with rows after its cutoff or with the other windows of its batch, or does not
+            change with its inputs.
     """
     windows = cut_windows(series, config.input_size, config.horizon)
     session, mean = served.session, served.forecast(windows)
     index = np.linspace(0, len(windows) - 1, min(len(windows), N_CUTOFFS)).astype(np.int64)
-    _check_alone(session, windows, index, mean)
+    _check_batches(session, windows, index, mean)
     cutoffs = windows.input_times(series.timestamps, index)[:, -1]
-    before = _answer(session, windows.inputs(index))
-    for inputs in _with_another_future(config, frame, series, windows, index):
-        if not np.array_equal(before, _answer(session, inputs)):
-            raise LeakageError("a forecast changes with what comes after its cutoff; a column or a window looks ahead")
-    another = recipe.prepare(config, changed(config, frame, np.ones(len(frame), dtype=bool)))
-    if np.array_equal(before, _answer(session, carried_over(windows, series, another).inputs(index))):
-        raise LeakageError("no forecast changes with its inputs; it is made from something else")
+    expected = _run(session, windows.inputs(index))
+    for inputs in _change_future(config, frame, series, windows, index):
+        if not np.array_equal(expected, _run(session, inputs)):
+            raise LeakageError("a forecast changes with rows after its cutoff; a column or a window looks ahead")
+    other = recipe.prepare(config, perturb(config, frame, np.ones(len(frame), dtype=bool)))
+    if np.array_equal(expected, _run(session, transfer_windows(windows, series, other).inputs(index))):
+        raise LeakageError("no forecast changes with its inputs; the forecasts are made from something else")
     if TOPOLOGIES[config.model.topology].answers_each_step:
         _check_causality(served, windows)
     return tuple(str(cutoff) for cutoff in cutoffs)
 
 
-def _with_another_future(
+def _change_future(
     config: TrainConfig, frame: pd.DataFrame, series: Series, windows: Windows, index: NDArray[np.int64]
 ) -> tuple[Inputs, Inputs]:
-    """Return the inputs of some windows: with other values after each one's cutoff; with none, and no other series.
+    """Return the inputs of some windows twice, from data that are changed after each window's cutoff.
 
-    What is known ahead changes only after the window's horizon.
+    In the first, the later rows are random; columns known ahead change only after the window's horizon. In the second,
+    the rows after the horizon and all other series are also left out.
     """
-    times, names = wall_clock(frame), names_of(frame)
-    told = config.model_copy(update={"freq": config.freq or series.freq})
-    other: list[Inputs] = []
-    alone: list[Inputs] = []
+    times, names = wall_clock(frame), series_names(frame)
+    # with fewer rows, the frequency may not be inferred
+    config = config.model_copy(update={"freq": config.freq or series.freq})
+    randomized: list[Inputs] = []
+    truncated: list[Inputs] = []
     for number in index[:, None]:
         begin, owners = windows.starts(number), windows.owners_of(number)
         window = replace(windows, first=begin, counts=np.ones(1, dtype=np.int64), owners=owners)
         cutoff, end = series.timestamps[begin[0] + windows.input_size + np.array([-1, windows.horizon - 1])]
-        frames = changed(config, frame, times > cutoff, ahead=times > end)
-        its_own = (names == series.unique_ids[owners[0]]) & (times <= end)
-        for inputs, data in ((other, frames), (alone, frames[its_own])):
-            inputs.append(carried_over(window, series, recipe.prepare(told, data)).inputs(np.arange(1)))
-    return _joined(other), _joined(alone)
+        changed = perturb(config, frame, times > cutoff, ahead=times > end)
+        own_rows = (names == series.unique_ids[owners[0]]) & (times <= end)
+        for inputs, data in ((randomized, changed), (truncated, changed[own_rows])):
+            inputs.append(transfer_windows(window, series, recipe.prepare(config, data)).inputs(np.arange(1)))
+    return _join(randomized), _join(truncated)
 
 
-def _joined(inputs: list[Inputs]) -> Inputs:
-    known = [one.known for one in inputs if one.known is not None]
-    return Inputs(np.concatenate([one.values for one in inputs]), np.concatenate(known) if known else None)
+def _join(parts: list[Inputs]) -> Inputs:
+    known = [part.known for part in parts if part.known is not None]
+    return Inputs(np.concatenate([part.values for part in parts]), np.concatenate(known) if known else None)
 
 
-def _check_alone(session: Any, windows: Windows, index: NDArray[np.int64], mean: Floats) -> None:
-    """A window's forecast is the same in other batches and in another order, and the only one of its batch."""
+def _check_batches(session: Any, windows: Windows, index: NDArray[np.int64], mean: Floats) -> None:
+    """Check that a window's forecast is the same in another batch, in another order, and in a batch of its own."""
     order = np.random.default_rng(0).permutation(len(windows))
-    alone = np.concatenate([_ask(session, windows, number, 1) for number in index[:, None]])
-    for numbers, answers in ((order, _ask(session, windows, order, _OTHER_BATCH)), (index, alone)):
+    single = np.concatenate([_forecast(session, windows, number, 1) for number in index[:, None]])
+    for numbers, found in ((order, _forecast(session, windows, order, _OTHER_BATCH)), (index, single)):
         for begin in range(0, len(numbers), _BATCH):
-            some = numbers[begin : begin + _BATCH]
-            unit = window_scale(windows.inputs(some).target, mean[some])
+            chunk = numbers[begin : begin + _BATCH]
+            unit = window_scale(windows.inputs(chunk).target, mean[chunk])
             # rounding differs with the size of a batch
-            if not (np.abs(answers[begin : begin + _BATCH] - mean[some]) <= GOLDEN_TOLERANCE * unit).all():
-                raise LeakageError("a forecast changes with what else is asked, or in which order; it looks across")
+            if not (np.abs(found[begin : begin + _BATCH] - mean[chunk]) <= GOLDEN_TOLERANCE * unit).all():
+                raise LeakageError(
+                    "a forecast changes with the other windows of its batch or their order; it looks across windows"
+                )
 
 
-def _ask(session: Any, windows: Windows, index: NDArray[np.int64], size: int) -> Floats:
-    chunks = (index[begin : begin + size] for begin in range(0, len(index), size))
-    return np.concatenate([_answer(session, windows.inputs(chunk)) for chunk in chunks])
+def _forecast(session: Any, windows: Windows, index: NDArray[np.int64], batch_size: int) -> Floats:
+    chunks = (index[begin : begin + batch_size] for begin in range(0, len(index), batch_size))
+    return np.concatenate([_run(session, windows.inputs(chunk)) for chunk in chunks])
 
 
-def _answer(session: Any, inputs: Inputs) -> Floats:
+def _run(session: Any, inputs: Inputs) -> Floats:
     return np.asarray(session.run(None, inputs.feeds)[0])
 
 
-def _check_causality(served: Trained, windows: Windows) -> None:
-    """A many-to-many network's answer at a step ignores all that its window holds after it."""
+def _check_causality(served: TrainedNetwork, windows: Windows) -> None:
+    """Check that a many-to-many network's output at a step ignores the later steps of its window."""
     count = min(len(windows), _N_STEPWISE)
     raw = windows.inputs(np.linspace(0, len(windows) - 1, count).astype(np.int64))
     random = np.random.default_rng(0)
-    # the last step that stays as it is, another one in each window
+    # in each window, the last step that stays unchanged
     last = random.integers(0, windows.input_size - 1, (count, 1))
     values, known = raw.values.copy(), None if raw.known is None else raw.known.copy()
     is_later = np.arange(windows.input_size) > last
     values[is_later] *= random.uniform(0.5, 2, values[is_later].shape)
     if known is not None:
         known[np.arange(known.shape[1]) > last + windows.horizon] += 1
-    before, after = (_each_step(served, one) for one in (raw, Inputs(values, known)))
+    before, after = (_outputs(served, inputs) for inputs in (raw, Inputs(values, known)))
     if not np.array_equal(before[~is_later], after[~is_later]):
-        raise LeakageError("a step's answer changes with what its window holds after it; a transform looks ahead")
+        raise LeakageError("a step's output changes with later steps of its window; a transform looks ahead")
 
 
-def _each_step(served: Trained, inputs: Inputs) -> Floats:
+def _outputs(served: TrainedNetwork, inputs: Inputs) -> Floats:
+    """Return the raw outputs at each step, `(n, input_size, horizon)`."""
     prepared, contexts = served.preprocessing.forward(inputs.values, inputs.known)
-    outputs = np.asarray(served.model.predict_on_batch([one.astype(np.float32) for one in prepared]))
+    outputs = np.asarray(served.model.predict_on_batch([array.astype(np.float32) for array in prepared]))
     return np.asarray(served.preprocessing.target.inverse(outputs.astype(np.float64), contexts))

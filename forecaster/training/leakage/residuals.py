@@ -1,4 +1,4 @@
-"""Whether intervals are sized by errors on windows that the network which made them had not been fitted on."""
+"""Check that the intervals are sized by out-of-sample errors: by networks that were not fitted on those windows."""
 
 import numpy as np
 
@@ -6,20 +6,22 @@ from forecaster.domain.errors import LeakageError
 from forecaster.evaluation.conformal import Calibration
 
 
-def check_residuals(one: Calibration, other: Calibration) -> None:
-    """Raise LeakageError unless two calibrations differ in the error of one window alone.
+def check_residuals(first: Calibration, second: Calibration) -> None:
+    """Raise LeakageError unless two calibrations differ only in the last error of one window.
 
-    Between them the target of the last row before the test part differs: it lies far above all others in both. It is
-    the last target of one window and an input of none. Where no network that forecast a window was fitted on this one,
-    its last error is the largest in both, and nothing else changes: no error at an earlier step, and no median. A
-    network that is fitted on it forecasts all windows otherwise. This holds for the residuals of one held-out part, and
-    for those of networks that are fitted again as time goes on.
+    The two runs differ in the target of the last row before the test part, which lies far above all other targets in
+    both. This target is the last target of one window and an input of none. If no network that forecast a window was
+    fitted on it, then the window's last error is the largest in both runs, and nothing else changes: no error at an
+    earlier step, and no median. A network that was fitted on it forecasts all windows differently. This holds for the
+    residuals of one held-out part, and for those of networks that are refitted as time goes on.
     """
-    is_alike = one.n_windows == other.n_windows and np.array_equal(one.probabilities, other.probabilities)
-    # of one or two errors, the largest decides the median
-    earlier, median = np.s_[:-1], np.s_[:, (one.probabilities == 0.5) & (one.n_windows > 2)]
-    if not is_alike or not all(np.array_equal(one.residuals[at], other.residuals[at]) for at in (earlier, median)):
+    same_size = first.n_windows == second.n_windows and np.array_equal(first.probabilities, second.probabilities)
+    # with one or two errors, the largest determines the median
+    earlier_steps, median = np.s_[:-1], np.s_[:, (first.probabilities == 0.5) & (first.n_windows > 2)]
+    if not same_size or not all(
+        np.array_equal(first.residuals[part], second.residuals[part]) for part in (earlier_steps, median)
+    ):
         raise LeakageError(
-            "calibration: the errors on other windows change with the target of the last one; the residuals are of "
+            "calibration: the errors on all windows change with the target of the last window; the residuals come from "
             "windows that the network was fitted on"
         )

@@ -1,4 +1,4 @@
-"""Where windows stand: each holds its own series' rows, in order, and each part is whole and ends before the next."""
+"""Check the windows: each holds successive rows of one series, and each part is complete and ends before the next."""
 
 import itertools
 
@@ -15,36 +15,37 @@ from forecaster.domain.series import UNIQUE_ID, Floats, Series, Y
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
-from forecaster.training.leakage.changes import wall_clock
+from forecaster.training.leakage.perturbation import wall_clock
 
 _CHUNK_VALUES = 2**22
 
 
 def check_parts(config: TrainConfig, series: Series, parts: dict[str, Windows]) -> None:
-    """Raise LeakageError unless each part ends before the next begins, and no rows are left out between them."""
+    """Raise LeakageError unless each part ends before the next begins, and no rows are left out between parts."""
     if config.split.by == "series":
         owners = [set(windows.owners.tolist()) for windows in parts.values()]
         if sum(map(len, owners)) != len(set().union(*owners)):
-            raise LeakageError("split: a series is in two parts; report it with the configuration")
-        _check_no_twins(series, parts)
+            raise LeakageError("split: a series is in two parts; report this with the configuration")
+        _check_no_duplicates(series, parts)
     else:
         for before, after in itertools.pairwise(PARTS):
             last, first = _times(series, parts[before])[1], _times(series, parts[after])[0]
             if last >= first:
                 raise LeakageError(
-                    f"split: the {before} part reaches {last}, the {after} part begins at {first}; report it"
+                    f"split: the {before} part reaches {last}, but the {after} part begins at {first}; report this "
+                    "with the configuration"
                 )
     for owner in range(len(series)):
-        _check_whole(config, series, parts, owner)
+        _check_complete(config, series, parts, owner)
 
 
-def _check_no_twins(series: Series, parts: dict[str, Windows]) -> None:
-    """No series is in another part under another name."""
+def _check_no_duplicates(series: Series, parts: dict[str, Windows]) -> None:
+    """Check that no series occurs in another part under another name."""
     found: dict[bytes, tuple[str, str]] = {}
     for part, windows in parts.items():
         for owner in map(int, windows.owners):
             name, values = series.unique_ids[owner], series.values[series.rows(owner), 0]
-            # constants are alike without being one
+            # constant series may be equal without being the same series
             if np.ptp(values) == 0:
                 continue
             other, where = found.setdefault(values.tobytes(), (name, part))
@@ -55,8 +56,8 @@ def _check_no_twins(series: Series, parts: dict[str, Windows]) -> None:
                 )
 
 
-def _check_whole(config: TrainConfig, series: Series, parts: dict[str, Windows], owner: int) -> None:
-    """The parts hold every row of a series, so that nothing is chosen: each begins where the one before it ends."""
+def _check_complete(config: TrainConfig, series: Series, parts: dict[str, Windows], owner: int) -> None:
+    """Check that the parts hold every row of a series: each part begins where the previous part ends."""
     begin, slack = int(series.bounds[owner]), 0
     for name, windows in parts.items():
         stretches = np.flatnonzero(windows.owners == owner)
@@ -64,7 +65,8 @@ def _check_whole(config: TrainConfig, series: Series, parts: dict[str, Windows],
             first = int(windows.first[stretch])
             if first - begin > slack:
                 raise LeakageError(
-                    f"split: series '{series.unique_ids[owner]}' has rows before the {name} part in no part; report it"
+                    f"split: series '{series.unique_ids[owner]}' has rows before the {name} part that are in no part; "
+                    "report this with the configuration"
                 )
             # fewer rows than a step are left over
             begin, slack = int(last_rows(windows)[stretch]) + 1, windows.step_size - 1
@@ -72,7 +74,10 @@ def _check_whole(config: TrainConfig, series: Series, parts: dict[str, Windows],
             # the series has too few rows for a window of this part
             slack += windows.input_size + windows.horizon - 1
     if int(series.bounds[owner + 1]) - begin > slack:
-        raise LeakageError(f"split: the last rows of series '{series.unique_ids[owner]}' are in no part; report it")
+        raise LeakageError(
+            f"split: the last rows of series '{series.unique_ids[owner]}' are in no part; report this with the "
+            "configuration"
+        )
 
 
 def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> None:
@@ -84,30 +89,32 @@ def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> No
         or not np.array_equal(groups.bounds, series.bounds)
         or not np.array_equal(wall_clock(frame)[order], series.timestamps)
     ):
-        raise LeakageError("the prepared series are not those of the data; report it with the configuration")
-    hist = [one.column for one in config.hist_exog]
+        raise LeakageError("the prepared series differ from the data; report this with the configuration")
+    hist = [exog.column for exog in config.hist_exog]
     for number, column in enumerate((Y, *hist)):
         if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[:, number]):
-            raise _moved("the inputs", column)
+            raise _misaligned("the inputs", column)
     if series.known is None:
         return
     for number, column in enumerate(config.futr_exog):
         if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.known[:, number]):
-            raise _moved("what is known ahead", column)
-    step = recipe.sessions_of(config) or parse(series.freq)
+            raise _misaligned("the values known ahead", column)
+    step = recipe.get_sessions(config) or parse(series.freq)
     for half in (slice(0, None, 2), slice(1, None, 2)) if config.calendar_features else ():
-        # each time among fewer others
-        alone = calendar_features(config.calendar_features, series.timestamps[half], step)
-        if not np.array_equal(alone, series.known[half, len(config.futr_exog) :]):
-            raise LeakageError("a calendar feature depends on more than its own time; report it with the configuration")
+        # computed from half of the timestamps
+        features = calendar_features(config.calendar_features, series.timestamps[half], step)
+        if not np.array_equal(features, series.known[half, len(config.futr_exog) :]):
+            raise LeakageError(
+                "a calendar feature depends on more than its own time; report this with the configuration"
+            )
 
 
-def _moved(what: str, column: str) -> LeakageError:
-    return LeakageError(f"{what} '{column}' of a window are not those of its times; report it with the configuration")
+def _misaligned(what: str, column: str) -> LeakageError:
+    return LeakageError(f"{what} '{column}' of a window belong to other times; report this with the configuration")
 
 
 def check_windows(config: TrainConfig, series: Series, windows: Windows, part: str) -> None:
-    """Raise LeakageError unless every window holds the rows that it is said to be of, of one series."""
+    """Raise LeakageError unless every window holds the rows of its own times, all from one series."""
     numbers = np.arange(len(series.values)).astype("M8[ns]")
     each_step = TOPOLOGIES[config.model.topology].answers_each_step
     length = windows.input_size * (windows.horizon if each_step else 1) + windows.horizon
@@ -117,12 +124,15 @@ def check_windows(config: TrainConfig, series: Series, windows: Windows, part: s
         owners = windows.owners_of(index)
         is_within = (whole[:, 0] >= series.bounds[owners]) & (whole[:, -1] < series.bounds[owners + 1])
         if not is_within.all() or (np.diff(whole, axis=1) != 1).any():
-            raise LeakageError(f"{part} part: the rows of a window are not successive rows of one series; report it")
+            raise LeakageError(
+                f"{part} part: the rows of a window are not successive rows of one series; report this with the "
+                "configuration"
+            )
         inputs = windows.inputs(index)
-        for number, column in enumerate((Y, *(one.column for one in config.hist_exog))):
+        for number, column in enumerate((Y, *(exog.column for exog in config.hist_exog))):
             _check_equal(inputs.values[:, :, number], series.values[rows, number], part, f"the inputs '{column}'")
         if inputs.known is not None and series.known is not None:
-            _check_equal(inputs.known, series.known[whole], part, "what is known ahead")
+            _check_equal(inputs.known, series.known[whole], part, "the values known ahead")
         ahead = whole[:, windows.input_size :]
         if each_step:
             steps = range(windows.input_size)
@@ -131,13 +141,13 @@ def check_windows(config: TrainConfig, series: Series, windows: Windows, part: s
         _check_equal(targets, series.values[ahead, 0], part, "the targets")
 
 
-def _check_equal(given: Floats, stands: Floats, part: str, what: str) -> None:
-    if not np.array_equal(given, stands):
-        raise LeakageError(f"{part} part: {what} of a window are not those of its times; report it with the config")
+def _check_equal(found: Floats, expected: Floats, part: str, what: str) -> None:
+    if not np.array_equal(found, expected):
+        raise LeakageError(f"{part} part: {what} of a window belong to other times; report this with the configuration")
 
 
 def _times(series: Series, windows: Windows) -> tuple[np.datetime64, np.datetime64]:
-    """Return the first and the last time of which the windows hold a value."""
+    """Return the first and the last time that occurs in the windows."""
     return series.timestamps[windows.first].min(), series.timestamps[last_rows(windows)].max()
 
 

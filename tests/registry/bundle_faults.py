@@ -1,4 +1,4 @@
-"""How tests spoil a bundle: files and graphs are changed and their hashes set right, as somebody with intent would."""
+"""Damage a bundle as an attacker would: change a file or the graph, and update the hashes."""
 
 import json
 import os
@@ -14,74 +14,74 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from forecaster.domain.manifest import MANIFEST, MODEL
 from forecaster.registry.files import hash_file
 
-Spoil = Callable[[Path], None]
+Damage = Callable[[Path], None]
 MANY = int("9" * 4000)
 
 
-def hash_anew(folder: Path, name: str) -> None:
+def rehash(folder: Path, name: str) -> None:
     if name != MANIFEST:
         manifest = json.loads((folder / MANIFEST).read_text())
         manifest["sha256"][name] = hash_file(folder / name)
         (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def edit(name: str, change: Callable[[Any], None]) -> Spoil:
+def edit(name: str, change: Callable[[Any], None]) -> Damage:
     """Return a change of a JSON or YAML file."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         text = (folder / name).read_text()
         content: Any = json.loads(text) if name.endswith("json") else yaml.safe_load(text)
         change(content)
         (folder / name).write_text(json.dumps(content) if name.endswith("json") else yaml.safe_dump(content))
-        hash_anew(folder, name)
+        rehash(folder, name)
 
-    return spoil
+    return damage
 
 
-def write(name: str, content: bytes, *, hashed: bool = False) -> Spoil:
-    """Return a change that puts `content` in place of a file's."""
+def write(name: str, content: bytes, *, hashed: bool = False) -> Damage:
+    """Return a change that replaces a file's content."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
         if hashed:
-            hash_anew(folder, name)
+            rehash(folder, name)
 
-    return spoil
+    return damage
 
 
-def insert(name: str, key: str, text: str) -> Spoil:
-    """Return a change that gives a key of a JSON file a value which Python would not write."""
+def insert(name: str, key: str, text: str) -> Damage:
+    """Return a change that gives a key of a JSON file a value that Python's `json` would not write."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
         content[key] = "HERE"
         (folder / name).write_text(json.dumps(content).replace('"HERE"', text))
-        hash_anew(folder, name)
+        rehash(folder, name)
 
-    return spoil
+    return damage
 
 
-def pipe(name: str) -> Spoil:
+def pipe(name: str) -> Damage:
     """Return a change that puts a named pipe in place of a file: whoever opens it waits for ever."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         (folder / name).unlink()
         os.mkfifo(folder / name)
 
-    return spoil
+    return damage
 
 
-def poison(change: Callable[[ModelProto], None]) -> Spoil:
+def edit_graph(change: Callable[[ModelProto], None]) -> Damage:
     """Return a change of the graph."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         model = onnx.load(folder / MODEL)
         change(model)
         (folder / MODEL).write_bytes(model.SerializeToString())
-        hash_anew(folder, MODEL)
+        rehash(folder, MODEL)
 
-    return spoil
+    return damage
 
 
 def constant(name: str, values: Any) -> NodeProto:
@@ -89,7 +89,7 @@ def constant(name: str, values: Any) -> NodeProto:
 
 
 def before_the_end(*nodes: NodeProto) -> Callable[[ModelProto], None]:
-    """Return a change that puts nodes between `inner`, as the output is called then, and the output `mean`."""
+    """Return a change that renames the output to `inner` and puts nodes between it and a new output `mean`."""
 
     def change(model: ModelProto) -> None:
         for node in model.graph.node:
@@ -100,7 +100,7 @@ def before_the_end(*nodes: NodeProto) -> Callable[[ModelProto], None]:
 
 
 def loop(condition: str) -> Callable[[ModelProto], None]:
-    """Return a change that adds an endless loop, entered where the value `condition`, a bool, says so."""
+    """Return a change that adds an endless loop, entered if the bool value `condition` is true."""
 
     def change(model: ModelProto) -> None:
         body = helper.make_graph(
@@ -130,7 +130,7 @@ def loop(condition: str) -> Callable[[ModelProto], None]:
 
 
 def outer_product(values: int) -> Callable[[ModelProto], None]:
-    """Return a change that adds a matrix of `values` squared float64, made of allowed operators and small constants."""
+    """Return a change that adds a float64 matrix of `values` × `values`, from allowed operators and small constants."""
     wide, high = np.zeros((1, values)), np.zeros((values, 1))
     return before_the_end(
         constant("wide", wide),
@@ -143,8 +143,8 @@ def outer_product(values: int) -> Callable[[ModelProto], None]:
 
 
 def slow(products: int, size: int = 400) -> Callable[[ModelProto], None]:
-    """Return a change that multiplies matrices, one after another, so that no optimizer does it beforehand."""
-    # of the values' own, or they would be multiplied when the graph is loaded
+    """Return a change that multiplies matrices one after another, in a way that no optimizer can do beforehand."""
+    # the matrices depend on the input: constants would be multiplied when the graph is loaded
     nodes = [
         constant("zero", np.zeros((size, size))),
         constant("first", np.array([0], dtype=np.int64)),

@@ -1,4 +1,4 @@
-"""A registry that tests may ruin: a copy of the trained models', with further models and versions."""
+"""A registry that tests may damage: a copy of the trained models' registry."""
 
 import shutil
 import sqlite3
@@ -12,12 +12,12 @@ from forecaster.domain.manifest import MANIFEST
 from forecaster.registry.cache import CHAMPION, bundle_folder
 from forecaster.registry.store import Store
 from tests.conftest import TrainedModels
-from tests.registry.spoiling import Spoil, edit
+from tests.registry.bundle_faults import Damage, edit
 
 
 @dataclass
 class Registry:
-    """A store in a folder of its own, whose database is a file, and bundles beside it."""
+    """An MLflow store in its own folder, with a SQLite database and bundles."""
 
     folder: Path
     good: Path
@@ -42,16 +42,16 @@ class Registry:
 
         return mlflow.MlflowClient(self.uri)
 
-    def bundle(self, name: str, spoil: Spoil | None = None) -> Path:
-        """Return the folder of a bundle of model `name`."""
+    def bundle(self, name: str, damage: Damage | None = None) -> Path:
+        """Create a bundle of model `name`, damaged if requested, and return its folder."""
         folder = Path(shutil.copytree(self.good, self.folder / f"bundle-{next(self._numbers)}"))
         edit(MANIFEST, lambda manifest: manifest.update(name=name))(folder)
-        if spoil:
-            spoil(folder)
+        if damage:
+            damage(folder)
         return folder
 
     def add(self, name: str, source: Path | str, alias: str | None = CHAMPION) -> int:
-        """Register a version of model `name`, which is made where it is not there yet; return its number."""
+        """Register a version of model `name`, and the model if needed; return the version's number."""
         if name not in self.store.names():
             self.client.create_registered_model(name)
         version = int(self.client.create_model_version(name, str(source), self.run_id).version)
@@ -60,14 +60,14 @@ class Registry:
         return version
 
     def execute(self, statement: str, *values: object) -> None:
-        """Change the database as MLflow would not."""
+        """Execute a statement that MLflow itself would not."""
         with closing(sqlite3.connect(self.file)) as connection:
             connection.execute(statement, values)
             connection.commit()
 
 
-def registry_of(models: TrainedModels, folder: Path) -> Registry:
-    """Return a copy of the trained models' registry in a folder, which is made."""
+def copy_registry(models: TrainedModels, folder: Path) -> Registry:
+    """Return a copy of the trained models' registry in a new folder."""
     folder.mkdir()
     shutil.copy(models.folder / "mlflow.db", folder)
     return Registry(folder, bundle_folder(models.cache, "sine", 1), models.versions[0].run_id)

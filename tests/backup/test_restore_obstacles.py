@@ -1,4 +1,4 @@
-"""What a restore finds in its way: logs of a killed writer, links to other disks, mounts."""
+"""Obstacles to a restore: log files of a killed writer, links to other disks, mount points, missing artifacts."""
 
 import shutil
 import sqlite3
@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 
 from forecaster.backup.restore import restore
-from forecaster.backup.save import Places, back_up
+from forecaster.backup.save import Locations, back_up
 from forecaster.data.store import BarStore
 from forecaster.domain.errors import BackupError
 from forecaster.registry.store import Store
-from tests.backup.installation import PLACED, files_of, write_bars
+from tests.backup.installation import LOCATION_COLUMNS, files_of, write_bars
 
 
 def logs_of(file: Path) -> list[Path]:
     return [path for path in sorted(file.parent.glob(f"{file.name}-*")) if path.suffix != ".lock"]
 
 
-def killed(file: Path, mode: str) -> None:
-    """Leave of a database, moved away, what its writer leaves beside it when it is killed amid a change."""
+def leave_logs(file: Path, mode: str) -> None:
+    """Replace a database by the log files that its writer leaves when it is killed during a transaction."""
     with closing(sqlite3.connect(file, isolation_level=None)) as writer:
-        # so little memory that pages go to the disk before the end of the transaction
+        # with little memory, pages are written to disk before the end of the transaction
         for setting in (f"journal_mode={mode}", "wal_autocheckpoint=0", "cache_size=1"):
             writer.execute(f"PRAGMA {setting}").fetchall()
         for answer in ("late", "later"):
@@ -42,18 +42,18 @@ def killed(file: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_a_log_that_a_kill_left_behind_is_not_played_into_the_restored_one(
-    site: Places, tmp_path: Path, mode: str
+def test_log_files_of_a_killed_writer_do_not_change_the_restored_database(
+    site: Locations, tmp_path: Path, mode: str
 ) -> None:
     archive, file = tmp_path / "b.tar", Path(site.database.removeprefix("sqlite:///"))
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         before = list(connection.iterdump())
     back_up(site, archive, ("database",))
-    killed(file, mode)
+    leave_logs(file, mode)
     left = [path.name for path in logs_of(file)]
     assert left == (["service.db-shm", "service.db-wal"] if mode == "wal" else ["service.db-journal"])
-    with pytest.raises(BackupError, match=r"service\.db.* hold something"):
+    with pytest.raises(BackupError, match=r"service\.db.*: not empty"):
         restore(site, archive)
     assert [path.name for path in logs_of(file)] == left
     restore(site, archive, force=True)
@@ -62,7 +62,7 @@ def test_a_log_that_a_kill_left_behind_is_not_played_into_the_restored_one(
         assert list(connection.iterdump()) == before
 
 
-def test_what_links_lead_to_is_replaced_and_not_the_links(site: Places, tmp_path: Path) -> None:
+def test_restore_replaces_the_targets_of_links(site: Locations, tmp_path: Path) -> None:
     archive, disk = tmp_path / "b.tar", tmp_path / "another disk"
     back_up(site, archive)
     before = files_of(site.bars.parent)
@@ -78,16 +78,18 @@ def test_what_links_lead_to_is_replaced_and_not_the_links(site: Places, tmp_path
         assert files_of(disk) == {name: content for name, content in before.items() if name != "mlflow.db"}
         assert {path.name for path in disk.iterdir() if path.suffix != ".lock"} == {link.name for link in links}
     write_bars(site.bars, "NEW", 1)
-    # what a killed restore took away is neither deleted nor taken for anything
+    # data that a killed restore moved away are kept
     (disk / "bars").rename(disk / ".bars.replaced")
-    with pytest.raises(BackupError, match=r"\.bars\.replaced: is what a killed restore took from .*bars; move it back"):
+    with pytest.raises(
+        BackupError, match=r"\.bars\.replaced: a killed restore moved it away from .*bars; move it back"
+    ):
         restore(site, archive, force=True)
     assert BarStore(disk / ".bars.replaced").symbols() == ["ABC", "NEW", "brk.b"]
 
 
-def test_a_mount_is_refused_in_its_own_words(site: Places, tmp_path: Path) -> None:
-    new_room = ["unshare", "--mount", "--map-root-user"]
-    if shutil.which("unshare") is None or subprocess.run([*new_room, "true"], check=False).returncode:
+def test_restore_refuses_a_mount_point(site: Locations, tmp_path: Path) -> None:
+    namespace = ["unshare", "--mount", "--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
         pytest.skip("nothing can be mounted here")
     archive = tmp_path / "b.tar"
     back_up(site, archive)
@@ -95,21 +97,21 @@ def test_a_mount_is_refused_in_its_own_words(site: Places, tmp_path: Path) -> No
     before = files_of(site.bars.parent)
     command = [sys.executable, "-m", "pipelines.restore", str(archive), "--force", "--tracking-uri", site.tracking_uri]
     command += ["--bars", str(site.bars), "--database", site.database]
-    # the latter is of the same device
+    # a bind mount is on the same device
     for mount in ("-t tmpfs none", "--bind ."):
         script = f'mount {mount} "{site.bars}" && exec "$@"'
         done = subprocess.run(
-            [*new_room, "sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False
+            [*namespace, "sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False
         )
         assert done.returncode == 1
-        assert "bars: is a mount point, which cannot be replaced; give a folder below it" in done.stderr
+        assert "bars: is a mount point, which cannot be replaced; use a folder below it" in done.stderr
         assert files_of(site.bars.parent) == before
 
 
-def test_a_registry_is_not_saved_without_its_artifacts(site: Places, tmp_path: Path) -> None:
+def test_backup_refuses_a_registry_with_missing_artifacts(site: Locations, tmp_path: Path) -> None:
     with closing(sqlite3.connect(site.bars.parent / "mlflow.db")) as connection, connection:
-        # as a server's database has them, which says nothing of the folder
-        for table, column in PLACED:
+        # locations as in a server's database, which do not name the folder
+        for table, column in LOCATION_COLUMNS:
             old = f"{site.root.as_uri()}/"
             connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, 'mlflow-artifacts:/')", (old,))
         (folders,) = zip(*connection.execute("SELECT source FROM model_versions ORDER BY version"), strict=True)
@@ -120,17 +122,17 @@ def test_a_registry_is_not_saved_without_its_artifacts(site: Places, tmp_path: P
     mistyped, other = (replace(site, artifacts=tmp_path / name) for name in ("artefacts", "other"))
     other.root.mkdir()
     lost.rename(tmp_path / "lost")
-    for places, said in (
+    for locations, message in (
         (mistyped, r"artefacts'\] \(1\)"),
         (other, r"of sine 1.*\(2\)"),
         (site, r"of sine 1'\] \(1\)"),
     ):
         with pytest.raises(
-            BackupError, match=f"{said}: the registry names them and they are not there; set --artifacts"
+            BackupError, match=f"{message}: the registry needs them, but they do not exist; set --artifacts"
         ):
-            back_up(places, tmp_path / "b.tar", ("registry",))
+            back_up(locations, tmp_path / "b.tar", ("registry",))
     assert not (tmp_path / "b.tar").exists()
-    # what MLflow has deleted is missed by nobody
+    # a deleted version needs no artifacts
     with closing(sqlite3.connect(site.bars.parent / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE version = 1")
     back_up(site, tmp_path / "b.tar", ("registry",))

@@ -1,4 +1,4 @@
-"""Frames with another future: what the audit gives the recipe in place of the data."""
+"""Change the future in a data frame: the audit's input to the recipe in place of the data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,64 +15,64 @@ Rows = NDArray[np.bool_]
 
 
 def wall_clock(frame: pd.DataFrame) -> NDArray[np.datetime64]:
-    """Return the rows' times as the series' own clock shows them, `(rows,)`."""
+    """Return the local time of each row, `(rows,)`."""
     return np.asarray(frame[DS].dt.tz_localize(None), dtype="M8[ns]")
 
 
-def names_of(frame: pd.DataFrame) -> NDArray[np.str_]:
-    """Return the rows' series, `(rows,)`."""
+def series_names(frame: pd.DataFrame) -> NDArray[np.str_]:
+    """Return the name of each row's series, `(rows,)`."""
     return frame[UNIQUE_ID].astype(str).to_numpy().astype(np.str_)
 
 
-def since(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: Sequence[Windows]) -> Rows:
-    """Return which rows lie in some successive parts or after them: in time, or by series, in these parts' series."""
+def rows_since(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: Sequence[Windows]) -> Rows:
+    """Return a mask of the rows in these successive parts or later; in a split by series, of the parts' series."""
     if config.split.by == "series":
         owners = np.concatenate([windows.owners for windows in parts])
-        return np.isin(names_of(frame), np.array(series.unique_ids)[owners])
+        return np.isin(series_names(frame), np.array(series.unique_ids)[owners])
     return np.asarray(wall_clock(frame) >= series.timestamps[parts[0].first].min())
 
 
-def changed(
+def perturb(
     config: TrainConfig,
     frame: pd.DataFrame,
     rows: Rows,
     ahead: Rows | None = None,
     within: tuple[float, float] = (0, 1),
 ) -> pd.DataFrame:
-    """Return the frame with other values in some rows.
+    """Return the frame with random values in some rows.
 
     Args:
         config: the recipe, whose columns change.
         frame: the data.
-        rows: in which the target and `hist_exog` change.
-        ahead: in which `futr_exog` changes; the same rows when None.
-        within: the share of each column's range from which the values are drawn.
+        rows: mask of the rows in which the target and `hist_exog` change.
+        ahead: mask of the rows in which `futr_exog` changes; `rows` when None.
+        within: the part of each column's range from which the values are drawn, as two shares.
     """
     random = np.random.default_rng(len(frame))
 
-    def other(name: str, where: Rows) -> Floats:
+    def randomized(name: str, mask: Rows) -> Floats:
         values = frame[name].to_numpy(dtype=np.float64)
         least, most = float(values.min()), float(values.max())
-        # of the range that the column has, so that what is above 0 stays so
+        # within the column's own range, so that a positive column stays positive
         if least == most:
             least, most = (0.0, 1.0) if least == 0 else (least / 2, least)
         low, high = (least + share * (most - least) for share in within)
-        return np.where(where, random.uniform(low, high, len(values)), values)
+        return np.where(mask, random.uniform(low, high, len(values)), values)
 
-    columns = {name: other(name, rows) for name in (Y, *(one.column for one in config.hist_exog))}
-    columns |= {name: other(name, rows if ahead is None else ahead) for name in config.futr_exog}
+    columns = {name: randomized(name, rows) for name in (Y, *(exog.column for exog in config.hist_exog))}
+    columns |= {name: randomized(name, rows if ahead is None else ahead) for name in config.futr_exog}
     return frame.assign(**columns)
 
 
-def with_target(frame: pd.DataFrame, row: int, value: float) -> pd.DataFrame:
-    """Return the frame with another target in one row."""
+def set_target(frame: pd.DataFrame, row: int, value: float) -> pd.DataFrame:
+    """Return the frame with the target of one row set to `value`."""
     values = frame[Y].to_numpy(dtype=np.float64, copy=True)
     values[row] = value
     return frame.assign(**{Y: values})
 
 
-def carried_over(windows: Windows, series: Series, other: Series) -> Windows:
-    """Return the same windows of another `Series`, in which series begin alike, and may end earlier or be missing."""
+def transfer_windows(windows: Windows, series: Series, other: Series) -> Windows:
+    """Return the same windows over another `Series`, whose series start with the same rows and may be shorter."""
     position = {name: owner for owner, name in enumerate(other.unique_ids)}
     owners = np.array([position[series.unique_ids[owner]] for owner in windows.owners], dtype=np.int64)
     return replace(

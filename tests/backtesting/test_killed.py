@@ -1,4 +1,4 @@
-"""kill -9 of a command that tries recipes: the next start closes its runs, and no run of a process that lives."""
+"""Backtests killed by SIGKILL: the next command ends their runs, but no run of a live process."""
 
 import json
 import signal
@@ -11,19 +11,19 @@ import yaml
 from tests.conftest import run_module, small_config, start_module
 from tests.fleet.test_fleet import wait_until
 
-TRIAL = {"n_windows": 40, "refit": "each", "baselines": ["naive"]}
+BACKTEST = {"n_windows": 40, "refit": "each", "baselines": ["naive"]}
 
 
 def _write_job(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     recipe = small_config(folder, fit={"epochs": 1}, refit=False).model_dump(mode="json")
     tracking = recipe["tracking"]
-    promote = {"name": "sine", "backtest": TRIAL, "tracking": tracking}
-    (folder / "job.yaml").write_text(yaml.safe_dump({"train": recipe, "backtest": TRIAL, "promote": promote}))
+    promote = {"name": "sine", "backtest": BACKTEST, "tracking": tracking}
+    (folder / "job.yaml").write_text(yaml.safe_dump({"train": recipe, "backtest": BACKTEST, "promote": promote}))
 
 
-def _start_a_trial(pipeline: str, folder: Path) -> Any:
-    """Start a command, and return when it is in the midst of its fits."""
+def _start_backtest(pipeline: str, folder: Path) -> Any:
+    """Start a command, and return once it is fitting networks."""
     process = start_module(pipeline, "job.yaml", cwd=folder)
     wait_until(lambda: list((folder / "checkpoints").glob("backtest-*/1")), process)
     return process
@@ -42,26 +42,26 @@ def _runs(folder: Path) -> list[tuple[str, str]]:
     return [(run.data.tags.get("kind", "refit"), run.info.status) for run in found]
 
 
-def test_a_killed_backtest_is_closed_by_the_next_start_of_any_command(tmp_path: Path) -> None:
+def test_next_command_ends_the_run_of_a_killed_backtest(tmp_path: Path) -> None:
     _write_job(tmp_path)
-    _kill(_start_a_trial("pipelines.backtest", tmp_path))
+    _kill(_start_backtest("pipelines.backtest", tmp_path))
     assert _runs(tmp_path) == [("backtest", "RUNNING")]
     done = run_module("pipelines.backtest", "job.yaml", "--set", "n_windows=2", "refit=never", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert _runs(tmp_path) == [("backtest", "KILLED"), ("backtest", "FINISHED")]
-    # the same backtest goes on from the checkpoints of the killed one, as a run of its own
+    # the killed backtest's checkpoints are kept for its next start
     assert list((tmp_path / "checkpoints").glob("backtest-*/1"))
 
 
-def test_a_killed_promotion_is_closed_by_the_next_and_a_training_leaves_a_live_one_open(tmp_path: Path) -> None:
+def test_training_ends_the_run_of_a_killed_promotion_but_not_of_a_live_one(tmp_path: Path) -> None:
     _write_job(tmp_path)
     done = run_module("pipelines.train", "job.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    _kill(_start_a_trial("pipelines.promote", tmp_path))
+    _kill(_start_backtest("pipelines.promote", tmp_path))
     assert _runs(tmp_path)[1:] == [("backtest", "RUNNING")]
-    live = _start_a_trial("pipelines.promote", tmp_path)
+    live = _start_backtest("pipelines.promote", tmp_path)
     try:
-        # a training closes what was killed of its model, and this one is at work
+        # the training ends the model's killed runs, but this one is live
         done = run_module("pipelines.train", "job.yaml", "--set", "seed=5", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert [status for kind, status in _runs(tmp_path) if kind == "backtest"] == ["RUNNING"]

@@ -1,4 +1,4 @@
-"""A fleet from its orders to its table."""
+"""Run a fleet: execute its orders and write its table."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -10,24 +10,24 @@ import pandas as pd
 
 from forecaster.domain.errors import FleetError
 from forecaster.domain.files import write_atomically
-from forecaster.fleet.on_processes import in_processes
-from forecaster.fleet.on_ray import on_ray
-from forecaster.fleet.plan import Ended, FleetConfig, Order
+from forecaster.fleet.local_workers import run_locally
+from forecaster.fleet.plan import FleetConfig, Order, OrderResult
+from forecaster.fleet.ray_workers import run_on_ray
 from forecaster.fleet.work import FAILED
 
-# where workers are: takes the configuration, the orders as JSON and a folder for logs, and yields each order's end
-Executor = Callable[[FleetConfig, Sequence[str], Path], Iterator[Ended]]
-EXECUTORS: dict[str, Executor] = {"processes": in_processes, "ray": on_ray}
+# takes the configuration, the orders as JSON and a folder for logs, and yields the result of each order
+Executor = Callable[[FleetConfig, Sequence[str], Path], Iterator[OrderResult]]
+EXECUTORS: dict[str, Executor] = {"processes": run_locally, "ray": run_on_ray}
 COLUMNS = ("symbol", "outcome", "version", "relative_mae", "coverage", "seconds", "reason")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of each symbol.
+    """The results of a fleet.
 
     Args:
-        table: a row for each, in the order of the configuration; `COLUMNS`.
-        out: the file that holds it.
+        table: one row per symbol, in the order of the configuration, with `COLUMNS`.
+        out: the file with the table.
     """
 
     table: pd.DataFrame
@@ -35,21 +35,21 @@ class Report:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Return the reason of each symbol that failed."""
+        """Return the reason for each symbol that failed."""
         rows = self.table[self.table["outcome"] == FAILED]
         return dict(zip(rows["symbol"], rows["reason"], strict=True))
 
 
 def run_fleet(config: FleetConfig, orders: Sequence[Order], on_symbol: Callable[[str, str], None]) -> Report:
-    """Carry out the orders and write the table.
+    """Execute the orders and write the table.
 
     Args:
-        config: where and by how many workers.
-        orders: as `plan` makes them.
-        on_symbol: told of each symbol and its outcome, as it comes.
+        config: the settings of the fleet.
+        orders: the orders from `plan`.
+        on_symbol: called with each symbol and its outcome, as it finishes.
 
     Raises:
-        ConfigError, FleetError: nothing can be carried out, or the table cannot be written.
+        ConfigError, FleetError: the workers cannot be started, or the table cannot be written.
     """
     folder = orders[0].folder
     try:
@@ -57,9 +57,9 @@ def run_fleet(config: FleetConfig, orders: Sequence[Order], on_symbol: Callable[
     except OSError as error:
         raise FleetError(f"{folder}: cannot be written ({error}); set fleet.folder") from error
     answers: dict[int, dict[str, Any]] = {}
-    for ended in EXECUTORS[config.on](config, [order.model_dump_json() for order in orders], folder):
-        answer = _read(ended, orders[ended.number].symbol)
-        answers[ended.number] = answer
+    for result in EXECUTORS[config.on](config, [order.model_dump_json() for order in orders], folder):
+        answer = _read(result, orders[result.number].symbol)
+        answers[result.number] = answer
         on_symbol(answer["symbol"], answer["outcome"])
     table = pd.DataFrame([answers[number] for number in sorted(answers)], columns=list(COLUMNS))
     table = table.astype({"version": "Int64", "relative_mae": float, "coverage": float, "seconds": float})
@@ -68,10 +68,10 @@ def run_fleet(config: FleetConfig, orders: Sequence[Order], on_symbol: Callable[
     return Report(table, out)
 
 
-def _read(ended: Ended, symbol: str) -> dict[str, Any]:
-    if ended.answer is None:
-        return {"symbol": symbol, "outcome": FAILED, "reason": ended.reason}
-    answer: dict[str, Any] = json.loads(ended.answer)
+def _read(result: OrderResult, symbol: str) -> dict[str, Any]:
+    if result.answer is None:
+        return {"symbol": symbol, "outcome": FAILED, "reason": result.reason}
+    answer: dict[str, Any] = json.loads(result.answer)
     return answer
 
 
@@ -84,4 +84,4 @@ def _write(table: pd.DataFrame, out: Path) -> None:
             else:
                 table.to_parquet(draft, index=False)
     except OSError as error:
-        raise FleetError(f"{out}: the table cannot be written ({error}); free space, or set fleet.out") from error
+        raise FleetError(f"{out}: the table cannot be written ({error}); free disk space, or set fleet.out") from error
