@@ -116,7 +116,7 @@ def test_the_first_series_is_forecast_alike_in_python_and_over_http(tmp_path: Pa
         _, trained, promoted, _, _, answered, skill = printed
     assert json.loads(trained.splitlines()[-1])["metrics"]["relative_mae"] < 0.7
     assert json.loads(promoted.splitlines()[-1])["aliases"] == {"champion": 1}
-    frame = pd.read_csv(tmp_path / "forecast.csv")
+    frame = pd.read_csv(tmp_path / "forecast.csv", float_precision="round_trip")
     answer = json.loads(answered)
     assert answer["skill"]["is_shown"] is True
     for forecast in answer["forecasts"]:
@@ -136,7 +136,7 @@ def test_daily_prices_go_from_the_source_to_the_dashboard(tmp_path: Path) -> Non
         _, first, second, answered, scored = printed
         assert json.loads(reader.get("/v1/series")) == {"series": ["WAVE"]}
         assert b"<title>" in reader.get("/")
-    assert [json.loads(text.splitlines()[-1])["outcome"] for text in (first, second)] == ["promoted", "promoted"]
+    assert [json.loads(text.splitlines()[-1])["outcome"] for text in (first, second)] == ["promoted", "kept"]
     assert json.loads(second.splitlines()[-1])["version"] == 1
     (forecast,) = json.loads(answered)["forecasts"]
     bars = BarStore(tmp_path / "mlruns" / "bars").read("WAVE")
