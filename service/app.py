@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from forecaster import __version__
 from service import problems
 from service.catalog import ModelStore
 from service.dependencies import allow
@@ -28,7 +29,7 @@ DESCRIPTION = "Forecasts of registered recurrent models, each with the skill tha
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service; its models are loaded when it starts."""
-    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_work)
+    app = FastAPI(title="forecaster", version=__version__, description=DESCRIPTION, lifespan=_work)
     metrics = Metrics()
     app.state.settings = settings
     app.state.metrics = metrics
