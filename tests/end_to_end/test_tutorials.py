@@ -47,7 +47,7 @@ class Reader:
         programs = folder / ".bin"
         programs.mkdir()
         command = programs / "forecaster"
-        command.write_text('#!/bin/sh\nname=$1; shift; exec python -m "pipelines.$name" "$@"\n')
+        command.write_text('#!/bin/sh\nexec python -m pipelines "$@"\n')
         command.chmod(0o755)
         self.environment = {
             **os.environ,
