@@ -112,10 +112,13 @@ class Reader:
 
 @needs_curl
 def test_the_first_series_is_forecast_alike_in_python_and_over_http(tmp_path: Path) -> None:
-    with Reader(tmp_path).following(PAGES / "first-series.md") as printed:
+    page = PAGES / "first-series.md"
+    with Reader(tmp_path).following(page) as printed:
         _, trained, promoted, _, _, answered, skill = printed
+    (shown,) = [text for language, _, text in _BLOCK.findall(page.read_text()) if language == "text"]
+    assert (tmp_path / "sales.csv").read_text().startswith(shown)
     assert json.loads(trained.splitlines()[-1])["metrics"]["relative_mae"] < 0.7
-    assert json.loads(promoted.splitlines()[-1])["aliases"] == {"champion": 1}
+    assert json.loads(promoted.splitlines()[-1])["aliases"]["champion"] == 1
     frame = pd.read_csv(tmp_path / "forecast.csv", float_precision="round_trip")
     answer = json.loads(answered)
     assert answer["skill"]["is_shown"] is True
