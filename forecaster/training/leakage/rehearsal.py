@@ -149,7 +149,8 @@ def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: di
 def _shorten(config: TrainConfig, series: Series) -> TrainConfig:
     fit = {"epochs": EPOCHS, "batch_size": min(config.fit.batch_size, _BATCH_SIZE)}
     # fewer rows need not tell their frequency
-    known = {"name": "audit", "freq": config.freq or series.freq}
+    # one fold says of all whether they look ahead: each is cut and fitted by the same code
+    known = {"name": "audit", "freq": config.freq or series.freq, "folds": min(config.folds, 1)}
     return config.model_copy(update={**known, "fit": config.fit.model_copy(update=fit)})
 
 
