@@ -1,5 +1,6 @@
 """The docs match the code: the tree names each file, the tables name each key, and each link has a target."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_the_navigation_names_each_page() -> None:
     assert set(_leaves(configured["nav"])) == {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
 
 
+@pytest.mark.parametrize("page", sorted((DOCS / "api").glob("*.md")), ids=lambda path: path.name)
+def test_the_reference_names_what_exists(page: Path) -> None:
+    for identifier in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+        module, _, name = identifier.rpartition(".")
+        if not _source(identifier).exists():
+            body = ast.parse(_source(module).read_text()).body
+            assert name in {node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}, identifier
+
+
 def test_every_key_of_a_training_is_documented() -> None:
     text = (DOCS / "models.md").read_text()
     missing = {
@@ -60,6 +70,10 @@ def test_each_exit_status_is_documented() -> None:
     section = (DOCS / "operations.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
     documented = {int(status) for status in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
     assert documented == {status for name, status in vars(exits).items() if name.isupper()}
+
+
+def _source(module: str) -> Path:
+    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _anchors(page: Path) -> set[str]:
