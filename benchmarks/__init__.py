@@ -1,1 +1,1 @@
-"""What the README claims about accuracy and speed, each a command: `python -m benchmarks.NAME`."""
+"""What docs/benchmarks.md claims about accuracy and speed, each a command: `python -m benchmarks.NAME`."""

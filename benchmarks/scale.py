@@ -29,7 +29,7 @@ from sqlalchemy import func, select, text
 from benchmarks.report import Row, report
 from benchmarks.serving import Ground, loaded, prepare, serving
 from forecaster.database.keys import create_key
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import ForecasterError
 from tests.data.prices import Company
@@ -202,7 +202,7 @@ def replicas(folder: Path, seconds: float) -> Iterator[Row]:
         ground, kept_in = prepare(folder), "SQLite; Postgres is not installed"
         if is_installed():
             kept_in, url = "Postgres", stack.enter_context(postgres_server()).uri
-            with opened(url) as engine:
+            with open_database(url) as engine:
                 key = create_key(engine, "benchmark", ["forecast"])
             ground = Shared(ground.folder, ground.config, key, url)
         for kind, n_series, concurrency in (("requests", 1, CONCURRENCY), ("series", MANY_SERIES, 1)):
@@ -223,7 +223,7 @@ def replicas(folder: Path, seconds: float) -> Iterator[Row]:
 
 def _bytes_per_forecast(url: str) -> float:
     """Return what the ledger takes of the disk for each forecast that it holds, indexes and all."""
-    with opened(url) as engine, engine.connect() as connection:
+    with open_database(url) as engine, engine.connect() as connection:
         count = connection.execute(select(func.count()).select_from(FORECASTS)).scalar_one()
         if engine.dialect.name == "postgresql":
             tables = [func.pg_total_relation_size(table.name) for table in (FORECASTS, REQUESTS)]

@@ -25,7 +25,7 @@ import psutil
 from benchmarks.load import Measured, http_request
 from benchmarks.report import Row, report
 from forecaster.database.keys import create_key
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.registry.bundle import read_bundle
@@ -77,7 +77,7 @@ def prepare(folder: Path) -> Ground:
         version = train(config.with_cell(cell)).version
     store.promote(config.name, version)
     sync(store, folder / "cache")
-    with opened(f"sqlite:///{folder}/service.db") as engine:
+    with open_database(f"sqlite:///{folder}/service.db") as engine:
         key = create_key(engine, "benchmark", ["forecast", "admin"])
     return Ground(folder, config, key)
 

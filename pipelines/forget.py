@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain.instants import DAY, now_at
 from forecaster.ledger.retention import forget_before, forget_client, forget_owner, forget_series
 from pipelines.command import command_parser, database_option, run
@@ -12,7 +12,7 @@ from pipelines.command import command_parser, database_option, run
 
 def forget(arguments: argparse.Namespace) -> dict[str, Any]:
     """Delete what was asked to be, and say how many forecasts that were."""
-    with opened(arguments.database) as engine:
+    with open_database(arguments.database) as engine:
         if arguments.series is not None:
             count = forget_series(engine, arguments.series)
         elif arguments.client is not None:

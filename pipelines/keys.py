@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from pipelines.command import command_parser, database_option, left_table, run
 
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    with opened(arguments.database) as engine:
+    with open_database(arguments.database) as engine:
         answer: dict[str, Any] = arguments.do(engine, arguments)
     return answer
 

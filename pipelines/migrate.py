@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from forecaster.database.schema import REVISION, opened
+from forecaster.database.schema import REVISION, open_database
 from forecaster.database.uris import default_tracking_uri, without_password
 from forecaster.registry.tables import migrate_tables
 from pipelines.command import command_parser, database_option, run
@@ -16,7 +16,7 @@ def migrate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the migrations that the databases lack, and say which revision each has now."""
     answer: dict[str, Any] = {}
     if "database" in arguments.parts:
-        with opened(arguments.database):
+        with open_database(arguments.database):
             answer |= {"database": without_password(arguments.database), "revision": REVISION}
     if "registry" in arguments.parts:
         uri = default_tracking_uri()

@@ -7,16 +7,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from forecaster.database.engine import open_engine
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.domain import logs
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.exits import FAILED
-from forecaster.scheduling.clock import keep_schedule, stopping_on_signals
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
-from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.reports import FailureReporter
 from forecaster.scheduling.runner import Runner
+from forecaster.scheduling.scheduler import run_scheduler, stop_on_signals
 from pipelines.command import config_parser, database_option, left_table, run
 
 N_LISTED = 3
@@ -38,21 +38,21 @@ def once(config: ScheduleConfig, name: str, database: str) -> dict[str, Any]:
         )
     engine = open_engine(database)
     try:
-        bring_up_to_date(engine)
+        upgrade_schema(engine)
         metrics = Metrics(config.jobs)
-        with stopping_on_signals() as stop:
-            ended = Runner(config, engine, metrics, Reports(metrics), stop).once(job)
+        with stop_on_signals() as stop:
+            result = Runner(config, engine, metrics, FailureReporter(metrics), stop).run_now(job)
     finally:
         engine.dispose()
-    return {"job": name, "exit_code": ended.exit_code, "outcome": ended.outcome}
+    return {"job": name, "exit_code": result.exit_code, "outcome": result.outcome}
 
 
 def keep(config: ScheduleConfig, database: str) -> dict[str, Any]:
     """Run what is due until told to stop."""
     engine = open_engine(database)
     try:
-        bring_up_to_date(engine)
-        return {"is_finished": keep_schedule(config, engine)}
+        upgrade_schema(engine)
+        return {"is_finished": run_scheduler(config, engine)}
     finally:
         engine.dispose()
 
@@ -71,8 +71,8 @@ def _next_runs(job: JobConfig, now: datetime) -> list[dict[str, str]]:
     rows, due = [], now
     for _ in range(N_LISTED):
         due = job.when.after(due)
-        local = due.astimezone(ZoneInfo(job.when.shown_in))
-        shown = f"{local:%a %Y-%m-%d %H:%M} {job.when.shown_in}"
+        local = due.astimezone(ZoneInfo(job.when.display_zone))
+        shown = f"{local:%a %Y-%m-%d %H:%M} {job.when.display_zone}"
         rows.append({"job": job.name, "runs": job.run, "UTC": f"{due:%Y-%m-%dT%H:%M:%SZ}", "in its zone": shown})
     return rows
 

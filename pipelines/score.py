@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
-from forecaster.ledger.reading import forecast_spans
-from forecaster.ledger.scoring import Actual, take_actuals
+from forecaster.ledger.queries import forecast_spans
+from forecaster.ledger.scoring import Actual, record_actuals
 from forecaster.promotion.shadow import FAILED, settle_shadows
 from pipelines.command import command_parser, database_option, run, tracking_option
 
@@ -24,7 +24,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     Done again, nothing changes.
     """
     changed = {}
-    with opened(arguments.database) as engine:
+    with open_database(arguments.database) as engine:
         spans = forecast_spans(engine)
         stored = sorted(set(BarStore(arguments.store).symbols()) & spans.keys())
         for symbol in tqdm(stored, unit="symbol", dynamic_ncols=True):
@@ -33,7 +33,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
             first, last = spans[symbol]
             rows = np.flatnonzero((at >= first) & (at <= last))
             actuals = [Actual(symbol, int(at[row]), float(tail.bars["close"][row])) for row in rows]
-            changed[symbol] = take_actuals(engine, actuals, is_for_all=True) if actuals else 0
+            changed[symbol] = record_actuals(engine, actuals, is_for_all=True) if actuals else 0
         settled = settle_shadows(engine, arguments.tracking_uri)
     for model, one in settled.items():
         sys.stdout.write(f"{model}, version {one['version']}: {one['outcome']}; {one['reason']}\n")

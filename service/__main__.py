@@ -9,7 +9,7 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from forecaster.database.keys import read_keys
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain import logs
 from forecaster.domain.errors import ConfigError, ForecasterError
 from service.app import create_app
@@ -70,7 +70,7 @@ def _share_memory() -> None:
 def why_not_beyond_loopback(database_url: str) -> str | None:
     """Return why the service must not be reached from elsewhere, None if it has a key that is good."""
     try:
-        with opened(database_url) as engine:
+        with open_database(database_url) as engine:
             has_key = any(key.revoked_at is None for key in read_keys(engine))
     except ForecasterError as error:
         return f"beyond loopback keys are needed, and they cannot be read: {error}"

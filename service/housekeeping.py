@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
-from forecaster.database.jobs import ask_for_retraining
+from forecaster.database.retraining import request_retraining
 from forecaster.domain.instants import DAY, now_at
 from forecaster.domain.manifest import CHANGES, VALUES
 from forecaster.evaluation.drift import Drift
 from forecaster.ledger.retention import forget_before
-from forecaster.ledger.skill import Realised, realised
-from forecaster.ledger.tallies import Of, Tally, recent
+from forecaster.ledger.running_sums import ScoreSums, VersionKey, sums_since
+from forecaster.ledger.skill import GroupSkill, skill_from_sums
 from forecaster.registry.cache import CHAMPION
 from service.catalog import Catalog, Model, ModelStore
 from service.forecast_service import ForecastService
@@ -38,7 +38,7 @@ def _tidy(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics)
     now, kept_days = now_at(), forecast_service.settings.keep_days
     if kept_days:
         forget_before(forecast_service.upkeep, now - int(kept_days * DAY))
-    tallies = recent(forecast_service.upkeep, now // DAY - SKILL_DAYS)
+    tallies = sums_since(forecast_service.upkeep, now // DAY - SKILL_DAYS)
     _tell_skill(tallies, metrics)
     forecast_service.learn()
     for name, model in catalog.items():
@@ -48,15 +48,15 @@ def _tidy(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics)
         _weigh(forecast_service, name, model, tallies, metrics)
 
 
-def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
+def _tell_skill(tallies: Mapping[VersionKey, ScoreSums], metrics: Metrics) -> None:
     """Set the metrics of realised skill, of all owners together."""
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
-    together: dict[tuple[str, int], Tally] = {}
+    together: dict[tuple[str, int], ScoreSums] = {}
     for (_, model, version), tally in tallies.items():
-        together.setdefault((model, version), Tally()).add(tally)
+        together.setdefault((model, version), ScoreSums()).add(tally)
     for (model, version), tally in together.items():
-        one = realised(tally)
+        one = skill_from_sums(tally)
         metrics.scores.labels(model, version).set(one.n_scores)
         if one.relative_mae is not None:
             metrics.relative_mae.labels(model, version).set(one.relative_mae)
@@ -65,7 +65,11 @@ def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
 
 
 def _weigh(
-    forecast_service: ForecastService, name: str, model: Model, tallies: Mapping[Of, Tally], metrics: Metrics
+    forecast_service: ForecastService,
+    name: str,
+    model: Model,
+    tallies: Mapping[VersionKey, ScoreSums],
+    metrics: Metrics,
 ) -> None:
     """Ask for a retraining of a model whose champion has evidence against it.
 
@@ -80,12 +84,12 @@ def _weigh(
         tally = of_champion.get(owner)
         count, drifts = watch.read(name, owner).get(champion, (0, {}))
         found = reasons(
-            None if tally is None else realised(tally),
+            None if tally is None else skill_from_sums(tally),
             [(what, count, drift) for what, drift in _telling(drifts, model, champion).items()],
             forecast_service.settings,
         )
         by = f" asked by '{owner}'" if owner else ""
-        if found and ask_for_retraining(forecast_service.upkeep, name, f"version {champion}{by}: {'; '.join(found)}"):
+        if found and request_retraining(forecast_service.upkeep, name, f"version {champion}{by}: {'; '.join(found)}"):
             metrics.retrainings.labels(name).inc()
             _log.warning("model '%s' should be trained again: %s", name, "; ".join(found))
 
@@ -99,7 +103,7 @@ def _telling(drifts: Mapping[str, Drift], model: Model, version: int) -> dict[st
     return {what: one for what, one in drifts.items() if what == CHANGES or (what == VALUES and not is_price)}
 
 
-def reasons(realised: Realised | None, drifts: Iterable[tuple[str, int, Drift]], settings: Settings) -> list[str]:
+def reasons(realised: GroupSkill | None, drifts: Iterable[tuple[str, int, Drift]], settings: Settings) -> list[str]:
     """Return what speaks for a retraining, in words; nothing as long as too little is known.
 
     Args:

@@ -1,4 +1,4 @@
-"""The service's settings, read from `FORECASTER_*` variables. The README lists each; a test holds it to that."""
+"""The service's settings, read from `FORECASTER_*` variables. docs/settings.md lists each; a test compares them."""
 
 import ipaddress
 import re

@@ -22,7 +22,7 @@ import uvicorn
 from hypothesis import settings
 
 from forecaster.database.engine import open_engine
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.domain.config import build_config
 from forecaster.evaluation import choice
 from forecaster.registry.bundle import read_bundle
@@ -139,7 +139,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Engine]"
     is_local = request.param == "sqlite"
     url = f"sqlite:///{tmp_path}/l.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     yield engine
     engine.dispose()
 

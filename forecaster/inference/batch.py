@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from forecaster.data.sources.files import FilesSource
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.config import Config
 from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.series import Floats
 from forecaster.inference.batch_series import BatchSource, as_the_service, open_histories, read_ahead
 from forecaster.inference.forecasting import answer, forecast_by, is_replaced, tell_skill, warnings_of
-from forecaster.ledger.adaptation import read_allowed
+from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.frames import read_frame
 from forecaster.registry.load import Version, load_version
@@ -138,8 +138,8 @@ def _learnt(config: BatchConfig, version: Version, database: str) -> Mapping[str
     file = sqlite_file(database)
     if not config.adapt_intervals or (file is not None and not file.is_file()):
         return {}
-    with opened(database) as engine:
-        return read_allowed(engine, config.name, version.number, config.owner)
+    with open_database(database) as engine:
+        return read_miscoverage_rates(engine, config.name, version.number, config.owner)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from forecaster.domain.errors import RequestError
 from forecaster.domain.manifest import LEAST_EFFECTIVE, Skill
 from forecaster.domain.series import Floats
 from forecaster.evaluation.adaptive import adapted_tails
-from forecaster.ledger.adaptation import SHARES
+from forecaster.ledger.adaptation import NOMINAL_MISCOVERAGE_RATES
 from forecaster.ledger.entries import LEVELS
 from forecaster.registry.bands import Bands
 from forecaster.registry.predictor import Predictor
@@ -64,8 +64,8 @@ def answer(
         known: as `known_ahead` returns it; not looked at where the baseline answers.
         horizon: steps.
         wanted: the columns beside the mean.
-        learnt: of each window's series, the shares of misses that are allowed now, as `read_allowed` returns them; not
-            looked at where the version's intervals are static.
+        learnt: of each window's series, its miscoverage rates, as `read_miscoverage_rates` returns them; not looked at
+            where the version's intervals are static.
         is_baseline: as `is_replaced` says.
 
     Raises:
@@ -126,7 +126,7 @@ def _why_no_skill(skill: Skill) -> str:
 
 def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:
     """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
-    shares = np.tile(SHARES, (len(learnt), horizon, 1))
+    shares = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(learnt), horizon, 1))
     for row, known in enumerate(learnt):
         if known is not None:
             steps = min(horizon, len(known))

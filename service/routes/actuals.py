@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from forecaster.domain.errors import RequestError
-from forecaster.ledger.scoring import Actual, take_actuals
+from forecaster.ledger.scoring import Actual, record_actuals
 from service.dependencies import CallerDep, ForecastServiceDep, parsed, read_body, request_body
 from service.problems import responses
 from service.schemas import ActualsOut, ActualsRequest
@@ -30,7 +30,7 @@ async def create_actuals(request: Request, forecast_service: ForecastServiceDep,
     actuals = await run_in_threadpool(_as_actuals, body)
     del body
     holding.release_slot(limits.large)
-    take = partial(take_actuals, forecast_service.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
+    take = partial(record_actuals, forecast_service.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
     return ActualsOut(accepted=len(actuals), changed=await run_in_threadpool(take))
 
 

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.background import BackgroundTask
 
 from forecaster.domain.errors import ForecasterError
-from forecaster.ledger.reading import Answered, find_forecast, forecast_size, latest_forecasts
+from forecaster.ledger.queries import StoredAnswer, find_forecast, forecast_size, latest_forecasts
 from service.catalog import Catalog
 from service.dependencies import CallerDep, ForecastServiceDep, acquire_slot, parsed, read_body, request_body
 from service.exceptions import MalformedBody, UnknownForecast
@@ -165,7 +165,7 @@ def _takes_lines(accept: str) -> bool:
     return False
 
 
-def _text(answered: Answered, is_lines: bool) -> bytes:
+def _text(answered: StoredAnswer, is_lines: bool) -> bytes:
     """Return an answer's parts, which are JSON already, as lines or as one object."""
     if is_lines:
         return "".join(f"{line}\n" for line in (answered.head, *answered.forecasts)).encode()

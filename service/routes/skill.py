@@ -6,7 +6,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
-from forecaster.ledger.skill import GROUPS, Realised, realised_skill
+from forecaster.ledger.skill import GROUPS, GroupSkill, realised_skill
 from service.catalog import find_model
 from service.dependencies import CallerDep, ForecastServiceDep, ModelStoreDep
 from service.problems import responses
@@ -29,7 +29,7 @@ async def read_skill(
 ) -> RealisedSkill:
     """Return the realised skill of a model for the key's owner: error beside the last value's, bias, coverage."""
 
-    def read() -> list[Realised]:
+    def read() -> list[GroupSkill]:
         return realised_skill(
             forecast_service.engine,
             model,
@@ -62,7 +62,7 @@ async def read_drift(
     return DriftsOut(model=model, versions=versions)
 
 
-def _spelt(one: Realised, by: str | None) -> dict[str, Any]:
+def _spelt(one: GroupSkill, by: str | None) -> dict[str, Any]:
     fields = dict(vars(one))
     if by == "day":
         # a time zone may put a day before the year 1 or behind 9999, which Python's own dates do not know

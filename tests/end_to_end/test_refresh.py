@@ -17,7 +17,7 @@ import yaml
 from sqlalchemy import Engine, select
 
 from forecaster.database.engine import open_engine, transaction
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import RUNS
 from forecaster.domain.config import load_config
 from forecaster.domain.instants import as_at
@@ -27,7 +27,7 @@ from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.scheduling.config import ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
-from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.reports import FailureReporter
 from forecaster.scheduling.runner import Runner, Stop
 from tests.conftest import ROOT
 
@@ -80,7 +80,7 @@ class Year:
             for module in ("runner", "runs"):
                 self.patch.setattr(f"forecaster.scheduling.{module}.now_at", partial(int, noon))
             for job in self.config.jobs:
-                self.runner.look(job)
+                self.runner.run_if_due(job)
 
     def rows(self, until: datetime) -> "pd.Series[float]":
         """Return the series up to a day: a noisy wave, which from the change on is shorter, higher and elsewhere."""
@@ -139,9 +139,9 @@ def year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Year]:
     (tmp_path / "schedule.yaml").write_text(yaml.safe_dump(SCHEDULE))
     config = load_config(tmp_path / "schedule.yaml", ScheduleConfig, [], "schedule")
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     metrics = Metrics(config.jobs)
-    runner = Runner(config, engine, metrics, Reports(metrics), Stop())
+    runner = Runner(config, engine, metrics, FailureReporter(metrics), Stop())
     yield Year(tmp_path, engine, runner, config, monkeypatch)
     engine.dispose()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from forecaster.database.engine import open_engine
-from forecaster.ledger.reading import find_forecast
+from forecaster.ledger.queries import find_forecast
 from forecaster.registry.cache import CHAMPION, ModelIndex, read_indexes, write_index
 from tests.conftest import TrainedModels
 from tests.faults.conftest import Load, Running, count, running

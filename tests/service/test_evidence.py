@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from forecaster.database.engine import transaction
 from forecaster.database.tables import JOBS
 from forecaster.evaluation.drift import Drift
-from forecaster.ledger.skill import Realised
+from forecaster.ledger.skill import GroupSkill
 from service import housekeeping
 from service.app import create_app
 from service.housekeeping import reasons
@@ -18,7 +18,7 @@ from service.settings import Settings
 from tests.conftest import TrainedModels
 from tests.service.conftest import ask, series, wait_until_ready
 
-GOOD = Realised(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, "95": 500})
+GOOD = GroupSkill(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, "95": 500})
 
 
 @pytest.mark.parametrize(
@@ -26,21 +26,21 @@ GOOD = Realised(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, 
     [
         (GOOD, [("values", 500, Drift(0.2, 0.1))], []),
         (None, [], []),
-        (Realised(None, 500, 1.0, 1.1, 0.0, {}, {}), [], ["realised relative_mae 1.1, at most 1.02"]),
-        (Realised(None, 199, 1.0, 1.1, 0.0, {}, {}), [], []),
+        (GroupSkill(None, 500, 1.0, 1.1, 0.0, {}, {}), [], ["realised relative_mae 1.1, at most 1.02"]),
+        (GroupSkill(None, 199, 1.0, 1.1, 0.0, {}, {}), [], []),
         (
-            Realised(None, 500, 1.0, None, 0.0, {"80": 0.65}, {"80": 500}),
+            GroupSkill(None, 500, 1.0, None, 0.0, {"80": 0.65}, {"80": 500}),
             [],
             ["65.0% inside the 80 % interval, within 10% wanted"],
         ),
         # of long roll-outs few steps have an interval
-        (Realised(None, 500, 1.0, None, 0.0, {"80": 0.0}, {"80": 1}), [], []),
+        (GroupSkill(None, 500, 1.0, None, 0.0, {"80": 0.0}, {"80": 1}), [], []),
         (GOOD, [("changes", 2500, Drift(0.3, 0.1))], ["changes asked with have drifted: PSI 0.3, at most 0.25"]),
         (GOOD, [("changes", 100, Drift(0.3, 0.1))], []),
     ],
 )
 def test_what_speaks_for_a_retraining(
-    realised: Realised | None, drifts: list[tuple[str, int, Drift]], said: list[str]
+    realised: GroupSkill | None, drifts: list[tuple[str, int, Drift]], said: list[str]
 ) -> None:
     assert reasons(realised, drifts, Settings()) == said
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from forecaster.ledger import reading
+from forecaster.ledger import queries
 from service.exceptions import TooBusy, TooManyRequests
 from service.limits import LARGE_BYTES, Budget, Rate
 from service.protocol import InferenceRequest
@@ -131,7 +131,7 @@ def test_stored_forecasts_are_listed_as_far_as_they_are_short(
         asked = {"model": "sine", "unique_id": "a"}
         assert len(client.get("/v1/forecasts", params=asked).json()["forecasts"]) == 3
         length = len(json.dumps(client.post("/v1/forecasts", json=ask()).json()["forecasts"][0]))
-        monkeypatch.setattr(reading, "_MOST_CHARACTERS", 2 * length)
+        monkeypatch.setattr(queries, "MAX_ANSWER_CHARACTERS", 2 * length)
         refused = client.get("/v1/forecasts", params=asked)
         assert refused.status_code == 422
         assert "ask for fewer" in refused.json()["detail"]

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import JOBS
 from service import housekeeping
 from service.app import create_app
@@ -28,7 +28,7 @@ BOTH = ("forecast", "actuals")
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = open_engine(f"sqlite:///{tmp_path}/l.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     yield engine
     engine.dispose()
 

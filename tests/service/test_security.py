@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from forecaster.database.engine import open_engine
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels, run_module
@@ -27,7 +27,7 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     yield engine
     engine.dispose()
 
