@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export KERAS_HOME ?= $(CURDIR)/.venv/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
-.PHONY: help setup demo serve ui stack stack-proof secrets images check test soak attack bench-peers lock clean
+.PHONY: help setup demo serve ui stack stack-proof secrets images check docs test soak attack bench-peers lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -59,6 +59,16 @@ check: setup  ## lint, type-check, check the layers of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@test $$(wc -c < README.md) -le 6000 || { echo "README.md: $$(wc -c < README.md) bytes, at most 6000" >&2; exit 1; }
+
+docs: .venv-docs/.installed  ## build the docs and the API reference into site/
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet 'pip>=25.1'
+	.venv-docs/bin/python -m pip install --quiet --group docs
+	touch $@
 
 test: setup  ## run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
@@ -90,4 +100,4 @@ lock:  ## write the locked requirements anew from pyproject.toml: this checkout'
 	rm -rf .venv-lock
 
 clean:  ## remove the environments and the local store
-	rm -rf .venv .venv-peers mlruns
+	rm -rf .venv .venv-peers .venv-docs site mlruns

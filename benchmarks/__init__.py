@@ -1,1 +1,1 @@
-"""Benchmarks behind the README's figures on accuracy and speed: `python -m benchmarks.NAME`."""
+"""What docs/benchmarks.md claims about accuracy and speed, each a command: `python -m benchmarks.NAME`."""

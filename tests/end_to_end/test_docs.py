@@ -1,45 +1,94 @@
-"""The README and the docs are true: their tree is the tree, their keys are the keys, their links lead somewhere."""
+"""The docs match the code: the tree names each file, the tables name each key, and each link has a target."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from forecaster.domain import exits
 from forecaster.domain.config import Config
 from forecaster.training.config import TrainConfig
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_tree_names_each_file() -> None:
-    tree = README.split("## The tree")[1].split("## Limits")[0]
-    named = set(re.findall(r"\b([\w-]+\.(?:py|yaml|md))\b", tree))
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 6000
+
+
+def test_the_tree_names_each_file() -> None:
+    tree = (DOCS / "design.md").read_text().split("## The files")[1]
+    named = set(re.findall(r"\b([\w-]+\.(?:py|yaml))\b", tree))
     packages = [ROOT / name for name in ("forecaster", "service", "pipelines", "benchmarks", "deploy")]
     modules = {path.name for package in packages for path in package.rglob("*.py")} - {"__init__.py", "__main__.py"}
-    listed = {
-        *modules,
-        *(path.name for path in (ROOT / "docs").glob("*.md")),
-        *(path.name for path in (ROOT / "pipelines" / "configs").iterdir()),
-    }
-    assert listed - named == {"neuralforecast_training.py", "neuralforecast_backtest.py"}
-    assert named <= listed
+    assert named == modules | {path.name for path in (ROOT / "pipelines" / "configs").iterdir()}
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+def test_the_layers_are_those_that_are_checked() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    checked = re.findall(r'^    "(.+)",$', pyproject.split("\nlayers = [")[1].split("]")[0], re.MULTILINE)
+    section = (DOCS / "design.md").read_text().split("## Layers\n")[1].split("\n## ")[0]
+    assert re.findall(r"^    (\S.*)$", section, re.MULTILINE) == checked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_link_has_a_target(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in _anchors(linked), f"{target}#{anchor}"
+
+
+def test_the_navigation_names_each_page() -> None:
+    configured = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert set(_leaves(configured["nav"])) == {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "api").glob("*.md")), ids=lambda path: path.name)
+def test_the_reference_names_what_exists(page: Path) -> None:
+    for identifier in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+        module, _, name = identifier.rpartition(".")
+        if not _source(identifier).exists():
+            body = ast.parse(_source(module).read_text()).body
+            assert name in {node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}, identifier
 
 
 def test_every_key_of_a_training_is_documented() -> None:
-    text = (ROOT / "docs" / "models.md").read_text()
+    text = (DOCS / "models.md").read_text()
     missing = {
         key for key in _keys(TrainConfig) if f"`{key}`" not in text and f"`.{key.rpartition('.')[2]}`" not in text
     }
     assert not missing
+
+
+def test_each_exit_status_is_documented() -> None:
+    section = (DOCS / "operations.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
+    documented = {int(status) for status in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+    assert documented == {status for name, status in vars(exits).items() if name.isupper()}
+
+
+def _source(module: str) -> Path:
+    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as MkDocs and GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCED.sub("", page.read_text()), re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
+    return {re.sub(r"[-\s]+", "-", heading) for heading in plain}
+
+
+def _leaves(nav: object) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    children = nav.values() if isinstance(nav, dict) else nav
+    assert isinstance(children, list) or isinstance(nav, dict)
+    return [leaf for child in children for leaf in _leaves(child)]
 
 
 def _keys(model: type[Config], prefix: str = "") -> list[str]:
