@@ -28,7 +28,9 @@ DESCRIPTION = "Forecasts of registered recurrent models, each with the skill tha
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service; its models are loaded when it starts."""
-    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_work)
+    # its page for the API would load scripts from another host; dashboard.page has one that does not
+    pages: dict[str, Any] = {"docs_url": None, "redoc_url": None, "swagger_ui_oauth2_redirect_url": None}
+    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_work, **pages)
     metrics = Metrics()
     app.state.settings = settings
     app.state.metrics = metrics

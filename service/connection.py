@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.middleware import HEADERS, POLICY
+from service.middleware import HEADERS
 from service.problems import problem
 
 HEAD_BYTES, TARGET_BYTES, MOST_HEADERS = 64 * 1024, 8 * 1024, 100
@@ -284,5 +284,5 @@ def bounded(bounds: Bounds) -> type[BoundedProtocol]:
 def _as_response(status: HTTPStatus, detail: str) -> bytes:
     answer = problem(status, detail, headers={"Connection": "close"})
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
-    lines += [b"%s: %s" % header for header in (*answer.raw_headers, *HEADERS, POLICY)]
+    lines += [b"%s: %s" % header for header in (*answer.raw_headers, *HEADERS)]
     return b"\r\n".join([*lines, b"", bytes(answer.body)])

@@ -52,6 +52,12 @@ class UnknownForecast(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
 
+class NoExample(ServiceError):
+    """The version keeps no example."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class BodyTooSlow(ServiceError):
     """Its body did not come in time."""
 

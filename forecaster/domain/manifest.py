@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from forecaster.domain.series import MEAN
 from forecaster.domain.sessions import Sessions
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -151,6 +152,33 @@ class Certificate(_Part):
     warm_started_from: Count | None = None
 
 
+class Example(_Part):
+    """The last window of the test part, and the forecast of it by the evaluated network, which had not seen it.
+
+    Args:
+        unique_id: the series.
+        ds: the times of the inputs and of the horizon, `(input_size + horizon,)`, ISO 8601.
+        y: the values at these times; the last `horizon` are the actuals.
+        hist_exog: by column, `(input_size,)`.
+        futr_exog: by column, `(input_size + horizon,)`.
+        forecast: `mean`, and `lo-LEVEL` and `hi-LEVEL` of each level, `(horizon,)`.
+    """
+
+    unique_id: str
+    ds: tuple[Time, ...]
+    y: tuple[float, ...]
+    hist_exog: dict[str, tuple[float, ...]] = {}
+    futr_exog: dict[str, tuple[float, ...]] = {}
+    forecast: dict[str, tuple[float, ...]]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Return how many values each column has."""
+        groups = {"hist_exog": self.hist_exog, "futr_exog": self.futr_exog, "forecast": self.forecast}
+        columns = {f"{group}.{name}": len(values) for group, found in groups.items() for name, values in found.items()}
+        return {"ds": len(self.ds), "y": len(self.y)} | columns
+
+
 class Manifest(_Part):
     """A registered version's promises.
 
@@ -169,6 +197,7 @@ class Manifest(_Part):
         calendar_features: the scale of each feature that is computed from the timestamps.
         trained_until: the latest time that the served weights have seen.
         certificate: that the training was audited for leakage; without it there is no promotion.
+        example: a stretch of held-out data to show the model with; None in bundles of earlier releases.
         recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
         sha256: hash of each file but the manifest itself.
     """
@@ -195,6 +224,7 @@ class Manifest(_Part):
     recipe_metrics: dict[str, float]
     skill: Skill
     certificate: Certificate | None = None
+    example: Example | None = None
     libraries: dict[str, str]
     created_at: Instant
     sha256: dict[str, str]
@@ -213,6 +243,19 @@ class Manifest(_Part):
             raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times as long")
         if self.futr_exog.keys() & self.calendar_features.keys():
             raise ValueError("futr_exog and calendar_features must have different names")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_whole_example(self) -> Self:
+        if self.example is None:
+            return self
+        whole = self.input_size + self.horizon
+        expected = {"ds": whole, "y": whole}
+        expected |= {f"hist_exog.{name}": self.input_size for name in self.hist_exog}
+        expected |= {f"futr_exog.{name}": whole for name in self.futr_exog}
+        expected |= {f"forecast.{name}": self.horizon for name in (MEAN, *self.example.forecast)}
+        if self.example.lengths != expected:
+            raise ValueError(f"example must have {expected} values, it has {self.example.lengths}")
         return self
 
     @property

@@ -16,14 +16,15 @@ import pandas as pd
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import LeakageError, UnknownModel
-from forecaster.domain.manifest import Certificate
-from forecaster.domain.series import Series
+from forecaster.domain.manifest import Certificate, Example
+from forecaster.domain.series import MEAN, Series, lower, upper
 from forecaster.evaluation.choice import LEVELS
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, attempt_in, discard, work_of
 from forecaster.training.config import TrainConfig, check_adjustment, prepare, split, title
 from forecaster.training.epoch_log import EpochLog
+from forecaster.training.example import last_test_window
 from forecaster.training.export import Trained, write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.manifest import build_manifest
@@ -109,7 +110,8 @@ def _train(
     evaluated = evaluate(config, parts, checkpoints, on_epoch)
     on_epoch.deliver()
     tracking.log_test(evaluated.metrics)
-    _log_plot(parts["test"], series, evaluated, title(config))
+    example = last_test_window(config, series, parts["test"], evaluated)
+    _log_plot(example, title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
         seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
@@ -117,7 +119,8 @@ def _train(
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
     certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
-    said = build_manifest(config, series, digest, evaluated, served, seen, parts["test"]) | {"certificate": certificate}
+    said = build_manifest(config, series, digest, evaluated, served, seen, parts["test"])
+    said |= {"certificate": certificate, "example": example}
     version = _register(config, store, run_id, served, evaluated, said, seen, parts, checkpoints / "bundle")
     return Registered(run_id, config.name, version, evaluated.metrics)
 
@@ -192,17 +195,8 @@ def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, more: dict
     tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 
-def _log_plot(test: Windows, series: Series, evaluated: Evaluated, title: str) -> None:
-    last = np.array([len(test) - 1])
-    inputs, actual = test.inputs(last), test.targets(last)[0]
-    times = np.concatenate(
-        [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
-    )
-    mean = evaluated.trained.predict(inputs)[0]
-    bands = {
-        level: (mean + low[0], mean + high[0])
-        for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS).items()
-    }
-    tracking.log_forecast_plot(
-        times, np.concatenate([inputs.target[0], actual]), mean, bands, f"{title}: last test window"
-    )
+def _log_plot(example: Example, title: str) -> None:
+    forecast = {name: np.array(values) for name, values in example.forecast.items()}
+    bands = {level: (forecast[lower(level)], forecast[upper(level)]) for level in LEVELS if lower(level) in forecast}
+    times = np.array(example.ds, dtype="M8[us]")
+    tracking.log_forecast_plot(times, np.array(example.y), forecast[MEAN], bands, f"{title}: last test window")

@@ -1,14 +1,20 @@
-"""Which models are served, and what each version promises."""
+"""Which models are served, what each version promises, and an example of what it does."""
+
+from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter
 
 from forecaster.inference.forecasting import tell_skill
 from service.catalog import Model, find_model
 from service.dependencies import ModelStoreDep
+from service.exceptions import NoExample
 from service.problems import responses
-from service.schemas import ModelOut, ModelsOut
+from service.schemas import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+# of a manifest in the list of models, which is long enough
+_NOT_SHOWN: dict[str, Any] = {"sha256": True, "graphs": True, "example": True, "sessions": {"closed"}}
 
 
 @router.get("", responses=responses())
@@ -23,11 +29,41 @@ async def read_model(name: str, model_store: ModelStoreDep) -> ModelOut:
     return _describe(find_model(model_store.catalog, name))
 
 
+@router.get("/{name}/versions/{version}/example", responses=responses(404, 422))
+async def read_example(name: str, version: int, model_store: ModelStoreDep) -> ExampleOut:
+    """Return the last window of a version's test part, its actuals, and the forecast made without having seen them."""
+    model = find_model(model_store.catalog, name)
+    number = model.index.version_of(name, None, version)
+    manifest = model.predictors[number].manifest
+    example, past = manifest.example, manifest.input_size
+    if example is None:
+        raise NoExample(f"model '{name}' version {number} keeps no example; versions trained from now on do")
+    return ExampleOut(
+        model=name,
+        version=number,
+        series=ExampleSeries(
+            unique_id=example.unique_id,
+            ds=list(example.ds[:past]),
+            y=list(example.y[:past]),
+            hist_exog={column: list(values) for column, values in example.hist_exog.items()},
+            futr_exog={column: list(values) for column, values in example.futr_exog.items()},
+        ),
+        forecast=ExampleForecast.model_validate(
+            {"cutoff": example.ds[past - 1], "ds": list(example.ds[past:]), **example.forecast}
+        ),
+        actual=list(example.y[past:]),
+        is_fitted_on=datetime.fromisoformat(manifest.trained_until) >= datetime.fromisoformat(example.ds[-1]),
+    )
+
+
 def _describe(model: Model) -> ModelOut:
     versions = {
         version: {
             "run_id": model.index.runs[version],
-            **predictor.manifest.model_dump(exclude={"sha256": True, "graphs": True, "sessions": {"closed"}}),
+            **predictor.manifest.model_dump(
+                exclude={"sha256": True, "graphs": True, "example": True, "sessions": {"closed"}}
+            ),
+            "has_example": predictor.manifest.example is not None,
             "skill": tell_skill(predictor.manifest.skill),
             "intervals": predictor.bundle.calibration.summary(),
         }
