@@ -290,6 +290,8 @@ class ExampleOut(BaseModel):
     forecast: ExampleForecast
     actual: list[float] = Field(description="the value at each step of the forecast")
     is_fitted_on: bool = Field(description="whether the weights that are served were fitted on these rows afterwards")
+    skill: SkillOut
+    warnings: list[str]
 
 
 class StoredSeries(BaseModel):

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from forecaster.domain.series import MEAN
 from forecaster.domain.sessions import Sessions
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -243,19 +242,6 @@ class Manifest(_Part):
             raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times as long")
         if self.futr_exog.keys() & self.calendar_features.keys():
             raise ValueError("futr_exog and calendar_features must have different names")
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_whole_example(self) -> Self:
-        if self.example is None:
-            return self
-        whole = self.input_size + self.horizon
-        expected = {"ds": whole, "y": whole}
-        expected |= {f"hist_exog.{name}": self.input_size for name in self.hist_exog}
-        expected |= {f"futr_exog.{name}": whole for name in self.futr_exog}
-        expected |= {f"forecast.{name}": self.horizon for name in (MEAN, *self.example.forecast)}
-        if self.example.lengths != expected:
-            raise ValueError(f"example must have {expected} values, it has {self.example.lengths}")
         return self
 
     @property

@@ -5,12 +5,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from forecaster.inference.forecasting import tell_skill
+from forecaster.inference.forecasting import tell_skill, warnings_of
 from service.catalog import Model, find_model
 from service.dependencies import ModelStoreDep
 from service.exceptions import NoExample
 from service.problems import responses
-from service.schemas import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut
+from service.schemas import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut, SkillOut
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 # of a manifest in the list of models, which is long enough
@@ -34,7 +34,8 @@ async def read_example(name: str, version: int, model_store: ModelStoreDep) -> E
     """Return the last window of a version's test part, its actuals, and the forecast made without having seen them."""
     model = find_model(model_store.catalog, name)
     number = model.index.version_of(name, None, version)
-    manifest = model.predictors[number].manifest
+    predictor = model.predictors[number]
+    manifest = predictor.manifest
     example, past = manifest.example, manifest.input_size
     if example is None:
         raise NoExample(f"model '{name}' version {number} keeps no example; versions trained from now on do")
@@ -52,8 +53,14 @@ async def read_example(name: str, version: int, model_store: ModelStoreDep) -> E
             {"cutoff": example.ds[past - 1], "ds": list(example.ds[past:]), **example.forecast}
         ),
         actual=list(example.y[past:]),
-        is_fitted_on=datetime.fromisoformat(manifest.trained_until) >= datetime.fromisoformat(example.ds[-1]),
+        is_fitted_on=_wall_clock(manifest.trained_until) >= _wall_clock(example.ds[-1]),
+        skill=SkillOut.model_validate(tell_skill(manifest.skill)),
+        warnings=warnings_of(predictor, manifest.horizon, is_baseline=False, has_bands=True),
     )
+
+
+def _wall_clock(time: str) -> datetime:
+    return datetime.fromisoformat(time).replace(tzinfo=None)
 
 
 def _describe(model: Model) -> ModelOut:
