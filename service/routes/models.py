@@ -38,7 +38,7 @@ async def read_example(name: str, version: int, model_store: ModelStoreDep) -> E
     manifest = predictor.manifest
     example, past = manifest.example, manifest.input_size
     if example is None:
-        raise NoExample(f"model '{name}' version {number} keeps no example; versions trained from now on do")
+        raise NoExample(f"model '{name}' version {number} has no example: an earlier release trained it")
     return ExampleOut(
         model=name,
         version=number,
