@@ -18,22 +18,28 @@ export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
 
-setup: .venv/.installed  ## make the environment from the locked requirements
+setup: .venv/.tests  ## make the environment from the locked requirements
 
-.venv/.installed: requirements.lock
+# what trains and serves, which is all that a demo needs
+.venv/.pipelines: deploy/requirements-train.lock
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
 	  f"python {sys.version.split()[0]} found, 3.11 to 3.13 needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r deploy/requirements-train.lock
+	touch $@
+
+# and what the tests and checks need beside it
+.venv/.tests: .venv/.pipelines requirements.lock
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-demo: setup  ## run the main job end to end; DATA=prices.csv runs it on a price file
+demo: .venv/.pipelines  ## run the main job end to end; DATA=prices.csv runs it on a price file
 	$(BIN)/python -m pipelines.demo $(if $(DATA),--data "$(DATA)")
 
-serve: setup  ## serve the registered models on http://127.0.0.1:8000 (PORT=)
+serve: .venv/.pipelines  ## serve the registered models on http://127.0.0.1:8000 (PORT=)
 	FORECASTER_PORT=$(PORT) $(BIN)/python -m service
 
-ui: setup  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_PORT=)
+ui: .venv/.pipelines  ## open the MLflow UI on the local store, http://127.0.0.1:5000 (UI_PORT=)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(UI_PORT)
 
 stack: setup  ## run docker-compose.yml on this machine without Docker: Postgres, MLflow, the service, the scheduler
@@ -78,9 +84,9 @@ lock:  ## write the locked requirements anew from pyproject.toml: this checkout'
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
 	$(UV_COMPILE) --extra train --group dev -o requirements.lock
-	$(UV_COMPILE) -c requirements.lock -o deploy/requirements-serve.lock
+	$(UV_COMPILE) -c requirements.lock --extra serve -o deploy/requirements-serve.lock
 	$(UV_COMPILE) -c requirements.lock --extra train -o deploy/requirements-train.lock
-	$(UV_COMPILE) -c requirements.lock --extra train --extra gpu -o deploy/requirements-gpu.lock
+	$(UV_COMPILE) -c requirements.lock --extra gpu -o deploy/requirements-gpu.lock
 	rm -rf .venv-lock
 
 clean:  ## remove the environments and the local store

@@ -1,7 +1,43 @@
-"""Recurrent forecasting: from a series to a served forecast. See docs/design.md for the rooms and their order."""
+"""Recurrent forecasting: from a time series to a served forecast.
 
+The public names are imported when they are first used, so that the client needs none of the training libraries.
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING
 
-# these report usage to their makers by default; told before they are imported, they keep still and write no identifier
+if TYPE_CHECKING:
+    from forecaster.client import AsyncClient, Client
+    from forecaster.domain import errors
+    from forecaster.registry.load import load_predictor
+    from forecaster.registry.predictor import Predictor
+
+__version__ = "0.1.0"
+
+# these libraries report usage to their makers, unless told not to before they are imported
 for _variable in ("MLFLOW_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "true")
+
+# where each public name is defined; None: the name is a module
+_PUBLIC = {
+    "AsyncClient": "forecaster.client",
+    "Client": "forecaster.client",
+    "Predictor": "forecaster.registry.predictor",
+    "errors": None,
+    "load_predictor": "forecaster.registry.load",
+}
+__all__ = ["AsyncClient", "Client", "Predictor", "__version__", "errors", "load_predictor"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _PUBLIC[name]
+    if module is None:
+        return importlib.import_module(f"forecaster.domain.{name}")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,24 +3,41 @@
 import argparse
 import json
 import logging
-import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import argcomplete
+
+from forecaster.database.uris import default_database_url, default_tracking_uri
 from forecaster.domain.config import Config, ConfigT, load_config
 from forecaster.domain.errors import ConfigError, ForecasterError, UnreadableFile
 from forecaster.domain.exits import BAD_CONFIG, FAILED, INTERRUPTED
 
 
 def command_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
-    """Return the parser of `python -m pipelines.NAME`, whose help ends with an example, or several, a line each."""
-    return argparse.ArgumentParser(
-        prog=f"python -m pipelines.{name}",
+    """Return the parser of `python -m pipelines.NAME`, or `forecaster NAME`; its help ends with the example lines."""
+    program = f"python -m pipelines.{name}"
+    if sys.argv[0].startswith("forecaster "):
+        program = f"forecaster {name}"
+        # `forecaster init` writes the example configurations into configs/
+        example = example.replace("python -m pipelines.", "forecaster ").replace("pipelines/configs/", "configs/")
+    return _Parser(
+        prog=program,
         description=what,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose options the shell can complete."""
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the command line, or answer the shell that asks how it may go on."""
+        argcomplete.autocomplete(self)
+        return super().parse_args(*arguments, **options)
 
 
 def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
@@ -47,7 +64,7 @@ def run_config(
 ) -> int:
     """Parse the command line, read the configuration, run the job; return the exit status."""
     arguments = parser.parse_args()
-    section = parser.prog.rpartition(".")[2]
+    section = re.split(r"[. ]", parser.prog)[-1]
     return run(lambda: job(load_config(arguments.config, model, arguments.overrides, section)), status)
 
 
@@ -96,17 +113,23 @@ def say_that_it_waits(model: str) -> None:
 
 def database_option(parser: argparse.ArgumentParser) -> None:
     """Add `--database`, which is the service's where nothing is said."""
-    url = os.environ.get("FORECASTER_DATABASE_URL", "sqlite:///mlruns/service.db")
-    # never in the help, for it may hold a password
-    parser.add_argument("--database", metavar="URL", default=url, help="default: FORECASTER_DATABASE_URL, or mlruns'")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        # not shown in the help, because it may contain a password
+        default=default_database_url(),
+        help="default: FORECASTER_DATABASE_URL, or mlruns/service.db",
+    )
 
 
 def tracking_option(parser: argparse.ArgumentParser) -> None:
     """Add `--tracking-uri`, which is the service's where nothing is said."""
-    uri = os.environ.get("FORECASTER_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
-    # never in the help, for it may hold a password
     parser.add_argument(
-        "--tracking-uri", metavar="URL", default=uri, help="default: FORECASTER_TRACKING_URI, or mlruns'"
+        "--tracking-uri",
+        metavar="URL",
+        # not shown in the help, because it may contain a password
+        default=default_tracking_uri(),
+        help="default: FORECASTER_TRACKING_URI, or mlruns/mlflow.db",
     )
 
 

@@ -1,12 +1,11 @@
 """Make the databases' tables, or bring them up to date: `python -m pipelines.migrate`."""
 
 import argparse
-import os
 import sys
 from typing import Any
 
 from forecaster.database.schema import REVISION, opened
-from forecaster.database.uris import without_password
+from forecaster.database.uris import default_tracking_uri, without_password
 from forecaster.registry.tables import migrate_tables
 from pipelines.command import command_parser, database_option, run
 
@@ -20,7 +19,7 @@ def migrate(arguments: argparse.Namespace) -> dict[str, Any]:
         with opened(arguments.database):
             answer |= {"database": without_password(arguments.database), "revision": REVISION}
     if "registry" in arguments.parts:
-        uri = os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+        uri = default_tracking_uri()
         answer |= {"registry": without_password(uri), "registry_revision": migrate_tables(uri)}
     return answer
 

@@ -1,5 +1,6 @@
 """Serve: `python -m service`, set up by `FORECASTER_*` variables."""
 
+import argparse
 import ctypes
 import socket
 import sys
@@ -76,5 +77,19 @@ def why_not_beyond_loopback(database_url: str) -> str | None:
     return None if has_key else "beyond loopback an API key is needed; make one with python -m pipelines.keys create"
 
 
+def _parser() -> argparse.ArgumentParser:
+    settings = "\n".join(
+        f"  FORECASTER_{name.upper():<28} {field.description}" for name, field in Settings.model_fields.items()
+    )
+    return argparse.ArgumentParser(
+        prog="forecaster serve",
+        description="Serve forecasts of the registered models over HTTP; dashboard at /, API docs at /docs.",
+        epilog=f"settings, as environment variables:\n{settings}\n\n"
+        "examples:\n  forecaster serve\n  FORECASTER_PORT=9000 forecaster serve",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 if __name__ == "__main__":
+    _parser().parse_args()
     sys.exit(main())

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from forecaster import __version__
 from service import problems
 from service.catalog import ModelStore
 from service.dependencies import allow
@@ -30,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the service; its models are loaded when it starts."""
     # its page for the API would load scripts from another host; dashboard.page has one that does not
     pages: dict[str, Any] = {"docs_url": None, "redoc_url": None, "swagger_ui_oauth2_redirect_url": None}
-    app = FastAPI(title="forecaster", version="0.1.0", description=DESCRIPTION, lifespan=_work, **pages)
+    app = FastAPI(title="forecaster", version=__version__, description=DESCRIPTION, lifespan=_work, **pages)
     metrics = Metrics()
     app.state.settings = settings
     app.state.metrics = metrics

@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from forecaster.database.uris import DEFAULT_DATABASE_URL, DEFAULT_TRACKING_URI
+
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _RATE = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)")
 
@@ -19,10 +21,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with API keys")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    tracking_uri: str = Field("sqlite:///mlruns/mlflow.db", description="MLflow's URI; empty serves the cache alone")
+    tracking_uri: str = Field(DEFAULT_TRACKING_URI, description="MLflow's URI; empty serves the cache alone")
     mlflow_url: str = Field("", description="where people see MLflow's runs, for the dashboard's links")
     database_url: str = Field(
-        "sqlite:///mlruns/service.db", description="the ledger, the keys and the jobs: SQLite, or `postgresql://…`"
+        DEFAULT_DATABASE_URL, description="the ledger, the keys and the jobs: SQLite, or `postgresql://…`"
     )
     cache_dir: Path = Field(Path("mlruns/cache"), description="folder of the version-keyed cache")
     bars_dir: Path = Field(Path("mlruns/bars"), description="folder of the bar store, for forecasts by unique_ids")
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
         24, ge=0, le=1e7, description="how long a session may have ended and not be stored"
     )
     refresh_seconds: float = Field(60, gt=0, description="how often MLflow is asked for new versions and aliases")
-    sync_timeout_seconds: float = Field(120, gt=0, description="how long one such context may take")
+    sync_timeout_seconds: float = Field(120, gt=0, description="how long such a request to MLflow may take")
     trial_seconds: float = Field(60, gt=0, description="processor time that the trial of a new version may take")
     trial_memory_mb: int = Field(1024, gt=0, description="MiB that a version may take for its largest batch")
     allowed_hosts: str = Field(

@@ -1,11 +1,25 @@
-"""Tracking URIs: what they point to, and how they are shown."""
+"""URIs of MLflow and of databases: their defaults, what they point to, and how they are shown."""
 
+import os
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from forecaster.domain.errors import ConfigError
+
+DEFAULT_TRACKING_URI = "sqlite:///mlruns/mlflow.db"
+DEFAULT_DATABASE_URL = "sqlite:///mlruns/service.db"
+
+
+def default_tracking_uri() -> str:
+    """Return `FORECASTER_TRACKING_URI`, or the local store where it is unset or empty."""
+    return os.environ.get("FORECASTER_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
+def default_database_url() -> str:
+    """Return `FORECASTER_DATABASE_URL`, or the local database where it is unset or empty."""
+    return os.environ.get("FORECASTER_DATABASE_URL") or DEFAULT_DATABASE_URL
 
 
 def database_url(url: str) -> URL:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import BundleError, RequestError, UnknownModel
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_indexes
@@ -26,7 +27,7 @@ def load_predictor(
     name: str,
     alias: str | None = None,
     version: int | None = None,
-    tracking_uri: str = "sqlite:///mlruns/mlflow.db",
+    tracking_uri: str | None = None,
     cache: Path = Path("mlruns/cache"),
 ) -> Predictor:
     """Return the predictor of a registered version, fetched into the cache if it is not there yet.
@@ -35,7 +36,8 @@ def load_predictor(
         name: the registered model.
         alias: `champion` when neither alias nor version is given.
         version: instead of an alias.
-        tracking_uri: where MLflow is; empty looks in the cache alone.
+        tracking_uri: where MLflow is. None follows `FORECASTER_TRACKING_URI`, and takes the local store where that is
+            unset. An empty string looks in the cache alone.
         cache: the folder that verified bundles are kept in; the service may share it.
 
     Raises:
@@ -44,7 +46,8 @@ def load_predictor(
         StoreUnavailable: MLflow does not answer.
         BundleError: a bundle cannot be trusted.
     """
-    return load_version(name, alias, version, tracking_uri, cache).predictor
+    uri = default_tracking_uri() if tracking_uri is None else tracking_uri
+    return load_version(name, alias, version, uri, cache).predictor
 
 
 def load_version(name: str, alias: str | None, version: int | None, tracking_uri: str, cache: Path) -> Version:

@@ -1,7 +1,6 @@
 """MLflow runs: what a training leaves behind for people to compare. A run that fails says so, with its error."""
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from forecaster.database.uris import sqlite_file, without_password
+from forecaster.database.uris import default_tracking_uri, sqlite_file, without_password
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
 from forecaster.domain.series import DS, Floats, Times
@@ -26,7 +25,7 @@ class TrackingConfig(Config):
     long a fit that is done waits for an MLflow that does not answer.
     """
 
-    uri: str = Field(default_factory=lambda: os.environ.get("FORECASTER_TRACKING_URI") or "sqlite:///mlruns/mlflow.db")
+    uri: str = Field(default_factory=default_tracking_uri)
     experiment: str = "forecaster"
     checkpoints: Path = Path("mlruns/checkpoints")
     patience_seconds: float = Field(600, ge=0, le=1e9)

@@ -1,0 +1,44 @@
+"""Write the example configurations into a folder: `python -m pipelines.init configs`."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from forecaster.domain.errors import ForecasterError
+from pipelines.command import command_parser, run
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def init(folder: Path) -> dict[str, Any]:
+    """Copy the example configurations; files that exist are not overwritten.
+
+    Raises:
+        ForecasterError: a file exists already, or cannot be written.
+    """
+    examples = sorted(CONFIGS.glob("*.yaml"))
+    targets = [folder / example.name for example in examples]
+    existing = [str(target) for target in targets if target.exists()]
+    if existing:
+        raise ForecasterError(f"{', '.join(existing)}: exists already; choose another folder, or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for example, target in zip(examples, targets, strict=True):
+            shutil.copyfile(example, target)
+    except OSError as error:
+        raise ForecasterError(f"{folder}: cannot be written ({error}); choose another folder") from error
+    return {"files": [str(target) for target in targets]}
+
+
+if __name__ == "__main__":
+    parser = command_parser(
+        "init",
+        "Write the example configurations into a folder, to be changed there.",
+        "python -m pipelines.init configs",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, nargs="?", default=Path("configs"), help="default: configs"
+    )
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: init(parsed.folder)))
