@@ -12,6 +12,8 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from forecaster.domain.manifest import MANIFEST
+from forecaster.registry.bundle import identity
+from forecaster.registry.cache import mark_tried
 from service.settings import Settings
 from tests.registry.spoiling import edit
 from tests.service.conftest import series
@@ -159,6 +161,7 @@ def test_a_choice_made_meanwhile_is_kept(page: Page, fresh: str) -> None:
 def test_a_version_without_an_example_says_so(page: Page, furnished: dict[str, Any], tmp_path: Path) -> None:
     cache = Path(shutil.copytree(furnished["cache_dir"], tmp_path / "cache"))
     edit(MANIFEST, lambda manifest: manifest.pop("example"))(cache / "sine" / "1")
+    mark_tried(cache / "sine" / "1", identity(cache / "sine" / "1"))
     changes = {"cache_dir": cache, "bars_dir": tmp_path / "none", "database_url": f"sqlite:///{tmp_path}/l.db"}
     with serving(Settings(**furnished | changes)) as site:
         page.goto(site)

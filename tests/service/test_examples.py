@@ -13,6 +13,8 @@ from forecaster.database.keys import create_key
 from forecaster.database.schema import bring_up_to_date
 from forecaster.database.tables import FORECASTS
 from forecaster.domain.manifest import MANIFEST
+from forecaster.registry.bundle import identity
+from forecaster.registry.cache import mark_tried
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels
@@ -51,7 +53,9 @@ def test_an_unknown_version_has_none(client: TestClient, path: str) -> None:
 
 def test_a_version_of_an_earlier_release_is_served_without_one(models: TrainedModels, tmp_path: Path) -> None:
     shutil.copytree(models.cache, tmp_path / "cache")
-    edit(MANIFEST, lambda manifest: manifest.pop("example"))(tmp_path / "cache" / "sine" / "1")
+    folder = tmp_path / "cache" / "sine" / "1"
+    edit(MANIFEST, lambda manifest: manifest.pop("example"))(folder)
+    mark_tried(folder, identity(folder))
     settings = Settings(cache_dir=tmp_path / "cache", tracking_uri="")
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
