@@ -22,6 +22,8 @@ export function offer(served, storedSeries) {
 /** Offer the chosen model's versions, and what goes with the one that is chosen. */
 export function offerVersions() {
   const model = chosenModel();
+  // an example is of one model
+  if (byId("csv").value === taken?.text) byId("csv").value = "";
   const byAlias = Object.entries(model.aliases).map(([alias, version]) => [`alias ${alias}`, `${alias} (version ${version})`]);
   const byNumber = Object.keys(model.versions).map((version) => [`version ${version}`, `version ${version}`]);
   fillSelect(byId("version"), [...byAlias.sort(), ...byNumber.reverse()]);
@@ -55,6 +57,11 @@ export function takeExample(example) {
   taken = { text: exampleCsv(example), actual: example.actual };
   byId("csv").value = taken.text;
   byId("name").value = EXAMPLE;
+}
+
+/** Put the rows of an example into the form where it wants rows and has none. */
+export function offerExample(example) {
+  if (!isFromStore() && byId("csv").value === "") takeExample(example);
 }
 
 /** Return the actuals after the rows in the form, where these are an example's; an empty list otherwise. */

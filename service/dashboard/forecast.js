@@ -56,8 +56,8 @@ export function showExample({ model, version, series, forecast, actual, is_fitte
   current = { history: { ds: series.ds, y: series.y }, forecast, actual, isBaseline: false };
   const title = `Example: ${series.unique_id}`;
   const by =
-    `Forecast on held-out data by the network that was evaluated for ${model}, version ${version}; it had not seen these rows.` +
-    `${isFittedOn ? " The weights that are served were fitted on them afterwards." : ""} Cutoff: ${time(forecast.cutoff)}.`;
+    `By the network evaluated for ${model}, version ${version}, which had not seen these rows.` +
+    `${isFittedOn ? " The served weights were fitted on them afterwards." : ""} Cutoff: ${time(forecast.cutoff)}.`;
   return show(title, by, warnings, skill);
 }
 

@@ -65,6 +65,16 @@ function onModel() {
 /** Show the newest forecast that was served of the model, else its example, else the history of a stored series. */
 async function openModel() {
   const mine = begin();
+  const result = byId("result");
+  result.setAttribute("aria-busy", "true");
+  try {
+    await showOpening(mine);
+  } finally {
+    if (mine === turn) result.setAttribute("aria-busy", "false");
+  }
+}
+
+async function showOpening(mine) {
   const { name } = choices.chosenModel();
   const [number, manifest] = [choices.chosenNumber(), choices.chosenManifest()];
   const readStored = (series) => (choices.isStoredSeries(series) ? storedHistory(series) : null);
@@ -77,6 +87,7 @@ async function openModel() {
     return;
   }
   if (served) choices.chooseSeries(served.forecast.unique_id);
+  else choices.offerExample(example);
   attempt("past", () => showPast(name, choices.chosenSeries()));
   await (served ? showServed(served, history) : showExample(example));
 }
@@ -84,6 +95,7 @@ async function openModel() {
 /** Begin something whose result is shown unless something else begins before; return its number. */
 function begin() {
   turn += 1;
+  byId("result").setAttribute("aria-busy", "false");
   complain("forecast", null);
   tell("");
   return turn;
@@ -112,8 +124,7 @@ async function onExample() {
 }
 
 async function onForecast() {
-  turn += 1;
-  const mine = turn;
+  const mine = begin();
   tell("Waiting for the service…");
   const actual = choices.knownActuals();
   const answered = await attempt("forecast", () => askFor(choices.asRequest()));

@@ -23,7 +23,8 @@ RECIPE = {
     "name": "load",
     "data": {
         "source": "sine",
-        "length": 3000,
+        "unique_id": "city",
+        "length": 5000,
         "level": 60,
         "sines": [{"amplitude": 12, "period": 24}, {"amplitude": 5, "period": 168}, {"amplitude": 4, "period": 8}],
         "noise": 1.5,
@@ -32,7 +33,7 @@ RECIPE = {
     "input_size": 72,
     "horizon": 24,
     "model": {"cell": "gru", "widths": [32]},
-    "fit": {"epochs": 20, "batch_size": 64, "learning_rate": 0.01},
+    "fit": {"epochs": 8, "batch_size": 64, "learning_rate": 0.01},
 }
 SIZE = {"width": 1280, "height": 800}
 COLOURS = 128

@@ -35,6 +35,7 @@ def visit(page: Page, site: str, model: str = "sine") -> None:
     page.goto(site)
     expect(page.locator("#forecast")).to_be_enabled()
     page.select_option("#model", model)
+    expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
 
 
 def paste(page: Page, name: str = "a", length: int = 30) -> None:
@@ -289,4 +290,4 @@ def test_what_a_model_is_asked_with_is_held_beside_its_training_data(quiet: Page
     for _ in range(3):
         ask(quiet)
     row = quiet.locator("#drift-table tbody tr").first
-    expect(row).to_contain_text("shifted: the model was trained on other values")
+    expect(row).to_contain_text("shifted: inputs differ from the training data")

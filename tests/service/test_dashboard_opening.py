@@ -43,13 +43,17 @@ def test_a_fresh_service_shows_held_out_data_with_its_actuals(page: Page, fresh:
     assert drawn["Forecast"]["y"] == [past["y"][-1], *forecast["mean"]]
     assert drawn["Actuals"]["y"] == [past["y"][-1], *example["actual"]]
     expect(page.locator("#result-title")).to_have_text(f"Example: {past['unique_id']}")
-    expect(page.locator("#result-by")).to_contain_text(
-        "had not seen these rows. The weights that are served were fitted"
-    )
+    expect(page.locator("#result-by")).to_contain_text("had not seen these rows. The served weights were fitted")
     expect(page.locator("#evidence")).to_contain_text("smaller than that of the last value")
     expect(page.locator("#forecast-table thead")).to_contain_text("Actual")
     # to look is no request
     assert get(fresh, "/v1/forecasts?model=sine") == {"forecasts": []}
+
+
+def test_the_form_is_ready_to_request_a_forecast_of_the_example(page: Page, fresh: str) -> None:
+    visit(page, fresh)
+    expect(page.locator("#csv")).to_have_value(lines(get(fresh, "/v1/models/sine/versions/1/example")))
+    assert ask(page)["forecasts"][0]["unique_id"] == "example"
 
 
 def test_an_example_of_a_model_without_skill_says_so(page: Page, fresh: str) -> None:
@@ -138,6 +142,7 @@ def test_a_choice_made_meanwhile_is_kept(page: Page, fresh: str) -> None:
     page.goto(fresh)
     expect(page.locator("#forecast")).to_be_enabled()
     page.select_option("#model", "walk")
+    expect(page.locator("#result-title")).to_contain_text("Example")
     held: list[Route] = []
 
     def hold(route: Route) -> None:
