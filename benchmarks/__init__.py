@@ -1,1 +1,1 @@
-"""What the README claims about accuracy and speed, each a command: `python -m benchmarks.NAME`."""
+"""Benchmarks behind the README's figures on accuracy and speed: `python -m benchmarks.NAME`."""

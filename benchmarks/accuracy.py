@@ -1,8 +1,8 @@
-"""How good the forecasts are, on tasks with published figures: `python -m benchmarks.accuracy --task two-sines`.
+"""Measure forecast accuracy on tasks with published results: `python -m benchmarks.accuracy --task two-sines`.
 
-Each recipe is trained with five seeds: the configuration's and the four after it. The table has the median of their
-figures on the test part, the lowest and the highest. Settings are in `benchmarks/configs/`; the learning rates were
-chosen on the validation part by `python -m benchmarks.choose`.
+Each recipe is trained with five seeds: that of the configuration and the next four. The table shows the median, lowest
+and highest error on the test part. The configurations are in `benchmarks/configs/`; `python -m benchmarks.choose`
+selected their learning rates on the validation part.
 """
 
 import argparse
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Contestant:
-    """A recipe within a task, and the most that its figure may be."""
+    """A recipe of a task, and the highest error allowed."""
 
     topology: str
     cell: str
@@ -46,7 +46,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Task:
-    """A data set and the recipes that are tried on it."""
+    """A data set and the recipes that are trained on it."""
 
     config: str
     unit: str
@@ -69,7 +69,7 @@ TASKS = {
         ),
         needs_data=False,
     ),
-    # one step ahead on daily closes, where nobody beats the last close honestly: the bar is to do no harm
+    # one day ahead on daily closes: the last close is nearly unbeatable, so the bar is not to be worse
     "daily-close": Task(
         "daily-close.yaml",
         "relative_mae",
@@ -92,7 +92,7 @@ class Run:
 
 
 def runs_of(task: Task, data: Path | None, n_seeds: int, changes: Sequence[str] = ()) -> Iterator[Run]:
-    """Yield every contestant's run with the first seed, then with the next."""
+    """Yield the runs of all contestants, seed by seed."""
     if data:
         changes = [*changes, f"data.path={json.dumps(str(data))}"]
     for number in range(n_seeds):
@@ -103,7 +103,7 @@ def runs_of(task: Task, data: Path | None, n_seeds: int, changes: Sequence[str] 
 
 
 def measure(task: Task, data: Path | None, n_seeds: int) -> Iterator[Row]:
-    """Yield each contestant's figures on the test part, after the last value's."""
+    """Yield the last value's error on the test part, then that of each contestant."""
     runs = list(runs_of(task, data, n_seeds))
     found: dict[Contestant, list[dict[str, float]]] = {contestant: [] for contestant in task.contestants}
     for run, metrics in zip(runs, on_all_cores(measured, [run.config for run in runs]), strict=True):
@@ -120,14 +120,14 @@ def measure(task: Task, data: Path | None, n_seeds: int) -> Iterator[Row]:
 
 
 def measured(config: TrainConfig) -> dict[str, float]:
-    """Return what a training measures, on the test part above all."""
+    """Train a recipe; return its metrics on the test part."""
     series = prepare(config, config.data.load())
     with tempfile.TemporaryDirectory() as checkpoints:
         return evaluate(config, split(config, series), Path(checkpoints)).metrics
 
 
 def on_all_cores(function: Callable[[TrainConfig], T], configs: Sequence[TrainConfig]) -> Iterator[T]:
-    """Yield the function's answer for each recipe, in order, with a training at a time on each core."""
+    """Yield the function's result for each recipe, in order; each core runs one training at a time."""
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from tqdm(pool.map(function, configs), total=len(configs), unit="training", dynamic_ncols=True)
@@ -142,18 +142,20 @@ def _row(name: str, values: list[float], bar: float | None, unit: str) -> Row:
 
 
 def parse(parser: argparse.ArgumentParser, tasks: Iterable[str]) -> argparse.Namespace:
-    """Return the command line's arguments: a task, its data if it needs any, and what the parser has already."""
-    parser.add_argument("--task", required=True, choices=tasks, help="which task")
-    parser.add_argument("--data", type=Path, help="the price file of the daily-close task, in Yahoo's CSV format")
+    """Add `--task` and `--data` to a parser, and return its arguments."""
+    parser.add_argument("--task", required=True, choices=tasks, help="task to run")
+    parser.add_argument(
+        "--data", metavar="FILE", type=Path, help="price file in Yahoo's CSV format, for the task daily-close"
+    )
     arguments = parser.parse_args()
     needs_data = TASKS[arguments.task].needs_data
     if needs_data != (arguments.data is not None):
-        parser.error(f"--data is {'needed by' if needs_data else 'not for'} the task {arguments.task}")
+        parser.error(f"--data is {'required' if needs_data else 'not allowed'} for the task {arguments.task}")
     return arguments
 
 
 def main() -> int:
-    """Run one task."""
+    """Run a task and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
         description=__doc__,
@@ -161,7 +163,7 @@ def main() -> int:
         "  python -m benchmarks.accuracy --task daily-close --data SPY.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: %(default)s)")
     arguments = parse(parser, TASKS)
     try:
         return report(list(measure(TASKS[arguments.task], arguments.data, arguments.seeds)))

@@ -1,9 +1,9 @@
-"""Backtest 1,000 origins × 100 series beside NeuralForecast: `make bench-peers`, then `python -m benchmarks.backtest`.
+"""Time a backtest of 1,000 cutoffs × 100 series, and the same cross-validation in NeuralForecast.
 
-Training is timed on neither side: ours, with its calibration and without an audit, is done before; theirs, one step
-within `cross_validation`, is subtracted. What is timed is every forecast; on our side the static and adaptive
-intervals and the figures too. `--task auto-ets` times AutoETS, fitted anew at each of 100 origins to each of 100
-series, on one core and on all.
+Run `make bench-peers`, then `python -m benchmarks.backtest`. Both times exclude training: this project trains before
+the measurement, and NeuralForecast's training step is subtracted. The times include every forecast; for this project
+also the intervals and metrics. `--task auto-ets` times AutoETS, refitted at each of 100 cutoffs to each of 100 series,
+on one core and on all cores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ RECIPE = {
     },
     "input_size": INPUT_SIZE,
     "horizon": HORIZON,
-    # few windows for the single epoch that comes before
+    # few windows, since the training is not measured
     "step_size": 16,
     "transforms": [{"kind": "standardize"}],
     "model": {"cell": "lstm", "widths": [UNITS]},
@@ -52,31 +52,34 @@ RECIPE = {
 
 
 def clock() -> Floats:
-    """Return the time and this process's time on the cores, in seconds, `(2,)`."""
+    """Return wall time and CPU time of this process in seconds, `(2,)`."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def our_seconds(folder: Path) -> Floats:
-    """Return what a backtest took, without training and calibration: the median of the rounds, `(2,)`."""
+    """Return wall and CPU time of a backtest without training and calibration, the median of the rounds, `(2,)`."""
     config = build_config(RECIPE, TrainConfig, "benchmark")
     series = prepare(config, config.data.load())
     trial = BacktestConfig(n_windows=N_WINDOWS, baselines=("naive",))
     origins = roll(series, INPUT_SIZE, HORIZON, N_WINDOWS, 1)
     fitted = fit_until_now(config, known_at(series, origins.cutoffs[0], INPUT_SIZE + HORIZON), folder)
-    # the training is not what is measured
+    # exclude the training from the measurement
     room.fit_until_now = lambda *arguments: fitted
     trials = []
     for _ in range(ROUNDS):
-        begin = clock()
-        figures = score(backtest(config, trial, series, folder), trial, series)
-        trials.append(clock() - begin)
-        if not np.isfinite(figures["mae"]):
-            raise ForecasterError("the backtest gave no figure")
+        start = clock()
+        metrics = score(backtest(config, trial, series, folder), trial, series)
+        trials.append(clock() - start)
+        if not np.isfinite(metrics["mae"]):
+            raise ForecasterError("the MAE of the backtest is not finite; check the recipe of this benchmark")
     return np.asarray(np.median(trials, axis=0))
 
 
 def peer_seconds() -> tuple[Floats, Floats]:
-    """Return what NeuralForecast's cross-validation took beside its training, and that; medians, `(2,)` each."""
+    """Return the median times of NeuralForecast's cross-validation without its training, and of the training.
+
+    Each is wall and CPU time in seconds, `(2,)`.
+    """
     numbers = [str(number) for number in (N_SERIES, N_WINDOWS, INPUT_SIZE, HORIZON, UNITS)]
     script = ROOT / "benchmarks" / "peers" / "neuralforecast_backtest.py"
     done = subprocess.run([str(PEER), str(script), *numbers], capture_output=True, text=True, check=False)
@@ -87,34 +90,34 @@ def peer_seconds() -> tuple[Floats, Floats]:
 
 
 def compare_auto_ets() -> int:
-    """Measure AutoETS on one process and on one for each core, and print the table."""
+    """Time AutoETS with one process and with one process per core, and print the table."""
     walks = np.cumsum(np.random.default_rng(1).normal(size=(N_SERIES, ETS_WINDOWS + ETS_ROWS)), axis=1)
-    histories = [walk[begin : begin + ETS_ROWS] for walk in walks for begin in range(ETS_WINDOWS)]
+    histories = [walk[start : start + ETS_ROWS] for walk in walks for start in range(ETS_WINDOWS)]
     cores = len(os.sched_getaffinity(0))
     seconds = {}
     for n_processes in (1, cores):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         forecast_histories("auto_ets", histories, HORIZON, 1, n_processes)
-        seconds[n_processes] = time.perf_counter() - begin
+        seconds[n_processes] = time.perf_counter() - start
     rows = [Row(f"AutoETS, {number} processes", taken, None, "s") for number, taken in seconds.items()]
-    # of what the cores could spare, three quarters
+    # three quarters of the ideal saving
     bar = 1 - 0.75 * (1 - 1 / cores)
     return report([*rows, Row("all cores over one", seconds[cores] / seconds[1], bar, "ratio")])
 
 
 def compare_networks() -> int:
-    """Measure both sides one after the other and print the table."""
+    """Time this project and NeuralForecast, and print the table."""
     if not PEER.exists():
-        sys.stderr.write("error: the peers are not installed; run make bench-peers first\n")
+        sys.stderr.write("error: NeuralForecast is not installed; run make bench-peers\n")
         return 2
     with tempfile.TemporaryDirectory() as folder:
         ours = our_seconds(Path(folder))
     theirs, training = peer_seconds()
     rows = []
-    # others' work on the machine shows in the time, and less in the time on the cores
+    # other load on the machine affects wall time more than CPU time
     for number, unit in enumerate(("s", "core s")):
         rows += [
-            Row("backtest, intervals and figures", ours[number], None, unit),
+            Row("backtest, intervals and metrics", ours[number], None, unit),
             Row("NeuralForecast's cross_validation without its training", theirs[number], None, unit),
             Row("its training", training[number], None, unit),
             Row("ours over theirs", ours[number] / theirs[number], 1.0, "ratio"),
@@ -125,6 +128,11 @@ def compare_networks() -> int:
 TASKS = {"network": compare_networks, "auto-ets": compare_auto_ets}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m benchmarks.backtest", description="Time backtests.")
-    parser.add_argument("--task", choices=TASKS, default="network", help="what is timed (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.backtest",
+        description=__doc__,
+        epilog="examples:\n  python -m benchmarks.backtest\n  python -m benchmarks.backtest --task auto-ets",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--task", choices=TASKS, default="network", help="what to time (default: %(default)s)")
     sys.exit(TASKS[parser.parse_args().task]())

@@ -1,10 +1,10 @@
-"""Do intervals cover what they promise? `python -m benchmarks.calibration --data FOLDER` on real files and on sines.
+"""Measure the coverage of intervals on real series and on sines: `python -m benchmarks.calibration --data FOLDER`.
 
-The last third of each series is held back. The recipe is fitted and calibrated on the first two thirds, and forecasts
-every origin of the last, 5 steps ahead, without a refit; prices by the recipe that is shipped for them, with each cell.
-Beside it stand the bounds of a random walk of the window's volatility.
+A recipe is fitted and calibrated on the first two thirds of each series, and forecasts 5 steps from every cutoff of the
+last third, without a refit. Prices use the recipe of `pipelines/configs/stock.yaml` with each cell. The interval score
+is compared with that of a random walk with the volatility of the window.
 
-`--task overlap` asks whether overlapping windows of random walks are told from independent ones; it needs no files.
+`--task overlap` measures the coverage for overlapping windows of random walks; it needs no files.
 """
 
 import argparse
@@ -29,27 +29,27 @@ from forecaster.training.config import TrainConfig, prepare
 OTHERS = Path(__file__).parent / "configs" / "calibration.yaml"
 STOCK = Path(__file__).parents[1] / "pipelines" / "configs" / "stock.yaml"
 LEVELS = (80, 95)
-# of a coverage, or two standard errors; of the worst interval score; of a cell's MAE beside the last value's
-TOLERANCE, WORST, CLOSE = 0.02, 1.03, 1.01
-# what choices were made on, and what was looked at afterwards
-TUNED, HELD_BACK, EVERY = "tuned on", "held back", "all prices"
+# allowed error of a coverage (or two standard errors), interval score over a random walk's, and relative MAE of a cell
+MAX_COVERAGE_ERROR, MAX_SCORE_RATIO, MAX_RELATIVE_MAE = 0.02, 1.03, 1.01
+# series that design choices were tuned on, series that were held out from them, and both
+TUNED, HELD_OUT, ALL_PRICES = "tuned on", "held out", "all prices"
 FILES = {
     "SPY 2008": (TUNED, "yahoofinance-SPY-20080101-20180101.csv"),
     "AAPL 2004": (TUNED, "yahoofinance-AAPL-20040819-20180120.csv"),
     "KO 2006": (TUNED, "djia-KO_2006-01-01_to_2018-01-01.csv"),
     "VIX 1990": (TUNED, "vix-daily.csv"),
-    "MSFT 2006": (HELD_BACK, "djia-MSFT_2006-01-01_to_2018-01-01.csv"),
-    "GOOG 2004": (HELD_BACK, "yahoofinance-GOOG-20040819-20180120.csv"),
-    "AMZN 2010": (HELD_BACK, "msanet-AMZN-2010-2025.csv"),
-    "AAPL 2010": (HELD_BACK, "msanet-AAPL-2010-2025.csv"),
-    "GOOG 2010": (HELD_BACK, "msanet-GOOG-2010-2025.csv"),
-    "AAPL 2015": (HELD_BACK, "plotly-finance-charts-apple.csv"),
+    "MSFT 2006": (HELD_OUT, "djia-MSFT_2006-01-01_to_2018-01-01.csv"),
+    "GOOG 2004": (HELD_OUT, "yahoofinance-GOOG-20040819-20180120.csv"),
+    "AMZN 2010": (HELD_OUT, "msanet-AMZN-2010-2025.csv"),
+    "AAPL 2010": (HELD_OUT, "msanet-AAPL-2010-2025.csv"),
+    "GOOG 2010": (HELD_OUT, "msanet-GOOG-2010-2025.csv"),
+    "AAPL 2015": (HELD_OUT, "plotly-finance-charts-apple.csv"),
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """A series, its recipe, the changes that it needs, and of prices whether choices were made on it."""
+    """A series, its recipe, overrides of the recipe, and for prices the group: TUNED or HELD_OUT."""
 
     name: str
     recipe: Path
@@ -58,9 +58,9 @@ class Task:
 
 
 def tasks(folder: Path | None, only: Sequence[str]) -> Iterator[Task]:
-    """Yield the sines, and where there is a folder the real series in it; those whose name holds a word of `only`."""
-    every = [*_others(folder), *(_prices(folder) if folder else ())]
-    yield from (task for task in every if not only or any(word in task.name for word in only))
+    """Yield the sines and, if there is a folder, its series; `only` selects names that contain one of its words."""
+    all_tasks = [*_others(folder), *(_prices(folder) if folder else ())]
+    yield from (task for task in all_tasks if not only or any(word in task.name for word in only))
 
 
 def _others(folder: Path | None) -> Iterator[Task]:
@@ -79,17 +79,17 @@ def _prices(folder: Path) -> Iterator[Task]:
 
 
 def measure(task: Task) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the figures of the recipe, as `report.score` names them, and each cell's relative MAE: prices' of all."""
+    """Return the recipe's metrics, named as by `score`, and the relative MAE by cell (for prices, of all cells)."""
     config = load_config(task.recipe, TrainConfig, task.changes, "train")
-    figures = _try(config)
+    metrics = _backtest(config)
     others = [cell for cell in CELLS if cell != config.model.cell and task.group]
-    # folds size intervals alone
-    without = config.model_copy(update={"folds": 0})
-    relative = {cell: _try(without.with_cell(cell))["relative_mae"] for cell in others}
-    return figures, {config.model.cell: figures["relative_mae"]} | relative
+    # folds affect only the intervals
+    without_folds = config.model_copy(update={"folds": 0})
+    relative = {cell: _backtest(without_folds.with_cell(cell))["relative_mae"] for cell in others}
+    return metrics, {config.model.cell: metrics["relative_mae"]} | relative
 
 
-def _try(config: TrainConfig) -> dict[str, float]:
+def _backtest(config: TrainConfig) -> dict[str, float]:
     series = prepare(config, config.data.load())
     trial = BacktestConfig(n_windows=len(series.values) // 3 - config.horizon, baselines=("naive",), levels=LEVELS)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,61 +97,75 @@ def _try(config: TrainConfig) -> dict[str, float]:
     return score(result, trial, series) | {"is_adaptive": float(result.is_adaptive[0])}
 
 
-def rows(task: Task, figures: dict[str, float], relative: dict[str, float]) -> Iterator[Row]:
-    """Yield a task's figures, as served and of both kinds: how far each coverage is from its level, scores' ratios."""
-    kind = "adaptive" if figures["is_adaptive"] else "static"
+def rows(task: Task, metrics: dict[str, float], relative: dict[str, float]) -> Iterator[Row]:
+    """Yield coverage errors and interval scores of the served, static and adaptive intervals, and the relative MAEs."""
+    kind = "adaptive" if metrics["is_adaptive"] else "static"
     for level in LEVELS:
-        if f"coverage-{level}" not in figures:
+        if f"coverage-{level}" not in metrics:
             yield Row(f"{task.name}: level {level} is refused, too few windows", 0.0, None, "")
             continue
-        for suffix, bar in (("", True), ("-static", False), ("-adaptive", False)):
-            said = f" ({kind})" if bar else suffix
-            covered, error = figures[f"coverage-{level}{suffix}"], figures[f"coverage-{level}{suffix}-error"]
-            name = f"{task.name}: {level} %{said} covers {100 * covered:.1f} % ± {100 * error:.1f}, off by"
-            yield Row(name, 100 * abs(covered - level / 100), 100 * _allowed(error) if bar else None, "points")
-            ratio = _ratio(figures, level, suffix)
-            name = f"{task.name}: {level} %{said} interval score over a random walk's"
-            yield Row(name, ratio, WORST if bar and task.group else None, "ratio")
+        for suffix, has_bar in (("", True), ("-static", False), ("-adaptive", False)):
+            label = f" ({kind})" if has_bar else suffix
+            covered, error = metrics[f"coverage-{level}{suffix}"], metrics[f"coverage-{level}{suffix}-error"]
+            name = f"{task.name}: {level} %{label} covers {100 * covered:.1f} % ± {100 * error:.1f}, off by"
+            bar = 100 * _max_coverage_error(error) if has_bar else None
+            yield Row(name, 100 * abs(covered - level / 100), bar, "points")
+            ratio = _score_ratio(metrics, level, suffix)
+            name = f"{task.name}: {level} %{label} interval score over a random walk's"
+            yield Row(name, ratio, MAX_SCORE_RATIO if has_bar and task.group else None, "ratio")
     for cell, ratio in relative.items():
-        yield Row(f"{task.name}: {cell} relative_mae", ratio, CLOSE if task.group else None, "ratio")
+        yield Row(f"{task.name}: {cell} relative_mae", ratio, MAX_RELATIVE_MAE if task.group else None, "ratio")
 
 
-def summary(group: str, found: Sequence[tuple[dict[str, float], dict[str, float]]]) -> Iterator[Row]:
-    """Yield what is asked of a group of prices, if there are any: five of six within the bars, and the median score."""
-    if not found:
+def summary(group: str, results: Sequence[tuple[dict[str, float], dict[str, float]]]) -> Iterator[Row]:
+    """Yield how many series of a group miss a bar (at most one in six may), and the median interval scores."""
+    if not results:
         return
-    most_off = len(found) // 6
+    max_misses = len(results) // 6
     for level in LEVELS:
-        known = [figures for figures, _ in found if f"coverage-{level}" in figures]
-        off = [
-            abs(figures[f"coverage-{level}"] - level / 100) > _allowed(figures[f"coverage-{level}-error"])
-            for figures in known
+        known = [metrics for metrics, _ in results if f"coverage-{level}" in metrics]
+        misses = [
+            abs(metrics[f"coverage-{level}"] - level / 100) > _max_coverage_error(metrics[f"coverage-{level}-error"])
+            for metrics in known
         ]
-        name = f"{group}: series of {len(known)} whose {level} % intervals cover too much or too little"
-        yield Row(name, sum(off), most_off, "series")
+        name = f"{group}: of {len(known)} series, those whose {level} % intervals cover too much or too little"
+        yield Row(name, sum(misses), max_misses, "series")
         for suffix in ("", "-static", "-adaptive"):
-            ratios = [_ratio(figures, level, suffix) for figures in known]
+            ratios = [_score_ratio(metrics, level, suffix) for metrics in known]
             name = f"{group}: {level} %{suffix or ' as served'}, median interval score over a random walk's"
             yield Row(name, float(np.median(ratios)), None if suffix else 1.0, "ratio")
     for cell in CELLS:
-        worse = sum(relative[cell] > CLOSE for _, relative in found)
-        yield Row(f"{group}: series of {len(found)} on which {cell} is worse than {CLOSE}", worse, most_off, "series")
+        worse = sum(relative[cell] > MAX_RELATIVE_MAE for _, relative in results)
+        name = f"{group}: of {len(results)} series, those with a relative_mae of {cell} above {MAX_RELATIVE_MAE}"
+        yield Row(name, worse, max_misses, "series")
 
 
-def _allowed(error: float) -> float:
-    return max(TOLERANCE, 2 * error)
+def _max_coverage_error(standard_error: float) -> float:
+    return max(MAX_COVERAGE_ERROR, 2 * standard_error)
 
 
-def _ratio(figures: dict[str, float], level: int, suffix: str) -> float:
-    return figures[f"winkler-{level}{suffix}"] / figures[f"naive-winkler-{level}"]
+def _score_ratio(metrics: dict[str, float], level: int, suffix: str) -> float:
+    return metrics[f"winkler-{level}{suffix}"] / metrics[f"naive-winkler-{level}"]
 
 
 def main() -> int:
     """Measure every task and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("--task", choices=("series", "overlap"), default="series")
-    parser.add_argument("--data", type=Path, help="a folder with stock/ and ett/; the sines alone without it")
-    parser.add_argument("--only", nargs="+", default=(), help="words of the series' names; all when left out")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.calibration",
+        description=__doc__,
+        epilog="examples:\n  python -m benchmarks.calibration --data ~/data --only SPY AAPL\n"
+        "  python -m benchmarks.calibration --task overlap",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--task", choices=("series", "overlap"), default="series", help="what to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", type=Path, help="folder with stock/ and ett/ (default: only the sines)"
+    )
+    parser.add_argument(
+        "--only", metavar="WORD", nargs="+", default=(), help="only series whose name contains a word (default: all)"
+    )
     arguments = parser.parse_args()
     if arguments.task == "overlap":
         return report(overlap_rows())
@@ -160,9 +174,9 @@ def main() -> int:
     for task in tqdm(list(tasks(arguments.data, arguments.only)), unit="series", dynamic_ncols=True):
         measured = measure(task)
         found += rows(task, *measured)
-        for group in (task.group, EVERY) if task.group else ():
+        for group in (task.group, ALL_PRICES) if task.group else ():
             groups.setdefault(group, []).append(measured)
-    return report([*found, *(row for group in (HELD_BACK, EVERY) for row in summary(group, groups.get(group, [])))])
+    return report([*found, *(row for group in (HELD_OUT, ALL_PRICES) for row in summary(group, groups.get(group, [])))])
 
 
 if __name__ == "__main__":

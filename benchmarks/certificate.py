@@ -1,7 +1,7 @@
-"""What the leakage audit takes beside the training that it is part of: `python -m benchmarks.certificate`.
+"""Time the leakage audit relative to its training: `python -m benchmarks.certificate`.
 
-The shipped recipe of the sine, and that of the stocks on made-up prices of as many sessions. The audit may take a fifth
-of the training: of the fit, the figures and the refit together.
+It runs the recipes of `pipelines/configs/sine.yaml` and `stock.yaml`, the latter on synthetic prices. The audit may
+take a fifth of the training, which is the fit, the evaluation and the refit.
 """
 
 import argparse
@@ -22,21 +22,21 @@ from forecaster.training.leakage import certify
 from forecaster.training.stages import evaluate, refit
 
 CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
-# SPY and AAPL since 2010
+# as many rows as SPY and AAPL have since 2010
 PRICES = "data={source: random_walk, n_series: 2, length: 4000}"
 RECIPES: dict[str, list[str]] = {"sine": [], "stock": [PRICES, "freq=null"]}
 SHARE = 0.2
 
 
 def clock() -> Floats:
-    """Return the time and this process's time on the cores, in seconds, `(2,)`."""
+    """Return wall time and CPU time of this process in seconds, `(2,)`."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def seconds(config: TrainConfig) -> tuple[Floats, Floats]:
-    """Return what a training took, and its audit, `(2,)` each."""
+    """Return wall and CPU time of a training and of its audit, in seconds, `(2,)` each."""
     frame = config.data.load()
-    begin = clock()
+    start = clock()
     series = prepare(config, frame)
     with TemporaryDirectory() as folder:
         evaluated = evaluate(config, split(config, series), Path(folder))
@@ -44,17 +44,17 @@ def seconds(config: TrainConfig) -> tuple[Floats, Floats]:
         served = refit(config, seen, evaluated.history.best_epoch + 1, Path(folder))
     middle = clock()
     certify(config, frame, evaluated, served)
-    return middle - begin, clock() - middle
+    return middle - start, clock() - middle
 
 
 def measure() -> Iterator[Row]:
-    """Yield each recipe's times, and the audit's over the training's."""
-    # what the first network of a process takes is neither's
+    """Yield the times of each recipe, and the ratio of audit to training."""
+    # warm up: the first network of a process takes longer
     seconds(load_config(CONFIGS / "sine.yaml", TrainConfig, ["fit.epochs=1", "data.length=800"], section="train"))
     for name, changes in RECIPES.items():
         config = load_config(CONFIGS / f"{name}.yaml", TrainConfig, changes, section="train")
         training, audit = seconds(config)
-        # others' work on the machine shows in the time, and less in the time on the cores
+        # other load on the machine affects wall time more than CPU time
         for number, unit in enumerate(("s", "core s")):
             yield Row(f"{name}, training", training[number], None, unit)
             yield Row(f"{name}, audit", audit[number], None, unit)
@@ -63,7 +63,11 @@ def measure() -> Iterator[Row]:
 
 def main() -> int:
     """Measure both recipes and print the table."""
-    argparse.ArgumentParser(prog="python -m benchmarks.certificate", description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.certificate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     return report(list(measure()))
 
 

@@ -1,8 +1,8 @@
-"""Choose a benchmark's learning rate on the validation part: `python -m benchmarks.choose --task two-sines`.
+"""Select a benchmark's learning rate on the validation part: `python -m benchmarks.choose --task two-sines`.
 
-Each rate of the task's grid is tried with each many-to-one cell and the configuration's seed. The rate with the
-smallest error on the validation part, averaged over the cells, is chosen; no recipe is given the test part. Every error
-is written to `benchmarks/results/choose-TASK.jsonl`, and a test compares the configuration with what is chosen there.
+Each learning rate of the task's grid is tried with each many-to-one cell and the configuration's seed. The rate with
+the smallest mean error over the cells on the validation part is selected; the test part is not used. All errors are
+written to `benchmarks/results/choose-TASK.jsonl`, and a test checks that the configuration has the selected rate.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.stages import fit_recipe
 
 RESULTS = Path(__file__).parent / "results"
-# so wide that the chosen rate is not at an end
+# wide enough that the selected rate is not at an end
 GRIDS = {"two-sines": (0.003, 0.006, 0.012, 0.024), "daily-close": (0.0005, 0.002, 0.008, 0.032, 0.128)}
 
 
 @dataclass(frozen=True)
-class Try:
-    """A setting that was tried, and its root mean squared error on the validation part."""
+class Trial:
+    """A learning rate tried with a cell and a seed, and its RMSE on the validation part."""
 
     learning_rate: float
     cell: str
@@ -38,18 +38,18 @@ class Try:
     validation_rmse: float
 
 
-def log_of(task: str) -> Path:
-    """Return the file that a task's tries are kept in."""
+def results_file(task: str) -> Path:
+    """Return the file of a task's trials."""
     return RESULTS / f"choose-{task}.jsonl"
 
 
-def read_log(task: str) -> list[Try]:
-    """Return the tries that a task's setting was chosen from."""
-    return [Try(**json.loads(line)) for line in log_of(task).read_text(encoding="utf-8").splitlines()]
+def read_trials(task: str) -> list[Trial]:
+    """Return the stored trials of a task."""
+    return [Trial(**json.loads(line)) for line in results_file(task).read_text(encoding="utf-8").splitlines()]
 
 
-def try_grid(task: str, data: Path | None) -> list[Try]:
-    """Return a try for each learning rate and many-to-one cell of a task."""
+def run_trials(task: str, data: Path | None) -> list[Trial]:
+    """Return a trial for each learning rate and many-to-one cell of a task."""
     runs = [
         run
         for rate in GRIDS[task]
@@ -58,13 +58,13 @@ def try_grid(task: str, data: Path | None) -> list[Try]:
     ]
     errors = on_all_cores(validation_error, [run.config for run in runs])
     return [
-        Try(run.config.fit.learning_rate, run.contestant.cell, run.config.seed, round(error, 7))
+        Trial(run.config.fit.learning_rate, run.contestant.cell, run.config.seed, round(error, 7))
         for run, error in zip(runs, errors, strict=True)
     ]
 
 
 def validation_error(config: TrainConfig) -> float:
-    """Return the error on the validation part of a recipe that is given no test part."""
+    """Train a recipe without the test part; return its RMSE on the validation part."""
     parts = split(config, prepare(config, config.data.load()))
     del parts["test"]
     with tempfile.TemporaryDirectory() as checkpoints:
@@ -72,33 +72,40 @@ def validation_error(config: TrainConfig) -> float:
     return rmse(parts["validation"].targets(), trained.forecast(parts["validation"]))
 
 
-def mean_errors(tries: Sequence[Try]) -> dict[float, float]:
+def mean_errors(trials: Sequence[Trial]) -> dict[float, float]:
     """Return the mean error over the cells by learning rate."""
-    rates = sorted({one.learning_rate for one in tries})
-    return {rate: float(np.mean([one.validation_rmse for one in tries if one.learning_rate == rate])) for rate in rates}
+    by_rate: dict[float, list[float]] = {}
+    for trial in trials:
+        by_rate.setdefault(trial.learning_rate, []).append(trial.validation_rmse)
+    return {rate: float(np.mean(errors)) for rate, errors in sorted(by_rate.items())}
 
 
-def choose(tries: Sequence[Try]) -> float:
+def choose(trials: Sequence[Trial]) -> float:
     """Return the learning rate with the smallest mean error."""
-    errors = mean_errors(tries)
+    errors = mean_errors(trials)
     return min(errors, key=errors.__getitem__)
 
 
 def main() -> int:
-    """Try a task's grid, write the log and print the table."""
+    """Run a task's trials, store them and print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.choose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.choose",
+        description=__doc__,
+        epilog="examples:\n  python -m benchmarks.choose --task two-sines\n"
+        "  python -m benchmarks.choose --task daily-close --data SPY.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arguments = parse(parser, GRIDS)
     try:
-        tries = try_grid(arguments.task, arguments.data)
+        trials = run_trials(arguments.task, arguments.data)
     except ForecasterError as error:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
-    log_of(arguments.task).write_text("".join(json.dumps(asdict(one)) + "\n" for one in tries), encoding="utf-8")
-    rows = [Row(f"{one.learning_rate:g}, {one.cell}", one.validation_rmse, None, "RMSE") for one in tries]
-    rows += [Row(f"{rate:g}, mean of the cells", error, None, "RMSE") for rate, error in mean_errors(tries).items()]
-    return report([*rows, Row("chosen: fit.learning_rate", choose(tries), None, "")])
+    lines = "".join(json.dumps(asdict(trial)) + "\n" for trial in trials)
+    results_file(arguments.task).write_text(lines, encoding="utf-8")
+    rows = [Row(f"{trial.learning_rate:g}, {trial.cell}", trial.validation_rmse, None, "RMSE") for trial in trials]
+    rows += [Row(f"{rate:g}, mean of the cells", error, None, "RMSE") for rate, error in mean_errors(trials).items()]
+    return report([*rows, Row("selected: fit.learning_rate", choose(trials), None, "")])
 
 
 if __name__ == "__main__":

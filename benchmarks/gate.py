@@ -1,10 +1,10 @@
-"""How often the gate errs, on simulated contests: `python -m benchmarks.gate`.
+"""Measure how often the gate decides wrongly, in simulated contests: `python -m benchmarks.gate`.
 
-Prices are random walks whose volatility changes. Forecasts without skill are the last value moved by random functions
-of the past, so a challenger and its champion are exchangeable. Forecasts with skill know a share of the coming changes.
-The decisions are those of `forecaster.promotion.gate`.
+Prices are random walks whose volatility changes. Forecasts without skill are the last value plus random functions of
+the past, so a challenger and its champion are exchangeable. Forecasts with skill know a share of the future changes.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 
@@ -20,30 +20,34 @@ from forecaster.promotion.gate import PROMOTED, BesideChampion, Evidence, GateCo
 N_CONTESTS = 500
 HORIZONS = (1, 5, 20)
 N_WINDOWS = (60, 250, 750)
-# challengers of which the best is judged
+# number of challengers, the best of which is judged
 TRIES = 3
-# the largest share of exchangeable challengers, and of versions that are worse than the margin allows
-MOST_WRONG = 0.05
+# the largest allowed share of wrong promotions
+MAX_WRONG = 0.05
 
 Forecaster = Callable[["Walk", np.random.Generator], Floats]
 
 
 class Walk:
-    """A random walk and the rows to forecast: `last` `(n,)`, `actual` `(n, horizon)`, `change` `(n,)` before each."""
+    """A random walk with `n` cutoffs.
+
+    `last`, `(n,)`, is the value at each cutoff, `change`, `(n,)`, the change before it, `actual`, `(n, horizon)`, the
+    actuals.
+    """
 
     def __init__(self, n_windows: int, horizon: int, random: np.random.Generator) -> None:
-        """Draw a walk whose log-volatility wanders."""
+        """Draw a walk whose log-volatility is a random walk."""
         volatility = np.exp(np.cumsum(random.normal(0, 0.03, n_windows + horizon)))
         changes = random.normal(size=n_windows + horizon) * volatility
         levels = np.cumsum(changes)
         self.last, self.change = levels[:n_windows], changes[:n_windows]
         ahead = np.arange(n_windows)[:, None] + np.arange(1, horizon + 1)
-        # the last window needs a step that was not drawn
+        # the last window reaches one step beyond the walk
         self.actual = np.append(levels, levels[-1])[np.minimum(ahead, n_windows + horizon)]
 
 
 def without_skill(walk: Walk, random: np.random.Generator) -> Floats:
-    """Return the last value, moved by a random share of the last change and by a slow random error."""
+    """Return forecasts without skill: the last value plus a random share of the last change and a slow random error."""
     n = len(walk.last)
     slow = np.convolve(random.normal(size=n + 19), np.full(20, 20**-0.5), "valid") * np.abs(walk.change).mean()
     moved = walk.last + random.normal(0, 0.05) * walk.change + 0.1 * slow
@@ -51,7 +55,7 @@ def without_skill(walk: Walk, random: np.random.Generator) -> Floats:
 
 
 def knowing(share: float) -> Forecaster:
-    """Return a forecaster that knows so much of the coming changes."""
+    """Return a forecaster that knows a share of the future changes."""
 
     def forecast(walk: Walk, random: np.random.Generator) -> Floats:
         blind = without_skill(walk, random)
@@ -63,33 +67,33 @@ def knowing(share: float) -> Forecaster:
 def contest(
     ours: Forecaster, theirs: Forecaster, horizon: int, n_windows: int, random: np.random.Generator, *, fresher: bool
 ) -> bool:
-    """Say whether a fresher version, or the best of some challengers of other recipes, replaces a champion."""
+    """Return whether a fresher version, or the best of several challengers with other recipes, replaces a champion."""
     walk, tries = Walk(n_windows, horizon, random), 1 if fresher else int(random.choice([1, TRIES]))
     candidates = [losses(walk, ours, random) for _ in range(tries)]
-    best = min(candidates, key=lambda one: float(one.mean()))
+    best = min(candidates, key=lambda candidate: float(candidate.mean()))
     ratio = compare_losses(best, losses(walk, theirs, random), horizon)
     return replaces(BesideChampion(1, ratio, n_windows, True, fresher, {}), GateConfig(), tries).is_met
 
 
 def losses(walk: Walk, forecaster: Forecaster, random: np.random.Generator) -> Floats:
-    """Return the mean absolute error at each origin, `(n,)`."""
+    """Return the mean absolute error at each cutoff, `(n,)`."""
     return np.asarray(np.abs(walk.actual - forecaster(walk, random)).mean(axis=1))
 
 
 def first_version(
     ours: Forecaster, horizon: int, n_windows: int, random: np.random.Generator, gate: GateConfig
 ) -> bool:
-    """Say whether the best of some first versions passes the criterion beside the last value."""
+    """Return whether the best of several first versions passes the comparison with the last value."""
     walk = Walk(n_windows, horizon, random)
     naive = np.abs(walk.actual - walk.last[:, None]).mean(axis=1)
-    best = min((losses(walk, ours, random) for _ in range(TRIES)), key=lambda one: float(one.mean()))
+    best = min((losses(walk, ours, random) for _ in range(TRIES)), key=lambda candidate: float(candidate.mean()))
     ratio = compare_losses(best, naive, horizon)
     evidence = Evidence({"naive-mae": 1.0}, (), Certificate(digests={}, cutoffs=()), 0.0, ratio, None, TRIES)
     return decide(evidence, gate).outcome == PROMOTED
 
 
 def shares(horizon: int, n_windows: int, random: np.random.Generator) -> dict[str, float]:
-    """Return by name the share of contests that a challenger wins."""
+    """Return the share of contests that a challenger wins, by kind of contest."""
 
     def won(ours: Forecaster, *, fresher: bool = False, theirs: Forecaster = without_skill) -> float:
         found = [contest(ours, theirs, horizon, n_windows, random, fresher=fresher) for _ in range(N_CONTESTS)]
@@ -110,17 +114,21 @@ def shares(horizon: int, n_windows: int, random: np.random.Generator) -> dict[st
 
 
 def rows() -> Iterator[Row]:
-    """Yield each share, the wrong decisions beside their bar."""
+    """Yield the shares; those of wrong decisions have a bar."""
     random = np.random.default_rng(0)
     for horizon in tqdm(HORIZONS, unit="horizon", dynamic_ncols=True):
         for n_windows in N_WINDOWS:
             for number, (name, share) in enumerate(shares(horizon, n_windows, random).items()):
-                bar = MOST_WRONG if number < 3 else None
+                # the first three kinds are wrong decisions
+                bar = MAX_WRONG if number < 3 else None
                 yield Row(f"horizon {horizon}, {n_windows} windows: {name}", share, bar, "share")
 
 
 def main() -> int:
     """Simulate the contests and print the table."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.gate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     return report(list(rows()))
 
 

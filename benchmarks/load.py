@@ -1,4 +1,4 @@
-"""Load a server: as many connections as asked for, each sending the next request when it has its answer."""
+"""A load generator: each connection sends its next request after the answer to the last."""
 
 import asyncio
 import json
@@ -10,13 +10,13 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What came of a load.
+class LoadResult:
+    """The result of a load.
 
     Args:
-        per_second: answers.
-        p99_seconds: the time that all but one of a hundred took less than.
-        statuses: how many answers there were of each status.
+        per_second: answers per second.
+        p99_seconds: 99th percentile of the response time.
+        statuses: the number of answers by status.
     """
 
     per_second: float
@@ -25,7 +25,7 @@ class Measured:
 
 
 class _Connection(asyncio.Protocol):
-    """Keeps one request under way until told to stop; reads no more of an answer than its length and status."""
+    """Sends a request repeatedly until a deadline; it reads only status and length of the answers."""
 
     def __init__(self, request: bytes, until: float) -> None:
         self.request, self.until = request, until
@@ -69,29 +69,29 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _load(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> Measured:
-    loop, begin = asyncio.get_running_loop(), time.perf_counter()
+async def _load(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> LoadResult:
+    loop, start = asyncio.get_running_loop(), time.perf_counter()
     connections = [
-        (await loop.create_connection(lambda: _Connection(request, begin + seconds), host, port))[1]
+        (await loop.create_connection(lambda: _Connection(request, start + seconds), host, port))[1]
         for _ in range(concurrency)
     ]
     await asyncio.gather(*(connection.done for connection in connections))
-    took = time.perf_counter() - begin
-    every = np.concatenate([connection.seconds for connection in connections])
+    took = time.perf_counter() - start
+    seconds_each = np.concatenate([connection.seconds for connection in connections])
     statuses: dict[str, int] = {}
     for connection in connections:
         for status, count in connection.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
-    return Measured(len(every) / took, float(np.quantile(every, 0.99)), statuses)
+    return LoadResult(len(seconds_each) / took, float(np.quantile(seconds_each, 0.99)), statuses)
 
 
-def load(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> Measured:
-    """Send `request` (head and body) over `concurrency` connections for so many seconds."""
+def load(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> LoadResult:
+    """Send `request` (head and body) repeatedly over `concurrency` connections for `seconds`."""
     return asyncio.run(_load(host, port, request, concurrency, seconds))
 
 
 def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """Return a POST as bytes."""
+    """Return an HTTP/1.1 POST request as bytes."""
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -102,9 +102,9 @@ def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
 
 
 if __name__ == "__main__":
-    # in a process of its own, so that it does not share a core's lock with what it loads
-    given = json.loads(sys.stdin.read())
-    measured = load(
-        given["host"], given["port"], bytes.fromhex(given["request"]), given["concurrency"], given["seconds"]
+    # a separate process, so that client and server do not share an interpreter
+    options = json.loads(sys.stdin.read())
+    result = load(
+        options["host"], options["port"], bytes.fromhex(options["request"]), options["concurrency"], options["seconds"]
     )
-    sys.stdout.write(json.dumps(vars(measured)) + "\n")
+    sys.stdout.write(json.dumps(vars(result)) + "\n")

@@ -1,4 +1,4 @@
-"""What every benchmark ends with: a table for people, one JSON object as the last line for machines, an exit status."""
+"""The output of every benchmark: a table, a JSON object as the last line, and an exit status."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from forecaster.training.tracking import git_revision
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of a benchmark.
+    """A measurement of a benchmark.
 
     Args:
         name: what was measured.
-        value: the figure; of several runs their median.
-        bar: the most that it may be, or the least; None for a figure that only informs.
-        unit: of the value and the bar.
-        is_least: whether the bar is the least.
-        extremes: the lowest and the highest of several runs.
+        value: the measured value; the median of several runs.
+        bar: the highest (or lowest) value allowed; None if there is no limit.
+        unit: the unit of the value and the bar.
+        is_least: whether the bar is the lowest value allowed.
+        extremes: the lowest and the highest value of several runs.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Say whether the bar is met; None without one."""
+        """Return whether the bar is met; None if there is no bar."""
         if self.bar is None:
             return None
         return self.value >= self.bar if self.is_least else self.value <= self.bar
 
 
 def report(rows: Sequence[Row]) -> int:
-    """Print `rows` as a table and, as the last line, as JSON with the machine and the revision.
+    """Print `rows` as a table, then as JSON with the machine and the git revision.
 
     Returns:
-        the exit status: 1 if a bar is missed, else 0.
+        The exit status: 1 if a bar is missed, else 0.
     """
     width = max(len(row.name) for row in rows)
     verdicts = {True: "met", False: "MISSED", None: ""}
@@ -69,7 +69,7 @@ def report(rows: Sequence[Row]) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Return the properties of the machine that the measurements depend on."""
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),

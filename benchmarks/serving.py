@@ -1,6 +1,7 @@
-"""What the service costs and bears: `python -m benchmarks.serving`; `--peer` loads `mlflow models serve` too.
+"""Measure the service's throughput, latency, memory and startup: `python -m benchmarks.serving`.
 
-Authentication, metrics and the ledger are on; the load comes from a process of its own.
+Authentication, metrics and the ledger are enabled. The load comes from another process. `--peer` also measures
+`mlflow models serve`.
 """
 
 import argparse
@@ -22,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.load import Measured, http_request
+from benchmarks.load import LoadResult, http_request
 from benchmarks.report import Row, report
 from forecaster.database.keys import create_key
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.registry.bundle import read_bundle
@@ -43,8 +44,8 @@ REQUESTS, SWAPS = 30_000, 100
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What is served: a cache of two versions, the recipe, a key, and where the ledger is."""
+class Deployment:
+    """The setup of a service: a folder with a cache of two versions and a ledger, the recipe, and an API key."""
 
     folder: Path
     config: TrainConfig
@@ -59,7 +60,7 @@ class Ground:
         return f"sqlite:///{self.folder}/service.db"
 
     def request(self, n_series: int = 1) -> bytes:
-        """Return a whole request for forecasts of so many series."""
+        """Return a complete HTTP request for forecasts of `n_series` series."""
         first = datetime(2026, 1, 1)
         times = [(first + timedelta(hours=row)).isoformat() for row in range(self.config.input_size)]
         values = [row % 24 / 12 for row in range(self.config.input_size)]
@@ -68,8 +69,8 @@ class Ground:
         return http_request("/v1/forecasts", body, {"Authorization": f"Bearer {self.key}"})
 
 
-def prepare(folder: Path) -> Ground:
-    """Train two versions of the sine model for an epoch, fill a cache with them, and make a key."""
+def prepare(folder: Path) -> Deployment:
+    """Train two versions of the sine model for an epoch, sync them to a cache, and create an API key."""
     changes = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.checkpoints={folder}/checkpoints"]
     config = load_config(CONFIG, TrainConfig, [*changes, "fit.epochs=1"], "train")
     store = Store(config.tracking.uri, create=True)
@@ -77,14 +78,14 @@ def prepare(folder: Path) -> Ground:
         version = train(config.with_cell(cell)).version
     store.promote(config.name, version)
     sync(store, folder / "cache")
-    with opened(f"sqlite:///{folder}/service.db") as engine:
+    with open_database(f"sqlite:///{folder}/service.db") as engine:
         key = create_key(engine, "benchmark", ["forecast", "admin"])
-    return Ground(folder, config, key)
+    return Deployment(folder, config, key)
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A running service: its address, its process, and how long it took to be ready."""
+    """A running service: its port, its process, and its startup time."""
 
     port: int
     process: psutil.Process
@@ -92,27 +93,27 @@ class Serving:
 
     @property
     def megabytes(self) -> float:
-        """Return the memory that it holds."""
+        """Return its resident memory in MB."""
         return float(self.process.memory_info().rss / 1e6)
 
 
 @contextmanager
-def serving(ground: Ground, module: str = "service") -> Iterator[Serving]:
-    """Start the service on a free port and stop it afterwards."""
+def serving(deployment: Deployment, module: str = "service") -> Iterator[Serving]:
+    """Run the service on a free port; yield it when it is ready."""
     port = _free_port()
     settings = {
         "FORECASTER_PORT": str(port),
         "FORECASTER_TRACKING_URI": "",
-        "FORECASTER_CACHE_DIR": str(ground.cache),
-        "FORECASTER_DATABASE_URL": ground.database_url,
+        "FORECASTER_CACHE_DIR": str(deployment.cache),
+        "FORECASTER_DATABASE_URL": deployment.database_url,
         "FORECASTER_LOG_LEVEL": "warning",
         "FORECASTER_DRAIN_SECONDS": "0",
     }
     with _started([sys.executable, "-m", module], settings) as process:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         while _status(port, "/health/ready") != 200:
             time.sleep(0.01)
-        yield Serving(port, psutil.Process(process.pid), time.perf_counter() - begin)
+        yield Serving(port, psutil.Process(process.pid), time.perf_counter() - start)
 
 
 @contextmanager
@@ -122,7 +123,7 @@ def _started(command: list[str], environment: dict[str, str]) -> Iterator["subpr
         try:
             yield process
         finally:
-            # workers of the peer too
+            # MLflow's server starts workers
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.terminate()
             process.terminate()
@@ -146,114 +147,128 @@ def _status(port: int, path: str) -> int:
         connection.close()
 
 
-def loaded(port: int, request: bytes, concurrency: int = CONCURRENCY, seconds: float = SECONDS) -> Measured:
-    """Load a server from another process; every answer must be a 200."""
-    order = {
+def run_load(port: int, request: bytes, concurrency: int = CONCURRENCY, seconds: float = SECONDS) -> LoadResult:
+    """Load a server from another process.
+
+    Raises:
+        ForecasterError: an answer has another status than 200.
+    """
+    options = {
         "host": "127.0.0.1", "port": port, "request": request.hex(), "concurrency": concurrency, "seconds": seconds,
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load"], input=json.dumps(order), capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.load"], input=json.dumps(options), capture_output=True, text=True, check=True
     )
-    measured = Measured(**json.loads(done.stdout))
-    if set(measured.statuses) != {"200"}:
-        raise ForecasterError(f"the load was answered with {measured.statuses}")
-    return measured
+    result = LoadResult(**json.loads(done.stdout))
+    if set(result.statuses) != {"200"}:
+        raise ForecasterError(f"requests failed; answers by status: {result.statuses}")
+    return result
 
 
-def beside_bare(ground: Ground) -> Iterator[Row]:
-    """Yield requests per second and p99 beside a bare route of the same process, round by round in turns."""
+def compare_bare_route(deployment: Deployment) -> Iterator[Row]:
+    """Yield throughput and p99 latency relative to a minimal route of the same process, in alternating rounds."""
     bare = http_request("/bare", b"{}", {})
-    with serving(ground, "benchmarks.beside_bare") as service:
-        loaded(service.port, ground.request(), seconds=1)
-        rounds = [(loaded(service.port, ground.request()), loaded(service.port, bare)) for _ in range(ROUNDS)]
-        ours, theirs = (statistics.median(one[side].per_second for one in rounds) for side in (0, 1))
+    with serving(deployment, "benchmarks.bare_route") as service:
+        run_load(service.port, deployment.request(), seconds=1)
+        rounds = [(run_load(service.port, deployment.request()), run_load(service.port, bare)) for _ in range(ROUNDS)]
+        ours, theirs = (statistics.median(results[side].per_second for results in rounds) for side in (0, 1))
         yield Row("requests per second, one series", ours, None, "1/s")
-        yield Row("a bare FastAPI route's", theirs, None, "1/s")
-        yield Row("ours over the bare route's", ours / theirs, 0.3, "ratio", is_least=True)
-        slowest = statistics.median(one[0].p99_seconds / one[1].p99_seconds for one in rounds)
-        yield Row("p99, ours over the bare route's", slowest, 4, "ratio")
-        many = [loaded(service.port, ground.request(MANY_SERIES), 1) for _ in range(ROUNDS)]
-        rate = statistics.median(one.per_second for one in many) * MANY_SERIES
+        yield Row("requests per second, bare FastAPI route", theirs, None, "1/s")
+        yield Row("service over bare route", ours / theirs, 0.3, "ratio", is_least=True)
+        latency = statistics.median(forecasts.p99_seconds / route.p99_seconds for forecasts, route in rounds)
+        yield Row("p99, service over bare route", latency, 4, "ratio")
+        large = [run_load(service.port, deployment.request(MANY_SERIES), 1) for _ in range(ROUNDS)]
+        rate = statistics.median(result.per_second for result in large) * MANY_SERIES
         yield Row(f"series per second, {MANY_SERIES} a request", rate, 5000, "1/s", is_least=True)
-        yield Row("ONNX Runtime alone over that", inference_rate(ground) / rate, None, "ratio")
+        yield Row("ONNX Runtime without the service over that", inference_rate(deployment) / rate, None, "ratio")
 
 
-def inference_rate(ground: Ground) -> float:
-    """Return how many series a second the forecasts alone take, in this process."""
-    index = read_indexes(ground.cache)[ground.config.name]
-    bundle = read_bundle(bundle_folder(ground.cache, ground.config.name, index.aliases[CHAMPION]))
+def inference_rate(deployment: Deployment) -> float:
+    """Return the series per second of ONNX Runtime in this process, without the service."""
+    index = read_indexes(deployment.cache)[deployment.config.name]
+    bundle = read_bundle(bundle_folder(deployment.cache, deployment.config.name, index.aliases[CHAMPION]))
     predictor, windows = (
         Predictor(bundle),
-        np.random.default_rng(1).normal(size=(MANY_SERIES, ground.config.input_size)),
+        np.random.default_rng(1).normal(size=(MANY_SERIES, deployment.config.input_size)),
     )
-    begin = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(ROUNDS):
         predictor.predict_arrays(windows)
-    return ROUNDS * MANY_SERIES / (time.perf_counter() - begin)
+    return ROUNDS * MANY_SERIES / (time.perf_counter() - start)
 
 
-def endurance(ground: Ground) -> Iterator[Row]:
-    """Yield memory after many requests and swaps, and how much of it has grown since the first ones."""
-    name = ground.config.name
-    index = read_indexes(ground.cache)[name]
-    with serving(ground) as service:
-        loaded(service.port, ground.request(), seconds=3)
+def endurance(deployment: Deployment) -> Iterator[Row]:
+    """Yield the memory after many requests and version swaps, and its growth since the first requests."""
+    name = deployment.config.name
+    index = read_indexes(deployment.cache)[name]
+    with serving(deployment) as service:
+        run_load(service.port, deployment.request(), seconds=3)
         first, count, swaps = service.megabytes, 0, 0
         while count < REQUESTS or swaps < SWAPS:
             swaps += 1
             version = sorted(index.runs)[swaps % len(index.runs)]
-            write_index(ground.cache, name, ModelIndex({CHAMPION: version}, index.runs))
-            count += sum(loaded(service.port, ground.request(), seconds=0.7).statuses.values())
+            write_index(deployment.cache, name, ModelIndex({CHAMPION: version}, index.runs))
+            count += sum(run_load(service.port, deployment.request(), seconds=0.7).statuses.values())
         yield Row(f"memory after {count} requests and {swaps} swaps", service.megabytes, 180, "MB")
-        yield Row("of that grown", service.megabytes - first, 20, "MB")
-    write_index(ground.cache, name, index)
+        yield Row("growth since the first requests", service.megabytes - first, 20, "MB")
+    write_index(deployment.cache, name, index)
 
 
-def beside_mlflow(ground: Ground) -> Iterator[Row]:
-    """Yield the requests per second of `mlflow models serve` of the same version, one series a request."""
-    index = read_indexes(ground.cache)[ground.config.name]
-    uri = f"models:/{ground.config.name}/{index.aliases[CHAMPION]}"
-    port, rows = _free_port(), [[[row % 24 / 12] for row in range(ground.config.input_size)]]
+def compare_mlflow(deployment: Deployment) -> Iterator[Row]:
+    """Yield startup, memory and throughput of `mlflow models serve` with the same version, one series a request."""
+    index = read_indexes(deployment.cache)[deployment.config.name]
+    uri = f"models:/{deployment.config.name}/{index.aliases[CHAMPION]}"
+    port, rows = _free_port(), [[[row % 24 / 12] for row in range(deployment.config.input_size)]]
     request = http_request("/invocations", json.dumps({"inputs": {"x": rows}}).encode(), {})
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
     environment = {
-        "MLFLOW_TRACKING_URI": ground.config.tracking.uri,
+        "MLFLOW_TRACKING_URI": deployment.config.tracking.uri,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     with _started(command, environment) as process:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         while _status(port, "/ping") != 200:
             time.sleep(0.2)
-        yield Row("mlflow models serve: start to ready", time.perf_counter() - begin, None, "s")
-        loaded(port, request, seconds=1)
-        theirs = statistics.median(loaded(port, request).per_second for _ in range(ROUNDS))
+        yield Row("mlflow models serve: start to ready", time.perf_counter() - start, None, "s")
+        run_load(port, request, seconds=1)
+        theirs = statistics.median(run_load(port, request).per_second for _ in range(ROUNDS))
         processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        yield Row("its memory", sum(one.memory_info().rss for one in processes) / 1e6, None, "MB")
-        yield Row("its requests per second", theirs, None, "1/s")
-    with serving(ground) as service:
-        ours = statistics.median(loaded(service.port, ground.request()).per_second for _ in range(ROUNDS))
-    yield Row("our requests per second over its", ours / theirs, 150, "ratio", is_least=True)
+        memory = sum(process.memory_info().rss for process in processes) / 1e6
+        yield Row("mlflow models serve: memory", memory, None, "MB")
+        yield Row("mlflow models serve: requests per second", theirs, None, "1/s")
+    with serving(deployment) as service:
+        ours = statistics.median(run_load(service.port, deployment.request()).per_second for _ in range(ROUNDS))
+    yield Row("requests per second, service over mlflow models serve", ours / theirs, 150, "ratio", is_least=True)
 
 
-def starts(ground: Ground) -> Iterator[Row]:
-    """Yield the time from start to ready."""
+def starts(deployment: Deployment) -> Iterator[Row]:
+    """Yield the startup time."""
     ready = []
     for _ in range(STARTS):
-        with serving(ground) as service:
+        with serving(deployment) as service:
             ready.append(service.ready_seconds)
     yield Row("start to ready, warm cache", statistics.median(ready), 2.5, "s")
 
 
 def main() -> int:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--peer", action="store_true", help="load mlflow models serve as well")
-    parser.add_argument("--quick", action="store_true", help="without the 30,000 requests and 100 swaps")
+    """Run the benchmark and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving",
+        description=__doc__,
+        epilog="examples:\n  python -m benchmarks.serving --quick\n  python -m benchmarks.serving --peer",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--peer", action="store_true", help="also measure mlflow models serve")
+    parser.add_argument("--quick", action="store_true", help="skip the 30,000 requests and 100 version swaps")
     arguments = parser.parse_args()
-    parts = [starts, beside_bare, *([] if arguments.quick else [endurance])]
+    parts = [starts, compare_bare_route]
+    if not arguments.quick:
+        parts.append(endurance)
+    if arguments.peer:
+        parts.append(compare_mlflow)
     with tempfile.TemporaryDirectory() as folder:
-        ground = prepare(Path(folder))
-        return report([row for part in [*parts, *([beside_mlflow] if arguments.peer else [])] for row in part(ground)])
+        deployment = prepare(Path(folder))
+        return report([row for part in parts for row in part(deployment)])
 
 
 if __name__ == "__main__":

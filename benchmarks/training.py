@@ -1,6 +1,7 @@
-"""How fast a network trains, beside NeuralForecast's of the same size: `python -m benchmarks.training`.
+"""Time the training of a network, and of NeuralForecast's network of the same size: `python -m benchmarks.training`.
 
-One layer of 64 units, 50 rows in, 10 out, batches of 64, in one run on one machine; the peer needs `make bench-peers`.
+The network has a layer of 64 units, an input size of 50 and a horizon of 10; batches have 64 windows. Run
+`make bench-peers` first.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PEER = ROOT / ".venv-peers" / "bin" / "python"
 
 
 def our_rate(cell: str) -> float:
-    """Return windows per second of this project's fit, checkpoints and transforms included, first epoch left out."""
+    """Return windows per second of this project's fit, with checkpoints and transforms, without the first epoch."""
     devices.prepare(seed=0, mixed_precision=False)
     rows = STEPS * BATCH_SIZE + INPUT_SIZE + HORIZON - 1
     values = RandomWalkSource(length=rows).load()["y"].to_numpy()[:, None]
@@ -59,7 +60,7 @@ def our_rate(cell: str) -> float:
 
 
 def peer_rate(cell: str) -> float:
-    """Return windows per second of NeuralForecast's fit, first stretch left out."""
+    """Return windows per second of NeuralForecast's fit, without the first stretch."""
     numbers = [str(number) for number in (UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS)]
     script = ROOT / "benchmarks" / "peers" / "neuralforecast_training.py"
     done = subprocess.run([PEER, script, cell, *numbers], capture_output=True, text=True, check=True)
@@ -68,19 +69,21 @@ def peer_rate(cell: str) -> float:
 
 
 def measure() -> Iterator[Row]:
-    """Yield each cell's rate and how many times as long as the peer it takes."""
+    """Yield the rates of each cell, and the ratio of training times."""
     for cell in CELLS:
         ours, theirs = our_rate(cell), peer_rate(cell)
         yield Row(f"{cell}, this project", ours, None, "windows/s")
         yield Row(f"{cell}, NeuralForecast", theirs, None, "windows/s")
-        yield Row(f"{cell}, time beside NeuralForecast's", theirs / ours, 1.0, "ratio")
+        yield Row(f"{cell}, time over NeuralForecast's", theirs / ours, 1.0, "ratio")
 
 
 def main() -> int:
     """Run the benchmark."""
-    argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     if not PEER.exists():
-        sys.exit("error: the peers are not installed; run make bench-peers")
+        sys.exit("error: NeuralForecast is not installed; run make bench-peers")
     return report(list(measure()))
 
 

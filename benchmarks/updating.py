@@ -1,6 +1,6 @@
-"""What an update of stored prices costs us when nothing is new: `python -m benchmarks.updating`.
+"""Time an update of the bar store without new bars: `python -m benchmarks.updating`.
 
-500 symbols of ten years, all up to date; the source answers from memory, so that no request is counted.
+The store holds ten years of 500 symbols. The source answers from memory, and its own time is subtracted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ NOW = datetime.fromisoformat("2026-01-01T12:00:00+00:00")
 
 
 class Memory:
-    """A source that knows its answers: a random walk for each symbol."""
+    """A source in memory: a random walk for each symbol."""
 
     name = "memory"
 
@@ -46,25 +46,28 @@ class Memory:
 
 
 def measure(folder: Path) -> Iterator[Row]:
-    """Yield our own time for the symbols' second update, the source's left out."""
+    """Yield the time of the second update of all symbols, without the source's time."""
     store, source = BarStore(folder), Memory()
     symbols = [f"S{number}" for number in range(SYMBOLS)]
     for symbol in tqdm(symbols, desc="first fetch", unit="symbol"):
         update(store, source, symbol, FIRST, LAST, NOW)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for symbol in tqdm(symbols, desc="update", unit="symbol"):
         update(store, source, symbol, FIRST, LAST, NOW)
-    updated = time.perf_counter() - begun
-    begun = time.perf_counter()
+    update_seconds = time.perf_counter() - start
+    start = time.perf_counter()
     for symbol in symbols:
         source.fetch(symbol, LAST - 14, LAST)
         source.fetch(symbol, FIRST, FIRST + 14)
-    yield Row(f"update of {SYMBOLS} symbols, nothing new", updated - (time.perf_counter() - begun), 10.0, "s")
+    source_seconds = time.perf_counter() - start
+    yield Row(f"update of {SYMBOLS} symbols, no new bars", update_seconds - source_seconds, 10.0, "s")
 
 
 def main() -> int:
     """Run the benchmark."""
-    argparse.ArgumentParser(prog="python -m benchmarks.updating", description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.updating", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return report(list(measure(Path(folder))))
 

@@ -1,1 +1,1 @@
-"""The composed stack: what its containers are given, and a way to run it without them."""
+"""Files for the containers of docker-compose.yml and Kubernetes, and the programs that prepare and check them."""

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts what it is given. A variable NAME_FILE makes NAME the text of that file: secrets come as files.
+# Runs its arguments as a command. For each variable NAME_FILE it sets NAME to the text of that file.
 set -eu
 for name in $(env | sed -n 's/^\(\(FORECASTER\|MLFLOW\)_[A-Z_]*\)_FILE=.*/\1/p'); do
   eval "file=\$${name}_FILE"

@@ -1,6 +1,6 @@
-"""Make the stack's secrets, a file each: `python -m deploy.make_secrets [FOLDER]`. What is there already stays.
+"""Create the missing secrets of docker-compose.yml, one file each: `python -m deploy.make_secrets [FOLDER]`.
 
-Then containers, whose accounts are not the checkout's owner, are let read what is mounted into them.
+It also makes the mounted files readable for the containers, whose accounts do not own the checkout.
 """
 
 import secrets
@@ -10,44 +10,44 @@ from pathlib import Path
 
 FOLDER = Path("deploy/secrets")
 _ROOT = Path(__file__).parents[1]
-# a test holds this to docker-compose.yml
+# A test compares these with docker-compose.yml.
 MOUNTED = tuple(
     _ROOT / name for name in ("deploy/postgres", "deploy/prometheus", "deploy/grafana", "pipelines/configs")
 )
 
 
 def make_secrets(folder: Path) -> list[Path]:
-    """Write the secrets that are missing, random ones.
+    """Write the missing secrets, with random values; existing files stay as they are.
 
     Args:
-        folder: where to; only its owner gets in, and whoever has it mounted can read the files in it.
+        folder: created for its owner alone; the files in it can be read by every account that they are mounted for.
 
     Returns:
-        the files that were made.
+        The new files.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     missing = {name: text for name, text in _drafts().items() if not (folder / name).exists()}
     for name, text in missing.items():
-        # a container's account is not the owner of the file that it is given
+        # A container's account does not own the files that are mounted into it.
         (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o444)
     return [folder / name for name in missing]
 
 
-def let_read(files: Iterable[Path]) -> None:
-    """Let every account read files, and folders with all that is in them, whatever umask they were written with.
+def make_readable(files: Iterable[Path]) -> None:
+    """Let every account read files, and folders with their content, like `chmod -R a+rX`.
 
     Raises:
-        OSError: one is somebody else's.
+        OSError: a file belongs to another account.
     """
     for file in files:
         mode = file.stat().st_mode
-        # as `chmod a+rX` has it; what is so already may be somebody else's
+        # A file that is readable already may belong to another account.
         wanted = mode | (0o555 if file.is_dir() or mode & 0o100 else 0o444)
         if wanted != mode:
             file.chmod(wanted)
         if file.is_dir():
-            let_read(file.iterdir())
+            make_readable(file.iterdir())
 
 
 def _drafts() -> dict[str, str]:
@@ -67,10 +67,10 @@ def _drafts() -> dict[str, str]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    for made in make_secrets(folder):
-        sys.stdout.write(f"{made}\n")
+    for file in make_secrets(folder):
+        sys.stdout.write(f"{file}\n")
     try:
-        # the key of Prometheus among the secrets, which the service has made
-        let_read([*folder.iterdir(), *MOUNTED])
+        # The folder may also hold metrics_key, which pipelines.keys created.
+        make_readable([*folder.iterdir(), *MOUNTED])
     except OSError as error:
-        sys.exit(f"error: {error.filename}: containers must be able to read it ({error}); let its owner run this")
+        sys.exit(f"error: {error.filename}: containers must be able to read it ({error}); run this as its owner")

@@ -1,1 +1,1 @@
-"""Commands: each reads a configuration, does one job, and prints one JSON object as its last line."""
+"""Command-line pipelines. Each reads its configuration, does one job, and prints a JSON object as its last line."""

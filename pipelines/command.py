@@ -1,4 +1,4 @@
-"""What every pipeline's command line shares: arguments, logs on stderr, errors in words, JSON as stdout's last line."""
+"""The common command line of the pipelines: arguments, logs and errors on stderr, JSON as the last line of stdout."""
 
 import argparse
 import json
@@ -16,34 +16,37 @@ from forecaster.domain.errors import ConfigError, ForecasterError, UnreadableFil
 from forecaster.domain.exits import BAD_CONFIG, FAILED, INTERRUPTED
 
 
-def command_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
-    """Return the parser of `python -m pipelines.NAME`, or `forecaster NAME`; its help ends with the example lines."""
+def command_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m pipelines.NAME`, or of `forecaster NAME`; `examples` has one example per line."""
     program = f"python -m pipelines.{name}"
     if sys.argv[0].startswith("forecaster "):
         program = f"forecaster {name}"
         # `forecaster init` writes the example configurations into configs/
-        example = example.replace("python -m pipelines.", "forecaster ").replace("pipelines/configs/", "configs/")
+        examples = examples.replace("python -m pipelines.", "forecaster ").replace("pipelines/configs/", "configs/")
+    heading = "examples" if "\n" in examples else "example"
     return _Parser(
         prog=program,
-        description=what,
-        epilog=f"example:\n  {example}",
+        description=description,
+        epilog=f"{heading}:\n  {examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose options the shell can complete."""
+    """A parser with shell completion."""
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
-        """Parse the command line, or answer the shell that asks how it may go on."""
+        """Parse the command line, or print completions if a shell requests them."""
         argcomplete.autocomplete(self)
         return super().parse_args(*arguments, **options)
 
 
-def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser:
+def config_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of `python -m pipelines.NAME CONFIG.yaml [--set dotted.key=value …]`."""
-    parser = command_parser(name, what, example)
-    parser.add_argument("config", metavar="CONFIG.yaml", help=f"the configuration, or a job's with a section {name}")
+    parser = command_parser(name, description, examples)
+    parser.add_argument(
+        "config", metavar="CONFIG.yaml", help="a pipeline's configuration, or a job with a section for each pipeline"
+    )
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -51,7 +54,7 @@ def config_parser(name: str, what: str, example: str) -> argparse.ArgumentParser
         nargs="+",
         default=[],
         action="extend",
-        help="change dotted keys of it",
+        help="override configuration values by dotted key",
     )
     return parser
 
@@ -62,16 +65,17 @@ def run_config(
     job: Callable[[ConfigT], dict[str, Any]],
     status: Callable[[dict[str, Any]], int] = lambda answer: 0,
 ) -> int:
-    """Parse the command line, read the configuration, run the job; return the exit status."""
+    """Parse the command line, load the configuration and run the job; return the exit status."""
     arguments = parser.parse_args()
     section = re.split(r"[. ]", parser.prog)[-1]
     return run(lambda: job(load_config(arguments.config, model, arguments.overrides, section)), status)
 
 
 def load_sections(arguments: argparse.Namespace, **models: type[Config]) -> tuple[Any, ...]:
-    """Return several sections of a job's file, in the order of `models`.
+    """Return several sections of a job's configuration, in the order of `models`.
 
-    A key of `--set` that begins with a section's name is that section's: `train.model.cell=gru`. Others are the last's.
+    A key of `--set` that starts with a section's name overrides that section: `train.model.cell=gru`. Other keys
+    override the last section.
     """
     last = [*models][-1]
     overrides: dict[str, list[str]] = {section: [] for section in models}
@@ -83,13 +87,17 @@ def load_sections(arguments: argparse.Namespace, **models: type[Config]) -> tupl
 
 
 def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], int] = lambda answer: 0) -> int:
-    """Run a job, print its answer and return the exit status that `status` reads from it; errors go to stderr."""
+    """Run a job and print its result as JSON; errors go to stderr.
+
+    Returns:
+        The exit status: `status` of the result, or that of the error.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    # hundreds of lines on making the store's tables, and advice on retracing that does not apply to two networks
+    # alembic logs each migration of MLflow's tables; TensorFlow's advice on retracing does not apply here
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        answer = job()
+        result = job()
     except (ConfigError, UnreadableFile) as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_CONFIG
@@ -97,44 +105,44 @@ def run(job: Callable[[], dict[str, Any]], status: Callable[[dict[str, Any]], in
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     except MemoryError as error:
-        sys.stderr.write(f"error: out of memory ({error}); make the work smaller, or give it more\n")
+        sys.stderr.write(f"error: out of memory ({error}); reduce the size of the job, or provide more memory\n")
         return FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was not finished was not registered, and the same command continues\n")
+        sys.stderr.write("interrupted; unfinished work was not registered; run the same command to continue\n")
         return INTERRUPTED
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return status(answer)
+    sys.stdout.write(json.dumps(result) + "\n")
+    return status(result)
 
 
-def say_that_it_waits(model: str) -> None:
-    """Say that another process has the turn; not by a logger, for making MLflow's tables silences those there are."""
+def report_waiting(model: str) -> None:
+    """Print that another process holds the training lock. A log line would be lost: MLflow disables loggers."""
     sys.stderr.write(f"model '{model}' is being trained by another process; waiting for it\n")
 
 
-def database_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--database`, which is the service's where nothing is said."""
+def add_database_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--database`, which defaults to the service's database."""
     parser.add_argument(
         "--database",
         metavar="URL",
         # not shown in the help, because it may contain a password
         default=default_database_url(),
-        help="default: FORECASTER_DATABASE_URL, or mlruns/service.db",
+        help="the service's database (default: FORECASTER_DATABASE_URL, or mlruns/service.db)",
     )
 
 
-def tracking_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--tracking-uri`, which is the service's where nothing is said."""
+def add_tracking_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--tracking-uri`, which defaults to the service's MLflow."""
     parser.add_argument(
         "--tracking-uri",
-        metavar="URL",
+        metavar="URI",
         # not shown in the help, because it may contain a password
         default=default_tracking_uri(),
-        help="default: FORECASTER_TRACKING_URI, or mlruns/mlflow.db",
+        help="MLflow's URI (default: FORECASTER_TRACKING_URI, or mlruns/mlflow.db)",
     )
 
 
-def left_table(rows: list[dict[str, str]]) -> str:
-    """Return rows of words as a table whose columns begin at the left."""
+def format_table(rows: list[dict[str, str]]) -> str:
+    """Return rows as a table with left-aligned columns; all rows have the keys of the first."""
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = [{name: name for name in widths}, *rows]
     return "\n".join("  ".join(line[name].ljust(width) for name, width in widths.items()).rstrip() for line in lines)

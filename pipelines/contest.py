@@ -1,4 +1,4 @@
-"""Train several cells, choose, and let the choice through the gate or not: `python -m pipelines.contest JOB.yaml`."""
+"""Train and compare several cells, and submit the best to the gate: `python -m pipelines.contest JOB.yaml`."""
 
 import sys
 from typing import Any
@@ -10,52 +10,54 @@ from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
 from forecaster.training.lock import training_lock
-from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
-from pipelines.promote import PromoteConfig, promote_if_passed, say
+from pipelines.command import config_parser, format_table, load_sections, report_waiting, run
+from pipelines.promote import PromoteConfig, print_decision, promote_if_passed
 
 
 def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig) -> dict[str, Any]:
-    """Train the recipe with each cell, choose by the one-standard-error rule, and judge the chosen version.
+    """Train the recipe with each cell, select a version by the one-standard-error rule, and submit it to the gate.
 
     The gate's p-values are corrected for the number of cells.
     """
     cells = trial.cells or (config.model.cell,)
-    with training_lock(config, say_that_it_waits):
+    with training_lock(config, report_waiting):
         versions = {cell: train(config.with_cell(cell)).version for cell in cells}
     store = Store(config.tracking.uri)
     tried = {cell: try_version(store, config.name, version, trial) for cell, version in versions.items()}
     candidates = choose(config, tried, trial)
-    (chosen,) = (one.cell for one in candidates if one.is_chosen)
-    _say(candidates, versions)
+    (chosen,) = (candidate.cell for candidate in candidates if candidate.is_chosen)
+    _print_candidates(candidates, versions)
     changes = {"name": config.name, "backtest": trial, "tracking": config.tracking}
     promotion = promotion.model_copy(update=changes)
-    answer, decision = promote_if_passed(store, promotion, versions[chosen], tried[chosen], len(cells))
-    say(decision)
-    contestants = [vars(one) | {"version": versions[one.cell]} for one in candidates]
-    return {"contestants": contestants, **answer}
+    result, decision = promote_if_passed(store, promotion, versions[chosen], tried[chosen], len(cells))
+    print_decision(decision)
+    contestants = [vars(candidate) | {"version": versions[candidate.cell]} for candidate in candidates]
+    return {"contestants": contestants, **result}
 
 
-def _say(candidates: list[Candidate], versions: dict[str, int]) -> None:
+def _print_candidates(candidates: list[Candidate], versions: dict[str, int]) -> None:
     rows = [
         {
-            "cell": f"{one.cell}, version {versions[one.cell]}",
-            "MAE": f"{one.mae:.4g}",
-            "relative_mae": "" if one.relative_mae is None else f"{one.relative_mae:.4g}",
-            "over the best": f"{one.over_best:.4f} ± {one.error:.4f}" if one.error is not None else "",
-            "parameters": str(one.n_parameters),
-            "": "CHOSEN" if one.is_chosen else "",
+            "cell": f"{candidate.cell}, version {versions[candidate.cell]}",
+            "MAE": f"{candidate.mae:.4g}",
+            "relative_mae": "" if candidate.relative_mae is None else f"{candidate.relative_mae:.4g}",
+            "ratio to best": "" if candidate.error is None else f"{candidate.over_best:.4f} ± {candidate.error:.4f}",
+            "parameters": str(candidate.n_parameters),
+            "": "CHOSEN" if candidate.is_chosen else "",
         }
-        for one in candidates
+        for candidate in candidates
     ]
-    sys.stdout.write(left_table(rows) + "\n\n")
+    sys.stdout.write(format_table(rows) + "\n\n")
 
 
 if __name__ == "__main__":
     parser = config_parser(
         "contest",
-        "Train and back-test each cell of the section `backtest`. The one with the fewest parameters within one\n"
-        "standard error of the best is judged by the gate of `promote`, its p-values corrected for all tries.",
-        "python -m pipelines.contest pipelines/configs/stock.yaml --set backtest.n_windows=300 train.fit.epochs=10",
+        "Train and backtest each cell of the section `backtest`, and promote the best if it passes the gate.\n\n"
+        "The best is the cell with the fewest parameters within one standard error of the smallest MAE. The gate's\n"
+        "p-values are corrected for the number of cells.",
+        "python -m pipelines.contest pipelines/configs/stock.yaml\n"
+        "  python -m pipelines.contest pipelines/configs/stock.yaml --set backtest.n_windows=300 train.fit.epochs=10",
     )
     arguments = parser.parse_args()
     sys.exit(

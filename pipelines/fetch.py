@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from forecaster.data.calendars import CalendarChoice
 from forecaster.data.session import SessionConfig
-from forecaster.data.sources.asking import SPELLING, is_symbol
 from forecaster.data.sources.price_files import PriceFiles
+from forecaster.data.sources.request import SPELLING, is_symbol
 from forecaster.data.sources.tiingo import TiingoSource
 from forecaster.data.sources.yahoo import YahooSource
 from forecaster.data.store import BarStore
@@ -27,26 +27,36 @@ from forecaster.domain.errors import ConfigError, DataError, RateLimited, Source
 from forecaster.domain.exits import PARTLY_FAILED
 from pipelines.command import config_parser, run
 
-# whether a source may be asked for a symbol of this spelling, and what to write instead
-_SPELLINGS: dict[str, tuple[Callable[[str], bool], str]] = {
+# by source: a check of a symbol's format, and a description of the format
+_SYMBOL_FORMATS: dict[str, tuple[Callable[[str], bool], str]] = {
     "yahoo": (is_symbol, SPELLING),
-    # BRK/B is BRK-B
+    # Tiingo accepts BRK/B for BRK-B
     "tiingo": (lambda symbol: is_symbol(symbol.replace("/", "-")), SPELLING),
-    # what one calls a file's series becomes a part of no URL
+    # a file's symbol is a free name, since it is not part of a URL
     "files": (lambda symbol: symbol.isprintable() and symbol.strip() == symbol != "", "write printable text"),
 }
 
 
-# what times in nanoseconds can hold, with room beside it
+# well within the range of nanosecond timestamps
 Day = Annotated[date, Field(ge=date(1700, 1, 1), le=date(2200, 12, 31))]
 
 
 class FetchConfig(Config):
-    """Which prices, from when to when (null: the latest completed session), from where, into which folder.
+    """Symbols, dates, source and store of the prices to fetch.
 
-    `calendar` is the exchange's market identifier code, or each symbol's, where an exchange is not in the table, and
-    for files. `files` names each symbol's file where the source is `files`; `currency` is what their prices are in.
-    `known_missing` names the sessions of each symbol that the source is known not to have.
+    Args:
+        symbols: the symbols to fetch.
+        start: the first day.
+        end: the last day; null is the latest completed session.
+        interval: the bar size.
+        source: where the prices come from.
+        session: how the source is requested.
+        files: the file of each symbol, for `source: files`.
+        currency: the currency of the prices in files.
+        calendar: the exchange's market identifier code, such as XNYS, or a code for each symbol. Required for files,
+            and for exchanges that the project does not know.
+        known_missing: for each symbol, the sessions that the source is known to lack.
+        store: the folder of the bar store.
     """
 
     symbols: tuple[str, ...] = Field(min_length=1)
@@ -62,28 +72,28 @@ class FetchConfig(Config):
     store: Path = Path("mlruns/bars")
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "FetchConfig":
+    def _check_source(self) -> "FetchConfig":
         if self.end is not None and self.end < self.start:
-            raise ValueError(f"end {self.end} lies before start {self.start}")
+            raise ValueError(f"end {self.end} is before start {self.start}")
         mapped = self.calendar if isinstance(self.calendar, dict) else dict.fromkeys(self.symbols, self.calendar)
         without = [symbol for symbol in self.symbols if not mapped.get(symbol)]
         if self.source == "files" and without:
             raise ValueError(
-                "calendar: a file does not tell its exchange; set its market identifier code, such as XNYS, "
+                "calendar: files do not name their exchange; set its market identifier code, such as XNYS, "
                 f"for {without}"
             )
         if bool(self.files) != (self.source == "files"):
-            raise ValueError("files: set it for source: files, and only there")
+            raise ValueError("files: is required for source: files, and not allowed for other sources")
         return self
 
     @model_validator(mode="after")
-    def _names_symbols(self) -> "FetchConfig":
+    def _check_symbols(self) -> "FetchConfig":
         if len(set(self.symbols)) < len(self.symbols):
-            raise ValueError("symbols: one is named twice")
-        is_spelled, spelling = _SPELLINGS[self.source]
-        wrong = [symbol for symbol in self.symbols if not is_spelled(symbol)]
-        if wrong:
-            raise ValueError(f"symbols: {wrong} cannot be symbols of {self.source}: {spelling}")
+            raise ValueError("symbols: a symbol is repeated; list each once")
+        is_valid, description = _SYMBOL_FORMATS[self.source]
+        invalid = [symbol for symbol in self.symbols if not is_valid(symbol)]
+        if invalid:
+            raise ValueError(f"symbols: {invalid} are not valid symbols of {self.source}: {description}")
         return self
 
 
@@ -97,25 +107,25 @@ SOURCES: dict[str, Callable[[FetchConfig], Source]] = {
 }
 
 
-# what answers with any part of the range from less than all of it; others are read whole each time
-IN_PARTS = frozenset({"yahoo"})
+# sources that can return a part of the range; others are read in full each time
+INCREMENTAL_SOURCES = frozenset({"yahoo"})
 
 
 def fetch(
-    config: FetchConfig, *, full: bool = False, may_lose: bool = False, confirmed: Sequence[tuple[str, str]] = ()
+    config: FetchConfig, *, full: bool = False, allow_loss: bool = False, confirmed: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """Update every symbol; one that fails leaves the others, and a rate limit ends the batch.
+    """Update every symbol. A failed symbol does not stop the others, but a rate limit stops the batch.
 
     Args:
-        config: what is fetched.
-        full: whether all sessions are read again.
-        may_lose: whether stored sessions that the source no longer has may go.
-        confirmed: symbols and the sessions whose jumps are right, ISO 8601.
+        config: the symbols and their source.
+        full: whether to read all sessions again.
+        allow_loss: whether to drop stored sessions that the source no longer has.
+        confirmed: pairs of a symbol and a session, ISO 8601, whose price jump is genuine.
     """
     source = SOURCES[config.source](config)
     return update_all(
         BarStore(config.store), source, config.symbols, config.start, config.end, config.calendar,
-        full=full or config.source not in IN_PARTS, may_lose=may_lose, confirmed=confirmed,
+        full=full or config.source not in INCREMENTAL_SOURCES, allow_loss=allow_loss, confirmed=confirmed,
     )  # fmt: skip
 
 
@@ -128,39 +138,43 @@ def update_all(
     calendar: CalendarChoice,
     *,
     full: bool = False,
-    may_lose: bool = False,
+    allow_loss: bool = False,
     confirmed: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """Update symbols one by one and say what came of each; returns what was stored, and what failed or is held back."""
+    """Update symbols one by one and print a table.
+
+    Returns:
+        `stored`, the result of each updated symbol, and `failed`, the reason by symbol that failed or is held back.
+    """
     now = datetime.now(UTC)
     first, last = np.datetime64(start), np.datetime64(end or now.date())
-    done: list[Updated] = []
+    updated: list[Updated] = []
     failed: dict[str, str] = {}
     with tqdm(symbols, unit="symbol", dynamic_ncols=True) as bar:
         for symbol in bar:
             bar.set_description(symbol)
             confirm = [day for name, day in confirmed if name == symbol]
             try:
-                one = update(
-                    store, source, symbol, first, last, now, calendar, full=full, may_lose=may_lose, confirm=confirm
+                result = update(
+                    store, source, symbol, first, last, now, calendar, full=full, allow_loss=allow_loss, confirm=confirm
                 )
-                done.append(one)
-                if one.held:
-                    failed[symbol] = f"{symbol}: {one.held}"
+                updated.append(result)
+                if result.held:
+                    failed[symbol] = f"{symbol}: {result.held}"
             except (RateLimited, SourceUnreachable) as error:
                 why = "rate limit" if isinstance(error, RateLimited) else "the source cannot be reached"
                 rest = symbols[symbols.index(symbol) + 1 :]
-                failed |= {symbol: str(error)} | dict.fromkeys(rest, f"not asked: {why}")
+                failed |= {symbol: str(error)} | dict.fromkeys(rest, f"not fetched: {why}")
                 break
             except DataError as error:
-                said = str(error)
-                failed[symbol] = said if said.startswith(f"{symbol}: ") else f"{symbol}: {said}"
+                message = str(error)
+                failed[symbol] = message if message.startswith(f"{symbol}: ") else f"{symbol}: {message}"
             except Exception:
-                # a defect met with one symbol's data must not cost the others theirs
-                _LOG.exception("%s: failed by a defect", symbol)
-                failed[symbol] = f"{symbol}: failed by a defect in this program; report it with the log's traceback"
-    _say(done, failed)
-    return {"stored": [asdict(one) for one in done], "failed": failed}
+                # a bug in handling one symbol's data must not stop the others
+                _LOG.exception("%s: unexpected error", symbol)
+                failed[symbol] = f"{symbol}: unexpected error, a bug in this program; report it with the traceback"
+    _print_results(updated, failed)
+    return {"stored": [asdict(result) for result in updated], "failed": failed}
 
 
 def status(answer: dict[str, Any]) -> int:
@@ -168,29 +182,29 @@ def status(answer: dict[str, Any]) -> int:
     return PARTLY_FAILED if answer["failed"] else 0
 
 
-def _say(done: list[Updated], failed: dict[str, str]) -> None:
-    if done:
+def _print_results(updated: list[Updated], failed: dict[str, str]) -> None:
+    if updated:
         rows = [
             {
-                "symbol": one.symbol,
-                "bars": one.bars,
-                "new": one.new,
-                "refetched": one.refetched or "",
-                "held": "unconfirmed" if one.held else "",
-                "issues": "; ".join(one.issues),
+                "symbol": result.symbol,
+                "bars": result.bars,
+                "new": result.new,
+                "refetched": result.refetched or "",
+                "held": "unconfirmed" if result.held else "",
+                "issues": "; ".join(result.issues),
             }
-            for one in done
+            for result in updated
         ]
         sys.stdout.write(pd.DataFrame(rows).to_string(index=False) + "\n")
     by_reason: dict[str, list[str]] = {}
     for symbol, reason in failed.items():
         by_reason.setdefault(reason, []).append(symbol)
     for reason, symbols in by_reason.items():
-        sys.stderr.write(f"error: {_listed(reason, symbols)}\n")
+        sys.stderr.write(f"error: {_failure_line(reason, symbols)}\n")
 
 
-def _listed(reason: str, symbols: list[str]) -> str:
-    """Return why symbols failed, in one line however many they are."""
+def _failure_line(reason: str, symbols: list[str]) -> str:
+    """Return why symbols failed, in one line."""
     if reason.startswith(f"{symbols[0]}: "):
         return reason
     shown = ", ".join(symbols[:5])
@@ -198,7 +212,7 @@ def _listed(reason: str, symbols: list[str]) -> str:
 
 
 def _confirmation(text: str) -> tuple[str, str]:
-    """Return symbol and session of `SYMBOL:DATE`; a symbol may hold colons."""
+    """Return the symbol and the session of `SYMBOL:DATE`; a symbol may contain colons."""
     symbol, _, day = text.rpartition(":")
     if not symbol:
         raise argparse.ArgumentTypeError(f"'{text}' is not SYMBOL:DATE")
@@ -208,19 +222,19 @@ def _confirmation(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"'{text}' does not end with a date such as 2024-06-10 ({error})") from error
 
 
-def _refuse_others(confirmed: Sequence[tuple[str, str]], symbols: tuple[str, ...]) -> None:
-    others = sorted({symbol for symbol, _ in confirmed} - set(symbols))
-    if others:
-        raise ConfigError(f"--confirm: {others} are not among the symbols, {list(symbols)}; correct one of them")
+def _check_confirmed(confirmed: Sequence[tuple[str, str]], symbols: tuple[str, ...]) -> None:
+    unknown = sorted({symbol for symbol, _ in confirmed} - set(symbols))
+    if unknown:
+        raise ConfigError(f"--confirm: {unknown} are not in the symbols {list(symbols)}; correct the option")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run it; return the exit status."""
+    """Run the pipeline; return the exit status."""
 
     def job() -> dict[str, Any]:
         config = load_config(arguments.config, FetchConfig, arguments.overrides, "fetch")
-        _refuse_others(arguments.confirm, config.symbols)
-        return fetch(config, full=arguments.full, may_lose=arguments.replace, confirmed=arguments.confirm)
+        _check_confirmed(arguments.confirm, config.symbols)
+        return fetch(config, full=arguments.full, allow_loss=arguments.replace, confirmed=arguments.confirm)
 
     return run(job, status)
 
@@ -229,11 +243,15 @@ if __name__ == "__main__":
     parser = config_parser(
         "fetch",
         "Fetch daily prices into the bar store. Yahoo's data is for personal use.",
-        "python -m pipelines.fetch pipelines/configs/stock.yaml --set symbols=[SPY,AAPL] start=2015-01-01",
+        "python -m pipelines.fetch pipelines/configs/stock.yaml\n"
+        "  python -m pipelines.fetch pipelines/configs/stock.yaml --set symbols=[SPY,AAPL] start=2015-01-01\n"
+        "  python -m pipelines.fetch pipelines/configs/stock.yaml --confirm AAPL:2024-06-10",
     )
-    parser.add_argument("--full", action="store_true", help="read all sessions again, not only the first and the last")
+    parser.add_argument("--full", action="store_true", help="read all sessions again, not only the first and last ones")
     parser.add_argument(
-        "--replace", action="store_true", help="read all again; stored sessions that the source no longer has may go"
+        "--replace",
+        action="store_true",
+        help="read all sessions again, and drop stored sessions that the source no longer has",
     )
     parser.add_argument(
         "--confirm",
@@ -241,6 +259,6 @@ if __name__ == "__main__":
         type=_confirmation,
         action="append",
         default=[],
-        help="say that a jump of the prices is right; may be given several times",
+        help="accept a price jump as genuine; may be repeated",
     )
     sys.exit(main(parser.parse_args()))

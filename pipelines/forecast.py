@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from forecaster.domain.exits import FAILED, PARTLY_FAILED
 from forecaster.inference.batch import Batch, BatchConfig, forecast_batch
-from pipelines.command import config_parser, database_option, left_table, load_sections, run
+from pipelines.command import add_database_option, config_parser, format_table, load_sections, run
 
 
 def forecast(config: BatchConfig, database: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def status(answer: dict[str, Any]) -> int:
 
 def _say(batch: Batch, out: str | None) -> None:
     if batch.failed:
-        table = left_table([{"series": name, "reason": reason} for name, reason in batch.failed.items()])
+        table = format_table([{"series": name, "reason": reason} for name, reason in batch.failed.items()])
         sys.stdout.write(f"{table}\n")
     for text in batch.head["warnings"]:
         sys.stderr.write(f"warning: {text}\n")
@@ -55,6 +55,6 @@ if __name__ == "__main__":
         "python -m pipelines.forecast pipelines/configs/stock.yaml --set 'data.symbols=[SPY]' horizon=3\n"
         "  python -m pipelines.forecast pipelines/configs/sine.yaml --set data.path=new.csv out=forecasts.parquet",
     )
-    database_option(parser)
+    add_database_option(parser)
     parsed = parser.parse_args()
     sys.exit(run(lambda: _run(parsed), status))

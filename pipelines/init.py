@@ -1,4 +1,4 @@
-"""Write the example configurations into a folder: `python -m pipelines.init configs`."""
+"""Copy the example configurations into a folder: `python -m pipelines.init configs`."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def init(folder: Path) -> dict[str, Any]:
-    """Copy the example configurations; files that exist are not overwritten.
+    """Copy the example configurations into a folder; existing files are not overwritten.
 
     Raises:
         ForecasterError: a file exists already, or cannot be written.
@@ -34,11 +34,16 @@ def init(folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = command_parser(
         "init",
-        "Write the example configurations into a folder, to be changed there.",
+        "Copy the example configurations into a folder, where you can edit them.",
         "python -m pipelines.init configs",
     )
     parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, nargs="?", default=Path("configs"), help="default: configs"
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        nargs="?",
+        default=Path("configs"),
+        help="folder to create (default: %(default)s)",
     )
     parsed = parser.parse_args()
     sys.exit(run(lambda: init(parsed.folder)))

@@ -1,4 +1,4 @@
-"""API keys of the service: `python -m pipelines.keys create --name ci --scope forecast`."""
+"""Manage the service's API keys: `python -m pipelines.keys create --name ci --scope forecast`."""
 
 import argparse
 import sys
@@ -8,20 +8,20 @@ from typing import Any
 from sqlalchemy import Engine
 
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
-from forecaster.database.schema import opened
-from pipelines.command import command_parser, database_option, left_table, run
+from forecaster.database.schema import open_database
+from pipelines.command import add_database_option, command_parser, format_table, run
 
 
 def create(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make a key; it is in the answer and nowhere else."""
+    """Create a key. Only the result contains it; the database stores its digest."""
     owner = arguments.name if arguments.owner is None else arguments.owner
     key = create_key(engine, arguments.name, arguments.scope, owner)
-    sys.stderr.write("keep this key: it is shown this once, and only its digest is stored\n")
+    sys.stderr.write("store this key now: it cannot be shown again, because only its digest is kept\n")
     return {"key": key, "name": arguments.name, "owner": owner, "scopes": arguments.scope}
 
 
 def revoke(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make a key no longer good, within the service's `FORECASTER_KEYS_REFRESH_SECONDS`."""
+    """Revoke a key. The service refuses it within `FORECASTER_KEYS_REFRESH_SECONDS`."""
     revoke_key(engine, arguments.key_id)
     return {"revoked": arguments.key_id}
 
@@ -40,7 +40,7 @@ def show(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
         for key in read_keys(engine)
     ]
     if rows:
-        sys.stdout.write(left_table(rows) + "\n")
+        sys.stdout.write(format_table(rows) + "\n")
     return {"keys": rows}
 
 
@@ -51,31 +51,32 @@ def _day(at: int) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "keys",
-        "Make, list and revoke API keys of the service.",
+        "Create, list and revoke API keys of the service.",
         "python -m pipelines.keys create --name shop --scope forecast actuals\n"
         "  python -m pipelines.keys create --name shop-2027 --owner shop --scope forecast actuals\n"
         "  python -m pipelines.keys list\n  python -m pipelines.keys revoke 1a2b3c4d",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    making = commands.add_parser("create", help="make a key and print it, this once")
-    making.add_argument("--name", required=True, help="how it is called")
-    making.add_argument(
+    creation = commands.add_parser("create", help="create a key and print it once")
+    creation.add_argument("--name", required=True, help="name of the key")
+    creation.add_argument(
         "--owner",
-        help="whose it is: keys of one owner see the same; the name when left out, '' for what was asked without a key",
+        help="owner of the key; keys of the same owner share forecasts and actuals (default: the name; '' is the owner "
+        "of requests made while no key existed)",
     )
-    making.add_argument("--scope", required=True, nargs="+", choices=SCOPES, help="what it is allowed")
-    making.set_defaults(do=create)
+    creation.add_argument("--scope", required=True, nargs="+", choices=SCOPES, help="permissions of the key")
+    creation.set_defaults(do=create)
     commands.add_parser("list", help="list the keys, without their secrets").set_defaults(do=show)
-    revoking = commands.add_parser("revoke", help="make a key no longer good")
-    revoking.add_argument("key_id", metavar="KEY_ID", help="its second part, as list shows it")
-    revoking.set_defaults(do=revoke)
+    revocation = commands.add_parser("revoke", help="revoke a key")
+    revocation.add_argument("key_id", metavar="KEY_ID", help="id of the key, as list shows it")
+    revocation.set_defaults(do=revoke)
     for command in commands.choices.values():
-        database_option(command)
+        add_database_option(command)
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    with opened(arguments.database) as engine:
+    with open_database(arguments.database) as engine:
         answer: dict[str, Any] = arguments.do(engine, arguments)
     return answer
 

@@ -1,4 +1,4 @@
-"""Let a version through the gate to champion: `python -m pipelines.promote pipelines/configs/sine.yaml`."""
+"""Promote a version to champion if it passes the gate: `python -m pipelines.promote pipelines/configs/sine.yaml`."""
 
 import argparse
 import sys
@@ -15,11 +15,11 @@ from forecaster.promotion.promote import check_certified, judge, make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig
-from pipelines.command import config_parser, left_table, load_sections, run
+from pipelines.command import config_parser, format_table, load_sections, run
 
 
 class PromoteConfig(Config):
-    """Which version of which model (the newest when `version` is null), how strict the gate is, where it is tried."""
+    """The model and version to promote (null: the newest version), the gate, its backtest, and MLflow."""
 
     name: str
     version: int | None = Field(None, ge=1, lt=2**31)
@@ -28,43 +28,43 @@ class PromoteConfig(Config):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
-def check_heeded(config: PromoteConfig, trial: BacktestConfig, tracking: TrackingConfig) -> None:
-    """Refuse what a retraining, which judges its own version, would not heed of a section `promote`.
+def check_no_ignored_keys(config: PromoteConfig, trial: BacktestConfig, tracking: TrackingConfig) -> None:
+    """Check that a section `promote` sets nothing that a retraining would ignore.
 
     Raises:
-        ConfigError: there is such a key.
+        ConfigError: it sets such a key to another value than the job's.
     """
-    ours: dict[str, Any] = {"version": None, "backtest": trial, "tracking": tracking}
-    for name, own in ours.items():
-        if name in config.model_fields_set and getattr(config, name) != own:
-            what = "judges the version that it trains" if own is None else f"takes what the job says of {name}"
-            raise ConfigError(f"promote.{name}: a retraining does not heed it, it {what}; remove it")
+    job_values: dict[str, Any] = {"version": None, "backtest": trial, "tracking": tracking}
+    for name, value in job_values.items():
+        if name in config.model_fields_set and getattr(config, name) != value:
+            instead = "judges the version that it trains" if value is None else f"uses the job's {name}"
+            raise ConfigError(f"promote.{name}: a retraining ignores this key and {instead}; remove it")
 
 
 def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
-    """Judge a version and, if it passes, make it the champion; the answer has the aliases as read back."""
+    """Judge a version and make it the champion if it passes the gate; return the decision and the new aliases."""
     store = Store(config.tracking.uri)
     version = config.version or max(store.find(config.name).runs)
     if not has_gate:
         check_certified(store, config.name, version)
         aliases = make_champion(store, config.name, version)
         return {"model": config.name, "version": version, "promoted": True, "criteria": [], "aliases": aliases}
-    answer, decision = promote_if_passed(store, config, version)
-    say(decision)
-    return answer
+    result, decision = promote_if_passed(store, config, version)
+    print_decision(decision)
+    return result
 
 
 def promote_if_passed(
     store: Store, config: PromoteConfig, version: int, tried: Tried | None = None, tries: int = 1
 ) -> tuple[dict[str, Any], Decision]:
-    """Judge a version, which is the best of some `tries`, and make it the champion if it passes the gate."""
+    """Judge a version, the best of `tries` candidates, and make it the champion if it passes the gate."""
     champion = store.find(config.name).aliases.get(CHAMPION)
     decision = judge(store, config.name, version, config.gate, config.backtest, tried, tries)
     if decision.is_promoted:
         aliases = make_champion(store, config.name, version, instead_of=champion)
     else:
         aliases = store.find(config.name).aliases
-    answer = {
+    result = {
         "model": config.name,
         "version": version,
         "promoted": decision.is_promoted,
@@ -72,7 +72,7 @@ def promote_if_passed(
         "criteria": [vars(criterion) for criterion in decision.criteria],
         "aliases": aliases,
     }
-    return answer, decision
+    return result, decision
 
 
 def roll_back(config: PromoteConfig) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def roll_back(config: PromoteConfig) -> dict[str, Any]:
 
 
 def as_row(criterion: dict[str, Any]) -> dict[str, str]:
-    """Return a criterion as a row of words."""
+    """Return a criterion as a row of the table."""
     return {
         "criterion": criterion["name"],
         "": "met" if criterion["is_met"] else "OPEN" if criterion.get("is_open") else "NOT MET",
@@ -91,37 +91,37 @@ def as_row(criterion: dict[str, Any]) -> dict[str, str]:
 
 _OUTCOMES = {
     PROMOTED: "promoted",
-    SHADOW: "the champion stays; the version forecasts in the shadow until pipelines.score can tell which is better",
-    KEPT: "kept out: the champion stays",
+    SHADOW: "not promoted yet: the version forecasts in the shadow until pipelines.score can tell which is better",
+    KEPT: "not promoted: the champion stays",
 }
 
 
-def say(decision: Decision) -> None:
-    """Print the criteria as a table, and what follows from them."""
-    table = left_table([as_row(vars(one)) for one in decision.criteria])
+def print_decision(decision: Decision) -> None:
+    """Print the criteria as a table, and the outcome."""
+    table = format_table([as_row(vars(criterion)) for criterion in decision.criteria])
     sys.stdout.write(f"{table}\n{_OUTCOMES[decision.outcome]}\n")
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     (config,) = load_sections(arguments, promote=PromoteConfig)
     if arguments.rollback and arguments.without_gate:
-        raise ConfigError("--rollback and --without-gate: give one of them")
+        raise ConfigError("--rollback and --without-gate: give only one of them")
     return roll_back(config) if arguments.rollback else promote(config, not arguments.without_gate)
 
 
 if __name__ == "__main__":
     parser = config_parser(
         "promote",
-        "Try a version beside the champion and the baselines, and make it the champion if it passes the gate.\n\n"
-        "A version becomes champion as `first`, as `better` (another recipe, or the same; significantly, and by at\n"
-        "least gate.better_by) or as `fresher` (the same recipe, newer rows, not worse by a non-inferiority test).\n"
-        "gate.require says what it must show beside the last value: not_worse (the default) is a test too; skill\n"
-        "means significantly better. A champion without skill is marked so in each answer and on the dashboard;\n"
-        "FORECASTER_WITHOUT_SKILL says whether the service answers by it or by the last value.",
+        "Compare a version with the champion and the baselines, and make it the champion if it passes the gate.\n\n"
+        "A version is promoted as `first` (there is no champion), as `better` (its error is significantly smaller, by\n"
+        "at least gate.better_by) or as `fresher` (same recipe, newer rows, not worse by a non-inferiority test).\n"
+        "gate.require is the comparison with the last value: `not_worse` (the default) is a non-inferiority test,\n"
+        "`skill` requires a significantly smaller error. Answers and the dashboard mark a champion without skill;\n"
+        "FORECASTER_WITHOUT_SKILL selects whether the service then serves the champion or the last value.",
         "python -m pipelines.promote pipelines/configs/sine.yaml --set version=2\n"
         "  python -m pipelines.promote pipelines/configs/sine.yaml --rollback",
     )
     parser.add_argument("--rollback", action="store_true", help="make the previous version the champion again")
-    parser.add_argument("--without-gate", action="store_true", help="promote it as it is, certified but not tried")
+    parser.add_argument("--without-gate", action="store_true", help="promote a certified version without comparing it")
     parsed = parser.parse_args()
     sys.exit(run(lambda: _run(parsed)))

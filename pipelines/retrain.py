@@ -1,4 +1,4 @@
-"""Bring a model up to date, from the source to the gate: `python -m pipelines.retrain pipelines/configs/stock.yaml`."""
+"""Fetch, train, backtest and promote in one command: `python -m pipelines.retrain pipelines/configs/stock.yaml`."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from pydantic import Field
 from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.domain.config import Config, section_names
 from forecaster.domain.errors import BundleError, ConfigError, DataError, ForecasterError, TrainingError
-from forecaster.domain.exits import BAD_CONFIG, DATA_NOT_FIT, FAILED, TRAINING_FAILED
+from forecaster.domain.exits import BAD_CONFIG, FAILED, INVALID_DATA, TRAINING_FAILED
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.promotion.promote import settle
 from forecaster.registry.cache import CHAMPION
@@ -20,18 +20,18 @@ from forecaster.training import past_runs
 from forecaster.training.config import TrainConfig
 from forecaster.training.job import Registered, WarmStart, train
 from forecaster.training.lock import training_lock
-from pipelines.command import config_parser, left_table, load_sections, run, say_that_it_waits
+from pipelines.command import config_parser, format_table, load_sections, report_waiting, run
 from pipelines.fetch import FetchConfig, fetch
-from pipelines.promote import PromoteConfig, as_row, check_heeded
+from pipelines.promote import PromoteConfig, as_row, check_no_ignored_keys
 
 
 class RetrainConfig(Config):
-    """How a model is brought up to date.
+    """Options of a retraining.
 
     Args:
-        warm_epochs: the served network starts from the champion's weights and is fitted so long; null starts anew. The
-            recipe is always evaluated from random weights, for the champion has seen what it is tested on.
-        without: the share of the symbols that may be left out because they cannot be fetched.
+        warm_epochs: fit the served network for so many epochs from the champion's weights; null: from random weights.
+            The recipe is always evaluated from random weights, because the champion has seen the test part.
+        without: the share of symbols that may be left out if they cannot be fetched.
     """
 
     warm_epochs: int | None = Field(None, ge=1, le=100_000)
@@ -39,31 +39,33 @@ class RetrainConfig(Config):
 
 
 class Retraining:
-    """One model's way from its source to the gate; `step` says where it is."""
+    """A retraining of one model. `step` is its current step: fetch, train or gate."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        """Read the sections of a job's file; `fetch` and `retrain` may be missing."""
+        """Load the sections of the job; `fetch` and `retrain` are optional."""
         names = section_names(arguments.config)
         optional: dict[str, type[Config]] = {"fetch": FetchConfig, "retrain": RetrainConfig}
-        whole = {name: model for name, model in optional.items() if name in names}
-        whole |= {"backtest": BacktestConfig, "promote": PromoteConfig, "train": TrainConfig}
+        models = {name: model for name, model in optional.items() if name in names}
+        models |= {"backtest": BacktestConfig, "promote": PromoteConfig, "train": TrainConfig}
         if not names:
             raise ConfigError(f"{arguments.config}: has no sections; it needs train, backtest and promote")
-        read = dict(zip(whole, load_sections(arguments, **whole), strict=True))
-        self.fetch: FetchConfig | None = read.get("fetch")
-        self.retrain: RetrainConfig = read.get("retrain", RetrainConfig())
-        self.backtest: BacktestConfig = read["backtest"]
-        self.promote: PromoteConfig = read["promote"]
-        self.train: TrainConfig = read["train"]
+        sections = dict(zip(models, load_sections(arguments, **models), strict=True))
+        self.fetch: FetchConfig | None = sections.get("fetch")
+        self.retrain: RetrainConfig = sections.get("retrain", RetrainConfig())
+        self.backtest: BacktestConfig = sections["backtest"]
+        self.promote: PromoteConfig = sections["promote"]
+        self.train: TrainConfig = sections["train"]
         self.step = "fetch"
         if self.promote.name != self.train.name:
-            raise ConfigError(f"promote.name: '{self.promote.name}' is not train.name, '{self.train.name}'")
-        check_heeded(self.promote, self.backtest, self.train.tracking)
+            raise ConfigError(
+                f"promote.name: '{self.promote.name}' differs from train.name '{self.train.name}'; use the same name"
+            )
+        check_no_ignored_keys(self.promote, self.backtest, self.train.tracking)
 
     def run(self) -> dict[str, Any]:
-        """Bring the model up to date; the answer says what became of it and why."""
+        """Retrain the model; return the outcome and its reason."""
         uri, name = self.train.tracking.uri, self.train.name
-        with training_lock(self.train, say_that_it_waits) as check:
+        with training_lock(self.train, report_waiting) as check:
             store = Store(uri)
             config, left_out = self._fetched()
             self.step = "train"
@@ -73,7 +75,7 @@ class Retraining:
             settled = settle(store, name, registered.version, self.promote.gate, self.backtest)
             past_runs.discard_abandoned(config.tracking, name)
         if settled.criteria:
-            sys.stdout.write(left_table([as_row(one) for one in settled.criteria]) + "\n")
+            sys.stdout.write(format_table([as_row(criterion) for criterion in settled.criteria]) + "\n")
         return {
             "outcome": settled.outcome,
             "reason": settled.reason,
@@ -85,28 +87,28 @@ class Retraining:
         }
 
     def _fetched(self) -> tuple[TrainConfig, dict[str, str]]:
-        """Update the store, and return the recipe for the symbols that are up to date, and why others are not."""
+        """Update the bar store; return the recipe for the fetched symbols, and the reason for each that is left out."""
         if self.fetch is None:
             return self.train, {}
         failed = fetch(self.fetch)["failed"]
-        wanted = getattr(self.train.data, "symbols", ())
-        lost = {symbol: reason for symbol, reason in failed.items() if symbol in wanted}
-        if not lost:
+        symbols = getattr(self.train.data, "symbols", ())
+        left_out = {symbol: reason for symbol, reason in failed.items() if symbol in symbols}
+        if not left_out:
             return self.train, {}
-        if len(lost) > self.retrain.without * len(wanted) or len(lost) == len(wanted):
+        if len(left_out) > self.retrain.without * len(symbols) or len(left_out) == len(symbols):
             raise DataError(
-                f"{len(lost)} of {len(wanted)} symbols cannot be fetched, more than retrain.without allows "
-                f"({self.retrain.without:g}): " + "; ".join(dict.fromkeys(lost.values()))
+                f"{len(left_out)} of {len(symbols)} symbols cannot be fetched, more than retrain.without allows "
+                f"({self.retrain.without:g}): " + "; ".join(dict.fromkeys(left_out.values()))
             )
-        rest = tuple(symbol for symbol in wanted if symbol not in lost)
-        return self.train.model_copy(update={"data": self.train.data.model_copy(update={"symbols": rest})}), lost
+        rest = tuple(symbol for symbol in symbols if symbol not in left_out)
+        return self.train.model_copy(update={"data": self.train.data.model_copy(update={"symbols": rest})}), left_out
 
     def _trained(self, store: Store, config: TrainConfig) -> Registered:
         with tempfile.TemporaryDirectory() as folder:
             return train(config, self._warm_start(store, config.name, Path(folder)), is_anew=False)
 
     def _warm_start(self, store: Store, name: str, folder: Path) -> WarmStart | None:
-        """Return the champion's network, downloaded into `folder`; None where none is wanted, or there is none."""
+        """Download the champion's network into `folder`; None without `warm_epochs` or a champion."""
         if self.retrain.warm_epochs is None:
             return None
         champion = store.read(name).aliases.get(CHAMPION) if store.has(name) else None
@@ -117,7 +119,7 @@ class Retraining:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run it; whatever comes of it, the last line says which and why."""
+    """Run the retraining; print the outcome and its reason as JSON, and return the exit status."""
     code = FAILED
 
     def job() -> dict[str, Any]:
@@ -135,7 +137,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 _CODES = {
     ConfigError: BAD_CONFIG,
-    DataError: DATA_NOT_FIT,
+    DataError: INVALID_DATA,
     TrainingError: TRAINING_FAILED,
     BundleError: TRAINING_FAILED,
 }
@@ -144,9 +146,11 @@ _CODES = {
 if __name__ == "__main__":
     parser = config_parser(
         "retrain",
-        "Fetch, check, train, back-test, certify, and promote what the gate lets through. Asked again, it goes on\n"
-        "where it was, or finds that nothing has changed. Exit status: 0 promoted or kept, 1 failed, 2 bad\n"
-        "configuration, 3 data not fit, 4 training failed; the last line is JSON and says which and why.",
-        "python -m pipelines.retrain pipelines/configs/stock.yaml --set train.fit.epochs=10 retrain.warm_epochs=3",
+        "Fetch data, train a version, backtest it, and promote it if it passes the gate.\n\n"
+        "An interrupted run continues when it is started again. If recipe and data have not changed, it does nothing.\n"
+        "The last line is JSON with the outcome and its reason. Exit status: 0 promoted, kept out or in the shadow,\n"
+        "1 failed, 2 invalid configuration, 3 unfit data, 4 training failed.",
+        "python -m pipelines.retrain pipelines/configs/stock.yaml\n"
+        "  python -m pipelines.retrain pipelines/configs/stock.yaml --set train.fit.epochs=10 retrain.warm_epochs=3",
     )
     sys.exit(main(parser.parse_args()))

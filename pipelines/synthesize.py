@@ -1,4 +1,4 @@
-"""Write made-up prices into the bar store: `python -m pipelines.synthesize pipelines/configs/synthetic.yaml`."""
+"""Write synthetic prices to the bar store: `python -m pipelines.synthesize pipelines/configs/synthetic.yaml`."""
 
 import sys
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from forecaster.data.sources.made_up import MadeUp
 from forecaster.data.sources.synthetic import RandomWalkSource, SineSource
+from forecaster.data.sources.synthetic_bars import SyntheticBars
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
 from pipelines.command import config_parser, run_config
@@ -16,7 +16,7 @@ from pipelines.fetch import Day, status, update_all
 
 
 class SynthesizeConfig(Config):
-    """Which series by symbol, on which exchange's sessions, from when to when (null: the latest completed session)."""
+    """Synthetic series by symbol, their dates (`end` null: the latest completed session), exchange and store."""
 
     series: dict[str, Annotated[SineSource | RandomWalkSource, Field(discriminator="source")]] = Field(min_length=1)
     start: Day
@@ -26,19 +26,20 @@ class SynthesizeConfig(Config):
 
 
 def synthesize(config: SynthesizeConfig) -> dict[str, Any]:
-    """Bring every series up to date; one that fails leaves the others."""
-    source = MadeUp(config.series, np.datetime64(config.start), config.calendar)
+    """Update every series. A failed series does not stop the others."""
+    source = SyntheticBars(config.series, np.datetime64(config.start), config.calendar)
     symbols = tuple(config.series)
-    # made-up prices are what the configuration says, also where it has changed
+    # a changed configuration replaces all stored prices
     return update_all(
-        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, may_lose=True
+        BarStore(config.store), source, symbols, config.start, config.end, config.calendar, full=True, allow_loss=True
     )
 
 
 if __name__ == "__main__":
     parser = config_parser(
         "synthesize",
-        "Write made-up prices into the bar store: sines and random walks on an exchange's sessions.",
-        "python -m pipelines.synthesize pipelines/configs/synthetic.yaml --set end=2025-12-31",
+        "Write synthetic prices to the bar store: sines and random walks on an exchange's sessions.",
+        "python -m pipelines.synthesize pipelines/configs/synthetic.yaml\n"
+        "  python -m pipelines.synthesize pipelines/configs/synthetic.yaml --set end=2025-12-31",
     )
     sys.exit(run_config(parser, SynthesizeConfig, synthesize, status))

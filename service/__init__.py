@@ -1,1 +1,1 @@
-"""The HTTP service: forecasts of registered models, from a cache, without MLflow or Keras in the process."""
+"""The HTTP service: serves forecasts of registered models from a local cache, without importing MLflow or Keras."""

@@ -1,4 +1,4 @@
-"""Serve: `python -m service`, set up by `FORECASTER_*` variables."""
+"""Start the HTTP service: `python -m service`, configured by `FORECASTER_*` variables."""
 
 import argparse
 import ctypes
@@ -9,7 +9,7 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from forecaster.database.keys import read_keys
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain import logs
 from forecaster.domain.errors import ConfigError, ForecasterError
 from service.app import create_app
@@ -17,22 +17,22 @@ from service.server import Server, configure
 from service.settings import Settings
 
 BAD_SETTINGS = 2
-# of glibc's `mallopt`
+# the parameter of glibc's `mallopt` that limits the number of arenas
 _M_ARENA_MAX = -8
 
 
 def main() -> int:
-    """Run the service until it is told to stop."""
+    """Run the service until a signal stops it; return the exit status."""
     try:
         settings = Settings()
     except ValidationError as error:
-        for mistake in error.errors():
-            name = "_".join(str(part) for part in mistake["loc"]).upper()
-            sys.stderr.write(f"error: FORECASTER_{name}: {mistake['msg'].removeprefix('Value error, ')}\n")
+        for field_error in error.errors():
+            name = "_".join(str(part) for part in field_error["loc"]).upper()
+            sys.stderr.write(f"error: FORECASTER_{name}: {field_error['msg'].removeprefix('Value error, ')}\n")
         return BAD_SETTINGS
-    refusal = None if settings.is_loopback else why_not_beyond_loopback(settings.database_url)
-    if refusal:
-        sys.stderr.write(f"error: FORECASTER_HOST: {refusal}\n")
+    problem = None if settings.is_loopback else check_remote_access(settings.database_url)
+    if problem:
+        sys.stderr.write(f"error: FORECASTER_HOST: {problem}\n")
         return BAD_SETTINGS
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -41,7 +41,8 @@ def main() -> int:
             listener.bind((settings.host, settings.port))
         except OSError as error:
             sys.stderr.write(
-                f"error: FORECASTER_PORT: {settings.host}:{settings.port} cannot be taken ({error}); set another\n"
+                f"error: FORECASTER_PORT: cannot listen on {settings.host}:{settings.port} ({error}); "
+                "set another port\n"
             )
             return BAD_SETTINGS
         try:
@@ -51,30 +52,32 @@ def main() -> int:
             sys.stderr.write(f"error: FORECASTER_{name}: {error}\n")
             return BAD_SETTINGS
         host = f"[{settings.host}]" if family is socket.AF_INET6 else settings.host
-        _share_memory()
+        _limit_malloc_arenas()
         logs.set_up(settings.log_level, settings.log_format)
         sys.stderr.write(f"serving on http://{host}:{listener.getsockname()[1]} (the dashboard; docs at /docs)\n")
-        # uvicorn raises Ctrl-C again after shutting down in order
+        # uvicorn raises KeyboardInterrupt again after a clean shutdown
         with suppress(KeyboardInterrupt):
             Server(configure(app, settings)).run(sockets=[listener])
     return 0
 
 
-def _share_memory() -> None:
-    """Let threads share what glibc keeps of freed memory, of which each would otherwise keep a part of its own."""
+def _limit_malloc_arenas() -> None:
+    """Limit glibc to two malloc arenas: by default each thread has its own, which keeps the memory freed in it."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
 
 
-def why_not_beyond_loopback(database_url: str) -> str | None:
-    """Return why the service must not be reached from elsewhere, None if it has a key that is good."""
+def check_remote_access(database_url: str) -> str | None:
+    """Return why the service must not listen beyond loopback; None if it has a valid API key."""
     try:
-        with opened(database_url) as engine:
+        with open_database(database_url) as engine:
             has_key = any(key.revoked_at is None for key in read_keys(engine))
     except ForecasterError as error:
-        return f"beyond loopback keys are needed, and they cannot be read: {error}"
-    return None if has_key else "beyond loopback an API key is needed; make one with python -m pipelines.keys create"
+        return f"listening beyond loopback requires an API key, and the keys cannot be read: {error}"
+    if has_key:
+        return None
+    return "listening beyond loopback requires an API key; create one with python -m pipelines.keys create"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The application: `create_app(settings)` puts routes, error handlers and the model store together."""
+"""The application factory: `create_app(settings)`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from forecaster import __version__
 from service import problems
 from service.catalog import ModelStore
-from service.dependencies import allow
+from service.dependencies import require_scope
 from service.forecast_service import ForecastService
-from service.housekeeping import do_housekeeping
+from service.housekeeping import run_housekeeping
 from service.keyring import Keyring
 from service.limits import Limits
 from service.metrics import Metrics
@@ -24,14 +24,14 @@ from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 from service.tracing import trace
 
-DESCRIPTION = "Forecasts of registered recurrent models, each with the skill that its recipe has shown."
+DESCRIPTION = "Time-series forecasts from registered recurrent models, each with the model's measured skill."
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the service; its models are loaded when it starts."""
-    # its page for the API would load scripts from another host; dashboard.page has one that does not
+    """Return the application; it loads its models at startup."""
+    # FastAPI's page for the API loads scripts from another site; dashboard.page has one that does not
     pages: dict[str, Any] = {"docs_url": None, "redoc_url": None, "swagger_ui_oauth2_redirect_url": None}
-    app = FastAPI(title="forecaster", version=__version__, description=DESCRIPTION, lifespan=_work, **pages)
+    app = FastAPI(title="forecaster", version=__version__, description=DESCRIPTION, lifespan=_lifespan, **pages)
     metrics = Metrics()
     app.state.settings = settings
     app.state.metrics = metrics
@@ -42,16 +42,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.is_stopping = False
     app.add_middleware(RequestMiddleware, hosts=settings.hosts, metrics=metrics, limits=app.state.limits)
     problems.install(app)
-    # who may ask for what, in one place; what is asked most comes first, for routes are tried in their order
+    # the scope that each route requires; busy routes come first, because Starlette tries routes in order
     for scope, routers in {
         "forecast": (forecasts.router, models.router, series.router, skill.router, inference.router, dashboard.router),
         "actuals": (actuals.router,),
         "admin": (operations.router,),
     }.items():
         for router in routers:
-            app.include_router(router, dependencies=[allow(scope)])
-    for open_to_all in (health.router, inference.probes, dashboard.page):
-        app.include_router(open_to_all)
+            app.include_router(router, dependencies=[require_scope(scope)])
+    for public_router in (health.router, inference.probes, dashboard.page):
+        app.include_router(public_router)
     app.mount("/dashboard", dashboard.FILES)
     _document_bodies(app)
     app.state.stop_tracing = lambda: None
@@ -61,18 +61,18 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _work(app: FastAPI) -> AsyncIterator[None]:
-    """Watch the models and the keys, write the ledger and look at what came, as long as the service runs."""
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Run the background tasks: reload models and keys, write the ledger, do housekeeping."""
     forecast_service: ForecastService = app.state.forecast_service
     forecast_service.writer.start()
 
-    async def with_database() -> None:
+    async def run_database_tasks() -> None:
         await forecast_service.open()
         await asyncio.gather(
-            app.state.keyring.watch(), do_housekeeping(forecast_service, app.state.model_store, app.state.metrics)
+            app.state.keyring.watch(), run_housekeeping(forecast_service, app.state.model_store, app.state.metrics)
         )
 
-    tasks = [asyncio.create_task(work) for work in (app.state.model_store.watch(), with_database())]
+    tasks = [asyncio.create_task(task) for task in (app.state.model_store.watch(), run_database_tasks())]
     try:
         yield
     finally:
@@ -84,18 +84,18 @@ async def _work(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _document_bodies(app: FastAPI) -> None:
-    """Add the schemas of the bodies that a dependency reads, which FastAPI cannot see by itself."""
+    """Add to OpenAPI the schemas of bodies that routes read themselves, since FastAPI does not see those."""
     generate = app.openapi
 
-    # anybody may ask for it, and making it takes long
+    # public and slow to generate
     @cache
     def openapi() -> dict[str, Any]:
         schema = generate()
         components = schema["components"]["schemas"]
         for body in (ForecastRequest, ActualsRequest, InferenceRequest):
-            described = body.model_json_schema(ref_template="#/components/schemas/{model}")
-            components |= described.pop("$defs")
-            components[body.__name__] = described
+            body_schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            components |= body_schema.pop("$defs")
+            components[body.__name__] = body_schema
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""The models being served: one immutable catalog, replaced by one assignment when the cache changes."""
+"""The served models: an immutable catalog, replaced as a whole when the cache changes."""
 
 import asyncio
 import json
@@ -33,17 +33,19 @@ from forecaster.registry.trial import TRIED_AGAIN_AFTER_SECONDS, Limits, try_bun
 from service.metrics import Metrics
 from service.settings import Settings
 
-# how often the cache is looked at; looking is a few stat calls
+# interval between checks of the cache; a check costs a few stat calls
 WATCH_SECONDS = 0.5
-# of problems that are shown, characters of each, and lines of a sync child's log
-_MOST_SHOWN, _MOST_TEXT, _MOST_LINES = 10, 300, 200
+# limits on what readiness shows: problems, and characters of each
+_MAX_PROBLEMS_SHOWN, _MAX_PROBLEM_CHARS = 10, 300
+# lines of a sync process's stderr that are logged
+_MAX_SYNC_LINES = 200
 _PATH = re.compile(r"(?<![\w.])/[^\s'\"()]+")
 _log = logging.getLogger("forecaster.service")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A served model: its aliases and runs, and each version's predictor."""
+    """A served model: its index (aliases and run ids) and a predictor for each version."""
 
     name: str
     index: ModelIndex
@@ -57,7 +59,7 @@ def find_model(catalog: Catalog, name: str) -> Model:
     """Return a served model by name.
 
     Raises:
-        UnknownModel: it is not served.
+        UnknownModel: no model of this name is served.
     """
     if name not in catalog:
         raise UnknownModel(f"there is no model '{name}'; there are {sorted(catalog)}")
@@ -65,10 +67,10 @@ def find_model(catalog: Catalog, name: str) -> Model:
 
 
 @dataclass
-class Loaded:
-    """What the cache holds: the catalog, what could not be loaded, and the bundles that must be tried before they are.
+class CacheContents:
+    """The contents of the cache: the catalog, problems, and bundles that must pass a trial before they are loaded.
 
-    `untried` has each one's identity by its folder; `aliased` are the folders that an alias leads to.
+    `untried` maps a bundle's folder to its identity; `aliased` holds the folders of versions that have an alias.
     """
 
     catalog: dict[str, Model] = field(default_factory=dict)
@@ -78,21 +80,21 @@ class Loaded:
 
     @property
     def next_untried(self) -> dict[Path, str]:
-        """Return the bundles to try first: those that an alias leads to, and the others once there are none."""
+        """Return the bundles to try next: those with an alias, or all if none of them has one."""
         return {folder: digest for folder, digest in self.untried.items() if folder in self.aliased} or self.untried
 
 
-def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None]) -> Loaded:
-    """Return what the cache holds.
+def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None]) -> CacheContents:
+    """Load the cache.
 
-    Predictors already loaded are kept; where a version cannot be loaded, its aliases stay where they were.
+    Loaded predictors are reused. If a version cannot be loaded, its aliases keep pointing at the previous version.
 
     Args:
-        cache: the cache's folder.
-        before: the catalog so far.
-        trials: by the identity of a bundle that this process had tried, why it is refused, None if it is not.
+        cache: the cache folder.
+        before: the current catalog.
+        trials: results of this process's trials: by bundle identity, the reason for refusal, or None if it passed.
     """
-    loaded = Loaded()
+    loaded = CacheContents()
     for file in index_files(cache):
         name = file.parent.name
         old = before.get(name)
@@ -115,12 +117,12 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
     return loaded
 
 
-def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Loaded) -> Predictor | None:
-    """Return a version's predictor; where there is none yet, `loaded` is told why."""
+def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: CacheContents) -> Predictor | None:
+    """Return a version's predictor, or None after recording the reason in `loaded`."""
     try:
         check_folder(folder)
         digest = identity(folder)
-        # nothing is parsed here that has not been parsed in a trial
+        # only bundles that passed a trial are parsed in this process
         if is_tried(folder, digest) or (digest in trials and trials[digest] is None):
             return Predictor(read_bundle(folder))
         if refusal := trials.get(digest):
@@ -128,7 +130,7 @@ def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Lo
         loaded.untried[folder] = digest
     except BundleError as error:
         loaded.problems.append(f"{where}: {error}")
-    # whatever is wrong with a version, the others are loaded
+    # one broken version must not keep the others from loading
     except Exception as error:
         _log.exception("%s cannot be loaded", where)
         loaded.problems.append(f"{where}: cannot be loaded (unexpected {type(error).__name__}); see the log")
@@ -137,7 +139,7 @@ def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: Lo
 
 @dataclass
 class ModelStore:
-    """Holds the catalog and keeps it up to date; only `watch` writes to it."""
+    """Keeps the catalog up to date. Only `watch` changes it."""
 
     settings: Settings
     metrics: Metrics
@@ -148,9 +150,9 @@ class ModelStore:
     _seen: tuple[tuple[str, int], ...] = ()
 
     async def watch(self) -> None:
-        """Load what the cache holds whenever it changes, and start a sync child now and then, until cancelled."""
+        """Reload the cache when it changes and sync it with MLflow periodically, until cancelled."""
         await self._reload()
-        syncing = asyncio.create_task(self._sync_now_and_then()) if self.settings.tracking_uri else None
+        syncing = asyncio.create_task(self._sync_periodically()) if self.settings.tracking_uri else None
         try:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
@@ -164,16 +166,16 @@ class ModelStore:
     async def _reload(self) -> None:
         try:
             seen = fingerprint(self.settings.cache_dir)
-            is_time = time.monotonic() >= self._try_again_at
-            if seen == self._seen and not is_time:
+            is_retry_due = time.monotonic() >= self._try_again_at
+            if seen == self._seen and not is_retry_due:
                 return
-            if is_time:
+            if is_retry_due:
                 self._trials = {digest: refusal for digest, refusal in self._trials.items() if refusal is None}
                 self._try_again_at = math.inf
-            # what has passed its trial is served before anything else is tried
+            # serve bundles that passed their trial before trying others
             while untried := await self._load():
                 await asyncio.to_thread(self._try, untried)
-        # whatever is wrong with a cache, what is served stays served, and the next change is looked at
+        # the current catalog stays in use, and the next change is loaded
         except Exception as error:
             _log.error("the cache cannot be loaded: %r", error)
             self._report("load", ["the cache cannot be loaded; see the log"])
@@ -181,7 +183,7 @@ class ModelStore:
         self._seen = seen
 
     async def _load(self) -> Mapping[Path, str]:
-        """Serve what the cache holds; return the bundles that must be tried next before they are served."""
+        """Load the cache into the catalog; return the bundles to try next."""
         loaded = await asyncio.to_thread(load_catalog, self.settings.cache_dir, self.catalog, self._trials)
         self.catalog = loaded.catalog
         self._report("load", loaded.problems)
@@ -189,78 +191,79 @@ class ModelStore:
         return loaded.next_untried
 
     def _try(self, untried: Mapping[Path, str]) -> None:
-        """Try bundles that came into the cache by another way than a sync: by hand, or from an older program."""
+        """Try bundles that no sync has tried: those copied into the cache by hand, or written by an older release."""
         for (folder, digest), refusal in zip(untried.items(), try_bundles(list(untried), self._limits), strict=True):
             self._trials[digest] = refusal
             if refusal is None:
-                # a cache that cannot be written is tried again by the next process
+                # if the cache is read-only, the next process repeats the trial
                 with suppress(OSError):
                     mark_tried(folder, digest)
             else:
-                # what ended it may have been the machine's state, as for a sync
+                # the trial may have failed because the machine was short of resources
                 self._try_again_at = min(self._try_again_at, time.monotonic() + TRIED_AGAIN_AFTER_SECONDS)
 
     @property
     def _limits(self) -> Limits:
         return Limits(self.settings.trial_seconds, self.settings.trial_memory_mb)
 
-    async def _sync_now_and_then(self) -> None:
+    async def _sync_periodically(self) -> None:
         while True:
             try:
                 problems = await self._sync()
-            # the next one may do better
+            # the next sync may succeed
             except Exception as error:
-                _log.error("sync: the child cannot be started or understood (%r)", error)
-                problems = ["sync: the child cannot be started or understood; see the log"]
+                _log.error("sync: the sync process cannot be started, or its output cannot be read (%r)", error)
+                problems = ["sync: the sync process cannot be started, or its output cannot be read; see the log"]
             self._report("sync", problems)
             await asyncio.sleep(self.settings.refresh_seconds)
 
     async def _sync(self) -> list[str]:
-        """Run a sync child; return what failed."""
+        """Run a sync process; return its problems."""
         limits, seconds = self._limits, self.settings.sync_timeout_seconds
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "forecaster.registry.sync", "--cache", str(self.settings.cache_dir)),
             *("--trial-seconds", str(limits.seconds), "--trial-memory-mb", str(limits.memory_mb)),
-            # it may hold a password, and whoever is on the machine may see the arguments of a process
+            # by environment: the URI may hold a password, and every user of the machine can see arguments
             env={**os.environ, "FORECASTER_TRACKING_URI": self.settings.tracking_uri},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, said = await asyncio.wait_for(child.communicate(), seconds)
+            out, err = await asyncio.wait_for(child.communicate(), seconds)
         except TimeoutError:
-            return [f"sync: no end within {seconds:g} s; MLflow or the trial of a version takes too long"]
+            return [f"sync: timed out after {seconds:g} s; MLflow or the trial of a version takes too long"]
         finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
         if child.returncode == SUCCESS:
             return []
-        for line in said.decode(errors="replace").strip().splitlines()[-_MOST_LINES:]:
+        for line in err.decode(errors="replace").strip().splitlines()[-_MAX_SYNC_LINES:]:
             _log.error("sync: %s", line)
         if child.returncode == PARTLY_FAILED:
             return [f"sync: {problem}" for problem in json.loads(out)["problems"]]
-        # where MLflow is, is not everybody's affair
+        # readiness is public, so it must not show MLflow's address
         return [f"sync: MLflow does not answer (exit status {child.returncode}); see the log"]
 
-    def tell_ages(self) -> None:
-        """Tell the metrics which version is behind each alias, and how old it is."""
+    def update_version_gauges(self) -> None:
+        """Set the gauges of the version behind each alias and its age."""
         now = datetime.now(UTC)
         for gauge in (self.metrics.version, self.metrics.age):
             gauge.clear()
         for name, model in self.catalog.items():
             for alias, version in model.index.aliases.items():
-                made = datetime.fromisoformat(model.predictors[version].manifest.created_at)
+                created = datetime.fromisoformat(model.predictors[version].manifest.created_at)
                 self.metrics.version.labels(name, alias).set(version)
-                self.metrics.age.labels(name, alias).set((now - made).total_seconds())
+                self.metrics.age.labels(name, alias).set((now - created).total_seconds())
 
     @property
     def last_problem(self) -> str | None:
-        """Return what is wrong with the cache's models and with the sync, None if nothing is."""
+        """Return the current problems of the cache and the sync, None if there are none."""
         problems = [problem for reported in self._problems.values() for problem in reported]
-        shown = [_short(problem) for problem in problems[:_MOST_SHOWN]]
-        further = [f"and {len(problems) - _MOST_SHOWN} more; see the log"] * (len(problems) > _MOST_SHOWN)
-        return "; ".join(shown + further) or None
+        shown = [_public(problem) for problem in problems[:_MAX_PROBLEMS_SHOWN]]
+        if len(problems) > _MAX_PROBLEMS_SHOWN:
+            shown.append(f"and {len(problems) - _MAX_PROBLEMS_SHOWN} more; see the log")
+        return "; ".join(shown) or None
 
     def _report(self, where: str, problems: list[str]) -> None:
         before = self._problems.get(where, [])
@@ -268,11 +271,12 @@ class ModelStore:
         for problem in new:
             self.metrics.load_failures.labels(where).inc()
             _log.error("%s", problem)
-        # the latest first, for not all are shown
+        # newest first, because only some are shown
         self._problems[where] = new + [problem for problem in before if problem in problems]
 
 
-def _short(problem: str) -> str:
-    """Return a problem as anybody may see it: one line, without paths and without what a bundle put into its names."""
-    text = "".join(one if one.isprintable() else "?" for one in " ".join(_PATH.sub("…", problem).split()))
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+def _public(problem: str) -> str:
+    """Return a problem for public readiness: one line, without paths or unprintable characters."""
+    line = " ".join(_PATH.sub("…", problem).split())
+    text = "".join(character if character.isprintable() else "?" for character in line)
+    return text if len(text) <= _MAX_PROBLEM_CHARS else f"{text[:_MAX_PROBLEM_CHARS]}…"

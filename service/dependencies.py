@@ -1,4 +1,4 @@
-"""What routes depend on: model store, forecast service, a slot, and a body read within limits and validated."""
+"""FastAPI dependencies, and helpers that read and parse request bodies within limits."""
 
 import asyncio
 from typing import Annotated, Any, TypeVar
@@ -9,21 +9,21 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.catalog import ModelStore
-from service.exceptions import BodyTooLarge, BodyTooSlow, MalformedBody
+from service.exceptions import BodyTimeout, BodyTooLarge, MalformedBody
 from service.forecast_service import ForecastService
 from service.keyring import Caller
-from service.limits import LARGE_BYTES, Holding, Limits
+from service.limits import LARGE_BYTES, Limits, RequestResources
 from service.metrics import Metrics
-from service.problems import shortened
-from service.schemas import Mistake
+from service.problems import truncate
+from service.schemas import FieldError
 from service.settings import Settings
 
-MOST_MISTAKES_SAID = 20
-_MOST_MISTAKES_MADE = 1000
+MAX_ERRORS_LISTED = 20
+_MAX_ERRORS = 1000
 
 
 def _from_state(name: str) -> Any:
-    """Return a dependency that gives what the application keeps under a name."""
+    """Return a dependency that yields an attribute of `app.state`."""
 
     async def get(request: Request) -> Any:
         return getattr(request.app.state, name)
@@ -45,10 +45,10 @@ async def _caller(request: Request) -> Caller:
 CallerDep = Annotated[Caller, Depends(_caller)]
 
 
-def allow(scope: str) -> Any:
-    """Return a dependency that lets in who may do `scope`, as often as they may.
+def require_scope(scope: str) -> Any:
+    """Return a dependency that authenticates a request, requires a scope of its key and applies the rate limit.
 
-    It raises NotAuthenticated, NotAllowed, KeysUnknown and TooManyRequests, before the body is read.
+    It runs before the body is read, and raises NotAuthenticated, PermissionDenied, KeysUnavailable or TooManyRequests.
     """
 
     async def check(request: Request) -> None:
@@ -56,7 +56,7 @@ def allow(scope: str) -> Any:
         await state.keyring.wait()
         caller = state.keyring.check(request.headers.get("authorization", ""), scope)
         request.state.caller, request.state.client = caller, caller.client
-        state.limits.rates.check(caller.client or (request.client.host if request.client else ""))
+        state.limits.rate_limiter.check(caller.client or (request.client.host if request.client else ""))
 
     return Depends(check)
 
@@ -65,85 +65,85 @@ Content = TypeVar("Content", bound=BaseModel)
 
 
 async def acquire_slot(request: Request, *, is_large: bool) -> None:
-    """Wait for a slot to compute in. Large requests are computed one at a time, for their results take memory too.
+    """Wait for a computing slot. Large requests are computed one at a time, because their results take memory too.
 
     Raises:
-        ClientDisconnect: nobody waits for it any more.
+        ClientDisconnect: the client has disconnected.
     """
     limits: Limits = request.app.state.limits
-    await request.state.holding.acquire_slot(limits.large if is_large else limits.small)
+    await request.state.resources.acquire_slot(limits.large if is_large else limits.small)
     if await request.is_disconnected():
         raise ClientDisconnect
 
 
-async def parsed(request: Request, schema: type[Content], raw: bytes) -> Content:
-    """Return a body as its schema; a large one is read in its turn by another thread, while others are answered.
+async def parse_request(request: Request, schema: type[Content], raw: bytes) -> Content:
+    """Parse and validate a request's body. Large bodies are parsed one at a time, in a worker thread.
 
     Raises:
-        ClientDisconnect: nobody waits for it any more.
-        BodyTooLarge, MalformedBody: as `parse_body` says.
+        ClientDisconnect: the client has disconnected.
+        BodyTooLarge, MalformedBody: as for `parse_body`.
     """
-    most = request.app.state.settings.max_values
+    max_values = request.app.state.settings.max_values
     if len(raw) > LARGE_BYTES:
         await acquire_slot(request, is_large=True)
-        return await run_in_threadpool(parse_body, schema, raw, most)
-    return parse_body(schema, raw, most)
+        return await run_in_threadpool(parse_body, schema, raw, max_values)
+    return parse_body(schema, raw, max_values)
 
 
-def parse_body(schema: type[Content], raw: bytes, most_values: int) -> Content:
-    """Return a body, or what of it is JSON, as its schema.
+def parse_body(schema: type[Content], raw: bytes, max_values: int) -> Content:
+    """Parse and validate a JSON body.
 
-    Parsed by pydantic from the bytes, which is faster than through Python objects, and says where without what: a value
-    is never echoed.
+    Pydantic parses the bytes directly, which is faster than building Python objects first. Errors name the location
+    but never repeat the value.
 
     Raises:
-        BodyTooLarge: it has more than `most_values` values, each of which takes many times its bytes in memory.
-        MalformedBody: it is not JSON or not what the schema asks for.
+        BodyTooLarge: the body has more than `max_values` values; each takes many times its bytes in memory.
+        MalformedBody: the body is not JSON, or does not match the schema.
     """
-    # each value but the first is behind one of these; those inside of strings count too
-    if len(raw) > most_values and sum(map(raw.count, (b",", b"[", b"{"))) > most_values:
-        raise BodyTooLarge(f"the body has more than {most_values} values; ask in several requests")
+    # each value but the first follows one of these characters; characters inside strings are counted too
+    if len(raw) > max_values and sum(map(raw.count, (b",", b"[", b"{"))) > max_values:
+        raise BodyTooLarge(f"the body has more than {max_values} values; split it into several requests")
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
-        if error.error_count() > _MOST_MISTAKES_MADE:
-            # to list them would take longer than to answer
-            message = f"{error.error_count()} mistakes, too many to list; compare it with the schema"
-            raise MalformedBody([Mistake(location="body", message=message)]) from None
-        raise MalformedBody(_mistakes(error)) from None
+        if error.error_count() > _MAX_ERRORS:
+            # listing them would take longer than forecasting
+            message = f"{error.error_count()} errors, too many to list; compare the body with the schema"
+            raise MalformedBody([FieldError(location="body", message=message)]) from None
+        raise MalformedBody(_field_errors(error)) from None
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
     """Return a request's body.
 
     Raises:
-        BodyTooLarge: it is beyond the limit.
-        BodyTooSlow: it does not come in time.
-        TooBusy: other requests' bodies take all of the memory.
+        BodyTooLarge: the body is larger than the limit.
+        BodyTimeout: the body does not arrive in time.
+        Overloaded: the bodies of other requests take all the memory set aside for bodies.
     """
     raw = bytearray()
-    holding: Holding = request.state.holding
+    resources: RequestResources = request.state.resources
     try:
         async with asyncio.timeout(settings.body_timeout_seconds):
             async for chunk in request.stream():
                 raw += chunk
                 if len(raw) > settings.max_body_bytes:
                     raise BodyTooLarge(
-                        f"the body is larger than {settings.max_body_bytes} bytes; ask in several requests"
+                        f"the body is larger than {settings.max_body_bytes} bytes; split it into several requests"
                     )
-                holding.body.hold(len(raw))
+                resources.body.resize(len(raw))
     except TimeoutError:
-        raise BodyTooSlow(f"the body did not come within {settings.body_timeout_seconds:g} s; send it again") from None
+        raise BodyTimeout(f"the body did not arrive within {settings.body_timeout_seconds:g} s; retry") from None
     return bytes(raw)
 
 
-def _mistakes(error: ValidationError) -> list[Mistake]:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return [Mistake(location=_path(mistake["loc"]), message=mistake["msg"]) for mistake in found[:MOST_MISTAKES_SAID]]
+def _field_errors(error: ValidationError) -> list[FieldError]:
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    return [FieldError(location=_path(detail["loc"]), message=detail["msg"]) for detail in details[:MAX_ERRORS_LISTED]]
 
 
 def request_body(schema: str) -> dict[str, Any]:
-    """Return what tells OpenAPI of a body that a dependency reads, and that it cannot see by itself."""
+    """Return the OpenAPI description of a body that the route reads itself, which FastAPI does not see."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -152,5 +152,5 @@ def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    # the keys are the client's own
-    return shortened(path.lstrip("."), 200) or "body"
+    # the location may contain keys that the client chose
+    return truncate(path.lstrip("."), 200) or "body"

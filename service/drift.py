@@ -1,4 +1,4 @@
-"""Input drift: what each version is asked with, beside what it was trained on. Of this process, since it started."""
+"""Input drift: the inputs of each version's requests, compared with its training data, since this process started."""
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -11,14 +11,15 @@ from forecaster.domain.series import Floats
 from forecaster.evaluation.drift import Drift, count_bins, measure_drift
 from forecaster.registry.predictor import Predictor
 
-# as many values are remembered; of older ones half as much counts, again and again
-_MOST = 100_000
-_MOST_WAITING = 500
+# when a histogram holds more values than this, its counts are halved, so that older values weigh less
+_MAX_COUNT = 100_000
+# batches that are collected before they are counted
+_MAX_PENDING = 500
 
 
 @dataclass
-class Seen:
-    """What a version was asked with: counts in the bins of its training data, by what is told apart."""
+class InputCounts:
+    """The inputs of one version: for each variable, the counts in the bins of its training data."""
 
     reference: dict[str, Reference]
     is_positive: bool
@@ -26,48 +27,47 @@ class Seen:
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def add(self, rows: Floats) -> None:
-        """Count the latest rows, as `DriftWatch.add` keeps them."""
-        for name, values in _told_apart(rows, self.is_positive, self.features).items():
+        """Count rows, `(n, 2 + features)`: the last two target values and the features of each window."""
+        for name, values in _variables(rows, self.is_positive, self.features).items():
             if name not in self.reference:
-                # the version is older than the measure
+                # the version was trained before this variable was recorded
                 continue
             before = self.counts.get(name, np.int64(0))
             counts = before + count_bins(values, np.array(self.reference[name].edges))
-            self.counts[name] = counts // 2 if counts.sum() > _MOST else counts
+            self.counts[name] = counts // 2 if counts.sum() > _MAX_COUNT else counts
 
-    def with_counts_of(self, other: "Seen") -> "Seen":
-        """Return both together, of one version."""
-        # all are counted at once, so both have the same names
+    def with_counts_of(self, other: "InputCounts") -> "InputCounts":
+        """Return the sum of two counts of the same version."""
+        # all variables are counted together, so both have the same names
         return replace(self, counts={name: counts + other.counts[name] for name, counts in self.counts.items()})
 
     def drifts(self) -> dict[str, Drift]:
-        """Return how far each is from the training data."""
+        """Return the drift of each variable from the training data."""
         return {
             name: measure_drift(counts, np.array(self.reference[name].shares)) for name, counts in self.counts.items()
         }
 
 
 @dataclass
-class DriftWatch:
-    """All versions' and owners'. Safe to use from any thread."""
+class DriftMonitor:
+    """Counts inputs by owner, model and version. Thread-safe."""
 
-    # by owner, model and version
-    _seen: dict[tuple[str, str, int], Seen] = field(default_factory=dict)
-    _waiting: dict[tuple[str, str, int], list[Floats]] = field(default_factory=dict)
+    _counts: dict[tuple[str, str, int], InputCounts] = field(default_factory=dict)
+    _pending: dict[tuple[str, str, int], list[Floats]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
         self, owner: str, model: str, version: int, predictor: Predictor, windows: Floats, features: Floats
     ) -> None:
-        """Count what requests start from; versions without a reference are left out.
+        """Count the inputs of requests; versions without a reference distribution are skipped.
 
         Args:
-            owner: whose requests they are.
+            owner: the owner of the requests.
             model: the model's name.
-            version: its version.
-            predictor: what answers.
-            windows: the target's, `(n, input_size)`.
-            features: of each window's last row, `(n, hist_exog + futr_exog)`.
+            version: the version that forecasts.
+            predictor: that version's predictor.
+            windows: the target's values, `(n, input_size)`.
+            features: the exogenous values in each window's last row, `(n, hist_exog + futr_exog)`.
         """
         manifest = predictor.manifest
         reference = manifest.training_data.reference
@@ -75,46 +75,48 @@ class DriftWatch:
             return
         rows = np.hstack([windows[:, -2:], features])
         with self._lock:
-            waiting = self._waiting.setdefault((owner, model, version), [])
-            waiting.append(rows)
+            pending = self._pending.setdefault((owner, model, version), [])
+            pending.append(rows)
             names = feature_names(manifest.hist_exog, manifest.futr_exog)
-            self._seen.setdefault((owner, model, version), Seen(reference, manifest.is_positive, names))
-            # counted together, for one by one it takes as long as a forecast
-            if len(waiting) >= _MOST_WAITING:
+            self._counts.setdefault((owner, model, version), InputCounts(reference, manifest.is_positive, names))
+            # counting each request's rows separately takes as long as a forecast
+            if len(pending) >= _MAX_PENDING:
                 self._count()
 
     def _count(self) -> None:
-        for key, waiting in self._waiting.items():
-            if waiting:
-                self._seen[key].add(np.concatenate(waiting))
-                waiting.clear()
+        for key, pending in self._pending.items():
+            if pending:
+                self._counts[key].add(np.concatenate(pending))
+                pending.clear()
 
     def read(self, model: str, owner: str | None = None) -> dict[int, tuple[int, dict[str, Drift]]]:
-        """Return by version how many values it was asked with, and how far they are from its training data.
+        """Return for each version of a model the number of input values and the drift of each variable.
 
         Args:
             model: the model's name.
-            owner: by whom; by all together when None.
+            owner: count only this owner's requests; None counts all owners'.
         """
         with self._lock:
             self._count()
-            together: dict[int, Seen] = {}
-            for (one, name, version), seen in self._seen.items():
-                if name == model and owner in (None, one):
-                    before = together.get(version)
-                    together[version] = seen if before is None else before.with_counts_of(seen)
-            return {version: (int(seen.counts[VALUES].sum()), seen.drifts()) for version, seen in together.items()}
+            by_version: dict[int, InputCounts] = {}
+            for (counted_owner, name, version), counts in self._counts.items():
+                if name == model and owner in (None, counted_owner):
+                    before = by_version.get(version)
+                    by_version[version] = counts if before is None else before.with_counts_of(counts)
+            return {
+                version: (int(counts.counts[VALUES].sum()), counts.drifts()) for version, counts in by_version.items()
+            }
 
     def owners(self, model: str) -> set[str]:
-        """Return who has asked a model."""
+        """Return the owners of the requests to a model."""
         with self._lock:
-            return {owner for owner, name, _ in self._seen if name == model}
+            return {owner for owner, name, _ in self._counts if name == model}
 
 
-def _told_apart(rows: Floats, is_positive: bool, features: tuple[str, ...]) -> dict[str, Floats]:
-    """Return last values, last changes, of logarithms where all are positive, and features.
+def _variables(rows: Floats, is_positive: bool, features: tuple[str, ...]) -> dict[str, Floats]:
+    """Return the last value, the last change (of the logarithm if values are positive) and the features of each window.
 
-    Older ones were the latest of a request before, and would count as often as the series is asked for.
+    Earlier values of a window are left out: they were last values of earlier requests, and would be counted repeatedly.
     """
     last = rows[:, :2]
     changes = np.diff(np.log(last) if is_positive else last, axis=1)[:, -1]

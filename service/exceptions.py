@@ -1,38 +1,38 @@
-"""What the service itself refuses, each with its status and what tells the client when to come again."""
+"""The service's own exceptions, each with its HTTP status and headers."""
 
 from http import HTTPStatus
 
 from forecaster.domain.errors import ForecasterError
-from service.schemas import Mistake
+from service.schemas import FieldError
 
 
 class ServiceError(ForecasterError):
-    """A request that is not answered."""
+    """A request is refused. Subclasses set the HTTP status."""
 
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.headers = headers or {}
-        self.mistakes: list[Mistake] = []
+        self.field_errors: list[FieldError] = []
 
 
 class UnknownHost(ServiceError):
-    """It names a host that this service does not answer for."""
+    """The Host header is missing, malformed, or names a host that this service does not serve."""
 
 
-class RepeatedHeader(ServiceError):
-    """It has a header twice that may be there once."""
+class DuplicateHeader(ServiceError):
+    """A header that must be unique occurs twice."""
 
 
-class AnotherSite(ServiceError):
-    """A browser sends it for a page of another site."""
+class CrossSiteRequest(ServiceError):
+    """A page of another site makes the browser send the request."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class NotAuthenticated(ServiceError):
-    """It shows no API key that is good."""
+    """The request has no valid API key."""
 
     status = HTTPStatus.UNAUTHORIZED
 
@@ -40,64 +40,64 @@ class NotAuthenticated(ServiceError):
         super().__init__(message, {"WWW-Authenticate": "Bearer"})
 
 
-class NotAllowed(ServiceError):
-    """Its key has not the scope that this needs."""
+class PermissionDenied(ServiceError):
+    """The API key lacks the scope that the route requires."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class UnknownForecast(ServiceError):
-    """The ledger has no such forecast."""
+    """The ledger has no forecast of this id that the caller may read."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 class NoExample(ServiceError):
-    """The version keeps no example."""
+    """The version has no example."""
 
     status = HTTPStatus.NOT_FOUND
 
 
-class BodyTooSlow(ServiceError):
-    """Its body did not come in time."""
+class BodyTimeout(ServiceError):
+    """The body does not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
 
 
 class BodyTooLarge(ServiceError):
-    """Its body is beyond the limit."""
+    """The body is larger than the limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class MalformedBody(ServiceError):
-    """Its body is not what the schema asks for."""
+    """The body does not match the schema."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        super().__init__("; ".join(f"{mistake.location}: {mistake.message}" for mistake in mistakes))
-        self.mistakes = mistakes
+    def __init__(self, field_errors: list[FieldError]) -> None:
+        super().__init__("; ".join(f"{error.location}: {error.message}" for error in field_errors))
+        self.field_errors = field_errors
 
 
-class _ComeAgain(ServiceError):
+class _RetryLater(ServiceError):
     def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
         super().__init__(message, {"Retry-After": str(retry_after_seconds)})
 
 
-class TooManyRequests(_ComeAgain):
-    """Its client asks too often."""
+class TooManyRequests(_RetryLater):
+    """The client exceeds its rate limit."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
 
-class TooBusy(_ComeAgain):
-    """As many forecasts as are allowed are being made."""
+class Overloaded(_RetryLater):
+    """A limit on concurrent work or memory is reached."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
-class KeysUnknown(_ComeAgain):
-    """The database, which has the keys, has not answered yet."""
+class KeysUnavailable(_RetryLater):
+    """The API keys have not been read from the database yet."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE

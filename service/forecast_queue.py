@@ -14,10 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.instants import now_at
 from forecaster.domain.series import Floats
-from forecaster.ledger.entries import Entry, Served, forecast_id, new_request_id
-from forecaster.ledger.tallies import Of
+from forecaster.ledger.entries import Entry, ServedForecast, forecast_id, new_request_id
+from forecaster.ledger.running_sums import VersionKey
 from forecaster.ledger.writer import Outcome, Writer
-from service.drift import DriftWatch
+from service.drift import DriftMonitor
 from service.forecasting import Answer, Task, forecast
 from service.metrics import Metrics
 from service.settings import Settings
@@ -90,9 +90,9 @@ class ForecastQueue:
     settings: Settings
     metrics: Metrics
     writer: Writer
-    drift: DriftWatch = field(default_factory=DriftWatch, init=False)
+    drift: DriftMonitor = field(default_factory=DriftMonitor, init=False)
     # what adaptive intervals have learnt; replaced as a whole
-    allowed: Mapping[Of, Mapping[str, Floats]] = field(default_factory=dict, init=False)
+    allowed: Mapping[VersionKey, Mapping[str, Floats]] = field(default_factory=dict, init=False)
     _batcher: Batcher[_Asked, Written] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -181,7 +181,7 @@ def as_entry(answer: Answer, context: RequestContext, *, is_shadow: bool = False
     now = now_at()
     request_id = new_request_id(now)
     forecasts = tuple(
-        Served(
+        ServedForecast(
             unique_id=one["unique_id"],
             last_value=float(last),
             steps=steps,

@@ -10,11 +10,11 @@ from functools import partial
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from forecaster.database.engine import UPKEEP_SECONDS, is_in_place, open_engine, transaction
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, is_in_place, open_engine, transaction
+from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import ForecasterError, RequestError
-from forecaster.ledger.adaptation import read_all_allowed
-from forecaster.ledger.reading import Answered, find_answer
+from forecaster.ledger.adaptation import read_all_miscoverage_rates
+from forecaster.ledger.queries import StoredAnswer, find_answer
 from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from service.catalog import Catalog
@@ -49,7 +49,7 @@ class ForecastService:
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
         url = self.settings.database_url
-        self.engine, self.upkeep = open_engine(url), open_engine(url, UPKEEP_SECONDS)
+        self.engine, self.upkeep = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
         self.writer = Writer(open_engine(url))
         self.recorder = ForecastQueue(self.settings, self.metrics, self.writer)
 
@@ -73,7 +73,7 @@ class ForecastService:
                 return
 
     def _open(self) -> None:
-        bring_up_to_date(self.upkeep)
+        upgrade_schema(self.upkeep)
         for engine in (self.engine, self.writer.engine):
             # each is to know which database it began with
             with transaction(engine):
@@ -87,7 +87,7 @@ class ForecastService:
             DatabaseUnavailable: the database does not answer.
         """
         if self.settings.adapt_intervals:
-            self.recorder.allowed = read_all_allowed(self.upkeep)
+            self.recorder.allowed = read_all_miscoverage_rates(self.upkeep)
 
     def close(self) -> None:
         """Write what waits, and let go of the database."""
@@ -97,7 +97,7 @@ class ForecastService:
 
     async def answer(
         self, request: ForecastRequest, catalog: Catalog, context: RequestContext, *, is_large: bool = False
-    ) -> tuple[Answered, bool]:
+    ) -> tuple[StoredAnswer, bool]:
         """Answer a request, and say whether that is new, once the ledger has it; under the same key, the same.
 
         A large request is always answered by another thread.
@@ -120,9 +120,9 @@ class ForecastService:
         if not is_new:
             # somebody with the same key was faster
             return await self.answer(request, catalog, context, is_large=is_large)
-        return Answered(entry.head, [one.answer for one in entry.forecasts], context.body_digest), True
+        return StoredAnswer(entry.head, [one.answer for one in entry.forecasts], context.body_digest), True
 
-    async def find_answered(self, context: RequestContext) -> Answered | None:
+    async def find_answered(self, context: RequestContext) -> StoredAnswer | None:
         """Return what was answered under a request's idempotency key, None if nothing was or it has no key.
 
         Raises:

@@ -90,8 +90,8 @@ class _Coming:
     """The timestamps of a forecast, once for all series that end alike."""
 
     def __init__(self, clock: Clock, frequency: Step, horizon: int) -> None:
-        times = clock.coming(frequency, horizon)
-        self.cutoff, *self.spelt = clock.spell(np.concatenate([clock.wall[-1:], times]))
+        times = clock.next_times(frequency, horizon)
+        self.cutoff, *self.spelt = clock.format(np.concatenate([clock.wall[-1:], times]))
         self.instants = clock.instants(times)
 
 

@@ -1,4 +1,4 @@
-"""The histories that a forecast starts from: sent with the request, or read from the bar store's tails."""
+"""Histories: the series that a forecast starts from, sent with the request or read from the bar store."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,18 +11,19 @@ from forecaster.domain.series import Floats
 from forecaster.registry.predictor import Predictor
 from service.schemas import ForecastRequest, SeriesIn
 from service.settings import Settings
-from service.timestamps import Clock, has_same_times, read_clock
+from service.timestamps import Clock, have_same_times, read_clock
 
 
 @dataclass(frozen=True)
 class History:
-    """One series: its name, its timestamps, and of its last `input_size` rows the values and the exogenous ones.
+    """One series, reduced to the rows that the model takes.
 
     Args:
-        unique_id: its name.
-        clock: all of its timestamps.
-        values: the target and `hist_exog`, `(input_size, 1 + hist_exog)`.
-        futr_exog: over these rows and the steps to come, `(input_size + steps, futr_exog)`; None where none is taken.
+        unique_id: the series' name.
+        clock: all its timestamps.
+        values: the target and `hist_exog` of the last rows, `(input_size, 1 + hist_exog)`.
+        futr_exog: `futr_exog` of these rows and the forecast steps, `(input_size + steps, futr_exog)`; None if the
+            model takes none.
     """
 
     unique_id: str
@@ -35,30 +36,32 @@ def read_histories(request: ForecastRequest, predictor: Predictor, steps: int, s
     """Return the request's histories, checked against what the model needs to forecast `steps` steps.
 
     Raises:
-        RequestError: there are too many, or both or neither of `series` and `unique_ids`.
-        SeriesError, TooShortError: a series breaks a rule.
-        UnknownSymbol, StaleData, Unconfirmed: a stored one is not there, lacks ended sessions, or is held back.
+        RequestError: there are too many series, or both or neither of `series` and `unique_ids` are given.
+        SeriesError, TooShortError: a series sent with the request is invalid.
+        UnknownSymbol, StaleData, Unconfirmed: a stored series is missing, out of date, or held for confirmation.
     """
     if (request.series is None) == (request.unique_ids is None):
-        raise RequestError("series and unique_ids: give one of them")
-    names = request.unique_ids or [one.unique_id for one in request.series or []]
+        raise RequestError("series and unique_ids: give exactly one of them")
+    names = request.unique_ids or [series.unique_id for series in request.series or []]
     where = "unique_ids" if request.unique_ids else "series"
     if len(names) > settings.max_series:
-        raise RequestError(f"{where}: {len(names)} are more than {settings.max_series}; ask in several requests")
-    _refuse_repeated(names, where)
-    places = [f"{where}[{number}] ('{name}')" for number, name in enumerate(names)]
+        raise RequestError(
+            f"{where}: {len(names)} series, at most {settings.max_series} are allowed; split them into several requests"
+        )
+    _check_unique(names, where)
+    locations = [f"{where}[{number}] ('{name}')" for number, name in enumerate(names)]
     if request.series is not None:
         histories: list[History] = []
-        for number, (one, place) in enumerate(zip(request.series, places, strict=True)):
-            # series that are asked together mostly have the same timestamps
-            is_same = number > 0 and has_same_times(one.ds, request.series[number - 1].ds)
-            histories.append(_sent(one, place, predictor, steps, histories[-1].clock if is_same else None))
+        for number, (series, location) in enumerate(zip(request.series, locations, strict=True)):
+            # the series of a request usually share their timestamps
+            is_same = number > 0 and have_same_times(series.ds, request.series[number - 1].ds)
+            histories.append(_sent(series, location, predictor, steps, histories[-1].clock if is_same else None))
         return histories
     now = datetime.now(UTC)
-    return [_stored(name, place, predictor, settings, now) for name, place in zip(names, places, strict=True)]
+    return [_stored(name, location, predictor, settings, now) for name, location in zip(names, locations, strict=True)]
 
 
-def _refuse_repeated(names: list[str], where: str) -> None:
+def _check_unique(names: list[str], where: str) -> None:
     seen: dict[str, int] = {}
     field = ".unique_id" if where == "series" else ""
     for number, name in enumerate(names):
@@ -67,24 +70,24 @@ def _refuse_repeated(names: list[str], where: str) -> None:
         seen[name] = number
 
 
-def _sent(one: SeriesIn, where: str, predictor: Predictor, steps: int, known_clock: Clock | None) -> History:
-    manifest, length = predictor.manifest, len(one.y)
-    if len(one.ds) != length:
-        raise SeriesError(f"{where}: ds has {len(one.ds)} entries and y has {length}; give one time per value")
-    if one.stat_exog:
-        raise RequestError(f"{where}.stat_exog: the model takes none, got {list(one.stat_exog)}; leave them out")
+def _sent(series: SeriesIn, where: str, predictor: Predictor, steps: int, known_clock: Clock | None) -> History:
+    manifest, length = predictor.manifest, len(series.y)
+    if len(series.ds) != length:
+        raise SeriesError(f"{where}: ds has {len(series.ds)} entries and y has {length}; give one time per value")
+    if series.stat_exog:
+        raise RequestError(f"{where}.stat_exog: the model takes none, got {list(series.stat_exog)}; leave them out")
     predictor.check_length(length, f"{where}.y")
     ahead = predictor.steps_ahead(steps)
-    hist = _columns(one.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
-    futr = _columns(one.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
+    hist = _columns(series.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
+    futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
     clock = known_clock
     if clock is None:
-        clock = read_clock(one.ds, where)
+        clock = read_clock(series.ds, where)
         clock.check(predictor.frequency, where)
-    # only the rows that are needed become an array, as a part of a longer one would keep all of it in memory
-    values = np.array([column[-manifest.input_size :] for column in (one.y, *hist)]).T
+    # slice before converting: a slice of an array would keep the whole array in memory
+    values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)]).T
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
-    return History(one.unique_id, clock, values, futr_exog)
+    return History(series.unique_id, clock, values, futr_exog)
 
 
 def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int, where: str) -> list[list[float]]:
@@ -92,27 +95,29 @@ def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int
     missing, unknown = [name for name in wanted if name not in given], sorted(given.keys() - set(wanted))
     if missing or unknown:
         raise RequestError(
-            f"{where}: the model takes {list(wanted) or 'none'}; missing are {missing}, not taken are {unknown}"
+            f"{where}: the model takes the columns {list(wanted) or 'none'}; missing: {missing}, unknown: {unknown}"
         )
     for name in wanted:
         if len(given[name]) != length:
-            what = "one value per time" if where.endswith("hist_exog") else "one value per time and per step to come"
-            raise RequestError(f"{where}.{name}: {len(given[name])} values, {length} are needed: {what}")
+            need = "one value per time" if where.endswith("hist_exog") else "one value per time and per forecast step"
+            raise RequestError(f"{where}.{name}: has {len(given[name])} values and needs {length}: {need}")
     return [given[name] for name in wanted]
 
 
 def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now: datetime) -> History:
     tail = read_tail(settings.bars_dir, name)
-    tail.refuse_unfit(now, timedelta(hours=settings.stale_after_hours))
+    tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
     manifest = predictor.manifest
     if manifest.futr_exog:
-        raise RequestError(f"{where}: the store does not know {list(manifest.futr_exog)} ahead; send series")
+        raise RequestError(f"{where}: the bar store has no future values of {list(manifest.futr_exog)}; send series")
     predictor.check_length(len(tail.days), where)
     days = tail.days[-manifest.input_size :].astype("M8[us]")
     clock = Clock(days, days, None)
     clock.check(predictor.frequency, where)
     try:
-        # a copy, as a part would keep all of the tail in memory
+        # copy, because a slice would keep the whole tail in memory
         return History(name, clock, tail.values(tuple(manifest.hist_exog))[-manifest.input_size :].copy())
     except ConfigError as error:
-        raise RequestError(f"{where}: the model takes what the store does not have ({error}); send series") from error
+        raise RequestError(
+            f"{where}: the bar store lacks a column that the model takes ({error}); send series"
+        ) from error

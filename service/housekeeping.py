@@ -1,16 +1,16 @@
-"""What is done now and then: old forecasts are deleted, and what came of the others moves intervals and metrics."""
+"""Periodic tasks: delete old forecasts, update metrics and adaptive intervals, request retraining on evidence."""
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from forecaster.database.jobs import ask_for_retraining
+from forecaster.database.retraining import request_retraining
 from forecaster.domain.instants import DAY, now_at
 from forecaster.domain.manifest import CHANGES, VALUES
 from forecaster.evaluation.drift import Drift
 from forecaster.ledger.retention import forget_before
-from forecaster.ledger.skill import Realised, realised
-from forecaster.ledger.tallies import Of, Tally, recent
+from forecaster.ledger.running_sums import ScoreSums, VersionKey, sums_since
+from forecaster.ledger.skill import GroupSkill, skill_from_sums
 from forecaster.registry.cache import CHAMPION
 from service.catalog import Catalog, Model, ModelStore
 from service.forecast_service import ForecastService
@@ -18,107 +18,145 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 EVERY_SECONDS = 60
-# of how many days the realised figures are
+# realised skill is measured over the scores of so many days
 SKILL_DAYS = 90
 _log = logging.getLogger("forecaster.service")
 
 
-async def do_housekeeping(forecast_service: ForecastService, model_store: ModelStore, metrics: Metrics) -> None:
-    """Do it again and again, until cancelled; what fails is tried again the next time."""
+async def run_housekeeping(forecast_service: ForecastService, model_store: ModelStore, metrics: Metrics) -> None:
+    """Run the tasks every `EVERY_SECONDS`, until cancelled."""
     while True:
-        try:
-            await asyncio.to_thread(_tidy, forecast_service, model_store.catalog, metrics)
-        # whatever it is, the next time may be better, and the service goes on
-        except Exception:
-            _log.exception("what is done now and then failed")
+        await asyncio.to_thread(run_tasks, forecast_service, model_store.catalog, metrics)
         await asyncio.sleep(EVERY_SECONDS)
 
 
-def _tidy(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
-    now, kept_days = now_at(), forecast_service.settings.keep_days
-    if kept_days:
-        forget_before(forecast_service.upkeep, now - int(kept_days * DAY))
-    tallies = recent(forecast_service.upkeep, now // DAY - SKILL_DAYS)
-    _tell_skill(tallies, metrics)
-    forecast_service.learn()
-    for name, model in catalog.items():
+def run_tasks(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
+    """Run the tasks in order. The first that fails is logged and ends the round, as most need the database."""
+    tallies: dict[VersionKey, ScoreSums] = {}
+
+    def read_tallies() -> None:
+        tallies.update(sums_since(forecast_service.upkeep, now_at() // DAY - SKILL_DAYS))
+
+    tasks: dict[str, Callable[[], None]] = {
+        "deleting old forecasts": lambda: _delete_old_forecasts(forecast_service),
+        "reading realised skill": read_tallies,
+        "updating the metrics of realised skill": lambda: _update_skill_metrics(tallies, metrics),
+        "updating adaptive intervals": forecast_service.learn,
+        "updating the metrics of input drift": lambda: _update_drift_metrics(forecast_service, catalog, metrics),
+        "checking champions": lambda: _check_champions(forecast_service, catalog, tallies, metrics),
+    }
+    for name, task in tasks.items():
+        try:
+            task()
+        # housekeeping must not stop the service, and the next round may succeed
+        except Exception:
+            _log.exception("housekeeping: %s failed", name)
+            return
+
+
+def _delete_old_forecasts(forecast_service: ForecastService) -> None:
+    keep_days = forecast_service.settings.keep_days
+    if keep_days:
+        forget_before(forecast_service.upkeep, now_at() - int(keep_days * DAY))
+
+
+def _update_drift_metrics(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
+    for name in catalog:
         for version, (_, drifts) in forecast_service.recorder.drift.read(name).items():
-            for what, drift in drifts.items():
-                metrics.drift.labels(name, version, what).set(drift.psi)
-        _weigh(forecast_service, name, model, tallies, metrics)
+            for variable, drift in drifts.items():
+                metrics.drift.labels(name, version, variable).set(drift.psi)
 
 
-def _tell_skill(tallies: Mapping[Of, Tally], metrics: Metrics) -> None:
-    """Set the metrics of realised skill, of all owners together."""
+def _check_champions(
+    forecast_service: ForecastService, catalog: Catalog, sums: Mapping[VersionKey, ScoreSums], metrics: Metrics
+) -> None:
+    for name, model in catalog.items():
+        _check_champion(forecast_service, name, model, sums, metrics)
+
+
+def _update_skill_metrics(sums: Mapping[VersionKey, ScoreSums], metrics: Metrics) -> None:
+    """Set the metrics of realised skill, over all owners."""
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
-    together: dict[tuple[str, int], Tally] = {}
-    for (_, model, version), tally in tallies.items():
-        together.setdefault((model, version), Tally()).add(tally)
+    together: dict[tuple[str, int], ScoreSums] = {}
+    for (_, model, version), tally in sums.items():
+        together.setdefault((model, version), ScoreSums()).add(tally)
     for (model, version), tally in together.items():
-        one = realised(tally)
-        metrics.scores.labels(model, version).set(one.n_scores)
-        if one.relative_mae is not None:
-            metrics.relative_mae.labels(model, version).set(one.relative_mae)
-        for level, share in one.coverage.items():
+        skill = skill_from_sums(tally)
+        metrics.scores.labels(model, version).set(skill.n_scores)
+        if skill.relative_mae is not None:
+            metrics.relative_mae.labels(model, version).set(skill.relative_mae)
+        for level, share in skill.coverage.items():
             metrics.coverage.labels(model, version, level).set(share)
 
 
-def _weigh(
-    forecast_service: ForecastService, name: str, model: Model, tallies: Mapping[Of, Tally], metrics: Metrics
+def _check_champion(
+    forecast_service: ForecastService,
+    name: str,
+    model: Model,
+    sums: Mapping[VersionKey, ScoreSums],
+    metrics: Metrics,
 ) -> None:
-    """Ask for a retraining of a model whose champion has evidence against it.
+    """Request a retraining if there is evidence against the champion of a model.
 
-    Each owner is judged alone, so that one owner's numbers neither hide nor fake another's.
+    Each owner's evidence is judged separately, so that one owner's data can neither hide nor forge another's.
     """
     champion = model.index.aliases.get(CHAMPION)
     if champion is None:
         return
-    watch = forecast_service.recorder.drift
-    of_champion = {owner: tally for (owner, *other), tally in tallies.items() if other == [name, champion]}
-    for owner in sorted(of_champion.keys() | watch.owners(name)):
-        tally = of_champion.get(owner)
-        count, drifts = watch.read(name, owner).get(champion, (0, {}))
-        found = reasons(
-            None if tally is None else realised(tally),
-            [(what, count, drift) for what, drift in _telling(drifts, model, champion).items()],
+    monitor = forecast_service.recorder.drift
+    champion_sums = {owner: total for (owner, *other), total in sums.items() if other == [name, champion]}
+    for owner in sorted(champion_sums.keys() | monitor.owners(name)):
+        total = champion_sums.get(owner)
+        count, drifts = monitor.read(name, owner).get(champion, (0, {}))
+        reasons = retraining_reasons(
+            None if total is None else skill_from_sums(total),
+            [(variable, count, drift) for variable, drift in _drift_evidence(drifts, model, champion).items()],
             forecast_service.settings,
         )
-        by = f" asked by '{owner}'" if owner else ""
-        if found and ask_for_retraining(forecast_service.upkeep, name, f"version {champion}{by}: {'; '.join(found)}"):
+        by = f" in requests of '{owner}'" if owner else ""
+        text = "; ".join(reasons)
+        if reasons and request_retraining(forecast_service.upkeep, name, f"version {champion}{by}: {text}"):
             metrics.retrainings.labels(name).inc()
-            _log.warning("model '%s' should be trained again: %s", name, "; ".join(found))
+            _log.warning("model '%s': retraining requested: %s", name, text)
 
 
-def _telling(drifts: Mapping[str, Drift], model: Model, version: int) -> dict[str, Drift]:
-    """Return the drifts that are evidence: of the changes, and of values that do not go where they like.
+def _drift_evidence(drifts: Mapping[str, Drift], model: Model, version: int) -> dict[str, Drift]:
+    """Return the drifts that count as evidence: of changes, and of values unless the series is a price.
 
-    What a model of prices has learnt are their changes. Features are for people.
+    Prices wander, and a model of prices learns from their changes. Drift of features is reported only.
     """
     is_price = model.predictors[version].manifest.is_positive
-    return {what: one for what, one in drifts.items() if what == CHANGES or (what == VALUES and not is_price)}
+    return {
+        variable: drift
+        for variable, drift in drifts.items()
+        if variable == CHANGES or (variable == VALUES and not is_price)
+    }
 
 
-def reasons(realised: Realised | None, drifts: Iterable[tuple[str, int, Drift]], settings: Settings) -> list[str]:
-    """Return what speaks for a retraining, in words; nothing as long as too little is known.
+def retraining_reasons(
+    realised: GroupSkill | None, drifts: Iterable[tuple[str, int, Drift]], settings: Settings
+) -> list[str]:
+    """Return the reasons to retrain, as text; empty while there is too little evidence.
 
     Args:
-        realised: of the champion's forecasts; None where nothing came yet.
-        drifts: what of its inputs (`values`, `changes`), of how many, and how far it has drifted.
-        settings: the limits.
+        realised: the realised skill of the champion; None if it has no scores.
+        drifts: input variable (`values`, `changes`), number of inputs, and their drift.
+        settings: the thresholds.
     """
-    found = []
+    reasons = []
     if realised is not None and realised.n_scores >= settings.evidence_scores:
-        relative, most = realised.relative_mae, settings.evidence_relative_mae
-        if relative is not None and relative > most:
-            found.append(f"realised relative_mae {relative:.3g}, at most {most:g}")
+        relative, threshold = realised.relative_mae, settings.evidence_relative_mae
+        if relative is not None and relative > threshold:
+            reasons.append(f"realised relative_mae {relative:.3g}, at most {threshold:g} allowed")
         for level, share in realised.coverage.items():
             is_known = realised.n_covered[level] >= settings.evidence_scores
             if is_known and abs(share - int(level) / 100) > settings.evidence_coverage:
-                found.append(
-                    f"{share:.1%} inside the {level} % interval, within {settings.evidence_coverage:.0%} wanted"
+                reasons.append(
+                    f"the {level} % interval covered {share:.1%} of the actuals, "
+                    f"at most {settings.evidence_coverage:.0%} off allowed"
                 )
-    for what, count, drift in drifts:
+    for variable, count, drift in drifts:
         if count >= settings.evidence_inputs and drift.psi > settings.evidence_psi:
-            found.append(f"{what} asked with have drifted: PSI {drift.psi:.2g}, at most {settings.evidence_psi:g}")
-    return found
+            reasons.append(f"input {variable} drifted: PSI {drift.psi:.2g}, at most {settings.evidence_psi:g} allowed")
+    return reasons

@@ -1,4 +1,4 @@
-"""Limits: how often a client may ask, how many requests are worked on at once, and how many bytes they may hold."""
+"""Limits: requests per client, concurrent requests, and bytes of request and response bodies in memory."""
 
 import asyncio
 import time
@@ -7,119 +7,125 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from service.exceptions import TooBusy, TooManyRequests
+from service.exceptions import Overloaded, TooManyRequests
 
-# a body or an answer above this is large: it is counted, and worked on away from the event loop
+# bodies and answers above this size are large: their memory is limited, and worker threads process them
 LARGE_BYTES = 64 * 1024
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 @dataclass
-class Rate:
-    """A moving window for each client, by a clock that nobody sets.
+class RateLimiter:
+    """A rate limit for each client, over a sliding window.
 
     Args:
-        text: such as `600/minute`; empty for no limit.
-        clock: seconds, never going back.
+        rate: such as `600/minute`; empty for no limit.
+        clock: returns a monotonic time in seconds.
     """
 
-    text: str
+    rate: str
     clock: Callable[[], float] = time.monotonic
-    _most: int = field(default=0, init=False)
+    _max_requests: int = field(default=0, init=False)
     _window: float = field(default=0, init=False)
-    # of each client, when it asked inside the window, oldest first
-    _asked: dict[str, deque[float]] = field(default_factory=dict, init=False)
+    # the times of each client's requests inside the window, oldest first
+    _requests: dict[str, deque[float]] = field(default_factory=dict, init=False)
     _swept_at: float = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Read the text."""
-        if self.text:
-            most, _, unit = self.text.partition("/")
-            self._most, self._window = int(most), _SECONDS[unit]
+        """Parse the rate."""
+        if self.rate:
+            count, _, unit = self.rate.partition("/")
+            self._max_requests, self._window = int(count), _SECONDS[unit]
+
+    @property
+    def n_clients(self) -> int:
+        """Return the number of clients whose requests are remembered."""
+        return len(self._requests)
 
     def check(self, client: str) -> None:
         """Count a request.
 
         Raises:
-            TooManyRequests: it is one too many.
+            TooManyRequests: the client has reached its limit.
         """
-        if not self._most:
+        if not self._max_requests:
             return
         now = self.clock()
         self._sweep(now)
-        asked = self._asked.setdefault(client, deque())
-        while asked and asked[0] <= now - self._window:
-            asked.popleft()
-        if len(asked) >= self._most:
-            seconds = max(1, round(asked[0] + self._window - now))
-            raise TooManyRequests(f"more than {self.text.replace('/', ' per ')}; come again in {seconds} s", seconds)
-        asked.append(now)
+        requests = self._requests.setdefault(client, deque())
+        while requests and requests[0] <= now - self._window:
+            requests.popleft()
+        if len(requests) >= self._max_requests:
+            seconds = max(1, round(requests[0] + self._window - now))
+            limit = self.rate.replace("/", " requests per ")
+            raise TooManyRequests(f"rate limit of {limit} exceeded; retry in {seconds} s", seconds)
+        requests.append(now)
 
     def _sweep(self, now: float) -> None:
-        """Forget clients that have not asked for a whole window."""
+        """Forget clients without a request in the last window."""
         if now - self._swept_at >= self._window:
             self._swept_at = now
-            self._asked = {who: asked for who, asked in self._asked.items() if asked[-1] > now - self._window}
+            self._requests = {
+                client: requests for client, requests in self._requests.items() if requests[-1] > now - self._window
+            }
 
 
 @dataclass
-class Budget:
-    """Bytes that requests may hold together."""
+class ByteBudget:
+    """The bytes that all requests together may reserve for `name`."""
 
-    most: int
-    what: str
-    held: int = field(default=0, init=False)
+    limit: int
+    name: str
+    reserved: int = field(default=0, init=False)
 
-    def change(self, before: int, after: int) -> None:
-        """Let a request that holds `before` bytes hold `after`.
+    def resize(self, before: int, after: int) -> None:
+        """Change a request's reservation from `before` to `after` bytes.
 
         Raises:
-            TooBusy: all of them would hold more than there may be; a request that is alone may hold any number.
+            Overloaded: the total would exceed the limit. A request may exceed it while no other holds a reservation.
         """
-        others = self.held - before
-        if others > 0 and after > before and others + after > self.most:
-            raise TooBusy(
-                f"the {self.what} of other requests take all memory that is set aside; come again in a moment"
-            )
-        self.held = others + after
+        others = self.reserved - before
+        if others > 0 and after > before and others + after > self.limit:
+            raise Overloaded(f"the {self.name} of other requests take all the memory set aside for them; retry")
+        self.reserved = others + after
 
 
 @dataclass
 class Limits:
-    """All of them.
+    """The limits of one application.
 
     Args:
-        rate: such as `600/minute` for each key or address; empty for none.
-        max_concurrent: forecasts at once.
-        max_bytes: bytes of large bodies at once, and of large answers.
+        rate: such as `600/minute` for each key or address; empty for no limit.
+        max_concurrent: forecast requests that may run at once.
+        max_bytes: bytes that large bodies may take at once, and as many for large answers.
     """
 
     rate: str
     max_concurrent: int
     max_bytes: int
     n_running: int = field(default=0, init=False)
-    rates: Rate = field(init=False)
-    bodies: Budget = field(init=False)
-    answers: Budget = field(init=False)
-    # slots for threads that compute: more would take memory, and keep the event loop from the interpreter
+    rate_limiter: RateLimiter = field(init=False)
+    bodies: ByteBudget = field(init=False)
+    answers: ByteBudget = field(init=False)
+    # slots for worker threads; more threads would take more memory and starve the event loop of the GIL
     small: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2), init=False)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1), init=False)
     scoring: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2), init=False)
 
     def __post_init__(self) -> None:
-        """Prepare."""
-        self.rates = Rate(self.rate)
-        self.bodies, self.answers = Budget(self.max_bytes, "bodies"), Budget(self.max_bytes, "answers")
+        """Create the rate limiter and the budgets."""
+        self.rate_limiter = RateLimiter(self.rate)
+        self.bodies, self.answers = ByteBudget(self.max_bytes, "bodies"), ByteBudget(self.max_bytes, "answers")
 
     @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Take one of the places for forecasts.
+    async def admit(self) -> AsyncIterator[None]:
+        """Count a forecast request as running.
 
         Raises:
-            TooBusy: all are taken.
+            Overloaded: `max_concurrent` requests are running.
         """
         if self.n_running >= self.max_concurrent:
-            raise TooBusy(f"{self.max_concurrent} forecasts are being made; come again in a moment")
+            raise Overloaded(f"{self.max_concurrent} forecast requests are running, the most allowed; retry")
         self.n_running += 1
         try:
             yield
@@ -128,49 +134,49 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Share:
-    """A request's part of a budget."""
+class Reservation:
+    """The bytes of a budget that a request has reserved."""
 
-    budget: Budget
-    held: int = 0
+    budget: ByteBudget
+    n_bytes: int = 0
 
-    def hold(self, count: int) -> None:
-        """Hold `count` bytes; up to `LARGE_BYTES` are not counted.
+    def resize(self, n_bytes: int) -> None:
+        """Reserve `n_bytes` in total; up to `LARGE_BYTES` are free.
 
         Raises:
-            TooBusy: other requests hold all of the budget.
+            Overloaded: other requests have reserved the whole budget.
         """
-        count = count if count > LARGE_BYTES else 0
-        if count != self.held:
-            self.budget.change(self.held, count)
-            self.held = count
+        n_bytes = n_bytes if n_bytes > LARGE_BYTES else 0
+        if n_bytes != self.n_bytes:
+            self.budget.resize(self.n_bytes, n_bytes)
+            self.n_bytes = n_bytes
 
 
-class Holding:
-    """What a request holds of the limits until its answer is read: bytes of its body, bytes of its answer, slots."""
+class RequestResources:
+    """The resources that a request holds until its answer has been sent: reserved bytes and slots."""
 
     __slots__ = ("_slots", "answer", "body")
 
     def __init__(self, limits: Limits) -> None:
-        """Hold nothing yet."""
-        self.body, self.answer = Share(limits.bodies), Share(limits.answers)
+        """Start without reservations and slots."""
+        self.body, self.answer = Reservation(limits.bodies), Reservation(limits.answers)
         self._slots: list[asyncio.Semaphore] = []
 
     async def acquire_slot(self, slots: asyncio.Semaphore) -> None:
-        """Wait for one of `slots`, unless the request has one already."""
+        """Wait for one of `slots`, unless the request holds one already."""
         if slots not in self._slots:
             await slots.acquire()
             self._slots.append(slots)
 
     def release_slot(self, slots: asyncio.Semaphore) -> None:
-        """Give the slot back, if the request has one."""
+        """Release the request's slot, if it holds one."""
         if slots in self._slots:
             self._slots.remove(slots)
             slots.release()
 
     def release(self) -> None:
-        """Give everything back."""
+        """Release all slots and reservations."""
         while self._slots:
             self._slots.pop().release()
-        self.body.hold(0)
-        self.answer.hold(0)
+        self.body.resize(0)
+        self.answer.resize(0)

@@ -1,6 +1,5 @@
-"""What Prometheus is told: one registry for each application, and what changes slowly asked for when it is scraped."""
+"""Prometheus metrics: one registry per application. Gauges of slow changes are set when Prometheus scrapes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,74 +22,72 @@ def _histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) 
 
 @dataclass
 class Metrics:
-    """The instruments; a new one is a field."""
+    """The metrics of one application. To add a metric, add a field."""
 
     requests: Counter = field(
-        default_factory=lambda: _counter("requests", "Requests answered.", "method", "route", "status")
+        default_factory=lambda: _counter("requests", "Answered requests.", "method", "route", "status")
     )
     latency: Histogram = field(
-        default_factory=lambda: _histogram("request_seconds", "From request to answer.", _SECONDS, "route")
+        default_factory=lambda: _histogram("request_seconds", "Time from request to answer.", _SECONDS, "route")
     )
     running: Gauge = field(default_factory=lambda: _gauge("requests_running", "Requests being answered."))
     inference: Histogram = field(
-        default_factory=lambda: _histogram("inference_seconds", "Making a request's forecasts.", _SECONDS, "model")
+        default_factory=lambda: _histogram(
+            "inference_seconds", "Time to compute a batch of forecasts.", _SECONDS, "model"
+        )
     )
-    batch: Histogram = field(
-        default_factory=lambda: _histogram("batch_size", "Series in one run of a model.", _SIZES, "model")
-    )
+    batch: Histogram = field(default_factory=lambda: _histogram("batch_size", "Series in a batch.", _SIZES, "model"))
     writing: Histogram = field(
-        default_factory=lambda: _histogram("ledger_write_seconds", "From forecast to its commit.", _SECONDS)
+        default_factory=lambda: _histogram("ledger_write_seconds", "Time from forecast to commit.", _SECONDS)
     )
-    waiting: Gauge = field(default_factory=lambda: _gauge("ledger_waiting", "Answers that wait to be written."))
+    waiting: Gauge = field(default_factory=lambda: _gauge("ledger_waiting", "Answers waiting to be written."))
     load_failures: Counter = field(
         default_factory=lambda: _counter(
-            "load_failures", "Loads and syncs that failed; the old version stays.", "where"
+            "load_failures", "Failed loads and syncs; the previous version stays.", "where"
         )
     )
     shadow_failures: Counter = field(
-        default_factory=lambda: _counter("shadow_failures", "Requests that a challenger could not answer.", "model")
+        default_factory=lambda: _counter("shadow_failures", "Requests that a challenger failed to forecast.", "model")
     )
     version: Gauge = field(
         default_factory=lambda: _gauge("served_version", "The version behind an alias.", "model", "alias")
     )
     age: Gauge = field(
-        default_factory=lambda: _gauge("served_version_age_seconds", "Since it was registered.", "model", "alias")
+        default_factory=lambda: _gauge(
+            "served_version_age_seconds", "Time since the served version was created.", "model", "alias"
+        )
     )
     relative_mae: Gauge = field(
         default_factory=lambda: _gauge(
-            "realised_relative_mae", "Realised error over the last value's; above 1 is worse.", "model", "version"
+            "realised_relative_mae", "Realised MAE over the last value's; above 1 is worse.", "model", "version"
         )
     )
     coverage: Gauge = field(
         default_factory=lambda: _gauge(
-            "realised_coverage", "Share of values that came inside an interval.", "model", "version", "level"
+            "realised_coverage", "Share of actuals inside the interval.", "model", "version", "level"
         )
     )
-    scores: Gauge = field(
-        default_factory=lambda: _gauge("realised_scores", "Steps that these are known of.", "model", "version")
-    )
+    scores: Gauge = field(default_factory=lambda: _gauge("realised_scores", "Scored steps.", "model", "version"))
     drift: Gauge = field(
         default_factory=lambda: _gauge(
             "input_drift_psi", "Drift of the inputs from the training data.", "model", "version", "what"
         )
     )
     retrainings: Counter = field(
-        default_factory=lambda: _counter("retrainings_asked", "Retrainings asked for, by evidence.", "model")
+        default_factory=lambda: _counter("retrainings_asked", "Retrainings requested on evidence.", "model")
     )
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
-        """Register them."""
-        for instrument in self._instruments():
-            self.registry.register(instrument)
-
-    def _instruments(self) -> Iterator[Counter | Gauge | Histogram]:
-        yield from (one for one in vars(self).values() if isinstance(one, Counter | Gauge | Histogram))
+        """Register every metric."""
+        for metric in vars(self).values():
+            if isinstance(metric, Counter | Gauge | Histogram):
+                self.registry.register(metric)
 
     def count_refused(self, status: int) -> None:
-        """Count a request that was refused before there was a route."""
+        """Count a request that was refused before it was routed."""
         self.requests.labels("any", "none", status).inc()
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)

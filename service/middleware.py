@@ -1,4 +1,4 @@
-"""The outermost layer: hosts, request ids, security headers, large answers in pieces, a count and a log line."""
+"""The outermost middleware: host and origin checks, request ids, security headers, metrics and the access log."""
 
 import itertools
 import logging
@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forecaster.domain.logs import CONTEXT
-from service.exceptions import AnotherSite, RepeatedHeader, ServiceError, UnknownHost
-from service.limits import LARGE_BYTES, Holding, Limits
+from service.exceptions import CrossSiteRequest, DuplicateHeader, ServiceError, UnknownHost
+from service.limits import LARGE_BYTES, Limits, RequestResources
 from service.metrics import Metrics
-from service.problems import problem, refuse
+from service.problems import problem, problem_response
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 HEADERS = (
@@ -29,42 +29,42 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-# of two, one part of the service, or a proxy, could heed the first and another the last
-_SINGLE = frozenset(
+# headers that must not be repeated: a proxy could use the first, and the service the last
+_UNIQUE_HEADERS = frozenset(
     {b"authorization", b"content-length", b"host", b"idempotency-key", b"inference-header-content-length", b"origin"}
     | {b"sec-fetch-site", b"transfer-encoding"}
 )
 _HOST = re.compile(rb"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::\d{0,5})?")
-# as nginx logs a client that has gone
-_CLIENT_GONE = 499
-_READING = ("GET", "HEAD", "OPTIONS")
-_METHODS = (*_READING, "POST", "PUT", "PATCH", "DELETE")
+# the status that nginx logs for a client that closed the connection
+_CLIENT_CLOSED_REQUEST = 499
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_METHODS = (*_SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 _log = logging.getLogger("forecaster.service.access")
 
 
 class RequestMiddleware:
-    """An ASGI middleware."""
+    """ASGI middleware around every request; see the module's docstring."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str], metrics: Metrics, limits: Limits) -> None:
-        """Wrap `app`; `hosts` are the names that it answers for, any where there is none."""
+        """Wrap `app`; `hosts` are the accepted host names, and an empty set accepts any."""
         self._app = app
         self._limits = limits
         self._hosts = hosts
         self._metrics = metrics
-        # of this process, then counted
+        # request ids: a random prefix for the process, and a counter
         self._prefix, self._numbers = f"{secrets.token_hex(4)}-", itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        holding = scope.setdefault("state", {})["holding"] = Holding(self._limits)
+        resources = scope.setdefault("state", {})["resources"] = RequestResources(self._limits)
         given = headers.get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"{self._prefix}{next(self._numbers):x}".encode()
         token = CONTEXT.set({"request_id": request_id.decode()})
-        status, has_started, begin = 500, False, time.perf_counter()
+        status, has_started, start = 500, False, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, has_started
@@ -80,43 +80,43 @@ class RequestMiddleware:
         try:
             refusal = self._refusal(scope, headers)
             if refusal:
-                await refuse(refusal)(scope, receive, send_with_headers)
+                await problem_response(refusal)(scope, receive, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            status = _CLIENT_GONE
-        # whatever it is, it is in the log with its request, and its client is told so
+            status = _CLIENT_CLOSED_REQUEST
+        # the client gets a problem without details, and the log has the traceback under the request's id
         except Exception:
-            _log.exception("%s failed", scope["method"])
+            _log.exception("%s request failed", scope["method"])
             if not has_started:
-                await problem(500, "an unexpected error; it is in the service's log")(scope, receive, send_with_headers)
+                await problem(500, "unexpected error; see the service's log")(scope, receive, send_with_headers)
         finally:
-            holding.release()
+            resources.release()
             self._metrics.running.dec()
-            self._tell(scope, status, time.perf_counter() - begin)
+            self._record(scope, status, time.perf_counter() - start)
             CONTEXT.reset(token)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> ServiceError | None:
-        repeated = _repeated(scope["headers"]) if len(headers) < len(scope["headers"]) else None
-        if repeated:
-            return RepeatedHeader(f"{repeated}: it is there twice; send it once")
+        duplicate = _duplicate(scope["headers"]) if len(headers) < len(scope["headers"]) else None
+        if duplicate:
+            return DuplicateHeader(f"{duplicate}: the header is repeated; send it once")
         host = headers.get(b"host", b"")
         name = _host_name(host)
         if name is None:
-            return UnknownHost("Host: it is missing, or no name or address with a port")
+            return UnknownHost("Host: the header is missing, or is not a name or address with an optional port")
         if self._hosts and name not in self._hosts:
-            return UnknownHost("Host: this service does not answer for it; set FORECASTER_ALLOWED_HOSTS")
-        # a page elsewhere could otherwise write here through the browser of somebody who may (CSRF)
+            return UnknownHost("Host: this name is not allowed; add it to FORECASTER_ALLOWED_HOSTS")
+        # prevent cross-site request forgery
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-        # browsers say which it is; of old ones the origin tells, unless a proxy has changed the host
-        is_elsewhere = origin is not None and origin.partition(b"://")[2] != host
-        is_foreign = is_elsewhere if site is None else site in (b"cross-site", b"same-site")
-        if scope["method"] not in _READING and is_foreign:
-            return AnotherSite("Origin: pages of other sites may not send anything here")
+        # browsers without Sec-Fetch-Site: compare Origin with Host, which a proxy may have changed
+        is_other_origin = origin is not None and origin.partition(b"://")[2] != host
+        is_cross_site = is_other_origin if site is None else site in (b"cross-site", b"same-site")
+        if scope["method"] not in _SAFE_METHODS and is_cross_site:
+            return CrossSiteRequest("Origin: cross-site requests are refused")
         return None
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
-        # never the path itself: whoever asks would choose how many there are
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # the route and not the path: clients choose paths, and each label value is a new time series
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if route != "none" and scope["method"] in _METHODS else "any"
         self._metrics.requests.labels(method, route, status).inc()
@@ -134,18 +134,19 @@ def _add_headers(message: MutableMapping[str, Any], request_id: bytes) -> None:
 
 
 async def _send_body(message: Message, send: Send) -> None:
-    """Send a large body bit by bit, each once the client has read most of those before."""
+    """Send a large body in chunks, each after the client has read most of the chunks before it."""
     body, has_more = memoryview(message["body"]), message.get("more_body", False)
-    for begin in range(0, len(body), LARGE_BYTES):
-        end = begin + LARGE_BYTES
+    for start in range(0, len(body), LARGE_BYTES):
+        end = start + LARGE_BYTES
         more = has_more or end < len(body)
-        await send({"type": message["type"], "body": bytes(body[begin:end]), "more_body": more})
+        await send({"type": message["type"], "body": bytes(body[start:end]), "more_body": more})
 
 
-def _repeated(headers: list[tuple[bytes, bytes]]) -> str | None:
+def _duplicate(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """Return the name of a repeated header that must be unique, None if there is none."""
     seen: set[bytes] = set()
     for name, _ in headers:
-        if name in _SINGLE and name in seen:
+        if name in _UNIQUE_HEADERS and name in seen:
             return name.decode()
         seen.add(name)
     return None
@@ -153,6 +154,6 @@ def _repeated(headers: list[tuple[bytes, bytes]]) -> str | None:
 
 @lru_cache(256)
 def _host_name(header: bytes) -> str | None:
-    """Return the name or address in a Host header, without its port; None where it is not of that form."""
-    found = _HOST.fullmatch(header)
-    return (found[1] or found[2]).decode().lower() if found else None
+    """Return the lower-case name or address in a Host header, without its port; None if the header is malformed."""
+    match = _HOST.fullmatch(header)
+    return (match[1] or match[2]).decode().lower() if match else None

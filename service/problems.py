@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problems, or as another protocol spells them.
+"""Error responses: RFC 9457 problems, or errors of the Open Inference Protocol.
 
-Only errors that are about the request are shown as they are. The messages of all others may name files, folders and
-addresses of the server: they go to the log, and the client is told so.
+Clients see the messages of errors in their request. Other messages may name files, folders and addresses of the
+server: they go to the log, and clients get a general message.
 """
 
 import logging
@@ -26,9 +26,9 @@ from forecaster.domain.errors import (
 )
 from service.exceptions import MalformedBody, ServiceError
 from service.protocol import InferenceProblem
-from service.schemas import Mistake, Problem
+from service.schemas import FieldError, Problem
 
-# what a client is told in full: what it asked for or sent, and what the bar store has of a symbol
+# the status of each domain error whose message clients see: errors in the request or in a symbol's stored bars
 SHOWN: dict[type[ForecasterError], HTTPStatus] = {
     UnknownModel: HTTPStatus.NOT_FOUND,
     UnknownSymbol: HTTPStatus.NOT_FOUND,
@@ -38,81 +38,84 @@ SHOWN: dict[type[ForecasterError], HTTPStatus] = {
     CalendarError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-# what any route that needs a key may answer
+# statuses that every route with authentication may return
 ANY_ROUTE = (401, 403, 429, 503)
-# when a client whose request cannot be answered just now may come again
+# the Retry-After header while the database is unavailable
 RETRY_AFTER_SECONDS = 2
 _log = logging.getLogger("forecaster.service")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI is told of a route's problems; those that any route may answer with are among them."""
-    told = sorted({*ANY_ROUTE, *statuses})
+    """Return the OpenAPI descriptions of a route's problems, with those of `ANY_ROUTE`."""
     content: dict[str, Any] = {"application/problem+json": {}}
-    return {status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content} for status in told}
+    return {
+        status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content}
+        for status in sorted({*ANY_ROUTE, *statuses})
+    }
 
 
-def shortened(text: str, most: int = 5000) -> str:
-    """Return at most `most` characters: names in it may be a client's own, and as long as a body."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def truncate(text: str, max_chars: int = 5000) -> str:
+    """Return at most `max_chars` characters of a message, which may quote long names from the request."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
 def problem(
-    status: int, detail: str, mistakes: list[Mistake] | None = None, headers: dict[str, str] | None = None
+    status: int, detail: str, field_errors: list[FieldError] | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """Return an error as `application/problem+json`."""
-    detail = shortened(detail)
-    content = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=mistakes or [])
+    """Return an `application/problem+json` response."""
+    detail = truncate(detail)
+    content = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=field_errors or [])
     return JSONResponse(content.model_dump(), status, headers, media_type="application/problem+json")
 
 
-def spell(
+def error_response(
     request: Request,
     status: int,
     detail: str,
-    mistakes: list[Mistake] | None = None,
+    field_errors: list[FieldError] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """Return an error as the request's protocol spells it: as a problem, below `/v2` as the Open Inference Protocol."""
+    """Return an error response in the request's protocol: Open Inference Protocol below `/v2`, else a problem."""
     if request.scope["path"].split("/")[1:2] != ["v2"]:
-        return problem(status, detail, mistakes, headers)
-    is_bad = status == HTTPStatus.UNPROCESSABLE_ENTITY
-    content = InferenceProblem(error=shortened(detail)).model_dump()
-    return JSONResponse(content, HTTPStatus.BAD_REQUEST if is_bad else status, headers)
+        return problem(status, detail, field_errors, headers)
+    is_invalid = status == HTTPStatus.UNPROCESSABLE_ENTITY
+    content = InferenceProblem(error=truncate(detail)).model_dump()
+    return JSONResponse(content, HTTPStatus.BAD_REQUEST if is_invalid else status, headers)
 
 
-def refuse(refusal: ServiceError) -> JSONResponse:
-    """Return a refusal as a problem, before any route is known."""
-    return problem(refusal.status, str(refusal), refusal.mistakes, refusal.headers)
+def problem_response(error: ServiceError) -> JSONResponse:
+    """Return a service error as a problem, for requests that have not been routed."""
+    return problem(error.status, str(error), error.field_errors, error.headers)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of `app` as a problem."""
+    """Add the exception handlers to `app`."""
 
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
         if isinstance(error, ServiceError):
-            return spell(request, error.status, str(error), error.mistakes, error.headers)
+            return error_response(request, error.status, str(error), error.field_errors, error.headers)
         if isinstance(error, DatabaseUnavailable):
             _log.error("%s", error)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            detail = "the ledger cannot be read or written just now; try again in a moment"
-            return spell(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, None, headers)
+            detail = "the database is unavailable; retry"
+            return error_response(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, None, headers)
         for kind, status in SHOWN.items():
             if isinstance(error, kind):
-                return spell(request, status, str(error))
+                return error_response(request, status, str(error))
         _log.error("%s", error, exc_info=error)
-        detail = "the service cannot use something of its own; the reason is in its log, under this request's id"
-        return spell(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+        detail = "the service failed; its log has the reason under this request's id"
+        return error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
     @app.exception_handler(RequestValidationError)
-    async def on_wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [
-            Mistake(location=".".join(str(part) for part in one["loc"]), message=one["msg"]) for one in error.errors()
+    async def on_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+        field_errors = [
+            FieldError(location=".".join(str(part) for part in detail["loc"]), message=detail["msg"])
+            for detail in error.errors()
         ]
-        mistakes = MalformedBody(found)
-        return spell(request, mistakes.status, str(mistakes), found)
+        malformed = MalformedBody(field_errors)
+        return error_response(request, malformed.status, str(malformed), field_errors)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return spell(request, error.status_code, str(error.detail), None, dict(error.headers or {}))
+        return error_response(request, error.status_code, str(error.detail), None, dict(error.headers or {}))

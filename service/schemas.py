@@ -1,4 +1,4 @@
-"""What clients send and get, as OpenAPI shows it. Requests refuse unknown fields; numbers must be finite numbers."""
+"""Request and response schemas, as OpenAPI shows them. Requests must not have unknown fields or non-finite numbers."""
 
 import math
 from datetime import datetime
@@ -11,30 +11,30 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
 
 
-def _is_spelt_out(time: Any) -> Any:
-    """Refuse numbers, which pydantic would take for seconds since 1970."""
+def _check_iso_8601(time: Any) -> Any:
+    """Refuse numbers, which pydantic would read as seconds since 1970."""
     if not isinstance(time, str) or time[4:5] != "-":
-        raise PydanticCustomError("time", "Input should be a date or a time in ISO 8601, as 2026-01-31T00:00:00Z")
+        raise PydanticCustomError("time", "Input should be an ISO 8601 date or time, such as 2026-01-31T00:00:00Z")
     return time
 
 
-def _is_narrow(columns: Any) -> Any:
-    """Refuse so many columns that telling what is wrong with each would take minutes."""
-    if isinstance(columns, dict) and len(columns) > MOST_COLUMNS:
-        raise PydanticCustomError("columns", f"Input should have at most {MOST_COLUMNS} columns")
+def _check_width(columns: Any) -> Any:
+    """Refuse so many columns that validating each would take minutes."""
+    if isinstance(columns, dict) and len(columns) > MAX_COLUMNS:
+        raise PydanticCustomError("columns", f"Input should have at most {MAX_COLUMNS} columns")
     return columns
 
 
-MOST_COLUMNS = 500
-Time = Annotated[datetime, BeforeValidator(_is_spelt_out)]
-# a database may not take a NUL
+MAX_COLUMNS = 500
+Time = Annotated[datetime, BeforeValidator(_check_iso_8601)]
+# PostgreSQL cannot store NUL in text
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-# of a million wrong values the first one is told
+# report only the first invalid value of a long list
 Times = Annotated[list[Time], FailFast()]
 Numbers = Annotated[list[Number], FailFast()]
-Columns = Annotated[dict[str, Numbers], BeforeValidator(_is_narrow)]
+Columns = Annotated[dict[str, Numbers], BeforeValidator(_check_width)]
 
-# two days of the demo's hourly sine, which is as much as its model needs
+# two days of the demo's hourly sine, the input size of its model
 _HOURS = [f"2026-01-0{1 + hour // 24}T{hour % 24:02d}:00:00Z" for hour in range(48)]
 EXAMPLE_REQUEST: dict[str, JsonValue] = {
     "model": "sine",
@@ -77,38 +77,38 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
 
 
 class SeriesIn(BaseModel):
-    """One series' history, oldest first; times with or without a zone, or dates."""
+    """The history of a series, oldest first. Times may be dates, or times with or without a zone."""
 
     model_config = ConfigDict(extra="forbid")
 
     unique_id: Name
     ds: Times
     y: Numbers
-    # a factory, as pydantic copies a default dict deeply, which takes as long as all else of a short series
+    # default_factory, because pydantic's deep copy of a default dict is as slow as parsing a short series
     hist_exog: Columns = Field(default_factory=dict)
     futr_exog: Columns = Field(default_factory=dict)
-    stat_exog: Annotated[dict[str, Number], BeforeValidator(_is_narrow)] = Field(default_factory=dict)
+    stat_exog: Annotated[dict[str, Number], BeforeValidator(_check_width)] = Field(default_factory=dict)
 
 
 class ForecastRequest(BaseModel):
-    """Which model, of which history, how far ahead, and which intervals (`level`, 0–100) or `quantiles` (0–1)."""
+    """A model, the series to forecast, a horizon, and intervals (`level`, 0–100) or `quantiles` (0–1)."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_REQUEST]})
 
     model: str = Field(max_length=250)
-    alias: str | None = Field(None, max_length=250, description="`champion` when neither alias nor version is given")
-    version: Whole | None = Field(None, description="instead of an alias")
-    series: list[SeriesIn] | None = Field(None, fail_fast=True, min_length=1, description="the histories; or")
+    alias: str | None = Field(None, max_length=250, description="default: `champion`, if no version is given")
+    version: Whole | None = Field(None, description="version to use instead of an alias")
+    series: list[SeriesIn] | None = Field(None, fail_fast=True, min_length=1, description="histories of the series")
     unique_ids: list[Name] | None = Field(
-        None, fail_fast=True, min_length=1, description="symbols of the bar store, instead of series"
+        None, fail_fast=True, min_length=1, description="symbols of the bar store, instead of `series`"
     )
-    horizon: Whole | None = Field(None, description="steps; the trained horizon when left out")
+    horizon: Whole | None = Field(None, description="number of steps; default: the trained horizon")
     level: list[Number] | None = Field(None, max_length=20)
     quantiles: list[Number] | None = Field(None, max_length=40)
 
 
 class ServedModel(BaseModel):
-    """Which version answered, by which alias, and the MLflow run that made it."""
+    """The version that made the forecasts, the alias that selected it, and its MLflow run."""
 
     name: str
     version: int
@@ -117,78 +117,78 @@ class ServedModel(BaseModel):
 
 
 class SkillOut(BaseModel):
-    """How the version's recipe did on its test part; below 1 is better than the baseline."""
+    """Skill of the version's recipe on its test part. A `relative_mae` below 1 is better than the baseline."""
 
     baseline: str
     relative_mae: float | None
     n_windows: int
-    n_effective: int = Field(0, description="as many windows without overlap would say as much")
-    p_value: float | None = Field(description="how likely so much smaller an error would be by chance")
-    coverage: dict[str, float] = Field(description="by level, the share of values that the interval covered")
+    n_effective: int = Field(0, description="effective number of windows without overlap")
+    p_value: float | None = Field(description="p-value of the test that the error is not smaller than the baseline's")
+    coverage: dict[str, float] = Field(description="by level, the share of actuals inside the interval")
     first: str | None
     last: str | None
     is_shown: bool | None = Field(
-        None, description="whether that is skill: better, not by chance, on enough windows; null in older answers"
+        None, description="whether skill is shown: significantly better, on enough windows; null in older answers"
     )
 
 
 class ForecastOut(BaseModel):
-    """One series' forecast; beside `mean` a list `lo-LEVEL` and `hi-LEVEL`, or `q-PERCENT`, for each one asked."""
+    """Forecast of a series: `mean`, with `lo-LEVEL` and `hi-LEVEL` for each level or `q-PERCENT` for each quantile."""
 
     model_config = ConfigDict(extra="allow")
 
-    forecast_id: str = Field(description="by which the ledger has it")
+    forecast_id: str = Field(description="its id in the ledger")
     unique_id: str
     cutoff: str
     ds: list[str]
-    is_adapted: bool = Field(description="whether what came has moved the intervals of this series")
+    is_adapted: bool = Field(description="whether the actuals of this series have adapted its intervals")
     mean: list[float]
 
 
 class ForecastResponse(BaseModel):
-    """Forecasts, which version made them, and the evidence for it."""
+    """Forecasts, the version that made them, and its measured skill."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_RESPONSE]})
 
     model: ServedModel
     forecasts: list[ForecastOut]
-    forecast_by: str = Field(description="`model`, or the baseline that is served in its place")
+    forecast_by: str = Field(description="`model`, or the name of the baseline served instead")
     skill: SkillOut
     warnings: list[str]
 
 
 class StoredForecast(BaseModel):
-    """A forecast as it was served, and what came."""
+    """A forecast as it was served, with its actuals."""
 
     model: ServedModel
     forecast_by: str
     skill: SkillOut
     warnings: list[str]
     answered_at: str
-    is_shadow: bool = Field(description="whether it was a challenger's, which nobody saw")
+    is_shadow: bool = Field(description="whether a challenger made it in the shadow, without serving it")
     forecast: ForecastOut
-    actual: list[float | None] = Field(description="for each step what came, null as long as nothing has")
+    actual: list[float | None] = Field(description="the actual of each step; null if unknown")
 
 
 class StoredForecasts(BaseModel):
-    """A series' last forecasts, newest first."""
+    """The last forecasts of a series, newest first."""
 
     forecasts: list[StoredForecast]
 
 
 class ActualIn(BaseModel):
-    """What came: the value of a series at a time that was, or may have been, forecast."""
+    """An actual: the observed value of a series at a time."""
 
     model_config = ConfigDict(extra="forbid")
 
     unique_id: Name
     ds: Time
-    # a mean of larger ones would not be finite
+    # the mean of larger values could overflow
     y: Annotated[Number, Field(ge=-1e150, le=1e150)]
 
 
 class ActualsRequest(BaseModel):
-    """Values that came; sent again they change nothing, corrected ones replace those before."""
+    """Actuals. Sending an actual again changes nothing; a corrected value replaces the earlier one."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -199,26 +199,26 @@ class ActualsRequest(BaseModel):
 
 
 class ActualsOut(BaseModel):
-    """How many values were taken, and how many of them were new or other than known."""
+    """How many actuals were accepted, and how many of them were new or changed."""
 
     accepted: int
     changed: int
 
 
 class RealisedOut(BaseModel):
-    """What came of a group of forecasts' steps; below 1, `relative_mae` is better than the last value."""
+    """Realised skill of a group of forecast steps. A `relative_mae` below 1 is better than the last value's."""
 
-    group: int | str | None = Field(description="the version, series, step, or day as a date; null for all together")
+    group: int | str | None = Field(description="version, series, step, or day as a date; null for all steps")
     n_scores: int
     mae: float
     relative_mae: float | None
-    bias: float = Field(description="mean of forecast less actual")
+    bias: float = Field(description="mean of forecast minus actual")
     coverage: dict[str, float]
-    n_covered: dict[str, int] = Field(description="how many steps each coverage is of")
+    n_covered: dict[str, int] = Field(description="by level, the number of steps behind the coverage")
 
 
 class RealisedSkill(BaseModel):
-    """A model's realised skill."""
+    """Realised skill of a model, by group."""
 
     model: str
     by: str | None
@@ -226,14 +226,14 @@ class RealisedSkill(BaseModel):
 
 
 class DriftOut(BaseModel):
-    """How far inputs are from the training data."""
+    """Drift of an input variable from the training data."""
 
-    psi: float = Field(description="population stability index: below .1 stable, above .25 shifted")
-    ks: float = Field(description="greatest difference of the cumulated shares")
+    psi: float = Field(description="population stability index: below 0.1 stable, above 0.25 shifted")
+    ks: float = Field(description="Kolmogorov–Smirnov distance: the largest difference of cumulative shares")
 
 
 class VersionDrift(BaseModel):
-    """A version's inputs: how many values, how far they, their changes and each feature have drifted."""
+    """Number of input values of a version, and the drift of the values, their changes and each feature."""
 
     version: int
     n_values: int
@@ -241,14 +241,14 @@ class VersionDrift(BaseModel):
 
 
 class DriftsOut(BaseModel):
-    """What each version of a model was asked with in this process, beside what it was trained on."""
+    """Drift of the inputs of each version of a model, since this process started."""
 
     model: str
     versions: list[VersionDrift]
 
 
 class ModelOut(BaseModel):
-    """A model that is served: its aliases; each version's manifest without hashes and example, and its `intervals`."""
+    """A served model: its aliases, for each version its manifest (without hashes or example) and its `intervals`."""
 
     name: str
     aliases: dict[str, int]
@@ -256,7 +256,7 @@ class ModelOut(BaseModel):
 
 
 class ModelsOut(BaseModel):
-    """Every model that is served."""
+    """The served models."""
 
     models: list[ModelOut]
 
@@ -295,13 +295,13 @@ class ExampleOut(BaseModel):
 
 
 class StoredSeries(BaseModel):
-    """The names of the series that are stored."""
+    """Names of the stored series."""
 
     series: list[str]
 
 
 class StoredBars(BaseModel):
-    """A stored series' last bars, oldest first, adjusted; `close` is what is forecast."""
+    """The last bars of a stored series, oldest first, adjusted for splits and dividends. `close` is forecast."""
 
     unique_id: str
     ds: list[str]
@@ -313,13 +313,13 @@ class StoredBars(BaseModel):
 
 
 class DashboardSettings(BaseModel):
-    """What the page must know of this installation."""
+    """Settings of the dashboard."""
 
-    mlflow_url: str = Field(description="where people see MLflow's runs; empty where that is not set")
+    mlflow_url: str = Field(description="address of MLflow's web interface; empty if not set")
 
 
 class Readiness(BaseModel):
-    """Whether forecasts are answered, of which versions, and what went wrong last."""
+    """Whether the service can forecast, the versions it serves by model and alias, and current problems."""
 
     status: str
     models: dict[str, dict[str, int]]
@@ -327,23 +327,23 @@ class Readiness(BaseModel):
 
 
 class Liveness(BaseModel):
-    """That the process answers."""
+    """The status of a running process."""
 
     status: str
 
 
-class Mistake(BaseModel):
-    """One mistake in a request: where, and what."""
+class FieldError(BaseModel):
+    """An invalid field of a request."""
 
     location: str
     message: str
 
 
 class Problem(BaseModel):
-    """An error. Source: RFC 9457."""
+    """An error as RFC 9457 defines it."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    errors: list[Mistake] = []
+    errors: list[FieldError] = []

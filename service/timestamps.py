@@ -1,4 +1,4 @@
-"""Timestamps of a request: zones kept as they came, regularity judged, the coming ones answered the same way."""
+"""Timestamps of a request: parsing, regularity checks, and the timestamps of the forecast in the same format."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import Times
 
-_EPOCH = datetime(1970, 1, 1)  # of series without a zone
+_EPOCH = datetime(1970, 1, 1)  # for timestamps without a zone
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A series' timestamps.
+    """The timestamps of a series.
 
     Args:
-        wall: as written, `(n,)`, datetime64[us].
-        elapsed: in UTC where there are zones, else as written, `(n,)`.
-        offset: the last one's distance from UTC; None without a zone.
+        wall: local time as written, `(n,)`, datetime64[us].
+        elapsed: the same in UTC if they have a zone, else as written, `(n,)`, datetime64[us].
+        offset: the UTC offset of the last timestamp; None without a zone.
     """
 
     wall: Times
@@ -31,40 +31,44 @@ class Clock:
     offset: timedelta | None
 
     def check(self, frequency: Step, where: str) -> None:
-        """Raise SeriesError where a timestamp is not one step of `frequency` after the one before it."""
-        is_backwards = self.elapsed[1:] <= self.elapsed[:-1]
-        if is_backwards.any():
-            row = int(is_backwards.argmax()) + 1
+        """Check that each timestamp is one step of `frequency` after the previous one.
+
+        Raises:
+            SeriesError: timestamps are unsorted, repeated, or a row is missing.
+        """
+        is_unsorted = self.elapsed[1:] <= self.elapsed[:-1]
+        if is_unsorted.any():
+            row = int(is_unsorted.argmax()) + 1
             raise SeriesError(
-                f"{where}.ds[{row}]: {self.wall[row]} is not after the one before it; sort by ds and remove duplicates"
+                f"{where}.ds[{row}]: {self.wall[row]} is not after the previous time; sort by ds and remove duplicates"
             )
         breaks = frequency.breaks(self.wall if frequency.is_wall_clock else self.elapsed)
         if len(breaks):
             raise SeriesError(
                 f"{where}.ds[{breaks[0]}]: {self.wall[breaks[0]]} is not one step of {frequency} after "
-                f"{self.wall[breaks[0] - 1]}; add the missing rows or ask a model of this frequency"
+                f"{self.wall[breaks[0] - 1]}; add the missing rows or use a model of this frequency"
             )
 
     @property
     def end(self) -> Hashable:
-        """Return what decides which timestamps come."""
+        """Return the key that determines the next timestamps."""
         return self.wall[-1], self.offset
 
-    def coming(self, frequency: Step, steps: int) -> Times:
-        """Return the `steps` timestamps after the last one, by its own clock."""
+    def next_times(self, frequency: Step, steps: int) -> Times:
+        """Return the local times of the `steps` timestamps after the last one, `(steps,)`."""
         return frequency.after(self.wall[-1], steps)
 
     @property
     def cutoff(self) -> str:
-        """Return the last timestamp."""
-        return self.spell(self.wall[-1:])[0]
+        """Return the last timestamp in ISO 8601."""
+        return self.format(self.wall[-1:])[0]
 
     def instants(self, times: Times) -> NDArray[np.int64]:
-        """Return timestamps of this clock in microseconds since 1970, of UTC where there are zones."""
+        """Return local times as microseconds since 1970, in UTC if the clock has a zone."""
         return (times - np.timedelta64(self.offset or timedelta(), "us")).astype("M8[us]").astype(np.int64)
 
-    def spell(self, times: Times) -> list[str]:
-        """Return timestamps of this clock in ISO 8601, in the last one's offset."""
+    def format(self, times: Times) -> list[str]:
+        """Return local times in ISO 8601, with the offset of the last timestamp."""
         times = times.astype("M8[us]")
         whole = not (times.astype(np.int64) % 1_000_000).any()
         texts = np.datetime_as_string(times, unit="s" if whole else "us")
@@ -72,34 +76,34 @@ class Clock:
 
 
 def instant(time: datetime) -> int:
-    """Return a time in microseconds since 1970, of UTC where it has a zone; as `Clock.instants` does."""
+    """Return a time as microseconds since 1970, in UTC if it has a zone, as `Clock.instants` does."""
     return (time - (_EPOCH if time.tzinfo is None else _EPOCH_UTC)) // _MICROSECOND
 
 
-def has_same_times(ds: list[datetime], other: list[datetime]) -> bool:
-    """Say whether timestamps are the same and were written in the same offsets."""
+def have_same_times(ds: list[datetime], other: list[datetime]) -> bool:
+    """Return whether two series have the same timestamps in the same UTC offsets."""
     if ds != other:
         return False
-    # the same instant, written in another offset, is equal too
-    return ds[0].tzinfo is None or [one.utcoffset() for one in ds] == [one.utcoffset() for one in other]
+    # times in different offsets compare equal when they are the same instant
+    return ds[0].tzinfo is None or [time.utcoffset() for time in ds] == [time.utcoffset() for time in other]
 
 
-def spell_instant(microseconds: int) -> str:
-    """Return a time in microseconds since 1970 in ISO 8601, UTC."""
+def format_instant(microseconds: int) -> str:
+    """Return microseconds since 1970 as a UTC time in ISO 8601."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_clock(ds: list[datetime], where: str) -> Clock:
-    """Return a request's timestamps, at least one.
+    """Return the clock of a series with at least one timestamp.
 
     Raises:
-        SeriesError: some have a zone and some have none.
+        SeriesError: some timestamps have a zone and some have none.
     """
     has_zone = [time.tzinfo is not None for time in ds]
     if any(has_zone) != all(has_zone):
         row = has_zone.index(not has_zone[0])
         raise SeriesError(f"{where}.ds[{row}]: some timestamps have a zone and some have none; write all the same way")
-    # numpy's own conversion takes as long as a forecast
+    # numpy's conversion of datetime objects takes as long as a forecast
     elapsed = np.array([instant(time) for time in ds]).view("M8[us]")
     if not has_zone[0]:
         return Clock(elapsed, elapsed, None)

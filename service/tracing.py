@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, an extra: a span for each request, sent to a collector over HTTP."""
+"""OpenTelemetry traces: a span for each request, sent to a collector over HTTP. Requires the extra `telemetry`."""
 
 from fastapi import FastAPI
 
@@ -6,10 +6,10 @@ from forecaster.domain.errors import ConfigError
 
 
 def trace(app: FastAPI, endpoint: str) -> None:
-    """Send a span for each request of `app` to `endpoint`, such as http://collector:4318/v1/traces.
+    """Send a span for each request to `app` to `endpoint`, such as http://collector:4318/v1/traces.
 
     Raises:
-        ConfigError: the extra is not installed.
+        ConfigError: the extra `telemetry` is not installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -25,5 +25,5 @@ def trace(app: FastAPI, endpoint: str) -> None:
     provider = TracerProvider(resource=Resource.create({"service.name": app.title, "service.version": app.version}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls="health,metrics")
-    # what has not been sent yet is sent before the process ends
+    # sends the remaining spans before the process ends
     app.state.stop_tracing = provider.shutdown

@@ -1,4 +1,4 @@
-"""What tests share: small configurations, and one really trained and registered model for the whole session."""
+"""Shared fixtures and helpers: a small recipe, a trained and registered model, databases, subprocesses."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-# before anything imports it: a quiet library
+# quiet TensorFlow; must be set before it is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -22,7 +22,7 @@ import uvicorn
 from hypothesis import settings
 
 from forecaster.database.engine import open_engine
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.domain.config import build_config
 from forecaster.evaluation import choice
 from forecaster.registry.bundle import read_bundle
@@ -39,27 +39,27 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from sqlalchemy import Engine
 
-# what is started in the background may ignore Ctrl-C, and all that it starts
+# a shell starts background jobs with SIGINT ignored, and child processes would inherit that
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# the same examples on each machine, however slow it is
+# reproducible examples, and no deadline for slow machines
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
-# real price files, which are not ours to ship: beside the checkout, or where this variable says
+# folder of real price files, which the project may not distribute
 REAL_DATA = Path(os.environ.get("FORECASTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real price files in {REAL_DATA}")
 
 
 def small_config(folder: Path, **changes: Any) -> TrainConfig:
-    """Return a recipe that trains in seconds, tracked in `folder`."""
+    """Return a recipe that trains in seconds, with its MLflow store and checkpoints in `folder`."""
     raw: dict[str, Any] = {
         "name": "sine",
         "data": {"source": "sine", "length": 800, "seed": 3, "sines": [{"period": 12}]},
         "input_size": 24,
         "horizon": 4,
-        # as many windows in test as skill needs
+        # enough windows in the test part to show skill
         "split": {"train": 0.6, "validation": 0.1, "calibration": 0.1, "test": 0.2},
         "transforms": [{"kind": "standardize"}],
         "model": {"cell": "gru", "widths": [8]},
@@ -72,7 +72,7 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
 
 @dataclass(frozen=True)
 class TrainedModels:
-    """A store with versions of the model `sine`, the champion among them, and a cache that holds them."""
+    """An MLflow store with two versions of the model `sine`, and a cache with both."""
 
     folder: Path
     config: TrainConfig
@@ -89,18 +89,18 @@ class TrainedModels:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> TrainedModels:
-    """Train two small versions for real: a many-to-one GRU, the champion, and a many-to-many LSTM."""
+    """Train two versions: a many-to-one GRU, which is the champion, and a many-to-many LSTM."""
     folder = tmp_path_factory.mktemp("a folder with spaces")
     config = small_config(folder)
-    many = small_config(
+    many_to_many = small_config(
         folder,
         model={"cell": "lstm", "topology": "many_to_many", "widths": [8]},
         transforms=[{"kind": "mean_std"}],
     )
     with pytest.MonkeyPatch.context() as patch:
-        # nothing is chosen, so their intervals adapt
-        patch.setattr(choice, "LEAST_HORIZONS", 10**6)
-        versions = (train(config), train(many))
+        # skip the choice between static and adaptive intervals, so that they adapt
+        patch.setattr(choice, "MIN_HORIZONS", 10**6)
+        versions = (train(config), train(many_to_many))
     store = Store(config.tracking.uri)
     store.promote("sine", versions[0].version)
     sync(store, folder / "cache")
@@ -109,17 +109,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> TrainedModels:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the services of the tests off the ledger of whoever runs them."""
+    """Keep the services under test from using the developer's own ledger."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORECASTER_DATABASE_URL", f"sqlite:///{tmp_path_factory.mktemp('database')}/service.db")
-        # as Starlette's test client calls it
+        # Starlette's test client sends the host `testserver`
         patch.setenv("FORECASTER_ALLOWED_HOSTS", "testserver,127.0.0.1,localhost,::1")
         yield
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Yield the URI of a real Postgres server's database, for the whole session."""
+    """Yield the URI of a database on a real Postgres server."""
     if PROGRAMS is None:
         pytest.skip("Postgres is not installed here (apt install postgresql)")
     with postgres_server() as server:
@@ -127,26 +127,26 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _audits_are_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the rehearsal, which takes seconds, to the tests of the audit and to pipelines in their own processes."""
+def _short_audits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the slow rehearsal of the leakage audit, except in the tests of the audit and in subprocesses."""
     if "leak" not in request.path.name:
         monkeypatch.setattr("forecaster.training.leakage.rehearse", lambda *arguments: {})
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Engine]":
-    """Yield the service's database, empty and up to date, on SQLite and on a real Postgres."""
+    """Yield an empty service database with all tables, on SQLite and on Postgres."""
     is_local = request.param == "sqlite"
     url = f"sqlite:///{tmp_path}/l.db" if is_local else fresh_database(request.getfixturevalue("postgres"))
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     yield engine
     engine.dispose()
 
 
 @contextmanager
 def listening(app: "FastAPI") -> Iterator[str]:
-    """Serve `app` on a real socket, in a thread; yield its address once it forecasts."""
+    """Serve `app` on a real socket in a thread; yield its URL once it has models."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -163,7 +163,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def start_module(module: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start `python -m module` in `cwd`, as a person would from a checkout elsewhere."""
+    """Start `python -m module` in `cwd`, with this checkout on the path."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,
@@ -175,7 +175,7 @@ def start_module(module: str, *arguments: object, cwd: Path, **environment: str)
 
 
 def run_module(module: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m module` in `cwd` to its end."""
+    """Run `python -m module` in `cwd` and wait for it."""
     process = start_module(module, *arguments, cwd=cwd, **environment)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,1 +1,1 @@
-"""What runs in the peers' own environment; it imports nothing of this project."""
+"""Scripts that run in the peers' own environment. They import nothing from this project."""

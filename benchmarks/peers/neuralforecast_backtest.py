@@ -1,6 +1,6 @@
-"""Cross-validate NeuralForecast's LSTM without refit; print what each round and its training step took.
+"""Cross-validate NeuralForecast's LSTM without refit; print the time of each round and of its training step.
 
-Each is a pair: seconds, and seconds of a core.
+Each time is a pair: wall time and CPU time in seconds.
 
 Run by `benchmarks.backtest` in the peers' environment:
 
@@ -22,12 +22,12 @@ from neuralforecast.models import LSTM
 from pytorch_lightning.callbacks import Callback
 
 ROUNDS = 3
-# of the process and not of the callback, which the library copies
+# global, because the library copies callbacks
 TRAINED: list[tuple[float, float]] = []
 
 
 class Training(Callback):  # type: ignore[misc]
-    """Notes when each training begins and ends; a forecast has stages too."""
+    """Records when each training starts and ends; forecasts have stages too."""
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         if stage == "fit":
@@ -69,11 +69,11 @@ def main() -> None:
             callbacks=[Training()],
         )
         TRAINED.clear()
-        begin = clock()
+        start = clock()
         NeuralForecast([model], freq=1).cross_validation(frame, n_windows=n_windows, step_size=1, refit=False)
         end = clock()
         started, ended = TRAINED
-        rounds.append((np.subtract(end, begin).tolist(), np.subtract(ended, started).tolist()))
+        rounds.append((np.subtract(end, start).tolist(), np.subtract(ended, started).tolist()))
     sys.stdout.write(json.dumps(rounds) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Train NeuralForecast's recurrent network on a random walk; print the seconds that each measured stretch took.
+"""Train NeuralForecast's recurrent network on a random walk; print the seconds of each measured stretch.
 
 Run by `benchmarks.training` in the peers' environment:
 
@@ -21,12 +21,12 @@ from pytorch_lightning.callbacks import Callback
 
 MODELS = {"simple_rnn": RNN, "lstm": LSTM, "gru": GRU}
 STRETCHES = 4
-# of the process and not of the callback, which the library copies
+# global, because the library copies callbacks
 ENDS: list[float] = []
 
 
 class Clock(Callback):  # type: ignore[misc]
-    """Notes when each stretch of steps ends; the first stretch warms up."""
+    """Records when each stretch of steps ends; the first stretch warms up."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

@@ -219,7 +219,7 @@ def intervals_at(
     Levels are left out that a calibration does not know.
     """
     past, actual, numbers = origins.windows.inputs().target, origins.windows.targets(), origins.numbers
-    levels = [level for level in trial.levels if all(one.knows(level) for one in calibrations)]
+    levels = [level for level in trial.levels if all(one.supports(level) for one in calibrations)]
     units, is_adaptive = np.empty((len(mean), 1)), np.empty(len(mean), dtype=bool)
     static = {level: (mean.copy(), mean.copy()) for level in levels}
     for calibration, cutoffs in _runs(calibrations):

@@ -9,8 +9,8 @@ from forecaster.backtesting.backtest import MODEL, Backtest, BacktestConfig
 from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
 from forecaster.evaluation.baselines import random_walk_bands
 from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae, rmsse, squared_naive_scale
-from forecaster.evaluation.probabilistic import CRPS_QUANTILES, coverage, over_size, pinball, width, winkler
-from forecaster.evaluation.significance import LEAST_WINDOWS, block_bootstrap_error, diebold_mariano
+from forecaster.evaluation.probabilistic import CRPS_QUANTILES, coverage, pinball, scale_loss, width, winkler
+from forecaster.evaluation.significance import MIN_WINDOWS, block_bootstrap_error, diebold_mariano
 
 # windows whose quantiles are held at a time
 _CHUNK = 4096
@@ -71,7 +71,7 @@ def overlap(horizon: int, step_size: int) -> int:
 
 def _p_values(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
     ours, reach = losses(result, MODEL), overlap(result.actual.shape[1], trial.step_size)
-    if len(ours) < max(LEAST_WINDOWS, reach + 1):
+    if len(ours) < max(MIN_WINDOWS, reach + 1):
         # too few to tell: no figure rather than a wrong one
         return {}
     return {
@@ -93,7 +93,7 @@ def _intervals(result: Backtest, trial: BacktestConfig) -> dict[str, float]:
                 f"winkler-{level}{kind}": winkler(result.actual, low, high, level),
             }
     if all(calibration.probabilities[0] <= CRPS_QUANTILES[0] for calibration in result.calibrations):
-        figures["scaled_crps"] = over_size(2 * _pinball(result), result.actual)
+        figures["scaled_crps"] = scale_loss(2 * _pinball(result), result.actual)
     past, horizon = result.origins.windows.inputs().target, result.actual.shape[1]
     for level in result.bands:
         low, high = random_walk_bands(past, horizon, level)

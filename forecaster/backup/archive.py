@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forecaster.database.backup import Kind
 from forecaster.domain.errors import BackupError, ConfigError
+from forecaster.domain.files import write_atomically
 from forecaster.registry.files import hash_file
 
 CONTENTS = "manifest.json"
@@ -123,23 +124,17 @@ def writing(path: Path) -> Iterator[Archive]:
     is_compressed = _is_compressed(path)
     if path.exists():
         raise BackupError(f"{path}: is there already; choose another name, backups are not replaced")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
-            # which closes the file, so it is opened once more to be brought to the disk
+            write_atomically(path, mode=0o600) as draft,
+            draft.open("wb") as file,
             _compressing(file, is_compressed) as stream,
             tarfile.open(fileobj=stream, mode="w|") as tar,
         ):
             yield Archive(tar)
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
-        draft.rename(path)
     except (OSError, tarfile.TarError) as error:
         raise BackupError(f"{path}: cannot be made ({error}); free space, and run it again") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def unpack(path: Path, folder: Path) -> Contents:

@@ -14,14 +14,14 @@ from sqlalchemy import Update
 from forecaster.backup.archive import Contents, unpack
 from forecaster.backup.save import ARTIFACTS, BARS, DATABASE, PARTS, REGISTRY, OnFile, Places
 from forecaster.database.backup import (
-    LOGS,
+    LOG_SUFFIXES,
     Kind,
-    change_sqlite,
-    file_of,
+    check_not_in_use,
+    database_kind,
     is_occupied,
-    kind_of,
-    refuse_in_use,
-    replacing_postgres,
+    replace_postgres,
+    sqlite_path,
+    update_sqlite_copy,
 )
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import BackupError, ConfigError
@@ -123,7 +123,7 @@ class _Swap:
         _remove(draft)
         undo.callback(_remove, draft)
         if self.goal.url:
-            change_sqlite(self.goal.new, self.goal.changes)
+            update_sqlite_copy(self.goal.new, self.goal.changes)
         else:
             self.goal.new.mkdir(parents=True, exist_ok=True)
         self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class _Swap:
     def swap(self, undo: ExitStack) -> None:
         """Replace the target; `undo` renames all back."""
         if self.goal.url:
-            refuse_in_use(self.goal.url)
+            check_not_in_use(self.goal.url)
         for now, aside in self._old():
             if now.exists():
                 _rename(now, aside, undo)
@@ -147,7 +147,7 @@ class _Swap:
             _remove(aside)
 
     def _old(self) -> list[tuple[Path, Path]]:
-        ends = ("", *LOGS) if self.goal.url else ("",)
+        ends = ("", *LOG_SUFFIXES) if self.goal.url else ("",)
         old = self._beside("replaced")
         return [(self.target.with_name(self.target.name + end), old.with_name(old.name + end)) for end in ends]
 
@@ -162,11 +162,11 @@ def _put(goals: Sequence[_Goal]) -> None:
         swap.check()
     for goal in goals:
         if goal.url:
-            refuse_in_use(goal.url)
+            check_not_in_use(goal.url)
     with ExitStack() as end, ExitStack() as undo:
         for swap in swaps:
             swap.prepare(undo)
-        replacing = [replacing_postgres(goal.url, goal.new, goal.changes) for goal in goals if not goal.path]
+        replacing = [replace_postgres(goal.url, goal.new, goal.changes) for goal in goals if not goal.path]
         commits = [end.enter_context(one) for one in replacing]
         for swap in swaps:
             swap.swap(undo)
@@ -207,7 +207,7 @@ def _service(places: Places, contents: Contents, folder: Path) -> list[_Goal]:
 
 
 def _database(url: str, copy: Path, kind: Kind, changes: Sequence[Update] = ()) -> _Goal:
-    return _Goal(without_password(url), copy, file_of(url), url, kind, changes)
+    return _Goal(without_password(url), copy, sqlite_path(url), url, kind, changes)
 
 
 _GOALS = {"registry": _registry, "bars": _bars, "database": _service}
@@ -216,7 +216,7 @@ _GOALS = {"registry": _registry, "bars": _bars, "database": _service}
 def _check_databases(goals: Sequence[_Goal]) -> None:
     databases = [goal for goal in goals if goal.url]
     for goal in databases:
-        if kind_of(goal.url) != goal.kind:
+        if database_kind(goal.url) != goal.kind:
             raise ConfigError(f"{goal.shown}: the archive's is of {goal.kind}, this is not; give one that is")
     if len({goal.url for goal in databases}) < len(databases):
         raise ConfigError(f"{databases[0].shown}: is one database for both; --parts registry has all of it")

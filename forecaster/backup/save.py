@@ -8,7 +8,7 @@ from typing import Any
 
 from forecaster.backup.archive import Archive, BarsPart, Contents, DatabasePart, RegistryPart, writing
 from forecaster.data.store import BarStore
-from forecaster.database.backup import copy_database, kind_of, reading
+from forecaster.database.backup import copy_database, database_kind, open_connection
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.errors import BackupError
 from forecaster.registry.places import known_columns, lacking, places_elsewhere
@@ -68,12 +68,12 @@ def back_up(
 
 
 def _add_registry(tar: Archive, places: Places, folder: Path, on_file: OnFile) -> RegistryPart:
-    kind = kind_of(places.tracking_uri)
+    kind = database_kind(places.tracking_uri)
     copy = folder / "mlflow"
     copy_database(places.tracking_uri, copy)
     tar.add(REGISTRY, copy)
     on_file(REGISTRY)
-    with reading(f"sqlite:///{copy}" if kind == "sqlite" else places.tracking_uri) as connection:
+    with open_connection(f"sqlite:///{copy}" if kind == "sqlite" else places.tracking_uri) as connection:
         columns = known_columns(connection)
         if ("runs", "artifact_uri") not in columns:
             raise BackupError(f"{places.tracking_uri.rpartition('@')[2]}: is no MLflow store; correct the tracking URI")
@@ -112,7 +112,7 @@ def _add_database(tar: Archive, places: Places, folder: Path, on_file: OnFile) -
     tar.add(DATABASE, copy)
     on_file(DATABASE)
     copy.unlink()
-    return DatabasePart(kind=kind_of(places.database))
+    return DatabasePart(kind=database_kind(places.database))
 
 
 def _files(root: Path) -> Iterator[Path]:

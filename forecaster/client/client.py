@@ -1,4 +1,4 @@
-"""`Client` and `AsyncClient`: the same calls, one sends and waits, the other awaits."""
+"""`Client` and `AsyncClient`: the same calls, blocking and asynchronous."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ import pandas as pd
 
 from forecaster.client import calls
 from forecaster.client.errors import ClientError
-from forecaster.client.exchange import Call, Pause, Request, Result, steps_of
+from forecaster.client.exchange import Call, Pause, Request, Result, with_retries
 from forecaster.client.retries import Retries
 
 SERIES_PER_REQUEST = 1000
 
 
 @dataclass(frozen=True)
-class _Address:
-    """Where requests go to, and with which key."""
+class _Connection:
+    """The service's address, and the API key."""
 
     url: str
     key: str | None
@@ -27,26 +27,30 @@ class _Address:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return it as the HTTP library takes it.
+        """The arguments of httpx's clients.
 
         Raises:
-            ClientError: the address or the key cannot be one.
+            ClientError: the address or the key is invalid.
         """
         try:
             url = httpx2.URL(self.url)
         except httpx2.InvalidURL as error:
-            raise ClientError(f"url: '{self.url}' is no address ({error}); write it as http://127.0.0.1:8000") from None
+            raise ClientError(
+                f"url: '{self.url}' is not an HTTP address ({error}); write it as http://127.0.0.1:8000"
+            ) from None
         if url.scheme not in ("http", "https") or not url.host:
-            raise ClientError(f"url: '{self.url}' is no address; write it as http://127.0.0.1:8000")
+            raise ClientError(f"url: '{self.url}' is not an HTTP address; write it as http://127.0.0.1:8000")
         key = self.key
         if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
-            raise ClientError("key: it is empty or has characters that no key has, such as a line's end; strip it")
+            raise ClientError(
+                "key: it is empty or has characters that a key cannot have, such as a line break; strip it"
+            )
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return {"base_url": url, "timeout": self.timeout_seconds, "headers": headers}
 
 
 def _arguments(request: Request) -> dict[str, Any]:
-    """Return a request as the HTTP library takes it."""
+    """Return the arguments of httpx's `request`."""
     return {
         "method": request.method,
         "url": request.path,
@@ -57,7 +61,7 @@ def _arguments(request: Request) -> dict[str, Any]:
 
 
 class Client:
-    """The service, asked from Python. A context manager; safe to share between threads."""
+    """A client of the service. A context manager; threads may share it."""
 
     def __init__(
         self,
@@ -68,19 +72,19 @@ class Client:
         retries: Retries | None = None,
         series_per_request: int = SERIES_PER_REQUEST,
     ) -> None:
-        """Keep what every request needs; nothing is sent yet.
+        """Prepare the client; nothing is sent yet.
 
         Args:
-            url: the service's address, `http://` or `https://`, with the path before `/v1` where a proxy adds one.
-            key: sent as `Authorization: Bearer KEY`.
-            timeout_seconds: how long each request may take to connect, and between two parts of its answer.
-            retries: how often and how patiently requests are repeated.
-            series_per_request: more than these are sent in several requests.
+            url: the service's address, `http://` or `https://`, including a path that a proxy adds before `/v1`.
+            key: the API key, sent as `Authorization: Bearer KEY`.
+            timeout_seconds: the longest that connecting, or waiting for the next part of an answer, may take.
+            retries: how often to retry a request, and after which delays.
+            series_per_request: more series are split into several requests.
 
         Raises:
-            ClientError: the address or the key cannot be one.
+            ClientError: the address or the key is invalid.
         """
-        self._http = httpx2.Client(**_Address(url, key, timeout_seconds).options)
+        self._http = httpx2.Client(**_Connection(url, key, timeout_seconds).options)
         self._retries = retries or Retries()
         self._series_per_request = series_per_request
 
@@ -108,66 +112,66 @@ class Client:
     ) -> pd.DataFrame:
         """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
 
-        Beside them are columns of what else the service says of each series. The frame's `attrs` hold `model` (which
-        version answered), `skill`, `forecast_by` and `warnings`.
+        Further fields of the service's answer, such as `forecast_id`, become columns. The frame's `attrs` hold `model`
+        (with the version that answered), `skill`, `forecast_by` and `warnings`.
 
         Args:
             df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
             model: the registered model's name.
-            alias: which version, the champion when None; or
-            version: its number, not both.
+            alias: of the version, `champion` when None. Give an alias or a version, not both.
+            version: its number.
             horizon: steps; the trained horizon when None.
-            level: intervals' coverage, 0–100; or
-            quantiles: 0–1, not both.
+            level: coverages of intervals, 0–100. Give levels or quantiles, not both.
+            quantiles: probabilities, 0–1.
             futr_df: `unique_id, ds` and the model's `futr_exog` for the trained horizon's steps after each series' last
                 row.
 
         Raises:
-            SeriesError: the frame breaks a rule that is judged before it is sent.
-            ClientError: as `forecaster.client.errors` draws them.
+            SeriesError: the frame is invalid; nothing was sent.
+            ClientError: see `forecaster.client.errors`.
         """
         return self._run(
             calls.forecast(df, model, alias, version, horizon, level, quantiles, futr_df, self._series_per_request)
         )
 
     def models(self) -> list[dict[str, Any]]:
-        """Return every model that is served: `name`, `aliases` and `versions`, each with its manifest.
+        """Return the served models: each with `name`, `aliases` and `versions`, which holds each version's manifest.
 
         Raises:
-            ClientError: as `forecaster.client.errors` draws them.
+            ClientError: see `forecaster.client.errors`.
         """
         return self._run(calls.models())
 
     def actuals(self, df: pd.DataFrame) -> dict[str, int]:
-        """Report what has come of forecasts; return how many rows were `accepted` and how many `changed` anything.
+        """Send actuals; return how many rows were `accepted`, and how many of them `changed` a stored value.
 
         Args:
             df: columns `unique_id, ds, y`, each series in the order of its times.
 
         Raises:
-            SeriesError: the frame breaks a rule that is judged before it is sent.
-            ClientError: as `forecaster.client.errors` draws them.
+            SeriesError: the frame is invalid; nothing was sent.
+            ClientError: see `forecaster.client.errors`.
         """
         return self._run(calls.actuals(df))
 
     def forecast_by_id(self, forecast_id: str) -> dict[str, Any]:
-        """Return a forecast that was served, as the service keeps it.
+        """Return a served forecast with its actuals.
 
         Raises:
-            ClientError: as `forecaster.client.errors` draws them.
+            ClientError: see `forecaster.client.errors`.
         """
         return self._run(calls.forecast_by_id(forecast_id))
 
     def skill(self, model: str) -> dict[str, Any]:
-        """Return how the forecasts that were served of a model did.
+        """Return the realised skill of a model's served forecasts.
 
         Raises:
-            ClientError: as `forecaster.client.errors` draws them.
+            ClientError: see `forecaster.client.errors`.
         """
         return self._run(calls.skill(model))
 
     def _run(self, call: Call[Result]) -> Result:
-        steps = steps_of(call, self._retries)
+        steps = with_retries(call, self._retries)
         try:
             step = next(steps)
             while True:
@@ -187,7 +191,7 @@ class Client:
 
 
 class AsyncClient:
-    """The service, asked from Python that awaits: the calls of `Client`, with their arguments, answers and errors."""
+    """An asynchronous client of the service, with the methods of `Client`."""
 
     def __init__(
         self,
@@ -198,8 +202,8 @@ class AsyncClient:
         retries: Retries | None = None,
         series_per_request: int = SERIES_PER_REQUEST,
     ) -> None:
-        """Keep what every request needs, as `Client` takes it; nothing is sent yet."""
-        self._http = httpx2.AsyncClient(**_Address(url, key, timeout_seconds).options)
+        """Prepare the client, with the arguments of `Client`; nothing is sent yet."""
+        self._http = httpx2.AsyncClient(**_Connection(url, key, timeout_seconds).options)
         self._retries = retries or Retries()
         self._series_per_request = series_per_request
 
@@ -231,23 +235,23 @@ class AsyncClient:
         )
 
     async def models(self) -> list[dict[str, Any]]:
-        """Return every model that is served, as `Client.models` does."""
+        """Return the served models, as `Client.models` does."""
         return await self._run(calls.models())
 
     async def actuals(self, df: pd.DataFrame) -> dict[str, int]:
-        """Report what has come of forecasts, as `Client.actuals` does."""
+        """Send actuals, as `Client.actuals` does."""
         return await self._run(calls.actuals(df))
 
     async def forecast_by_id(self, forecast_id: str) -> dict[str, Any]:
-        """Return a forecast that was served, as `Client.forecast_by_id` does."""
+        """Return a served forecast, as `Client.forecast_by_id` does."""
         return await self._run(calls.forecast_by_id(forecast_id))
 
     async def skill(self, model: str) -> dict[str, Any]:
-        """Return how the forecasts that were served of a model did, as `Client.skill` does."""
+        """Return the realised skill of a model, as `Client.skill` does."""
         return await self._run(calls.skill(model))
 
     async def _run(self, call: Call[Result]) -> Result:
-        steps = steps_of(call, self._retries)
+        steps = with_retries(call, self._retries)
         try:
             step = next(steps)
             while True:

@@ -1,13 +1,13 @@
-"""What can go wrong between the client and the service.
+"""The errors of the client.
 
-    ClientError             base; itself raised where the client cannot be made as asked
-    ├── RequestRefused      the service refuses the request, and would again
-    │   ├── NotAllowed      the key is missing, unknown, or not enough
-    │   └── TooManyRequests the service asks for fewer requests, after every retry too
-    ├── ServiceUnavailable  no answer can be had now, after every retry too
-    └── BadAnswer           whatever answers is not the service
+    ClientError             the base class; raised itself if the client's address or key is invalid
+    ├── RequestRefused      the service refuses the request; a retry would not help
+    │   ├── NotAllowed      the key is missing or unknown, or lacks a scope
+    │   └── TooManyRequests the service limits the request rate, also after all retries
+    ├── ServiceUnavailable  the service cannot be reached or cannot answer now, also after all retries
+    └── BadAnswer           the answer does not come from the service
 
-A frame that cannot be sent is a `SeriesError`, as it is in process.
+An invalid frame raises `SeriesError`, as `Predictor.predict_frame` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class RequestRefused(ClientError):
 
     Args:
         status: the HTTP status, 4xx.
-        detail: the service's words.
-        errors: each mistake in the body: `location` and `message`.
+        detail: the service's explanation.
+        errors: the mistakes in the request's body, each with `location` and `message`.
     """
 
     def __init__(self, status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> None:
@@ -45,15 +45,15 @@ class RequestRefused(ClientError):
 
 
 class NotAllowed(RequestRefused):
-    """The key is missing or unknown (401), or not enough for what was asked (403)."""
+    """The key is missing or unknown (401), or lacks the scope for the request (403)."""
 
 
 class TooManyRequests(RequestRefused):
-    """The service asks for fewer requests (429).
+    """The service limits the request rate (429).
 
     Args:
-        detail: the service's words.
-        retry_after_seconds: when it will answer again; None where it does not say.
+        detail: the service's explanation.
+        retry_after_seconds: the delay that the service asks for; None if it names none.
     """
 
     def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:
@@ -62,8 +62,8 @@ class TooManyRequests(RequestRefused):
 
 
 class ServiceUnavailable(ClientError):
-    """The service cannot be reached, does not answer in time, or says that it cannot answer now (5xx)."""
+    """The service cannot be reached, does not answer in time, or answers that it cannot now (5xx)."""
 
 
 class BadAnswer(ClientError):
-    """Whatever answers at the address is not the service."""
+    """The answer does not come from the service: another program listens at the address."""

@@ -1,4 +1,4 @@
-"""One request until it is answered: what to send or to wait for next, without sending; and what an answer means."""
+"""Retries and answers, as generators that send nothing: they yield requests and pauses, and receive responses."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 import httpx2
 
 from forecaster.client.errors import BadAnswer, NotAllowed, RequestRefused, ServiceUnavailable, TooManyRequests
-from forecaster.client.retries import STATUSES, Retries, read_retry_after
+from forecaster.client.retries import RETRIED_STATUSES, Retries, read_retry_after
 
-# the request may not have been received, or its answer got lost; a slow answer would only be slower the second time
-LOST = (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError)
+# errors that are retried: the request or its answer was lost; a timeout is not, because the answer would be slow again
+RETRIED_ERRORS = (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be sent; the answer, or an `httpx2.TransportError`, is given back."""
+    """A request to send; the sender answers with the response, or throws an `httpx2.TransportError`."""
 
     method: str
     path: str
@@ -26,20 +26,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Pause:
-    """That time is to pass; nothing is given back."""
+    """A delay before the next request; the sender answers with None."""
 
     seconds: float
 
 
 Result = TypeVar("Result")
-# a call's requests one after the other; each is answered with its answer's JSON
+# the requests of a call, one after another; the generator receives the JSON of each answer
 Call = Generator[Request, Any, Result]
-# the same, for whoever sends: repetitions, and the pauses before them, included
+# the same for the sender, with retries and the pauses before them
 Steps = Generator[Request | Pause, httpx2.Response, Result]
 
 
-def steps_of(call: Call[Result], retries: Retries) -> Steps[Result]:
-    """Return what is to be sent or waited for, step by step, until the call returns its result."""
+def with_retries(call: Call[Result], retries: Retries) -> Steps[Result]:
+    """Yield the requests and pauses of a call, including retries; return the call's result."""
     try:
         request = next(call)
         while True:
@@ -50,17 +50,17 @@ def steps_of(call: Call[Result], retries: Retries) -> Steps[Result]:
 
 
 def exchange(request: Request, retries: Retries) -> Steps[Any]:
-    """Return the answer's JSON, having asked again where that may help.
+    """Yield a request, and its retries if a retry may help; return the JSON of the answer.
 
     Raises:
-        RequestRefused, NotAllowed, TooManyRequests, ServiceUnavailable, BadAnswer: as their docstrings say.
+        RequestRefused, NotAllowed, TooManyRequests, ServiceUnavailable, BadAnswer: see `forecaster.client.errors`.
     """
-    number = 0
+    n_retries = 0
     while True:
-        asked = None
+        retry_after = None
         try:
             response = yield request
-        except LOST as error:
+        except RETRIED_ERRORS as error:
             failure: Exception = ServiceUnavailable(
                 f"{request.method} {request.path}: no connection ({error}); is the service running at this address?"
             )
@@ -74,15 +74,15 @@ def exchange(request: Request, retries: Retries) -> Steps[Any]:
         else:
             if response.is_success:
                 return _read(response)
-            asked = read_retry_after(response.headers.get("Retry-After"))
-            failure = _failure(response, asked)
-            if response.status_code not in STATUSES:
+            retry_after = read_retry_after(response.headers.get("Retry-After"))
+            failure = _failure(response, retry_after)
+            if response.status_code not in RETRIED_STATUSES:
                 raise failure
-        seconds = retries.pause(number, asked)
+        seconds = retries.pause(n_retries, retry_after)
         if seconds is None:
             raise failure
         yield Pause(seconds)
-        number += 1
+        n_retries += 1
 
 
 def _read(response: httpx2.Response) -> Any:
@@ -107,7 +107,7 @@ def _failure(response: httpx2.Response, retry_after_seconds: float | None) -> Ex
 
 
 def _problem(response: httpx2.Response) -> tuple[str, list[dict[str, str]]]:
-    """Return the words and the mistakes of a problem, whoever sent it. Source: RFC 9457."""
+    """Return the explanation and the mistakes of a problem document (RFC 9457), which may also come from a proxy."""
     try:
         body = response.json()
     except ValueError:
@@ -115,5 +115,5 @@ def _problem(response: httpx2.Response) -> tuple[str, list[dict[str, str]]]:
     if not isinstance(body, dict):
         return response.reason_phrase, []
     mistakes = body.get("errors")
-    found = [one for one in mistakes if isinstance(one, dict)] if isinstance(mistakes, list) else []
+    found = [mistake for mistake in mistakes if isinstance(mistake, dict)] if isinstance(mistakes, list) else []
     return str(body.get("detail") or response.reason_phrase), found

@@ -1,23 +1,23 @@
-"""When a request is sent again, and how long to wait before: decided here, waited for by whoever sends."""
+"""When to retry a request, and after which delay. The senders wait; this only decides."""
 
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-# too many requests; and what the service, or a proxy before it, says when it cannot answer now
-STATUSES = frozenset({429, 502, 503, 504})
+# too many requests; and the statuses of a service, or a proxy before it, that cannot answer now
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often and how patiently a request is repeated.
+    """How often to retry a request, and after which delays.
 
     Args:
-        count: repetitions after the first try; 0 for none.
-        first_seconds: the most that is waited before the first repetition; it doubles with each further one.
-        longest_seconds: what it does not grow beyond.
-        patience_seconds: the longest wait that the service may ask for; where it asks for more, the request fails.
+        count: retries after the first attempt; 0 for none.
+        first_seconds: the longest delay before the first retry; it doubles with each further retry.
+        longest_seconds: the limit of this growth.
+        patience_seconds: the longest delay that the service may ask for; if it asks for more, the request fails.
     """
 
     count: int = 4
@@ -25,24 +25,24 @@ class Retries:
     longest_seconds: float = 8
     patience_seconds: float = 60
 
-    def pause(self, number: int, asked_seconds: float | None) -> float | None:
-        """Return the seconds to wait before repetition `number`, from 0 on; None to give up.
+    def pause(self, n_retries: int, retry_after_seconds: float | None) -> float | None:
+        """Return the seconds to wait before the next retry; None to give up.
 
         Args:
-            number: how many repetitions there have been.
-            asked_seconds: what the service asks for; None where it does not say.
+            n_retries: the number of retries so far.
+            retry_after_seconds: the delay that the service asks for; None if it names none.
         """
-        if number >= self.count:
+        if n_retries >= self.count:
             return None
-        if asked_seconds is not None:
-            return asked_seconds if asked_seconds <= self.patience_seconds else None
-        most = min(self.longest_seconds, self.first_seconds * 2**number)
-        # many clients that failed together do not come back together
-        return random.uniform(most / 2, most)  # noqa: S311
+        if retry_after_seconds is not None:
+            return retry_after_seconds if retry_after_seconds <= self.patience_seconds else None
+        longest = min(self.longest_seconds, self.first_seconds * 2**n_retries)
+        # random, so that clients that failed together do not retry together
+        return random.uniform(longest / 2, longest)  # noqa: S311
 
 
 def read_retry_after(text: str | None, now: datetime | None = None) -> float | None:
-    """Return the seconds that a `Retry-After` asks for, given in seconds or as a date; None where it says neither.
+    """Return the seconds in a `Retry-After` header, which is a number of seconds or a date; None if it is neither.
 
     Source: RFC 9110, section 10.2.3.
     """

@@ -1,1 +1,1 @@
-"""From a source to windows: sources, the long frame's checks, transforms, windows."""
+"""Data preparation: sources, the bar store, the long frame's validation, transforms and windows."""

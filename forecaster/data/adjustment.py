@@ -1,7 +1,7 @@
-"""Adjusted prices: a later dividend multiplies every earlier price by one factor, and which transforms cancel it.
+"""Leakage through adjusted prices: a later dividend multiplies every earlier price by a factor.
 
-A window of adjusted prices therefore tells of dividends that were paid after it, unless what the network sees and what
-it answers for do not depend on the factor.
+A window of adjusted prices therefore leaks later dividends, unless the transforms cancel the factor: the network's
+inputs must not depend on it, and the forecast must be proportional to it.
 """
 
 import numpy as np
@@ -10,27 +10,29 @@ from forecaster.data.transforms import Chain
 from forecaster.domain.series import Floats
 
 _WINDOWS, _STEPS, _HORIZON = 16, 24, 4
-# a year's dividends, and a century's
+# the dividends of a year and of a century
 _FACTORS = (0.97, 0.05)
 
 
 def cancels_factor(chain: Chain) -> bool:
-    """Say whether a factor on a window leaves the network's inputs as they are, and multiplies its forecast.
+    """Whether multiplying a window by a factor leaves the inputs unchanged and multiplies the forecast.
 
-    Asked of the transforms themselves, fitted on made-up prices.
+    The transforms are fitted on synthetic prices and tested.
     """
     random = np.random.default_rng(0)
     prices = 100 * np.exp(np.cumsum(random.normal(0, 0.02, (_WINDOWS, _STEPS)), axis=1))
     fitted, outputs = chain.fit(lambda: [prices]), random.normal(size=(_WINDOWS, _HORIZON))
-    inputs, forecasts = _through(fitted, prices, outputs)
+    inputs, forecast = _apply(fitted, prices, outputs)
     for factor in _FACTORS:
-        others, forecast = _through(fitted, factor * prices, outputs)
-        if not np.allclose(inputs, others, atol=1e-6) or not np.allclose(factor * forecasts, forecast, rtol=1e-6):
+        scaled_inputs, scaled_forecast = _apply(fitted, factor * prices, outputs)
+        if not np.allclose(inputs, scaled_inputs, atol=1e-6):
+            return False
+        if not np.allclose(factor * forecast, scaled_forecast, rtol=1e-6):
             return False
     return True
 
 
-def _through(chain: Chain, prices: Floats, outputs: Floats) -> tuple[Floats, Floats]:
-    """Return what the network would see of some prices, and its outputs as prices."""
+def _apply(chain: Chain, prices: Floats, outputs: Floats) -> tuple[Floats, Floats]:
+    """Return the network's inputs for these prices, and its outputs converted to prices."""
     inputs, contexts = chain.forward(prices)
     return inputs, chain.inverse(outputs, chain.last_contexts(contexts))

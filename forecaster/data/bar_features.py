@@ -1,6 +1,6 @@
-"""Features of bars, for `hist_exog`: one function for training from the store and for serving from its tails.
+"""Features of bars for `hist_exog`, shared by training from the store and serving from its tails.
 
-numpy only, as serving needs it. A new feature is an entry in `FEATURES`.
+Needs only numpy, because the serving process imports it. To add a feature, add an entry to `FEATURES`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,25 +17,25 @@ FEATURES: dict[str, Callable[[Columns], Floats]] = {
     "high": lambda bars: bars["high"],
     "low": lambda bars: bars["low"],
     "volume": lambda bars: bars["volume"],
-    # log-ratios within a day, which need no level: from open to close, from low to high
+    # log ratios within a session, which are independent of the price level
     "return_within": lambda bars: np.log(bars["close"] / bars["open"]),
     "range_within": lambda bars: np.log(bars["high"] / bars["low"]),
 }
 
 
 def is_price(name: str) -> bool:
-    """Say whether a feature of bars is multiplied with their prices, and so carries their adjustment."""
+    """Whether a feature scales with the prices, and so contains their adjustment."""
     values = {"open": 1.0, "high": 4.0, "low": 0.5, "close": 2.0, "volume": 3.0}
-    bars = {column: np.array([value]) for column, value in values.items()}
-    twice = {column: one if column == "volume" else 2 * one for column, one in bars.items()}
-    return not np.array_equal(bar_feature(name, bars), bar_feature(name, twice))
+    bars = {name: np.array([value]) for name, value in values.items()}
+    doubled = {name: column if name == "volume" else 2 * column for name, column in bars.items()}
+    return not np.array_equal(bar_feature(name, bars), bar_feature(name, doubled))
 
 
 def bar_feature(name: str, bars: Columns) -> Floats:
-    """Return a feature `(n,)` of adjusted bars, whose columns are `open, high, low, close, volume`, `(n,)` each.
+    """Return a feature `(n,)` of adjusted bars with the columns `open, high, low, close, volume`, `(n,)` each.
 
     Raises:
-        ConfigError: there is no such feature.
+        ConfigError: the feature is unknown.
     """
     if name not in FEATURES:
         raise ConfigError(f"hist_exog: bars have no feature '{name}'; choose from {list(FEATURES)}")

@@ -1,4 +1,4 @@
-"""Bars: a symbol's daily prices as a source gives them, and the adjusted prices that we compute from them."""
+"""Bars: a symbol's daily prices from a source, and the adjusted prices computed from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,24 +18,24 @@ SESSION = "session"
 OPEN, HIGH, LOW, CLOSE = PRICES = ("open", "high", "low", "close")
 ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT = "adj_close", "volume", "dividend", "split"
 COLUMNS = (*PRICES, ADJUSTED_CLOSE, VOLUME, DIVIDEND, SPLIT)
-# how far the first bar may lie before the day on which trading began, as the source says
+# tolerance, in days, by which the first bar may precede the first trade that the source reports
 FIRST_TRADE_DAYS = 7
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where bars come from.
+    """The origin of bars.
 
     Args:
-        source: its name.
-        currency: of prices and dividends.
-        exchange: as the source names it.
-        zone: the exchange's.
-        fetched_at: ISO 8601, UTC.
-        asked_from: the first date that was asked for, ISO 8601; the first bar may be later.
-        full_at: when all of them were last read at once, ISO 8601, UTC; empty where that is not known.
-        first_trade: when trading began as the source says, ISO 8601; empty where it does not.
-        known_missing: sessions that the source is declared not to have, ISO 8601.
+        source: the name of the source.
+        currency: the currency of prices and dividends.
+        exchange: the source's name of the exchange.
+        zone: the exchange's time zone.
+        fetched_at: the time of the last fetch, ISO 8601, UTC.
+        asked_from: the first requested date, ISO 8601; the first bar may be later.
+        full_at: the time of the last full fetch, ISO 8601, UTC; empty if unknown.
+        first_trade: the first trading day according to the source, ISO 8601; empty if unknown.
+        known_missing: sessions declared as missing in the source, ISO 8601.
     """
 
     source: str
@@ -59,13 +59,13 @@ class Bars:
 
     Args:
         symbol: as the source spells it.
-        frame: index `session`, increasing dates without a zone; columns `COLUMNS`, float64. Prices and dividends are
-            in `origin.currency`, adjusted for splits and not for dividends; `dividend` is all cash that is distributed,
-            a fund's capital gains too; `split` is new shares per old, 0 on other days; `adj_close` is the source's own,
-            for comparison.
-        origin: where they come from.
-        confirmed: the jumps that a person has confirmed, by date: the log of close over the close before it.
-        held: why later bars are not stored, or the stored ones not believed; None where all is well.
+        frame: index `session`, increasing dates without a time zone; columns `COLUMNS`, float64. Prices and dividends
+            are in `origin.currency`, adjusted for splits but not for dividends. `dividend` is all distributed cash,
+            including a fund's capital gains. `split` is new shares per old share, 0 on days without a split.
+            `adj_close` is the source's own adjusted close, for comparison.
+        origin: the origin of the bars.
+        confirmed: confirmed jumps, by date the log ratio of the close to the previous close.
+        held: why later bars are held back, or why the stored bars are in doubt; None if there is no hold.
     """
 
     symbol: str
@@ -83,7 +83,7 @@ class Bars:
         return np.asarray(self.frame.index.to_numpy().astype("M8[D]"))
 
     def until(self, last: np.datetime64) -> "Self":
-        """Return the bars of sessions up to `last`, included."""
+        """Return the bars of sessions up to and including `last`."""
         return replace(self, frame=self.frame[self.sessions <= last])
 
     def since(self, first: np.datetime64) -> "Self":
@@ -95,19 +95,19 @@ class Bars:
         return replace(self, frame=self.frame[self.sessions < first])
 
     def adjustment(self) -> Floats:
-        """Return what each session's prices are multiplied with to account for later dividends, `(n,)`."""
+        """Return the factor of each session's prices that accounts for later dividends, `(n,)`."""
         return adjustment_of(self.frame)
 
     def adjusted(self) -> pd.DataFrame:
-        """Return open, high, low and close adjusted for dividends and splits, and volume; same index."""
+        """Return open, high, low and close adjusted for dividends and splits, and the volume; same index."""
         prices = self.frame[list(PRICES)].mul(self.adjustment(), axis=0)
         return prices.assign(**{VOLUME: self.frame[VOLUME]})
 
     def long_frame(self, features: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the adjusted closes as a long frame `unique_id, ds, y`, and bar features beside them.
+        """Return the adjusted closes as a long frame `unique_id, ds, y` with a column per bar feature.
 
         Raises:
-            ConfigError: there is no such bar feature.
+            ConfigError: a bar feature is unknown.
         """
         prices = self.adjusted()
         columns = {str(name): column.to_numpy() for name, column in prices.items()}
@@ -116,12 +116,12 @@ class Bars:
 
 
 def adjustment_of(frame: pd.DataFrame) -> Floats:
-    """Return what each row's prices are multiplied with to account for later dividends, `(n,)`.
+    """Return the factor of each row's prices that accounts for later dividends, `(n,)`.
 
-    Source: the factor `1 - dividend / previous close` of the CRSP convention, taken over all later dividends.
+    Source: the CRSP convention, the product over all later dividends of `1 - dividend / previous close`.
     """
     previous = frame[CLOSE].shift(1).to_numpy()
     factors = np.where(frame[DIVIDEND] > 0, 1 - frame[DIVIDEND] / previous, 1.0)
-    # the first session's own dividend has no close before it, and nothing that it could adjust
+    # a dividend on the first session adjusts nothing, because no price precedes it
     later = np.cumprod(factors[:0:-1])[::-1]
     return np.asarray(np.append(later, 1.0))

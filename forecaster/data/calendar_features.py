@@ -1,7 +1,7 @@
-"""Calendar features: what a timestamp alone tells, known for the past and the future alike.
+"""Calendar features, computed from timestamps alone and so known ahead. Each lies between -.5 and .5.
 
-One function serves training and serving, so it needs numpy only. A new feature is an entry in `FEATURES`. Each lies
-between -.5 and .5. Source: the time features of Salinas et al. (2020), arXiv 1704.04110, section 3.3.
+Training and serving share this module, so it needs only numpy. To add a feature, add an entry to `FEATURES`.
+Source: the time features of Salinas et al. (2020), arXiv 1704.04110, section 3.3.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,38 +13,38 @@ from forecaster.domain.frequency import Step
 from forecaster.domain.series import Floats, Times
 from forecaster.domain.sessions import Sessions
 
-# a holiday further away is as good as none
+# distances to a holiday are capped at this number of sessions
 FARTHEST_SESSIONS = 10
 Feature = Callable[[Times, Step], Floats]
 
 
 def calendar_features(names: Sequence[str], timestamps: Times, step: Step) -> Floats:
-    """Return the features of timestamps.
+    """Return calendar features.
 
     Args:
-        names: of `FEATURES`.
-        timestamps: as the series' own clock shows them, of any shape.
-        step: their frequency or sessions.
+        names: keys of `FEATURES`.
+        timestamps: local times, of any shape.
+        step: the frequency or the sessions of the timestamps.
 
     Returns:
         `(*timestamps.shape, len(names))`.
 
     Raises:
-        CalendarError: a holiday is asked for beyond what the exchange's calendar knows.
+        CalendarError: the exchange's calendar ends before the next holiday.
     """
-    flat = np.unique(timestamps)
-    where = np.searchsorted(flat, timestamps)
-    return np.stack([FEATURES[name](flat, step)[where] for name in names], axis=-1)
+    unique = np.unique(timestamps)
+    positions = np.searchsorted(unique, timestamps)
+    return np.stack([FEATURES[name](unique, step)[positions] for name in names], axis=-1)
 
 
 def check_names(names: Sequence[str], step: Step | None) -> None:
-    """Raise ConfigError for a name that is unknown, or that needs sessions where there are none."""
+    """Raise ConfigError if a feature is unknown, or needs sessions and `step` has none."""
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise ConfigError(f"calendar_features: {unknown} are unknown; choose from {list(FEATURES)}")
-    needing = [name for name in names if FEATURES[name] in (_since_holiday, _until_holiday)]
-    if needing and not isinstance(step, Sessions):
-        raise ConfigError(f"calendar_features: {needing} need an exchange's sessions; set freq, such as XNYS")
+    holidays = [name for name in names if FEATURES[name] in (_since_holiday, _until_holiday)]
+    if holidays and not isinstance(step, Sessions):
+        raise ConfigError(f"calendar_features: {holidays} need an exchange's sessions; set freq, such as XNYS")
 
 
 def _scaled(part: Floats, count: int) -> Floats:

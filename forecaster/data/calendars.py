@@ -1,6 +1,6 @@
-"""Exchanges' calendars: which days are sessions, which have ended, which come next.
+"""Exchange calendars: which days are sessions, which sessions have ended, and which come next.
 
-Source of the holidays: exchange_calendars, which knows them about a year ahead.
+Source of the holidays: exchange_calendars, which has them about a year ahead.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from forecaster.domain.errors import CalendarError
 from forecaster.domain.series import Times
 from forecaster.domain.sessions import Sessions
 
-# the first year for which sessions are wanted
+# calendars start here
 FIRST = "1962-01-02"
-# prices settle for a while after the close; a bar is complete then
+# a bar is complete this long after the close, when prices have settled
 SETTLING_MINUTES = 30
 ALWAYS, WEEKDAYS = "24/7", "24/5"
-# Yahoo's names of exchanges, as its chart metadata spells them
+# market identifier codes by exchange names of Yahoo's chart metadata
 YAHOO_EXCHANGES = {
     "NYQ": "XNYS", "NYS": "XNYS", "PCX": "XNYS", "ASE": "XNYS", "BTS": "XNYS", "SNP": "XNYS", "DJI": "XNYS",
     "NMS": "XNAS", "NGM": "XNAS", "NCM": "XNAS", "NAS": "XNAS", "NIM": "XNAS", "WCB": "XNYS", "CXI": "XNYS",
@@ -35,15 +35,15 @@ YAHOO_EXCHANGES = {
     "CCC": ALWAYS, "CCY": WEEKDAYS,
 }  # fmt: skip
 
-# a configuration's word on the calendar: of all symbols, or of each by name
+# a configured calendar: for all symbols, or by symbol
 CalendarChoice = str | Mapping[str, str] | None
-# what `freq` may be beside a frequency
+# calendar names that `freq` accepts
 NAMES = frozenset(YAHOO_EXCHANGES.values())
 
 
 @dataclass(frozen=True)
 class Calendar:
-    """One exchange's sessions, as dates `datetime64[D]`."""
+    """An exchange's sessions, as dates `datetime64[D]`."""
 
     name: str
     zone: str
@@ -52,35 +52,35 @@ class Calendar:
 
     @property
     def last(self) -> np.datetime64:
-        """Return the last day that the calendar knows."""
+        """Return the last day of the calendar."""
         return np.datetime64(self._days[-1], "D")
 
     def sessions(self, first: np.datetime64, last: np.datetime64) -> Times:
-        """Return the sessions from `first` to `last`, both included, `(n,)`.
+        """Return the sessions from `first` to `last`, inclusive, `(n,)`.
 
         Raises:
-            CalendarError: the calendar does not reach that far.
+            CalendarError: the range lies outside the calendar.
         """
         self._check_reach(first, last)
         begin, end = np.searchsorted(self._days, [first.astype("M8[D]"), last.astype("M8[D]") + np.timedelta64(1, "D")])
         return self._days[begin:end]
 
     def after(self, last: np.datetime64, steps: int) -> Times:
-        """Return the `steps` sessions after `last`, `(steps,)`.
+        """Return the next `steps` sessions after `last`, `(steps,)`.
 
         Raises:
-            CalendarError: the calendar ends before.
+            CalendarError: the calendar ends earlier.
         """
         begin = int(np.searchsorted(self._days, last.astype("M8[D]"), side="right"))
         if begin + steps > len(self._days):
             raise CalendarError(
-                f"calendar {self.name} ends on {self.last}, before {steps} sessions after {last.astype('M8[D]')}; "
-                "ask for fewer, or update exchange_calendars"
+                f"calendar {self.name} ends on {self.last}, less than {steps} sessions after {last.astype('M8[D]')}; "
+                "request fewer steps, or update exchange_calendars"
             )
         return self._days[begin : begin + steps]
 
     def last_completed(self, now: datetime) -> np.datetime64:
-        """Return the latest session whose close lies at least `SETTLING_MINUTES` before `now`, which has a zone."""
+        """Return the latest session that closed at least `SETTLING_MINUTES` before `now`, which has a time zone."""
         import pandas as pd
 
         closes: pd.Series[pd.Timestamp] = self._schedule["close"]
@@ -89,10 +89,10 @@ class Calendar:
         return np.datetime64(self._days[position], "D")
 
     def due_after(self, last: np.datetime64) -> datetime:
-        """Return when the session after `last` will have ended and settled, in UTC.
+        """Return when the session after `last` is complete, in UTC.
 
         Raises:
-            CalendarError: the calendar ends before.
+            CalendarError: the calendar ends earlier.
         """
         import pandas as pd
 
@@ -102,29 +102,30 @@ class Calendar:
         return due
 
     def as_frequency(self) -> Sessions:
-        """Return the sessions in the form that travels with a model."""
-        every = np.arange(self._days[0], self.last + 1)
-        weekdays = (every.astype(np.int64) + 3) % 7
-        open_on = np.isin(np.arange(7), weekdays[np.isin(every, self._days)])
-        closed = every[~np.isin(every, self._days) & open_on[weekdays]]
+        """Return the sessions as a manifest stores them."""
+        days = np.arange(self._days[0], self.last + 1)
+        # day 0 of the epoch was a Thursday
+        weekdays = (days.astype(np.int64) + 3) % 7
+        open_on = np.isin(np.arange(7), weekdays[np.isin(days, self._days)])
+        holidays = days[~np.isin(days, self._days) & open_on[weekdays]]
         mask = "".join("1" if is_open else "0" for is_open in open_on)
-        days = tuple(np.datetime_as_string(closed).tolist())
-        return Sessions(name=self.name, first=str(every[0]), last=str(every[-1]), weekmask=mask, closed=days)
+        closed = tuple(np.datetime_as_string(holidays).tolist())
+        return Sessions(name=self.name, first=str(days[0]), last=str(days[-1]), weekmask=mask, closed=closed)
 
     def _check_reach(self, first: np.datetime64, last: np.datetime64) -> None:
         if first < self._days[0] - np.timedelta64(14, "D") or last > self.last + np.timedelta64(14, "D"):
             raise CalendarError(
-                f"calendar {self.name} knows {self._days[0]} to {self.last}, asked for {first} to {last}; "
-                "ask for days within it, or update exchange_calendars"
+                f"calendar {self.name} covers {self._days[0]} to {self.last}, but {first} to {last} was requested; "
+                "request days within the calendar, or update exchange_calendars"
             )
 
 
 @cache
 def get_calendar(name: str) -> Calendar:
-    """Return the calendar of an exchange by its market identifier code, `24/7` or `24/5`.
+    """Return the calendar of a market identifier code, `24/7` or `24/5`.
 
     Raises:
-        CalendarError: there is none of that name.
+        CalendarError: the name is unknown.
     """
     import exchange_calendars
     import pandas as pd
@@ -136,7 +137,7 @@ def get_calendar(name: str) -> Calendar:
 
 
 def _bounds(name: str) -> tuple[Any, Any]:
-    """Return the first and the last day that the library has of an exchange, None where it has no such limit."""
+    """Return the library's first and last day of a calendar, each None if it is unlimited."""
     import exchange_calendars
     from exchange_calendars.errors import InvalidCalendarName
 
@@ -144,39 +145,39 @@ def _bounds(name: str) -> tuple[Any, Any]:
         found = exchange_calendars.get_calendar(name)
     except InvalidCalendarName as error:
         known = ", ".join(sorted(set(YAHOO_EXCHANGES.values())))
-        raise CalendarError(f"there is no calendar '{name}'; there are {known}") from error
+        raise CalendarError(f"there is no calendar '{name}'; choose from {known}") from error
     return found.bound_min(), found.bound_max()
 
 
 def calendar_of(exchange: str) -> Calendar:
-    """Return the calendar of an exchange as Yahoo names it, or by its market identifier code.
+    """Return the calendar of an exchange, given by Yahoo's name or its market identifier code.
 
     Raises:
-        CalendarError: the name is not in the table.
+        CalendarError: the exchange is not in `YAHOO_EXCHANGES`.
     """
     if exchange in NAMES:
         return get_calendar(exchange)
     if exchange not in YAHOO_EXCHANGES:
-        raise CalendarError(f"exchange '{exchange}' has no calendar in the table; set calendar in the configuration")
+        raise CalendarError(f"exchange '{exchange}' has no known calendar; set calendar in the configuration")
     return get_calendar(YAHOO_EXCHANGES[exchange])
 
 
 def calendar_for(symbol: str, exchange: str, chosen: CalendarChoice) -> Calendar:
-    """Return a symbol's calendar: the chosen one, or that of its exchange.
+    """Return a symbol's configured calendar or, without one, its exchange's calendar.
 
     Args:
         symbol: as the source spells it.
-        exchange: as the source names it.
-        chosen: the market identifier code of all symbols' exchange, or of some symbols' by name.
+        exchange: the source's name of the exchange.
+        chosen: the market identifier code for all symbols, or by symbol.
 
     Raises:
-        CalendarError: nothing is chosen and the exchange is not in the table, or there is no such calendar.
+        CalendarError: the configured calendar is unknown, or none is configured and the exchange is unknown.
     """
     name = chosen if isinstance(chosen, str | None) else chosen.get(symbol)
     if name is None and exchange not in NAMES | YAHOO_EXCHANGES.keys():
         raise CalendarError(
-            f"{symbol}: exchange '{exchange}' has no calendar in the table; set calendar: {{{symbol}: …}} in the "
-            "configuration, to its market identifier code"
+            f"{symbol}: exchange '{exchange}' has no known calendar; set calendar: {{{symbol}: …}} in the "
+            "configuration to its market identifier code"
         )
     try:
         return get_calendar(name) if name else calendar_of(exchange)
@@ -185,12 +186,13 @@ def calendar_for(symbol: str, exchange: str, chosen: CalendarChoice) -> Calendar
 
 
 def session_edges(name: str, edge: Literal["open", "close"], near: datetime) -> Times:
-    """Return when sessions open, or close, from a year before `near` to a year after, in UTC, `datetime64[us]`.
+    """Return the opens or closes of sessions within a year of `near`, in UTC, `datetime64[us]`.
 
-    The library's own calendars end a year after a process has started; these do not, however long it runs.
+    The library's calendars end a year after the start of the process. This range moves with `near`, so a process can
+    run for years.
 
     Raises:
-        CalendarError: there is no calendar of that name.
+        CalendarError: the calendar is unknown.
     """
     return _edges(name, edge, near.date().replace(day=1))
 

@@ -1,4 +1,4 @@
-"""Stored bars beside an answer that is to take their place: what has changed, what is lost, what nothing explains."""
+"""Compare stored bars with fetched bars that would replace them."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, CLOSE, SPLIT, VOLUME, Bars
-from forecaster.data.jumps import LEAST, usual_move
+from forecaster.data.jumps import MIN_JUMP, robust_deviation
 from forecaster.domain.errors import BadResponse, QualityError
 
-# a close is corrected by more; an adjustment is exact but for float32
+# relative tolerances: corrections of a close are larger; adjustments differ only by float32 rounding
 _CLOSE, _ADJUSTMENT = 1e-4, 5e-7
-# how far daily returns may be from the stored ones, in usual moves: those of two symbols are about one apart
-_OTHERS = 0.25
+# tolerance of daily returns, in standard deviations; the returns of two symbols differ by about 1
+_RETURNS = 0.25
 
 
-def what_changed(old: Bars, fresh: Bars) -> str | None:
-    """Return what is not as it was in the sessions of `old`, or None."""
+def describe_change(old: Bars, fresh: Bars) -> str | None:
+    """Describe the first difference within the sessions of `old`; None if there is none."""
     lost = np.setdiff1d(old.sessions, fresh.sessions)
     if len(lost):
         return f"session {lost[0]} is gone"
@@ -36,15 +36,15 @@ def what_changed(old: Bars, fresh: Bars) -> str | None:
     return None
 
 
-def refuse_shorter(old: Bars, fresh: Bars) -> None:
-    """Raise BadResponse if a stored session is not in the answer."""
+def check_no_session_lost(old: Bars, fresh: Bars) -> None:
+    """Raise BadResponse if the response lacks a stored session."""
     lost = np.setdiff1d(old.sessions, fresh.sessions)
     if len(lost):
         shown = ", ".join(str(day) for day in lost[:3]) + (", …" if len(lost) > 3 else "")
         raise BadResponse(
             old.symbol,
-            f"the answer lacks {len(lost)} stored sessions ({shown}): stored are {_range(old)}, answered are "
-            f"{_range(fresh)}; the store is unchanged: try later, or, if they are to go, fetch with --replace",
+            f"the response lacks {len(lost)} stored sessions ({shown}): the store has {_range(old)}, the response "
+            f"{_range(fresh)}; nothing was stored: try later, or run with --replace to drop these sessions",
         )
 
 
@@ -52,33 +52,33 @@ def _range(bars: Bars) -> str:
     return f"{bars.sessions[0]} to {bars.sessions[-1]} ({len(bars)})" if len(bars) else "none"
 
 
-def refuse_rescaled(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> None:
-    """Raise QualityError if most prices have changed by a factor that is not that of new splits.
+def check_scale(old: Bars, fresh: Bars, confirmed: Sequence[str] = ()) -> None:
+    """Raise QualityError if most prices changed by a factor that new splits do not explain.
 
-    A jump that was just confirmed changes the scale of one side of it, and not of both.
+    A newly confirmed jump may rescale the prices on one side of it, but not on both.
     """
-    times = fresh.frame[CLOSE] / old.frame[CLOSE]
+    factors = fresh.frame[CLOSE] / old.frame[CLOSE]
     splits = _all_splits(fresh) / _all_splits(old)
-    sides = np.searchsorted(np.sort(np.array(confirmed, dtype="M8[D]")), times.index.to_numpy(), side="right")
-    apart = times.groupby(sides).median().dropna()
-    if (np.minimum(np.abs(np.log(apart)), np.abs(np.log(apart * splits))) > LEAST).all():
+    sides = np.searchsorted(np.sort(np.array(confirmed, dtype="M8[D]")), factors.index.to_numpy(), side="right")
+    by_side = factors.groupby(sides).median().dropna()
+    if (np.minimum(np.abs(np.log(by_side)), np.abs(np.log(by_side * splits))) > MIN_JUMP).all():
         raise QualityError(
             old.symbol,
-            f"most prices are {times.median():.4g} times the stored ones, and no split explains it; the store is "
-            "unchanged: try later, or, if they are right, fetch with --replace",
+            f"most prices are {factors.median():.4g} times the stored prices, and no split explains it; nothing was "
+            "stored: try later, or run with --replace if the new prices are right",
         )
 
 
-def refuse_others(old: Bars, fresh: Bars) -> None:
-    """Raise QualityError if the stored sessions' prices move as those of another symbol, whatever their scale."""
+def check_returns(old: Bars, fresh: Bars) -> None:
+    """Raise QualityError if the returns differ from the stored returns, as those of another symbol do."""
     both = pd.DataFrame({"stored": old.frame[CLOSE], "now": fresh.frame[CLOSE]}).dropna()
-    usual = usual_move(both["stored"].to_numpy())
-    moved = np.diff(np.log(both["now"].to_numpy() / both["stored"].to_numpy()))
-    if usual > 0 and np.median(np.abs(moved)) > _OTHERS * usual:
+    deviation = robust_deviation(both["stored"].to_numpy())
+    differences = np.diff(np.log(both["now"].to_numpy() / both["stored"].to_numpy()))
+    if deviation > 0 and np.median(np.abs(differences)) > _RETURNS * deviation:
         raise QualityError(
             old.symbol,
-            "most prices move otherwise than the stored ones, as another symbol's would; the store is unchanged: try "
-            "later, or, if they are right, fetch with --replace",
+            "most returns differ from the stored returns, as if from another symbol; nothing was stored: try later, "
+            "or run with --replace if the new prices are right",
         )
 
 
@@ -87,8 +87,8 @@ def _all_splits(bars: Bars) -> float:
     return float(np.prod(ratios[ratios > 0]))
 
 
-def has_new_past(old: Bars, bars: Bars) -> bool:
-    """Say whether a whole answer has changed stored bars, volumes aside."""
-    is_whole = bars.origin.full_at != old.origin.full_at
-    before, now = (one.drop(columns=VOLUME) for one in (old.frame, bars.frame.reindex(old.frame.index)))
-    return is_whole and not now.equals(before)
+def is_history_rewritten(old: Bars, bars: Bars) -> bool:
+    """Whether a full fetch changed stored bars, apart from their volume."""
+    is_full = bars.origin.full_at != old.origin.full_at
+    before, now = (frame.drop(columns=VOLUME) for frame in (old.frame, bars.frame.reindex(old.frame.index)))
+    return is_full and not now.equals(before)

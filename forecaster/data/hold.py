@@ -1,6 +1,6 @@
-"""A hold: from a session on, a symbol's prices are not believed until somebody confirms them.
+"""A hold keeps a symbol's prices from a session on out of the store until a person confirms them.
 
-numpy and pandas stay out, because the tails of the service carry holds too.
+Imports neither numpy nor pandas, because the serving process reads holds too.
 """
 
 from collections.abc import Mapping
@@ -9,40 +9,40 @@ from typing import Any
 
 from forecaster.domain.errors import Unconfirmed
 
-# a series whose unit changes each day has thousands of jumps
+# a message lists at most this many days; a series whose unit changes daily has thousands of jumps
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Why prices are held back.
+    """A hold on a symbol's prices.
 
     Args:
-        days: the sessions that must be confirmed, ISO 8601; the first is the first whose bar is held back.
-        seen: what was seen on them.
+        days: the sessions to confirm, ISO 8601; bars are held back from the first on.
+        seen: a description of the jumps.
     """
 
     days: tuple[str, ...]
     seen: str
 
     def message_for(self, symbol: str) -> str:
-        """Return what is held back and what to do about it."""
+        """Return the error message: what is held back, why, and what to do."""
         flags = " ".join(f"--confirm {symbol}:{day}" for day in self.days[:SHOWN])
         flags += " …" if len(self.days) > SHOWN else ""
         return (
             f"held back from {self.days[0]} on: {self.seen}, which no dividend or split explains; "
-            f"fetch again when the source has corrected it, or, if it is right, run pipelines.fetch CONFIG {flags}"
+            f"fetch again when the source has corrected it, or run pipelines.fetch CONFIG {flags} if it is right"
         )
 
-    def refuse(self, symbol: str) -> None:
-        """Raise Unconfirmed."""
-        raise Unconfirmed(symbol, self.message_for(symbol))
+    def error_for(self, symbol: str) -> Unconfirmed:
+        """Return the error for requests that need these prices."""
+        return Unconfirmed(symbol, self.message_for(symbol))
 
 
 def read_hold(content: Mapping[str, Any] | None) -> Hold | None:
-    """Return a hold that was written as a mapping of its fields.
+    """Return the hold from a mapping of its fields; None from None.
 
     Raises:
-        KeyError, TypeError: it is none.
+        KeyError, TypeError: the mapping is not a hold.
     """
     return Hold(tuple(content["days"]), str(content["seen"])) if content else None

@@ -1,11 +1,12 @@
-"""Jumps of scale: a unit that changes in mid-series, a split applied to a part of it, a row times a hundred.
+"""Detect jumps of scale in daily prices, such as a changed unit, a partly applied split or a row times a hundred.
 
-A jump is a move of the close from one session to the next that no dividend explains, of more than `LEAST`, and of more
-than `USUAL_MOVES` usual ones; the smaller `USUAL_GAPS` suffices where the open has jumped already, as it does when the
-scale changes and seldom when the market moves. A split explains nothing: prices are adjusted for splits.
+A jump is a move from one close to the next that no dividend explains. It exceeds `MIN_JUMP` and `MOVE_DEVIATIONS`
+standard deviations. If the open has already jumped, `GAP_DEVIATIONS` standard deviations are enough: a change of scale
+moves the open too, a market move seldom does. A split never explains a jump, because prices are adjusted for splits.
 
-Source of the limits: sixty years of daily closes. The largest moves of AAPL, AMZN, GOOG, KO, MSFT, SPY and TSLA are
-×1.24 and ÷1.27 in a day. The VIX has 26 beyond ×1.4, none of which is a jump: the largest, ×2.16, is 14.8 usual ones.
+Source of the limits: sixty years of daily closes. The largest daily moves of AAPL, AMZN, GOOG, KO, MSFT, SPY and TSLA
+are ×1.24 and ÷1.27. The VIX has 26 moves beyond ×1.4, and none is a jump: the largest, ×2.16, is 14.8 standard
+deviations.
 """
 
 from dataclasses import dataclass
@@ -17,19 +18,20 @@ from forecaster.data.bars import CLOSE, DIVIDEND, OPEN, Bars
 from forecaster.data.hold import SHOWN, Hold
 from forecaster.domain.series import Floats
 
-# logs of ratios; what is beyond `MOST` is a jump whatever is usual, or a series of nothing but jumps would have none
-LEAST, MOST = np.log(1.4), np.log(5)
-# in units of a normal's standard deviation
-USUAL_MOVES, USUAL_GAPS = 15.0, 10.0
-# with fewer returns nobody knows what is usual
-FEWEST = 20
-# how far a jump may be, in logs, from the one that was confirmed on its day
+# log ratios: no smaller move is a jump, and any move beyond `CERTAIN_JUMP` is; a series of nothing but jumps, whose
+# standard deviation is huge, needs the latter
+MIN_JUMP, CERTAIN_JUMP = np.log(1.4), np.log(5)
+# in robust standard deviations of the log returns
+MOVE_DEVIATIONS, GAP_DEVIATIONS = 15.0, 10.0
+# fewer returns give no estimate of the standard deviation
+MIN_RETURNS = 20
+# tolerance, in log units, between a jump and the confirmed jump of the same day
 _SAME = 0.1
 
 
 @dataclass(frozen=True)
 class Jump:
-    """A move of the close that nothing explains."""
+    """An unexplained move of the close."""
 
     day: str
     before: float
@@ -37,7 +39,7 @@ class Jump:
 
     @property
     def move(self) -> float:
-        """Return the log of close over the close before it."""
+        """Return the log ratio of the close to the previous close."""
         return float(np.log(self.after / self.before))
 
     def __str__(self) -> str:
@@ -46,23 +48,23 @@ class Jump:
 
 
 def find_jumps(bars: Bars) -> list[Jump]:
-    """Return the jumps, in order of time; none at a price that is no number above 0, which the hard rules refuse."""
+    """Return the jumps in chronological order; a missing or non-positive price is left to the hard quality rules."""
     if len(bars) < 2:
         return []
-    # from objects too: what is no number is for the hard rules
+    # object columns are converted too; the hard quality rules report what is not a number
     opened, close, dividend = (np.asarray(bars.frame[name], np.float64) for name in (OPEN, CLOSE, DIVIDEND))
     with np.errstate(all="ignore"):
         previous, dividends = close[:-1], dividend[1:]
         moves, gaps = (_unexplained(prices[1:], previous, dividends) for prices in (close, opened))
-        usual = usual_move(close)
-        is_jump = moves > np.clip(USUAL_MOVES * usual, LEAST, MOST)
-        is_jump |= np.minimum(moves, gaps) > np.clip(USUAL_GAPS * usual, LEAST, MOST)
+        deviation = robust_deviation(close)
+        is_jump = moves > np.clip(MOVE_DEVIATIONS * deviation, MIN_JUMP, CERTAIN_JUMP)
+        is_jump |= np.minimum(moves, gaps) > np.clip(GAP_DEVIATIONS * deviation, MIN_JUMP, CERTAIN_JUMP)
     days = bars.sessions
     return [Jump(str(days[at + 1]), float(close[at]), float(close[at + 1])) for at in np.flatnonzero(is_jump)]
 
 
-def hold_of(bars: Bars) -> Hold | None:
-    """Return the hold on bars whose jumps are not all confirmed."""
+def find_hold(bars: Bars) -> Hold | None:
+    """Return the hold on bars with an unconfirmed jump, or None."""
     jumps = [jump for jump in find_jumps(bars) if not _is_confirmed(jump, bars)]
     if not jumps:
         return None
@@ -70,18 +72,18 @@ def hold_of(bars: Bars) -> Hold | None:
     return Hold(tuple(jump.day for jump in jumps), "; ".join(map(str, jumps[:SHOWN])) + more)
 
 
-def usual_move(close: Floats) -> float:
-    """Return the robust standard deviation of the log-returns of closes `(n,)`; 0 where they are too few to tell."""
+def robust_deviation(close: Floats) -> float:
+    """Return the robust standard deviation of the log returns of closes `(n,)`; 0 if there are too few."""
     with np.errstate(all="ignore"):
         returns = np.diff(np.log(close))
     returns = returns[np.isfinite(returns)]
-    if len(returns) < FEWEST:
+    if len(returns) < MIN_RETURNS:
         return 0.0
     return float(1.4826 * np.median(np.abs(returns - np.median(returns))))
 
 
 def _unexplained(prices: Floats, previous: Floats, dividends: Floats) -> Any:
-    """Return the size of the moves in logs; a dividend may explain one and never makes one."""
+    """Return the absolute log moves; a dividend can explain a move but never adds one."""
     moves = np.abs(np.log(prices / previous))
     with_dividends = np.abs(np.log((prices + dividends) / previous))
     sizes = np.where(dividends > 0, np.minimum(moves, with_dividends), moves)

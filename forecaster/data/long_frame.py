@@ -1,17 +1,19 @@
-"""The long frame's one check: `unique_id, ds, y` go in, trusted arrays come out, or what is wrong and where."""
+"""Validate a long frame `unique_id, ds, y` and convert it to arrays; errors name the row."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import tzinfo
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from forecaster.domain.errors import SeriesError, TooShortError
 from forecaster.domain.frequency import Step, infer, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Times, Y
 
-LARGEST = 1e150
+MAX_ABS_VALUE = 1e150
 
 
 def check_long_frame(
@@ -22,19 +24,19 @@ def check_long_frame(
     hist_exog: Sequence[str] = (),
     futr_exog: Sequence[str] = (),
 ) -> Series:
-    """Return a long frame as arrays; the frame itself is left as it is.
+    """Validate a long frame and return it as arrays; the frame is not modified.
 
     Args:
-        frame: columns `unique_id`, `ds` (datetime, with or without a zone), `y` (number); series may be interleaved.
-            Errors name rows by the frame's index, under the index's name where it has one.
-        freq: the frequency or the sessions that every series must keep; inferred when None, and then one for all.
-        min_length: the least number of rows of each series.
-        where: what to call the frame in an error, such as its file.
-        hist_exog: the columns beside `y` that are known up to each row, in the order that they are wanted.
-        futr_exog: the columns that are known ahead.
+        frame: columns `unique_id`, `ds` (datetime, with or without a time zone), `y` (number); series may be
+            interleaved. Errors name rows by the frame's index and the index's name.
+        freq: the frequency or the sessions of every series; None to infer one frequency for all.
+        min_length: the minimum number of rows of each series.
+        where: the name of the frame for error messages, such as its file.
+        hist_exog: the columns known up to each row, in the requested order.
+        futr_exog: the columns known ahead, in the requested order.
 
     Raises:
-        SeriesError: a column is missing or of the wrong type, a value is missing or not finite, timestamps are
+        SeriesError: a column is missing or has the wrong type, a value is missing or not finite, timestamps are
             duplicated, unsorted or irregular, or two series differ in frequency.
         TooShortError: a series has fewer than `min_length` rows.
     """
@@ -47,21 +49,43 @@ def check_long_frame(
 def read_long_frame(
     frame: pd.DataFrame, where: str = "frame", hist_exog: Sequence[str] = (), futr_exog: Sequence[str] = ()
 ) -> Series:
-    """Return a long frame as arrays, checked but for lengths and frequency, which somebody else knows; `freq` is empty.
+    """Return a long frame as arrays without checking lengths and frequency; the result's `freq` is empty.
 
     Args:
-        frame, where, hist_exog, futr_exog: as `check_long_frame` takes them.
+        frame, where, hist_exog, futr_exog: as in `check_long_frame`.
 
     Raises:
-        SeriesError: as `check_long_frame` says, but for irregular timestamps.
+        SeriesError: as in `check_long_frame`, except for irregular timestamps.
     """
     return _arrange(frame, where, hist_exog, futr_exog)[0]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The rows of a frame by series.
+
+    Args:
+        unique_ids: the series in the order of their first rows, `(n_series,)`.
+        order: the positions of the rows in the frame, series by series, `(rows,)`.
+        bounds: the start of each series in `order`, and the end of the last, `(n_series + 1,)`.
+    """
+
+    unique_ids: tuple[str, ...]
+    order: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+
+
+def group_rows(unique_ids: "pd.Series[Any]") -> Groups:
+    """Group rows by series, without changing their order within a series."""
+    codes, names = pd.factorize(unique_ids)
+    bounds = np.concatenate(([0], np.cumsum(np.bincount(codes)))).astype(np.int64)
+    return Groups(tuple(str(name) for name in names), np.argsort(codes, kind="stable"), bounds)
 
 
 def _arrange(
     frame: pd.DataFrame, where: str, hist_exog: Sequence[str], futr_exog: Sequence[str]
 ) -> tuple[Series, np.ndarray, Times]:
-    """Return the series, the frame's rows in their order, and the rows' times in UTC."""
+    """Return the series, the positions of their rows in the frame, and the times of these rows in UTC."""
     missing = [name for name in (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog) if name not in frame.columns]
     if missing:
         raise SeriesError(f"{where}: missing columns {missing}; found {list(frame.columns)}; rename or map them")
@@ -72,32 +96,31 @@ def _arrange(
     ds = times(frame, where)
     ids = frame[UNIQUE_ID]
     _refuse(ids.isna().to_numpy(), frame, where, UNIQUE_ID, "is missing; name the series")
-    codes, names = pd.factorize(ids)
-    order = np.argsort(codes, kind="stable")
-    bounds = np.concatenate(([0], np.cumsum(np.bincount(codes))))
+    groups = group_rows(ids)
+    order = groups.order
     wall, elapsed = _wall_clock(ds)[order], _elapsed(ds)[order]
-    _check_order(frame, order, bounds, elapsed, where)
+    _check_order(frame, order, groups.bounds, elapsed, where)
     series = Series(
-        unique_ids=tuple(str(name) for name in names),
+        unique_ids=groups.unique_ids,
         values=values[order],
         timestamps=wall,
-        bounds=bounds.astype(np.int64),
+        bounds=groups.bounds,
         freq="",
         known=None if known is None else known[order],
     )
     return series, order, elapsed
 
 
-def known_after(
+def read_futr_frame(
     frame: pd.DataFrame | None, futr_exog: Sequence[str], series: Series, coming: "pd.Series[pd.Timestamp]"
 ) -> Floats:
-    """Return what is known ahead of each series' end.
+    """Return the known columns for the steps after each series' end.
 
     Args:
-        frame: columns `unique_id`, `ds` and `futr_exog`; rows may be in any order, and more than are needed.
-        futr_exog: the columns that are wanted.
-        series: those that end.
-        coming: the timestamps to come, series by series, as many of each.
+        frame: columns `unique_id`, `ds` and `futr_exog`; rows in any order, extra rows are ignored.
+        futr_exog: the requested columns.
+        series: the histories.
+        coming: the timestamps to forecast, series by series, the same number for each.
 
     Returns:
         `(n_series, steps, len(futr_exog))`.
@@ -106,34 +129,34 @@ def known_after(
         SeriesError: a column or a row is missing, or a value is not a number.
     """
     if frame is None:
-        raise SeriesError(f"futr_frame: the model knows {list(futr_exog)} ahead; give them for the steps to come")
+        raise SeriesError(f"futr_frame: the model needs {list(futr_exog)}; give their values for the steps to forecast")
     missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
     if missing:
-        raise SeriesError(f"futr_frame: missing columns {missing}; found {list(frame.columns)}")
+        raise SeriesError(f"futr_frame: missing columns {missing}; found {list(frame.columns)}; add or rename them")
     if (times(frame, "futr_frame").dt.tz is None) != (coming.dt.tz is None):
-        raise SeriesError("futr_frame: its times and the history's must both have a zone, or neither")
+        raise SeriesError("futr_frame: its timestamps and the history's must both have a time zone, or neither")
     steps = len(coming) // len(series)
     wanted = pd.DataFrame({UNIQUE_ID: np.repeat(series.unique_ids, steps), DS: coming.reset_index(drop=True)})
     found = wanted.merge(frame.assign(**{UNIQUE_ID: frame[UNIQUE_ID].astype(str)}), "left", [UNIQUE_ID, DS])
     if len(found) > len(wanted):
-        raise SeriesError("futr_frame: some rows have the same unique_id and ds; remove duplicates")
+        raise SeriesError("futr_frame: some rows have the same unique_id and ds; remove the duplicates")
     known = np.stack([numbers(found, name, "futr_frame") for name in futr_exog], axis=1)
     return known.reshape(len(series), steps, len(futr_exog))
 
 
-def located(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clock: bool) -> "pd.Series[pd.Timestamp]":
-    """Return timestamps without a zone in one: days by the zone's own clock, hours by elapsed time.
+def localize(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clock: bool) -> "pd.Series[pd.Timestamp]":
+    """Add a time zone to naive timestamps.
 
     Args:
-        coming: as the zone's clock shows them, or in UTC where steps are judged in elapsed time.
-        zone: None leaves them as they are.
-        is_wall_clock: as the frequency says.
+        coming: local times, or times in UTC if steps are measured in elapsed time.
+        zone: the time zone; None returns the timestamps unchanged.
+        is_wall_clock: `is_wall_clock` of the frequency.
     """
     if zone is None:
         return coming
     if not is_wall_clock:
         return coming.dt.tz_localize("UTC").dt.tz_convert(zone)
-    # a time that the clock skips moves on, one that it repeats is the later
+    # a nonexistent time is shifted forward; an ambiguous time is the later instant
     is_summer = np.zeros(len(coming), dtype=bool)
     return coming.dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=is_summer)
 
@@ -142,17 +165,21 @@ def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
     """Return a column as float64.
 
     Raises:
-        SeriesError: it does not hold numbers, or one is missing, not finite or beyond `LARGEST`.
+        SeriesError: the column is not numeric, or a value is missing, not finite or beyond `MAX_ABS_VALUE`.
     """
     column = frame[name]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        raise SeriesError(f"{where}: column {name} holds {column.dtype}, not numbers; convert it first")
+        raise SeriesError(f"{where}: column {name} holds {column.dtype}, not numbers; convert it to a number type")
     y = column.to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse(
-        ~np.isfinite(y), frame, where, name, "is not a finite number; correct or remove the row, nothing is filled in"
+        ~np.isfinite(y), frame, where, name, "is not a finite number; correct or remove the row, nothing is imputed"
     )
     _refuse(
-        np.abs(y) > LARGEST, frame, where, name, f"is beyond {LARGEST:g}, whose square overflows; use a larger unit"
+        np.abs(y) > MAX_ABS_VALUE,
+        frame,
+        where,
+        name,
+        f"is beyond {MAX_ABS_VALUE:g}, whose square overflows; use a larger unit",
     )
     return y
 
@@ -161,11 +188,11 @@ def times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
     """Return the column `ds`.
 
     Raises:
-        SeriesError: it does not hold timestamps, or one is missing.
+        SeriesError: the column does not hold timestamps, or a timestamp is missing.
     """
     ds = frame[DS]
     if not pd.api.types.is_datetime64_any_dtype(ds):
-        raise SeriesError(f"{where}: column ds holds {ds.dtype}, not timestamps; use pandas.to_datetime")
+        raise SeriesError(f"{where}: column ds holds {ds.dtype}, not timestamps; convert it with pandas.to_datetime")
     _refuse(ds.isna().to_numpy(), frame, where, DS, "is missing; correct or remove the row")
     return ds
 
@@ -199,7 +226,7 @@ def _check_order(frame: pd.DataFrame, order: np.ndarray, bounds: np.ndarray, ela
     if len(wrong) == 0:
         return
     row = int(order[wrong[0] + 1])
-    what = "repeats the timestamp before it" if steps[wrong[0]] == 0 else "is earlier than the row before it"
+    what = "repeats the previous timestamp" if steps[wrong[0]] == 0 else "is earlier than the previous row"
     raise SeriesError(
         f"{where}, {_row(frame, row)}: ds {frame[DS].iloc[row]} of series '{frame[UNIQUE_ID].iloc[row]}' {what} "
         f"({len(wrong)} such rows); sort by {DS} and remove duplicates"
@@ -212,7 +239,7 @@ def _check_length(series: Series, min_length: int, where: str) -> None:
         first = int(short[0])
         raise TooShortError(
             f"{where}: {len(short)} of {len(series)} series are too short: '{series.unique_ids[first]}' has "
-            f"{series.lengths[first]} rows, needs {min_length}; add rows or leave the series out"
+            f"{series.lengths[first]} rows, needs {min_length}; add rows or remove the series"
         )
 
 
@@ -220,19 +247,20 @@ def _check_frequency(
     series: Series, elapsed: Times, freq: str | Step | None, frame: pd.DataFrame, order: np.ndarray, where: str
 ) -> str:
     frequency = parse(freq) if isinstance(freq, str) else freq
-    owner = None if freq is None else "freq"
+    inferred_from = None
     for unique_id, rows in series:
         name = f"{where}, series '{unique_id}'"
         if frequency is None:
-            frequency, owner = infer(series.timestamps[rows], name, elapsed[rows]), unique_id
-        # days and longer are regular in the series' own zone, hours in elapsed time
+            frequency, inferred_from = infer(series.timestamps[rows], name, elapsed[rows]), unique_id
+        # days and longer are regular in local time, hours in elapsed time
         clock = series.timestamps if frequency.is_wall_clock else elapsed
         breaks = frequency.breaks(clock[rows])
         if len(breaks):
             row = rows.start + int(breaks[0])
             raise SeriesError(
                 f"{name}, {_row(frame, int(order[row]))}: {series.timestamps[row]} is not one step of {frequency} "
-                f"({'as set' if owner == 'freq' else f'as in series {owner!r}'}) after {series.timestamps[row - 1]} "
-                f"({len(breaks)} such rows); mixed frequencies are not allowed: add the missing rows or set freq"
+                f"({'as set' if inferred_from is None else f'as in series {inferred_from!r}'}) after "
+                f"{series.timestamps[row - 1]} ({len(breaks)} such rows); mixed frequencies are not allowed: add the "
+                "missing rows or set freq"
             )
     return str(frequency)

@@ -1,6 +1,6 @@
-"""From raw inputs to what the network sees: the target's chain, a chain per `hist_exog` column, scaled known columns.
+"""Convert raw inputs to the network's inputs: transforms of the target and of each exogenous column.
 
-Written against the array API as the transforms are, so the same lines run on numpy and trace into the served graph.
+Like the transforms, this module uses the array API, so the same code runs on numpy and traces into the served graph.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,27 +14,27 @@ from forecaster.domain.series import Floats, Inputs
 
 
 class HistColumn(Config):
-    """A column that is known up to the forecast's start, and the transforms applied to it."""
+    """A column known up to the cutoff, and its transforms."""
 
     column: str
     transforms: Transforms = (Standardize(),)
 
 
-def _spelt_out(column: Any) -> Any:
+def _expand(column: Any) -> Any:
     return {"column": column} if isinstance(column, str) else column
 
 
-# `volume` alone is `{column: volume}`
-HistColumns = tuple[Annotated[HistColumn, BeforeValidator(_spelt_out)], ...]
+# `volume` is short for `{column: volume}`
+HistColumns = tuple[Annotated[HistColumn, BeforeValidator(_expand)], ...]
 
 
 class Preprocessing(Config):
-    """What is done to raw inputs before the network, and undone after it.
+    """All transforms between raw values and the network.
 
     Args:
         target: the target's transforms.
-        hist: those of each `hist_exog` column.
-        known: the scale of each column that is known ahead.
+        hist: the transforms of each `hist_exog` column.
+        known: the scale of each column known ahead.
     """
 
     target: Chain
@@ -42,7 +42,7 @@ class Preprocessing(Config):
     known: tuple[Standardize, ...] = ()
 
     def fit(self, chunks: Callable[[], Iterable[Inputs]]) -> "Preprocessing":
-        """Return the preprocessing fitted to the windows that calling `chunks` yields."""
+        """Return the preprocessing fitted to windows; each call of `chunks` yields all of them in chunks."""
 
         def feature(number: int) -> Callable[[], Iterable[Floats]]:
             return lambda: (chunk.values[:, :, number] for chunk in chunks())
@@ -60,11 +60,11 @@ class Preprocessing(Config):
         """Return the network's inputs, and the contexts of the target's transforms.
 
         Args:
-            values: raw, `(batch, input_size, 1 + hist_exog)`.
-            known: raw, `(batch, input_size + horizon, features)`, or None.
+            values: raw values, `(batch, input_size, 1 + hist_exog)`.
+            known: raw known columns, `(batch, input_size + horizon, features)`, or None.
 
         Returns:
-            arrays of the same shapes, the second only where something is known ahead.
+            The inputs have the same shapes; the second is left out if `known` is None.
         """
         xp = values.__array_namespace__()
         target, contexts = self.target.forward(values[:, :, 0])

@@ -1,4 +1,4 @@
-"""The one place that knows about HTTP to sources: origin, proxy, certificates, pace, and the limits of an answer."""
+"""HTTP to sources of market data: origin, proxy, certificates, request rate and limits."""
 
 import re
 import threading
@@ -15,25 +15,25 @@ from pydantic import Field
 from forecaster.domain.config import Config
 
 # sixty years of daily bars are about 6 MiB
-LARGEST_ANSWER = 16 * 2**20
-# how long requests may go unanswered, one after the other, before the source is given up
+MAX_RESPONSE_BYTES = 16 * 2**20
+# after successive requests without a response for this long in total, no more are sent
 SILENT_SECONDS = 12.0
 PROBE_SECONDS = 4.0
-# a longer Retry-After is told, not waited for
-LONGEST_WAIT = 10.0
-_MOST_WAITS = 3
+# a longer Retry-After is an error
+MAX_RETRY_AFTER = 10.0
+_MAX_WAITS = 3
 _BUSY = (429, 503)
 
 
 class SessionConfig(Config):
-    """How a source is reached.
+    """HTTP settings of a source.
 
     Args:
-        origin: `scheme://host:port` that every request goes to instead of the source's hosts.
-        proxy: for all requests; `HTTPS_PROXY` is heeded without it.
-        ca_bundle: certificates to trust; `REQUESTS_CA_BUNDLE` is heeded without it.
-        timeout_seconds: for one request.
-        pause_seconds: least time between two requests.
+        origin: `scheme://host:port` that replaces the source's hosts in all requests.
+        proxy: the proxy of all requests; the default is `HTTPS_PROXY`.
+        ca_bundle: trusted certificates; the default is `REQUESTS_CA_BUNDLE`.
+        timeout_seconds: the timeout of a request.
+        pause_seconds: the minimum time between two requests.
     """
 
     origin: str | None = None
@@ -43,34 +43,34 @@ class SessionConfig(Config):
     pause_seconds: float = Field(0.2, ge=0)
 
 
-class Unanswered(OSError):
-    """Requests have gone unanswered for so long that no more are sent."""
+class NoResponse(OSError):
+    """The source has not responded for `SILENT_SECONDS`, so no more requests are sent."""
 
 
-class AnswerTooLarge(OSError):
-    """An answer exceeds `LARGEST_ANSWER` once it is decompressed."""
+class ResponseTooLarge(OSError):
+    """A decompressed response exceeds `MAX_RESPONSE_BYTES`."""
 
 
-class AskedToWait(OSError):
-    """The source is busy and asks to wait for longer than `LONGEST_WAIT`.
+class RetryAfterTooLong(OSError):
+    """A busy source's `Retry-After` exceeds `MAX_RETRY_AFTER`.
 
     Args:
         status: 429 or 503.
-        seconds: how long.
+        seconds: the requested wait.
     """
 
     def __init__(self, status: int, seconds: float) -> None:
-        super().__init__(f"status {status}, asks to wait {seconds:.0f} s")
+        super().__init__(f"status {status}, Retry-After {seconds:.0f} s")
         self.status = status
         self.seconds = seconds
 
 
 class MarketSession(requests.Session):  # type: ignore[misc]
-    """A browser-like session that keeps to its configuration and bounds what a source can cost.
+    """A browser-like session with a limited request rate, total timeout and response size.
 
     Args:
-        config: how the source is reached.
-        probe: a URL of the source that anything may be answered for, to tell a dead source from a dead symbol.
+        config: the HTTP settings.
+        probe: a URL of the source; any response to it shows that the source is up and only a symbol fails.
     """
 
     def __init__(self, config: SessionConfig, probe: str) -> None:
@@ -87,69 +87,72 @@ class MarketSession(requests.Session):  # type: ignore[misc]
         self._silent = 0.0
 
     def begin(self) -> None:
-        """Forget what went unanswered: the next requests are for another symbol."""
+        """Reset the time without a response, before the requests for a symbol."""
         self._silent = 0.0
 
     @property
     def is_given_up(self) -> bool:
-        """Say whether requests have gone unanswered for so long that no more are sent."""
-        return self._left < 0.1
+        """Whether the source has not responded for so long that no more requests are sent."""
+        return self._remaining < 0.1
 
     @property
-    def _left(self) -> float:
+    def _remaining(self) -> float:
         return max(SILENT_SECONDS, self._config.timeout_seconds) - self._silent
 
-    def is_there(self) -> bool:
-        """Say whether the source answers anything at all, asking only where the last request went unanswered."""
+    def is_reachable(self) -> bool:
+        """Whether the source responds; sends a probe only if the last request got no response."""
         if self._silent == 0:
             return True
         try:
-            self._ask("GET", self._probe, timeout=min(PROBE_SECONDS, self._config.timeout_seconds))
+            self._send("GET", self._probe, timeout=min(PROBE_SECONDS, self._config.timeout_seconds))
         except OSError:
             return False
         return True
 
     def request(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
-        """Send a request at the set pace, to the set origin, again after a short `Retry-After`.
+        """Send a request at the configured rate, and again after a short `Retry-After`.
 
         Raises:
-            Unanswered, AnswerTooLarge, AskedToWait, or curl's own OSErrors.
+            NoResponse: the source has not responded for `SILENT_SECONDS`.
+            ResponseTooLarge: the response exceeds `MAX_RESPONSE_BYTES`.
+            RetryAfterTooLong: the source is busy for too long.
+            OSError: curl's other errors.
         """
-        for waits in range(_MOST_WAITS + 1):
-            response = self._ask_once(method, url, *arguments, **options)
-            seconds = self._asked_to_wait(url, response)
+        for waits in range(_MAX_WAITS + 1):
+            response = self._send_in_time(method, url, *arguments, **options)
+            seconds = self._seconds_to_wait(url, response)
             if seconds is None:
                 return response
-            if seconds > LONGEST_WAIT or waits == _MOST_WAITS:
-                raise AskedToWait(response.status_code, seconds)
+            if seconds > MAX_RETRY_AFTER or waits == _MAX_WAITS:
+                raise RetryAfterTooLong(response.status_code, seconds)
             time.sleep(seconds)
-        raise AssertionError("the last round returns or raises")
+        raise AssertionError("the last iteration returns or raises")
 
-    def _asked_to_wait(self, url: str, response: Any) -> float | None:
-        """Return the seconds that a busy source asks to wait before the next request, None where it does not."""
+    def _seconds_to_wait(self, url: str, response: Any) -> float | None:
+        """Return the `Retry-After` of a busy source in seconds, or None."""
         return retry_after(response.headers.get("Retry-After")) if response.status_code in _BUSY else None
 
-    def _ask_once(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
-        """Send one request within what is left of the time that requests may go unanswered."""
+    def _send_in_time(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
+        """Send a request with the remaining time as its timeout."""
         self._wait()
         if self.is_given_up:
-            raise Unanswered(f"no answer for {self._silent:.0f} s")
-        options["timeout"] = min(self._config.timeout_seconds, self._left)
-        return self._ask(method, url, *arguments, **options)
+            raise NoResponse(f"no response for {self._silent:.0f} s")
+        options["timeout"] = min(self._config.timeout_seconds, self._remaining)
+        return self._send(method, url, *arguments, **options)
 
-    def _ask(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
+    def _send(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
         if self._config.origin:
             parts = urlsplit(url)
             url = f"{self._config.origin}{parts.path}{'?' + parts.query if parts.query else ''}"
         body = _Body()
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             response = super().request(method, url, *arguments, content_callback=body.take, **options)
-        except AnswerTooLarge:
+        except ResponseTooLarge:
             self._silent = 0.0
             raise
         except OSError:
-            self._silent += time.monotonic() - began
+            self._silent += time.monotonic() - started
             raise
         self._silent = 0.0
         response.content = bytes(body.content)
@@ -157,28 +160,28 @@ class MarketSession(requests.Session):  # type: ignore[misc]
 
     def _wait(self) -> None:
         with self._pace:
-            ahead = self._last_request_at + self._config.pause_seconds - time.monotonic()
-            if ahead > 0:
-                time.sleep(ahead)
+            pause = self._last_request_at + self._config.pause_seconds - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
             self._last_request_at = time.monotonic()
 
 
 class _Body:
-    """The decompressed bytes of an answer as they arrive: a small compressed one may be huge."""
+    """Collect the decompressed bytes of a response, up to a limit that a compressed bomb would exceed."""
 
     def __init__(self) -> None:
         self.content = bytearray()
 
     def take(self, chunk: bytes) -> int:
-        """Keep a chunk; raise AnswerTooLarge where it is one too many, which ends the transfer."""
-        if len(self.content) + len(chunk) > LARGEST_ANSWER:
-            raise AnswerTooLarge(f"larger than {LARGEST_ANSWER // 2**20} MiB")
+        """Append a chunk; raise ResponseTooLarge beyond the limit, which ends the transfer."""
+        if len(self.content) + len(chunk) > MAX_RESPONSE_BYTES:
+            raise ResponseTooLarge(f"larger than {MAX_RESPONSE_BYTES // 2**20} MiB")
         self.content += chunk
         return len(chunk)
 
 
 def retry_after(header: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, a number or a date; None where it is neither."""
+    """Parse a `Retry-After` header, a number or a date, into seconds; None if it is neither."""
     if header is None:
         return None
     if re.fullmatch(r"\d{1,9}", header.strip(), re.ASCII):

@@ -1,4 +1,4 @@
-"""The tail of a stored series, for processes without frames: its last adjusted bars, and when more are due."""
+"""The tail of a stored symbol, for the serving process: its last adjusted bars, and when the next are due."""
 
 import errno
 import json
@@ -26,10 +26,10 @@ class Tail:
     Args:
         symbol: as the source spells it.
         days: the sessions, `(n,)`, datetime64[D].
-        bars: `open, high, low, close, volume`, adjusted, `(n,)` each.
-        due_at: when the session after the last has ended and settled, with a zone.
-        held: why nothing may be forecast from it; None where all is well.
-        digest: the SHA-256 of the Parquet file that it was made of; empty where that is not known.
+        bars: adjusted `open, high, low, close, volume`, `(n,)` each.
+        due_at: when the session after the last is complete, with a time zone.
+        held: the hold that forbids forecasts; None if there is none.
+        digest: the SHA-256 of the tail's Parquet file; empty if unknown.
     """
 
     symbol: str
@@ -39,32 +39,32 @@ class Tail:
     held: Hold | None = None
     digest: str = ""
 
-    def refuse_unfit(self, now: datetime, patience: timedelta) -> None:
-        """Refuse to forecast from prices that are held back or old.
+    def check_usable(self, now: datetime, patience: timedelta) -> None:
+        """Check that the prices are neither held back nor stale.
 
         Raises:
-            Unconfirmed: the prices jump, and nobody has confirmed it.
+            Unconfirmed: the prices have an unconfirmed jump.
             StaleData: the session after the last was complete more than `patience` before `now`.
         """
         if self.held:
-            self.held.refuse(self.symbol)
+            raise self.held.error_for(self.symbol)
         if now > self.due_at + patience:
             raise StaleData(
                 self.symbol,
-                f"the store ends with session {self.days[-1]}, and the next was complete at {self.due_at.isoformat()}; "
-                "update it with pipelines.fetch, or send its history as series",
+                f"the store ends with session {self.days[-1]}, but the next was complete at {self.due_at.isoformat()}; "
+                "run pipelines.fetch, or send the symbol's history as series",
             )
 
     def values(self, features: Sequence[str]) -> Floats:
-        """Return the closes and beside them bar features, `(n, 1 + features)`.
+        """Return the closes and bar features, `(n, 1 + features)`.
 
         Raises:
-            ConfigError: there is no such bar feature.
+            ConfigError: a bar feature is unknown.
         """
         return np.stack([self.bars["close"], *(bar_feature(name, self.bars) for name in features)], axis=1)
 
     def to_json(self) -> str:
-        """Return the tail as text."""
+        """Serialize the tail; see `read_tail`."""
         content = {
             "symbol": self.symbol,
             "ds": np.datetime_as_string(self.days).tolist(),
@@ -80,8 +80,8 @@ def read_tail(folder: Path, symbol: str) -> Tail:
     """Return the tail of a stored symbol.
 
     Raises:
-        UnknownSymbol: it is not stored.
-        FileFormatError: its file cannot be read.
+        UnknownSymbol: the symbol is not stored.
+        FileFormatError: the tail cannot be read.
     """
     path = folder / f"{file_name(symbol)}{_SUFFIX}"
     try:
@@ -97,39 +97,40 @@ def read_tail(folder: Path, symbol: str) -> Tail:
         _check(tail)
         return tail
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # a name that is too long for a file cannot be stored either
+        # a symbol that is too long for a file name cannot be stored
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             raise UnknownSymbol(
-                symbol, "is not in the bar store; fetch it first, or send its history as series"
+                symbol, "is not in the bar store; run pipelines.fetch for it, or send its history as series"
             ) from error
         raise FileFormatError(f"{path}: cannot be read ({error}); fetch the symbol again") from error
 
 
 def _check(tail: Tail) -> None:
-    """Raise ValueError where a file that was damaged, or written by hand, is not what `Tail` says."""
+    """Raise ValueError if the file was damaged or edited."""
     if tail.days.ndim != 1 or np.isnat(tail.days).any() or not (np.diff(tail.days) > np.timedelta64(0, "D")).all():
-        raise ValueError("its days are not in order")
+        raise ValueError("ds is not increasing")
     if tail.due_at.tzinfo is None:
-        raise ValueError("due_at has no zone")
+        raise ValueError("due_at has no time zone")
     for name, column in tail.bars.items():
         if column.shape != tail.days.shape or not np.isfinite(column).all():
-            raise ValueError(f"{name} has not one number for each day")
+            raise ValueError(f"{name} does not have one finite number per day")
 
 
 def stored_symbols(folder: Path) -> list[str]:
-    """Return the symbols that have a tail in `folder`, sorted; none where there is no folder."""
+    """Return the symbols with a tail in `folder`, sorted; empty if the folder does not exist."""
     return sorted(symbol_of(path.name.removesuffix(_SUFFIX)) for path in folder.glob(f"*{_SUFFIX}"))
 
 
 def file_name(symbol: str) -> str:
-    """Return a name that is safe on every file system and of this symbol alone, whatever is made of its case.
+    """Return a file name that is unique for the symbol and safe on every file system, also without case.
 
-    Capitals, digits, `-`, `_` and `.` stay; all else, small letters too, becomes `%` and hexadecimal bytes.
+    Upper-case letters, digits, `-`, `_` and `.` are kept; other bytes, including lower-case letters, become `%` and
+    two hexadecimal digits.
     """
     return "".join(chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in symbol.encode())
 
 
 def symbol_of(name: str) -> str:
-    """Return the symbol that `file_name` made `name` of."""
+    """Return the symbol of a `file_name`."""
     head, *parts = name.split("%")
     return (head.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in parts)).decode()

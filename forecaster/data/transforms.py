@@ -1,11 +1,12 @@
-"""Transforms: declared as data, fitted on training windows, exact inverse, one code for numpy and for the served graph.
+"""Transforms of the target, fitted on training windows, with an exact inverse.
 
-Every method is written against the array API, so the same lines run on numpy arrays in training and trace into the
-ONNX graph that is served. Shapes: inputs `(batch, time)`; targets `(batch, horizon)` after the last step or, where the
-network answers at each step, `(batch, time, horizon)`; a context broadcasts against the targets.
-All in float64: subtracting large values in float32 would lose 4e-2 at 7e5.
+All methods use the array API, so the same code runs on numpy arrays in training and traces into the served ONNX graph.
+Inputs are `(batch, time)`. Targets are `(batch, horizon)`, or `(batch, time, horizon)` for networks that forecast at
+each step. A context broadcasts against the targets. All arithmetic is in float64, because subtracting values near 7e5
+in float32 loses 4e-2.
 
-A causal forward uses, at step t, values up to t only; the others may use the whole window, which all lies in the past.
+A causal transform uses only values up to step t at step t. Other transforms may use the whole window, which precedes
+the forecast.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,23 +19,23 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.series import Floats
 
-# A numpy array in training, a traced one in export: whatever speaks the array API.
+# any array with the array API: numpy in training, a traced array in export
 Array = Any
 Context = tuple[Array, ...]
 
 
 class Transform(Config):
-    """What every transform does; each one below is a name, its fitted numbers and this arithmetic."""
+    """Base class of transforms; the fields are the fitted parameters."""
 
     def fit(self, chunks: Iterable[Floats]) -> "Transform":
-        """Return the transform fitted to windows `(n, time)`, given in chunks."""
+        """Return the transform fitted to chunks of windows `(n, time)`."""
         return self
 
     def check(self, values: Floats, where: str) -> None:
-        """Raise SeriesError if `values` are outside the transform's domain."""
+        """Raise SeriesError if a value is outside the transform's domain."""
 
     def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
-        """Return the transformed inputs and the context that targets and outputs need."""
+        """Return the transformed inputs, and the context for `targets` and `inverse`."""
         raise NotImplementedError
 
     def targets(self, y: Array, context: Context) -> Array:
@@ -42,12 +43,12 @@ class Transform(Config):
         raise NotImplementedError
 
     def inverse(self, z: Array, context: Context) -> Array:
-        """Return the values whose transform is `z`: the exact inverse of `targets`."""
+        """Invert `targets`."""
         raise NotImplementedError
 
 
 class Affine(Transform):
-    """`z = (x - offset) / scale`, with numbers learnt from training windows."""
+    """`z = (x - offset) / scale`, with parameters fitted to the training windows."""
 
     offset: float | None = None
     scale: float | None = None
@@ -63,7 +64,7 @@ class Affine(Transform):
 
 
 class Standardize(Affine):
-    """Mean 0 and standard deviation 1 over the training windows (1 for a constant)."""
+    """Scale to mean 0 and standard deviation 1 over the training windows; a constant is only centred."""
 
     kind: Literal["standardize"] = "standardize"
 
@@ -77,12 +78,12 @@ class Standardize(Affine):
             mean += difference * chunk.size / total
             count = total
         deviation = float(np.sqrt(squares / count))
-        # what rounding leaves of a constant's deviation is none
+        # a constant's deviation is 0 up to rounding
         return Standardize(offset=mean, scale=deviation if deviation > 1e-12 * abs(mean) else 1.0)
 
 
 class MinMax(Affine):
-    """0 at the training windows' least value and 1 at their greatest."""
+    """Scale to 0 at the minimum and 1 at the maximum of the training windows."""
 
     kind: Literal["min_max"] = "min_max"
 
@@ -102,8 +103,8 @@ class Log(Transform):
         rows = np.flatnonzero(values <= 0)
         if len(rows):
             raise SeriesError(
-                f"{where}, row {rows[0]}: y is {values[rows[0]]:g}, and transforms: log needs values above 0; "
-                "correct the row or drop the log"
+                f"{where}, row {rows[0]}: y is {values[rows[0]]:g}, but transforms: log needs values above 0; "
+                "correct the row or remove the log transform"
             )
 
     def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
@@ -117,7 +118,7 @@ class Log(Transform):
 
 
 class Difference(Transform):
-    """Each value less the one before it; a window's first difference is 0, for what came before it is not in it."""
+    """Difference to the previous value; the first difference of a window is 0, because it has no previous value."""
 
     kind: Literal["difference"] = "difference"
 
@@ -136,7 +137,7 @@ class Difference(Transform):
 
 
 class LastValue(Transform):
-    """Values relative to the last known one; the window itself, where causal, relative to its first."""
+    """Difference to the last value of the window; in causal inputs, to its first value."""
 
     kind: Literal["last_value"] = "last_value"
 
@@ -151,7 +152,7 @@ class LastValue(Transform):
 
 
 class MeanStd(Transform):
-    """Values relative to the window's mean, in units of its standard deviation; causal ones use each step's past."""
+    """Standardize by the window's mean and standard deviation; if causal, by those of the values up to each step."""
 
     kind: Literal["mean_std"] = "mean_std"
 
@@ -174,7 +175,7 @@ AnyTransform = Annotated[Standardize | MinMax | Log | Difference | LastValue | M
 
 def _log_comes_first(steps: tuple[AnyTransform, ...]) -> tuple[AnyTransform, ...]:
     if any(isinstance(step, Log) for step in steps[1:]):
-        raise ValueError("log must come first, for what another transform returns may be below 0")
+        raise ValueError("log must come first, because other transforms may return values below 0")
     return steps
 
 
@@ -182,32 +183,32 @@ Transforms = Annotated[tuple[AnyTransform, ...], AfterValidator(_log_comes_first
 
 
 class Chain(Config):
-    """Transforms in the order in which they are applied.
+    """Transforms applied in order.
 
     Args:
         steps: the transforms.
-        is_causal: whether the network answers at each step, so that step t must not see past t.
+        is_causal: whether the network forecasts at each step, so that step t must not use later values.
     """
 
     steps: Transforms
     is_causal: bool
 
     def fit(self, chunks: Callable[[], Iterable[Floats]]) -> "Chain":
-        """Return the chain fitted to the windows `(n, time)` that calling `chunks` yields, step by step."""
+        """Return the chain fitted to windows `(n, time)`; each call of `chunks` yields all of them in chunks."""
         fitted = Chain(steps=(), is_causal=self.is_causal)
         for step in self.steps:
             before = fitted
-            learnt = step.fit(before.forward(chunk)[0] for chunk in chunks())
-            fitted = Chain(steps=(*before.steps, learnt), is_causal=self.is_causal)
+            fitted_step = step.fit(before.forward(chunk)[0] for chunk in chunks())
+            fitted = Chain(steps=(*before.steps, fitted_step), is_causal=self.is_causal)
         return fitted
 
     def check(self, values: Floats, where: str) -> None:
-        """Raise SeriesError if raw `values` are outside the domain of a transform of raw values."""
+        """Raise SeriesError if a raw value is outside the domain of the first transform."""
         for step in self.steps[:1]:
             step.check(values, where)
 
     def forward(self, x: Array) -> tuple[Array, tuple[Context, ...]]:
-        """Return the network's inputs `(batch, time)` and every step's context."""
+        """Return the network's inputs `(batch, time)` and the context of each transform."""
         contexts = []
         for step in self.steps:
             x, context = step.forward(x, self.is_causal)
@@ -215,31 +216,31 @@ class Chain(Config):
         return x, tuple(contexts)
 
     def targets(self, y: Array, contexts: tuple[Context, ...]) -> Array:
-        """Return the network's targets, in `y`'s shape."""
+        """Return the network's targets, in the shape of `y`."""
         for step, context in zip(self.steps, contexts, strict=True):
             y = step.targets(y, context)
         return y
 
     def inverse(self, z: Array, contexts: tuple[Context, ...]) -> Array:
-        """Return raw values from the network's outputs, in `z`'s shape."""
+        """Convert the network's outputs to raw values, in the shape of `z`."""
         for step, context in zip(reversed(self.steps), reversed(contexts), strict=True):
             z = step.inverse(z, context)
         return z
 
     def last_contexts(self, contexts: tuple[Context, ...]) -> tuple[Context, ...]:
-        """Return the contexts of the window's last step, which is where a forecast starts."""
+        """Return the contexts of the window's last step, from which a forecast starts."""
         if not self.is_causal:
             return contexts
         return tuple(tuple(array[:, -1, :] for array in context) for context in contexts)
 
     @property
     def needs_positive(self) -> bool:
-        """Say whether raw values must be above 0."""
+        """Whether raw values must be above 0."""
         return any(isinstance(step, Log) for step in self.steps)
 
     @property
     def warm_up(self) -> float:
-        """Return the share of a window whose causal statistics are still too young to learn from."""
+        """Return the first share of a window, whose causal statistics use too few values for training."""
         return 0.25 if self.is_causal and any(isinstance(step, MeanStd) for step in self.steps) else 0.0
 
 
@@ -256,7 +257,7 @@ def _moments(x: Array) -> tuple[Array, Array]:
 
 def _running_moments(x: Array) -> tuple[Array, Array]:
     xp = x.__array_namespace__()
-    # relative to the first value, because a sum of squares cancels badly far from 0
+    # relative to the first value, because far from 0 the difference of squares loses precision
     first = x[:, :1]
     counts = np.arange(1, x.shape[1] + 1, dtype=np.float64)[None, :]
     mean = xp.cumulative_sum(x - first, axis=1) / xp.asarray(counts)
@@ -266,7 +267,7 @@ def _running_moments(x: Array) -> tuple[Array, Array]:
 
 
 def _positive(xp: Any, deviation: Array, mean: Array) -> Array:
-    """Take a constant window in units of its level, or of 1 at level 0: a tiny deviation would overflow float32."""
+    """Replace the deviation of a constant window by its level, or by 1, since a tiny divisor would overflow float32."""
     level = xp.abs(mean)
     usable = xp.where(level > 0, level, xp.ones_like(level))
     return xp.where(deviation > level * 1e-9, deviation, usable)

@@ -1,4 +1,4 @@
-"""Windows over many series: strided views of the values; none crosses two series or two parts of a split."""
+"""Windows over many series, as strided views. No window crosses two series or two parts of a split."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,11 @@ PARTS = ("train", "validation", "calibration", "test")
 
 
 class SplitConfig(Config):
-    """The four parts: what is fitted, what stops and chooses, what sizes the intervals, what is looked at once.
+    """The shares of the four parts, which must add up to 1.
 
-    `by: time` cuts each series' rows in chronological order; `by: series` gives whole series to each part.
-    The shares must add up to 1.
+    The network is fitted on `train`; `validation` is for early stopping and model selection; `calibration` sizes the
+    intervals; `test` is evaluated once. `by: time` splits each series chronologically; `by: series` assigns whole
+    series to parts.
     """
 
     by: Literal["time", "series"] = "time"
@@ -34,7 +35,7 @@ class SplitConfig(Config):
     def _adds_up(self) -> "SplitConfig":
         total = sum(self.shares)
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"train + validation + calibration + test must be 1, are {total:g}")
+            raise ValueError(f"train + validation + calibration + test must be 1, not {total:g}")
         return self
 
     @property
@@ -45,20 +46,20 @@ class SplitConfig(Config):
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of some stretches of rows; nothing is copied until a batch is taken.
+    """The windows of stretches of rows. Values are copied only when a batch is taken.
 
-    Window `i` covers `input_size` rows of input and the `horizon` rows after them.
+    A window consists of `input_size` input rows and the next `horizon` target rows.
 
     Args:
         values: all rows, `(rows, 1 + hist_exog)`; the target is feature 0.
-        first: each stretch's first row, `(n_stretches,)`.
-        counts: how many windows each stretch holds, `(n_stretches,)`.
+        first: the first row of each stretch, `(n_stretches,)`.
+        counts: the number of windows in each stretch, `(n_stretches,)`.
         owners: the position of each stretch's series, `(n_stretches,)`.
-        input_size: rows of input.
-        horizon: rows of target.
-        step_size: rows from one window's start to the next one's, within a stretch.
-        known: all rows of what is known ahead, `(rows, features)`, or None.
-        timestamps: all rows' times, `(rows,)`.
+        input_size: number of input rows.
+        horizon: number of target rows.
+        step_size: rows between the starts of successive windows within a stretch.
+        known: the columns known ahead, all rows, `(rows, features)`, or None.
+        timestamps: the time of each row, `(rows,)`.
     """
 
     values: Floats
@@ -88,37 +89,37 @@ class Windows:
         return np.searchsorted(np.cumsum(self.counts), index, side="right")
 
     def inputs(self, index: NDArray[np.int64] | None = None) -> Inputs:
-        """Return the windows' inputs: views of a lone stretch, copies where `index` chooses."""
+        """Return the inputs of all windows or of those in `index`; a view if there is a single stretch and no index."""
         values = self._take(self._view(self.values, self.input_size), 0, index)
         if self.known is None:
             return Inputs(values)
         return Inputs(values, self._take(self._view(self.known, self.input_size + self.horizon), 0, index))
 
     def targets(self, index: NDArray[np.int64] | None = None) -> Floats:
-        """Return many-to-one targets `(n, horizon)`: the rows after each input window; view or copy as `inputs`."""
+        """Return many-to-one targets `(n, horizon)`, the rows after each window's inputs; a view as for `inputs`."""
         view = sliding_window_view(self.values[:, 0], self.horizon)
         return self._take(view, self.input_size, index)
 
     def targets_each_step(self, index: NDArray[np.int64] | None = None) -> Floats:
-        """Return many-to-many targets `(n, input_size, horizon)`: at step `t` the `horizon` rows after it."""
+        """Return many-to-many targets `(n, input_size, horizon)`, the `horizon` rows after each input step."""
         ahead = sliding_window_view(self.values[1:, 0], self.horizon)
         view = sliding_window_view(ahead, self.input_size, axis=0).swapaxes(1, 2)
         return self._take(view, 0, index)
 
     def input_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
-        """Return the inputs' times, `(n, input_size)`."""
+        """Return the times of the inputs, `(n, input_size)`."""
         return np.asarray(timestamps[self.starts(index)[:, None] + np.arange(self.input_size)])
 
     def target_times(self, timestamps: NDArray[np.datetime64], index: NDArray[np.int64]) -> NDArray[np.datetime64]:
-        """Return the many-to-one targets' times, `(n, horizon)`."""
+        """Return the times of the many-to-one targets, `(n, horizon)`."""
         return np.asarray(timestamps[self.starts(index)[:, None] + self.input_size + np.arange(self.horizon)])
 
     def choose(self, stretches: NDArray[np.int64]) -> "Windows":
-        """Return the windows of some stretches."""
+        """Return the windows of the stretches at `stretches`."""
         return replace(self, first=self.first[stretches], counts=self.counts[stretches], owners=self.owners[stretches])
 
     def chunks(self, size: int) -> Iterator[NDArray[np.int64]]:
-        """Yield the numbers of the windows in order, at most `size` at a time, so that memory is bounded."""
+        """Yield the indices of all windows in order, at most `size` at a time."""
         for begin in range(0, len(self), size):
             yield np.arange(begin, min(begin + size, len(self)))
 
@@ -136,13 +137,12 @@ class Windows:
 
 
 def cut_windows(series: Series, input_size: int, horizon: int, step_size: int = 1) -> Windows:
-    """Return every window of every series; with a `step_size` they are counted from the series' end.
+    """Return the windows of every series; the last window ends at the last row for any `step_size`.
 
     Raises:
-        TooShortError: a series is shorter than `input_size + horizon`; all such series are counted, the first named.
+        TooShortError: series are shorter than `input_size + horizon`; the message counts them and names the first.
     """
     starts, ends = series.bounds[:-1], series.bounds[1:]
-    # the latest observation is in, whatever the step
     starts = starts + np.maximum(ends - starts - input_size - horizon, 0) % step_size
     return _windows(series, starts, ends, input_size, horizon, step_size, "the whole series")
 
@@ -155,13 +155,13 @@ def split_windows(
     step_size: int = 1,
     parts: Sequence[str] = PARTS,
 ) -> dict[str, Windows]:
-    """Return the windows of each part, by its name; every window lies whole inside its part.
+    """Return the windows of each part, by its name; each window lies inside its part.
 
-    `step_size` is for the train part; the others are looked at window by window. Of fewer `parts` the shares are scaled
-    up to 1. By time, a series that has no window in a part, because it began later or ended before, is not in it.
+    `step_size` applies to the train part; in other parts it is 1. The shares of fewer `parts` are rescaled to 1. In a
+    split by time, a part omits series that have no window in it because they start later or end earlier.
 
     Raises:
-        TooShortError: a part has no window at all, or there are too few series to share.
+        TooShortError: a part has no windows, or there are fewer series than parts.
     """
     cut = _cut_by_series if split.by == "series" else _cut_by_time
     shares = np.array([getattr(split, part) for part in parts])
@@ -175,27 +175,25 @@ Stretches = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def _cut_by_time(series: Series, shares: Floats, length: int) -> list[Stretches]:
-    """Cut all series at the same times, so that none knows what comes after another's border."""
-    # the longest series' rows tell the times; floor, with a nudge so that .7 + .1 of 50 rows is 40 and not 39
+    """Cut all series at the same times, so that no part has data from after the start of a later part."""
+    # the longest series determines the times; 1e-9 corrects rounding, so that .7 + .1 of 50 rows is 40 and not 39
     longest = series.rows(int(np.argmax(series.lengths)))
     rows = np.floor((longest.stop - longest.start) * np.cumsum(shares)[:-1] + 1e-9).astype(np.int64)
     times = series.timestamps[longest][rows]
-    inner = [within.start + np.searchsorted(series.timestamps[within], times) for _, within in series]
+    inner = [rows.start + np.searchsorted(series.timestamps[rows], times) for _, rows in series]
     borders = np.column_stack([series.bounds[:-1], np.array(inner), series.bounds[1:]])
     parts = []
     for number in range(len(shares)):
         starts, ends = borders[:, number], borders[:, number + 1]
         is_in = ends - starts >= length
-        # where no series has a window, the error names the first that is too short
+        # without any window, keep all stretches, so that the error can name the first that is too short
         parts.append((starts[is_in], ends[is_in]) if is_in.any() else (starts, ends))
     return parts
 
 
 def _cut_by_series(series: Series, shares: Floats, length: int) -> list[Stretches]:
     if len(series) < len(shares):
-        raise TooShortError(
-            f"split.by: series needs at least {len(shares)} series, there are {len(series)}; use by: time"
-        )
+        raise TooShortError(f"split.by: series needs at least {len(shares)} series, found {len(series)}; use by: time")
     borders = np.floor(len(series) * np.concatenate(([0.0], np.cumsum(shares))) + 1e-9).astype(np.int64)
     starts, ends = series.bounds[:-1], series.bounds[1:]
     return [(starts[a:b], ends[a:b]) for a, b in itertools.pairwise(borders)]
@@ -214,7 +212,7 @@ def _windows(
     counts = (ends - starts - length) // step_size + 1
     short = np.flatnonzero(counts < 1)
     if len(starts) == 0:
-        raise TooShortError(f"{where} holds no series; give it a larger share of split or add series")
+        raise TooShortError(f"{where} has no series; raise its share of split or add series")
     if len(short):
         stretch = int(short[0])
         owner = series.unique_ids[int(np.searchsorted(series.bounds, starts[stretch], side="right")) - 1]

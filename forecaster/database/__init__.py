@@ -1,1 +1,1 @@
-"""The database of ledger, keys and jobs: SQLite beside the store, or Postgres; its tables, migrations and locks."""
+"""The database of the ledger, API keys and jobs, on SQLite or Postgres: tables, migrations, locks and backups."""

@@ -1,4 +1,7 @@
-"""A database copied while others use it, and put back as a whole: SQLite by itself, Postgres by its client programs."""
+"""Copy a database that is in use, and restore the copy as a whole.
+
+SQLite is copied through its own API, Postgres by its client programs.
+"""
 
 import os
 import shutil
@@ -18,43 +21,45 @@ from forecaster.database.uris import database_url, sqlite_file, without_password
 from forecaster.domain.errors import BackupError, ConfigError
 
 Kind = Literal["sqlite", "postgres"]
-_PATIENCE_SECONDS = 60
-# what SQLite keeps beside a database, called as it is but for these ends, and plays into whatever file comes there
-LOGS = ("-wal", "-shm", "-journal")
-# with the quoting of a script, in which a percent sign is one
+_TIMEOUT_SECONDS = 60
+# the suffixes of the files that SQLite keeps beside a database, and applies to whatever database has that name
+LOG_SUFFIXES = ("-wal", "-shm", "-journal")
+# the functions in the schema `public` that belong to no extension, such as those that MLflow's triggers call
 _ROUTINES = text("""
     SELECT CAST(CAST(oid AS regprocedure) AS text) FROM pg_proc
     WHERE pronamespace = CAST('public' AS regnamespace)
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = CAST('pg_proc' AS regclass) AND objid = oid AND deptype = 'e')
 """)
-# of a transaction that says only what is wrong, and does not wait for ever for somebody who holds a table
+# report only problems, and do not wait forever for a table that somebody has locked
 _BEGIN = ("BEGIN;", "SET client_min_messages = warning;", "SET lock_timeout = '30s';")
 _HEAD_BYTES = 4096
 _READY = "ready\n"
-_SCRIPT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+# with named parameters SQLAlchemy does not double the percent signs
+_SCRIPT_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
-def kind_of(url: str) -> Kind:
-    """Return of which kind a database is.
+def database_kind(url: str) -> Kind:
+    """Return the kind of a database.
 
     Raises:
-        ConfigError: of neither that can be copied.
+        ConfigError: the URL names neither SQLite nor Postgres.
     """
     if sqlite_file(url) is not None:
         return "sqlite"
     if url.startswith(("postgresql://", "postgresql+pg8000://")):
         return "postgres"
     raise ConfigError(
-        f"{without_password(url)}: neither sqlite:///file.db nor postgresql://…; of a server, give its database's URL"
+        f"{without_password(url)}: neither sqlite:///file.db nor postgresql://…; for an MLflow server, give the URL of "
+        "its database"
     )
 
 
 @contextmanager
-def reading(url: str) -> Iterator[Connection]:
-    """Open a database to look at it, as it is and whosever it is.
+def open_connection(url: str) -> Iterator[Connection]:
+    """Connect to a database without migrating it: it may be MLflow's or the service's.
 
     Raises:
-        BackupError: it is not there or does not answer.
+        BackupError: the database does not exist or does not answer.
     """
     file = sqlite_file(url)
     if file is not None and not file.is_file():
@@ -69,45 +74,47 @@ def reading(url: str) -> Iterator[Connection]:
 
 
 def copy_database(url: str, file: Path) -> None:
-    """Write a consistent copy of a database, as it was at one instant, into a new file; others go on using it.
+    """Write a consistent copy of a database into a new file, while others may use the database.
 
     Raises:
-        BackupError: it is not there, is damaged or cannot be read.
+        BackupError: the database does not exist, is damaged or cannot be read.
     """
-    if kind_of(url) == "sqlite":
+    if database_kind(url) == "sqlite":
         _copy_sqlite(url, file)
     else:
         _run_client("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", f"--file={file}")
 
 
 def is_occupied(url: str) -> bool:
-    """Say whether there is something already: a file, or a log that one has left behind, or tables in Postgres.
+    """Return whether a restore would overwrite something: a SQLite file, the log of a deleted one, or Postgres tables.
 
     Raises:
         BackupError: Postgres does not answer.
     """
-    file = file_of(url)
+    file = sqlite_path(url)
     if file is not None:
-        return any(file.with_name(file.name + end).exists() for end in ("", *LOGS))
-    with reading(url) as connection:
+        return any(file.with_name(file.name + end).exists() for end in ("", *LOG_SUFFIXES))
+    with open_connection(url) as connection:
         return bool(inspect(connection).get_table_names())
 
 
-def refuse_in_use(url: str) -> None:
-    """Raise BackupError where somebody has a SQLite database open that logs ahead, or is writing to any."""
-    file = file_of(url)
+def check_not_in_use(url: str) -> None:
+    """Raise BackupError if another process has a SQLite database open in WAL mode, or is writing to it."""
+    file = sqlite_path(url)
     try:
         if file is not None and file.exists():
-            _settle_sqlite(file)
+            _checkpoint_sqlite(file)
     except sqlite3.OperationalError as error:
-        raise BackupError(f"{file}: is in use ({error}); stop the service and whatever else uses it") from error
+        raise BackupError(
+            f"{file}: is in use ({error}); stop the service and all other programs that use it"
+        ) from error
 
 
-def change_sqlite(copy: Path, changes: Sequence[Update]) -> None:
-    """Change a copy of a SQLite database, which nobody else has open.
+def update_sqlite_copy(copy: Path, changes: Sequence[Update]) -> None:
+    """Apply updates to a copy of a SQLite database that nobody else has open.
 
     Raises:
-        BackupError: it is not what it must be.
+        BackupError: an update fails, for example because a table is missing.
     """
     try:
         engine = create_engine(f"sqlite:///{copy}", poolclass=NullPool)
@@ -119,25 +126,27 @@ def change_sqlite(copy: Path, changes: Sequence[Update]) -> None:
 
 
 @contextmanager
-def replacing_postgres(url: str, copy: Path, changes: Sequence[Update] = ()) -> Iterator[Callable[[], None]]:
-    """Make a database what a copy says, in a transaction; yield what commits it.
+def replace_postgres(url: str, copy: Path, changes: Sequence[Update] = ()) -> Iterator[Callable[[], None]]:
+    """Replace a Postgres database's contents by a copy, in a transaction; yield a function that commits it.
 
-    Until then others see what was there, and it stays if that is never called, or this process is killed.
+    Before the commit others see the old contents. The old contents stay if the function is never called, or if this
+    process is killed.
 
     Args:
-        url: of Postgres.
-        copy: as `copy_database` wrote it.
-        changes: made in the same transaction.
+        url: the database's.
+        copy: a file that `copy_database` wrote.
+        changes: updates to run in the same transaction, after the copy is restored.
 
     Raises:
-        BackupError: the copy cannot be read, a client program is missing, the database does not answer or refuses.
+        BackupError: the copy cannot be read, a client program is missing, or the database does not answer or reports
+            an error.
     """
-    with tempfile.TemporaryDirectory(dir=copy.parent) as draft:
-        folder = Path(draft)
+    with tempfile.TemporaryDirectory(dir=copy.parent) as temporary:
+        folder = Path(temporary)
         files = [f"--file={script}" for script in (*_write_scripts(url, copy, changes, folder), "-")]
         command, environment = _client("psql", url)
         with (
-            # read when it has ended, so that it never waits for somebody to read
+            # a file and not a pipe: psql would block on a full pipe that nobody reads
             Path(folder, "errors").open("w+", encoding="utf-8", errors="replace") as errors,
             subprocess.Popen(  # noqa: S603
                 [*command, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *files],
@@ -149,45 +158,46 @@ def replacing_postgres(url: str, copy: Path, changes: Sequence[Update] = ()) -> 
             ) as psql,
         ):
 
-            def end(text: str) -> None:
-                psql.communicate(text)
+            def finish(statements: str) -> None:
+                psql.communicate(statements)
                 errors.seek(0)
-                _refuse_failure(url, psql.returncode, errors.read())
+                _check_status(url, psql.returncode, errors.read())
 
             try:
                 if _READY not in (psql.stdout or ()):
-                    end("")
-                yield lambda: end("COMMIT;\n")
+                    finish("")
+                yield lambda: finish("COMMIT;\n")
             finally:
-                # its transaction ends with it
+                # an uncommitted transaction is rolled back when its client ends
                 psql.kill()
 
 
 def _write_scripts(url: str, copy: Path, changes: Sequence[Update], folder: Path) -> list[Path]:
-    """Write what empties a database, fills it and changes it, all in a transaction that stays open."""
+    """Write the scripts that empty a database, fill it and update it, in a transaction that stays open."""
     scripts = [folder / name for name in ("before.sql", "copy.sql", "after.sql")]
-    with reading(url) as connection:
+    with open_connection(url) as connection:
         names = inspect(connection).get_table_names()
-        # such as MLflow's triggers call; not those of extensions
         routines = connection.execute(_ROUTINES).scalars().all()
         version = connection.dialect.server_version_info or ()
-    quoted = ", ".join(_SCRIPT.identifier_preparer.quote(name) for name in names)
+    quoted = ", ".join(_SCRIPT_DIALECT.identifier_preparer.quote(name) for name in names)
     drops = [f"DROP TABLE {quoted} CASCADE;"] if names else []
     drops += [f"DROP ROUTINE {routine};" for routine in routines]
     scripts[0].write_text("\n".join([*_BEGIN, *drops]), encoding="utf-8")
     _run_client("pg_restore", None, "--no-owner", "--no-privileges", f"--file={scripts[1]}", str(copy))
     if version < (17,):
-        _drop_setting(scripts[1], b"transaction_timeout")
-    moved = [f"{one.compile(dialect=_SCRIPT, compile_kwargs={'literal_binds': True})};" for one in changes]
-    # the script empties the search path
-    scripts[2].write_text("\n".join(["SET search_path = public;", *moved, f"\\echo {_READY}"]), encoding="utf-8")
+        _comment_out_setting(scripts[1], b"transaction_timeout")
+    updates = [
+        f"{change.compile(dialect=_SCRIPT_DIALECT, compile_kwargs={'literal_binds': True})};" for change in changes
+    ]
+    # the script of pg_restore sets an empty search path
+    scripts[2].write_text("\n".join(["SET search_path = public;", *updates, f"\\echo {_READY}"]), encoding="utf-8")
     return scripts
 
 
-def _drop_setting(script: Path, name: bytes) -> None:
-    """Make a comment of a setting that client programs set, of whichever server, and older servers do not know."""
+def _comment_out_setting(script: Path, name: bytes) -> None:
+    """Comment out a setting that newer client programs write and older servers do not know."""
     with script.open("r+b") as file:
-        # the settings are at the head, before the first query and all data
+        # the settings come before the first query and all data
         head, _, _ = file.read(_HEAD_BYTES).partition(b"\nSELECT ")
         at = head.find(b"\nSET " + name)
         if at >= 0:
@@ -195,8 +205,8 @@ def _drop_setting(script: Path, name: bytes) -> None:
             file.write(b"\n-- ")
 
 
-def file_of(url: str) -> Path | None:
-    """Return a SQLite database's file, beside which its logs are, whatever links lead to it; of others None."""
+def sqlite_path(url: str) -> Path | None:
+    """Return the real path of a SQLite database, beside which its logs lie; None for Postgres."""
     file = sqlite_file(url)
     return file and file.resolve()
 
@@ -212,12 +222,12 @@ def _copy_sqlite(url: str, file: Path) -> None:
     uri = f"{source.resolve().as_uri()}?mode=ro"
     try:
         with (
-            closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_SECONDS)) as live,
+            closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_SECONDS)) as live,
             closing(sqlite3.connect(file)) as copy,
         ):
-            # in one step, so that it need not begin anew with each write of somebody else
+            # in one step: in several, SQLite starts over whenever somebody writes
             live.backup(copy)
-            # one file that needs no other beside it
+            # so that the copy is a single file, without logs
             copy.execute("PRAGMA journal_mode=DELETE")
             (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
@@ -226,15 +236,15 @@ def _copy_sqlite(url: str, file: Path) -> None:
         raise BackupError(f"{source}: is damaged ({found}); restore an earlier backup")
 
 
-def _settle_sqlite(target: Path) -> None:
-    """Bring all of a database into its one file, which is refused as long as others have it open; damaged, leave it."""
+def _checkpoint_sqlite(target: Path) -> None:
+    """Move the contents of a database's log into its file; SQLite refuses this while others have the database open."""
     try:
         with closing(sqlite3.connect(target, timeout=1, isolation_level=None)) as old:
             old.execute("PRAGMA journal_mode=DELETE")
             old.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError:
         raise
-    # damaged, which is why there are backups
+    # a damaged database is going to be replaced anyway
     except sqlite3.DatabaseError:
         return
 
@@ -251,39 +261,41 @@ def _run_client(program: str, url: str | None, *arguments: str) -> None:
         errors="replace",
         check=False,
     )
-    _refuse_failure(url or program, done.returncode, done.stderr)
+    _check_status(url or program, done.returncode, done.stderr)
 
 
 def _client(program: str, url: str | None) -> tuple[list[str], dict[str, str]]:
-    """Return the beginning of a client program's command, and its environment."""
+    """Return the first arguments of a client program's command line, and its environment."""
     path = shutil.which(program)
     if path is None:
         raise BackupError(
-            f"{program} is not installed: install Postgres' client programs, not older than the server "
+            f"{program} is not installed: install Postgres' client programs, at least as new as the server "
             "(apt install postgresql-client)"
         )
     if url is None:
         return [path], {**os.environ}
-    # in the environment, for anybody may list the arguments of processes
+    # the password goes into the environment, because every user can list the arguments of processes
     return [path, "--no-password"], {**os.environ, **_connection(url)}
 
 
-def _refuse_failure(shown: str, status: int, errors: str) -> None:
+def _check_status(shown: str, status: int, errors: str) -> None:
     if status:
         reason = (errors.strip().splitlines() or [f"exit status {status}"])[0]
         raise BackupError(f"{without_password(shown)}: {reason}")
 
 
 def _connection(url: str) -> dict[str, str]:
-    """Return a database's URL as the variables of Postgres' client library."""
+    """Return a database's URL as the environment variables of Postgres' client library."""
     parsed = database_url(url)
     if parsed.query:
-        raise ConfigError(f"{without_password(url)}: set {list(parsed.query)} by Postgres' own variables, as PGSSLMODE")
-    given = {
+        raise ConfigError(
+            f"{without_password(url)}: set {list(parsed.query)} with Postgres' own variables, such as PGSSLMODE"
+        )
+    variables = {
         "PGHOST": parsed.host,
         "PGPORT": parsed.port,
         "PGUSER": parsed.username,
         "PGPASSWORD": parsed.password,
         "PGDATABASE": parsed.database,
     }
-    return {name: str(value) for name, value in given.items() if value is not None}
+    return {name: str(value) for name, value in variables.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The engine: SQLite in WAL mode, which one writer and many readers share, or Postgres by URL."""
+"""Engines and transactions: SQLite in WAL mode, which allows one writer and many readers, or Postgres by URL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,50 +9,53 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
-from forecaster.database.files import DatabaseFile, FileConnection
+from forecaster.database.sqlite_files import SqliteConnection, SqliteFile
 from forecaster.database.uris import database_url
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 
-# a database that does not answer is noticed in seconds
+# short, so that a database that is down is noticed within seconds
 TIMEOUT_SECONDS = 5
-# of what nobody waits for: migrations, deletions, sums over all scores
-UPKEEP_SECONDS = 600
+# for work that no client waits for: migrations, deletions, sums over all scores
+MAINTENANCE_TIMEOUT_SECONDS = 600
 POSTGRES = "postgresql+pg8000"
-_FILE = "forecaster_file"
+_SQLITE_FILE = "forecaster_file"
 
 
-def open_engine(url: str, patience_seconds: float = TIMEOUT_SECONDS) -> Engine:
-    """Return the engine for a database's URL; nothing is connected to yet, and no SQLite file is made.
+def open_engine(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Engine:
+    """Return the engine for a database URL. It does not connect yet, and it creates no SQLite file.
 
     Args:
-        url: `sqlite:///file.db`, whose folder is made, or `postgresql://user:password@host/database`.
-        patience_seconds: how long one statement, or the wait for another's write, may take.
+        url: `sqlite:///file.db`, whose folder is created, or `postgresql://user:password@host/database`.
+        timeout_seconds: the longest a statement may take, or may wait for another writer.
 
     Raises:
-        ConfigError: the URL is of neither kind.
-        DatabaseUnavailable: the folder cannot be made.
+        ConfigError: the URL names neither SQLite nor Postgres.
+        DatabaseUnavailable: the folder cannot be created.
     """
     parsed = database_url(url)
     if parsed.drivername == "sqlite" and parsed.database:
         if parsed.query or parsed.database.startswith((":memory:", "file:")):
             raise ConfigError(
-                f"database URL: '{url}' is not taken; write sqlite:///file.db, without ?…, a question mark as %3F"
+                f"database URL: '{url}' is not supported; write sqlite:///file.db without options, and %3F for a "
+                "question mark in the name"
             )
         path = Path(parsed.database).absolute()
-        _make_folder(path.parent)
-        file = DatabaseFile(path, patience_seconds)
-        engine = create_engine(parsed, creator=file.open, execution_options={_FILE: file})
-        event.listen(engine, "checkout", _reopen_replaced)
+        _create_folder(path.parent)
+        file = SqliteFile(path, timeout_seconds)
+        engine = create_engine(parsed, creator=file.connect, execution_options={_SQLITE_FILE: file})
+        event.listen(engine, "checkout", _discard_if_replaced)
         return engine
     if parsed.drivername in ("postgresql", "postgres", POSTGRES):
-        arguments = {"timeout": patience_seconds}
+        arguments = {"timeout": timeout_seconds}
         return create_engine(parsed.set(drivername=POSTGRES), connect_args=arguments, pool_pre_ping=True)
-    raise ConfigError(f"database URL: '{parsed.drivername}' is not taken; write sqlite:///file.db or postgresql://…")
+    raise ConfigError(
+        f"database URL: '{parsed.drivername}' is not supported; write sqlite:///file.db or postgresql://…"
+    )
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that is committed at the end, or undone.
+    """Open a transaction. It is committed at the end of the block, or rolled back if the block raises.
 
     Raises:
         DatabaseUnavailable: the database cannot be reached, read or written, or its file is no longer at its path.
@@ -60,10 +63,10 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-            opened = connection.connection.dbapi_connection
-            _refuse_replaced(opened)
-        # a file that was replaced meanwhile took the commit with it
-        _refuse_replaced(opened)
+            dbapi_connection = connection.connection.dbapi_connection
+            _check_in_place(dbapi_connection)
+        # if the file was replaced during the commit, the commit is lost
+        _check_in_place(dbapi_connection)
     except (SQLAlchemyError, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
@@ -74,49 +77,49 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def is_in_place(engine: Engine) -> bool:
-    """Say whether a SQLite database is still the file that was opened last; of others, yes."""
-    file = engine.get_execution_options().get(_FILE)
-    return not isinstance(file, DatabaseFile) or file.is_in_place()
+    """Return whether a SQLite database's path still leads to the file that was opened last; True for Postgres."""
+    file = engine.get_execution_options().get(_SQLITE_FILE)
+    return not isinstance(file, SqliteFile) or file.is_in_place()
 
 
-def insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, of which there is at least one."""
-    _execute_all(connection, table, insert(table), rows)
+def insert_rows(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert at least one row."""
+    _execute_many(connection, table, insert(table), rows)
 
 
-def upsert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, of which there is at least one, or replace those that have their primary keys."""
-    statement = insert_or(connection, table)
-    others = {one.name: statement.excluded[one.name] for one in table.columns if not one.primary_key}
+def upsert_rows(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert at least one row; a row whose primary key exists replaces the existing row."""
+    statement = dialect_insert(connection, table)
+    values = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
     keys = list(table.primary_key)
-    _execute_all(connection, table, statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
+    _execute_many(connection, table, statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
 
 
-def _execute_all(connection: Connection, table: Table, statement: Any, rows: list[dict[str, Any]]) -> None:
+def _execute_many(connection: Connection, table: Table, statement: Any, rows: list[dict[str, Any]]) -> None:
     if connection.dialect.name == "postgresql":
-        # its driver sends row by row what asks for no answer, which takes seven times as long
+        # without RETURNING, pg8000 sends the rows one at a time, which takes seven times as long
         statement = statement.returning(*table.primary_key)
     connection.execute(statement, rows)
 
 
-def insert_or(connection: Connection, table: Table) -> Any:
-    """Return an insert statement that can say what to do on a conflict, which each database spells its own way."""
+def dialect_insert(connection: Connection, table: Table) -> Any:
+    """Return the database's own insert statement, which has the `on_conflict_…` methods."""
     return {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name](table)
 
 
-def _refuse_replaced(opened: Any) -> None:
-    if isinstance(opened, FileConnection):
-        opened.refuse_replaced()
+def _check_in_place(dbapi_connection: Any) -> None:
+    if isinstance(dbapi_connection, SqliteConnection):
+        dbapi_connection.check_in_place()
 
 
-def _reopen_replaced(opened: FileConnection, record: Any, fairy: Any) -> None:
-    if not opened.is_in_place():
-        # the pool closes it and opens another
+def _discard_if_replaced(dbapi_connection: SqliteConnection, record: Any, proxy: Any) -> None:
+    if not dbapi_connection.is_in_place():
+        # the pool closes this connection and opens a new one
         raise DisconnectionError
 
 
-def _make_folder(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatabaseUnavailable(f"{folder}: the database's folder cannot be made ({error})") from error
+        raise DatabaseUnavailable(f"{folder}: the database's folder cannot be created ({error})") from error

@@ -1,6 +1,6 @@
-"""API keys: shown once when they are made, kept as digests, compared in constant time, revoked at any moment.
+"""API keys: shown once when they are created, stored as digests, compared in constant time, revocable at any moment.
 
-A key is `fc_ID_SECRET`. Its secret has 256 random bits, which a fast hash keeps as safe as a slow one would.
+A key is `fc_ID_SECRET`. Its secret has 256 random bits, so a fast hash protects it as well as a slow one would.
 """
 
 import hashlib
@@ -16,26 +16,25 @@ from forecaster.database.tables import KEYS
 from forecaster.domain.errors import RequestError
 from forecaster.domain.instants import now_at
 
-# what a key may be allowed: to ask for forecasts, to send actuals, to see what the operator sees; and beside these, to
-# do so for all owners
+# request forecasts, send actuals, use the operator's routes; `all` extends the other scopes to all owners' data
 ALL = "all"
 SCOPES = ("forecast", "actuals", "admin", ALL)
-_LONGEST = 200
+_MAX_LENGTH = 200
 _PREFIX = "fc"
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key as it is kept.
+    """A key as it is stored.
 
     Args:
-        key_id: its public part.
-        digest: of its secret, SHA-256.
-        name: how it is called.
-        owner: whose it is: keys of one owner see the same forecasts and actuals.
-        scopes: what it is allowed.
+        key_id: the public part.
+        digest: SHA-256 of the secret.
+        name: a name for people.
+        owner: keys of the same owner see the same forecasts and actuals.
+        scopes: some of `SCOPES`.
         created_at: microseconds since 1970.
-        revoked_at: likewise; None while it is good.
+        revoked_at: microseconds since 1970; None while the key is valid.
     """
 
     key_id: str
@@ -47,30 +46,30 @@ class Key:
     revoked_at: int | None
 
     def has_secret(self, secret: str) -> bool:
-        """Say whether `secret` is this key's, in a time that does not tell how much of it is."""
+        """Return whether `secret` is this key's, in constant time."""
         return hmac.compare_digest(self.digest, _digest(secret))
 
 
 def create_key(engine: Engine, name: str, scopes: Sequence[str], owner: str | None = None) -> str:
-    """Make a key and return it, this once.
+    """Create a key and return it. It cannot be read again later.
 
     Args:
         engine: the database's.
-        name: how it is called, 1 to 200 characters.
-        scopes: some of `SCOPES`.
-        owner: whose it is, the name's when None; empty: of those who asked while no key was needed.
+        name: a name for people, 1 to 200 characters.
+        scopes: at least one of `SCOPES`.
+        owner: `name` when None; empty for the owner of the data that was recorded before any key existed.
 
     Raises:
-        RequestError: a scope is unknown, or there is none, or a name is too long.
+        RequestError: a scope is unknown or none is given, or the name or the owner is too long.
         DatabaseUnavailable: the database does not answer.
     """
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        raise RequestError(f"scope: {unknown or 'none given'}; there are {', '.join(SCOPES)}")
-    if not 1 <= len(name) <= _LONGEST:
-        raise RequestError(f"name: it has {len(name)} characters; write 1 to {_LONGEST}")
-    if owner is not None and len(owner) > _LONGEST:
-        raise RequestError(f"owner: it has {len(owner)} characters; write {_LONGEST} at most")
+        raise RequestError(f"scope: {unknown or 'none given'}; choose from {', '.join(SCOPES)}")
+    if not 1 <= len(name) <= _MAX_LENGTH:
+        raise RequestError(f"name: it has {len(name)} characters; write 1 to {_MAX_LENGTH}")
+    if owner is not None and len(owner) > _MAX_LENGTH:
+        raise RequestError(f"owner: it has {len(owner)} characters; write at most {_MAX_LENGTH}")
     key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     row = {
         "key_id": key_id,
@@ -86,21 +85,21 @@ def create_key(engine: Engine, name: str, scopes: Sequence[str], owner: str | No
 
 
 def revoke_key(engine: Engine, key_id: str) -> None:
-    """Make a key no longer good.
+    """Revoke a key.
 
     Raises:
-        RequestError: there is no such key, or it is revoked already.
+        RequestError: the key does not exist or was revoked before.
         DatabaseUnavailable: the database does not answer.
     """
-    good = (KEYS.c.key_id == key_id) & KEYS.c.revoked_at.is_(None)
+    is_valid = (KEYS.c.key_id == key_id) & KEYS.c.revoked_at.is_(None)
     with transaction(engine) as connection:
-        changed = connection.execute(update(KEYS).where(good).values(revoked_at=now_at()))
+        changed = connection.execute(update(KEYS).where(is_valid).values(revoked_at=now_at()))
     if not changed.rowcount:
-        raise RequestError(f"key '{key_id}': there is none, or it is revoked already; list them")
+        raise RequestError(f"key '{key_id}': it does not exist, or was revoked before; list the keys")
 
 
 def read_keys(engine: Engine) -> list[Key]:
-    """Return every key, the oldest first, revoked ones too.
+    """Return all keys, including revoked keys, the oldest first.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -114,7 +113,7 @@ def read_keys(engine: Engine) -> list[Key]:
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Return a key's id and secret, None if it has not the form of one."""
+    """Return the id and the secret of a key; None if the text is not formatted like a key."""
     parts = key.split("_", 2)
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == _PREFIX else None
 

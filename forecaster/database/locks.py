@@ -1,4 +1,4 @@
-"""One writer at a time: MLflow has no compare-and-set, and concurrent writes undo each other."""
+"""Exclusive locks between processes: MLflow has no compare-and-set, so concurrent writers would undo each other."""
 
 import hashlib
 import logging
@@ -16,35 +16,38 @@ from forecaster.database.engine import POSTGRES, TIMEOUT_SECONDS
 from forecaster.database.uris import database_url, sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
-# a connection that is lost is told of by an error of ours, not by a traceback of the pool's
-_QUIET = "turns"
-logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{_QUIET}").setLevel(logging.CRITICAL)
-# whether a turn is still held; raises StoreUnavailable where it was lost
-Check = Callable[[], None]
+# the pool would log a traceback for a lost connection, which raises StoreUnavailable anyway
+_POOL_NAME = "locks"
+logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{_POOL_NAME}").setLevel(logging.CRITICAL)
+# raises StoreUnavailable if the lock was lost
+LockCheck = Callable[[], None]
 
 
 @contextmanager
-def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[Check]:
-    """Hold a subject, such as a model's aliases, for this process; whoever comes second waits.
+def exclusive_lock(uri: str, subject: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[LockCheck]:
+    """Hold a lock on a subject of a store, such as a model's aliases; wait while another process holds it.
+
+    For Postgres this is an advisory lock of the database, which all machines respect. For an HTTP server it is one of
+    the Postgres database in `FORECASTER_DATABASE_URL`. Otherwise it is a lock file, beside the SQLite file or in the
+    folder for temporary files, which only the processes of this machine respect.
 
     Args:
-        uri: MLflow's tracking URI. On Postgres the database itself keeps the turn, for whatever machine asks; for an
-            HTTP server, which keeps none, the Postgres of `FORECASTER_DATABASE_URL` does. Else a lock lies beside the
-            SQLite file, or in the folder for temporary files, and only this machine's processes are kept apart.
-        subject: what is held.
-        on_wait: called where somebody else holds it.
+        uri: MLflow's tracking URI, or a database URL.
+        subject: what is locked.
+        on_wait: called if another process holds the lock.
 
     Yields:
-        What raises where the turn was lost, as where Postgres is started again: somebody else may have it then.
+        a function that raises StoreUnavailable if the lock was lost, for example because Postgres was restarted:
+        another process may hold it then.
 
     Raises:
-        StoreUnavailable: the turn cannot be had.
+        StoreUnavailable: the lock cannot be acquired.
     """
-    database = _turns_of(uri)
-    # a database's turns are its own, and so is a lock beside a file: however the URI is spelt
+    database = _lock_database(uri)
+    # databases and lock files are separate by themselves, however the URI is spelled; servers share one database
     digest = hashlib.sha256(f"{uri if uri.startswith('http') else ''} {subject}".encode()).digest()
     if database is not None:
-        with _held_in_database(database, int.from_bytes(digest[:8], "big", signed=True), on_wait) as check:
+        with _advisory_lock(database, int.from_bytes(digest[:8], "big", signed=True), on_wait) as check:
             yield check
         return
     file = sqlite_file(uri)
@@ -67,39 +70,39 @@ def one_at_a_time(uri: str, subject: str, on_wait: Callable[[], None] = lambda: 
 
 
 def check_reachable(uri: str) -> None:
-    """Ask a Postgres whether it is there, which MLflow does not say for minutes; other URIs are taken as they are.
+    """Connect to a Postgres store once, because MLflow retries for minutes; do nothing for other URIs.
 
     Raises:
-        StoreUnavailable: it does not let us in within seconds.
+        StoreUnavailable: Postgres does not accept the connection within seconds.
     """
     if uri.startswith("postgresql"):
-        with _answering(uri):
+        with _translated_errors(uri):
             _connect(uri, timeout=TIMEOUT_SECONDS).close()
 
 
-def _turns_of(uri: str) -> str | None:
-    """Return the Postgres that keeps the turns of a store: itself, or for a server the service's own."""
-    beside = os.environ.get("FORECASTER_DATABASE_URL", "")
-    if uri.startswith("http") and beside.startswith("postgres"):
-        return database_url(beside).set(drivername=POSTGRES).render_as_string(hide_password=False)
+def _lock_database(uri: str) -> str | None:
+    """Return the URL of the Postgres database that holds a store's locks; None if files do."""
+    service_database = os.environ.get("FORECASTER_DATABASE_URL", "")
+    if uri.startswith("http") and service_database.startswith("postgres"):
+        return database_url(service_database).set(drivername=POSTGRES).render_as_string(hide_password=False)
     return uri if uri.startswith("postgresql") else None
 
 
 @contextmanager
-def _held_in_database(uri: str, key: int, on_wait: Callable[[], None]) -> Iterator[Check]:
-    """Hold an advisory lock; a process that dies gives it back with its connection."""
-    with _answering(uri):
+def _advisory_lock(uri: str, key: int, on_wait: Callable[[], None]) -> Iterator[LockCheck]:
+    """Hold an advisory lock. Postgres releases it when the connection ends, also if the process is killed."""
+    with _translated_errors(uri):
         connection = _connect(uri)
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one():
             on_wait()
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
 
     def check() -> None:
-        with _answering(uri):
-            # the lock lives as long as its connection
+        with _translated_errors(uri):
+            # the lock is held as long as its connection works
             connection.execute(text("SELECT 1"))
 
-    # no transaction is open, so that the end of a connection that was lost hides nothing
+    # in autocommit mode, closing a lost connection raises nothing that could hide an error of the block
     with connection:
         yield check
 
@@ -108,14 +111,14 @@ def _connect(uri: str, **arguments: object) -> Connection:
     return create_engine(
         database_url(uri),
         poolclass=NullPool,
-        pool_logging_name=_QUIET,
+        pool_logging_name=_POOL_NAME,
         isolation_level="AUTOCOMMIT",
         connect_args=arguments,
     ).connect()
 
 
 @contextmanager
-def _answering(uri: str) -> Iterator[None]:
+def _translated_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:

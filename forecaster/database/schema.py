@@ -1,4 +1,4 @@
-"""Bring a database's tables up to date, by Alembic's migrations; one process at a time."""
+"""Upgrade a database's tables with Alembic's migrations, one process at a time."""
 
 import secrets
 from collections.abc import Iterator
@@ -7,48 +7,51 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-from forecaster.database.engine import UPKEEP_SECONDS, open_engine, transaction
-from forecaster.database.files import make_file
-from forecaster.database.locks import one_at_a_time
+from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, open_engine, transaction
+from forecaster.database.locks import exclusive_lock
+from forecaster.database.sqlite_files import create_sqlite_file
 from forecaster.domain.errors import DatabaseUnavailable
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-# the newest migration; a test holds it to that
+# the newest migration; a test compares it
 REVISION = "0004"
 _VERSION_TABLE = "forecaster_version"
 
 
-def bring_up_to_date(engine: Engine) -> None:
-    """Run the migrations that a database lacks, all of them on an empty one; a SQLite file is made if need be.
+def upgrade_schema(engine: Engine) -> None:
+    """Run the migrations that a database lacks; create a SQLite file that does not exist.
 
     Raises:
-        DatabaseUnavailable: it cannot be reached or written, or is of a newer version of this program.
+        DatabaseUnavailable: the database cannot be reached or written, or was migrated by a newer version of this
+            program.
     """
     if engine.dialect.name == "sqlite":
-        make_file(Path(engine.url.database or ""))
+        create_sqlite_file(Path(engine.url.database or ""))
     if _revision(engine) == REVISION:
         return
-    with one_at_a_time(engine.url.render_as_string(hide_password=False), "tables"):
-        found = _revision(engine)
-        if found is not None and found > REVISION:
-            raise DatabaseUnavailable(f"the database has revision {found}, this program knows {REVISION}; update it")
-        if found != REVISION:
+    with exclusive_lock(engine.url.render_as_string(hide_password=False), "tables"):
+        revision = _revision(engine)
+        if revision is not None and revision > REVISION:
+            raise DatabaseUnavailable(
+                f"the database has revision {revision}, this program knows {REVISION}; update the program"
+            )
+        if revision != REVISION:
             _migrate(engine)
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Engine]:
-    """Open a database for one piece of work that may take its time, its tables up to date; then let go of it.
+def open_database(url: str) -> Iterator[Engine]:
+    """Open a database for maintenance work that may take long; upgrade its tables first, and close it at the end.
 
     Args:
-        url: as `open_engine` takes it.
+        url: as in `open_engine`.
 
     Raises:
-        ConfigError, DatabaseUnavailable: as `open_engine` and `bring_up_to_date` say.
+        ConfigError, DatabaseUnavailable: as in `open_engine` and `upgrade_schema`.
     """
-    engine = open_engine(url, UPKEEP_SECONDS)
+    engine = open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
     try:
-        bring_up_to_date(engine)
+        upgrade_schema(engine)
         yield engine
     finally:
         engine.dispose()
@@ -62,7 +65,7 @@ def _revision(engine: Engine) -> str | None:
 
 
 def _migrate(engine: Engine) -> None:
-    # needed once in a database's life
+    # imported here because most processes never migrate
     from alembic import command
     from alembic.config import Config
 
@@ -70,15 +73,15 @@ def _migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with transaction(engine) as connection:
         if engine.dialect.name == "sqlite":
-            # its driver begins nothing before a CREATE TABLE: a kill would leave tables of no revision
+            # the driver does not begin a transaction before CREATE TABLE: a killed process would leave some tables
             connection.detach()
             connection.connection.dbapi_connection.isolation_level = None  # type: ignore[union-attr]
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            # by which the file is known again when it was replaced
+            # a random id, by which a replaced file is recognized
             if not connection.exec_driver_sql("PRAGMA user_version").scalar():
                 connection.exec_driver_sql(f"PRAGMA user_version = {1 + secrets.randbelow(2**31 - 1)}")
         config.attributes["connection"] = connection
         config.attributes["version_table"] = _VERSION_TABLE
         command.upgrade(config, "head")
-    # connections from now on know what they are of
+    # new connections read the id
     engine.dispose()

@@ -1,6 +1,6 @@
-"""The tables. What changes here needs a migration, which a test holds against it.
+"""The tables. Each change here needs a migration; a test compares the two.
 
-Instants (`…_at`) are microseconds since 1970, in UTC; a series without zones has its own clock's, as it was sent.
+Instants (`…_at`) are microseconds since 1970, in UTC. For a series without a time zone they are local times.
 """
 
 from sqlalchemy import (
@@ -21,13 +21,13 @@ from sqlalchemy import (
 
 METADATA = MetaData()
 
-# an answer to a client: what its forecasts have in common, as JSON
+# answered requests; `head` is the part of the answer that all its forecasts share, as JSON
 REQUESTS = Table(
     "requests",
     METADATA,
     Column("request_id", String(32), primary_key=True),
     Column("answered_at", BigInteger, nullable=False),
-    # the key that asked, and its owner; both empty where no key is needed
+    # the id of the API key, and its owner; both are empty if the service needs no key
     Column("client", String(32), nullable=False),
     Column("owner", String(200), nullable=False, server_default=""),
     Column("idempotency_key", String(255)),
@@ -36,7 +36,7 @@ REQUESTS = Table(
     UniqueConstraint("owner", "idempotency_key", name="one_answer_per_idempotency_key"),
 )
 
-# a series' forecast: as it was answered, and what it is scored by
+# forecasts, one row for each series of a request: the answer, and what is needed to score it
 FORECASTS = Table(
     "forecasts",
     METADATA,
@@ -47,14 +47,14 @@ FORECASTS = Table(
     Column("answered_at", BigInteger, nullable=False),
     Column("model", String(250), nullable=False),
     Column("version", Integer, nullable=False),
-    # of a challenger that answers unseen
+    # made by a challenger in the shadow; the client never saw it
     Column("is_shadow", Boolean, nullable=False),
     Column("forecast_by", String(32), nullable=False),
     Column("unique_id", String(200), nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Column("last_value", Float(53), nullable=False),
-    # how far from a step's time, in microseconds, an actual may be and still be of it
+    # an actual within this many microseconds of a step's time belongs to the step
     Column("tolerance", BigInteger, nullable=False),
     # (steps, 6) float64: microseconds since 1970, mean, lo-80, hi-80, lo-95, hi-95
     Column("steps", LargeBinary, nullable=False),
@@ -64,7 +64,7 @@ FORECASTS = Table(
     Index("forecasts_of_model", "model", "answered_at"),
 )
 
-# the values that came, as each owner has them
+# actuals, as each owner sent them
 ACTUALS = Table(
     "actuals",
     METADATA,
@@ -75,7 +75,7 @@ ACTUALS = Table(
     Column("received_at", BigInteger, nullable=False),
 )
 
-# a forecast's step beside its actual
+# scores: the error of a forecast's step, once its actual is known
 SCORES = Table(
     "scores",
     METADATA,
@@ -89,38 +89,39 @@ SCORES = Table(
     Column("forecast_by", String(32), nullable=False),
     Column("unique_id", String(200), nullable=False),
     Column("error", Float(53), nullable=False),
-    # of the last value
+    # the error of the last value before the forecast, which is the naive forecast
     Column("naive_error", Float(53), nullable=False),
-    # 1 inside, 0 outside, null without an interval
+    # 1: the actual is inside the interval, 0: outside, null: there is no interval
     Column("is_inside_80", SmallInteger),
     Column("is_inside_95", SmallInteger),
     Index("scores_of_model", "model", "at"),
     Index("scores_of_series", "unique_id", "at"),
 )
 
-# Running sums of the scores of forecasts that the model made and its client saw, kept by `ledger/tallies.py` in the
-# transaction that changes the scores: by day,
+# Running sums of the scores, updated by `ledger/running_sums.py` in the transaction that changes the scores. They
+# exclude shadow forecasts and forecasts by a baseline.
+# sums by day of the forecast time
 DAYS = Table(
     "days",
     METADATA,
     Column("owner", String(200), primary_key=True),
     Column("model", String(250), primary_key=True),
     Column("version", Integer, primary_key=True),
-    # since 1970
+    # days since 1970
     Column("day", Integer, primary_key=True),
     Column("n_scores", Integer, nullable=False),
-    # of |error|, of |naive_error| and of error: floats as JSON whose sum is exact
+    # sums of |error|, |naive_error| and error: JSON lists of floats that add up to the exact sum
     Column("absolute", Text, nullable=False),
     Column("naive", Text, nullable=False),
     Column("signed", Text, nullable=False),
-    # how many have an interval, and how many of these are inside
+    # scores with an interval, and those whose actual is inside it
     Column("n_80", Integer, nullable=False),
     Column("inside_80", Integer, nullable=False),
     Column("n_95", Integer, nullable=False),
     Column("inside_95", Integer, nullable=False),
 )
 
-# by the time that was forecast, from the same step perhaps often,
+# sums by series, forecast time and step: a time may have been forecast several times from the same step
 TIMES = Table(
     "times",
     METADATA,
@@ -136,7 +137,7 @@ TIMES = Table(
     sqlite_with_rowid=False,
 )
 
-# and by series and step, each time counting once
+# sums by series and step, in which each forecast time counts once
 STEPS = Table(
     "steps",
     METADATA,
@@ -146,27 +147,27 @@ STEPS = Table(
     Column("unique_id", String(200), primary_key=True),
     Column("step", Integer, primary_key=True),
     Column("n_times", Integer, nullable=False),
-    # sums of the times' shares
+    # sums over the times of the share of scores that are inside
     Column("inside_80", Float(53), nullable=False),
     Column("inside_95", Float(53), nullable=False),
 )
 
-# of API keys only a digest
+# API keys: a digest, never the secret
 KEYS = Table(
     "keys",
     METADATA,
     Column("key_id", String(32), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("name", String(200), nullable=False),
-    # whose forecasts and actuals it sees; several keys may have one
+    # the key sees this owner's forecasts and actuals; keys may share an owner
     Column("owner", String(200), nullable=False, server_default=""),
-    # with spaces between
+    # separated by spaces
     Column("scopes", String(200), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
 )
 
-# work that the service asks of the scheduler
+# work that the service requests from the scheduler
 JOBS = Table(
     "jobs",
     METADATA,
@@ -180,7 +181,7 @@ JOBS = Table(
     Column("outcome", Text),
     Index("jobs_of_model", "model", "kind"),
 )
-# two services may see the same evidence
+# several services may find the same evidence at the same time
 Index(
     "one_open_job_per_model",
     JOBS.c.kind,
@@ -190,32 +191,32 @@ Index(
     postgresql_where=JOBS.c.ended_at.is_(None),
 )
 
-# what the scheduler ran: one row for each attempt
+# runs of the scheduler: one row for each attempt
 RUNS = Table(
     "runs",
     METADATA,
     Column("run_id", Integer, primary_key=True, autoincrement=True),
     Column("job", String(100), nullable=False),
-    # due, asked (by a row of jobs), once (by a person)
+    # due: on schedule; asked: requested in the table `jobs`; once: started by hand
     Column("cause", String(16), nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("attempt", SmallInteger, nullable=False),
-    # running, succeeded, failed, lost, missed; added: the job was first seen then, and nothing before it is owed
+    # running, succeeded, failed, lost or missed; added: the job is new, and nothing before this moment is due
     Column("state", String(16), nullable=False),
     Column("started_at", BigInteger, nullable=False),
-    # when its scheduler last said that it goes on
+    # the scheduler's last heartbeat for this run
     Column("alive_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("exit_code", Integer),
     Column("outcome", Text),
-    # when it is to be tried again; null where it is not, or was
+    # when to retry; null if the run is not retried, or was retried already
     Column("again_at", BigInteger),
     Column("asked_id", Integer),
-    # which processes can tell by a lock whether it goes on
+    # machine and folder of the scheduler: processes at the same place can see the run's lock
     Column("place", String(300), nullable=False),
     UniqueConstraint("job", "due_at", "attempt", name="one_run_per_due_attempt"),
 )
-# of a job one run at a time, whoever asks
+# a job has at most one open run, whatever started it
 Index(
     "one_open_run_per_job",
     RUNS.c.job,

@@ -1,1 +1,1 @@
-"""What every other room speaks of: names, errors, configuration, the manifest. Imports nothing heavy."""
+"""Types shared by all other packages: names, errors, configuration and the manifest. Imports no heavy library."""

@@ -1,6 +1,6 @@
-"""Configuration: frozen pydantic models read from YAML, every mistake named by its full path.
+"""Read YAML into frozen pydantic models and report each mistake by its full path.
 
-Each room declares the models of what it does (a source, a transform, a network); this module only reads them.
+Each package declares its own configuration models; this module only reads them.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from forecaster.domain.yaml_text import parse_yaml, read_text
 
 
 class Config(BaseModel):
-    """Base of everything that a YAML file can declare: frozen, and strict about unknown keys."""
+    """Base class of all configuration models: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-# characters of a bad value that an error repeats
-_MOST_SHOWN = 100
+# an error shows at most this many characters of a bad value
+_MAX_SHOWN = 100
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -32,9 +32,9 @@ def load_config(
 
     Args:
         path: the YAML file.
-        model: the configuration's class.
+        model: the configuration class.
         overrides: `dotted.key=value` strings, applied in order; the value is read as YAML.
-        section: which key of a file that has sections, that is, nothing but keys of keys and values.
+        section: the section to read if the file has sections, that is, if every top-level value is a mapping.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or has a bad value.
@@ -43,7 +43,7 @@ def load_config(
     where = str(path)
     if section and _has_sections(raw):
         if section not in raw:
-            raise ConfigError(f"{path}: has no section '{section}'; it has {list(raw)}")
+            raise ConfigError(f"{path}: has no section '{section}'; add it, or choose from {list(raw)}")
         raw, where = raw[section], f"{path}, {section}"
     for override in overrides:
         _override(raw, override)
@@ -51,7 +51,7 @@ def load_config(
 
 
 def section_names(path: str | Path) -> set[str]:
-    """Return the names of a YAML file's sections, none where it has no sections.
+    """Return the names of a YAML file's sections; empty if it has no sections.
 
     Raises:
         ConfigError: the file cannot be read or is not YAML.
@@ -65,31 +65,31 @@ def _has_sections(raw: dict[str, Any]) -> bool:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return what a YAML file holds.
+    """Return the mapping in a YAML file.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or holds anything but keys and values.
+        ConfigError: the file cannot be read, is not YAML, or its top level is not a mapping.
     """
     raw = parse_yaml(read_text(Path(path)), str(path))
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold keys and values, holds {type(raw).__name__}")
+        raise ConfigError(f"{path}: must be a mapping, not {type(raw).__name__}; write key: value lines")
     return raw
 
 
 def build_config(raw: dict[str, Any], model: type[ConfigT], where: str) -> ConfigT:
-    """Return `raw` as `model`; `where` names its origin in an error.
+    """Validate `raw` as a `model`; error messages start with `where`.
 
     Raises:
-        ConfigError: a key is unknown, missing or has a bad value; all mistakes are named at once.
+        ConfigError: a key is unknown, missing or has a bad value; the message lists all mistakes.
     """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        mistakes = [f"{_path(raw, mistake['loc'])}: {_say(mistake)}" for mistake in error.errors()]
+        mistakes = [f"{_path(raw, mistake['loc'])}: {_describe(mistake)}" for mistake in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(mistakes)) from error
 
 
-def _say(mistake: Any) -> str:
+def _describe(mistake: Any) -> str:
     if mistake["type"] == "extra_forbidden":
         return "unknown key; remove it or check its spelling"
     if mistake["type"] == "missing":
@@ -97,18 +97,18 @@ def _say(mistake: Any) -> str:
     message: str = mistake["msg"].removeprefix("Value error, ")
     given = mistake.get("input")
     if mistake["type"] == "string_type" and isinstance(given, bool | int | float | date):
-        # such as the symbols ON, NO, 0700 and 2024-01-02
-        return f"YAML reads {given} here, where text is needed; write it in quotes, as the text that was meant"
+        # such as the symbols ON, NO and 0700
+        return f"must be text, but YAML reads it as {given}; put it in quotes"
     if mistake["type"] == "tuple_type" and isinstance(given, str):
         return f"must be a list; write [{given}]"
     if not isinstance(given, str | int | float | bool | None):
         return message
     shown = repr(given)
-    return f"{message}, got {shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + '…'}"
+    return f"{message}, got {shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + '…'}"
 
 
 def _path(raw: Any, location: tuple[str | int, ...]) -> str:
-    """Spell a mistake's path as the file does: pydantic puts the chosen kind of a union between the keys."""
+    """Return a mistake's path as in the file, without the union tags that pydantic adds."""
     parts: list[str] = []
     for position, part in enumerate(location):
         is_last = position == len(location) - 1
@@ -118,7 +118,7 @@ def _path(raw: Any, location: tuple[str | int, ...]) -> str:
             is_key = False
         if is_key or is_last:
             parts.append(str(part))
-        # an item of a list says by its name which it is
+        # show the name of a list item that has a name
         if isinstance(part, int) and isinstance(raw, dict) and isinstance(raw.get("name"), str):
             parts[-1] += f" ({raw['name']})"
     return ".".join(parts) or "(top level)"
@@ -137,7 +137,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         else:
             here = here.setdefault(parent, {})
         if not isinstance(here, dict | list):
-            raise ConfigError(f"--set {key}: '{parent}' holds a value, not keys")
+            raise ConfigError(f"--set {key}: '{parent}' is a value, not a mapping; correct the dotted key")
     if isinstance(here, list):
         _item(here, last, key)
         here[int(last)] = value
@@ -147,5 +147,5 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 def _item(items: list[Any], index: str, key: str) -> Any:
     if not (index.isdecimal() and len(index) < 10 and int(index) < len(items)):
-        raise ConfigError(f"--set {key}: '{index}' is not an item of a list of {len(items)}")
+        raise ConfigError(f"--set {key}: '{index}' is no index of a list of {len(items)} items; count from 0")
     return items[int(index)]

@@ -1,38 +1,38 @@
 """The error tree.
 
     ForecasterError
-    ├── ConfigError            a configuration cannot be read or does not make sense
-    ├── DataError              a series or a file is not what it must be
+    ├── ConfigError            a configuration is unreadable or invalid
+    ├── DataError              a series or a data file is invalid
     │   ├── FileFormatError    a file cannot be read as a table of series
-    │   │   └── UnreadableFile     it is no plain file, or its content is cut, damaged or too large
-    │   ├── SeriesError        a long frame or a request's series breaks a rule
-    │   ├── TooShortError      a series has fewer rows than the work needs
-    │   ├── CalendarError      an exchange's calendar is unknown or does not reach that far
-    │   └── MarketDataError    a symbol's prices cannot be had, or cannot be trusted; says if a retry can help
-    │       ├── UnknownSymbol      the source does not know it
+    │   │   └── UnreadableFile     not a plain file, or truncated, damaged or too large
+    │   ├── SeriesError        a long frame or a request's series is invalid
+    │   ├── TooShortError      a series has too few rows
+    │   ├── CalendarError      an exchange's calendar is unknown or ends too early
+    │   └── MarketDataError    a symbol's prices are unavailable or not trusted; `can_retry` if a retry can help
+    │       ├── UnknownSymbol      the source does not know the symbol
     │       ├── NoData             the exchange had no session in the range
-    │       ├── RateLimited        the source asks for fewer requests
-    │       ├── SourceUnavailable  the source cannot be reached, or gives nothing where there must be something
-    │       │   └── SourceUnreachable  the source answers no request at all; a batch ends
-    │       ├── BadResponse        the source's answer is not of the form that it must have
-    │       ├── QualityError       the prices break a rule, and nothing was stored
-    │       │   └── Unconfirmed        a jump of the prices is neither explained nor confirmed
-    │       └── StaleData          sessions have ended that are not stored
-    ├── TrainingError          a fit went wrong (a loss that is not finite, a checkpoint that does not fit)
-    │   └── LeakageError       what comes later changes what is prepared, fitted or forecast before it
-    ├── WorkspaceError         a training's own files cannot be written, or another process is at work in them
+    │       ├── RateLimited        the source limits the request rate
+    │       ├── SourceUnavailable  the source failed, or returned no bars for days with sessions
+    │       │   └── SourceUnreachable  the source does not respond to any request; a batch ends
+    │       ├── BadResponse        the source's response is invalid
+    │       ├── QualityError       the prices break a hard rule and were not stored
+    │       │   └── Unconfirmed        the prices jump and nobody has confirmed the jump
+    │       └── StaleData          the store lacks sessions that have ended
+    ├── TrainingError          a fit failed (a loss that is not finite, a checkpoint that does not fit)
+    │   └── LeakageError       later data changes the preparation, the fit or the forecast of earlier data
+    ├── WorkspaceError         a training's files cannot be written, or another process uses them
     ├── BundleError            a bundle cannot be written, read or trusted
-    │   └── ParityError        the exported graph does not answer as the trained model does
-    ├── RegistryError          the tracking store or the registry cannot do what was asked
-    │   ├── StoreUnavailable   it cannot be reached or written
+    │   └── ParityError        the exported graph and the trained model give different forecasts
+    ├── RegistryError          the tracking store or the registry failed
+    │   ├── StoreUnavailable   the store cannot be reached or written
     │   └── UnknownModel       no such model, version or alias
     ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
-    ├── ScheduleError          a job of the schedule cannot be run now
-    ├── FleetError             the workers of a fleet cannot be started or reached, or its table not be written
-    ├── BackupError            a backup cannot be made, trusted or put back
-    └── RequestError           a forecast cannot be answered as asked (horizon, level, alias and version at once …)
+    ├── ScheduleError          a scheduled job cannot run now
+    ├── FleetError             a fleet's workers cannot be started or reached, or its table cannot be written
+    ├── BackupError            a backup cannot be made, trusted or restored
+    └── RequestError           a forecast request is invalid (horizon, level, both alias and version …)
 
-Each message names the field, file and row where there is one and says what to do next.
+Each message names the field, file and row, where there is one, and says what to do next.
 """
 
 __all__ = [
@@ -71,15 +71,15 @@ __all__ = [
 
 
 class ForecasterError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base class of all errors of this project."""
 
 
 class ConfigError(ForecasterError):
-    """A configuration cannot be read or does not make sense."""
+    """A configuration is unreadable or invalid."""
 
 
 class DataError(ForecasterError):
-    """A series or a file is not what it must be."""
+    """A series or a data file is invalid."""
 
 
 class FileFormatError(DataError):
@@ -87,23 +87,29 @@ class FileFormatError(DataError):
 
 
 class UnreadableFile(FileFormatError):
-    """A file that a configuration names is missing, no plain file, cut, damaged or too large."""
+    """A file is not a plain file, or it is truncated, damaged or too large."""
 
 
 class SeriesError(DataError):
-    """A long frame, or a series in a request, breaks a rule."""
+    """A long frame or a request's series is invalid."""
 
 
 class TooShortError(DataError):
-    """A series has fewer rows than the work needs."""
+    """A series has too few rows."""
 
 
 class CalendarError(DataError):
-    """An exchange's calendar is unknown or does not reach that far."""
+    """An exchange's calendar is unknown or ends too early."""
 
 
 class MarketDataError(DataError):
-    """A symbol's prices cannot be had, or cannot be trusted."""
+    """A symbol's prices are unavailable or not trusted.
+
+    Attributes:
+        can_retry: whether a retry can help.
+        symbol: as the source spells it.
+        message: the error without the symbol.
+    """
 
     can_retry = False
 
@@ -122,51 +128,51 @@ class NoData(MarketDataError):
 
 
 class RateLimited(MarketDataError):
-    """The source asks for fewer requests; the whole batch must wait."""
+    """The source limits the request rate; the whole batch must wait."""
 
     can_retry = True
 
 
 class SourceUnavailable(MarketDataError):
-    """The source cannot be reached, or gives nothing where there must be something."""
+    """The source failed, or returned no bars for days with sessions."""
 
     can_retry = True
 
 
 class SourceUnreachable(SourceUnavailable):
-    """The source answers no request at all; other symbols of a batch would fare no better."""
+    """The source does not respond to any request; a batch ends, since its other symbols would fail too."""
 
 
 class BadResponse(MarketDataError):
-    """The source's answer is not of the form that it must have."""
+    """The source's response is invalid."""
 
     can_retry = True
 
 
 class QualityError(MarketDataError):
-    """The prices break a rule that no price may break; nothing was stored."""
+    """The prices break a hard rule and were not stored."""
 
 
 class Unconfirmed(QualityError):
-    """The prices jump, and neither an event nor a person explains it; the bars before the jump are stored."""
+    """The prices jump and nobody has confirmed the jump; only the bars before it are stored."""
 
 
 class StaleData(MarketDataError):
-    """Sessions have ended that are not stored."""
+    """The store lacks sessions that have ended."""
 
     can_retry = True
 
 
 class WorkspaceError(ForecasterError):
-    """A training's own files cannot be written, or another process is at work in them; a later try may do better."""
+    """A training's files cannot be written, or another process uses them; a later retry can succeed."""
 
 
 class TrainingError(ForecasterError):
-    """A fit went wrong."""
+    """A fit failed."""
 
 
 class LeakageError(TrainingError):
-    """What comes later changes what is prepared, fitted or forecast before it."""
+    """Later data changes the preparation, the fit or the forecast of earlier data."""
 
 
 class BundleError(ForecasterError):
@@ -174,11 +180,11 @@ class BundleError(ForecasterError):
 
 
 class ParityError(BundleError):
-    """The exported graph does not answer as the trained model does."""
+    """The exported graph and the trained model give different forecasts."""
 
 
 class RegistryError(ForecasterError):
-    """The tracking store or the registry cannot do what was asked."""
+    """The tracking store or the registry failed."""
 
 
 class StoreUnavailable(RegistryError):
@@ -194,16 +200,16 @@ class DatabaseUnavailable(ForecasterError):
 
 
 class ScheduleError(ForecasterError):
-    """A job of the schedule cannot be run now."""
+    """A scheduled job cannot run now."""
 
 
 class FleetError(ForecasterError):
-    """The workers of a fleet cannot be started or reached, or its table cannot be written."""
+    """A fleet's workers cannot be started or reached, or its table cannot be written."""
 
 
 class BackupError(ForecasterError):
-    """A backup cannot be made, trusted or put back."""
+    """A backup cannot be made, trusted or restored."""
 
 
 class RequestError(ForecasterError):
-    """A forecast cannot be answered as asked."""
+    """A forecast request is invalid."""

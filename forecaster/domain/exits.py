@@ -1,13 +1,13 @@
-"""Exit statuses of the pipelines: what their command lines end with, and what a schedule reads from it."""
+"""Exit statuses of the pipelines, which a schedule reads too."""
 
 SUCCESS = 0
 FAILED = 1
-# also what the parser of a command line ends with
+# argparse exits with 2 as well
 BAD_CONFIG = 2
-# of fetch, fleet, forecast and score: some of many failed
+# fetch, fleet, forecast and score: some items failed
 PARTLY_FAILED = 3
-# of retrain
-DATA_NOT_FIT = 3
-# of retrain: the same data and the same seed fail in the same way
+# retrain: the data is invalid
+INVALID_DATA = 3
+# retrain: a retry with the same data and seed fails too
 TRAINING_FAILED = 4
 INTERRUPTED = 130

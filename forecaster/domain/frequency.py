@@ -1,7 +1,7 @@
-"""Frequencies: how far apart a series' timestamps are, and which ones come next. numpy only, for the serving process.
+"""Frequencies of time series. Needs only numpy, because the serving process imports it.
 
-A frequency is written as pandas writes it: a count and a unit, `15min`, `h`, `D`, `7D`, `B`, `MS`, `3ME`.
-`B` is weekdays on which an exchange may be closed: a missing weekday is a holiday and no gap.
+A frequency is written as in pandas, a count and a unit: `15min`, `h`, `D`, `7D`, `B`, `MS`, `3ME`.
+`B` means weekdays; a missing weekday counts as a holiday, not as a gap.
 Weeks, quarters and years are read as `7D`, `3MS`/`3ME` and `12MS`/`12ME`.
 """
 
@@ -16,25 +16,25 @@ from forecaster.domain.series import Times
 
 _FIXED_SECONDS = {"s": 1, "min": 60, "h": 3600, "D": 86400}
 _ALIASES = {"W": (7, "D"), "QS": (3, "MS"), "QE": (3, "ME"), "YS": (12, "MS"), "YE": (12, "ME")}
-# six digits are a million days, which no calendar has
+# six digits suffice: a million days exceed any calendar
 _NAME = re.compile(r"(\d{0,6})([A-Za-z]+)")
 _DAY = np.timedelta64(1, "D")
-# A weekday series may skip a closed week and its two week-ends, not more.
+# a weekday series may skip one closed week and the weekends around it
 LONGEST_CLOSURE_DAYS = 12
 
 
 class Step(Protocol):
-    """What lies between a series' timestamps: a frequency, or an exchange's sessions."""
+    """The step between a series' timestamps: a frequency or an exchange's sessions."""
 
     @property
     def is_wall_clock(self) -> bool:
-        """Say whether steps are judged in the series' own zone and not in elapsed time."""
+        """Whether steps are measured in the series' local time rather than in elapsed time."""
 
     def after(self, last: np.datetime64, steps: int) -> Times:
-        """Return the timestamps of the `steps` steps that follow `last`, `(steps,)`, in `last`'s resolution."""
+        """Return the next `steps` timestamps after `last`, `(steps,)`, in the resolution of `last`."""
 
     def breaks(self, timestamps: Times) -> np.ndarray:
-        """Return the rows `(n,)` whose timestamp is not what the row before it calls for; never the first."""
+        """Return the rows `(n,)` whose timestamp is not one step after the previous row; never the first row."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Frequency:
     """A step between timestamps.
 
     Args:
-        count: how many units make a step, at least 1.
+        count: number of units in a step, at least 1.
         unit: `s`, `min`, `h`, `D`, `B` (weekdays), `MS` or `ME` (a month's first or last day).
     """
 
@@ -54,11 +54,11 @@ class Frequency:
 
     @property
     def is_wall_clock(self) -> bool:
-        """Say whether steps are judged in the series' own zone (days and longer) and not in elapsed time."""
+        """Whether steps are measured in the series' local time (days and longer) rather than in elapsed time."""
         return self.unit not in ("s", "min", "h")
 
     def after(self, last: np.datetime64, steps: int) -> Times:
-        """Return the timestamps of the `steps` steps that follow `last`, `(steps,)`, in `last`'s resolution."""
+        """Return the next `steps` timestamps after `last`, `(steps,)`, in the resolution of `last`."""
         ahead = np.arange(1, steps + 1) * self.count
         if self.unit == "B":
             days = np.busday_offset(last.astype("M8[D]"), ahead, roll="backward")
@@ -68,7 +68,7 @@ class Frequency:
         return np.asarray(last + ahead * np.timedelta64(_FIXED_SECONDS[self.unit], "s"))
 
     def breaks(self, timestamps: Times) -> np.ndarray:
-        """Return the rows `(n,)` whose timestamp is not what the row before it calls for; never the first."""
+        """Return the rows `(n,)` whose timestamp is not one step after the previous row; never the first row."""
         if self.unit == "B":
             days = timestamps.astype("M8[D]")
             gaps = np.diff(days) / _DAY
@@ -91,7 +91,7 @@ class Frequency:
 
 
 def parse(name: str) -> Frequency:
-    """Return the frequency that `name` spells.
+    """Parse a frequency name.
 
     Raises:
         ConfigError: `name` is not a count and a known unit.
@@ -106,31 +106,31 @@ def parse(name: str) -> Frequency:
 
 
 def infer(wall: Times, where: str, elapsed: Times | None = None) -> Frequency:
-    """Return the one frequency that increasing timestamps keep throughout.
+    """Infer the frequency of increasing timestamps.
 
     Args:
-        wall: as the series' own clock shows them, `(n,)`.
-        where: what to call the series in an error.
-        elapsed: the same in UTC, `(n,)`, where they have a zone.
+        wall: local times, `(n,)`.
+        where: the name of the series for error messages.
+        elapsed: the same times in UTC, `(n,)`; None if the series has no time zone.
 
     Raises:
-        SeriesError: there are fewer than three timestamps or no one frequency fits them all.
+        SeriesError: there are fewer than three timestamps, or no single frequency fits all of them.
     """
     if len(wall) < 3:
-        raise SeriesError(f"{where}: {len(wall)} timestamps do not show a frequency; set freq")
+        raise SeriesError(f"{where}: {len(wall)} timestamps are too few to infer a frequency; set freq")
     elapsed = wall if elapsed is None else elapsed
     for candidate in _candidates(wall, elapsed):
         clock = wall if candidate.is_wall_clock else elapsed
-        if len(candidate.breaks(clock)) == 0 and _starts_well(candidate, wall[0]):
+        if len(candidate.breaks(clock)) == 0 and _is_on_grid(candidate, wall[0]):
             return candidate
     steps = np.diff(elapsed if np.median(np.diff(elapsed)) < _DAY else wall)
     found, counts = np.unique(steps, return_counts=True)
     usual = found[np.argmax(counts)]
     row = int(np.flatnonzero(steps != usual)[0]) + 1
     raise SeriesError(
-        f"{where}: mixed frequencies: the usual step is {_spell(usual)}, but row {row} ({wall[row]}) comes "
-        f"{_spell(steps[row - 1])} after the row before; add the missing rows, "
-        "or set freq: B for prices, whose exchange closes on holidays"
+        f"{where}: mixed frequencies: the usual step is {_format(usual)}, but row {row} ({wall[row]}) is "
+        f"{_format(steps[row - 1])} after the previous row; add the missing rows, "
+        "or set freq: B for daily prices with holidays"
     )
 
 
@@ -144,13 +144,13 @@ def _candidates(wall: Times, elapsed: Times) -> list[Frequency]:
     elif seconds >= 1 and seconds.is_integer():
         unit = next(unit for unit in ("h", "min", "s") if seconds % _FIXED_SECONDS[unit] == 0)
         candidates.append(Frequency(int(seconds) // _FIXED_SECONDS[unit], unit))
-    # weekdays without a single holiday; with holidays, whoever knows the series must say B
+    # only weekdays without any holiday; a series with holidays needs freq: B in the configuration
     if set(np.unique(np.diff(wall.astype("M8[D]")) / _DAY)) <= {1.0, 3.0}:
         candidates.append(Frequency(1, "B"))
     return candidates
 
 
-def _starts_well(candidate: Frequency, first: np.datetime64) -> bool:
+def _is_on_grid(candidate: Frequency, first: np.datetime64) -> bool:
     day = first.astype("M8[D]")
     if candidate.unit == "MS":
         return bool(day == day.astype("M8[M]").astype("M8[D]"))
@@ -159,6 +159,6 @@ def _starts_well(candidate: Frequency, first: np.datetime64) -> bool:
     return candidate.unit != "B" or bool(np.is_busday(day))
 
 
-def _spell(step: np.timedelta64) -> str:
+def _format(step: np.timedelta64) -> str:
     seconds = step / np.timedelta64(1, "s")
     return f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:g} s"

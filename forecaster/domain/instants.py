@@ -1,4 +1,4 @@
-"""Instants as the database and the ledger have them: whole microseconds since 1970, in UTC."""
+"""Unix time in whole microseconds, as the database and the ledger store it."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,15 +10,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now_at() -> int:
-    """Return the time, in microseconds since 1970."""
+    """Return the current Unix time in microseconds."""
     return time.time_ns() // 1000
 
 
 def as_at(moment: datetime) -> int:
-    """Return a moment, which has a zone, in microseconds since 1970."""
+    """Convert a datetime with a time zone to Unix microseconds."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def as_moment(at: int) -> datetime:
-    """Return microseconds since 1970 as a moment in UTC."""
+    """Convert Unix microseconds to a datetime in UTC."""
     return _EPOCH + timedelta(microseconds=at)

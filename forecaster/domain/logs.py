@@ -1,4 +1,4 @@
-"""Log lines on standard error: text for people, or one JSON object per line for machines."""
+"""Logging to standard error, as text or as one JSON object per line."""
 
 import json
 import logging
@@ -11,14 +11,14 @@ from types import MappingProxyType
 
 from forecaster.domain.errors import ConfigError
 
-# fields that every line carries, such as the id of the request being answered
+# fields added to every line, such as the request id
 CONTEXT: ContextVar[Mapping[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
-# attributes of a record that its JSON line carries
+# record attributes that the JSON line includes
 FIELDS = (
     *("method", "route", "status", "seconds", "client"),
     *("job", "run_id", "due", "attempt", "exit_code", "outcome"),
 )
-# below a warning, these log every request, and a URL may be a secret
+# these log every request at INFO, and a URL may contain a secret
 _HTTP_CLIENTS = ("httpx2", "httpcore2")
 
 
@@ -48,7 +48,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text."""
-        # names that clients send may contain line breaks; a traceback keeps its own
+        # escape line breaks in values from clients, but keep those of the traceback
         text, line_break, error = super().format(record).partition("\nTraceback")
         safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
         context = " ".join(CONTEXT.get().values())
@@ -60,7 +60,7 @@ _FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {"text": TextFormatter
 
 
 def set_up(level: str, style: str) -> None:
-    """Send every log line at or above `level` to standard error, as `text` or `json`."""
+    """Log at `level` and above to standard error, as `text` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_FORMATTERS[style]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -69,7 +69,7 @@ def set_up(level: str, style: str) -> None:
 
 
 def set_up_from_environment() -> None:
-    """Set logging up as `FORECASTER_LOG_LEVEL` and `FORECASTER_LOG_FORMAT` say, `info` and `text` by default.
+    """Set up logging from `FORECASTER_LOG_LEVEL` (default `info`) and `FORECASTER_LOG_FORMAT` (default `text`).
 
     Raises:
         ConfigError: a variable has an unknown value.

@@ -1,4 +1,4 @@
-"""What a bundle promises: the manifest that travels with every registered version, and the names of its files."""
+"""The bundle's manifest, stored with every registered version, and the names of the bundle's files."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,20 +15,18 @@ MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 GOLDEN = "golden.json"
 KERAS_MODEL = "model.keras"
-# what MLflow puts beside them when it saves an ONNX model
+# MLflow adds these when it saves an ONNX model
 MLFLOW_FILES = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt")
-# every file that a bundle holds and its manifest hashes; a bundle with any other file is refused
+# the files whose hashes the manifest holds; a bundle with any other file is refused
 HASHED_FILES = (MODEL, CALIBRATION, GOLDEN, KERAS_MODEL, *MLFLOW_FILES)
-# added by MLflow to a download, so no hash of it can be known beforehand
+# MLflow adds these on download, so their hashes are unknown when the manifest is written
 DOWNLOAD_EXTRAS = ("registered_model_meta",)
-# a longer roll-out, in trained horizons, says nothing and costs a run of the graph for each
+# in trained horizons; a longer roll-out has no skill and runs the graph once per horizon
 MAX_ROLL_OUT = 10
-
-
-# a difference that chance makes more often than this shows nothing
+# significance level of all tests
 SIGNIFICANCE = 0.05
-# of fewer windows that do not overlap, no test holds its level well enough to speak of skill
-LEAST_EFFECTIVE = 30
+# with fewer windows without overlap, no test holds its level well enough to claim skill
+MIN_EFFECTIVE_WINDOWS = 30
 
 
 def _is_a_time(text: str) -> str:
@@ -42,23 +40,23 @@ def _is_an_instant(text: str) -> str:
     return text
 
 
-# by a series' own clock, which may have no zone
+# local time of a series, with or without a time zone
 Time = Annotated[str, AfterValidator(_is_a_time)]
 Instant = Annotated[str, AfterValidator(_is_an_instant)]
-# what JSON's readers take for a whole number
-MOST = 2**53
-Count = Annotated[int, Field(ge=0, lt=MOST)]
-# the name and the fitted numbers of a transform
+# JSON readers that use floats represent smaller integers exactly
+MAX_JSON_INTEGER = 2**53
+Count = Annotated[int, Field(ge=0, lt=MAX_JSON_INTEGER)]
+# a transform's name and fitted parameters
 Fitted = dict[str, str | float | None]
 
 
 class _Part(BaseModel):
-    # what is not finite cannot be answered as JSON
+    # JSON cannot represent values that are not finite
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Reference(_Part):
-    """How values are spread: the inner edges of bins, and the share in each, one more than edges."""
+    """A histogram: the inner edges of bins and the share of values in each, one more than edges."""
 
     edges: tuple[float, ...]
     shares: tuple[Annotated[float, Field(ge=0, le=1)], ...]
@@ -66,24 +64,24 @@ class Reference(_Part):
     @model_validator(mode="after")
     def _is_a_histogram(self) -> Self:
         if len(self.shares) != len(self.edges) + 1 or any(left >= right for left, right in pairwise(self.edges)):
-            raise ValueError("edges must increase, and shares be one more than edges")
+            raise ValueError("edges must increase, and there must be one more share than edges")
         return self
 
 
-# what drift is told of beside the exogenous columns
+# the target's histograms, beside those of the exogenous columns
 VALUES, CHANGES = "values", "changes"
 
 
 def feature_names(hist_exog: Iterable[str], futr_exog: Iterable[str]) -> tuple[str, ...]:
-    """Return what drift calls exogenous columns, those of the past first."""
+    """Return the histogram names of the exogenous columns, `hist_exog` first."""
     return (*(f"hist_exog.{name}" for name in hist_exog), *(f"futr_exog.{name}" for name in futr_exog))
 
 
 class TrainingData(_Part):
-    """What the recipe was given: digest of the values and times, and their range (times as ISO 8601).
+    """The training data: the digest of values and times, and their range (ISO 8601).
 
-    `reference` says how the target's `values`, its `changes` from row to row, and each exogenous column, named as
-    `feature_names` does, are spread: to tell drift by.
+    `reference` holds the histograms for drift detection: of the target's `values`, of its `changes` from row to row,
+    and of each exogenous column, under the name that `feature_names` returns.
     """
 
     digest: str
@@ -94,24 +92,24 @@ class TrainingData(_Part):
     reference: dict[str, Reference] = {}
 
     @model_validator(mode="after")
-    def _tells_values(self) -> Self:
+    def _includes_values(self) -> Self:
         if self.reference and VALUES not in self.reference:
             raise ValueError(f"reference must have '{VALUES}'")
         return self
 
 
 class Skill(_Part):
-    """How the recipe did on the test part.
+    """The recipe's results on the test part.
 
     Args:
-        baseline: what it is compared with.
-        relative_mae: its MAE over the baseline's, below 1 is better; None where the baseline has no error.
-        n_windows: how many windows that is measured on.
-        n_effective: how many windows would say as much if none overlapped: cutoffs over the horizon.
-        p_value: how likely so much smaller an error would be by chance; None where there are too few windows to tell.
-        coverage: the share of values that each level's interval covered.
-        first: the first time that was forecast, ISO 8601.
-        last: the last one.
+        baseline: the name of the baseline.
+        relative_mae: MAE divided by the baseline's MAE, better below 1; None if the baseline has no error.
+        n_windows: number of windows.
+        n_effective: effective number of windows, that is, the number without overlap: cutoffs divided by the horizon.
+        p_value: one-sided p-value of the comparison with the baseline; None if there are too few windows.
+        coverage: the share of actuals inside the interval, by level.
+        first: the first forecast time, ISO 8601.
+        last: the last forecast time, ISO 8601.
     """
 
     baseline: str
@@ -125,22 +123,22 @@ class Skill(_Part):
 
     @property
     def is_shown(self) -> bool:
-        """Say whether the model is better than the baseline, on enough windows, and not likely by chance."""
+        """Whether the model is significantly better than the baseline, on enough windows."""
         is_better = self.relative_mae is not None and self.relative_mae < 1
         is_tested = self.p_value is not None and self.p_value < SIGNIFICANCE
-        return is_better and is_tested and self.n_effective >= LEAST_EFFECTIVE
+        return is_better and is_tested and self.n_effective >= MIN_EFFECTIVE_WINDOWS
 
 
 class Certificate(_Part):
-    """That a training was audited for leakage: the future was changed, and nothing before it was.
+    """The result of a leakage audit: changing the future changed nothing before it.
 
     Args:
-        digests: by part, of every array that is fitted on or transformed before it begins, SHA-256.
-        cutoffs: at which forecasts stayed the same bit by bit.
-        windows: how many were asked in other batches and in another order; 0 before this was audited.
-        rehearsed: by part, on how many windows the recipe was run again with each part changed; empty before.
-        rehearsed_epochs: for how many epochs.
-        warm_started_from: the version whose weights the served network started from; it has a certificate of its own.
+        digests: by part, the SHA-256 of every array fitted or transformed before that part begins.
+        cutoffs: the cutoffs at which the forecasts stayed identical bit by bit.
+        windows: number of windows forecast in other batches and in another order; 0 if not audited.
+        rehearsed: by changed part, the number of windows on which the recipe was run again; empty if not audited.
+        rehearsed_epochs: number of epochs of those runs.
+        warm_started_from: the version whose weights the served network started from; it has its own certificate.
     """
 
     digests: dict[str, str]
@@ -179,38 +177,38 @@ class Example(_Part):
 
 
 class Manifest(_Part):
-    """A registered version's promises.
+    """The description of a registered version.
 
     Args:
-        graphs: each graph's file; `forecast` maps `x (batch, input_size, 1 + hist_exog)`, and where anything is known
-            ahead `known (batch, input_size + horizon, futr_exog + calendar_features)`, to `mean (batch, horizon)`; raw,
-            float64.
-        input_size: rows of input that a forecast needs.
-        horizon: steps that the network was trained for; more are rolled out.
-        max_horizon: the longest roll-out that is answered.
-        freq: the step between timestamps; an exchange's code where they are its sessions.
-        sessions: those sessions, past and coming.
+        graphs: the file of each graph. `forecast` maps `x (batch, input_size, 1 + hist_exog)` and, if there are any
+            known columns, `known (batch, input_size + horizon, futr_exog + calendar_features)` to
+            `mean (batch, horizon)`, all raw float64 values.
+        input_size: number of input rows.
+        horizon: number of steps that the network forecasts at once; longer horizons are rolled out.
+        max_horizon: the longest horizon that the service accepts.
+        freq: the step between timestamps; an exchange's code if the steps are its sessions.
+        sessions: the exchange's past and future sessions.
         is_positive: whether the target must be above 0.
-        hist_exog: the transforms of each column that is known up to the forecast's start, in the graph's order.
-        futr_exog: the scale of each column that whoever asks must know ahead.
-        calendar_features: the scale of each feature that is computed from the timestamps.
-        trained_until: the latest time that the served weights have seen.
-        certificate: that the training was audited for leakage; without it there is no promotion.
+        hist_exog: by column known up to the cutoff, its transforms, in the order of the graph's inputs.
+        futr_exog: by column known ahead, which a request must supply, its scale.
+        calendar_features: by feature computed from timestamps, its scale.
+        trained_until: the latest time in the training data of the served weights.
+        certificate: the leakage audit; a version without it cannot be promoted.
         example: a stretch of held-out data to show the model with; None in bundles of earlier releases.
-        recipe_metrics: what the same recipe, trained on the train part alone, measured on the test part.
-        sha256: hash of each file but the manifest itself.
+        recipe_metrics: metrics on the test part of the same recipe fitted on the train part alone.
+        sha256: the hash of each file except the manifest.
     """
 
-    # 1 had no exogenous columns, and golden inputs of the target alone
+    # version 1 had no exogenous columns, and its golden inputs held the target alone
     schema_version: Literal[1, 2] = SCHEMA_VERSION
-    # names from outside never become paths
+    # a literal, so that a manifest cannot name another path
     graphs: dict[Literal["forecast"], Literal["model.onnx"]] = Field(min_length=1)
     name: str
     topology: str
     cell: str
-    input_size: int = Field(ge=1, lt=MOST)
-    horizon: int = Field(ge=1, lt=MOST)
-    max_horizon: int = Field(ge=1, lt=MOST)
+    input_size: int = Field(ge=1, lt=MAX_JSON_INTEGER)
+    horizon: int = Field(ge=1, lt=MAX_JSON_INTEGER)
+    max_horizon: int = Field(ge=1, lt=MAX_JSON_INTEGER)
     freq: str
     sessions: Sessions | None = None
     transforms: list[Fitted]
@@ -230,7 +228,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _counts_effective_windows(self) -> Self:
-        """Estimate what versions of earlier releases did not write, from what they did."""
+        """Estimate `n_effective` for manifests of earlier releases, which lack it."""
         if "n_effective" in self.skill.model_fields_set:
             return self
         n_effective = self.skill.n_windows // (max(1, self.training_data.n_series) * self.horizon)
@@ -239,14 +237,14 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
-            raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times as long")
+            raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times the horizon")
         if self.futr_exog.keys() & self.calendar_features.keys():
             raise ValueError("futr_exog and calendar_features must have different names")
         return self
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each of the graph's inputs, behind the batch."""
+        """Return the shape of each graph input, without the batch axis."""
         x: dict[str, tuple[int, ...]] = {"x": (self.input_size, 1 + len(self.hist_exog))}
         n_known = len(self.futr_exog) + len(self.calendar_features)
         return x | {"known": (self.input_size + self.horizon, n_known)} if n_known else x

@@ -1,4 +1,4 @@
-"""The long frame's column names, and the arrays that a checked long frame becomes."""
+"""Column names of the long frame, and the arrays that a validated long frame becomes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,27 +17,28 @@ Times = NDArray[np.datetime64]
 
 
 def lower(level: float) -> str:
-    """Name the column of an interval's lower bound: `lo-80`."""
+    """Return the column name of an interval's lower bound, such as `lo-80`."""
     return f"lo-{level:g}"
 
 
 def upper(level: float) -> str:
-    """Name the column of an interval's upper bound: `hi-80`."""
+    """Return the column name of an interval's upper bound, such as `hi-80`."""
     return f"hi-{level:g}"
 
 
 def quantile_name(quantile: float) -> str:
-    """Name the column of a quantile (0–1) by its percentage: `q-10`, `q-2.5`."""
+    """Return the column name of a quantile (0–1), such as `q-10` or `q-2.5`."""
     return f"q-{quantile * 100:g}"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What forecasts are made from.
+    """The inputs of forecasts.
 
     Args:
-        values: raw, `(n, input_size, 1 + hist_exog)`, float64; the target is feature 0.
-        known: raw, `(n, input_size + horizon, futr_exog + calendar_features)`, float64; None where there are none.
+        values: raw values, `(n, input_size, 1 + hist_exog)`, float64; the target is feature 0.
+        known: raw known columns, `(n, input_size + horizon, futr_exog + calendar_features)`, float64; None if the
+            model has none.
     """
 
     values: Floats
@@ -47,32 +48,31 @@ class Inputs:
         return len(self.values)
 
     def take(self, rows: slice | NDArray[np.int64]) -> "Inputs":
-        """Return some of the windows."""
+        """Return the windows at `rows`."""
         return Inputs(self.values[rows], None if self.known is None else self.known[rows])
 
     @property
     def target(self) -> Floats:
-        """Return the target's own past, `(n, input_size)`, a view."""
+        """Return the target's history, `(n, input_size)`, a view."""
         return self.values[:, :, 0]
 
     @property
     def feeds(self) -> dict[str, Floats]:
-        """Return the arrays by the names that the served graph has for them."""
+        """Return the arrays by the served graph's input names."""
         return {"x": self.values} if self.known is None else {"x": self.values, "known": self.known}
 
 
 @dataclass(frozen=True)
 class Series:
-    """Many series laid end to end, checked once and trusted from there on.
+    """Validated series, concatenated.
 
     Args:
         unique_ids: one name per series, `(n_series,)`.
-        values: every series' rows, one after the other, `(rows, 1 + hist_exog)`, float64, finite; the target is
-            feature 0.
-        timestamps: the rows' times, `(rows,)`, datetime64, without a zone.
-        bounds: where each series begins, and the end of the last, `(n_series + 1,)`.
-        freq: the frequency that all of them share, as `forecaster.domain.frequency` spells it.
-        known: what is known ahead of its time, `(rows, features)`, float64, finite; None where there is nothing.
+        values: the rows of all series, `(rows, 1 + hist_exog)`, float64, finite; the target is feature 0.
+        timestamps: the time of each row, `(rows,)`, datetime64, without a time zone.
+        bounds: the first row of each series, and the end of the last, `(n_series + 1,)`.
+        freq: the common frequency, as in `forecaster.domain.frequency`.
+        known: the columns known ahead, `(rows, features)`, float64, finite; None if there are none.
     """
 
     unique_ids: tuple[str, ...]
@@ -91,7 +91,7 @@ class Series:
             yield unique_id, self.rows(index)
 
     def rows(self, index: int) -> slice:
-        """Return the rows of series number `index`."""
+        """Return the rows of the series at `index`."""
         return slice(int(self.bounds[index]), int(self.bounds[index + 1]))
 
     @property

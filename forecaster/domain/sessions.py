@@ -1,4 +1,4 @@
-"""An exchange's sessions as a frequency: one step is from a session to the next. Needs numpy only, as serving does."""
+"""An exchange's sessions as a frequency: a step leads to the next session. Needs only numpy, as serving does."""
 
 from datetime import date
 from functools import cached_property
@@ -20,14 +20,14 @@ Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValid
 
 
 class Sessions(BaseModel):
-    """The sessions of an exchange between two dates, small enough to travel in a manifest.
+    """The sessions of an exchange between two dates, compact enough for a manifest.
 
     Args:
         name: the exchange's market identifier code, `24/7` or `24/5`.
-        first: the first date that is known, ISO 8601.
-        last: the last one.
-        weekmask: for Monday to Sunday, `1` where there was ever a session.
-        closed: the other days on which there was none.
+        first: the first known date, ISO 8601.
+        last: the last known date, ISO 8601.
+        weekmask: for Monday to Sunday, `1` if the exchange ever opens on that weekday.
+        closed: the holidays, that is, the closed days on these weekdays.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class Sessions(BaseModel):
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         if self.first > self.last or "1" not in self.weekmask:
-            raise ValueError("there must be a session, and first must not be after last")
+            raise ValueError("weekmask must have a session, and first must not be after last")
         return self
 
     def __str__(self) -> str:
@@ -49,30 +49,30 @@ class Sessions(BaseModel):
 
     @property
     def is_wall_clock(self) -> bool:
-        """Say that steps are judged in the series' own zone."""
+        """Return True: steps are measured in the series' local time."""
         return True
 
     def after(self, last: np.datetime64, steps: int) -> Times:
-        """Return the timestamps of the `steps` sessions after `last`, `(steps,)`, in its resolution and time of day.
+        """Return the next `steps` sessions after `last`, `(steps,)`, with its resolution and time of day.
 
         Raises:
-            CalendarError: `last` or one of them lies outside what is known.
+            CalendarError: `last` or a returned session lies outside the known dates.
         """
         self._check_reach(np.asarray(last))
         ahead = np.arange(1, steps + 1)
         days = np.busday_offset(last.astype("M8[D]"), ahead, roll="backward", busdaycal=self._calendar)
         if days[-1] > np.datetime64(self.last):
             raise CalendarError(
-                f"calendar {self.name} is known until {self.last}, and {steps} sessions after {last.astype('M8[D]')} "
-                "reach beyond; ask for fewer steps, or train the model again"
+                f"calendar {self.name} ends on {self.last}, less than {steps} sessions after {last.astype('M8[D]')}; "
+                "request fewer steps, or retrain the model"
             )
         return np.asarray(days.astype(last.dtype) + (last - last.astype("M8[D]")))
 
     def breaks(self, timestamps: Times) -> np.ndarray:
-        """Return the rows `(n,)` that are not the session after the row before; never the first.
+        """Return the rows `(n,)` that are not the session after the previous row; never the first row.
 
         Raises:
-            CalendarError: a timestamp lies outside what is known.
+            CalendarError: a timestamp lies outside the known dates.
         """
         self._check_reach(timestamps)
         days = timestamps.astype("M8[D]")
@@ -81,12 +81,12 @@ class Sessions(BaseModel):
         return np.flatnonzero((steps != 1) | ~is_session[1:] | ~is_session[:-1]) + 1
 
     def since_holiday(self, timestamps: Times, farthest: int) -> Floats:
-        """Return how many sessions lie between each timestamp and the holiday before it, at most `farthest`.
+        """Return the number of sessions since the last holiday before each timestamp, at most `farthest`.
 
-        A holiday is a day of the week mask on which the exchange was closed.
+        A holiday is a closed day on a weekday of the week mask.
 
         Raises:
-            CalendarError: a timestamp lies outside what is known.
+            CalendarError: a timestamp lies outside the known dates.
         """
         self._check_reach(timestamps)
         days = timestamps.astype("M8[D]")
@@ -95,10 +95,10 @@ class Sessions(BaseModel):
         return np.minimum(np.busday_count(before, days, busdaycal=self._calendar), farthest).astype(np.float64)
 
     def until_holiday(self, timestamps: Times, farthest: int) -> Floats:
-        """Return how many sessions lie between each timestamp and the holiday after it, at most `farthest`.
+        """Return the number of sessions until the next holiday after each timestamp, at most `farthest`.
 
         Raises:
-            CalendarError: the calendar ends before that is known.
+            CalendarError: the calendar ends too early to find the next holiday.
         """
         self._check_reach(timestamps)
         days = timestamps.astype("M8[D]")
@@ -108,18 +108,18 @@ class Sessions(BaseModel):
         sessions = np.busday_count(days + np.timedelta64(1, "D"), after, busdaycal=self._calendar)
         if ((after == beyond) & (sessions < farthest)).any():
             raise CalendarError(
-                f"calendar {self.name} is known until {self.last}, too early to tell the holiday after {days.max()}; "
-                "ask for fewer steps, or train the model again"
+                f"calendar {self.name} ends on {self.last}, too early to find the next holiday after {days.max()}; "
+                "request fewer steps, or retrain the model"
             )
-        # none between a holiday and itself
+        # on a holiday itself the count would be -1
         return np.clip(sessions, 0, farthest).astype(np.float64)
 
     def _check_reach(self, timestamps: Times) -> None:
         days = timestamps.astype("M8[D]")
         if days.size and (days.min() < np.datetime64(self.first) or days.max() > np.datetime64(self.last)):
             raise CalendarError(
-                f"calendar {self.name} is known from {self.first} to {self.last}, the times are from {days.min()} to "
-                f"{days.max()}; leave out what lies beyond, or train the model again"
+                f"calendar {self.name} covers {self.first} to {self.last}, but the timestamps cover {days.min()} to "
+                f"{days.max()}; remove the rows outside the calendar, or retrain the model"
             )
 
     @cached_property

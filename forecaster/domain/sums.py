@@ -1,26 +1,26 @@
-"""Sums of floats that are exact, so that what was added can be taken away again, whatever came between.
+"""Exact sums of floats: subtracting a value restores the sum from before its addition.
 
-A sum is kept as a few floats that do not overlap and whose exact sum it is.
+A sum is stored as a few floats that do not overlap and add up to it exactly.
 
-Source: Shewchuk (1997), doi:10.1007/PL00009321, GROW-EXPANSION; as in Python's own `math.fsum`, which rounds it once.
+Source: Shewchuk (1997), doi:10.1007/PL00009321, GROW-EXPANSION. Python's `math.fsum` uses the same algorithm.
 """
 
 import json
 import math
 from collections.abc import Iterable
 
-# by which all values are multiplied, exactly, so that a sum of the largest floats is finite
+# values are multiplied by this power of 2, which is exact, so that a sum of the largest floats stays finite
 _SCALE = 2.0**-100
 Parts = list[float]
 
 
 def add(parts: Parts, values: Iterable[float]) -> Parts:
-    """Return the parts of a sum with finite values added."""
+    """Return the parts of a sum after adding finite values."""
     return join(parts, [value * _SCALE for value in values])
 
 
 def join(parts: Parts, others: Parts) -> Parts:
-    """Return the parts of two sums together."""
+    """Return the parts of the sum of two sums."""
     for other in others:
         rest, grown = other, []
         for part in parts:
@@ -34,16 +34,16 @@ def join(parts: Parts, others: Parts) -> Parts:
 
 
 def mean(parts: Parts, count: int) -> float:
-    """Return a sum over a count of at least 1."""
+    """Return a sum divided by `count`, which is at least 1."""
     return math.fsum(parts) / count / _SCALE
 
 
-def spell(parts: Parts) -> str:
-    """Return the parts as text, without loss."""
+def dumps(parts: Parts) -> str:
+    """Serialize the parts without loss."""
     return json.dumps(parts)
 
 
-def read(text: str) -> Parts:
-    """Return the parts from `spell`'s text."""
+def loads(text: str) -> Parts:
+    """Deserialize the parts that `dumps` has serialized."""
     parts: Parts = json.loads(text)
     return parts

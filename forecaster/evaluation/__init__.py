@@ -1,1 +1,1 @@
-"""Pure functions over arrays: metrics, baselines, conformal intervals."""
+"""Metrics, baselines, tests and conformal intervals, as pure functions of arrays."""

@@ -1,8 +1,8 @@
-"""Adaptive conformal inference: the share of misses that is allowed moves with what was covered so far.
+"""Adaptive conformal inference: the miscoverage rate follows the coverage so far.
 
-Source: Gibbs & Candès (2021), arXiv 2106.00170, equation 2, per series and horizon step. Without clipping its sum is a
-matter of counts: the share allowed now is α + γ·(n·α − misses). γ is in proportion to α, so that a rare miss of a wide
-interval moves it no more, relative to its share, than a frequent one moves a narrow interval.
+Source: Gibbs & Candès (2021), arXiv 2106.00170, equation 2, for each series and horizon step. Without clipping, the
+recursion has a closed form: after n outcomes the rate is α + γ·(n·α − misses). γ is proportional to α, so that a miss
+changes the rates of wide and narrow intervals in about the same proportion.
 """
 
 from collections.abc import Sequence
@@ -13,43 +13,43 @@ from numpy.typing import NDArray
 from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import Calibration
 
-# γ of a share of misses of 1: with 20 %, twice what section 4 of the source takes
-RATE = 0.05
-# of misses: an interval is never wider than its calibration knows, nor none at all
-_LEAST, _MOST = 0.001, 0.9
+# γ in units of α; at α = 0.2, γ is twice the value in section 4 of the source
+GAMMA = 0.05
+# bounds of the miscoverage rate, so that an interval is neither unbounded nor empty
+_MIN_RATE, _MAX_RATE = 0.001, 0.9
 Bands = dict[int, tuple[Floats, Floats]]
 
 
-def allowed_shares(levels: Sequence[float], surplus: Floats) -> Floats:
-    """Return the share of misses that is allowed now.
+def miscoverage_rates(levels: Sequence[float], surplus: Floats) -> Floats:
+    """Return the current miscoverage rates, `(…, levels)`.
 
     Args:
         levels: 0–100.
-        surplus: misses that were allowed so far less those that were, `(…, levels)`.
+        surplus: expected minus observed number of misses so far, `(…, levels)`.
     """
-    return np.clip(_shares(levels) * (1 + RATE * surplus), _LEAST, _MOST)
+    return np.clip(_nominal_rates(levels) * (1 + GAMMA * surplus), _MIN_RATE, _MAX_RATE)
 
 
-def adapted_tails(probabilities: Sequence[float], levels: Sequence[float], allowed: Floats) -> Floats:
-    """Return the probabilities to look up for those that were asked for, `(n, steps, len(probabilities))`.
+def adapted_probabilities(probabilities: Sequence[float], levels: Sequence[float], rates: Floats) -> Floats:
+    """Return the probability to look up for each requested probability, `(n, steps, len(probabilities))`.
 
-    Between levels the shares of misses are interpolated, and a wider level is allowed no more than a narrower one, so
-    intervals never cross.
+    Rates are interpolated between levels. The rate of a higher level never exceeds that of a lower one, so intervals
+    never cross.
 
     Args:
-        probabilities: 0–1.
+        probabilities: the requested probabilities, 0–1.
         levels: 0–100, in any order.
-        allowed: `(n, steps, levels)`, as `allowed_shares` returns them.
+        rates: miscoverage rates, `(n, steps, levels)`, as `miscoverage_rates` returns them.
     """
-    shares = _shares(levels)
-    order = np.argsort(-shares)
-    moved = np.minimum.accumulate(allowed[:, :, order], axis=2)[:, :, ::-1]
-    ends = np.zeros((*moved.shape[:2], 1))
-    known, moved = np.array([0.0, *shares[order][::-1], 1.0]), np.concatenate([ends, moved, ends + 1], axis=2)
-    asked = 2 * np.minimum(probabilities, 1 - np.asarray(probabilities))
-    right = np.clip(np.searchsorted(known, asked), 1, len(known) - 1)
-    weight = (asked - known[right - 1]) / (known[right] - known[right - 1])
-    tails = (moved[:, :, right - 1] + weight * (moved[:, :, right] - moved[:, :, right - 1])) / 2
+    nominal = _nominal_rates(levels)
+    order = np.argsort(-nominal)
+    adapted = np.minimum.accumulate(rates[:, :, order], axis=2)[:, :, ::-1]
+    ends = np.zeros((*adapted.shape[:2], 1))
+    grid, adapted = np.array([0.0, *nominal[order][::-1], 1.0]), np.concatenate([ends, adapted, ends + 1], axis=2)
+    requested = 2 * np.minimum(probabilities, 1 - np.asarray(probabilities))
+    right = np.clip(np.searchsorted(grid, requested), 1, len(grid) - 1)
+    weight = (requested - grid[right - 1]) / (grid[right] - grid[right - 1])
+    tails = (adapted[:, :, right - 1] + weight * (adapted[:, :, right] - adapted[:, :, right - 1])) / 2
     return np.asarray(np.where(np.asarray(probabilities) <= 0.5, tails, 1 - tails))
 
 
@@ -63,43 +63,43 @@ def adaptive_bands(
     owners: NDArray[np.int64],
     step_size: int = 1,
 ) -> Bands:
-    """Return each level's bounds, `(n, horizon)` each, from what was known at each window's cutoff.
+    """Return the lower and upper bounds of each level, `(n, horizon)` each.
 
-    An outcome is learnt from only once its time has come.
+    The bounds of a window use only actuals from before its cutoff.
 
     Args:
-        calibrations: the residuals' quantiles at each cutoff.
-        actual: `(n, horizon)`.
-        mean: `(n, horizon)`.
-        units: of each window, `(n, 1)`.
+        calibrations: the calibration at each cutoff.
+        actual: actuals, `(n, horizon)`.
+        mean: forecasts, `(n, horizon)`.
+        units: the unit of each window's residuals, `(n, 1)`.
         levels: 0–100.
-        numbers: each window's cutoff, counted from 0 and increasing, `(n,)`.
-        owners: each window's series, `(n,)`.
-        step_size: rows from one cutoff to the next.
+        numbers: the cutoff of each window, increasing from 0, `(n,)`.
+        owners: the series of each window, `(n,)`.
+        step_size: rows between successive cutoffs.
     """
     n, horizon = actual.shape
     edges = [edge for level in levels for edge in ((100 - level) / 200, (100 + level) / 200)]
-    shares = _shares(levels)
+    nominal = _nominal_rates(levels)
     surplus = np.zeros((int(owners.max()) + 1, horizon, len(levels)))
     bounds = np.empty((n, horizon, len(edges)))
-    # by cutoff: the series that it forecast, and how far from the wanted share each outcome will turn out
+    # by cutoff: the series, and the nominal rate minus the miss (0 or 1) of each step and level
     pending: list[tuple[NDArray[np.int64], Floats]] = []
     lags = -(-np.arange(1, horizon + 1) // step_size)
     borders = np.searchsorted(numbers, np.arange(len(calibrations) + 1))
     for number, calibration in enumerate(calibrations):
         for step, lag in enumerate(lags):
             if lag <= number:
-                due, surprise = pending[number - lag]
-                surplus[due, step] += surprise[:, step]
+                series, difference = pending[number - lag]
+                surplus[series, step] += difference[:, step]
         rows = slice(borders[number], borders[number + 1])
-        tails = adapted_tails(edges, levels, allowed_shares(levels, surplus[owners[rows]]))
+        tails = adapted_probabilities(edges, levels, miscoverage_rates(levels, surplus[owners[rows]]))
         for edge in range(len(edges)):
             bounds[rows, :, edge] = mean[rows] + units[rows] * calibration.residuals_at(tails[:, :, edge])
-        truth, of_rows = actual[rows, :, None], bounds[rows]
-        is_missed = (truth < of_rows[:, :, ::2]) | (truth > of_rows[:, :, 1::2])
-        pending.append((owners[rows], np.asarray(shares - is_missed)))
-    return {level: (bounds[:, :, 2 * at], bounds[:, :, 2 * at + 1]) for at, level in enumerate(levels)}
+        lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
+        is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
+        pending.append((owners[rows], np.asarray(nominal - is_missed)))
+    return {level: (bounds[:, :, 2 * index], bounds[:, :, 2 * index + 1]) for index, level in enumerate(levels)}
 
 
-def _shares(levels: Sequence[float]) -> Floats:
+def _nominal_rates(levels: Sequence[float]) -> Floats:
     return 1 - np.asarray(levels, dtype=np.float64) / 100

@@ -1,4 +1,4 @@
-"""Naive forecasts that every model must be compared with. A new one is an entry in `BASELINES`."""
+"""Naive forecasts as baselines. To add a baseline, add an entry to `BASELINES`."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,20 @@ import numpy as np
 from forecaster.domain.series import Floats
 from forecaster.evaluation.units import ewma
 
-# of inputs `(n, input_size)`, horizon and season_length
+# takes inputs `(n, input_size)`, horizon and season_length
 Baseline = Callable[[Floats, int, int], Floats]
 
 
 def last_value(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
-    """Repeat the last known value: `(n, input_size) → (n, horizon)`, same unit, a read-only view.
+    """Repeat the last value: `(n, input_size) → (n, horizon)`, same unit, a read-only view.
 
-    Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, 5.2, as are the others here.
+    Source of all baselines here: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, 5.2.
     """
     return np.broadcast_to(inputs[:, -1:], (len(inputs), horizon))
 
 
 def seasonal_naive(inputs: Floats, horizon: int, season_length: int) -> Floats:
-    """Repeat the last season; where the inputs are shorter than one, the last value."""
+    """Repeat the last season, or the last value if the inputs are shorter than a season."""
     if season_length > inputs.shape[1]:
         return last_value(inputs, horizon)
     season = inputs[:, inputs.shape[1] - season_length :]
@@ -28,7 +28,7 @@ def seasonal_naive(inputs: Floats, horizon: int, season_length: int) -> Floats:
 
 
 def drift(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
-    """Go on along the line through the first and the last input."""
+    """Extrapolate the line through the first and the last input."""
     slope = (inputs[:, -1:] - inputs[:, :1]) / (inputs.shape[1] - 1)
     return np.asarray(inputs[:, -1:] + slope * np.arange(1, horizon + 1))
 
@@ -39,10 +39,10 @@ def window_mean(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
 
 
 def random_walk_bands(inputs: Floats, horizon: int, level: float) -> tuple[Floats, Floats]:
-    """Return bounds `(n, horizon)` of the last value as a random walk of the window's volatility has them.
+    """Return the bounds `(n, horizon)` of a Gaussian random walk with each window's volatility.
 
-    Its standard deviation grows with the root of the step. Source: J.P. Morgan/Reuters (1996), RiskMetrics Technical
-    Document, sections 4.2 and 5.2.
+    The standard deviation grows with the square root of the step. Source: J.P. Morgan/Reuters (1996), RiskMetrics
+    Technical Document, sections 4.2 and 5.2.
     """
     from scipy import stats
 

@@ -1,7 +1,7 @@
-"""Which unit, and static or adaptive: what has the better interval score on residuals in the order of time.
+"""Choose the residuals' unit and static or adaptive intervals by their interval scores on past residuals.
 
-The residuals' time is cut into four blocks. Each but the first is forecast from those before it, so that nothing is
-scored on what it was made from: the prequential principle, Dawid (1984), doi:10.2307/2981683.
+The residuals are split into four blocks by time. Each block but the first is forecast from the blocks before it, so
+that all scores are out of sample: the prequential principle, Dawid (1984), doi:10.2307/2981683.
 """
 
 import itertools
@@ -20,21 +20,21 @@ from forecaster.evaluation.units import SCALES, Unit
 
 LEVELS = (80, 95)
 _BLOCKS = 4
-# of cutoffs, in horizons: with fewer, differences of scores are chance
-LEAST_HORIZONS = 40
-# by which share of the score static intervals must be better, and the p-value below which that is no chance
-_BETTER_BY, _SIGNIFICANCE = 0.005, 0.05
+# minimum number of cutoffs, in horizons; with fewer, differences of scores are not significant
+MIN_HORIZONS = 40
+# static intervals are chosen if their score is lower by at least this share, at this significance level
+_MIN_IMPROVEMENT, _SIGNIFICANCE = 0.005, 0.05
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Forecasts of windows that the forecaster had not seen, beside what came, in the order of their cutoffs.
+    """Out-of-sample forecasts and their actuals, in the order of their cutoffs.
 
     Args:
-        actual: `(n, horizon)`.
-        predicted: `(n, horizon)`.
-        inputs: the target's past, `(n, input_size)`.
-        cutoffs: each window's time, `(n,)`.
+        actual: actuals, `(n, horizon)`.
+        predicted: forecasts, `(n, horizon)`.
+        inputs: the target's history, `(n, input_size)`.
+        cutoffs: the cutoff of each window, `(n,)`.
         owners: the position of each window's series, `(n,)`.
     """
 
@@ -45,51 +45,51 @@ class Residuals:
     owners: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Residuals":
-        """Return some of the windows."""
+        """Return the windows at `rows`."""
         return Residuals(
             self.actual[rows], self.predicted[rows], self.inputs[rows], self.cutoffs[rows], self.owners[rows]
         )
 
     def calibrate(self, unit: Unit) -> Calibration:
-        """Return the quantiles in a unit."""
+        """Return the calibration with residuals in `unit`."""
         return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs)
 
 
 def choose(residuals: Residuals, units: Sequence[Unit]) -> Calibration:
     """Return the calibration on all residuals, with the unit and the kind of interval that scored best.
 
-    Intervals that adapt keep their coverage in the long run, whatever comes: Gibbs & Candès (2021), arXiv 2106.00170,
-    proposition 4.1. They are static where that insurance costs too much: where static ones scored significantly better,
-    and by at least `_BETTER_BY`. Where there are too few windows to tell, the first unit is taken.
+    Adaptive intervals keep their long-run coverage for any sequence of actuals: Gibbs & Candès (2021),
+    arXiv 2106.00170, proposition 4.1. Static intervals are chosen only if they score significantly better, by at least
+    `_MIN_IMPROVEMENT`. If there are too few windows, the first unit is chosen.
 
     Args:
         residuals: in the order of their cutoffs.
-        units: to choose from, the usual one first.
+        units: the candidates, the default first.
     """
     cutoffs, horizon = np.unique(residuals.cutoffs), residuals.actual.shape[1]
-    if len(cutoffs) < LEAST_HORIZONS * horizon:
+    if len(cutoffs) < MIN_HORIZONS * horizon:
         return residuals.calibrate(units[0])
-    # in units of the value where returns are compared, so that dear years do not outweigh cheap ones
+    # scores of returns are relative to the price, so that years with high prices do not dominate
     sizes = SCALES[units[0].scale].size(residuals.inputs)
     trials = [_trial(residuals, cutoffs, sizes, unit) for unit in units]
     scores = [trial.scores(trial.static()) for trial in trials]
-    best = int(np.argmin([one.mean() for one in scores]))
+    best = int(np.argmin([static.mean() for static in scores]))
     adaptive = trials[best].scores(trials[best].adaptive())
-    chance = diebold_mariano(scores[best], adaptive, horizon, "less").p_value
-    is_static = chance < _SIGNIFICANCE and scores[best].mean() <= (1 - _BETTER_BY) * adaptive.mean()
+    p_value = diebold_mariano(scores[best], adaptive, horizon, "less").p_value
+    is_static = p_value < _SIGNIFICANCE and scores[best].mean() <= (1 - _MIN_IMPROVEMENT) * adaptive.mean()
     return replace(residuals.calibrate(units[best]), is_adaptive=not is_static)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """The windows of all blocks but the first.
+    """The windows of all blocks but the first, with calibrations from earlier blocks.
 
     Args:
-        residuals: of these windows.
-        numbers: each window's cutoff, counted from 0, `(n,)`.
-        blocks: each block's calibration, from the blocks before it, and how many cutoffs it serves.
-        units: of each window, `(n, 1)`.
-        sizes: what scores are divided by, `(n, 1)`.
+        residuals: the residuals of these windows.
+        numbers: the cutoff of each window, counted from 0, `(n,)`.
+        blocks: for each block its calibration and its number of cutoffs.
+        units: the unit of each window's residuals, `(n, 1)`.
+        sizes: the divisor of each window's scores, `(n, 1)`.
     """
 
     residuals: Residuals
@@ -102,22 +102,22 @@ class _Trial:
         return {level: (self._edge((100 - level) / 200), self._edge((100 + level) / 200)) for level in LEVELS}
 
     def adaptive(self) -> Bands:
-        tried, calibrations = self.residuals, [one for one, count in self.blocks for _ in range(count)]
+        tried, calibrations = self.residuals, [calibration for calibration, n in self.blocks for _ in range(n)]
         return adaptive_bands(
             calibrations, tried.actual, tried.predicted, self.units, LEVELS, self.numbers, tried.owners
         )
 
     def scores(self, bands: Bands) -> Floats:
-        """Return each cutoff's interval score, the mean over its windows, steps and levels."""
+        """Return the interval score of each cutoff, the mean over its windows, steps and levels."""
         actual, sizes = self.residuals.actual / self.sizes, self.sizes
-        of_levels = [interval_scores(actual, low / sizes, high / sizes, level) for level, (low, high) in bands.items()]
-        of_windows = np.mean(of_levels, axis=0).mean(axis=1)
-        return np.asarray(np.bincount(self.numbers, of_windows) / np.bincount(self.numbers))
+        by_level = [interval_scores(actual, low / sizes, high / sizes, level) for level, (low, high) in bands.items()]
+        by_window = np.mean(by_level, axis=0).mean(axis=1)
+        return np.asarray(np.bincount(self.numbers, by_window) / np.bincount(self.numbers))
 
     def _edge(self, probability: float) -> Floats:
-        asked = np.full((1, self.residuals.actual.shape[1]), probability)
-        quantiles = np.concatenate([np.repeat(one.residuals_at(asked), count, axis=0) for one, count in self.blocks])
-        return np.asarray(self.residuals.predicted + self.units * quantiles[self.numbers])
+        probabilities = np.full((1, self.residuals.actual.shape[1]), probability)
+        by_block = [np.repeat(calibration.residuals_at(probabilities), n, axis=0) for calibration, n in self.blocks]
+        return np.asarray(self.residuals.predicted + self.units * np.concatenate(by_block)[self.numbers])
 
 
 def _trial(residuals: Residuals, cutoffs: Times, sizes: Floats, unit: Unit) -> _Trial:
@@ -125,7 +125,7 @@ def _trial(residuals: Residuals, cutoffs: Times, sizes: Floats, unit: Unit) -> _
     borders = np.arange(1, _BLOCKS + 1) * len(cutoffs) // _BLOCKS
     units, blocks = np.empty((len(numbers), 1)), list[tuple[Calibration, int]]()
     for begin, end in itertools.pairwise(borders):
-        # a horizon before the block, for later outcomes are not known when it begins
+        # leave out the last horizon before the block, because its actuals are not known when the block begins
         calibration = residuals.take(numbers <= begin - horizon).calibrate(unit)
         rows = (numbers >= begin) & (numbers < end)
         units[rows] = calibration.units(residuals.inputs[rows])

@@ -1,8 +1,8 @@
-"""Conformal intervals: quantiles of out-of-sample residuals, per horizon step, kept on a fixed grid.
+"""Conformal intervals: quantiles of out-of-sample residuals by horizon step, on a fixed grid of probabilities.
 
-Source: Papadopoulos et al. (2002), doi:10.1007/3-540-36755-1_29; the finite-sample ranks of Lei et al. (2018),
-doi:10.1080/01621459.2017.1307116, equation 4, applied to each tail; normalised by their section 5.2. The
-ranks are those of as many windows as the sample is worth (`effective`).
+Source: Papadopoulos et al. (2002), doi:10.1007/3-540-36755-1_29; Lei et al. (2018),
+doi:10.1080/01621459.2017.1307116, equation 4 for the finite-sample ranks, here of each tail, and section 5.2 for the
+normalization. The ranks use the effective number of windows.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ PROBABILITIES = (*GRID, *(round(1 - p, 3) for p in reversed(GRID[:-1])))
 
 @dataclass(frozen=True)
 class Calibration:
-    """Quantiles of residuals (actual - mean), in units of each window.
+    """Quantiles of residuals (actual - mean), divided by each window's unit.
 
     Args:
         probabilities: increasing, symmetric around .5, `(n_probabilities,)`.
-        residuals: `(horizon, n_probabilities)`, increasing along the second axis.
-        n_windows: how many windows they come from.
-        n_effective: how many independent windows these are worth, at the step where it is least.
-        unit: what the residuals are divided by.
-        is_adaptive: whether intervals are served that follow what was covered.
+        residuals: the quantiles, `(horizon, n_probabilities)`, increasing along the second axis.
+        n_windows: number of calibration windows.
+        n_effective: effective number of windows, the minimum over the steps.
+        unit: the residuals' unit.
+        is_adaptive: whether the served intervals are adaptive.
     """
 
     probabilities: Floats
@@ -42,25 +42,26 @@ class Calibration:
     is_adaptive: bool = True
 
     def quantiles(self, probabilities: Floats) -> Floats:
-        """Return residual quantiles `(horizon, len(probabilities))`, in units of the window, interpolated on the grid.
+        """Return residual quantiles `(horizon, len(probabilities))`, in the window's unit, interpolated on the grid.
 
         Raises:
-            RequestError: a probability lies beyond what the calibration windows can support.
+            RequestError: a probability lies outside the range that the calibration windows support.
         """
         least, greatest = self.probabilities[0], self.probabilities[-1]
         beyond = [p for p in probabilities if not least - 1e-9 <= p <= greatest + 1e-9]
         if beyond:
             raise RequestError(
-                f"level/quantiles: {beyond[0]:g} lies beyond the calibrated range {least:g} to {greatest:g} "
-                f"({self.n_windows} calibration windows, worth {self.n_effective:.0f} independent ones; level up to "
-                f"{100 * (greatest - least):g}); ask for less"
+                f"level/quantiles: {beyond[0]:g} lies outside the calibrated range {least:g} to {greatest:g} "
+                f"({self.n_windows} calibration windows, effectively {self.n_effective:.0f}); "
+                f"request a level up to {100 * (greatest - least):g}"
             )
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
 
     def residuals_at(self, probabilities: Floats) -> Floats:
-        """Return each step's residual quantile at probabilities of its own, `(n, steps)`, in units of the window.
+        """Return the residual quantile of each window and step, `(n, steps)`, in the window's unit.
 
-        Probabilities beyond the grid get its outermost quantiles.
+        Args:
+            probabilities: `(n, steps)`; a probability outside the grid gets the outermost quantile.
         """
         grid, steps = self.probabilities, np.arange(probabilities.shape[1])
         right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
@@ -69,15 +70,15 @@ class Calibration:
         return np.asarray(before + np.clip(share, 0, 1) * (after - before))
 
     def units(self, inputs: Floats) -> Floats:
-        """Return the unit of each window `(n, input_size)` of the target's past, `(n, 1)`."""
+        """Return the unit of each window `(n, input_size)` of the target's history, `(n, 1)`."""
         return self.unit.of(inputs)
 
-    def knows(self, level: float) -> bool:
-        """Say whether the calibration windows support an interval of a level, 0–100."""
+    def supports(self, level: float) -> bool:
+        """Whether the calibration windows support intervals of a level, 0–100."""
         return bool((100 - level) / 200 >= self.probabilities[0] - 1e-9)
 
     def summary(self) -> dict[str, Any]:
-        """Return what the intervals rest on and what was chosen for them."""
+        """Return the sample sizes and the chosen settings, for a model's description."""
         return {
             "n_windows": self.n_windows,
             "n_effective": round(self.n_effective, 1),
@@ -89,10 +90,10 @@ class Calibration:
         }
 
     def bands(self, inputs: Floats, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
-        """Return what lies below and above the mean, `(n, horizon)` each, for the `levels` (0–100) that are known."""
-        units, known = self.units(inputs), [level for level in levels if self.knows(level)]
-        edges = [self.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])) for level in known]
-        return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(known, edges, strict=True)}
+        """Return the bounds relative to the mean, `(n, horizon)` each, of the supported `levels` (0–100)."""
+        units, supported = self.units(inputs), [level for level in levels if self.supports(level)]
+        edges = [self.quantiles(np.array([(100 - level) / 200, (100 + level) / 200])) for level in supported]
+        return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(supported, edges, strict=True)}
 
 
 def calibrate(
@@ -102,16 +103,17 @@ def calibrate(
     unit: Unit = CONSTANT,
     cutoffs: Times | NDArray[np.int64] | None = None,
 ) -> Calibration:
-    """Return the residuals' quantiles, each tail's rank rounded outwards.
+    """Return the quantiles of the residuals, with each tail's rank rounded outwards.
 
-    A grid point is left out where fewer windows than it needs do not overlap, the worst case of a random walk.
+    A grid point needs enough windows without overlap, which is the worst case of a random walk; otherwise it is left
+    out.
 
     Args:
-        actual: `(n, horizon)`.
-        predicted: `(n, horizon)`, by a model that has not seen these windows.
-        inputs: the target's past, `(n, input_size)`; needed unless the scale is constant.
+        actual: actuals, `(n, horizon)`.
+        predicted: out-of-sample forecasts, `(n, horizon)`.
+        inputs: the target's history, `(n, input_size)`; required unless the unit is constant.
         unit: the residuals' unit, not yet fitted.
-        cutoffs: each window's time, `(n,)`; successive when None, as a single series' windows are.
+        cutoffs: the cutoff of each window, `(n,)`; None if the windows of a single series succeed one another.
     """
     past = np.zeros((len(actual), 1)) if inputs is None else inputs
     fitted = unit.fit(past)
@@ -123,16 +125,16 @@ def calibrate(
 
 
 def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Floats) -> Floats:
-    """Return quantiles `(horizon, len(probabilities))` of residuals `(n, horizon)`, ranks rounded outwards.
+    """Return quantiles `(horizon, len(probabilities))` of residuals `(n, horizon)`, with ranks rounded outwards.
 
-    Of `m` independent values the one of rank `p (m + 1)` has the probability `p` below it on average. Here `m` is each
-    step's effective number `(horizon,)`, and the rank is carried over to the sample that there is.
+    Of `m` independent values, the value of rank `p (m + 1)` is the `p` quantile on average. Here `m` is the effective
+    number of windows of each step, `(horizon,)`, and the rank is scaled to the sample size `n`.
     """
     ordered, n = np.sort(residuals, axis=0), len(residuals)
     tails = np.minimum(probabilities, 1 - probabilities)
     m = np.maximum(n_effective, 1 + 1e-9)[:, None]
     place = np.clip((tails * (m + 1) - 1) / (m - 1) * (n - 1), 0, None)
-    # what rounding leaves of a whole rank is none
+    # a rank just below an integer is that integer with a rounding error
     low = np.floor(place + 1e-6).astype(np.int64)
     ranks = np.where(probabilities < 0.5, low, n - 1 - low)
     found = np.take_along_axis(ordered.T, ranks, axis=1)

@@ -1,7 +1,7 @@
-"""How many independent windows a sample is worth: horizons overlap, and series move together.
+"""Effective sample size of overlapping windows and correlated series.
 
-Sources: the variance of a mean of dependent values, Newey & West (1987), doi:10.2307/1913610; of a panel's, whose
-cross-section is summed first, Driscoll & Kraay (1998), doi:10.1162/003465398557825, equation 4.
+Sources: Newey & West (1987), doi:10.2307/1913610, for the variance of a mean of dependent values; Driscoll & Kraay
+(1998), doi:10.1162/003465398557825, equation 4, for panels, where the cross-section is summed first.
 """
 
 import numpy as np
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from forecaster.domain.series import Floats, Times
 
-# of the residuals, inside which dependence is measured: the tails are what intervals are made of
+# dependence is measured on misses of this central share of the residuals
 _INSIDE = 0.8
 
 
 def effective_windows(residuals: Floats, cutoffs: Times | NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Return each step's effective number of windows, `(horizon,)`: as measured, and at worst.
+    """Return the effective number of windows of each step, `(horizon,)`: the estimate and the worst case.
 
-    Misses of the central 80 % are counted, for their dependence is what a coverage suffers from. At worst a step's
-    windows are worth no more than those whose horizons do not overlap, as for a random walk.
+    The estimate uses the misses of the central 80 % of the residuals, because their dependence is what makes coverage
+    vary. In the worst case, a random walk, only windows without overlap count.
 
     Args:
         residuals: `(n, horizon)`.
-        cutoffs: each window's time, `(n,)`.
+        cutoffs: the cutoff of each window, `(n,)`.
     """
     n, horizon = residuals.shape
     numbers = np.unique(cutoffs, return_inverse=True)[1]
@@ -36,7 +36,7 @@ def effective_windows(residuals: Floats, cutoffs: Times | NDArray[np.int64]) -> 
     steps = np.arange(1, horizon + 1)
     covariances = np.zeros(horizon)
     for lag in range(1, min(horizon, len(sums))):
-        # an optimal forecast's errors at a step depend on each other for less than that step
+        # the errors of an optimal h-step forecast are correlated up to lag h - 1
         covariances[lag:] += (sums[:-lag, lag:] * sums[lag:, lag:]).sum(axis=0)
     serial = np.clip(1 + 2 * _ratio(covariances, together), 1, steps)
     return n / (shared * serial), n / (shared * steps)

@@ -1,6 +1,6 @@
-"""Forecast errors over arrays `(n, horizon)`, pooled but for RMSSE. A new one is an entry in `METRICS`.
+"""Forecast errors over arrays `(n, horizon)`, pooled over all values except for RMSSE.
 
-A metric per step is the metric of one column, per series that of its rows: `by_step`, `by_series`.
+To add a metric, add an entry to `METRICS`. `by_step` and `by_series` compute a metric for each step or series.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def smape(actual: Floats, predicted: Floats) -> float:
 
 
 def bias(actual: Floats, predicted: Floats) -> float:
-    """Return the mean error, predicted less actual: above 0 where forecasts are too high."""
+    """Return the mean error, predicted minus actual: above 0 if forecasts are too high."""
     return float((predicted - actual).mean())
 
 
@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {"mae": mae, "rmse": rmse, "smape": smape, "bias": 
 
 
 def relative_mae(actual: Floats, predicted: Floats, baseline: Floats) -> float:
-    """Return the MAE over the baseline's on the same rows; 1 where both are perfect, infinite where only it is."""
+    """Return MAE divided by the baseline's MAE; 1 if both are 0, infinite if only the baseline's is 0."""
     ours, theirs = mae(actual, predicted), mae(actual, baseline)
     if theirs == 0:
         return 1.0 if ours == 0 else float("inf")
@@ -50,23 +50,23 @@ def relative_mae(actual: Floats, predicted: Floats, baseline: Floats) -> float:
 
 
 def naive_scale(history: Floats, season_length: int = 1) -> float:
-    """Return the in-sample MAE of the seasonal naive forecast of one series `(rows,)`: the scale of its MASE."""
+    """Return the in-sample MAE of the seasonal naive forecast of a series `(rows,)`, the scale of MASE."""
     return float(np.abs(history[season_length:] - history[:-season_length]).mean())
 
 
 def squared_naive_scale(history: Floats, season_length: int = 1) -> float:
-    """Return the in-sample mean squared error of the same forecast: the scale of a series' RMSSE."""
+    """Return the in-sample mean squared error of the seasonal naive forecast of a series, the scale of RMSSE."""
     return float(((history[season_length:] - history[:-season_length]) ** 2).mean())
 
 
 def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
-    """Return the mean of absolute errors, each over its series' `naive_scale`.
+    """Return the mean absolute scaled error.
 
     Args:
         actual: `(n, horizon)`.
         predicted: `(n, horizon)`.
-        scale: of each row's series, `(n,)` or `(n, 1)`, or of all. Where it is 0, no error counts 0 and any other is
-            infinite.
+        scale: the `naive_scale` of each row's series, `(n,)` or `(n, 1)`, or a common scale. With a scale of 0, an
+            error of 0 counts as 0 and any other error as infinite.
 
     Source: Hyndman & Koehler (2006), doi:10.1016/j.ijforecast.2006.03.001, equation 3.
     """
@@ -76,35 +76,38 @@ def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
 def rmsse(
     actual: Floats, predicted: Floats, squared_scale: Floats | float, owners: NDArray[np.int64] | None = None
 ) -> float:
-    """Return the mean over series of the root of each one's mean squared error over its `squared_naive_scale`.
+    """Return the root mean squared scaled error, the unweighted mean over series.
 
     Args:
         actual: `(n, horizon)`.
         predicted: `(n, horizon)`.
-        squared_scale: of each row's series, `(n,)` or `(n, 1)`, or of all; where it is 0, as `mase` says.
-        owners: the series of each row, `(n,)`; None where all rows are of one series.
+        squared_scale: the `squared_naive_scale` of each row's series, `(n,)` or `(n, 1)`, or a common scale; a scale of
+            0 is handled as in `mase`.
+        owners: the series of each row, `(n,)`; None if all rows belong to one series.
 
-    Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1, which is
-    of one series; the mean over series is that of the M5 competition without its weights.
+    Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1 for one
+    series. The M5 competition weights the mean over series; this mean is unweighted.
     """
-    each = _ratio((actual - predicted) ** 2, squared_scale).mean(axis=1)
-    of_series = np.zeros(len(each), dtype=np.int64) if owners is None else np.unique(owners, return_inverse=True)[1]
-    return float(np.sqrt(np.bincount(of_series, each) / np.bincount(of_series)).mean())
+    by_row = _ratio((actual - predicted) ** 2, squared_scale).mean(axis=1)
+    series = np.zeros(len(by_row), dtype=np.int64) if owners is None else np.unique(owners, return_inverse=True)[1]
+    return float(np.sqrt(np.bincount(series, by_row) / np.bincount(series)).mean())
 
 
 def by_step(metric: Callable[..., float], actual: Floats, *forecasts: Floats) -> list[float]:
-    """Return the metric of each step of the horizon: of a mean, of quantiles, or of both bounds of an interval."""
-    return [metric(*(one[:, [step]] for one in (actual, *forecasts))) for step in range(actual.shape[1])]
+    """Return the metric of each step; `forecasts` are a mean, quantiles, or both bounds of an interval."""
+    return [metric(*(array[:, [step]] for array in (actual, *forecasts))) for step in range(actual.shape[1])]
 
 
 def by_series(
     metric: Metric, actual: Floats, predicted: Floats, owners: NDArray[np.int64], unique_ids: Sequence[str]
 ) -> dict[str, float]:
-    """Return the metric of each series that owns rows; `owners` `(n,)` are positions in `unique_ids`."""
+    """Return the metric of each series that has rows; `owners` `(n,)` are positions in `unique_ids`."""
     order = np.argsort(owners, kind="stable")
-    found, starts = np.unique(owners[order], return_index=True)
-    rows = np.split(order, starts[1:])
-    return {unique_ids[one]: metric(actual[own], predicted[own]) for one, own in zip(found, rows, strict=True)}
+    present, starts = np.unique(owners[order], return_index=True)
+    groups = np.split(order, starts[1:])
+    return {
+        unique_ids[owner]: metric(actual[rows], predicted[rows]) for owner, rows in zip(present, groups, strict=True)
+    }
 
 
 def _ratio(errors: Floats, scale: Floats | float) -> Floats:

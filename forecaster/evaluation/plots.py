@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.metrics import by_step, mae
 
-# cutoffs that a rolling coverage averages over
+# number of cutoffs in the rolling mean of coverage
 _WINDOW = 100
 
 
 def forecast_figure(
     times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str
 ) -> Any:
-    """Return a figure of the history, the actuals, the forecast with its intervals, and the last value.
+    """Plot the history, the actuals, the forecast with its intervals, and the last value.
 
     Args:
         times: `(history + horizon,)`.
-        actual: `(history + horizon,)`, the history and the actuals after it.
-        mean: `(horizon,)`.
-        bands: by level, lower and upper bounds `(horizon,)` each.
+        actual: the history and the actuals after it, `(history + horizon,)`.
+        mean: the forecast, `(horizon,)`.
+        bands: by level, the lower and upper bounds, `(horizon,)` each.
         title: the figure's title.
     """
     figure, axes = _figure(9, title)
@@ -42,10 +42,10 @@ def forecast_figure(
 
 
 def errors_figure(actual: Floats, forecasts: Mapping[str, Floats], ours: str, title: str) -> Any:
-    """Return a figure of the mean absolute error by step of the horizon.
+    """Plot the mean absolute error of each step.
 
     Args:
-        actual: `(n, horizon)`.
+        actual: actuals, `(n, horizon)`.
         forecasts: by name, `(n, horizon)` each.
         ours: the name drawn as a solid line; the others are dashed.
         title: the figure's title.
@@ -65,12 +65,12 @@ def errors_figure(actual: Floats, forecasts: Mapping[str, Floats], ours: str, ti
 def coverage_figure(
     cutoffs: Times, numbers: NDArray[np.int64], covered: Mapping[int, Mapping[str, Floats]], title: str
 ) -> Any:
-    """Return a figure of rolling coverage beside each level.
+    """Plot rolling coverage and the nominal levels.
 
     Args:
         cutoffs: `(n_cutoffs,)`, in order.
         numbers: the cutoff of each forecast, `(n,)`.
-        covered: by level and kind of interval (static, adaptive), the share of each forecast's steps covered, `(n,)`.
+        covered: by level and kind of interval (static, adaptive), the share of covered steps of each forecast, `(n,)`.
         title: the figure's title.
     """
     figure, axes = _figure(9, title)

@@ -1,10 +1,10 @@
-"""Scores of quantiles and intervals: quantiles `(n, horizon, n_probabilities)`, bounds `(n, horizon)`."""
+"""Scores of quantiles `(n, horizon, n_probabilities)` and of interval bounds `(n, horizon)`."""
 
 import numpy as np
 
 from forecaster.domain.series import Floats
 
-# .05, .1, … .95: close enough together for twice their mean pinball loss to stand for the CRPS
+# .05, .1, … .95: dense enough that twice their mean pinball loss approximates the CRPS
 CRPS_QUANTILES = np.arange(1, 20) / 20
 
 
@@ -19,15 +19,15 @@ def pinball(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
 
 
 def scaled_crps(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
-    """Return twice the mean pinball loss over all probabilities, over the mean absolute actual value.
+    """Return twice the mean pinball loss divided by the mean absolute actual.
 
-    Infinite where all actual values are 0 and a quantile is not. Source: Rangapuram et al. (2021), PMLR 139, section 4.
+    Infinite if all actuals are 0 and a quantile is not. Source: Rangapuram et al. (2021), PMLR 139, section 4.
     """
-    return over_size(2 * pinball(actual, quantiles, probabilities), actual)
+    return scale_loss(2 * pinball(actual, quantiles, probabilities), actual)
 
 
-def over_size(loss: float, actual: Floats) -> float:
-    """Return a mean loss over the mean absolute actual value; where that is 0, a loss of 0 is 0, any other infinite."""
+def scale_loss(loss: float, actual: Floats) -> float:
+    """Return a mean loss divided by the mean absolute actual; if that is 0, then 0 for a loss of 0, else infinite."""
     size = float(np.abs(actual).mean())
     if size == 0:
         return 0.0 if loss == 0 else float("inf")
@@ -35,7 +35,7 @@ def over_size(loss: float, actual: Floats) -> float:
 
 
 def coverage(actual: Floats, low: Floats, high: Floats) -> float:
-    """Return the share of values that lie within their bounds, 0 to 1."""
+    """Return the share of actuals within the bounds, 0 to 1."""
     return float(((actual >= low) & (actual <= high)).mean())
 
 
@@ -45,16 +45,16 @@ def width(low: Floats, high: Floats) -> float:
 
 
 def interval_scores(actual: Floats, low: Floats, high: Floats, level: float) -> Floats:
-    """Return each value's interval score: the width of bounds meant to cover `level` (0–100), and a penalty for a miss.
+    """Return the interval score of each value: the width of the `level` (0–100) interval plus a penalty for a miss.
 
     Source: Winkler (1972), doi:10.2307/2284720; Gneiting & Raftery (2007), doi:10.1198/016214506000001437, equation 43.
     """
     import scoringrules
 
-    # axes of length 1 do not survive it
+    # interval_score drops axes of length 1
     return np.reshape(scoringrules.interval_score(actual, low, high, 1 - level / 100), actual.shape)
 
 
 def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> float:
-    """Return the mean interval score of bounds meant to cover `level` (0–100)."""
+    """Return the mean interval score of `level` (0–100) intervals."""
     return float(interval_scores(actual, low, high, level).mean())

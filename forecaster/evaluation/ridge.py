@@ -1,4 +1,4 @@
-"""The linear bar: one ridge for all series, on windows less their last value, solved in closed form."""
+"""The linear baseline: one ridge regression for all series, on windows minus their last value, in closed form."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Ridge:
     """A fitted linear map from windows to horizons.
 
     Args:
-        weights: `(input_size, horizon)`, on inputs less their last value.
+        weights: `(input_size, horizon)`, for inputs minus their last value.
         intercept: `(horizon,)`.
     """
 
@@ -27,11 +27,12 @@ class Ridge:
 
 
 def fit_ridge(chunks: Iterable[tuple[Floats, Floats]], penalty: float = 1e-3) -> Ridge:
-    """Fit inputs `(n, input_size)` to targets `(n, horizon)`, given in chunks so that memory is bounded.
+    """Fit a ridge regression to chunks of data, so that memory is bounded.
 
     Args:
-        chunks: pairs of raw inputs and targets.
-        penalty: in units of the inputs' mean square, so that no scale matters; the intercept is not penalised.
+        chunks: pairs of raw inputs `(n, input_size)` and targets `(n, horizon)`.
+        penalty: relative to the mean square of the inputs, so that it is independent of their unit; the intercept is
+            not penalized.
 
     Source: Hoerl & Kennard (1970), doi:10.1080/00401706.1970.10488634, equation 2.1.
     """
@@ -44,6 +45,6 @@ def fit_ridge(chunks: Iterable[tuple[Floats, Floats]], penalty: float = 1e-3) ->
         moments = moments + x.T @ (targets - last)
     diagonal = gram.diagonal()[:-1]
     shrink = penalty * float(diagonal.mean()) or 1.0
-    # the last input less itself is 0, and so is its weight
+    # the last input minus itself is 0, so the penalty makes its weight 0
     solved = np.linalg.solve(gram + np.diag([*np.full(len(diagonal), shrink), 0.0]), moments)
     return Ridge(np.asarray(solved[:-1], dtype=np.float64), np.asarray(solved[-1], dtype=np.float64))

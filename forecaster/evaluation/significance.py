@@ -1,4 +1,4 @@
-"""Tests of whether one forecast's losses are smaller than another's, or differ by chance."""
+"""Tests whether two forecasts differ significantly in their losses."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,22 @@ import numpy as np
 from forecaster.domain.errors import DataError
 from forecaster.domain.series import Floats
 
-LEAST_WINDOWS = 8
-# of two blocks the t distribution has one degree of freedom, and says nothing
-LEAST_BLOCKS = 3
-# more add little to the power of the test, and longer blocks depend less on each other
-MOST_BLOCKS = 32
+MIN_WINDOWS = 8
+# with two blocks the t distribution has one degree of freedom and the test no power
+MIN_BLOCKS = 3
+# more blocks add little power, and longer blocks are less dependent
+MAX_BLOCKS = 32
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the Diebold–Mariano test says.
+    """The result of a Diebold–Mariano test.
 
     Args:
-        statistic: below 0 where the first has the smaller losses.
-        p_value: how likely so large a difference is if there is none.
-        mean_difference: the mean of the first's losses less the second's.
-        n: how many losses were compared.
+        statistic: below 0 if the first forecast has the smaller losses.
+        p_value: the p-value of the hypothesis of equal losses.
+        mean_difference: the mean of the first forecast's losses minus the second's.
+        n: number of losses compared.
     """
 
     statistic: float
@@ -34,12 +34,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The ratio of two forecasts' mean losses, and how far chance may have moved it.
+    """The ratio of two forecasts' mean losses with its standard error.
 
     Args:
-        value: the first's mean loss over the second's; below 1 the first is better.
-        error: its standard error.
-        n_blocks: how many blocks of successive losses the error comes from.
+        value: the first forecast's mean loss divided by the second's; below 1 the first is better.
+        error: the standard error.
+        n_blocks: number of blocks of successive losses behind the standard error.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Ratio:
         from scipy import stats
 
         if self.error == 0:
-            # up to rounding, which is no difference
+            # equal up to rounding
             return 0.5 if abs(self.value - limit) < 1e-9 else float(self.value > limit)
         return float(stats.t.cdf((self.value - limit) / self.error, self.n_blocks - 1))
 
@@ -67,27 +67,27 @@ class Ratio:
 
 
 def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
-    """Return the ratio of two forecasts' mean losses; None where there are too few to tell, or the second's are all 0.
+    """Return the ratio of two forecasts' mean losses; None if there are too few losses or the second's are all 0.
 
-    The influence of each origin on the ratio (the delta method) is averaged in blocks of successive origins, each at
-    least as long as horizons overlap. The t-test on the blocks' means holds its level in small samples, where variances
-    from autocovariances are too small, and when the losses' variance changes over time. What neighbouring blocks share
-    is added, as if errors were sums of independent steps.
+    The influence of each origin on the ratio (delta method) is averaged over blocks of successive origins, each at
+    least as long as the overlap of the horizons. A t-test on the block means holds its level in small samples, where
+    autocovariance estimates of the variance are too small, and under changing variance of the losses. The covariance
+    of neighbouring blocks is added on the assumption that errors are sums of independent steps.
 
     Args:
-        first: losses of successive origins, `(n,)`.
-        second: the other's on the same rows, `(n,)`.
-        overlap: how many successive origins share a forecast time, itself included.
+        first: the first forecast's losses at successive origins, `(n,)`.
+        second: the second forecast's losses at the same origins, `(n,)`.
+        overlap: number of successive origins that forecast the same time, at least 1.
 
     Source: Ibragimov & Müller (2010), doi:10.1198/jbes.2009.08046.
     """
-    n_blocks = min(len(first) // overlap, MOST_BLOCKS)
-    if n_blocks < LEAST_BLOCKS or not second.any():
+    n_blocks = min(len(first) // overlap, MAX_BLOCKS)
+    if n_blocks < MIN_BLOCKS or not second.any():
         return None
     value = float(first.mean() / second.mean())
     influence = (first - value * second) / second.mean()
     means = np.array([block.mean() for block in np.array_split(influence, n_blocks)])
-    # what rounding leaves of equal losses
+    # losses that are equal up to rounding
     if np.allclose(means, 0, atol=1e-12):
         return Ratio(value, 0.0, n_blocks)
     shared = _shared_by_blocks(len(first) // n_blocks, overlap)
@@ -95,9 +95,9 @@ def compare_losses(first: Floats, second: Floats, overlap: int) -> Ratio | None:
 
 
 def _shared_by_blocks(length: int, overlap: int) -> float:
-    """Return which part of a mean's variance blocks of `length` origins miss, because horizons reach into the next one.
+    """Return the share of the mean's variance that blocks of `length` origins miss because horizons cross their edges.
 
-    A block's sum weighs the step at its edges less than those in its middle, and the neighbour has the rest.
+    A block's sum gives less weight to steps near its edge than to steps in its middle; the next block has the rest.
     """
     weights = np.convolve(np.ones(length), np.full(overlap, 1 / overlap))
     return float(1 - (weights**2).sum() / length)
@@ -106,36 +106,36 @@ def _shared_by_blocks(length: int, overlap: int) -> float:
 def diebold_mariano(
     first: Floats, second: Floats, horizon: int, alternative: Literal["two-sided", "less"] = "two-sided"
 ) -> Comparison:
-    """Test whether two forecasts' losses differ, or with `less` whether the first's are smaller.
+    """Test whether two forecasts' losses differ or, with `less`, whether the first's are smaller.
 
     Args:
-        first: losses of successive origins, `(n,)`.
-        second: the other's on the same rows, `(n,)`.
-        horizon: how many origins a loss overlaps with, itself included; the losses depend on each other that far.
-        alternative: what is to be shown.
+        first: the first forecast's losses at successive origins, `(n,)`.
+        second: the second forecast's losses at the same origins, `(n,)`.
+        horizon: number of origins that a loss overlaps with, itself included; losses are correlated up to this lag.
+        alternative: the alternative hypothesis.
 
     Raises:
-        DataError: there are fewer than `LEAST_WINDOWS` losses, or not more than `horizon`.
+        DataError: there are fewer than `MIN_WINDOWS` losses, or at most `horizon`.
 
     Source: Diebold & Mariano (1995), doi:10.1080/07350015.1995.10524599; the small-sample correction of Harvey,
-    Leybourne & Newbold (1997), doi:10.1016/S0169-2070(96)00719-4, equation 9. Where the rectangular variance is not
-    positive, Bartlett's weights are used instead.
+    Leybourne & Newbold (1997), doi:10.1016/S0169-2070(96)00719-4, equation 9. If the variance with rectangular weights
+    is not positive, Bartlett weights are used.
     """
     from scipy import stats
 
     difference = first - second
     n = len(difference)
-    if n < LEAST_WINDOWS or n <= horizon:
-        least = max(LEAST_WINDOWS, horizon + 1)
-        raise DataError(f"significance: {n} windows, {least} are needed; raise n_windows, or lower horizon")
+    if n < MIN_WINDOWS or n <= horizon:
+        least = max(MIN_WINDOWS, horizon + 1)
+        raise DataError(f"significance: {n} windows are too few, {least} are needed; raise n_windows or lower horizon")
     mean = float(difference.mean())
-    # what rounding leaves of equal losses
+    # losses that are equal up to rounding
     if np.allclose(difference, 0, atol=1e-12 * float(np.abs(first).max())):
         return Comparison(0.0, 0.5 if alternative == "less" else 1.0, mean, n)
     correction = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     variance = _long_run_variance(difference, horizon) / n
     if variance <= 0:
-        # always the same difference: nothing is left to chance
+        # a constant difference has no variance
         is_unlikely = mean < 0 or alternative == "two-sided"
         return Comparison(float(np.copysign(np.inf, mean)), 0.0 if is_unlikely else 1.0, mean, n)
     statistic = float(mean / np.sqrt(variance) * np.sqrt(max(correction, 0.0)))
@@ -144,15 +144,15 @@ def diebold_mariano(
 
 
 def block_bootstrap_error(values: Floats, block: int, n_samples: int = 2000, seed: int = 0) -> float:
-    """Return the standard error of the mean of values `(n,)` that depend on their neighbours.
+    """Return the standard error of the mean of autocorrelated values, by the circular block bootstrap.
 
     Args:
-        values: in the order of time.
-        block: how many neighbours are drawn together, at most `n`.
-        n_samples: how many means are drawn.
-        seed: decides the draws.
+        values: in chronological order, `(n,)`.
+        block: the block length, at most `n`.
+        n_samples: number of resampled means.
+        seed: the random seed.
 
-    Source: Politis & Romano (1992), the circular block bootstrap.
+    Source: Politis & Romano (1992).
     """
     n = len(values)
     block = min(block, n)

@@ -1,10 +1,10 @@
-"""The unit of a window's residuals: 1, or the volatility of its values or returns, drawn towards the long run's.
+"""The unit of a window's residuals: 1, or the volatility of its values or returns.
 
-A new scale is an entry in `SCALES`.
+The variance is pulled towards its long-run mean. To add a scale, add an entry to `SCALES`.
 
 Sources: J.P. Morgan/Reuters (1996), RiskMetrics Technical Document, table 5.1, for the exponentially weighted mean of
-squared changes; Bollerslev (1986), doi:10.1016/0304-4076(86)90063-1, equation 1, for the share of the long run in a
-conditional variance.
+squared changes; Bollerslev (1986), doi:10.1016/0304-4076(86)90063-1, equation 1, for the weight of the long-run
+variance.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,24 +14,24 @@ import numpy as np
 
 from forecaster.domain.series import Floats
 
-# how fast old changes are forgotten: daily, in RiskMetrics (1996), section 5.3
+# the daily decay of RiskMetrics (1996), section 5.3
 DECAY = 0.94
 AUTO = "auto"
-# what `auto` chooses from, the usual first
+# the candidates of `auto`, the default first
 _DECAYS = (DECAY, 0.9, 0.97)
 _PULLS = (0.1, 0.2, 0.0)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What residuals are divided by.
+    """The divisor of a window's residuals.
 
     Args:
         scale: a name in `SCALES`.
-        decay: the weight of a change relative to the next one's.
-        pull: the weight of the long run's variance, 0 to 1.
-        long_run: the long run's variance, in the square of the scale's own unit.
-        least: the smallest unit, for windows in which nothing changes.
+        decay: the weight of a change relative to the weight of the next change.
+        pull: the weight of the long-run variance, 0 to 1.
+        long_run: the long-run variance, in the squared unit of the scale.
+        least: the minimum unit, for windows of constant values.
     """
 
     scale: str = "constant"
@@ -41,19 +41,18 @@ class Unit:
     least: float = 1.0
 
     def fit(self, inputs: Floats) -> "Unit":
-        """Return the unit with the long run and the smallest unit of windows `(n, input_size)`."""
-        calmest = SCALES[self.scale].variance(inputs, self.decay)
-        moving = calmest[calmest > 0]
-        # a mean of logarithms, which a crash does not raise for years
-        long_run = float(np.exp(np.log(moving).mean())) if self.pull and len(moving) else 0.0
-        found = replace(self, long_run=long_run, least=0.0).of(inputs)
-        # a window in which nothing changed has the unit of the calmest one in which something did
-        return replace(
-            self, long_run=long_run, least=float(found[found > 0].min(initial=np.inf)) if moving.size else 1.0
-        )
+        """Return the unit with `long_run` and `least` estimated from windows `(n, input_size)`."""
+        variances = SCALES[self.scale].variance(inputs, self.decay)
+        positive = variances[variances > 0]
+        # a geometric mean, because a crash would raise an arithmetic mean for years
+        long_run = float(np.exp(np.log(positive).mean())) if self.pull and len(positive) else 0.0
+        units = replace(self, long_run=long_run, least=0.0).of(inputs)
+        # a window of constant values gets the smallest unit of the other windows
+        least = float(units[units > 0].min(initial=np.inf)) if positive.size else 1.0
+        return replace(self, long_run=long_run, least=least)
 
     def of(self, inputs: Floats) -> Floats:
-        """Return the unit of each window `(n, input_size)` of the target's past, `(n, 1)`."""
+        """Return the unit of each window `(n, input_size)` of the target's history, `(n, 1)`."""
         scale = SCALES[self.scale]
         variance = (1 - self.pull) * scale.variance(inputs, self.decay) + self.pull * self.long_run
         return np.asarray(np.maximum(scale.size(inputs) * np.sqrt(variance), self.least))
@@ -63,10 +62,10 @@ CONSTANT = Unit()
 
 
 def candidates(intervals: str, is_positive: bool) -> Sequence[Unit]:
-    """Return the units to choose from, the usual one first.
+    """Return the candidate units, the default first.
 
     Args:
-        intervals: a name in `SCALES`, or `auto` for all that suit the series.
+        intervals: a name in `SCALES`, or `auto` for all units that suit the series.
         is_positive: whether the series is above 0, so that its returns are defined.
     """
     if intervals != AUTO:
@@ -77,13 +76,13 @@ def candidates(intervals: str, is_positive: bool) -> Sequence[Unit]:
 
 
 def ewma(inputs: Floats) -> Floats:
-    """Return the volatility `(n, 1)` of each window's changes, with RiskMetrics' decay."""
+    """Return the exponentially weighted volatility `(n, 1)` of each window's changes, with `DECAY`."""
     return np.sqrt(_of_values(inputs, DECAY))
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A variance `(n, 1)` of each window, and what its root is multiplied with for the values' unit, `(n, 1)`."""
+    """The variance `(n, 1)` of each window, and the factor `(n, 1)` from its root to the unit of the values."""
 
     variance: Callable[[Floats, float], Floats]
     size: Callable[[Floats], Floats]

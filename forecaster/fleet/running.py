@@ -1,7 +1,6 @@
 """A fleet from its orders to its table."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from forecaster.domain.errors import FleetError
+from forecaster.domain.files import write_atomically
 from forecaster.fleet.on_processes import in_processes
 from forecaster.fleet.on_ray import on_ray
 from forecaster.fleet.plan import Ended, FleetConfig, Order
@@ -76,14 +76,12 @@ def _read(ended: Ended, symbol: str) -> dict[str, Any]:
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:
-    draft = out.with_name(f".{out.name}.{os.getpid()}.draft")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".csv":
-            table.to_csv(draft, index=False)
-        else:
-            table.to_parquet(draft, index=False)
-        draft.replace(out)
+        with write_atomically(out) as draft:
+            if out.suffix == ".csv":
+                table.to_csv(draft, index=False)
+            else:
+                table.to_parquet(draft, index=False)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise FleetError(f"{out}: the table cannot be written ({error}); free space, or set fleet.out") from error

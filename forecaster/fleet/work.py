@@ -7,7 +7,6 @@ import random
 import shutil
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -17,6 +16,7 @@ from forecaster.backtesting.report import score
 from forecaster.backtesting.tracking import try_recipe
 from forecaster.data.tails import file_name
 from forecaster.domain.errors import ForecasterError
+from forecaster.domain.files import write_atomically
 from forecaster.evaluation.choice import LEVELS
 from forecaster.fleet.plan import Order
 from forecaster.promotion.promote import settle
@@ -110,7 +110,8 @@ def _backtest(order: Order) -> dict[str, Any]:
             metrics = score(backtest(order.train, order.trial, series, checkpoints), order.trial, series)
             shutil.rmtree(checkpoints, ignore_errors=True)
         answer = {"outcome": TRIED, **_figures(metrics, order.trial.levels), "reason": ""}
-        _write_whole(file, json.dumps({"digest": digest, "answer": answer, "metrics": metrics}))
+        with write_atomically(file, is_locked=True) as draft:
+            draft.write_text(json.dumps({"digest": digest, "answer": answer, "metrics": metrics}), encoding="utf-8")
     return answer
 
 
@@ -122,14 +123,6 @@ def _figures(metrics: dict[str, float], levels: tuple[int, ...]) -> dict[str, fl
         "relative_mae": metrics.get("relative_mae"),
         "coverage": metrics.get(f"coverage-{min(levels)}") if levels else None,
     }
-
-
-def _write_whole(file: Path, text: str) -> None:
-    draft = file.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    with draft.open() as written:
-        os.fsync(written.fileno())
-    draft.replace(file)
 
 
 def _forget_networks() -> None:

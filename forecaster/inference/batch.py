@@ -1,7 +1,6 @@
 """Forecasts of many series without a service, the same as it would answer: a configuration in, a Parquet file out."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,14 +12,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from forecaster.data.sources.files import FilesSource
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.config import Config
 from forecaster.domain.errors import DataError, RequestError
+from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats
 from forecaster.inference.batch_series import BatchSource, as_the_service, open_histories, read_ahead
 from forecaster.inference.forecasting import answer, forecast_by, is_replaced, tell_skill, warnings_of
-from forecaster.ledger.adaptation import read_allowed
+from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.frames import read_frame
 from forecaster.registry.load import Version, load_version
@@ -138,8 +138,8 @@ def _learnt(config: BatchConfig, version: Version, database: str) -> Mapping[str
     file = sqlite_file(database)
     if not config.adapt_intervals or (file is not None and not file.is_file()):
         return {}
-    with opened(database) as engine:
-        return read_allowed(engine, config.name, version.number, config.owner)
+    with open_database(database) as engine:
+        return read_miscoverage_rates(engine, config.name, version.number, config.owner)
 
 
 @dataclass
@@ -229,28 +229,24 @@ def _parquet(path: Path, head: dict[str, Any]) -> "Iterator[Callable[[pd.DataFra
     import pyarrow.parquet as pq
 
     writer: Any = None
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-
-    def write(frame: "pd.DataFrame") -> None:
-        nonlocal writer
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        if writer is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            metadata = {**(table.schema.metadata or {}), METADATA: json.dumps(head).encode()}
-            writer = pq.ParquetWriter(draft, table.schema.with_metadata(metadata))
-        writer.write_table(table.cast(writer.schema))
-
     try:
-        yield write
-        if writer is not None:
-            writer.close()
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
-            draft.replace(path)
+        with write_atomically(path) as draft:
+
+            def write(frame: "pd.DataFrame") -> None:
+                nonlocal writer
+                table = pa.Table.from_pandas(frame, preserve_index=False)
+                if writer is None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    metadata = {**(table.schema.metadata or {}), METADATA: json.dumps(head).encode()}
+                    writer = pq.ParquetWriter(draft, table.schema.with_metadata(metadata))
+                writer.write_table(table.cast(writer.schema))
+
+            yield write
+            if writer is not None:
+                writer.close()
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); free space, or set out") from error
     finally:
         if writer is not None:
             with suppress(OSError):
                 writer.close()
-        draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from forecaster.data.bar_features import FEATURES
+from forecaster.data.long_frame import group_rows
 from forecaster.data.sources.files import Columns, FilesSource
 from forecaster.data.tails import read_tail, stored_symbols
 from forecaster.domain.config import Config
@@ -124,13 +125,12 @@ class _FileSeries:
                 f"missing ({len(nameless)} such rows); name the series"
             )
         self._frame[UNIQUE_ID] = ids.astype(str)
-        codes, names = pd.factorize(self._frame[UNIQUE_ID])
-        self.names: Sequence[str] = names.tolist()
-        self._order = np.argsort(codes, kind="stable")
-        self._bounds = np.concatenate(([0], np.cumsum(np.bincount(codes))))
+        self._groups = group_rows(self._frame[UNIQUE_ID])
+        self.names: Sequence[str] = self._groups.unique_ids
 
     def read(self, number: int) -> pd.DataFrame:
-        return self._frame.iloc[self._order[self._bounds[number] : self._bounds[number + 1]]]
+        bounds = self._groups.bounds
+        return self._frame.iloc[self._groups.order[bounds[number] : bounds[number + 1]]]
 
 
 class _StoredSeries:
@@ -150,7 +150,7 @@ class _StoredSeries:
     def read(self, number: int) -> pd.DataFrame:
         name, manifest = self.names[number], self._predictor.manifest
         tail = read_tail(self._folder, name)
-        tail.refuse_unfit(self._now, self._patience)
+        tail.check_usable(self._now, self._patience)
         # what lies before the inputs is not looked at, as the service does not
         last = slice(-manifest.input_size, None)
         columns = dict(zip((Y, *manifest.hist_exog), tail.values(tuple(manifest.hist_exog))[last].T, strict=True))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from forecaster.domain.errors import RequestError
-from forecaster.domain.manifest import LEAST_EFFECTIVE, Skill
+from forecaster.domain.manifest import MIN_EFFECTIVE_WINDOWS, Skill
 from forecaster.domain.series import Floats
-from forecaster.evaluation.adaptive import adapted_tails
-from forecaster.ledger.adaptation import SHARES
+from forecaster.evaluation.adaptive import adapted_probabilities
+from forecaster.ledger.adaptation import NOMINAL_MISCOVERAGE_RATES
 from forecaster.ledger.entries import LEVELS
 from forecaster.registry.bands import Bands
 from forecaster.registry.predictor import Predictor
@@ -64,8 +64,8 @@ def answer(
         known: as `known_ahead` returns it; not looked at where the baseline answers.
         horizon: steps.
         wanted: the columns beside the mean.
-        learnt: of each window's series, the shares of misses that are allowed now, as `read_allowed` returns them; not
-            looked at where the version's intervals are static.
+        learnt: of each window's series, its miscoverage rates, as `read_miscoverage_rates` returns them; not looked at
+            where the version's intervals are static.
         is_baseline: as `is_replaced` says.
 
     Raises:
@@ -77,13 +77,13 @@ def answer(
     follows = predictor.bundle.calibration.is_adaptive and not is_baseline
     is_adapted = [one is not None and follows for one in learnt]
     shares = _shares(learnt, horizon) if any(is_adapted) else None
-    tails = None if shares is None else adapted_tails(_EDGES, LEVELS, shares)
+    tails = None if shares is None else adapted_probabilities(_EDGES, LEVELS, shares)
     bounds = predictor.bounds(values, mean, LEVELS, is_baseline, tails)
     if wanted.probabilities == _EDGES and not np.isnan(bounds[:, 0]).any():
         # what most ask for is what is scored
         spread = bounds
     else:
-        tails = None if shares is None else adapted_tails(wanted.probabilities, LEVELS, shares)
+        tails = None if shares is None else adapted_probabilities(wanted.probabilities, LEVELS, shares)
         spread = predictor.quantiles(values, mean, wanted.probabilities, is_baseline, tails)
     if np.isinf(spread).any() or np.isinf(bounds).any():
         raise RequestError("series: values so large have no finite interval; check their size and unit")
@@ -108,7 +108,7 @@ def warnings_of(predictor: Predictor, horizon: int, is_baseline: bool, *, has_ba
         text = f"no demonstrated skill: {_why_no_skill(skill)}"
         warnings.append(text + (f"; this is the forecast of the {skill.baseline} baseline" if is_baseline else ""))
     calibration = predictor.bundle.baseline if is_baseline else predictor.bundle.calibration
-    if has_bands and calibration is not None and calibration.n_effective < LEAST_EFFECTIVE:
+    if has_bands and calibration is not None and calibration.n_effective < MIN_EFFECTIVE_WINDOWS:
         n = calibration.n_effective
         text = f"intervals rest on {calibration.n_windows} windows that are worth {n:.0f} independent ones"
         warnings.append(f"{text}: an 80 % interval's coverage is known to ± {200 * (0.8 * 0.2 / n) ** 0.5:.0f} points")
@@ -119,14 +119,16 @@ def _why_no_skill(skill: Skill) -> str:
     if skill.relative_mae is None or skill.relative_mae >= 1:
         return f"on its test part the model is no better than the {skill.baseline} baseline"
     better = f"on its test part the model is better than the {skill.baseline} baseline"
-    if skill.p_value is None or skill.n_effective < LEAST_EFFECTIVE:
-        return f"{better}, but {skill.n_effective} windows without overlap are too few to tell ({LEAST_EFFECTIVE})"
+    if skill.p_value is None or skill.n_effective < MIN_EFFECTIVE_WINDOWS:
+        return (
+            f"{better}, but {skill.n_effective} windows without overlap are too few to tell ({MIN_EFFECTIVE_WINDOWS})"
+        )
     return f"{better}, but maybe by chance (p {skill.p_value:.2g})"
 
 
 def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:
     """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where nothing is learnt."""
-    shares = np.tile(SHARES, (len(learnt), horizon, 1))
+    shares = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(learnt), horizon, 1))
     for row, known in enumerate(learnt):
         if known is not None:
             steps = min(horizon, len(known))

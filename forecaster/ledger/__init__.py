@@ -1,1 +1,1 @@
-"""The ledger: every forecast that was served, what came in its stead, and how good it was."""
+"""The ledger: every served forecast, its actuals and its scores."""

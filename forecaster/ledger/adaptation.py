@@ -1,4 +1,4 @@
-"""Adaptive intervals of served forecasts: the share of misses that is allowed next, from the counts in the ledger."""
+"""Adaptive intervals of served forecasts: each series' current miscoverage rates, from the sums in the ledger."""
 
 from itertools import groupby
 
@@ -8,27 +8,27 @@ from sqlalchemy import ColumnElement, Engine, select
 from forecaster.database.engine import transaction
 from forecaster.database.tables import STEPS
 from forecaster.domain.series import Floats
-from forecaster.evaluation.adaptive import allowed_shares
+from forecaster.evaluation.adaptive import miscoverage_rates
 from forecaster.ledger.entries import LEVELS
-from forecaster.ledger.tallies import Of
+from forecaster.ledger.running_sums import VersionKey
 
-SHARES = np.array([1 - level / 100 for level in LEVELS])
+NOMINAL_MISCOVERAGE_RATES = np.array([1 - level / 100 for level in LEVELS])
 
 
-def read_allowed(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:
-    """Return by series which share of misses is allowed now, `(steps, levels)`, levels as `LEVELS`.
+def read_miscoverage_rates(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:
+    """Return the adapted miscoverage rates of a version by series, each `(steps, levels)`, levels as in `LEVELS`.
 
-    A time that was forecast often from the same step counts once.
+    A time that was forecast several times from the same step counts once.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    mine = (STEPS.c.owner == owner) & (STEPS.c.model == model) & (STEPS.c.version == version)
-    return _read(engine, mine).get((owner, model, version), {})
+    of_version = (STEPS.c.owner == owner) & (STEPS.c.model == model) & (STEPS.c.version == version)
+    return _read(engine, of_version).get((owner, model, version), {})
 
 
-def read_all_allowed(engine: Engine) -> dict[Of, dict[str, Floats]]:
-    """Return the same by owner, model and version.
+def read_all_miscoverage_rates(engine: Engine) -> dict[VersionKey, dict[str, Floats]]:
+    """Return the adapted miscoverage rates of all versions, by owner, model and version.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -36,14 +36,14 @@ def read_all_allowed(engine: Engine) -> dict[Of, dict[str, Floats]]:
     return _read(engine)
 
 
-def _read(engine: Engine, *wanted: ColumnElement[bool]) -> dict[Of, dict[str, Floats]]:
+def _read(engine: Engine, *conditions: ColumnElement[bool]) -> dict[VersionKey, dict[str, Floats]]:
     with transaction(engine) as connection:
-        rows = connection.execute(select(STEPS).where(*wanted).order_by(*STEPS.primary_key)).all()
-    allowed: dict[Of, dict[str, Floats]] = {}
+        rows = connection.execute(select(STEPS).where(*conditions).order_by(*STEPS.primary_key)).all()
+    rates: dict[VersionKey, dict[str, Floats]] = {}
     for (owner, model, version, unique_id), of_series in groupby(rows, lambda row: row[:4]):
-        counted = np.array([(row.step, row.n_times, row.inside_80, row.inside_95) for row in of_series])
-        steps, count, covered = counted[:, 0].astype(int) - 1, counted[:, 1:2], counted[:, 2:]
+        counts = np.array([(row.step, row.n_times, row.inside_80, row.inside_95) for row in of_series])
+        steps, n_times, n_inside = counts[:, 0].astype(int) - 1, counts[:, 1:2], counts[:, 2:]
         surplus = np.zeros((steps[-1] + 1, len(LEVELS)))
-        surplus[steps] = count * SHARES - (count - covered)
-        allowed.setdefault((owner, model, version), {})[unique_id] = allowed_shares(LEVELS, surplus)
-    return allowed
+        surplus[steps] = n_times * NOMINAL_MISCOVERAGE_RATES - (n_times - n_inside)
+        rates.setdefault((owner, model, version), {})[unique_id] = miscoverage_rates(LEVELS, surplus)
+    return rates

@@ -1,4 +1,4 @@
-"""What the ledger takes: an answer with its forecasts, as arrays."""
+"""What the writer takes: an answered request with its forecasts, as arrays."""
 
 import secrets
 import threading
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecaster.domain.series import Floats
 
-# the intervals that are scored, whichever the client asked for
+# the levels of the intervals that are stored and scored, whatever levels the client requested
 LEVELS = (80, 95)
 # columns of a stored step: its time in microseconds since 1970, the mean, and each level's bounds
 AT, STEP_MEAN, LOW_80, HIGH_80, LOW_95, HIGH_95 = range(6)
@@ -18,15 +18,15 @@ STEP_BYTES = 6 * 8
 
 
 @dataclass(frozen=True)
-class Served:
-    """One series' forecast as it was served.
+class ServedForecast:
+    """The forecast of one series, as it was served.
 
     Args:
         unique_id: the series.
-        last_value: the last one that it started from, which is the naive forecast of each step.
-        steps: `(steps, 6)`, columns as above; bounds are NaN where there is no interval.
-        answer: as the client got it, JSON.
-        tolerance: how far from a step's time an actual may be and still be of it, microseconds.
+        last_value: the last value of the history, which is the naive forecast of each step.
+        steps: `(steps, 6)`, columns `AT` to `HIGH_95`; bounds are NaN if there is no interval.
+        answer: the JSON that the client received.
+        tolerance: an actual within this many microseconds of a step's time belongs to the step.
     """
 
     unique_id: str
@@ -38,21 +38,21 @@ class Served:
 
 @dataclass(frozen=True)
 class Entry:
-    """An answer to a request.
+    """An answered request.
 
     Args:
-        request_id: as `new_request_id` makes it; forecasts are `REQUEST_ID-POSITION`.
+        request_id: from `new_request_id`.
         answered_at: microseconds since 1970.
-        client: the key that asked; empty where none is needed.
+        client: the id of the API key; empty if the service needs none.
         model: the model's name.
         version: its version.
-        forecast_by: `model`, or the baseline that was served in its place.
-        head: what the forecasts have in common, as the client got it, JSON.
+        forecast_by: `model`, or the baseline that was served instead.
+        head: the part of the answer that all forecasts share, the JSON that the client received.
         forecasts: one for each series.
-        owner: whose that key is, and the forecasts are.
-        is_shadow: whether nobody saw it.
-        idempotency_key: by which the client may ask again, and the digest of what it asked.
-        body_digest: of the request.
+        owner: the key's owner, who also owns the forecasts.
+        is_shadow: whether a challenger made the forecasts in the shadow, unseen by the client.
+        idempotency_key: the client's key for repeating the request; None if it sent none.
+        body_digest: of the request's body, to notice another request under the same key.
     """
 
     request_id: str
@@ -62,67 +62,71 @@ class Entry:
     version: int
     forecast_by: str
     head: str
-    forecasts: tuple[Served, ...]
+    forecasts: tuple[ServedForecast, ...]
     owner: str = ""
     is_shadow: bool = False
     idempotency_key: str | None = None
     body_digest: str | None = None
 
 
-# of steps of whole days, which a clock change makes an hour longer or shorter than the offset in a request tells
+# for steps of whole days: after a clock change, their times differ from those that the request's UTC offset implies
 WALL_CLOCK_TOLERANCE = 2 * 60 * 60 * 1_000_000
 
 
-def matches(steps_at: NDArray[np.int64], came_at: NDArray[np.int64], tolerance: int) -> NDArray[np.int64]:
-    """Return for each step the number of the actual that is of it, -1 where there is none.
+def match_actuals(steps_at: NDArray[np.int64], actuals_at: NDArray[np.int64], tolerance: int) -> NDArray[np.int64]:
+    """Return for each step the index of the nearest actual; -1 if none is within the tolerance.
 
     Args:
-        steps_at: when the steps are, microseconds since 1970, `(steps,)`.
-        came_at: when the actuals are, increasing, `(n,)`, at least one.
-        tolerance: how far apart they may be.
+        steps_at: the times of the steps, microseconds since 1970, `(steps,)`.
+        actuals_at: the times of the actuals, ascending, `(n,)`, at least one.
+        tolerance: the largest distance, microseconds.
     """
-    right = np.clip(np.searchsorted(came_at, steps_at), 1, max(1, len(came_at) - 1))
-    candidates = np.stack([right - 1, np.minimum(right, len(came_at) - 1)])
-    distances = np.abs(came_at[candidates] - steps_at)
+    right = np.clip(np.searchsorted(actuals_at, steps_at), 1, max(1, len(actuals_at) - 1))
+    candidates = np.stack([right - 1, np.minimum(right, len(actuals_at) - 1)])
+    distances = np.abs(actuals_at[candidates] - steps_at)
     nearest = candidates[distances.argmin(axis=0), np.arange(len(steps_at))]
     return np.where(distances.min(axis=0) <= tolerance, nearest, -1)
 
 
-class _Random:
-    """The system's random bytes, asked for by the thousand: each asking costs as much as a small forecast."""
+class _RandomBytes:
+    """The system's random bytes, read in blocks: a read for each request would cost as much as a small forecast."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rest = b""
 
     def take(self, count: int) -> bytes:
-        """Return `count` bytes that nobody else gets."""
+        """Return `count` bytes that no other call returns."""
         with self._lock:
             if len(self._rest) < count:
-                self._rest = secrets.token_bytes(_ASKED)
+                self._rest = secrets.token_bytes(_BLOCK_BYTES)
             taken, self._rest = self._rest[:count], self._rest[count:]
         return taken
 
 
-_ASKED = 4000
-_RANDOM = _Random()
+_BLOCK_BYTES = 4000
+_RANDOM_BYTES = _RandomBytes()
 
 
 def new_request_id(now: int) -> str:
-    """Return an id that cannot be guessed, later ones sorted behind earlier ones: 32 hexadecimal digits."""
-    return f"{now // 1000:012x}{_RANDOM.take(10).hex()}"
+    """Return an id of 32 hexadecimal digits that cannot be guessed; ids sort by time.
+
+    Args:
+        now: microseconds since 1970.
+    """
+    return f"{now // 1000:012x}{_RANDOM_BYTES.take(10).hex()}"
 
 
 def forecast_id(request_id: str, position: int) -> str:
-    """Return the id of a request's forecast."""
+    """Return the id of the forecast at a position, from 0, of a request."""
     return f"{request_id}-{position}"
 
 
-def pack(steps: Floats) -> bytes:
-    """Return steps as bytes, the same on every machine."""
+def pack_steps(steps: Floats) -> bytes:
+    """Return steps `(steps, 6)` as bytes, in an order that does not depend on the machine."""
     return steps.astype("<f8").tobytes()
 
 
-def unpack(packed: bytes) -> NDArray[np.float64]:
-    """Return steps `(steps, 6)` from bytes."""
+def unpack_steps(packed: bytes) -> NDArray[np.float64]:
+    """Return the steps `(steps, 6)` that `pack_steps` packed."""
     return np.frombuffer(packed, dtype="<f8").reshape(-1, 6)

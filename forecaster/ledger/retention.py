@@ -1,21 +1,25 @@
-"""Forget: what is old, or all of a series, of a client or of an owner.
+"""Delete old forecasts, or all forecasts of a series, a client or an owner.
 
-Forecasts are deleted some at a time, each with its scores and their part in the sums, so that others can write in
-between. Where the database fails half-way the rest is still there, and the same call goes on. An answer that is not
-whole any more is not repeated.
+Forecasts are deleted in batches, each with its scores and their part of the running sums, so that others can write in
+between. If the database fails halfway, the same call deletes the rest. An answer that lost some of its forecasts is no
+longer repeated under its idempotency key.
 """
 
 from sqlalchemy import ColumnElement, Engine, delete, select, update
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
-from forecaster.ledger.tallies import lock_scores, tally
+from forecaster.ledger.running_sums import lock_scores, update_sums
 
-_AT_ONCE = 200
+_BATCH_SIZE = 200
 
 
 def forget_before(engine: Engine, at: int) -> int:
-    """Delete what was answered before `at`, microseconds since 1970, and actuals of then; return how many forecasts.
+    """Delete requests, forecasts and actuals from before a moment; return the number of deleted forecasts.
+
+    Args:
+        engine: the ledger's.
+        at: microseconds since 1970. Actuals are deleted if both their time and their arrival lie before it.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -27,13 +31,13 @@ def forget_before(engine: Engine, at: int) -> int:
 
 
 def forget_series(engine: Engine, unique_id: str) -> int:
-    """Delete all forecasts and actuals of a series, of all owners; return how many forecasts.
+    """Delete all forecasts and actuals of a series, of all owners; return the number of deleted forecasts.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    asked = select(FORECASTS.c.request_id).where(FORECASTS.c.unique_id == unique_id)
-    _end_repeats(engine, REQUESTS.c.request_id.in_(asked))
+    requests = select(FORECASTS.c.request_id).where(FORECASTS.c.unique_id == unique_id)
+    _delete_idempotency_keys(engine, REQUESTS.c.request_id.in_(requests))
     count = _forget(engine, FORECASTS.c.unique_id == unique_id)
     with transaction(engine) as connection:
         is_empty = ~select(FORECASTS.c.request_id).where(FORECASTS.c.request_id == REQUESTS.c.request_id).exists()
@@ -43,21 +47,21 @@ def forget_series(engine: Engine, unique_id: str) -> int:
 
 
 def forget_client(engine: Engine, client: str) -> int:
-    """Delete all that a key asked for; return how many forecasts.
+    """Delete all requests and forecasts of an API key; return the number of deleted forecasts.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    _end_repeats(engine, REQUESTS.c.client == client)
-    asked = select(REQUESTS.c.request_id).where(REQUESTS.c.client == client)
-    count = _forget(engine, FORECASTS.c.request_id.in_(asked))
+    _delete_idempotency_keys(engine, REQUESTS.c.client == client)
+    requests = select(REQUESTS.c.request_id).where(REQUESTS.c.client == client)
+    count = _forget(engine, FORECASTS.c.request_id.in_(requests))
     with transaction(engine) as connection:
         connection.execute(delete(REQUESTS).where(REQUESTS.c.client == client))
     return count
 
 
 def forget_owner(engine: Engine, owner: str) -> int:
-    """Delete all forecasts and actuals of an owner; return how many forecasts.
+    """Delete all requests, forecasts and actuals of an owner; return the number of deleted forecasts.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -68,23 +72,23 @@ def forget_owner(engine: Engine, owner: str) -> int:
     return _forget(engine, FORECASTS.c.owner == owner)
 
 
-def _end_repeats(engine: Engine, wanted: ColumnElement[bool]) -> None:
-    """Forget idempotency keys: an answer that lacks a series must not be repeated."""
+def _delete_idempotency_keys(engine: Engine, wanted: ColumnElement[bool]) -> None:
+    """Delete the idempotency keys of requests, because an answer that lacks a series must not be repeated."""
     with transaction(engine) as connection:
         connection.execute(update(REQUESTS).where(wanted).values(idempotency_key=None, body_digest=None))
 
 
 def _forget(engine: Engine, wanted: ColumnElement[bool]) -> int:
-    count, found = 0, [""]
-    while found:
+    count, ids = 0, [""]
+    while ids:
         with transaction(engine) as connection:
             lock_scores(connection)
-            some = select(FORECASTS.c.forecast_id).where(wanted).limit(_AT_ONCE)
-            found = list(connection.execute(some).scalars())
-            of_these = SCORES.c.forecast_id.in_(found)
-            scores = connection.execute(select(SCORES).where(of_these)).mappings().all()
-            tally(connection, [dict(score) for score in scores], [])
-            connection.execute(delete(SCORES).where(of_these))
-            connection.execute(delete(FORECASTS).where(FORECASTS.c.forecast_id.in_(found)))
-        count += len(found)
+            batch = select(FORECASTS.c.forecast_id).where(wanted).limit(_BATCH_SIZE)
+            ids = list(connection.execute(batch).scalars())
+            in_batch = SCORES.c.forecast_id.in_(ids)
+            scores = connection.execute(select(SCORES).where(in_batch)).mappings().all()
+            update_sums(connection, [dict(score) for score in scores], [])
+            connection.execute(delete(SCORES).where(in_batch))
+            connection.execute(delete(FORECASTS).where(FORECASTS.c.forecast_id.in_(ids)))
+        count += len(ids)
     return count

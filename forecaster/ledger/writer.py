@@ -1,4 +1,4 @@
-"""Group commit: answers that wait at the same time are written in one transaction, and each waits until it is."""
+"""Group commit: answers that wait at the same time are written in one transaction, and each waits for its commit."""
 
 import queue
 import threading
@@ -8,29 +8,26 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from forecaster.database.engine import insert_all, insert_or, transaction
+from forecaster.database.engine import dialect_insert, insert_rows, transaction
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import DatabaseUnavailable
-from forecaster.ledger.entries import Entry, forecast_id, pack
+from forecaster.ledger.entries import Entry, forecast_id, pack_steps
 
-# forecasts in one transaction: bounds how long the first of them waits for the last
-_MOST = 5000
-# answers that wait; whoever comes then is told to come again
-_MOST_WAITING = 1000
-# of each entry: whether it is new, or why it could not be written
+# bounds how long the first forecast in a transaction waits for the last
+_MAX_FORECASTS_PER_TRANSACTION = 5000
+# beyond it, new answers are refused
+_MAX_WAITING = 1000
+# for each entry: whether it is new, or the error that kept it from being written
 Outcome = bool | Exception
-
-
-# entries, and who waits for them
 _Item = tuple[list[Entry], "Future[list[Outcome]]"]
 
 
 @dataclass
 class Writer:
-    """Writes entries from one thread of its own. Safe to use from any."""
+    """Writes entries in a thread of its own. Its methods may be called from any thread."""
 
     engine: Engine
-    _waiting: "queue.Queue[_Item | None]" = field(default_factory=lambda: queue.Queue(_MOST_WAITING))
+    _waiting: "queue.Queue[_Item | None]" = field(default_factory=lambda: queue.Queue(_MAX_WAITING))
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -39,35 +36,37 @@ class Writer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write the waiting entries, and end the thread."""
         if self._thread and self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
 
     @property
     def is_alive(self) -> bool:
-        """Say whether the thread works."""
+        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def n_waiting(self) -> int:
-        """Return how many answers wait to be written."""
+        """How many answers wait to be written."""
         return self._waiting.qsize()
 
     def submit(self, entries: list[Entry]) -> "Future[list[Outcome]]":
-        """Return what will say of each entry, once it is committed, whether it is new; or why it could not be.
+        """Queue entries; return a future that is done once they are committed.
 
-        An entry whose idempotency key is taken already is not.
+        Returns:
+            a future with the outcome of each entry: True if it was written, False if its idempotency key was taken, or
+            the error that kept it from being written.
 
         Raises:
-            DatabaseUnavailable: too many wait.
+            DatabaseUnavailable: too many answers wait.
         """
-        written: Future[list[Outcome]] = Future()
+        future: Future[list[Outcome]] = Future()
         try:
-            self._waiting.put_nowait((entries, written))
+            self._waiting.put_nowait((entries, future))
         except queue.Full as error:
             raise DatabaseUnavailable("the ledger has too many answers to write; try again in a moment") from error
-        return written
+        return future
 
     def _work(self) -> None:
         is_open = True
@@ -77,7 +76,7 @@ class Writer:
             while item is not None:
                 batch.append(item)
                 n_forecasts += sum(len(entry.forecasts) for entry in item[0])
-                if n_forecasts >= _MOST:
+                if n_forecasts >= _MAX_FORECASTS_PER_TRANSACTION:
                     break
                 try:
                     item = self._waiting.get_nowait()
@@ -87,11 +86,11 @@ class Writer:
             self._write(batch)
 
     def _write(self, batch: list[_Item]) -> None:
-        # from here on nobody can cancel them, which would make their result an error here
-        running = [(entries, written) for entries, written in batch if written.set_running_or_notify_cancel()]
+        # marks the futures as running: setting the result of a cancelled future would raise an error
+        running = [(entries, future) for entries, future in batch if future.set_running_or_notify_cancel()]
         outcomes = iter(self._commit([entry for entries, _ in running for entry in entries]))
-        for entries, written in running:
-            written.set_result([next(outcomes) for _ in entries])
+        for entries, future in running:
+            future.set_result([next(outcomes) for _ in entries])
 
     def _commit(self, entries: list[Entry]) -> list[Outcome]:
         if not entries:
@@ -99,40 +98,40 @@ class Writer:
         try:
             with transaction(self.engine) as connection:
                 return [*_insert(connection, entries)]
-        # whatever it is, whoever waits is told of it, and the next ones are written
+        # the waiting callers get the error, and the thread goes on with the next entries
         except Exception as error:
             if len(entries) == 1:
                 return [error]
-            # one of them may be to blame, or two processes that met: each by itself
+            # a single entry may be the cause, or a conflict with another process: commit each by itself
             return [outcome for entry in entries for outcome in self._commit([entry])]
 
 
 def _insert(connection: Connection, entries: list[Entry]) -> list[bool]:
-    """Insert entries, and say of each whether it is new."""
-    plain = [_request(entry) for entry in entries if entry.idempotency_key is None]
-    # in one order, so that two processes cannot wait for each other
-    once = sorted((entry for entry in entries if entry.idempotency_key is not None), key=_key)
-    written = {entry.request_id for entry in once if _insert_once(connection, entry)}
-    is_new = [entry.idempotency_key is None or entry.request_id in written for entry in entries]
-    rows = [row for entry, one in zip(entries, is_new, strict=True) if one for row in _forecasts(entry)]
-    if plain:
-        insert_all(connection, REQUESTS, plain)
+    """Insert entries; return for each whether it is new."""
+    without_key = [_request_row(entry) for entry in entries if entry.idempotency_key is None]
+    # sorted, so that two processes cannot deadlock
+    with_key = sorted((entry for entry in entries if entry.idempotency_key is not None), key=_idempotency_key)
+    inserted = {entry.request_id for entry in with_key if _insert_request(connection, entry)}
+    is_new = [entry.idempotency_key is None or entry.request_id in inserted for entry in entries]
+    rows = [row for entry, wanted in zip(entries, is_new, strict=True) if wanted for row in _forecast_rows(entry)]
+    if without_key:
+        insert_rows(connection, REQUESTS, without_key)
     if rows:
-        insert_all(connection, FORECASTS, rows)
+        insert_rows(connection, FORECASTS, rows)
     return is_new
 
 
-def _key(entry: Entry) -> tuple[str, str]:
+def _idempotency_key(entry: Entry) -> tuple[str, str]:
     return entry.owner, entry.idempotency_key or ""
 
 
-def _insert_once(connection: Connection, entry: Entry) -> bool:
-    """Insert a request unless its idempotency key is taken; say whether it was."""
-    statement = insert_or(connection, REQUESTS).values(_request(entry)).on_conflict_do_nothing()
+def _insert_request(connection: Connection, entry: Entry) -> bool:
+    """Insert a request unless its idempotency key is taken; return whether it was inserted."""
+    statement = dialect_insert(connection, REQUESTS).values(_request_row(entry)).on_conflict_do_nothing()
     return bool(connection.execute(statement).rowcount)
 
 
-def _request(entry: Entry) -> dict[str, Any]:
+def _request_row(entry: Entry) -> dict[str, Any]:
     return {
         "request_id": entry.request_id,
         "answered_at": entry.answered_at,
@@ -144,7 +143,7 @@ def _request(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _forecasts(entry: Entry) -> list[dict[str, Any]]:
+def _forecast_rows(entry: Entry) -> list[dict[str, Any]]:
     return [
         {
             "forecast_id": forecast_id(entry.request_id, position),
@@ -156,13 +155,13 @@ def _forecasts(entry: Entry) -> list[dict[str, Any]]:
             "version": entry.version,
             "is_shadow": entry.is_shadow,
             "forecast_by": entry.forecast_by,
-            "unique_id": one.unique_id,
-            "first_at": int(one.steps[0, 0]),
-            "last_at": int(one.steps[-1, 0]),
-            "last_value": one.last_value,
-            "tolerance": one.tolerance,
-            "steps": pack(one.steps),
-            "answer": one.answer,
+            "unique_id": forecast.unique_id,
+            "first_at": int(forecast.steps[0, 0]),
+            "last_at": int(forecast.steps[-1, 0]),
+            "last_value": forecast.last_value,
+            "tolerance": forecast.tolerance,
+            "steps": pack_steps(forecast.steps),
+            "answer": forecast.answer,
         }
-        for position, one in enumerate(entry.forecasts)
+        for position, forecast in enumerate(entry.forecasts)
     ]

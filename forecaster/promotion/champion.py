@@ -13,7 +13,7 @@ from forecaster.domain.errors import RegistryError
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.domain.series import Series
 from forecaster.evaluation.probabilistic import coverage
-from forecaster.evaluation.significance import LEAST_BLOCKS, compare_losses
+from forecaster.evaluation.significance import MIN_BLOCKS, compare_losses
 from forecaster.promotion.gate import BesideChampion, GateConfig
 from forecaster.registry.bundle import Bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
@@ -67,7 +67,7 @@ def compare(
     until = np.datetime64(champion.bundle.manifest.trained_until)
     is_fresher = is_same and bool(np.datetime64(challenger.bundle.manifest.trained_until) > until)
     n_windows = min(trial.n_windows, _windows_since(tried.series, until, challenger.config, trial.step_size))
-    if n_windows >= LEAST_BLOCKS * overlap(challenger.config.horizon, trial.step_size):
+    if n_windows >= MIN_BLOCKS * overlap(challenger.config.horizon, trial.step_size):
         since = trial.model_copy(update={"n_windows": n_windows, "refit": -(-n_windows // gate.refits)})
         roles = tags | {"tried_as": CHALLENGER, "rows": f"since version {champion.version} was trained"}
         ours = try_recipe(challenger.config, since, roles, _warm_start(challenger, champion), is_anew=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from forecaster.domain.config import Config
-from forecaster.domain.manifest import LEAST_EFFECTIVE, Certificate
+from forecaster.domain.manifest import MIN_EFFECTIVE_WINDOWS, Certificate
 from forecaster.evaluation.significance import Ratio
 
 PROMOTED, SHADOW, KEPT = "promoted", "shadow", "kept"
@@ -171,11 +171,11 @@ def _beside_baseline(evidence: Evidence, gate: GateConfig) -> Criterion:
         few = "too few windows to tell; raise backtest.n_windows" if has_error else "the last value has no error here"
         return Criterion("baseline", False, few)
     chance, bound = min(1.0, tries * ratio.p_below()), ratio.upper(level)
-    is_enough = ratio.n_blocks >= LEAST_EFFECTIVE
+    is_enough = ratio.n_blocks >= MIN_EFFECTIVE_WINDOWS
     has_skill = chance < gate.significance and is_enough
     skill = f"p {chance:.2g}{_of_tries(tries)}" + ("" if has_skill else ": no skill shown")
     if not is_enough:
-        skill += f", for want of windows: {ratio.n_blocks} that do not overlap, {LEAST_EFFECTIVE} are needed"
+        skill += f", for want of windows: {ratio.n_blocks} that do not overlap, {MIN_EFFECTIVE_WINDOWS} are needed"
     if gate.require == "skill":
         reason = f"relative_mae {ratio.value:.4g}, {skill}; p below {gate.significance:g} needed"
         return Criterion("baseline", has_skill, reason)

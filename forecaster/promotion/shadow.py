@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.instants import HOUR
 from forecaster.evaluation.significance import compare_losses
-from forecaster.ledger.pairs import Paired, models_in_the_shadow, paired_losses
+from forecaster.ledger.paired_losses import PairedLosses, models_with_shadow_scores, paired_losses
 from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, BesideChampion, Criterion, GateConfig, replaces
 from forecaster.promotion.promote import is_in_shadow, make_champion
 from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
@@ -35,7 +35,7 @@ def settle_shadows(engine: Engine, tracking_uri: str) -> dict[str, dict[str, Any
     Raises:
         DatabaseUnavailable, StoreUnavailable: as their names say.
     """
-    models = models_in_the_shadow(engine)
+    models = models_with_shadow_scores(engine)
     if not models:
         return {}
     store = Store(tracking_uri)
@@ -50,7 +50,7 @@ def settle_shadows(engine: Engine, tracking_uri: str) -> dict[str, dict[str, Any
     return settled
 
 
-def judge_shadow(paired: Paired, champion: int, gate: GateConfig, tries: int) -> Criterion | None:
+def judge_shadow(paired: PairedLosses, champion: int, gate: GateConfig, tries: int) -> Criterion | None:
     """Return what paired scores say of a fresher challenger; None as long as there are too few for a look.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from forecaster.domain.errors import BundleError
-from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MODEL, MOST, Manifest
+from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MAX_JSON_INTEGER, MODEL, Manifest
 from forecaster.domain.series import MEAN, Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.units import DECAY, SCALES, Unit
@@ -145,7 +145,7 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest) -> Calibration:
         raise ValueError(f"residuals must have {manifest.horizon} rows of {len(grid)} probabilities")
     if not np.isfinite(residuals).all() or (np.diff(residuals) < 0).any():
         raise ValueError("residuals must be finite and increase with the probabilities")
-    if not 1 <= calibration.n_windows < MOST or not 0 < calibration.n_effective <= calibration.n_windows:
+    if not 1 <= calibration.n_windows < MAX_JSON_INTEGER or not 0 < calibration.n_effective <= calibration.n_windows:
         raise ValueError("n_windows must be above 0, and not beyond all counting; n_effective no more than that")
     _check_unit(unit, manifest)
     return calibration

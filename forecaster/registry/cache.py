@@ -5,7 +5,6 @@ Everything arrives by rename, so a reader sees the old or the new, whole.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Collection
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from forecaster.domain.errors import BundleError, UnknownModel
+from forecaster.domain.files import write_atomically
 
 INDEX = "index.json"
 _REFUSED = ".refused.json"
@@ -171,6 +171,5 @@ def _replace(file: Path, text: str) -> None:
     text += "\n"
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace") == text:
         return
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    with write_atomically(file) as draft:
+        draft.write_text(text, encoding="utf-8")

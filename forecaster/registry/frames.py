@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import check_long_frame, known_after, located
+from forecaster.data.long_frame import check_long_frame, localize, read_futr_frame
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times
 from forecaster.registry.predictor import Predictor
@@ -67,7 +67,7 @@ def read_frame(
         where: what to call the frame in an error.
 
     Raises:
-        SeriesError, TooShortError, CalendarError: as `check_long_frame` and `known_after` say.
+        SeriesError, TooShortError, CalendarError: as `check_long_frame` and `read_futr_frame` say.
     """
     manifest, frequency = predictor.manifest, predictor.frequency
     futr_exog = tuple(manifest.futr_exog)
@@ -76,7 +76,7 @@ def read_frame(
     last = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
     told = None
     if futr_exog:
-        ahead = known_after(futr_frame, futr_exog, series, _coming(frequency, last, predictor.steps_ahead(steps)))
+        ahead = read_futr_frame(futr_frame, futr_exog, series, _coming(frequency, last, predictor.steps_ahead(steps)))
         told = np.concatenate([_lasts(series, series.known, manifest.input_size), ahead], axis=1)
     return FrameInputs(
         series.unique_ids,
@@ -99,4 +99,4 @@ def _coming(frequency: Step, last: "pd.Series[Any]", steps: int) -> "pd.Series[A
     is_elapsed = zone is not None and not frequency.is_wall_clock
     clock = (last.dt.tz_convert("UTC") if is_elapsed else last).dt.tz_localize(None).to_numpy()
     coming = pd.Series(np.concatenate([frequency.after(one, steps) for one in clock]))
-    return located(coming, zone, frequency.is_wall_clock)
+    return localize(coming, zone, frequency.is_wall_clock)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from forecaster.database.locks import check_reachable, one_at_a_time
+from forecaster.database.locks import check_reachable, exclusive_lock
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
@@ -61,7 +61,7 @@ class Store:
 
         check_reachable(uri)
         # two that make a store's tables together break it; a server has made its own
-        with one_at_a_time(uri, "tables") if create and not uri.startswith("http") else nullcontext():
+        with exclusive_lock(uri, "tables") if create and not uri.startswith("http") else nullcontext():
             if file is not None and not file.exists():
                 self._make_tables(file)
             self._client = self._ask(lambda: mlflow.MlflowClient(uri))
@@ -108,7 +108,7 @@ class Store:
             UnknownModel: there is no such version.
             RegistryError: the champion is another than `instead_of`, or what was written is not what is read back.
         """
-        with one_at_a_time(self.uri, name):
+        with exclusive_lock(self.uri, name):
             model = self.find(name)
             if version not in model.runs:
                 raise UnknownModel(f"model '{name}' has no version {version}; it has {sorted(model.runs)}")
@@ -129,7 +129,7 @@ class Store:
         Raises:
             UnknownModel: there is no such model, or it has no other champion before this one.
         """
-        with one_at_a_time(self.uri, name):
+        with exclusive_lock(self.uri, name):
             aliases = self.find(name).aliases
             if aliases.get(PREVIOUS) in (None, aliases.get(CHAMPION)):
                 raise UnknownModel(f"model '{name}' has no previous champion; its aliases are {aliases}")

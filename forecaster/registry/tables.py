@@ -1,6 +1,6 @@
 """The tables of MLflow's database, which a newer MLflow refuses to use until its own migrations have been run."""
 
-from forecaster.database.locks import check_reachable, one_at_a_time
+from forecaster.database.locks import check_reachable, exclusive_lock
 from forecaster.database.uris import sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
@@ -32,7 +32,7 @@ def migrate_tables(uri: str) -> str | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with one_at_a_time(uri, "tables"):
+        with exclusive_lock(uri, "tables"):
             # what `mlflow db upgrade` does, without the password among a process' arguments
             upgrade.callback(uri)
         with create_engine(uri, poolclass=NullPool).connect() as connection:

@@ -1,1 +1,1 @@
-"""Jobs on a schedule: when they are due, that each runs once, and what is said of those that fail."""
+"""Jobs on a schedule: triggers, runs that happen once, retries, and reports of failures."""

@@ -1,4 +1,4 @@
-"""What a schedule declares: jobs, when they are due, and how often one that fails is tried again."""
+"""The configuration of a schedule: jobs, their triggers and their retries."""
 
 from collections import Counter
 from functools import cached_property
@@ -10,47 +10,54 @@ from pydantic import Field, field_validator, model_validator
 from forecaster.domain.config import Config, read_yaml
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.yaml_text import parse_yaml
-from forecaster.scheduling.when import When
+from forecaster.scheduling.triggers import Trigger
 
 Pipeline = Literal[
     "fetch", "synthesize", "train", "retrain", "fleet", "backtest", "contest", "promote", "score", "forget"
 ]  # fmt: skip
-# the others take a file
+# pipelines that take arguments; the others take a configuration file
 WITH_ARGUMENTS = ("score", "forget")
 RETRAIN = "retrain"
 # a century; beyond it clocks and calendars overflow
-_MOST_DAYS = 36_500
-_MOST_SECONDS = 1e9
+_MAX_DAYS = 36_500
+_MAX_SECONDS = 1e9
 Argument = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class RetryConfig(Config):
-    """How often a run is attempted in all, and the seconds between: `first_seconds`, times `factor` each time."""
+    """How often a failed run is retried.
+
+    Args:
+        attempts: in total, including the first.
+        first_seconds: the delay before the first retry.
+        factor: by which the delay grows with each retry.
+        most_seconds: the longest delay.
+    """
 
     attempts: int = Field(3, ge=1, le=100)
-    first_seconds: float = Field(60, ge=0, le=_MOST_SECONDS)
+    first_seconds: float = Field(60, ge=0, le=_MAX_SECONDS)
     factor: float = Field(2, ge=1, le=100)
-    most_seconds: float = Field(3600, ge=0, le=_MOST_SECONDS)
+    most_seconds: float = Field(3600, ge=0, le=_MAX_SECONDS)
 
     def delay_seconds(self, failures: int) -> float:
-        """Return how long to wait after so many failures, at least one."""
-        # so that a power of many failures does not overflow
+        """Return the delay after a number of failures, at least 1."""
+        # limited, so that the power does not overflow
         steps = min(failures - 1, 64)
         return min(self.first_seconds * self.factor**steps, self.most_seconds)
 
 
 class JobConfig(Config):
-    """A pipeline and when it is run.
+    """A pipeline and when it runs.
 
     Args:
-        name: what it is called in logs, metrics and the database.
+        name: the job's name in logs, metrics and the database.
         run: the pipeline.
-        config: its file, for those that take one.
-        overrides: what `--set` changes of it.
-        arguments: the command line of a pipeline that takes no file.
-        when: null: only when it is asked for, by evidence or `--once`.
-        retry: null: as the schedule says.
-        timeout_minutes: after which it is ended, and has failed; null: never.
+        config: its configuration file, if it takes one.
+        overrides: changes of the configuration, as with `--set`.
+        arguments: the command line of a pipeline that takes no configuration file.
+        when: the trigger; null if the job runs only on request, by evidence or `--once`.
+        retry: the schedule's when null.
+        timeout_minutes: the process is terminated after this time, and has failed; never when null.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")
@@ -58,31 +65,31 @@ class JobConfig(Config):
     config: Path | None = None
     overrides: tuple[str, ...] = ()
     arguments: tuple[Argument, ...] = ()
-    when: When | None
+    when: Trigger | None
     retry: RetryConfig | None = None
-    timeout_minutes: float | None = Field(None, gt=0, le=_MOST_SECONDS)
+    timeout_minutes: float | None = Field(None, gt=0, le=_MAX_SECONDS)
 
     @field_validator("overrides")
     @classmethod
     def _are_overrides(cls, overrides: tuple[str, ...]) -> tuple[str, ...]:
-        for one in overrides:
-            if not one.partition("=")[1] or one.startswith(("=", "-")):
-                raise ValueError(f"'{one}': write dotted.key=value")
+        for override in overrides:
+            if not override.partition("=")[1] or override.startswith(("=", "-")):
+                raise ValueError(f"'{override}': write dotted.key=value")
         return overrides
 
     @field_validator("arguments")
     @classmethod
     def _name_no_database(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        if any(one.startswith("--d") for one in arguments):
-            # whoever lists processes would see its password
-            raise ValueError("--database: a job has the schedule's; leave it out")
+        if any(argument.startswith("--d") for argument in arguments):
+            # every user who can list processes would see its password
+            raise ValueError("--database: a job uses the schedule's database; leave it out")
         return arguments
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _fits_pipeline(self) -> Self:
         if self.run in WITH_ARGUMENTS:
             if self.config or self.overrides:
-                raise ValueError(f"config, overrides: {self.run} takes none; use arguments")
+                raise ValueError(f"config, overrides: {self.run} takes neither; use arguments")
             return self
         if self.arguments:
             raise ValueError(f"arguments: {self.run} takes none; use overrides")
@@ -90,78 +97,79 @@ class JobConfig(Config):
             raise ValueError(f"config: missing; {self.run} needs one")
         _read(self.config)
         if self.run == RETRAIN and self.model is None:
-            raise ValueError(f"config: {self.config} has no train.name, by which a retraining is asked for")
+            raise ValueError(f"config: {self.config} has no train.name, which retraining requests refer to")
         return self
 
     @property
     def command(self) -> list[str]:
-        """Return what follows `python -m pipelines.`, and the arguments."""
-        given = [str(self.config)] if self.config else list(self.arguments)
-        return [self.run, *given, *(["--set", *self.overrides] if self.overrides else [])]
+        """The pipeline's name and its arguments: the command line after `python -m pipelines.`."""
+        arguments = [str(self.config)] if self.config else list(self.arguments)
+        return [self.run, *arguments, *(["--set", *self.overrides] if self.overrides else [])]
 
     @cached_property
     def model(self) -> str | None:
-        """Return the model that a retraining is of, as its file was when the schedule was read; None for another."""
+        """The model that a retraining job trains, as its file was when it was first read; None for other jobs."""
         if self.run != RETRAIN or self.config is None:
             return None
-        set_name = [value for key, _, value in (one.partition("=") for one in self.overrides) if key == "train.name"]
-        if set_name:
-            return str(parse_yaml(set_name[-1], "--set train.name"))
+        assignments = (override.partition("=") for override in self.overrides)
+        names = [value for key, _, value in assignments if key == "train.name"]
+        if names:
+            return str(parse_yaml(names[-1], "--set train.name"))
         train = _read(self.config).get("train")
         name = train.get("name") if isinstance(train, dict) else None
         return None if name is None else str(name)
 
 
 class MetricsConfig(Config):
-    """Where Prometheus may ask; beyond loopback only with a token."""
+    """The address of `/metrics`; beyond loopback a token is required."""
 
     host: str = "127.0.0.1"
     port: int = Field(9109, ge=0, le=65535)
 
 
 class ScheduleConfig(Config):
-    """The jobs, and what holds for all of them.
+    """The jobs, and the settings that they share.
 
     Args:
-        folder: locks, and what each job's last run said; not shared between machines.
-        catch_up_hours: a run that was missed, or broken off, for longer is not made up for.
-        poll_seconds: how often the database is asked for what is owed.
-        lost_after_seconds: of silence, after which the run of a scheduler elsewhere is taken to be lost.
-        at_once: most jobs that run at the same time.
+        folder: for locks and the output of each job's last run; not shared between machines.
+        catch_up_hours: a missed due moment or retry older than this is not made up for.
+        poll_seconds: how often the database is asked which runs are due.
+        lost_after_seconds: a run of another machine is lost after this time without a heartbeat.
+        at_once: how many jobs run at the same time.
         keep_days: how long ended runs are kept.
-        follow_evidence: whether retrainings that the service asks for are run.
-        retry: of jobs that do not say.
-        metrics: null: none.
+        follow_evidence: whether to run the retrainings that the service requests.
+        retry: for jobs that set none.
+        metrics: where to serve metrics; nowhere when null.
     """
 
     jobs: tuple[JobConfig, ...] = Field(min_length=1)
     folder: Path = Path("mlruns/schedule")
-    catch_up_hours: float = Field(24, gt=0, le=_MOST_DAYS * 24)
+    catch_up_hours: float = Field(24, gt=0, le=_MAX_DAYS * 24)
     poll_seconds: float = Field(5, ge=0.05, le=600)
-    lost_after_seconds: float = Field(600, ge=1, le=_MOST_SECONDS)
+    lost_after_seconds: float = Field(600, ge=1, le=_MAX_SECONDS)
     at_once: int = Field(2, ge=1, le=64)
-    keep_days: float = Field(365, gt=0, le=_MOST_DAYS)
+    keep_days: float = Field(365, gt=0, le=_MAX_DAYS)
     follow_evidence: bool = True
     retry: RetryConfig = RetryConfig()
     metrics: MetricsConfig | None = None
 
     @model_validator(mode="after")
-    def _are_told_apart(self) -> Self:
-        for what, values in (
+    def _names_and_models_are_unique(self) -> Self:
+        for verb, values in (
             ("are named", [job.name for job in self.jobs]),
             ("retrain", [job.model for job in self.jobs if job.model is not None]),
         ):
-            twice = [value for value, count in Counter(values).items() if count > 1]
-            if twice:
-                raise ValueError(f"jobs: two {what} '{twice[0]}'")
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            if repeated:
+                raise ValueError(f"jobs: two {verb} '{repeated[0]}'")
         return self
 
-    def retry_of(self, job: JobConfig) -> RetryConfig:
-        """Return how often a job is tried again."""
+    def retry_for(self, job: JobConfig) -> RetryConfig:
+        """Return the retry settings of a job."""
         return job.retry or self.retry
 
     def retrained_by(self) -> dict[str, str]:
-        """Return the job of each model that one retrains."""
+        """Return the name of the job that retrains each model, by model."""
         return {job.model: job.name for job in self.jobs if job.model is not None}
 
 
@@ -169,5 +177,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return read_yaml(path)
     except ConfigError as error:
-        # which pydantic takes for a mistake of this job
+        # pydantic turns a ValueError into a mistake of this job
         raise ValueError(f"config: {error}") from error

@@ -1,80 +1,80 @@
-"""What is to be done next for a job, decided from what the database knows of it; nothing is done here."""
+"""Decide the next step for a job from its state in the database. Nothing is carried out here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from forecaster.domain.exits import BAD_CONFIG, TRAINING_FAILED
 from forecaster.domain.instants import SECOND, as_at, as_moment
 from forecaster.scheduling.config import RETRAIN, JobConfig, RetryConfig
-from forecaster.scheduling.runs import ASKED, DUE, Known, Run
+from forecaster.scheduling.runs import ASKED, DUE, JobState, Run
 
 
 @dataclass(frozen=True)
 class Start:
-    """A run to be claimed; the retries that it takes the place of are dropped."""
+    """Start a run; the fields are the arguments of `Runs.claim`."""
 
     cause: str
     due_at: int
     attempt: int = 1
-    asked_id: int | None = None
-    follows: int | None = None
-    drops: tuple[Run, ...] = field(default=())
+    request_id: int | None = None
+    retry_of: int | None = None
+    replaces: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
 class Miss:
-    """A due moment that is too long ago."""
+    """Record a due moment as missed, because it is too long ago."""
 
     due_at: int
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A retry, or the repetition of a lost run, that comes too late."""
+    """Give up the retry of a run, because it is too long overdue."""
 
     run: Run
 
 
-def next_step(job: JobConfig, known: Known, now: int, catch_up: timedelta) -> Start | Miss | Drop | None:
-    """Return what is to be done now, None if nothing is.
+def next_step(job: JobConfig, state: JobState, now: int, catch_up: timedelta) -> Start | Miss | Drop | None:
+    """Return the next step for a job, or None if nothing is due.
 
-    Of several due moments the latest counts, so that what was missed is run once; it takes the place of retries of
-    earlier ones. Then come retries, then what was asked for.
+    Due moments come first: only the latest of them runs, so what was missed runs once, and the run replaces the retries
+    of earlier due moments. Then come retries, then retraining requests.
 
     Args:
-        job: the job; it does not run just now.
-        known: its runs.
+        job: a job that is not running.
+        state: the job's state.
         now: microseconds since 1970.
         catch_up: how late a run may begin.
     """
-    too_old = now - catch_up // timedelta(microseconds=1)
-    due = job.when.latest(as_moment(known.last_due_at), as_moment(now)) if job.when else None
+    oldest = now - catch_up // timedelta(microseconds=1)
+    due = job.when.latest(as_moment(state.last_due_at), as_moment(now)) if job.when else None
     if due is not None:
         due_at = as_at(due)
-        if due_at < too_old:
+        if due_at < oldest:
             return Miss(due_at)
-        return Start(DUE, due_at, drops=tuple(run for run in known.owed if run.cause == DUE))
-    for run in known.owed:
-        # one that ended later than now did so before the clock was set back, and has waited
+        return Start(DUE, due_at, replaces=tuple(run for run in state.retries if run.cause == DUE))
+    for run in state.retries:
+        # a run that ended in the future did so before the clock was set back: its delay is over
         if run.again_at is None or run.ended_at is None or run.ended_at <= now < run.again_at:
             continue
-        if run.again_at < too_old:
+        if run.again_at < oldest:
             return Drop(run)
-        return Start(run.cause, run.due_at, run.attempt + 1, run.asked_id, follows=run.run_id)
-    if known.asked and not any(run.cause == ASKED for run in known.owed):
-        first = known.asked[0]
-        return Start(ASKED, first.asked_at, asked_id=first.job_id)
+        return Start(run.cause, run.due_at, run.attempt + 1, run.asked_id, retry_of=run.run_id)
+    if state.requests and not any(run.cause == ASKED for run in state.retries):
+        first = state.requests[0]
+        return Start(ASKED, first.asked_at, request_id=first.job_id)
     return None
 
 
-def again_at(job: JobConfig, retry: RetryConfig, exit_code: int | None, failures: int, now: int) -> int | None:
-    """Return when a run that failed is tried again, None where that cannot help or was done often enough.
+def retry_at(job: JobConfig, retry: RetryConfig, exit_code: int | None, failures: int, now: int) -> int | None:
+    """Return when to retry a failed run, in microseconds since 1970; None if a retry cannot help or was the last.
 
     Args:
-        job: whose run it is.
-        retry: how often it may be tried.
-        exit_code: how it ended; None if it did not start.
-        failures: of this due moment, this one included.
+        job: the run's job.
+        retry: how often to retry.
+        exit_code: of the run's process; None if it could not be started.
+        failures: failed attempts at the run's due moment, including this one.
         now: microseconds since 1970.
     """
     if exit_code == BAD_CONFIG or (job.run == RETRAIN and exit_code == TRAINING_FAILED) or failures >= retry.attempts:

@@ -1,4 +1,4 @@
-"""What is said of a run that failed for good: a log line, a metric, and a message to a webhook."""
+"""Report a run that failed for good: a log line, a metric, and a message to a webhook."""
 
 import logging
 import os
@@ -12,13 +12,13 @@ from forecaster.domain.instants import as_moment
 from forecaster.scheduling.metrics import Metrics
 
 WEBHOOK = "FORECASTER_WEBHOOK_URL"
-_TRIES = 2
+_ATTEMPTS = 2
 _log = logging.getLogger("forecaster.schedule")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed for good; `due_at` in microseconds since 1970."""
+    """A run that failed and is not retried; `due_at` is in microseconds since 1970."""
 
     job: str
     pipeline: str
@@ -28,15 +28,15 @@ class Failure:
     reason: str
 
 
-class Reports:
-    """Where failures are reported.
+class FailureReporter:
+    """Reports failures to the log, the metrics and a webhook.
 
     Args:
-        metrics: which count them.
-        seconds: how long one message may take.
+        metrics: count the failures.
+        seconds: the longest that a message to the webhook may take.
 
     Raises:
-        ConfigError: the webhook's URL is none; it is a secret, and not in the message.
+        ConfigError: the webhook's URL is not an HTTP address; the message leaves the URL out, because it is a secret.
     """
 
     def __init__(self, metrics: Metrics, seconds: float = 10) -> None:
@@ -46,8 +46,8 @@ class Reports:
         self._metrics = metrics
         self._seconds = seconds
 
-    def give_up(self, failure: Failure) -> None:
-        """Report a failure; what goes wrong with that is a log line."""
+    def report(self, failure: Failure) -> None:
+        """Report a failure; a problem with the webhook is only logged and counted."""
         due = as_moment(failure.due_at).isoformat(timespec="seconds")
         fields = {
             "job": failure.job,
@@ -63,18 +63,19 @@ class Reports:
             self._send({**fields, "pipeline": failure.pipeline, "host": socket.gethostname(), "text": text})
 
     def _send(self, message: dict[str, object]) -> None:
-        problem = "nothing was tried"
-        for _ in range(_TRIES):
+        problem = ""
+        for _ in range(_ATTEMPTS):
             problem = self._post(message)
             if not problem:
                 return
         self._metrics.webhook_failures.inc()
-        _log.error("the webhook was not reached: %s", problem, extra={"job": message["job"]})
+        job = message["job"]
+        _log.error("job '%s': its failure could not be sent to the webhook (%s)", job, problem, extra={"job": job})
 
     def _post(self, message: dict[str, object]) -> str:
-        """Send it once; returns what was wrong, without the address."""
+        """Send a message once; return what went wrong, without the address, or an empty text."""
         problem = [f"no answer in {self._seconds:g} s"]
-        # the library bounds each wait, and not their sum
+        # httpx limits each wait but not their sum
         thread = threading.Thread(target=lambda: problem.__setitem__(0, self._exchange(message)), daemon=True)
         thread.start()
         thread.join(self._seconds)
@@ -84,7 +85,7 @@ class Reports:
         import httpx2
 
         try:
-            with httpx2.stream("POST", self._url, json=message, timeout=self._seconds) as answer:
-                return "" if answer.is_success else f"status {answer.status_code}"
+            with httpx2.stream("POST", self._url, json=message, timeout=self._seconds) as response:
+                return "" if response.is_success else f"status {response.status_code}"
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             return type(error).__name__

@@ -1,7 +1,7 @@
-"""The runs of jobs in the database: claimed by one scheduler, kept alive, ended, lost, tried again.
+"""The runs of jobs in the database: claimed by one scheduler, kept alive by heartbeats, finished, lost or retried.
 
-Two constraints keep schedulers apart on any database: a job's due moment has one run of each attempt, and a job has one
-run that has not ended.
+Two constraints coordinate schedulers on any database: a job has one run for each due moment and attempt, and a job has
+at most one run that has not ended.
 """
 
 import time
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select, update
 
-from forecaster.database import jobs
-from forecaster.database.engine import insert_or, transaction
-from forecaster.database.jobs import Asked
+from forecaster.database import retraining
+from forecaster.database.engine import dialect_insert, transaction
+from forecaster.database.retraining import RetrainRequest
 from forecaster.database.tables import RUNS
 from forecaster.domain.instants import SECOND, now_at
 
@@ -24,7 +24,7 @@ RUNNING, SUCCEEDED, FAILED, LOST, MISSED, ADDED = "running", "succeeded", "faile
 
 @dataclass(frozen=True)
 class Run:
-    """An attempt, as the table `runs` has it; instants are microseconds since 1970."""
+    """An attempt, as a row of the table `runs`; instants are microseconds since 1970."""
 
     run_id: int
     job: str
@@ -43,32 +43,32 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the database knows of a job.
+class JobState:
+    """What the database knows about a job.
 
     Args:
-        last_due_at: the latest due moment that was run, missed, or lies before the job was first seen.
-        owed: the runs that are to be tried again, the oldest first.
-        open: the run that has not ended.
-        asked: the retrainings that wait for it.
+        last_due_at: the latest due moment that was run or missed, or when the job was first seen.
+        retries: the ended runs that are to be retried, the oldest first.
+        open_run: the run that has not ended.
+        requests: the retraining requests that wait for the job.
     """
 
     last_due_at: int
-    owed: tuple[Run, ...]
-    open: Run | None
-    asked: tuple[Asked, ...]
+    retries: tuple[Run, ...]
+    open_run: Run | None
+    requests: tuple[RetrainRequest, ...]
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What becomes of a lost run."""
+class LostRun:
+    """What follows from a lost run: whether it is retried."""
 
-    is_run_again: bool
+    is_retried: bool
 
 
 @dataclass(frozen=True)
 class _Silence:
-    """For how long reads of the database have found the same sign of life; `read_at` by the monotonic clock."""
+    """For how long a run's heartbeat has not changed; `read_at` is a time of the monotonic clock."""
 
     run_id: int
     alive_at: int
@@ -77,43 +77,44 @@ class _Silence:
 
 
 class Runs:
-    """The table, as the schedulers of one place use it.
+    """The table `runs`, as used by the schedulers of one place.
 
     Args:
-        engine: the database.
-        place: which processes can tell by a lock whether a run goes on.
-        lost_after_seconds: of silence, after which the run of another place is taken to be lost.
+        engine: the database's.
+        place: machine and folder; schedulers at the same place see each other's locks.
+        lost_after_seconds: a run of another place is lost after this time without a heartbeat.
     """
 
     def __init__(self, engine: Engine, place: str, lost_after_seconds: float) -> None:
         self.engine = engine
         self.place = place
-        self.patience = int(lost_after_seconds * SECOND)
-        self.beat_seconds = lost_after_seconds / 10
+        self.lost_after = int(lost_after_seconds * SECOND)
+        self.heartbeat_seconds = lost_after_seconds / 10
         self._silences: dict[str, _Silence] = {}
 
-    def know(self, job: str, model: str | None) -> Known:
-        """Return what is known of a job; what was due before the first time is not owed.
+    def read_state(self, job: str, model: str | None) -> JobState:
+        """Return the state of a job. A new job is added; what was due before that does not run.
 
         Args:
             job: its name.
-            model: what it retrains for whoever asks; None where it does not.
+            model: the model that the job retrains on request; None if it serves no requests.
         """
         now = now_at()
         with transaction(self.engine) as connection:
             last = connection.execute(select(func.max(RUNS.c.due_at)).where(RUNS.c.job == job, _was_due(now))).scalar()
             if last is None:
                 added = self._row(job, DUE, now, 1, ADDED) | {"ended_at": now}
-                connection.execute(insert_or(connection, RUNS).values(added).on_conflict_do_nothing())
-            is_alive = RUNS.c.ended_at.is_(None) | RUNS.c.again_at.is_not(None)
-            rows = connection.execute(select(RUNS).where(RUNS.c.job == job, is_alive).order_by(RUNS.c.due_at)).all()
-            asked = jobs.waiting_retrainings(connection, now - self.patience, model) if model else []
+                connection.execute(dialect_insert(connection, RUNS).values(added).on_conflict_do_nothing())
+            is_unfinished = RUNS.c.ended_at.is_(None) | RUNS.c.again_at.is_not(None)
+            query = select(RUNS).where(RUNS.c.job == job, is_unfinished).order_by(RUNS.c.due_at)
+            rows = connection.execute(query).all()
+            requests = retraining.open_requests(connection, now - self.lost_after, model) if model else []
         runs = [Run(**row._mapping) for row in rows]
-        return Known(
+        return JobState(
             now if last is None else last,
             tuple(run for run in runs if run.ended_at is not None),
             next((run for run in runs if run.ended_at is None), None),
-            tuple(asked),
+            tuple(requests),
         )
 
     def claim(
@@ -122,65 +123,76 @@ class Runs:
         cause: str,
         due_at: int,
         attempt: int = 1,
-        asked_id: int | None = None,
-        follows: int | None = None,
-        drops: Sequence[Run] = (),
+        request_id: int | None = None,
+        retry_of: int | None = None,
+        replaces: Sequence[Run] = (),
     ) -> Run | None:
-        """Begin a run unless somebody else has; returns it, or None.
+        """Start a run; return None if another scheduler has started it.
 
         Args:
-            job: whose.
-            cause: why it is run.
-            due_at: since when, in microseconds since 1970.
-            attempt: the how manieth of that moment.
-            asked_id: the retraining that it is, taken with the first attempt.
-            follows: the attempt before.
-            drops: those that are not tried again, because this one takes their place.
+            job: its name.
+            cause: `DUE`, `ASKED` or `ONCE`.
+            due_at: the due moment.
+            attempt: from 1 on.
+            request_id: the retraining request, which the first attempt claims.
+            retry_of: the id of the run that this attempt retries.
+            replaces: runs whose retries this run makes superfluous.
         """
-        row = self._row(job, cause, due_at, attempt, RUNNING) | {"asked_id": asked_id}
+        row = self._row(job, cause, due_at, attempt, RUNNING) | {"asked_id": request_id}
         with transaction(self.engine) as connection:
-            # before there is a run of it, by which takers that died are told apart
+            # before the run is inserted: an abandoned request can only be claimed while it has no run
             if (
-                asked_id is not None
-                and follows is None
-                and not jobs.take(connection, asked_id, now_at() - self.patience)
+                request_id is not None
+                and retry_of is None
+                and not retraining.claim_request(connection, request_id, now_at() - self.lost_after)
             ):
                 return None
-            made = insert_or(connection, RUNS).values(row).on_conflict_do_nothing().returning(*RUNS.c)
-            claimed = connection.execute(made).first()
+            inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(*RUNS.c)
+            claimed = connection.execute(inserted).first()
             if claimed is None:
                 connection.rollback()
                 return None
-            done_with = [run.run_id for run in drops] + ([follows] if follows is not None else [])
-            connection.execute(update(RUNS).where(RUNS.c.run_id.in_(done_with)).values(again_at=None))
+            settled = [run.run_id for run in replaces] + ([retry_of] if retry_of is not None else [])
+            connection.execute(update(RUNS).where(RUNS.c.run_id.in_(settled)).values(again_at=None))
         return Run(**claimed._mapping)
 
-    def keep_alive(self, run: Run) -> None:
-        """Say that a run goes on."""
+    def send_heartbeat(self, run: Run) -> None:
+        """Record that a run is still running."""
         with transaction(self.engine) as connection:
             connection.execute(update(RUNS).where(_is_open(run)).values(alive_at=now_at()))
 
     def is_lost(self, run: Run) -> bool:
-        """Say whether nobody carries on with an open run, which was just read, asked by whoever holds its job's lock.
+        """Return whether the process of an open run is gone. The caller holds the job's lock and has just read the run.
 
-        At another place it is lost when it was seen to be silent for the whole patience. That is measured here, for the
-        clocks of machines differ; and of the time between two reads, in which the database may have been away from
-        both, only as much counts as there is between two signs of life.
+        A run of this place is lost, because its process would hold the lock. A run of another place is lost after
+        `lost_after_seconds` without a heartbeat. That time is measured here, because the clocks of machines differ.
+        Between two reads at most one heartbeat interval counts, because the database may have been down for both.
         """
         if run.place == self.place:
             return True
         now, last = time.monotonic(), self._silences.get(run.job)
         is_silent = last is not None and (last.run_id, last.alive_at) == (run.run_id, run.alive_at)
-        seconds = last.seconds + min(now - last.read_at, self.beat_seconds) if last and is_silent else 0.0
+        seconds = last.seconds + min(now - last.read_at, self.heartbeat_seconds) if last and is_silent else 0.0
         self._silences[run.job] = _Silence(run.run_id, run.alive_at, seconds, now)
-        return seconds * SECOND >= self.patience
+        return seconds * SECOND >= self.lost_after
 
-    def seems_silent(self, run: Run) -> bool:
-        """Say whether the last sign of life of an open run is old, if the clocks of its machine and this one agree."""
-        return run.alive_at < now_at() - self.patience
+    def seems_lost(self, run: Run) -> bool:
+        """Return whether an open run's last heartbeat is too old, if the clocks of both machines agree."""
+        return run.alive_at < now_at() - self.lost_after
 
-    def end(self, run: Run, state: str, exit_code: int | None, outcome: str, again_at: int | None) -> bool:
-        """Write how a run ended, and end what asked for it unless it is tried again; False if it has ended before."""
+    def finish(self, run: Run, state: str, exit_code: int | None, outcome: str, again_at: int | None) -> bool:
+        """Record how a run ended, and close its retraining request unless the run is retried.
+
+        Args:
+            run: an open run.
+            state: `SUCCEEDED`, `FAILED` or `LOST`.
+            exit_code: of its process; None if it could not be started or was lost.
+            outcome: in words.
+            again_at: when to retry, microseconds since 1970; None for never.
+
+        Returns:
+            False if the run was recorded as ended before.
+        """
         values = {
             "state": state,
             "exit_code": exit_code,
@@ -189,67 +201,72 @@ class Runs:
             "ended_at": now_at(),
         }
         with transaction(self.engine) as connection:
-            is_mine = bool(connection.execute(update(RUNS).where(_is_open(run)).values(values)).rowcount)
-            if is_mine and again_at is None and run.asked_id is not None:
-                jobs.end(connection, run.asked_id, outcome)
-        return is_mine
+            was_open = bool(connection.execute(update(RUNS).where(_is_open(run)).values(values)).rowcount)
+            if was_open and again_at is None and run.asked_id is not None:
+                retraining.close_request(connection, run.asked_id, outcome)
+        return was_open
 
-    def lose(self, run: Run, reason: str) -> Lost | None:
-        """Write that an open run was lost, which is run again, once; None if somebody else has, or it has ended."""
+    def mark_lost(self, run: Run, reason: str) -> LostRun | None:
+        """Record that an open run was lost; it is retried once. Return None if the run was recorded as ended before."""
         with transaction(self.engine) as connection:
             is_first = _count(connection, run, LOST) == 0
-        # no later than now, whatever the clock of its machine said
+        # not in the future, even if the clock of its machine is ahead
         again_at = min(run.alive_at, now_at()) if is_first and run.cause != ONCE else None
-        return Lost(again_at is not None) if self.end(run, LOST, None, reason, again_at) else None
+        return LostRun(again_at is not None) if self.finish(run, LOST, None, reason, again_at) else None
 
-    def miss(self, job: str, due_at: int, reason: str) -> bool:
-        """Write that a due moment was too long ago; False if somebody else has."""
+    def record_missed(self, job: str, due_at: int, reason: str) -> bool:
+        """Record that a due moment was missed; return False if another scheduler has recorded it."""
         row = self._row(job, DUE, due_at, 1, MISSED) | {"ended_at": now_at(), "outcome": reason}
         with transaction(self.engine) as connection:
-            made = insert_or(connection, RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.run_id)
-            return connection.execute(made).first() is not None
+            inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.run_id)
+            return connection.execute(inserted).first() is not None
 
-    def drop(self, run: Run, reason: str) -> bool:
-        """Write that a run is not tried again after all; False if somebody else has."""
-        is_owed = (RUNS.c.run_id == run.run_id) & RUNS.c.again_at.is_not(None)
+    def drop_retry(self, run: Run, reason: str) -> bool:
+        """Record that a run is not retried after all; return False if another scheduler has recorded it."""
+        awaits_retry = (RUNS.c.run_id == run.run_id) & RUNS.c.again_at.is_not(None)
         with transaction(self.engine) as connection:
-            is_mine = bool(connection.execute(update(RUNS).where(is_owed).values(again_at=None)).rowcount)
-            if is_mine and run.asked_id is not None:
-                jobs.end(connection, run.asked_id, reason)
-        return is_mine
+            was_dropped = bool(connection.execute(update(RUNS).where(awaits_retry).values(again_at=None)).rowcount)
+            if was_dropped and run.asked_id is not None:
+                retraining.close_request(connection, run.asked_id, reason)
+        return was_dropped
 
     def count_failures(self, run: Run) -> int:
-        """Return how often the run's due moment has failed so far; what was lost does not count."""
+        """Return how many attempts at the run's due moment have failed; lost runs do not count."""
         with transaction(self.engine) as connection:
             return _count(connection, run, FAILED)
 
-    def latest(self) -> dict[tuple[str, str], int]:
-        """Return when each job last ended in each state, for any scheduler."""
-        wanted = select(RUNS.c.job, RUNS.c.state, func.max(RUNS.c.ended_at)).where(RUNS.c.ended_at.is_not(None))
+    def last_ends(self) -> dict[tuple[str, str], int]:
+        """Return by job and state when a run last ended, microseconds since 1970, whichever scheduler ran it."""
+        query = select(RUNS.c.job, RUNS.c.state, func.max(RUNS.c.ended_at)).where(RUNS.c.ended_at.is_not(None))
         with transaction(self.engine) as connection:
-            return {(row[0], row[1]): row[2] for row in connection.execute(wanted.group_by(RUNS.c.job, RUNS.c.state))}
+            return {(row[0], row[1]): row[2] for row in connection.execute(query.group_by(RUNS.c.job, RUNS.c.state))}
 
-    def forget_before(self, at: int) -> int:
-        """Delete what ended before then, except what tells which due moment was a job's latest; returns how many."""
+    def delete_before(self, at: int) -> int:
+        """Delete runs that ended before a moment, except the latest due run of each job; return their number."""
         newest = select(func.max(RUNS.c.due_at)).where(_was_due(now_at())).group_by(RUNS.c.job)
         is_old = (RUNS.c.ended_at < at) & RUNS.c.again_at.is_(None) & RUNS.c.due_at.not_in(newest)
         with transaction(self.engine) as connection:
             return connection.execute(delete(RUNS).where(is_old)).rowcount
 
-    def end_strange(self, models: Sequence[str]) -> list[str]:
-        """End the retrainings of models that no job retrains; returns these models."""
-        now, strange = now_at(), []
-        with transaction(self.engine) as connection:
-            for asked in jobs.waiting_retrainings(connection, now - self.patience):
-                if asked.model not in models and jobs.take(connection, asked.job_id, now - self.patience):
-                    jobs.end(connection, asked.job_id, f"not run: no job of the schedule retrains '{asked.model}'")
-                    strange.append(asked.model)
-        return strange
+    def close_unserved_requests(self, models: Sequence[str]) -> list[str]:
+        """Close the retraining requests for models that no job retrains; return these models.
 
-    def count_waiting(self) -> int:
-        """Return how many retrainings wait."""
+        Args:
+            models: the models that jobs retrain.
+        """
+        claimed_before, unserved = now_at() - self.lost_after, []
         with transaction(self.engine) as connection:
-            return len(jobs.waiting_retrainings(connection, now_at() - self.patience))
+            for request in retraining.open_requests(connection, claimed_before):
+                if request.model not in models and retraining.claim_request(connection, request.job_id, claimed_before):
+                    outcome = f"not run: no job of the schedule retrains '{request.model}'"
+                    retraining.close_request(connection, request.job_id, outcome)
+                    unserved.append(request.model)
+        return unserved
+
+    def count_requests(self) -> int:
+        """Return how many retraining requests wait."""
+        with transaction(self.engine) as connection:
+            return len(retraining.open_requests(connection, now_at() - self.lost_after))
 
     def _row(self, job: str, cause: str, due_at: int, attempt: int, state: str) -> dict[str, object]:
         now = now_at()
@@ -270,7 +287,7 @@ def _is_open(run: Run) -> ColumnElement[bool]:
 
 
 def _was_due(now: int) -> ColumnElement[bool]:
-    # what is of a later time was written before the clock was set back
+    # a later due moment was recorded before the clock was set back
     return (RUNS.c.cause == DUE) & (RUNS.c.due_at <= now)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from forecaster.domain.errors import WorkspaceError
+from forecaster.domain.files import write_atomically
 
 # with MODEL, whose it is, and CHECKPOINTS, the folder's name, what nobody will go on with is found
 WORK, ATTEMPT, MODEL, CHECKPOINTS = "work", "attempt", "model", "checkpoints"
@@ -34,9 +35,8 @@ def attempt_in(checkpoints: Path) -> str:
     if file.exists():
         return file.read_text(encoding="utf-8")
     attempt = uuid.uuid4().hex
-    draft = file.with_suffix(".new")
-    draft.write_text(attempt, encoding="utf-8")
-    draft.replace(file)
+    with write_atomically(file) as draft:
+        draft.write_text(attempt, encoding="utf-8")
     return attempt
 
 

@@ -5,7 +5,6 @@ The order of each epoch's windows depends on the seed and the epoch alone, and t
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.config import Config
 from forecaster.domain.errors import TrainingError, WorkspaceError
+from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats, Inputs
 from forecaster.models.topologies import Topology
 from forecaster.training import networks
@@ -226,15 +226,10 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
 
     arrays = {f"v{number}": keras.ops.convert_to_numpy(v) for number, v in enumerate(networks.variables(model))}
     arrays |= {f"b{number}": array for number, array in enumerate(best)}
-    draft = checkpoint.with_name(f".{checkpoint.name}")
     try:
-        with draft.open("wb") as file:
+        with write_atomically(checkpoint, is_locked=True) as draft, draft.open("wb") as file:
             np.savez(file, history=np.array(json.dumps(asdict(history))), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(checkpoint)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise WorkspaceError(
             f"{checkpoint}: the checkpoint cannot be written ({error}); free space, start again"
         ) from error

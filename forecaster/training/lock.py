@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from forecaster.database.locks import Check, one_at_a_time
+from forecaster.database.locks import LockCheck, exclusive_lock
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
 from forecaster.training.past_runs import end_abandoned
 
 
 @contextmanager
-def training_lock(config: TrainConfig, on_wait: Callable[[str], None] = lambda model: None) -> Iterator[Check]:
+def training_lock(config: TrainConfig, on_wait: Callable[[str], None] = lambda model: None) -> Iterator[LockCheck]:
     """Hold the training of a model for this process; runs that a killed process left open are ended.
 
     Args:
@@ -21,10 +21,10 @@ def training_lock(config: TrainConfig, on_wait: Callable[[str], None] = lambda m
         What raises where the turn was lost meanwhile, to be asked before anything is decided.
 
     Raises:
-        StoreUnavailable: as `one_at_a_time` says.
+        StoreUnavailable: as `exclusive_lock` says.
     """
     # makes the store's tables, before anything is locked in it
     Store(config.tracking.uri, create=True)
-    with one_at_a_time(config.tracking.uri, f"train {config.name}", lambda: on_wait(config.name)) as check:
+    with exclusive_lock(config.tracking.uri, f"train {config.name}", lambda: on_wait(config.name)) as check:
         end_abandoned(config.tracking, config.name)
         yield check

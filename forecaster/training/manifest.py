@@ -12,7 +12,7 @@ from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.choice import LEVELS
 from forecaster.evaluation.drift import reference_bins
-from forecaster.evaluation.significance import LEAST_WINDOWS, diebold_mariano
+from forecaster.evaluation.significance import MIN_WINDOWS, diebold_mariano
 from forecaster.training.config import TrainConfig, sessions_of
 from forecaster.training.export import Trained
 from forecaster.training.stages import Evaluated
@@ -86,7 +86,7 @@ def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evalua
     ours, theirs = (
         _by_cutoff(cutoffs, np.abs(actual - mean).mean(axis=1)) for mean in (evaluated.trained.forecast(test), naive)
     )
-    is_enough = len(ours) >= max(LEAST_WINDOWS, config.horizon + 1)
+    is_enough = len(ours) >= max(MIN_WINDOWS, config.horizon + 1)
     coming = test.target_times(series.timestamps, every)
     return Skill(
         baseline="naive",

@@ -53,7 +53,7 @@ def calibrate_naive(config: TrainConfig, parts: dict[str, Windows]) -> Calibrati
 
 def served_bands(calibration: Calibration, windows: Windows, mean: Floats) -> Bands:
     """Return each known level's bounds of successive windows, `(n, horizon)` each, as a version would serve them."""
-    past, levels = windows.inputs().target, [level for level in LEVELS if calibration.knows(level)]
+    past, levels = windows.inputs().target, [level for level in LEVELS if calibration.supports(level)]
     if not calibration.is_adaptive:
         return {level: (mean + low, mean + high) for level, (low, high) in calibration.bands(past, levels).items()}
     cutoffs, numbers = np.unique(_cutoffs(windows), return_inverse=True)

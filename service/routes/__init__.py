@@ -1,1 +1,1 @@
-"""The routes, one module per subject."""
+"""The routes, one module per resource."""

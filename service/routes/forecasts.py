@@ -1,4 +1,4 @@
-"""Forecasts: made, and looked up in the ledger."""
+"""Forecasts: create them, and read them back from the ledger."""
 
 import re
 from typing import Annotated, Any
@@ -8,33 +8,33 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.background import BackgroundTask
 
 from forecaster.domain.errors import ForecasterError
-from forecaster.ledger.reading import Answered, find_forecast, forecast_size, latest_forecasts
+from forecaster.ledger.queries import StoredAnswer, find_forecast, forecast_size, latest_forecasts
 from service.catalog import Catalog
-from service.dependencies import CallerDep, ForecastServiceDep, acquire_slot, parsed, read_body, request_body
+from service.dependencies import CallerDep, ForecastServiceDep, acquire_slot, parse_request, read_body, request_body
 from service.exceptions import MalformedBody, UnknownForecast
 from service.forecast_queue import RequestContext
 from service.forecast_service import digest_body
 from service.forecasting import plan
 from service.limits import LARGE_BYTES
 from service.problems import responses
-from service.schemas import ForecastRequest, ForecastResponse, Mistake, Name, StoredForecast, StoredForecasts
-from service.timestamps import spell_instant
+from service.schemas import FieldError, ForecastRequest, ForecastResponse, Name, StoredForecast, StoredForecasts
+from service.timestamps import format_instant
 
 router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"])
 NDJSON = "application/x-ndjson"
-MOST_KEY = 255
+MAX_KEY_LENGTH = 255
 
 _HEADERS = [
     {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "asked again under the same key, the same is answered",
-        "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY},
+        "description": "a retry with the same key and body gets the same answer",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
     },
     {
         "name": "Accept",
         "in": "header",
-        "description": f"with `{NDJSON}` a line of what the forecasts have in common, then a line for each",
+        "description": f"`{NDJSON}` returns a first line with the fields shared by all forecasts, then a line for each",
         "schema": {"type": "string"},
     },
 ]
@@ -47,72 +47,74 @@ _HEADERS = [
     openapi_extra=request_body("ForecastRequest") | {"parameters": _HEADERS},
 )
 async def create_forecast(request: Request) -> Response:
-    """Forecast each series from its history; the ledger has each forecast before it is answered."""
-    # read by hand: for small requests FastAPI's own way takes as long as the forecast
-    state, holding = request.app.state, request.state.holding
+    """Forecast each series from its history. Every forecast is stored in the ledger before it is returned."""
+    # parse the body here: for small requests, FastAPI's validation takes as long as the forecast
+    state, resources = request.app.state, request.state.resources
     raw = await read_body(request, state.settings)
     catalog, forecast_service = state.model_store.catalog, state.forecast_service
-    async with state.limits.room():
-        asked = await parsed(request, ForecastRequest, raw)
+    async with state.limits.admit():
+        body = await parse_request(request, ForecastRequest, raw)
         try:
-            planned = plan(asked, catalog, state.settings)
+            planned = plan(body, catalog, state.settings)
         except ForecasterError as error:
             return await _replay(request, raw, error)
         is_large = planned.is_large or len(raw) > LARGE_BYTES
         if is_large:
-            holding.answer.hold(planned.n_bytes)
-        if is_large or asked.unique_ids:
+            resources.answer.resize(planned.n_bytes)
+        if is_large or body.unique_ids:
             await acquire_slot(request, is_large=is_large)
-        context = await run_in_threadpool(_asking, request, raw) if is_large else _asking(request, raw)
-        # what waits below is the answer
+        context = await run_in_threadpool(_context, request, raw) if is_large else _context(request, raw)
+        # free the body's memory while the request waits for its answer
         del raw
-        holding.body.hold(0)
-        answered, is_new = await forecast_service.answer(asked, catalog, context, is_large=is_large)
-    has_shadow = is_new and forecast_service.has_shadow(asked, catalog)
-    background = BackgroundTask(_shadow, request, asked, catalog, context, is_large) if has_shadow else None
-    is_lines = _takes_lines(request.headers.get("accept", ""))
-    content = await run_in_threadpool(_text, answered, is_lines) if is_large else _text(answered, is_lines)
-    holding.answer.hold(min(len(content), planned.n_bytes))
-    holding.release_slot(state.limits.large)
-    holding.release_slot(state.limits.small)
-    return Response(content, media_type=NDJSON if is_lines else "application/json", background=background)
+        resources.body.resize(0)
+        answered, is_new = await forecast_service.answer(body, catalog, context, is_large=is_large)
+    has_shadow = is_new and forecast_service.has_shadow(body, catalog)
+    background = BackgroundTask(_shadow, request, body, catalog, context, is_large) if has_shadow else None
+    is_ndjson = _accepts_ndjson(request.headers.get("accept", ""))
+    content = await run_in_threadpool(_serialize, answered, is_ndjson) if is_large else _serialize(answered, is_ndjson)
+    resources.answer.resize(min(len(content), planned.n_bytes))
+    resources.release_slot(state.limits.large)
+    resources.release_slot(state.limits.small)
+    return Response(content, media_type=NDJSON if is_ndjson else "application/json", background=background)
 
 
 async def _replay(request: Request, raw: bytes, error: ForecasterError) -> Response:
-    """Answer as the first time a request that cannot be planned any more, for its version may be gone by now.
+    """Return the stored answer to a retried request whose version is no longer served.
 
     Raises:
-        ForecasterError: `error`, where nothing was answered under its idempotency key.
+        ForecasterError: `error`, if there is no stored answer under its idempotency key.
     """
     if "idempotency-key" not in request.headers:
         raise error
-    state, holding = request.app.state, request.state.holding
+    state, resources = request.app.state, request.state.resources
     await acquire_slot(request, is_large=True)
-    before = await state.forecast_service.find_answered(await run_in_threadpool(_asking, request, raw))
-    if before is None:
+    stored = await state.forecast_service.find_answered(await run_in_threadpool(_context, request, raw))
+    if stored is None:
         raise error
-    is_lines = _takes_lines(request.headers.get("accept", ""))
-    content = await run_in_threadpool(_text, before, is_lines)
-    holding.answer.hold(len(content))
-    holding.release_slot(state.limits.large)
-    return Response(content, media_type=NDJSON if is_lines else "application/json")
+    is_ndjson = _accepts_ndjson(request.headers.get("accept", ""))
+    content = await run_in_threadpool(_serialize, stored, is_ndjson)
+    resources.answer.resize(len(content))
+    resources.release_slot(state.limits.large)
+    return Response(content, media_type=NDJSON if is_ndjson else "application/json")
 
 
 async def _shadow(
-    request: Request, asked: ForecastRequest, catalog: Catalog, context: RequestContext, is_large: bool
+    request: Request, body: ForecastRequest, catalog: Catalog, context: RequestContext, is_large: bool
 ) -> None:
     limits = request.app.state.limits
-    await request.state.holding.acquire_slot(limits.large if is_large else limits.small)
-    await run_in_threadpool(request.app.state.forecast_service.shadow, asked, catalog, context)
+    await request.state.resources.acquire_slot(limits.large if is_large else limits.small)
+    await run_in_threadpool(request.app.state.forecast_service.shadow, body, catalog, context)
 
 
-def _asking(request: Request, raw: bytes) -> RequestContext:
+def _context(request: Request, raw: bytes) -> RequestContext:
     caller = request.state.caller
     key = request.headers.get("idempotency-key")
     if key is None:
         return RequestContext(caller.client, caller.owner)
-    if not 1 <= len(key) <= MOST_KEY:
-        raise MalformedBody([Mistake(location="Idempotency-Key", message=f"must have 1 to {MOST_KEY} characters")])
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise MalformedBody(
+            [FieldError(location="Idempotency-Key", message=f"must have 1 to {MAX_KEY_LENGTH} characters")]
+        )
     return RequestContext(caller.client, caller.owner, key, digest_body(raw))
 
 
@@ -120,12 +122,12 @@ def _asking(request: Request, raw: bytes) -> RequestContext:
 async def read_forecast(
     request: Request, forecast_id: Name, forecast_service: ForecastServiceDep, caller: CallerDep
 ) -> Response:
-    """Return a forecast of the key's owner as it was served, and its actuals."""
-    size = await run_in_threadpool(forecast_size, forecast_service.engine, forecast_id, caller.sees)
+    """Return a stored forecast of the API key's owner, with its actuals."""
+    size = await run_in_threadpool(forecast_size, forecast_service.engine, forecast_id, caller.visible_owner)
     await acquire_slot(request, is_large=size > LARGE_BYTES)
 
     def read() -> bytes:
-        found = find_forecast(forecast_service.engine, forecast_id, caller.sees)
+        found = find_forecast(forecast_service.engine, forecast_id, caller.visible_owner)
         if found is None:
             raise UnknownForecast(f"there is no forecast '{forecast_id}'; it may have been deleted")
         return _stored(found).model_dump_json().encode()
@@ -143,34 +145,36 @@ async def list_forecasts(
     is_shadow: bool | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> Response:
-    """Return the last forecasts of a model, of one series or of all, newest first, that keys of this owner asked for.
+    """Return the last forecasts of a model, of one series or of all, newest first.
 
-    `is_shadow=false` leaves out a challenger's, `is_shadow=true` all others.
+    Only forecasts of the API key's owner are returned. `is_shadow=false` leaves out a challenger's shadow forecasts,
+    `is_shadow=true` all others.
     """
     await acquire_slot(request, is_large=False)
 
     def read() -> bytes:
-        found = latest_forecasts(forecast_service.engine, model, unique_id, limit, caller.sees, is_shadow)
-        return StoredForecasts(forecasts=[_stored(one) for one in found]).model_dump_json().encode()
+        owner = caller.visible_owner
+        found = latest_forecasts(forecast_service.engine, model, unique_id, limit, owner, is_shadow)
+        return StoredForecasts(forecasts=[_stored(row) for row in found]).model_dump_json().encode()
 
     return Response(await run_in_threadpool(read), media_type="application/json")
 
 
 def _stored(found: dict[str, Any]) -> StoredForecast:
-    return StoredForecast(**found | {"answered_at": spell_instant(found["answered_at"])})
+    return StoredForecast(**found | {"answered_at": format_instant(found["answered_at"])})
 
 
-def _takes_lines(accept: str) -> bool:
-    """Say whether an `Accept` header names lines, and does not rule them out by a weight of 0."""
-    for one in accept.lower().split(","):
-        kind, *parameters = (part.strip() for part in one.split(";"))
-        if kind == NDJSON:
+def _accepts_ndjson(accept: str) -> bool:
+    """Return whether an `Accept` header lists NDJSON with a weight above 0."""
+    for media_range in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in media_range.split(";"))
+        if media_type == NDJSON:
             return not any(re.fullmatch(r"q=0(\.0*)?", part) for part in parameters)
     return False
 
 
-def _text(answered: Answered, is_lines: bool) -> bytes:
-    """Return an answer's parts, which are JSON already, as lines or as one object."""
-    if is_lines:
+def _serialize(answered: StoredAnswer, is_ndjson: bool) -> bytes:
+    """Return an answer, whose parts are JSON already, as NDJSON or as one JSON object."""
+    if is_ndjson:
         return "".join(f"{line}\n" for line in (answered.head, *answered.forecasts)).encode()
     return f'{answered.head[:-1]},"forecasts":[{",".join(answered.forecasts)}]}}'.encode()

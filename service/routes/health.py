@@ -1,4 +1,4 @@
-"""Is the process alive, and does it answer forecasts?"""
+"""Health checks: liveness and readiness."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("/live")
 async def read_liveness() -> Liveness:
-    """Say that the process answers."""
+    """Return 200 while the process runs."""
     return Liveness(status="live")
 
 
-@router.get("/ready", responses={503: {"model": Readiness, "description": "no model can be served yet"}})
+@router.get("/ready", responses={503: {"model": Readiness, "description": "not ready"}})
 async def read_readiness(request: Request, model_store: ModelStoreDep, response: Response) -> Readiness:
-    """Say whether forecasts are answered, of which versions, and what went wrong last."""
+    """Return whether the service can forecast, the versions that it serves, and current problems."""
     served: dict[str, Any] = {name: dict(model.index.aliases) for name, model in model_store.catalog.items()}
     state = request.app.state
-    # without the database no forecast can be accounted for
+    # every forecast must be written to the ledger
     database_problem = state.forecast_service.last_problem or state.keyring.last_problem
     has_database = state.keyring.keys is not None and state.forecast_service.writer.is_alive and not database_problem
     is_ready = bool(served) and has_database and not state.is_stopping

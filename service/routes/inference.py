@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
 
-from service.dependencies import ModelStoreDep, acquire_slot, parsed, read_body
+from service.dependencies import ModelStoreDep, acquire_slot, parse_request, read_body
 from service.exceptions import MalformedBody
 from service.forecasting import POINT_BYTES
 from service.inference import describe, find_version, infer, points
@@ -23,7 +23,7 @@ from service.protocol import (
     ServerMetadata,
     ServerReady,
 )
-from service.schemas import Mistake
+from service.schemas import FieldError
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _ANY: dict[int | str, dict[str, Any]] = {
@@ -113,14 +113,14 @@ async def infer_by_version(request: Request, name: str, version: str) -> Respons
 
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
-    state, holding = request.app.state, request.state.holding
+    state, resources = request.app.state, request.state.resources
     catalog, settings, limits = state.model_store.catalog, state.settings, state.limits
     body = await read_body(request, settings)
     length = _json_length(request, body)
-    async with limits.room():
-        asked = await parsed(request, InferenceRequest, body[:length])
+    async with limits.admit():
+        asked = await parse_request(request, InferenceRequest, body[:length])
         n_bytes = POINT_BYTES * points(asked, catalog, name, version, settings)
-        holding.answer.hold(n_bytes)
+        resources.answer.resize(n_bytes)
         await acquire_slot(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
 
         def work() -> tuple[bytes, int | None]:
@@ -129,10 +129,10 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
             return (header, None) if answer.binary is None else (header + answer.binary, len(header))
 
         content, header_length = await run_in_threadpool(work)
-    holding.body.hold(0)
-    holding.answer.hold(min(len(content), n_bytes))
-    holding.release_slot(limits.large)
-    holding.release_slot(limits.small)
+    resources.body.resize(0)
+    resources.answer.resize(min(len(content), n_bytes))
+    resources.release_slot(limits.large)
+    resources.release_slot(limits.small)
     if header_length is None:
         return Response(content, media_type="application/json")
     return Response(content, media_type="application/octet-stream", headers={LENGTH_HEADER: str(header_length)})
@@ -147,6 +147,6 @@ def _json_length(request: Request, body: bytes) -> int:
     length = request.headers.get(LENGTH_HEADER, str(len(body)))
     if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body)):
         raise MalformedBody(
-            [Mistake(location=LENGTH_HEADER, message=f"must be the length of the body's JSON, up to {len(body)}")]
+            [FieldError(location=LENGTH_HEADER, message=f"must be the length of the body's JSON, up to {len(body)}")]
         )
     return int(length)

@@ -1,4 +1,4 @@
-"""Which models are served, what each version promises, and an example of what it does."""
+"""The served models, their versions, and the example of each version."""
 
 from datetime import datetime
 from typing import Any
@@ -13,19 +13,19 @@ from service.problems import responses
 from service.schemas import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut, SkillOut
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-# of a manifest in the list of models, which is long enough
+# fields of a manifest that the list of models leaves out, to keep it short
 _NOT_SHOWN: dict[str, Any] = {"sha256": True, "graphs": True, "example": True, "sessions": {"closed"}}
 
 
 @router.get("", responses=responses())
 async def list_models(model_store: ModelStoreDep) -> ModelsOut:
-    """List every model that is served."""
+    """List the served models."""
     return ModelsOut(models=[_describe(model) for model in model_store.catalog.values()])
 
 
 @router.get("/{name}", responses=responses(404))
 async def read_model(name: str, model_store: ModelStoreDep) -> ModelOut:
-    """Return one model's aliases and versions."""
+    """Return a model's aliases and versions."""
     return _describe(find_model(model_store.catalog, name))
 
 
@@ -67,9 +67,7 @@ def _describe(model: Model) -> ModelOut:
     versions = {
         version: {
             "run_id": model.index.runs[version],
-            **predictor.manifest.model_dump(
-                exclude={"sha256": True, "graphs": True, "example": True, "sessions": {"closed"}}
-            ),
+            **predictor.manifest.model_dump(exclude=_NOT_SHOWN),
             "has_example": predictor.manifest.example is not None,
             "skill": tell_skill(predictor.manifest.skill),
             "intervals": predictor.bundle.calibration.summary(),

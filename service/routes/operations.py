@@ -1,4 +1,4 @@
-"""For whoever runs the service."""
+"""Operations: Prometheus metrics."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,7 +13,7 @@ router = APIRouter(tags=["operations"])
 async def read_metrics(
     metrics: MetricsDep, model_store: ModelStoreDep, forecast_service: ForecastServiceDep
 ) -> Response:
-    """Return the figures of this process in Prometheus' text format."""
+    """Return this process's metrics in the Prometheus text format."""
     metrics.waiting.set(forecast_service.writer.n_waiting)
-    model_store.tell_ages()
+    model_store.update_version_gauges()
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What came says how good the forecasts were."""
+"""GroupSkill skill of forecasts, and drift of inputs."""
 
 from typing import Annotated, Any
 
@@ -6,14 +6,14 @@ import numpy as np
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
-from forecaster.ledger.skill import GROUPS, Realised, realised_skill
+from forecaster.ledger.skill import GROUPS, GroupSkill, realised_skill
 from service.catalog import find_model
 from service.dependencies import CallerDep, ForecastServiceDep, ModelStoreDep
 from service.problems import responses
 from service.schemas import DriftOut, DriftsOut, Name, RealisedOut, RealisedSkill, Time, VersionDrift
 from service.timestamps import instant
 
-router = APIRouter(prefix="/v1", tags=["truth"])
+router = APIRouter(prefix="/v1", tags=["evaluation"])
 
 
 @router.get("/skill", responses=responses(422))
@@ -25,11 +25,14 @@ async def read_skill(
     version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
     unique_id: Name | None = None,
     since: Time | None = None,
-    is_shadow: Annotated[bool, Query(description="of a challenger's forecasts, which nobody saw")] = False,
+    is_shadow: Annotated[bool, Query(description="score a challenger's unserved forecasts")] = False,
 ) -> RealisedSkill:
-    """Return the realised skill of a model for the key's owner: error beside the last value's, bias, coverage."""
+    """Return the realised skill of a model: error relative to the last value's, bias, coverage.
 
-    def read() -> list[Realised]:
+    It covers the forecasts of the API key's owner.
+    """
+
+    def read() -> list[GroupSkill]:
         return realised_skill(
             forecast_service.engine,
             model,
@@ -38,33 +41,36 @@ async def read_skill(
             unique_id=unique_id,
             since=None if since is None else instant(since),
             is_shadow=is_shadow,
-            owner=caller.sees,
+            owner=caller.visible_owner,
         )
 
     found = await run_in_threadpool(read)
-    return RealisedSkill(model=model, by=by, realised=[RealisedOut(**_spelt(one, by)) for one in found])
+    return RealisedSkill(model=model, by=by, realised=[RealisedOut(**_fields(group, by)) for group in found])
 
 
 @router.get("/drift", responses=responses(404, 422))
 async def read_drift(
     forecast_service: ForecastServiceDep, caller: CallerDep, model_store: ModelStoreDep, model: str
 ) -> DriftsOut:
-    """Return how far what the key's owner asks a model with has moved from what it was trained on."""
-    seen = forecast_service.recorder.drift.read(find_model(model_store.catalog, model).name, caller.sees)
+    """Return the drift of a model's inputs from its training data.
+
+    It covers the requests of the API key's owner to this process.
+    """
+    inputs = forecast_service.recorder.drift.read(find_model(model_store.catalog, model).name, caller.visible_owner)
     versions = [
         VersionDrift(
             version=version,
             n_values=count,
-            drift={what: DriftOut(psi=one.psi, ks=one.ks) for what, one in drifts.items()},
+            drift={variable: DriftOut(psi=drift.psi, ks=drift.ks) for variable, drift in drifts.items()},
         )
-        for version, (count, drifts) in sorted(seen.items())
+        for version, (count, drifts) in sorted(inputs.items())
     ]
     return DriftsOut(model=model, versions=versions)
 
 
-def _spelt(one: Realised, by: str | None) -> dict[str, Any]:
-    fields = dict(vars(one))
+def _fields(realised: GroupSkill, by: str | None) -> dict[str, Any]:
+    fields = dict(vars(realised))
     if by == "day":
-        # a time zone may put a day before the year 1 or behind 9999, which Python's own dates do not know
-        fields["group"] = str(np.datetime64(int(one.group or 0), "D"))
+        # numpy, because a time zone may move a day beyond the range of Python's dates
+        fields["group"] = str(np.datetime64(int(realised.group or 0), "D"))
     return fields

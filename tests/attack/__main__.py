@@ -1,8 +1,8 @@
-"""The worst attacks on the bar store, the service and the gate, as a table: `python -m tests.attack`, `make attack`.
+"""Attack the bar store, the service and the training, and print the outcomes: `python -m tests.attack`, `make attack`.
 
-Exit status 1 if an attack succeeds. All of them are bounded in time and count, go to loopback alone, and limit the
-memory of what they attack. `--checkout` attacks another revision; with `--record` its outcomes become the column
-`before`.
+The exit status is 1 if an attack succeeds. All attacks are bounded in time and number, use only loopback, and limit the
+memory of the attacked processes. `--checkout` attacks another revision. `--record` stores its outcomes, which the table
+shows in the column `before`.
 """
 
 import argparse
@@ -24,47 +24,48 @@ from tests.conftest import ROOT
 
 BEFORE, REFERENCE = Path(__file__).with_name("before.json"), "056135e"
 _WIDTHS = (2, 28, 44, 44)
-# commands one beside another; a service is measured, so each is attacked alone
-TOGETHER = (*market.ATTACKS, *configuration.ATTACKS)
-ALONE = (*bundles.ATTACKS, *traffic.ATTACKS)
+# attacks on commands run in parallel; attacks on a service measure it, so they run one at a time
+PARALLEL = (*market.ATTACKS, *configuration.ATTACKS)
+SEQUENTIAL = (*bundles.ATTACKS, *traffic.ATTACKS)
 _WORKERS = 2
 
 
-def attack_all(target: Target, chosen: Iterable[str] = ()) -> dict[str, Outcome]:
-    """Carry out attacks, all where none is chosen, and return their outcomes by name, in the order of the lines."""
-    wanted = set(chosen) or {one.name for one in (*TOGETHER, *ALONE)}
-    if any(one.name in wanted for one in ALONE):
+def attack_all(target: Target, names: Iterable[str] = ()) -> dict[str, Outcome]:
+    """Run the named attacks, or all of them; return the outcomes by name, ordered by requirement."""
+    attacks = {attack.name: attack for attack in (*PARALLEL, *SEQUENTIAL)}
+    selected = set(names) or set(attacks)
+    parallel = [attack for attack in PARALLEL if attack.name in selected]
+    sequential = [attack for attack in SEQUENTIAL if attack.name in selected]
+    if sequential:
+        # train the model before the first attack
         _ = target.store
-    found: dict[str, Outcome] = {}
-    together = [one for one in TOGETHER if one.name in wanted]
+    outcomes: dict[str, Outcome] = {}
     with ThreadPoolExecutor(_WORKERS) as pool:
-        for one, outcome in zip(together, pool.map(lambda one: _carry_out(one, target), together), strict=True):
-            found[one.name] = outcome
-    for one in ALONE:
-        if one.name in wanted:
-            found[one.name] = _carry_out(one, target)
-    lines = {one.name: one.line for one in (*TOGETHER, *ALONE)}
-    return dict(sorted(found.items(), key=lambda item: lines[item[0]]))
+        results = pool.map(lambda attack: _run(attack, target), parallel)
+        outcomes |= {attack.name: outcome for attack, outcome in zip(parallel, results, strict=True)}
+    outcomes |= {attack.name: _run(attack, target) for attack in sequential}
+    return dict(sorted(outcomes.items(), key=lambda item: attacks[item[0]].requirement))
 
 
-def _carry_out(attack: Attack, target: Target) -> Outcome:
-    begin = time.monotonic()
+def _run(attack: Attack, target: Target) -> Outcome:
+    start = time.monotonic()
     try:
         outcome = attack.run(target)
-    # an attack that cannot be carried out shows nothing, and the others go on
+    # an attack that cannot run must not stop the others
     except Exception as error:
         outcome = Outcome(False, f"not carried out: {type(error).__name__}: {error}"[:300])
     word = "held" if outcome.held else "SUCCEEDED"
-    sys.stderr.write(f"{attack.line} {attack.name}: {word} in {time.monotonic() - begin:.0f} s: {outcome.seen}\n")
+    seconds = time.monotonic() - start
+    sys.stderr.write(f"{attack.requirement} {attack.name}: {word} in {seconds:.0f} s: {outcome.seen}\n")
     return outcome
 
 
 def table(outcomes: dict[str, Outcome], before: dict[str, Outcome]) -> str:
-    """Return the outcomes beside those before, as text: line, attack, before, now."""
-    lines = {one.name: one.line for one in (*TOGETHER, *ALONE)}
+    """Return a table of the outcomes: requirement, attack, outcome before, outcome now."""
+    requirements = {attack.name: attack.requirement for attack in (*PARALLEL, *SEQUENTIAL)}
     rows = [("", "attack", f"before ({REFERENCE})", "now")]
     rows += [
-        (lines[name], name, _cell(before[name]) if name in before else "not measured", _cell(outcome))
+        (requirements[name], name, _cell(before[name]) if name in before else "not measured", _cell(outcome))
         for name, outcome in outcomes.items()
     ]
     return "\n".join(_wrapped(row) for row in rows)
@@ -83,18 +84,23 @@ def _wrapped(row: Sequence[str]) -> str:
 
 
 def main() -> int:
-    """Attack, print the table and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.attack", description=__doc__)
-    parser.add_argument("--checkout", type=Path, default=ROOT, help="the revision under attack")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="attacks by name")
-    parser.add_argument("--record", action="store_true", help="keep what is seen as the column before")
+    """Run the attacks and print the table; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.attack",
+        description=__doc__,
+        epilog="examples:\n  python -m tests.attack\n  python -m tests.attack --only 'a negative seed'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkout", metavar="FOLDER", type=Path, default=ROOT, help="checkout to attack")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="attacks to run (default: all)")
+    parser.add_argument("--record", action="store_true", help="store the outcomes as the column `before`")
     arguments = parser.parse_args()
     before = read_before()
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
         outcomes = attack_all(Target(arguments.checkout, Path(folder)), arguments.only)
     if arguments.record:
         before |= outcomes
-        text = json.dumps({name: asdict(one) for name, one in before.items()}, indent=1, ensure_ascii=False)
+        text = json.dumps({name: asdict(outcome) for name, outcome in before.items()}, indent=1, ensure_ascii=False)
         BEFORE.write_text(text + "\n", encoding="utf-8")
     sys.stdout.write(table(outcomes, before) + "\n")
     succeeded = [name for name, outcome in outcomes.items() if not outcome.held]
@@ -103,10 +109,10 @@ def main() -> int:
 
 
 def read_before() -> dict[str, Outcome]:
-    """Return what was seen when the reference was attacked."""
+    """Return the recorded outcomes of the reference revision."""
     if not BEFORE.exists():
         return {}
-    return {name: Outcome(**one) for name, one in json.loads(BEFORE.read_text(encoding="utf-8")).items()}
+    return {name: Outcome(**fields) for name, fields in json.loads(BEFORE.read_text(encoding="utf-8")).items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an attack is, and how its outcome is told."""
+"""Attacks and their outcomes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tests.attack.target import Target
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attack ended: whether the program held, and what was seen, with figures."""
+    """The outcome of an attack: whether the program held, and the observation as text."""
 
     held: bool
     seen: str
@@ -16,20 +16,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack.
+    """An attack on the program.
 
     Args:
-        name: what it does to the program, a few words; unique.
-        line: of the promise that it tests, such as `A1`.
-        run: carries it out against a target, within a bounded time.
+        name: a unique short description.
+        requirement: the number of the requirement that it tests, such as `A1`.
+        run: attacks a target within a bounded time.
     """
 
     name: str
-    line: str
+    requirement: str
     run: Callable[[Target], Outcome]
 
 
-def last_words(text: str) -> str:
-    """Return the last line of what a program said, short enough for a table."""
+def last_line(text: str) -> str:
+    """Return the last line of a program's output, short enough for the table."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:110] if lines else "nothing said"
+    return lines[-1][:110] if lines else "no output"

@@ -1,4 +1,4 @@
-"""Attacks through the registry: bundles that harm, a version among good ones that cannot be read, an emptied store."""
+"""Attacks through the registry: harmful bundles, unreadable versions, and an emptied store."""
 
 import shutil
 import time
@@ -13,10 +13,10 @@ from tests.attack.attack import Attack, Outcome
 from tests.attack.target import MEMORY_LIMIT, MIB, Service, Target
 from tests.registry.spoiling import Spoil, insert, pipe, poison, write
 
-# a harmful champion alone; until a good one must serve, and a sync must have ended, also on a busy machine
+# how long a harmful champion is watched; time limits, for a busy machine, until a good one is served and a sync has run
 _WATCHED_SECONDS, _SERVED_SECONDS, _SYNCED_SECONDS = 12, 60, 40
-# a container is killed where a process without a limit of its own would only be refused the memory
-_ROOM = 4096 * MIB
+# more than a container has, so that the attack must be stopped before memory is refused
+_LARGE_LIMIT = 4096 * MIB
 
 
 class Registry:
@@ -31,24 +31,24 @@ class Registry:
         self.client = mlflow.MlflowClient(self.uri)
 
     def publish(self, change: Spoil = lambda folder: None, alias: str | None = None) -> int:
-        """Register a changed copy of version 1, and return its number."""
+        """Register a changed copy of version 1; return its version number."""
         first = self.client.get_model_version("sine", "1")
         run = self.client.get_run(first.run_id)
         new = self.client.create_run(run.info.experiment_id)
         folder = Path(new.info.artifact_uri.removeprefix("file://")) / "model"
         shutil.copytree(Path(first.source.removeprefix("file://")), folder)
         change(folder)
-        made = self.client.create_model_version("sine", str(folder), new.info.run_id)
+        version = self.client.create_model_version("sine", str(folder), new.info.run_id)
         if alias:
-            self.client.set_registered_model_alias("sine", alias, made.version)
-        return int(made.version)
+            self.client.set_registered_model_alias("sine", alias, version.version)
+        return int(version.version)
 
 
 def _take_output(model: ModelProto) -> str:
-    """Let the graph's answer be named `inner`, so that nodes can follow it; return the name that it had."""
+    """Rename the graph's output to `inner`, so that nodes can be appended; return its former name."""
     name: str = model.graph.output[0].name
     for node in model.graph.node:
-        node.output[:] = ["inner" if one == name else one for one in node.output]
+        node.output[:] = ["inner" if output == name else output for output in node.output]
     return name
 
 
@@ -75,7 +75,7 @@ def _expand(model: ModelProto) -> None:
     model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
     model.graph.node.extend(
         [
-            # of the answer, so that it cannot be reckoned once and for all
+            # depends on the output, so that ONNX Runtime cannot fold it into a constant
             helper.make_node("Cast", ["inner"], ["single"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMax", ["single"], ["most"], keepdims=0),
             helper.make_node("Mul", ["most", "one"], ["scaled"]),
@@ -89,7 +89,7 @@ def _expand(model: ModelProto) -> None:
 
 
 def _champion(name: str, change: Spoil, limit: int = MEMORY_LIMIT) -> Callable[[Target], Outcome]:
-    """Publish a harmful champion, then a good one: the first serves until the last does, quickly, in its memory."""
+    """Publish a harmful champion, then a good one: forecasts go on, memory stays low, and the good one is served."""
 
     def run(target: Target) -> Outcome:
         room = target.room(name)
@@ -97,10 +97,10 @@ def _champion(name: str, change: Spoil, limit: int = MEMORY_LIMIT) -> Callable[[
         with target.service(room, limit, TRACKING_URI=registry.uri) as service:
             bad, good = registry.publish(change, "champion"), 0
             answered_by: list[int | None] = []
-            begin = time.monotonic()
-            while time.monotonic() < begin + _WATCHED_SECONDS + _SERVED_SECONDS and service.is_alive:
+            start = time.monotonic()
+            while time.monotonic() < start + _WATCHED_SECONDS + _SERVED_SECONDS and service.is_alive:
                 answered_by.append(_answering_version(service))
-                if not good and time.monotonic() > begin + _WATCHED_SECONDS:
+                if not good and time.monotonic() > start + _WATCHED_SECONDS:
                     good = registry.publish(alias="champion")
                 if good and answered_by[-1] == good:
                     break
@@ -127,23 +127,23 @@ def _answering_version(service: Service) -> int | None:
     return answer["model"]["version"] if status == 200 else None
 
 
-def _among_good_ones(name: str, change: Spoil) -> Callable[[Target], Outcome]:
-    """Publish a version that cannot be read, then a good champion, which must be served."""
+def _unreadable(name: str, change: Spoil) -> Callable[[Target], Outcome]:
+    """Publish an unreadable version, then a good champion, which must be served."""
 
     def run(target: Target) -> Outcome:
         room = target.room(name)
         registry = Registry(target, room)
         with target.service(room, TRACKING_URI=registry.uri) as service:
             bad, good = registry.publish(change), registry.publish(alias="champion")
-            begin = time.monotonic()
-            while time.monotonic() < begin + _SERVED_SECONDS and _answering_version(service) != good:
+            start = time.monotonic()
+            while time.monotonic() < start + _SERVED_SECONDS and _answering_version(service) != good:
                 time.sleep(0.2)
-            now = _answering_version(service)
-            if now == good:
-                return Outcome(True, f"version {good} is served {time.monotonic() - begin:.0f} s after it was promoted")
+            served = _answering_version(service)
+            if served == good:
+                return Outcome(True, f"version {good} is served {time.monotonic() - start:.0f} s after it was promoted")
             problem = service.request("GET", "/health/ready")[1].get("last_problem")
         return Outcome(
-            False, f"version {now} still serves {_SERVED_SECONDS} s after {good} was promoted, because of {bad}: "
+            False, f"version {served} still serves {_SERVED_SECONDS} s after {good} was promoted, because of {bad}: "
             f"{str(problem)[:90]}",
         )  # fmt: skip
 
@@ -162,24 +162,24 @@ def _empty_file(registry: Registry) -> None:
 
 
 def _emptied(name: str, empty: Callable[[Registry], None]) -> Callable[[Target], Outcome]:
-    """Take every model out of the registry: what is served must be served on."""
+    """Remove every model from the registry: the cached versions must still be served."""
 
     def run(target: Target) -> Outcome:
         room = target.room(name)
         registry = Registry(target, room)
         with target.service(room, TRACKING_URI=registry.uri) as service:
             empty(registry)
-            begin = time.monotonic()
-            end = begin + _SYNCED_SECONDS
+            start = time.monotonic()
+            end = start + _SYNCED_SECONDS
             while time.monotonic() < end:
                 status, _ = service.forecast(timeout=10)
                 if status != 200:
-                    return Outcome(False, f"forecasts are answered {status} after {time.monotonic() - begin:.0f} s")
+                    return Outcome(False, f"forecasts are answered {status} after {time.monotonic() - start:.0f} s")
                 if service.request("GET", "/health/ready")[1].get("last_problem"):
-                    # a sync has refused it; what serves must go on serving after the next one too
+                    # a sync has refused the empty registry; wait for the next sync too
                     end = min(end, time.monotonic() + 6)
                 time.sleep(0.2)
-            seconds, left = time.monotonic() - begin, len(list((room / "cache").glob("*/*/manifest.json")))
+            seconds, left = time.monotonic() - start, len(list((room / "cache").glob("*/*/manifest.json")))
             problem = service.request("GET", "/health/ready")[1].get("last_problem")
         return Outcome(left > 0, f"forecasts go on for {seconds:.0f} s, {left} version cached; {str(problem)[:90]}")
 
@@ -188,14 +188,14 @@ def _emptied(name: str, empty: Callable[[Registry], None]) -> Callable[[Target],
 
 ATTACKS = (
     Attack("a bundle that loops for ever", "B2", _champion("loop", poison(_loop_for_ever))),
-    Attack("a bundle that expands to 2.4 GB", "B2", _champion("expand", poison(_expand), _ROOM)),
+    Attack("a bundle that expands to 2.4 GB", "B2", _champion("expand", poison(_expand), _LARGE_LIMIT)),
     Attack(
         "a manifest with an integer of 5,000 digits",
         "B3",
-        _among_good_ones("digits", insert(MANIFEST, "horizon", "9" * 5000)),
+        _unreadable("digits", insert(MANIFEST, "horizon", "9" * 5000)),
     ),
-    Attack("a calibration of 100,000 nested lists", "B3", _among_good_ones("deep", _DEEP)),
-    Attack("a FIFO in place of a graph", "B3", _among_good_ones("fifo", pipe(MODEL))),
+    Attack("a calibration of 100,000 nested lists", "B3", _unreadable("deep", _DEEP)),
+    Attack("a FIFO in place of a graph", "B3", _unreadable("fifo", pipe(MODEL))),
     Attack("a registry whose models are deleted", "B4", _emptied("emptied", _delete_all)),
     Attack("a registry's file of 0 bytes", "B4", _emptied("empty file", _empty_file)),
 )

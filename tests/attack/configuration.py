@@ -1,4 +1,4 @@
-"""Attacks by configuration and by kill: each must end with status 2 and words, and no run may stay open."""
+"""Attacks by configuration and by kill: invalid configurations exit with status 2, and no run stays open."""
 
 import signal
 import sqlite3
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.attack.attack import Attack, Outcome, last_words
+from tests.attack.attack import Attack, Outcome, last_line
 from tests.attack.target import MEMORY_LIMIT, RECIPE, Target
 
 BAD_CONFIG = 2
@@ -21,11 +21,11 @@ def _refused(name: str, write: Callable[[Path], None], limit: int | None = MEMOR
         write(room)
         done = target.run("pipelines.train", "job.yaml", cwd=room, timeout=45, limit=limit)
         if done.code == BAD_CONFIG and not done.is_traceback:
-            return Outcome(True, f"exit 2: {last_words(done.err)}")
+            return Outcome(True, f"exit 2: {last_line(done.err)}")
         if done.code == 0:
             return Outcome(False, "exit 0, trained and registered")
-        word = "traceback" if done.is_traceback else "words"
-        return Outcome(False, f"exit {done.code}, {word}: {last_words(done.err)}")
+        kind = "traceback" if done.is_traceback else "message"
+        return Outcome(False, f"exit {done.code}, {kind}: {last_line(done.err)}")
 
     return run
 
@@ -74,7 +74,7 @@ def _kill_backtest(target: Target) -> Outcome:
     return Outcome(held, f"after kill -9 and the next start the runs are {', '.join(states)}")
 
 
-# where the limit is lifted, a revision that does not refuse goes on to train
+# without a memory limit, so that a revision that accepts the file can go on to train
 ATTACKS = (
     Attack("YAML with a key twice", "B9", _refused("duplicate keys", _duplicate_keys, limit=None)),
     Attack("a negative seed", "B9", _refused("negative seed", _negative_seed)),

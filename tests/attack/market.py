@@ -1,4 +1,4 @@
-"""Attacks on the bar store by its source: what it answers, how slowly, how much; and by a kill between two writes."""
+"""Attacks on the bar store: false, slow and huge answers of its source, and a kill between two writes."""
 
 import gzip
 import json
@@ -18,25 +18,25 @@ import pyarrow.parquet as pq
 import yaml
 
 from forecaster.data.calendars import get_calendar
-from tests.attack.attack import Attack, Outcome, last_words
+from tests.attack.attack import Attack, Outcome, last_line
 from tests.attack.target import RECIPE, Done, Target
+from tests.data.fake_yahoo import Answer, Yahoo, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Answer, Yahoo, standing_in
 
 START, SYMBOL = "2011-01-03", "ABC"
 _SESSIONS = get_calendar("XNYS").sessions(np.datetime64(START), get_calendar("XNYS").last_completed(datetime.now(UTC)))
-# what is stored before the attack ends here
+# the last session that is stored before the attack
 STORED_UNTIL = str(_SESSIONS[-6])
 _STORING = threading.Lock()
-# a chart result, changed
-Lie = Callable[[dict[str, Any]], None]
+# falsifies a chart result in place
+Falsify = Callable[[dict[str, Any]], None]
 
 
 @dataclass
-class Lying(Yahoo):
-    """The stand-in, whose answers with bars are changed."""
+class FalseYahoo(Yahoo):
+    """A simulated Yahoo whose bars are falsified."""
 
-    lie: Lie = lambda result: None
+    falsify: Falsify = lambda result: None
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
         """Return status, body and headers of a request's answer."""
@@ -46,7 +46,7 @@ class Lying(Yahoo):
             return answer
         content = json.loads(body)
         if "timestamp" in content["chart"]["result"][0]:
-            self.lie(content["chart"]["result"][0])
+            self.falsify(content["chart"]["result"][0])
         return status, json.dumps(content).encode()
 
 
@@ -71,7 +71,7 @@ def _last_rows(result: dict[str, Any]) -> None:
 
 
 def _gap(result: dict[str, Any]) -> None:
-    """Leave out five sessions within the overlap, whatever range is asked for."""
+    """Leave out five sessions within the overlap, in every requested range."""
     n = len(result["timestamp"])
     _keep(result, [row for row in range(n) if not n - 13 <= row < n - 8])
 
@@ -101,7 +101,7 @@ def _dividend_times_100(result: dict[str, Any]) -> None:
         event["amount"] *= 100
 
 
-def _of_another(result: dict[str, Any]) -> None:
+def _other_symbol(result: dict[str, Any]) -> None:
     result["meta"]["symbol"] = "XYZ"
 
 
@@ -117,12 +117,12 @@ def _write_job(room: Path, yahoo: Yahoo, **changes: Any) -> None:
 
 
 def _stored(target: Target) -> Path:
-    """Return a folder with a good store that ends at STORED_UNTIL; made once."""
+    """Return a folder with a valid store that ends at STORED_UNTIL; it is created once."""
     with _STORING:
         folder = target.folder / "stored"
         if not (folder / "mlruns").exists():
             room = target.room("stored")
-            with standing_in(Yahoo({SYMBOL: _company().bars()})) as yahoo:
+            with serve_yahoo(Yahoo({SYMBOL: _company().bars()})) as yahoo:
                 _write_job(room, yahoo, end=STORED_UNTIL)
                 done = target.run("pipelines.fetch", "job.yaml", cwd=room)
             if done.code != 0:
@@ -131,7 +131,7 @@ def _stored(target: Target) -> Path:
 
 
 def _closes(room: Path) -> dict[np.datetime64, float]:
-    """Return what is stored: the closes by session; none where nothing is."""
+    """Return the stored closes by session."""
     file = room / "mlruns" / "bars" / f"{SYMBOL}.parquet"
     if not file.exists():
         return {}
@@ -141,17 +141,17 @@ def _closes(room: Path) -> dict[np.datetime64, float]:
 
 
 def _ended(done: Done) -> str:
-    return f"exit {done.code}: {'traceback, ' if done.is_traceback else ''}{last_words(done.err)}"
+    return f"exit {done.code}: {'traceback, ' if done.is_traceback else ''}{last_line(done.err)}"
 
 
-def _updated_by(name: str, lie: Lie) -> Callable[[Target], Outcome]:
-    """Update a good store from a source that lies: no stored session may go."""
+def _updated_by(name: str, falsify: Falsify) -> Callable[[Target], Outcome]:
+    """Update a valid store from a false source: no stored session may be lost."""
 
     def run(target: Target) -> Outcome:
         room = target.room(name)
         shutil.copytree(_stored(target) / "mlruns", room / "mlruns")
         before = _closes(room)
-        with standing_in(Lying({SYMBOL: _company().bars()}, lie=lie)) as yahoo:
+        with serve_yahoo(FalseYahoo({SYMBOL: _company().bars()}, falsify=falsify)) as yahoo:
             _write_job(room, yahoo)
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         after = _closes(room)
@@ -174,7 +174,7 @@ def _shortened_file(target: Target) -> Outcome:
     whole.to_csv(room / "a.csv", index=False)
     target.run("pipelines.fetch", "job.yaml", cwd=room)
     before = _closes(room)
-    # what is left lacks a session of the overlap, so that all is read again
+    # the short file lacks a session of the overlap, so that all sessions are read again
     whole.tail(60).drop(index=whole.index[-5]).to_csv(room / "a.csv", index=False)
     done = target.run("pipelines.fetch", "job.yaml", cwd=room)
     after = _closes(room)
@@ -183,12 +183,12 @@ def _shortened_file(target: Target) -> Outcome:
     return Outcome(held, f"{len(before)} stored bars, {lost} lost; {_ended(done)}")
 
 
-def _trained_on(name: str, lie: Lie, **company: Any) -> Callable[[Target], Outcome]:
-    """Store what a source says of a symbol that is new to the store, and train on it: one of both must refuse."""
+def _trained_on(name: str, falsify: Falsify, **company: Any) -> Callable[[Target], Outcome]:
+    """Fetch a new symbol from a false source and train on it: the fetch or the training must fail."""
 
     def run(target: Target) -> Outcome:
         room = target.room(name)
-        with standing_in(Lying({SYMBOL: _company(**company).bars()}, lie=lie)) as yahoo:
+        with serve_yahoo(FalseYahoo({SYMBOL: _company(**company).bars()}, falsify=falsify)) as yahoo:
             _write_job(room, yahoo, start="2023-01-03")
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         after = _closes(room)
@@ -203,15 +203,17 @@ def _trained_on(name: str, lie: Lie, **company: Any) -> Callable[[Target], Outco
             closes = json.loads((room / "mlruns" / "bars" / f"{SYMBOL}.tail.json").read_text())["bars"]["close"]
             spread = f"closes from {min(closes):.4g} to {max(closes):.4g}"
             return Outcome(False, f"{len(after)} bars stored (exit {done.code}), trained and registered: {spread}")
-        return Outcome(not trained.is_traceback, f"the training is refused: {last_words(trained.err)}")
+        return Outcome(not trained.is_traceback, f"the training is refused: {last_line(trained.err)}")
 
     return run
 
 
-def _refused_as_new(name: str, lie: Lie) -> Callable[[Target], Outcome]:
+def _refused_as_new(name: str, falsify: Falsify) -> Callable[[Target], Outcome]:
+    """Fetch a new symbol from a false source: the fetch must fail and store nothing."""
+
     def run(target: Target) -> Outcome:
         room = target.room(name)
-        with standing_in(Lying({SYMBOL: _company().bars()}, lie=lie)) as yahoo:
+        with serve_yahoo(FalseYahoo({SYMBOL: _company().bars()}, falsify=falsify)) as yahoo:
             _write_job(room, yahoo)
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
         after = _closes(room)
@@ -223,59 +225,58 @@ def _refused_as_new(name: str, lie: Lie) -> Callable[[Target], Outcome]:
 
 
 def _lost_tail(target: Target) -> Outcome:
-    """Leave what a kill -9 between the two writes leaves, or a damaged disk: bars without the tail that is served."""
-    seen = []
+    """Remove or truncate the tail file, as a kill -9 or a damaged disk does; the next fetch must repair it."""
+    results = []
     for damage in ("missing", "cut"):
         room = target.room(f"tail {damage}")
         shutil.copytree(_stored(target) / "mlruns", room / "mlruns")
         tail = room / "mlruns" / "bars" / f"{SYMBOL}.tail.json"
         good = tail.read_bytes()
         tail.unlink() if damage == "missing" else tail.write_bytes(good[:1000])
-        with standing_in(Yahoo({SYMBOL: _company().bars()})) as yahoo:
+        with serve_yahoo(Yahoo({SYMBOL: _company().bars()})) as yahoo:
             _write_job(room, yahoo, end=STORED_UNTIL)
             done = target.run("pipelines.fetch", "job.yaml", cwd=room)
-        mended = tail.exists() and tail.read_bytes() == good
-        seen.append(
-            (mended, f"{damage} tail {'mended' if mended else 'not mended'} by the next fetch, exit {done.code}")
-        )
-    return Outcome(all(mended for mended, _ in seen), "; ".join(text for _, text in seen))
+        is_repaired = tail.exists() and tail.read_bytes() == good
+        text = f"{damage} tail {'repaired' if is_repaired else 'not repaired'} by the next fetch, exit {done.code}"
+        results.append((is_repaired, text))
+    return Outcome(all(is_repaired for is_repaired, _ in results), "; ".join(text for _, text in results))
 
 
 @contextmanager
 def _black_hole() -> Iterator[str]:
-    """Accept every connection and answer none."""
-    taken: list[socket.socket] = []
+    """Run a server that accepts connections and never answers; yield its URL."""
+    connections: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:
             while True:
                 try:
-                    taken.append(server.accept()[0])
+                    connections.append(server.accept()[0])
                 except OSError:
                     return
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
         server.shutdown(socket.SHUT_RDWR)
-    for connection in taken:
+    for connection in connections:
         connection.close()
 
 
-def _swallowing_proxy(target: Target) -> Outcome:
-    room, most = target.room("black hole"), 60
+def _unresponsive_proxy(target: Target) -> Outcome:
+    room, timeout = target.room("black hole"), 60
     symbols = [f"S{number}" for number in range(8)]
     (room / "job.yaml").write_text(yaml.safe_dump({"symbols": symbols, "start": START}))
     with _black_hole() as proxy:
-        done = target.run("pipelines.fetch", "job.yaml", cwd=room, timeout=most, HTTPS_PROXY=proxy, HTTP_PROXY=proxy)
+        done = target.run("pipelines.fetch", "job.yaml", cwd=room, timeout=timeout, HTTPS_PROXY=proxy, HTTP_PROXY=proxy)
     if done.code == -9:
-        return Outcome(False, f"8 symbols: still waiting after {most} s")
-    # starting and ending take seconds of their own
+        return Outcome(False, f"8 symbols: still waiting after {timeout} s")
+    # including startup
     held = done.seconds < 40 and not done.is_traceback and done.code != 0
-    return Outcome(held, f"8 symbols: over after {done.seconds:.0f} s; {_ended(done)}")
+    return Outcome(held, f"8 symbols: finished after {done.seconds:.0f} s; {_ended(done)}")
 
 
 def _inflating_answer(target: Target) -> Outcome:
-    """Answer with 600 KB of gzip that are 600 MB of JSON."""
+    """Answer with 600 KB of gzip that decompress to 600 MB of JSON."""
     room = target.room("gzip answer")
     body = gzip.compress(b'{"chart": {"result": [' + b" " * (600 * 10**6) + b"]}}", compresslevel=1)
 
@@ -308,7 +309,7 @@ def _inflating_answer(target: Target) -> Outcome:
 
 
 ATTACKS = (
-    Attack("a proxy that swallows everything", "A8", _swallowing_proxy),
+    Attack("a proxy that swallows everything", "A8", _unresponsive_proxy),
     Attack("an answer of 13 bars for 15 years", "A1", _updated_by("short answer", _last_rows)),
     Attack("a gap of 5 sessions in the overlap", "A1", _updated_by("gap", _gap)),
     Attack("weekly bars for daily ones", "A1", _updated_by("weekly", _weekly)),
@@ -317,7 +318,7 @@ ATTACKS = (
     Attack("a tail lost by kill -9, or cut", "A4", _lost_tail),
     Attack("a row x 100", "A5", _trained_on("row", _row_times_100)),
     Attack("GBp that become GBP", "A5", _trained_on("pence", _pence_to_pounds)),
-    Attack("another symbol's data", "A6", _refused_as_new("another", _of_another)),
+    Attack("another symbol's data", "A6", _refused_as_new("another", _other_symbol)),
     Attack("three-month bars", "A6", _refused_as_new("quarterly", _quarterly)),
     Attack("600 MB of JSON in 600 KB of gzip", "A8", _inflating_answer),
 )

@@ -1,6 +1,6 @@
-"""The program under attack: a checkout, its commands and its service, each process under a limit of memory.
+"""The program under attack: a checkout, its commands and its service, each process with a memory limit.
 
-An attack speaks to it from outside, by command line, HTTP and files, so that any revision can be attacked.
+Attacks use only the command line, HTTP and files, so that any revision can be attacked.
 """
 
 import http.client
@@ -37,10 +37,10 @@ RECIPE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended.
+    """A finished command.
 
     Args:
-        code: its exit status; -9 where it was killed because its time was over.
+        code: its exit status; -9 if it was killed at the timeout.
         out: what it wrote to stdout.
         err: what it wrote to stderr.
         seconds: how long it ran.
@@ -55,32 +55,32 @@ class Done:
 
     @property
     def is_traceback(self) -> bool:
-        """Say whether a person sees Python's own words."""
+        """Return whether stderr has a traceback."""
         return "Traceback (most recent call last)" in self.err
 
 
 class Target:
-    """A checkout, and a folder for what is made of it; the trained model is made once."""
+    """A checkout, and a folder for its output."""
 
     def __init__(self, checkout: Path, folder: Path) -> None:
         self.checkout = checkout.resolve()
         self.folder = folder
 
     def room(self, name: str) -> Path:
-        """Return an empty folder for one attack."""
+        """Return an empty folder for an attack."""
         room = self.folder / name.replace(" ", "-")
         shutil.rmtree(room, ignore_errors=True)
         room.mkdir(parents=True)
         return room
 
     def run(self, module: str, *arguments: object, cwd: Path, timeout: float = 60, **options: Any) -> Done:
-        """Run `python -m module` to its end, or kill it when its time is over; `options` are those of `start`."""
-        begin = time.monotonic()
+        """Run `python -m module`, and kill it at the timeout; `options` are those of `start`."""
+        start = time.monotonic()
         with (cwd / "stdout").open("wb") as out, (cwd / "stderr").open("wb") as err:
             process = self.start(module, *arguments, cwd=cwd, out=out, err=err, **options)
             usage, code = _wait(process, timeout)
-        said, complained = ((cwd / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        return Done(code, said, complained, time.monotonic() - begin, usage // 1024)
+        stdout, stderr = ((cwd / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+        return Done(code, stdout, stderr, time.monotonic() - start, usage // 1024)
 
     def start(
         self,
@@ -92,8 +92,8 @@ class Target:
         err: Any = subprocess.DEVNULL,
         **variables: str,
     ) -> "subprocess.Popen[bytes]":
-        """Start `python -m module` in `cwd`, in a session of its own, with at most `limit` bytes of address space."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
+        """Start `python -m module` in `cwd`, in a new session, with at most `limit` bytes of address space."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "TQDM_DISABLE": "1"}
         command = [sys.executable, "-m", module, *map(str, arguments)]
         if limit is not None:
@@ -101,7 +101,7 @@ class Target:
         return subprocess.Popen(
             command,
             cwd=cwd,
-            env={**kept, **quiet, "PYTHONPATH": str(self.checkout), **variables},
+            env={**inherited, **quiet, "PYTHONPATH": str(self.checkout), **variables},
             stdout=out,
             stderr=err,
             start_new_session=True,
@@ -109,7 +109,7 @@ class Target:
 
     @cached_property
     def store(self) -> Path:
-        """A folder with an MLflow store that holds a champion, `sine` version 1, and a cache of it."""
+        """A folder with an MLflow store whose champion is version 1 of `sine`, and a cache of it; created once."""
         folder = self.room("trained")
         (folder / "job.yaml").write_text(yaml.safe_dump(RECIPE))
         (folder / "promote.yaml").write_text(yaml.safe_dump({"name": "sine"}))
@@ -126,18 +126,18 @@ class Target:
 
     @contextmanager
     def service(self, room: Path, limit: int = MEMORY_LIMIT, **settings: object) -> Iterator["Service"]:
-        """Start a service on a copy of the trained cache in `room`, wait until it is ready, kill it in the end."""
+        """Run a service on a copy of the cache in `room`; yield it when it is ready."""
         if not (room / "cache").exists():
             shutil.copytree(self.store / "mlruns" / "cache", room / "cache")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        chosen = {
+        defaults = {
             "PORT": port, "TRACKING_URI": "", "CACHE_DIR": room / "cache", "LOG_LEVEL": "warning", "DRAIN_SECONDS": 0,
             "DATABASE_URL": f"sqlite:///{room}/service.db", "REFRESH_SECONDS": 1, "KEYS_REFRESH_SECONDS": 0.5,
             **settings,
         }  # fmt: skip
-        variables = {f"FORECASTER_{name}": str(value) for name, value in chosen.items()}
+        variables = {f"FORECASTER_{name}": str(value) for name, value in defaults.items()}
         with (room / "service.log").open("wb") as log:
             process = self.start("service", cwd=room, limit=limit, out=log, err=log, **variables)
         service = Service(port, process)
@@ -149,7 +149,7 @@ class Target:
 
 
 class Service:
-    """A running service, and its figures as the kernel knows them."""
+    """A running service."""
 
     def __init__(self, port: int, process: "subprocess.Popen[bytes]") -> None:
         self.port = port
@@ -158,7 +158,11 @@ class Service:
     def request(
         self, method: str, path: str, body: Any = None, timeout: float = 30, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Return status and answer; raises OSError where there is none."""
+        """Return the status and the JSON body of the response.
+
+        Raises:
+            OSError: there is no JSON response.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         text = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
@@ -171,15 +175,19 @@ class Service:
             connection.close()
 
     def forecast(self, timeout: float = 30, headers: dict[str, str] | None = None, **changes: Any) -> Any:
-        """Return status and answer of a good request, some of it changed."""
-        return self.request("POST", "/v1/forecasts", ask(**changes), timeout, headers)
+        """Return status and body of the response to a valid forecast request, with some fields changed."""
+        return self.request("POST", "/v1/forecasts", forecast_request(**changes), timeout, headers)
 
     def connect(self, timeout: float = 20) -> socket.socket:
-        """Return a plain connection."""
+        """Return a TCP connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def wait_until_ready(self, log: Path) -> None:
-        """Wait until the service can forecast; raises RuntimeError where it cannot."""
+        """Wait until readiness is 200.
+
+        Raises:
+            RuntimeError: the service does not become ready.
+        """
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.is_alive:
             try:
@@ -192,12 +200,12 @@ class Service:
 
     @property
     def is_alive(self) -> bool:
-        """Say whether its process lives."""
+        """Return whether its process runs."""
         return self.process.poll() is None
 
     @property
     def peak_mib(self) -> int:
-        """Return its peak resident memory; 0 where it is gone."""
+        """Return its peak resident memory; 0 if it does not run."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:
@@ -206,22 +214,22 @@ class Service:
         return peaks[0] // 1024 if peaks else 0
 
     def is_answering(self, timeout: float = 5) -> bool:
-        """Say whether `/health/live` is answered in time."""
+        """Return whether `/health/live` answers within the timeout."""
         try:
             return self.request("GET", "/health/live", timeout=timeout)[0] == 200
         except OSError:
             return False
 
 
-def ask(**changes: Any) -> dict[str, Any]:
-    """Return a good request with some fields changed."""
+def forecast_request(**changes: Any) -> dict[str, Any]:
+    """Return the body of a valid forecast request, with some fields changed."""
     times = [f"2026-01-{1 + row // 24:02d}T{row % 24:02d}:00:00Z" for row in range(30)]
     series = {"unique_id": "a", "ds": times, "y": [float(row % 12) / 6 - 1 for row in range(30)]}
     return {"model": "sine", "series": [series], "horizon": 4, "level": [80]} | changes
 
 
 def _wait(process: "subprocess.Popen[bytes]", timeout: float) -> tuple[int, int]:
-    """Return the peak memory in KiB and the exit status of a process, which is killed when its time is over."""
+    """Wait for a process, and kill it at the timeout; return its peak memory in KiB and its exit status."""
     deadline, watched = time.monotonic() + timeout, psutil.Process(process.pid)
     peak = 0
     while process.poll() is None:
@@ -237,7 +245,7 @@ def _wait(process: "subprocess.Popen[bytes]", timeout: float) -> tuple[int, int]
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and what it has started: it leads a session of its own."""
+    """Kill the session of a process, with its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

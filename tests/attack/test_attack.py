@@ -1,4 +1,4 @@
-"""The attacks themselves: a planted defect is told as one, and a program that holds as one that does."""
+"""The attacks detect planted defects, and programs that hold."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ sys.exit(0 if is_new else {status})
 
 
 def _planted(folder: Path, **pipelines: str) -> Target:
-    """Return a checkout of pipelines that do nothing but what the text says."""
+    """Return a checkout whose pipelines are the given programs."""
     room = folder / "checkout" / "pipelines"
     room.mkdir(parents=True)
     for name, text in pipelines.items():
@@ -40,25 +40,23 @@ def _planted(folder: Path, **pipelines: str) -> Target:
 
 
 @pytest.mark.parametrize(
-    ("train", "held", "said"),
+    ("train", "held", "seen"),
     [
         ("", False, "exit 0, trained and registered"),
         ("raise ValueError('expected non-negative integer')", False, "exit 1, traceback: ValueError: expected"),
-        ("import sys; sys.exit('error: data.seed: too small')", False, "exit 1, words: error: data.seed"),
+        ("import sys; sys.exit('error: data.seed: too small')", False, "exit 1, message: error: data.seed"),
         ("import sys; sys.stderr.write('error: data.seed: too small'); sys.exit(2)", True, "exit 2: error: data.seed"),
         ("x = bytearray(2**31)", False, "exit 1, traceback: MemoryError"),
     ],
 )
-def test_how_a_bad_configuration_ends_decides_whether_it_held(
-    tmp_path: Path, train: str, held: bool, said: str
-) -> None:
+def test_exit_of_a_bad_configuration_decides_the_outcome(tmp_path: Path, train: str, held: bool, seen: str) -> None:
     outcome = command.attack_all(_planted(tmp_path, train=train), [SEED])[SEED]
     assert outcome.held is held
-    assert said in outcome.seen
+    assert seen in outcome.seen
 
 
 @pytest.mark.parametrize(
-    ("keeps", "status", "held", "said"),
+    ("keeps", "status", "held", "seen"),
     [
         (False, 0, False, "1000 stored bars, 987 of them lost, 13 left"),
         (False, 3, False, "1000 stored bars, 987 of them lost"),
@@ -66,31 +64,29 @@ def test_how_a_bad_configuration_ends_decides_whether_it_held(
         (True, 3, True, "all 1000 stored bars kept; exit 3: error: ABC"),
     ],
 )
-def test_lost_bars_are_counted_and_an_answer_that_lacks_some_must_be_refused(
-    tmp_path: Path, keeps: bool, status: int, held: bool, said: str
-) -> None:
+def test_lost_bars_are_counted(tmp_path: Path, keeps: bool, status: int, held: bool, seen: str) -> None:
     target = _planted(tmp_path, fetch=FETCH.format(keeps=keeps, status=status))
     outcome = command.attack_all(target, [SHORT])[SHORT]
     assert outcome.held is held
-    assert said in outcome.seen
+    assert seen in outcome.seen
 
 
-def test_an_attack_that_cannot_be_carried_out_has_not_held(tmp_path: Path) -> None:
+def test_attack_that_cannot_run_has_not_held(tmp_path: Path) -> None:
     target = _planted(tmp_path, fetch="import sys; sys.exit('no such thing')")
     outcome = command.attack_all(target, [SHORT])[SHORT]
     assert not outcome.held
     assert outcome.seen.startswith("not carried out: RuntimeError: pipelines.fetch cannot prepare")
 
 
-def test_every_attack_has_a_name_of_its_own_and_was_measured_before() -> None:
-    names = [one.name for one in (*command.TOGETHER, *command.ALONE)]
+def test_every_attack_is_unique_and_succeeded_before() -> None:
+    names = [attack.name for attack in (*command.PARALLEL, *command.SEQUENTIAL)]
     assert len(set(names)) == len(names)
     before = command.read_before()
     assert set(before) == set(names)
     assert not any(outcome.held for outcome in before.values())
 
 
-def test_the_table_shows_both_outcomes_side_by_side() -> None:
+def test_table_shows_both_outcomes() -> None:
     text = command.table({SEED: Outcome(True, "exit 2")}, {SEED: Outcome(False, "exit 1, traceback")})
     assert "SUCCEEDED: exit 1, traceback" in text
     assert "held: exit 2" in text

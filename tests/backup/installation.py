@@ -13,10 +13,10 @@ from forecaster.backup.save import Places
 from forecaster.data.store import BarStore
 from forecaster.database.engine import transaction
 from forecaster.database.keys import create_key
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
-from forecaster.ledger.entries import Entry, Served, new_request_id
-from forecaster.ledger.scoring import Actual, take_actuals
+from forecaster.ledger.entries import Entry, ServedForecast, new_request_id
+from forecaster.ledger.scoring import Actual, record_actuals
 from forecaster.ledger.writer import Writer
 from tests.data.prices import Company
 
@@ -33,7 +33,7 @@ def write_bars(folder: Path, symbol: str, seed: int) -> None:
 def entry(number: int) -> Entry:
     """Return an answer with two forecasts."""
     steps = np.array([[(number + step) * HOUR, 1.0, 0.0, 2.0, -1.0, 3.0] for step in range(2)])
-    served = tuple(Served(name, 1.0, steps, json.dumps({"unique_id": name})) for name in ("a", "b"))
+    served = tuple(ServedForecast(name, 1.0, steps, json.dumps({"unique_id": name})) for name in ("a", "b"))
     return Entry(new_request_id(number), number, "", "sine", 1, "model", "{}", served)
 
 
@@ -53,13 +53,13 @@ def move_artifacts(database: Path, old: str, new: str) -> None:
 
 
 def fill_ledger(url: str) -> None:
-    with opened(url) as engine:
+    with open_database(url) as engine:
         create_key(engine, "shop", ["forecast"])
         writer = Writer(engine)
         writer.start()
         assert all(writer.submit([entry(number)]).result() == [True] for number in range(20))
         writer.stop()
-        take_actuals(engine, [Actual("a", 5 * HOUR, 4.0)])
+        record_actuals(engine, [Actual("a", 5 * HOUR, 4.0)])
 
 
 def elsewhere(tmp_path: Path) -> Places:
@@ -68,7 +68,7 @@ def elsewhere(tmp_path: Path) -> Places:
 
 
 def sizes(url: str) -> dict[str, int]:
-    with opened(url) as engine, transaction(engine) as connection:
+    with open_database(url) as engine, transaction(engine) as connection:
         return {
             str(table.name): int(connection.execute(select(func.count()).select_from(table)).scalar_one())
             for table in (REQUESTS, FORECASTS, ACTUALS)

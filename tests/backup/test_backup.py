@@ -21,7 +21,7 @@ from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key, read_keys
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS
 from forecaster.domain.errors import BackupError, ConfigError
 from forecaster.ledger.skill import realised_skill
@@ -32,7 +32,8 @@ from service.app import create_app
 from service.settings import Settings
 from tests.backup.installation import DUE, elsewhere, entry, fill_ledger, sizes, write_bars
 from tests.conftest import TrainedModels, run_module
-from tests.service.conftest import ask, wait_until_ready
+from tests.service.conftest import forecast_request as ask
+from tests.service.conftest import wait_until_ready
 
 
 def forecast(places: Places, cache: Path, key: str | None = None) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def numbers(answer: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", ["monday.tar", "monday.tar.zst"])
 def test_a_wiped_installation_comes_back_elsewhere_and_serves_the_same(site: Places, tmp_path: Path, name: str) -> None:
-    with opened(site.database) as engine:
+    with open_database(site.database) as engine:
         key = create_key(engine, "me", ["forecast"])
     before, ledger = forecast(site, tmp_path / "cache", key), sizes(site.database)
     stored = {symbol: BarStore(site.bars).read(symbol) for symbol in ("ABC", "brk.b")}
@@ -82,7 +83,7 @@ def test_a_wiped_installation_comes_back_elsewhere_and_serves_the_same(site: Pla
         assert bars is not None and again is not None
         pd.testing.assert_frame_equal(again.frame, bars.frame, check_exact=True)
         assert read_tail(new.bars, symbol).due_at == DUE
-    with opened(new.database) as engine:
+    with open_database(new.database) as engine:
         (realised,) = realised_skill(engine, "sine")
         assert (realised.n_scores, realised.mae) == (2, 3.0)
     assert [path.name for path in (tmp_path / "backups").iterdir()] == [name]

@@ -14,7 +14,7 @@ from forecaster.backup.save import Places, back_up
 from forecaster.data.store import BarStore
 from forecaster.database.engine import transaction
 from forecaster.database.keys import create_key, read_keys
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain.errors import BackupError
 from forecaster.registry.store import Store
 from tests.backup.installation import files_of, fill_ledger, sizes, write_bars
@@ -43,7 +43,7 @@ def test_postgres_is_saved_and_comes_back_too(
     restore(new, archive)
     shutil.rmtree(site.bars.parent)
     assert sizes(new.database) == sizes(old.database)
-    with opened(new.database) as engine:
+    with open_database(new.database) as engine:
         assert [key.name for key in read_keys(engine)] == ["shop"]
         # an id that the database gives is a new one
         with transaction(engine) as connection:
@@ -59,14 +59,14 @@ def test_postgres_is_saved_and_comes_back_too(
     with pytest.raises(BackupError, match="hold something") as refused:
         restore(new, archive)
     assert "p%40ss" not in str(refused.value)
-    with opened(new.database) as engine, transaction(engine) as connection:
+    with open_database(new.database) as engine, transaction(engine) as connection:
         connection.execute(text("CREATE TABLE of_a_later_program (n INTEGER)"))
         connection.execute(text("DELETE FROM forecasts"))
     # MLflow's database has functions beside its tables
     restore(new, archive, ("registry", "database"), force=True)
     assert again.get_run(run.run_id).info.run_id == run.run_id
     assert sizes(new.database) == sizes(old.database)
-    with opened(new.database) as engine, transaction(engine) as connection:
+    with open_database(new.database) as engine, transaction(engine) as connection:
         assert "of_a_later_program" not in inspect(connection).get_table_names()
         connection.execute(text("DELETE FROM forecasts"))
     # the one thing that cannot be undone: the other database has committed when this one does not
@@ -108,7 +108,7 @@ def test_a_restore_that_fails_leaves_all_that_was_there(
     places, archive = gone_wrong
     said, given = "", places
     if cause == "what the copy cannot replace":
-        with opened(places.database) as engine, transaction(engine) as connection:
+        with open_database(places.database) as engine, transaction(engine) as connection:
             connection.execute(text("ALTER TABLE keys RENAME TO old_keys"))
             connection.execute(text("CREATE VIEW keys AS SELECT 1 AS one"))
         said = "already exists"
@@ -137,7 +137,7 @@ def test_a_setting_that_newer_clients_make_is_kept_from_a_server_that_does_not_k
     site: Places, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places, line = replace(site, database=fresh_database(postgres)), "SET transaction_timeout = 0;"
-    with opened(places.database) as engine:
+    with open_database(places.database) as engine:
         create_key(engine, line, ["forecast"])
     back_up(places, tmp_path / "b.tar", ("database",))
     # as those of 17 do it
@@ -146,7 +146,7 @@ def test_a_setting_that_newer_clients_make_is_kept_from_a_server_that_does_not_k
     put_before("pg_restore", tmp_path, f'{find}\n"$REAL" "$@" && {add}', monkeypatch)
     restore(places, tmp_path / "b.tar", force=True)
     assert (tmp_path / "seen").read_text() == "1\n"
-    with opened(places.database) as engine:
+    with open_database(places.database) as engine:
         assert [key.name for key in read_keys(engine)] == [line]
 
 
@@ -155,7 +155,7 @@ def test_the_password_is_in_no_argument_and_a_missing_program_is_named(
 ) -> None:
     database = fresh_database(postgres)
     places = Places(site.tracking_uri, None, site.bars, database)
-    with opened(database):
+    with open_database(database):
         pass
     put_before("pg_dump", tmp_path, f'echo "$@" > "{tmp_path}/seen"\nexec "$REAL" "$@"', monkeypatch)
     back_up(places, tmp_path / "b.tar", ("database",))

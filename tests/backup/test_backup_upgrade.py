@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from forecaster.database.engine import transaction
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from tests.backup.installation import fill_ledger, sizes
 from tests.postgres import PASSWORD, postgres_server
 from tests.stack.postgres import PROGRAMS
@@ -68,7 +68,7 @@ def test_what_an_upgrade_did_to_the_databases_is_undone(tmp_path: Path) -> None:
         assert (dump.stat().st_mode & 0o777, dump.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
         fill_ledger(ledger)
-        with opened(ledger) as upgraded, transaction(upgraded) as connection:
+        with open_database(ledger) as upgraded, transaction(upgraded) as connection:
             connection.execute(text("ALTER TABLE keys ADD COLUMN of_a_later_program integer"))
         with engine.connect() as connection:
             connection.execute(text("DROP DATABASE mlflow"))
@@ -77,7 +77,7 @@ def test_what_an_upgrade_did_to_the_databases_is_undone(tmp_path: Path) -> None:
         done = follow(back.strip())
         assert done.returncode == 0, done.stderr
         assert sizes(ledger) == before
-        with opened(ledger) as again, transaction(again) as connection:
+        with open_database(ledger) as again, transaction(again) as connection:
             assert "of_a_later_program" not in {one["name"] for one in inspect(connection).get_columns("keys")}
         owner = text(
             "SELECT pg_get_userbyid(datdba), has_database_privilege('mlflow', 'forecaster', 'CONNECT') FROM pg_database"

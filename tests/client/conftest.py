@@ -1,4 +1,4 @@
-"""The real service on a socket; and a little server that answers as it is told, and remembers what it was asked."""
+"""The real service on a socket, and a fake server with prepared answers that records its requests."""
 
 import json
 import threading
@@ -24,14 +24,14 @@ def url(models: TrainedModels) -> Iterator[str]:
 
 
 def frame(length: int = 30, unique_id: object = "a", tz: str | None = None, start: str = "2026-01-01") -> pd.DataFrame:
-    """Return one series' hourly rows."""
+    """Return the hourly rows of a series."""
     times = pd.date_range(start, periods=length, freq="h", tz=tz)
     return pd.DataFrame({"unique_id": unique_id, "ds": times, "y": [float(row % 12) / 6 - 1 for row in range(length)]})
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, as the little server got it."""
+class ReceivedRequest:
+    """A request that the fake server received; `line` is its method and path."""
 
     line: str
     headers: Message
@@ -39,32 +39,39 @@ class Asked:
 
 
 @dataclass
-class LittleServer:
-    """Answers each request with the next of `answers` (status, headers, body), the last one for ever; None hangs up."""
+class FakeServer:
+    """Answers each request with the next prepared answer.
+
+    Args:
+        answers: status, headers and body of each; None closes the connection. The last one repeats.
+        requests: the received requests.
+        url: the address.
+    """
 
     answers: list[tuple[int, dict[str, str], Any] | None]
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     url: str = ""
 
-    def answer(self) -> tuple[int, dict[str, str], Any] | None:
-        return self.answers[min(len(self.asked), len(self.answers)) - 1]
+    def current_answer(self) -> tuple[int, dict[str, str], Any] | None:
+        return self.answers[min(len(self.requests), len(self.answers)) - 1]
 
 
 @contextmanager
-def _little_server(*answers: tuple[int, dict[str, str], Any] | None) -> Iterator[LittleServer]:
-    little = LittleServer(list(answers))
+def _fake_server(*answers: tuple[int, dict[str, str], Any] | None) -> Iterator[FakeServer]:
+    fake = FakeServer(list(answers))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            little.asked.append(Asked(f"{self.command} {self.path}", self.headers, json.loads(body) if body else None))
-            told = little.answer()
-            if told is None:
+            line = f"{self.command} {self.path}"
+            fake.requests.append(ReceivedRequest(line, self.headers, json.loads(body) if body else None))
+            answer = fake.current_answer()
+            if answer is None:
                 self.close_connection = True
                 return
-            status, headers, content = told
+            status, headers, content = answer
             raw = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(raw)), **headers}.items():
@@ -79,19 +86,19 @@ def _little_server(*answers: tuple[int, dict[str, str], Any] | None) -> Iterator
             self.answer()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        little.url = f"http://127.0.0.1:{server.server_port}"
+        fake.url = f"http://127.0.0.1:{server.server_port}"
         try:
-            yield little
+            yield fake
         finally:
             server.shutdown()
             thread.join()
 
 
 @pytest.fixture
-def little_server() -> Callable[..., Any]:
-    return _little_server
+def fake_server() -> Callable[..., Any]:
+    return _fake_server

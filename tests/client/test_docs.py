@@ -1,4 +1,4 @@
-"""The client's page is true: each of its programs runs against a service, and each name in its tables exists."""
+"""The client's documentation: its programs run against a service, and its tables name all calls and errors."""
 
 import re
 from pathlib import Path
@@ -25,17 +25,19 @@ def _run(program: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return names
 
 
-def test_the_programs_run(url: str, models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_programs_return_the_predictors_forecasts(
+    url: str, models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = PROGRAMS
-    found = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
+    forecast = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
     expected = models.predictor(1).predict_frame(frame(), 4, (80, 95))
-    pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
-    for found in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
+    pd.testing.assert_frame_equal(forecast[list(expected)], expected, check_exact=True)
+    for forecast in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
         columns = ["unique_id", "cutoff", "ds", "mean"]
-        pd.testing.assert_frame_equal(found[columns], expected[columns], check_exact=True)
+        pd.testing.assert_frame_equal(forecast[columns], expected[columns], check_exact=True)
 
 
-def test_the_tables_name_each_call_and_error() -> None:
+def test_the_tables_list_all_calls_and_errors() -> None:
     calls = {name for name in vars(client.Client) if not name.startswith("_")} - {"close"}
     assert set(re.findall(r"^\| `(\w+)\(", PAGE, re.MULTILINE)) == calls
     errors = set(client.errors.__all__) - {"ClientError"}

@@ -1,4 +1,4 @@
-"""What the client makes of a service that is busy, gone, or not the service: repetitions, keys, errors."""
+"""The client and a busy or unreachable service, or another program: retries, idempotency keys, errors."""
 
 import asyncio
 import socket
@@ -28,9 +28,9 @@ from forecaster.domain.errors import ForecasterError
 from tests.client.conftest import frame
 
 Server = Callable[..., Any]
-Told = tuple[int, dict[str, str], Any]
+Answer = tuple[int, dict[str, str], Any]
 QUICK = Retries(count=3, first_seconds=0.01, longest_seconds=0.02)
-DESCRIBED = {
+DESCRIPTION = {
     "name": "sine",
     "aliases": {"champion": 3},
     "versions": {
@@ -38,11 +38,11 @@ DESCRIBED = {
         "4": {"input_size": 24, "horizon": 2, "freq": "h", "sessions": None, "hist_exog": {}, "futr_exog": {}},
     },
 }
-MODEL: Told = (200, {}, DESCRIBED)
-BUSY: Told = (503, {}, {"detail": "starting"})
+MODEL: Answer = (200, {}, DESCRIPTION)
+BUSY: Answer = (503, {}, {"detail": "starting"})
 
 
-def answer(*names: str, **more: Any) -> Told:
+def answer(*names: str, **more: Any) -> Answer:
     forecasts = [
         {"unique_id": name, "cutoff": "…", "ds": ["2026-01-02T06:00:00", "2026-01-02T07:00:00"], "mean": [1.0, 2.0]}
         | {key: f"{value} of {name}" if isinstance(value, str) else value for key, value in more.items()}
@@ -55,87 +55,87 @@ def answer(*names: str, **more: Any) -> Told:
     }  # fmt: skip
 
 
-def call_now(url: str, name: str, *arguments: Any, retries: Retries = QUICK, **options: Any) -> Any:
+def call_blocking(url: str, name: str, *arguments: Any, retries: Retries = QUICK, **options: Any) -> Any:
     with Client(url, retries=retries, **options) as client:
         return getattr(client, name)(*arguments[:1], **(arguments[1] if arguments[1:] else {}))
 
 
-def call_awaited(url: str, name: str, *arguments: Any, retries: Retries = QUICK, **options: Any) -> Any:
-    async def ask() -> Any:
+def call_async(url: str, name: str, *arguments: Any, retries: Retries = QUICK, **options: Any) -> Any:
+    async def run() -> Any:
         async with AsyncClient(url, retries=retries, **options) as client:
             return await getattr(client, name)(*arguments[:1], **(arguments[1] if arguments[1:] else {}))
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
-@pytest.fixture(params=[call_now, call_awaited])
+@pytest.fixture(params=[call_blocking, call_async])
 def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    found: Callable[..., Any] = request.param
-    return found
+    chosen: Callable[..., Any] = request.param
+    return chosen
 
 
 SINE = {"model": "sine"}
 
 
-def test_a_busy_service_is_asked_again_with_the_same_idempotency_key(little_server: Server, call: Any) -> None:
-    with little_server(BUSY, MODEL, (429, {}, {}), BUSY, answer("a"), MODEL, answer("a")) as server:
+def test_a_busy_service_gets_retries_with_the_same_idempotency_key(fake_server: Server, call: Any) -> None:
+    with fake_server(BUSY, MODEL, (429, {}, {}), BUSY, answer("a"), MODEL, answer("a")) as server:
         assert call(server.url, "forecast", frame(), SINE)["mean"].tolist() == [1.0, 2.0]
-        lines = [asked.line for asked in server.asked]
+        lines = [request.line for request in server.requests]
         assert lines == ["GET /v1/models/sine"] * 2 + ["POST /v1/forecasts"] * 3
-        first, *others = [asked for asked in server.asked if asked.line.startswith("POST")]
+        first, *others = [request for request in server.requests if request.line.startswith("POST")]
         assert len(first.headers["Idempotency-Key"]) == 36
         for other in others:
             assert other.headers["Idempotency-Key"] == first.headers["Idempotency-Key"]
             assert other.body == first.body
-        assert server.asked[0].headers["Idempotency-Key"] is None
+        assert server.requests[0].headers["Idempotency-Key"] is None
         call(server.url, "forecast", frame(), SINE)
-        assert server.asked[-1].headers["Idempotency-Key"] != first.headers["Idempotency-Key"]
+        assert server.requests[-1].headers["Idempotency-Key"] != first.headers["Idempotency-Key"]
 
 
-def _in_a_while() -> str:
+def _date_in_two_seconds() -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
 
 
-@pytest.mark.parametrize("retry_after", [lambda: "1", _in_a_while], ids=["seconds", "date"])
+@pytest.mark.parametrize("retry_after", [lambda: "1", _date_in_two_seconds], ids=["seconds", "date"])
 @pytest.mark.parametrize("status", [429, 503])
-def test_the_service_says_when_to_come_again(
-    little_server: Server, call: Any, status: int, retry_after: Callable[[], str]
+def test_a_retry_waits_as_long_as_the_service_asks_for(
+    fake_server: Server, call: Any, status: int, retry_after: Callable[[], str]
 ) -> None:
     begin = time.monotonic()
-    with little_server((status, {"Retry-After": retry_after()}, {}), (200, {}, {"models": []})) as server:
+    with fake_server((status, {"Retry-After": retry_after()}, {}), (200, {}, {"models": []})) as server:
         assert call(server.url, "models") == []
-        assert len(server.asked) == 2
-    # a date has whole seconds
+        assert len(server.requests) == 2
+    # a date is precise to the second
     assert 0.95 < time.monotonic() - begin < 3
 
 
-def test_a_wait_beyond_patience_is_an_error_at_once(little_server: Server, call: Any) -> None:
-    with little_server((429, {"Retry-After": "3600"}, {"detail": "enough for today"})) as server:
+def test_a_retry_after_beyond_patience_seconds_is_an_error_at_once(fake_server: Server, call: Any) -> None:
+    with fake_server((429, {"Retry-After": "3600"}, {"detail": "enough for today"})) as server:
         with pytest.raises(TooManyRequests, match="enough for today; ask again in 3600 s") as raised:
             call(server.url, "models")
         assert (raised.value.retry_after_seconds, raised.value.status) == (3600, 429)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "said"),
+    ("status", "error", "message"),
     [
         (429, TooManyRequests, r"refused \(429\): because"),
         (503, ServiceUnavailable, r"cannot answer now \(503\): because"),
         (502, ServiceUnavailable, r"cannot answer now \(502\): because"),
     ],
 )
-def test_after_every_retry_it_is_an_error(
-    little_server: Server, call: Any, status: int, error: type[Exception], said: str
+def test_the_last_failure_is_raised_after_all_retries(
+    fake_server: Server, call: Any, status: int, error: type[Exception], message: str
 ) -> None:
-    with little_server((status, {}, {"detail": "because"})) as server:
-        with pytest.raises(error, match=said):
+    with fake_server((status, {}, {"detail": "because"})) as server:
+        with pytest.raises(error, match=message):
             call(server.url, "models")
-        assert len(server.asked) == 1 + QUICK.count
+        assert len(server.requests) == 1 + QUICK.count
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "said"),
+    ("answer", "error", "message"),
     [
         ((401, {}, {"detail": "no key"}), NotAllowed, r"refused \(401\): no key; check the client's key"),
         ((403, {}, {"detail": "not yours"}), NotAllowed, "not yours; check the client's key"),
@@ -147,28 +147,28 @@ def test_after_every_retry_it_is_an_error(
         ((301, {"Location": "https://elsewhere.invalid"}, b""), BadAnswer, "status 301; check that the address"),
     ],
 )
-def test_what_cannot_get_better_is_not_repeated(
-    little_server: Server, call: Any, told: Any, error: type[Exception], said: str
+def test_permanent_errors_are_not_retried(
+    fake_server: Server, call: Any, answer: Any, error: type[Exception], message: str
 ) -> None:
-    with little_server(told) as server:
-        with pytest.raises(error, match=said) as raised:
+    with fake_server(answer) as server:
+        with pytest.raises(error, match=message) as raised:
             call(server.url, "models")
-        assert len(server.asked) == 1
-    if told[0] == 422:
+        assert len(server.requests) == 1
+    if answer[0] == 422:
         assert raised.value.errors == [{"location": "y", "message": "no"}]  # type: ignore[attr-defined]
 
 
-def test_a_lost_connection_is_tried_again(little_server: Server, call: Any) -> None:
-    with little_server(None, None, MODEL, None, answer("a")) as server:
+def test_a_lost_connection_is_retried(fake_server: Server, call: Any) -> None:
+    with fake_server(None, None, MODEL, None, answer("a")) as server:
         assert len(call(server.url, "forecast", frame(), SINE)) == 2
-        posts = [asked for asked in server.asked if asked.line.startswith("POST")]
-        assert len(server.asked) == 5
+        posts = [request for request in server.requests if request.line.startswith("POST")]
+        assert len(server.requests) == 5
         assert posts[0].headers["Idempotency-Key"] == posts[1].headers["Idempotency-Key"]
     with pytest.raises(ServiceUnavailable, match=r"GET /v1/models: no connection .* is the service running"):
         call(server.url, "models")
 
 
-def test_a_slow_answer_is_not_asked_for_twice(call: Any) -> None:
+def test_a_timeout_is_not_retried(call: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         begin = time.monotonic()
@@ -177,18 +177,18 @@ def test_a_slow_answer_is_not_asked_for_twice(call: Any) -> None:
         assert time.monotonic() - begin < 2
 
 
-def test_the_key_goes_with_each_request(little_server: Server, call: Any) -> None:
-    with little_server(MODEL, answer("a")) as server:
+def test_each_request_carries_the_key(fake_server: Server, call: Any) -> None:
+    with fake_server(MODEL, answer("a")) as server:
         call(server.url, "forecast", frame(), SINE, key="secret")
-        assert [asked.headers["Authorization"] for asked in server.asked] == ["Bearer secret"] * 2
+        assert [request.headers["Authorization"] for request in server.requests] == ["Bearer secret"] * 2
         call(server.url, "skill", "sine")
-        assert server.asked[-1].headers["Authorization"] is None
+        assert server.requests[-1].headers["Authorization"] is None
 
 
 @pytest.mark.parametrize(
-    ("url", "key", "said"),
+    ("url", "key", "message"),
     [
-        ("127.0.0.1:8000", None, "url: '127.0.0.1:8000' is no address; write it as http"),
+        ("127.0.0.1:8000", None, "url: '127.0.0.1:8000' is not an HTTP address; write it as http"),
         ("ftp://a", None, "url: "),
         ("http://", None, "url: "),
         ("http://a:b", None, "url: "),
@@ -198,70 +198,70 @@ def test_the_key_goes_with_each_request(little_server: Server, call: Any) -> Non
     ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_an_address_or_a_key_that_cannot_be_one_is_refused(kind: Any, url: str, key: str | None, said: str) -> None:
-    with pytest.raises(ClientError, match=said) as raised:
+def test_an_invalid_address_or_key_is_refused(kind: Any, url: str, key: str | None, message: str) -> None:
+    with pytest.raises(ClientError, match=message) as raised:
         kind(url, key)
     assert "secret" not in str(raised.value)
 
 
-def test_what_else_is_said_of_a_series_is_passed_on(little_server: Server, call: Any) -> None:
+def test_further_fields_of_a_forecast_become_columns(fake_server: Server, call: Any) -> None:
     df = pd.concat([frame(unique_id="a"), frame(unique_id="b")])
     more = {"lo-80": [None, 3.0], "forecast_id": "id", "nested": {"by": 1}, "count": 3}
-    with little_server(MODEL, answer("a", "b", **more)) as server:
+    with fake_server(MODEL, answer("a", "b", **more)) as server:
         found = call(server.url, "forecast", df, SINE)
     assert list(found) == ["unique_id", "cutoff", "ds", "mean", "lo-80", "forecast_id"]
     assert found["forecast_id"].tolist() == ["id of a"] * 2 + ["id of b"] * 2
     assert found["lo-80"].isna().tolist() == [True, False] * 2
 
 
-def test_one_frame_is_of_one_version_and_only_the_rows_that_count_are_sent(little_server: Server, call: Any) -> None:
+def test_a_frame_is_forecast_by_one_version_from_the_last_input_size_rows(fake_server: Server, call: Any) -> None:
     df = pd.concat([frame(unique_id=name) for name in "abc"])
-    with little_server(MODEL, answer("a", "b"), answer("c")) as server:
+    with fake_server(MODEL, answer("a", "b"), answer("c")) as server:
         found = call(server.url, "forecast", df, SINE, series_per_request=2)
-    first, second = [asked.body for asked in server.asked[1:]]
+    first, second = [request.body for request in server.requests[1:]]
     assert (first["alias"], first["version"], second["alias"], second["version"]) == (None, None, None, 3)
-    assert [one["unique_id"] for one in first["series"] + second["series"]] == ["a", "b", "c"]
-    assert [len(one["y"]) for one in first["series"]] == [24, 24]
+    assert [series["unique_id"] for series in first["series"] + second["series"]] == ["a", "b", "c"]
+    assert [len(series["y"]) for series in first["series"]] == [24, 24]
     assert first["series"][0]["ds"][0] == "2026-01-01T06:00:00"
-    assert server.asked[1].headers["Idempotency-Key"] != server.asked[2].headers["Idempotency-Key"]
+    assert server.requests[1].headers["Idempotency-Key"] != server.requests[2].headers["Idempotency-Key"]
     assert found["unique_id"].tolist() == ["a", "a", "b", "b", "c", "c"]
     assert found.attrs["warnings"] == ["odd", "odd ('a', 'b')", "odd ('c',)"]
 
 
-def test_long_windows_are_sent_in_smaller_requests(little_server: Server, call: Any) -> None:
-    described = {**DESCRIBED, "versions": {"3": DESCRIBED["versions"]["3"] | {"input_size": 100_000}}}  # type: ignore[index]
+def test_long_histories_are_split_into_smaller_requests(fake_server: Server, call: Any) -> None:
+    description = {**DESCRIPTION, "versions": {"3": DESCRIPTION["versions"]["3"] | {"input_size": 100_000}}}  # type: ignore[index]
     df = pd.concat([frame(unique_id="a"), frame(unique_id="b")])
-    with little_server((200, {}, described), answer("a"), answer("b")) as server:
+    with fake_server((200, {}, description), answer("a"), answer("b")) as server:
         call(server.url, "forecast", df, SINE)
-        assert [len(asked.body["series"]) for asked in server.asked[1:]] == [1, 1]
+        assert [len(request.body["series"]) for request in server.requests[1:]] == [1, 1]
 
 
-def test_actuals_are_sent_and_counted(little_server: Server, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecaster.client.calls.ACTUALS_PER_REQUEST", 2)
-    with little_server((200, {}, {"accepted": 2, "changed": 1}), (200, {}, {"accepted": 1, "changed": 1})) as server:
-        assert call(server.url, "actuals", frame(3, 7, "Europe/Berlin")) == {"accepted": 3, "changed": 2}
-        bodies = [asked.body["actuals"] for asked in server.asked]
-    assert [asked.line for asked in server.asked] == ["POST /v1/actuals"] * 2
+def test_actuals_are_split_into_requests_and_counted(fake_server: Server, call: Any) -> None:
+    df = frame(50_001, 7, "Europe/Berlin")
+    with fake_server((200, {}, {"accepted": 50_000, "changed": 2}), (200, {}, {"accepted": 1, "changed": 1})) as server:
+        assert call(server.url, "actuals", df) == {"accepted": 50_001, "changed": 3}
+        bodies = [request.body["actuals"] for request in server.requests]
+    assert [request.line for request in server.requests] == ["POST /v1/actuals"] * 2
     assert bodies[0][0] == {"unique_id": "7", "ds": "2026-01-01T00:00:00+01:00", "y": -1.0}
-    assert [len(body) for body in bodies] == [2, 1]
+    assert [len(body) for body in bodies] == [50_000, 1]
 
 
-def test_forecasts_and_skill_are_asked_for_by_name(little_server: Server, call: Any) -> None:
-    with little_server((200, {}, {"some": "thing"})) as server:
+def test_names_in_paths_and_parameters_are_escaped(fake_server: Server, call: Any) -> None:
+    with fake_server((200, {}, {"some": "thing"})) as server:
         assert call(server.url, "forecast_by_id", "a/b?c") == {"some": "thing"}
         assert call(server.url, "skill", "a&b") == {"some": "thing"}
         assert call(f"{server.url}/behind/a/proxy/", "skill", "a") == {"some": "thing"}
-    assert [asked.line for asked in server.asked] == [
+    assert [request.line for request in server.requests] == [
         "GET /v1/forecasts/a%2Fb%3Fc", "GET /v1/skill?model=a%26b", "GET /behind/a/proxy/v1/skill?model=a",
     ]  # fmt: skip
 
 
-def test_pauses_grow_to_a_bound_and_differ() -> None:
+def test_pauses_grow_up_to_the_limit_and_are_random() -> None:
     retries = Retries(count=6, first_seconds=1, longest_seconds=4, patience_seconds=10)
-    for number, most in enumerate([1, 2, 4, 4, 4, 4]):
-        found = {retries.pause(number, None) for _ in range(20)}
-        assert len(found) == 20
-        assert all(seconds is not None and most / 2 <= seconds <= most for seconds in found)
+    for n_retries, longest in enumerate([1, 2, 4, 4, 4, 4]):
+        pauses = {retries.pause(n_retries, None) for _ in range(20)}
+        assert len(pauses) == 20
+        assert all(seconds is not None and longest / 2 <= seconds <= longest for seconds in pauses)
     assert retries.pause(6, None) is None
     assert retries.pause(0, 10) == 10
     assert retries.pause(0, 11) is None
@@ -280,11 +280,11 @@ def test_pauses_grow_to_a_bound_and_differ() -> None:
         ("Wed, 31 Dec 2025 00:00:00 GMT", 0),
     ],
 )
-def test_retry_after_is_read(text: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed(text: str | None, seconds: float | None) -> None:
     assert read_retry_after(text, datetime(2026, 1, 1, tzinfo=UTC)) == seconds
 
 
-def test_the_errors_are_a_tree_under_the_projects() -> None:
+def test_all_errors_derive_from_client_error() -> None:
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), ClientError)
         assert name in (errors.__doc__ or "")

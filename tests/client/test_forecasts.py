@@ -1,4 +1,4 @@
-"""The client against the real service: its frames are those of the predictor, bit by bit."""
+"""The client with the real service: its frames equal the predictor's, bit by bit."""
 
 import asyncio
 import subprocess
@@ -27,27 +27,27 @@ from tests.data.prices import Company
 Forecast = Callable[..., pd.DataFrame]
 
 
-def forecast_now(url: str, df: pd.DataFrame, **asked: Any) -> pd.DataFrame:
+def forecast_blocking(url: str, df: pd.DataFrame, **options: Any) -> pd.DataFrame:
     with Client(url) as client:
-        return client.forecast(df, **{"model": "sine"} | asked)
+        return client.forecast(df, **{"model": "sine"} | options)
 
 
-def forecast_awaited(url: str, df: pd.DataFrame, **asked: Any) -> pd.DataFrame:
-    async def ask() -> pd.DataFrame:
+def forecast_async(url: str, df: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    async def run() -> pd.DataFrame:
         async with AsyncClient(url) as client:
-            return await client.forecast(df, **{"model": "sine"} | asked)
+            return await client.forecast(df, **{"model": "sine"} | options)
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
-@pytest.fixture(params=[forecast_now, forecast_awaited])
+@pytest.fixture(params=[forecast_blocking, forecast_async])
 def forecast(request: pytest.FixtureRequest) -> Forecast:
-    found: Forecast = request.param
-    return found
+    chosen: Forecast = request.param
+    return chosen
 
 
 def assert_same(answer: pd.DataFrame, expected: pd.DataFrame) -> None:
-    """Compare an answer with the predictor's, which has no ids; those are one of each series."""
+    """Compare an answer with the predictor's frame, which has no forecast ids; each series has one."""
     ids = answer.groupby("unique_id")["forecast_id"].unique()
     assert ids.str.len().eq(1).all()
     assert ids.str[0].is_unique
@@ -55,7 +55,7 @@ def assert_same(answer: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 FRAMES = {
-    "one": frame(),
+    "one series": frame(),
     "interleaved": pd.concat([frame(30, "b"), frame(24, "a"), frame(40, "c")]).sort_values("ds", kind="stable"),
     "utc": frame(tz="UTC"),
     "berlin, spring": frame(tz="Europe/Berlin", start="2026-03-27 20:00"),
@@ -72,27 +72,29 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
-def test_a_forecast_is_the_predictors(url: str, models: TrainedModels, forecast: Forecast, df: pd.DataFrame) -> None:
+def test_a_forecast_equals_the_predictors(
+    url: str, models: TrainedModels, forecast: Forecast, df: pd.DataFrame
+) -> None:
     assert_same(forecast(url, df, level=[80, 95]), models.predictor(1).predict_frame(df, level=(80, 95)))
 
 
-def test_version_horizon_and_quantiles_are_passed_on(url: str, models: TrainedModels, forecast: Forecast) -> None:
+def test_version_horizon_and_quantiles_reach_the_predictor(url: str, models: TrainedModels, forecast: Forecast) -> None:
     expected = models.predictor(2).predict_frame(frame(), horizon=2, quantiles=(0.1, 0.975))
     answer = forecast(url, frame(), version=2, horizon=2, quantiles=(0.975, 0.1))
     assert_same(answer, expected)
     assert answer.attrs["model"]["version"] == 2
 
 
-def test_a_roll_out_has_no_bounds_and_a_warning(url: str, models: TrainedModels, forecast: Forecast) -> None:
+def test_a_horizon_beyond_the_trained_has_no_bounds_and_a_warning(
+    url: str, models: TrainedModels, forecast: Forecast
+) -> None:
     answer = forecast(url, frame(), horizon=6, level=[80])
     with pytest.warns(UserWarning, match="rolled out"):
         assert_same(answer, models.predictor(1).predict_frame(frame(), 6, (80,)))
     assert "rolled out" in answer.attrs["warnings"][0]
 
 
-def test_the_frame_carries_which_version_answered_and_its_skill(
-    url: str, models: TrainedModels, forecast: Forecast
-) -> None:
+def test_the_frame_carries_the_version_and_its_skill(url: str, models: TrainedModels, forecast: Forecast) -> None:
     attrs = forecast(url, frame()).attrs
     assert attrs["model"] == {
         "name": "sine", "version": 1, "alias": "champion", "run_id": models.versions[0].run_id,
@@ -101,20 +103,18 @@ def test_the_frame_carries_which_version_answered_and_its_skill(
     assert (attrs["forecast_by"], attrs["warnings"]) == ("model", [])
 
 
-def test_more_series_than_the_service_takes_at_once_are_sent_in_several_requests(
-    url: str, models: TrainedModels
-) -> None:
+def test_many_series_are_split_into_several_requests(url: str, models: TrainedModels) -> None:
     random = np.random.default_rng(0)
     df = pd.concat([frame(24, str(number)).assign(y=random.normal(size=24)) for number in range(120)])
     with Client(url, series_per_request=50) as client:
         answer = client.forecast(df, model="sine", level=[80])
     assert_same(answer, models.predictor(1).predict_frame(df, level=(80,)))
     assert answer.attrs["model"]["alias"] == "champion"
-    with Client(url) as client, pytest.raises(RequestRefused, match="120 are more than 50"):
+    with Client(url) as client, pytest.raises(RequestRefused, match="120 series, at most 50"):
         client.forecast(df, model="sine")
 
 
-BAD: dict[str, tuple[pd.DataFrame, dict[str, Any], type[Exception], str]] = {
+INVALID: dict[str, tuple[pd.DataFrame, dict[str, Any], type[Exception], str]] = {
     "no y": (frame().drop(columns="y"), {}, SeriesError, r"df: missing columns \['y'\]"),
     "not a number": (frame().assign(y=np.nan), {}, SeriesError, "df, row 0: y is not a finite number"),
     "text for times": (frame().astype({"ds": str}), {}, SeriesError, "ds holds object, not timestamps"),
@@ -132,15 +132,15 @@ BAD: dict[str, tuple[pd.DataFrame, dict[str, Any], type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize(("df", "asked", "error", "said"), BAD.values(), ids=BAD.keys())
-def test_what_is_wrong_is_said(
-    url: str, forecast: Forecast, df: pd.DataFrame, asked: dict[str, Any], error: type[Exception], said: str
+@pytest.mark.parametrize(("df", "options", "error", "message"), INVALID.values(), ids=INVALID.keys())
+def test_invalid_frames_and_options_are_refused_with_a_reason(
+    url: str, forecast: Forecast, df: pd.DataFrame, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
-        forecast(url, df, **asked)
+    with pytest.raises(error, match=message):
+        forecast(url, df, **options)
 
 
-def test_mistakes_in_a_body_are_listed(url: str, forecast: Forecast) -> None:
+def test_mistakes_in_a_request_body_are_listed(url: str, forecast: Forecast) -> None:
     with pytest.raises(RequestRefused) as raised:
         forecast(url, frame(unique_id="long" * 100))
     assert raised.value.status == 422
@@ -148,38 +148,38 @@ def test_mistakes_in_a_body_are_listed(url: str, forecast: Forecast) -> None:
 
 
 def test_models_are_listed(url: str) -> None:
-    async def ask() -> list[dict[str, Any]]:
+    async def list_models() -> list[dict[str, Any]]:
         async with AsyncClient(url) as client:
             return await client.models()
 
     with Client(url) as client:
         (model,) = client.models()
     assert model["aliases"]["champion"] == 1
-    assert asyncio.run(ask()) == [model]
+    assert asyncio.run(list_models()) == [model]
 
 
-def test_what_came_is_reported_and_scored(url: str) -> None:
+def test_actuals_are_sent_and_score_the_forecast(url: str) -> None:
     async def look_up(forecast_id: str) -> dict[str, Any]:
         async with AsyncClient(url) as client:
             return await client.forecast_by_id(forecast_id)
 
     with Client(url) as client:
         answer = client.forecast(frame(unique_id="scored", tz="Europe/Berlin"), model="sine", level=[80])
-        came = answer[["unique_id", "ds"]].assign(y=answer["mean"] + 1)
-        assert client.actuals(came) == {"accepted": 4, "changed": 4}
-        assert client.actuals(came) == {"accepted": 4, "changed": 0}
+        actuals = answer[["unique_id", "ds"]].assign(y=answer["mean"] + 1)
+        assert client.actuals(actuals) == {"accepted": 4, "changed": 4}
+        assert client.actuals(actuals) == {"accepted": 4, "changed": 0}
         stored = client.forecast_by_id(answer["forecast_id"].iloc[0])
         assert asyncio.run(look_up(answer["forecast_id"].iloc[0])) == stored
         assert stored["forecast"]["mean"] == answer["mean"].tolist()
-        assert stored["actual"] == came["y"].tolist()
-        (all_together,) = client.skill("sine")["realised"]
-        assert all_together["n_scores"] == 4
-        assert all_together["bias"] == pytest.approx(-1)
+        assert stored["actual"] == actuals["y"].tolist()
+        (skill,) = client.skill("sine")["realised"]
+        assert skill["n_scores"] == 4
+        assert skill["bias"] == pytest.approx(-1)
         with pytest.raises(RequestRefused, match="there is no forecast 'nobody'"):
             client.forecast_by_id("nobody")
 
 
-# days that the calendar tells, and a column that is known ahead; and an exchange's sessions
+# daily rows with a calendar feature and a column that is known in advance
 ROWS = 900
 DAYS = pd.DataFrame(
     {
@@ -223,8 +223,8 @@ def shop(folder: Path, sales: Predictor, prices: Predictor) -> Iterator[str]:
         yield url
 
 
-def known(end: int, tz: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what is known of two shops at row `end`, and what is known ahead of it."""
+def history_and_future(end: int, tz: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the history of two shops at row `end`, and their `futr_exog` for the days after it."""
     whole = DAYS.assign(ds=DAYS["ds"].dt.tz_localize(tz))
     past = [whole.iloc[end - 40 : end].assign(unique_id="a"), whole.iloc[end - 50 : end - 5].assign(unique_id="b")]
     ahead = [whole.iloc[end:].assign(unique_id="a"), whole.iloc[end - 5 :].assign(unique_id="b")]
@@ -232,13 +232,11 @@ def known(end: int, tz: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
-def test_columns_known_ahead_are_sent_for_the_steps_to_come(
-    shop: str, sales: Predictor, forecast: Forecast, tz: str | None
-) -> None:
-    # the clocks change in the first shop's steps or in the second one's
+def test_futr_exog_is_sent_for_the_next_steps(shop: str, sales: Predictor, forecast: Forecast, tz: str | None) -> None:
+    # the clocks change within the steps of one of the shops
     changes = (DAYS["ds"] == pd.Timestamp(day) for day in ("2025-10-26", "2025-11-02", "2026-03-08", "2026-03-29"))
     for end in (int(np.argmax(is_change)) + shift for is_change in changes for shift in (-1, 4)):
-        past, ahead = known(end, tz)
+        past, ahead = history_and_future(end, tz)
         expected = sales.predict_frame(past, level=(80,), futr_frame=ahead)
         shuffled = ahead.sample(frac=1, random_state=1)
         assert_same(forecast(shop, past, model="sales", level=[80], futr_df=shuffled), expected)
@@ -246,12 +244,12 @@ def test_columns_known_ahead_are_sent_for_the_steps_to_come(
         assert_same(fewer, sales.predict_frame(past, horizon=3, level=(80,), futr_frame=ahead))
 
 
-def test_columns_that_are_missing_or_of_other_times_are_refused(shop: str, forecast: Forecast) -> None:
-    past, ahead = known(100)
+def test_missing_columns_and_wrong_times_are_refused(shop: str, forecast: Forecast) -> None:
+    past, ahead = history_and_future(100)
     two = ahead["ds"].eq(pd.Timestamp("2024-02-11"))
-    for df, futr_df, asked, said in (
+    for df, futr_df, options, message in (
         (past.drop(columns="visits"), ahead, {}, r"df: missing columns \['visits'\]"),
-        (past, None, {}, r"futr_df: the model knows \['promotion'\] ahead; give them for the 4 steps"),
+        (past, None, {}, r"futr_df: missing; the model needs \['promotion'\] for the next 4 steps"),
         (past, ahead.drop(columns="promotion"), {}, r"futr_df: missing columns \['promotion'\]"),
         (past, ahead[ahead["unique_id"] == "a"], {}, "futr_df: series 'b' has 0 rows after 2024-02-03"),
         (past, ahead[~two], {}, "series 'a' has 2024-02-12 00:00:00 where the model's step is 2024-02-11 00:00:00"),
@@ -260,13 +258,13 @@ def test_columns_that_are_missing_or_of_other_times_are_refused(shop: str, forec
         (past, ahead.assign(promotion=np.inf), {}, "promotion is not a finite number"),
         (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), {}, "both have a zone, or neither"),
     ):
-        with pytest.raises(SeriesError, match=said):
-            forecast(shop, df, model="sales", futr_df=futr_df, **asked)
+        with pytest.raises(SeriesError, match=message):
+            forecast(shop, df, model="sales", futr_df=futr_df, **options)
     with pytest.raises(RequestRefused, match="horizon: 5 is outside 1 to 4"):
         forecast(shop, past, model="sales", futr_df=ahead, horizon=5)
 
 
-def test_forecasts_fall_on_sessions(shop: str, prices: Predictor, forecast: Forecast) -> None:
+def test_forecasts_of_prices_fall_on_sessions(shop: str, prices: Predictor, forecast: Forecast) -> None:
     days = get_calendar("XNYS").sessions(np.datetime64("2022-01-03"), np.datetime64("2025-12-23"))[-30:]
     for tz in (None, "America/New_York"):
         ds = pd.Series(days.astype("M8[ns]")).dt.tz_localize(tz)
@@ -288,7 +286,7 @@ print([name for name in heavy if name in sys.modules])
 """
 
 
-def test_a_forecast_needs_no_model_registry_or_training_library(url: str) -> None:
+def test_the_client_imports_no_model_registry_or_training_library(url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, url], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,4 +1,4 @@
-"""A certificate authority for tests, and a certificate of Yahoo's hosts that it has signed."""
+"""A certificate authority for tests, which signs a certificate for Yahoo's hosts."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def write_certificates(folder: Path) -> tuple[Path, Path]:
-    """Write and return the authority's certificate, and the hosts' certificate with its key."""
+    """Write the authority's certificate, and the hosts' certificate with its key; return both paths."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests' authority")])
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "yahoo.com")])

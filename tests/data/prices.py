@@ -1,4 +1,4 @@
-"""Bars for tests: a seeded random walk on an exchange's sessions, dividends and splits shown as Yahoo shows them."""
+"""Bars for tests: a seeded random walk on an exchange's sessions, with dividends and splits as Yahoo returns them."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ ORIGIN = Origin("test", "USD", "NYQ", "America/New_York", "2026-01-01T00:00:00+0
 
 @dataclass
 class Company:
-    """What happens to a share, in unadjusted prices; `bars` is how a source shows it on a day."""
+    """The events of a share, in unadjusted prices; `bars` returns a source's view on a day."""
 
     symbol: str = "ABC"
     first: str = "2024-01-02"
@@ -40,7 +40,7 @@ class Company:
             if pd.Timestamp(day) <= until:
                 frame.loc[day, "dividend"] = amount
         frame = frame[:until]
-        # Yahoo shows all prices and dividends in shares as they are after the latest split
+        # Yahoo adjusts all prices and dividends for the latest split
         later = frame["split"].where(frame["split"] > 0, 1.0)[::-1].cumprod()[::-1].shift(-1, fill_value=1.0)
         total = float(frame["split"].where(frame["split"] > 0, 1.0).to_numpy().prod())
         for name in ("open", "high", "low", "close", "dividend"):

@@ -1,4 +1,4 @@
-"""Adjusted prices: which transforms keep later dividends from the network, and what is refused where they do not."""
+"""Leakage through adjusted prices: transforms that cancel later dividends, and errors for those that do not."""
 
 import itertools
 from pathlib import Path
@@ -46,7 +46,7 @@ def chain(kinds: list[str], is_causal: bool) -> Chain:
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
-def test_chains_that_cancel_a_factor_are_told_from_those_that_carry_it(is_causal: bool) -> None:
+def test_cancels_factor_classifies_chains(is_causal: bool) -> None:
     assert [kinds for kinds in CANCEL if not cancels_factor(chain(kinds, is_causal))] == []
     assert [kinds for kinds in CARRY if cancels_factor(chain(kinds, is_causal))] == []
 
@@ -67,9 +67,7 @@ def every_chain() -> list[list[str]]:
     factor=st.floats(0.01, 3),
     kinds=st.sampled_from([kinds for kinds in every_chain() if cancels_factor(chain(kinds, False))]),
 )
-def test_what_is_said_to_cancel_a_factor_cancels_any_on_any_window(
-    prices: Floats, factor: float, kinds: list[str]
-) -> None:
+def test_chains_that_cancel_factors_do_so_for_any_window(prices: Floats, factor: float, kinds: list[str]) -> None:
     fitted = chain(kinds, False).fit(lambda: [prices])
     (inputs, contexts), (others, scaled) = fitted.forward(prices), fitted.forward(factor * prices)
     np.testing.assert_allclose(inputs, others, rtol=1e-6, atol=1e-6 * max(1, np.abs(inputs).max()))
@@ -78,11 +76,11 @@ def test_what_is_said_to_cancel_a_factor_cancels_any_on_any_window(
     np.testing.assert_allclose(factor * forecasts, fitted.inverse(outputs, scaled), rtol=1e-5, atol=1e-5 * factor)
 
 
-def test_prices_among_bar_features_are_told_by_what_they_do() -> None:
+def test_is_price_recognizes_features_that_scale_with_prices() -> None:
     assert [name for name in FEATURES if is_price(name)] == ["open", "high", "low"]
 
 
-def test_columns_that_carry_later_dividends_are_named() -> None:
+def test_adjusted_returns_columns_that_leak_later_dividends() -> None:
     assert StoredSource(symbols=("A",)).adjusted(["volume", "high", "range_within"]) == ("y", "high")
     close = FilesSource(path=Path("a.csv"))
     assert close.adjusted() == ()
@@ -90,7 +88,7 @@ def test_columns_that_carry_later_dividends_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"transforms": [{"kind": "standardize"}]}, "^transforms: prices of .* put log and last_value first"),
         ({"transforms": [{"kind": "mean_std"}], "hist_exog": ["open"]}, "^column open: transforms: "),
@@ -100,10 +98,10 @@ def test_columns_that_carry_later_dividends_are_named() -> None:
         ),
     ],
 )
-def test_a_chain_that_shows_later_dividends_to_the_network_is_refused_before_training(
-    tmp_path: Path, changes: dict[str, object], said: str
+def test_train_refuses_chains_that_leak_later_dividends(
+    tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     config = small_config(tmp_path, **({"data": {"source": "store", "symbols": ["ABC"]}} | changes))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         train(config)
     assert list(tmp_path.iterdir()) == []

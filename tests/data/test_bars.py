@@ -1,4 +1,4 @@
-"""Adjusted prices: computed by us from dividends, equal to the source's own."""
+"""Adjusted prices match values computed by hand and recorded adjusted closes."""
 
 import json
 from typing import Any
@@ -12,24 +12,24 @@ from tests.conftest import REAL_DATA, needs_real_data
 from tests.data.prices import ORIGIN, Company
 
 
-def test_a_dividend_worked_by_hand() -> None:
+def test_adjusted_prices_match_values_computed_by_hand() -> None:
     frame = pd.DataFrame(
         0.0, index=pd.date_range("2026-01-05", periods=4, freq="D", name=SESSION), columns=list(COLUMNS)
     )
     frame[list(PRICES)] = [[100.0] * 4, [100.0] * 4, [95.0] * 4, [95.0] * 4]
     frame.loc["2026-01-07", "dividend"] = 5.0
     adjusted = Bars("ABC", frame, ORIGIN).adjusted()
-    # 5 of a close of 100: what came before is worth 95 %
+    # a dividend of 5 on a close of 100 multiplies earlier prices by 0.95
     assert adjusted["close"].tolist() == [95, 95, 95, 95]
     assert adjusted["open"].tolist() == [95, 95, 95, 95]
 
 
-def test_a_dividend_on_the_first_session_adjusts_nothing() -> None:
+def test_dividend_on_the_first_session_adjusts_nothing() -> None:
     bars = Company(dividends={"2024-01-02": 5.0}).bars()
     np.testing.assert_array_equal(bars.adjusted()["close"], bars.frame["close"])
 
 
-def test_without_events_nothing_is_adjusted() -> None:
+def test_adjusted_prices_without_events_equal_the_prices() -> None:
     bars = Company().bars()
     np.testing.assert_array_equal(bars.adjusted()["close"], bars.frame["close"])
     assert bars.long_frame().columns.tolist() == ["unique_id", "ds", "y"]
@@ -49,7 +49,7 @@ def _recorded() -> list[Any]:
 
 @needs_real_data
 @pytest.mark.parametrize("chart", _recorded() if REAL_DATA.is_dir() else [])
-def test_recorded_adjusted_closes_are_reproduced(chart: Any) -> None:
+def test_adjusted_closes_match_recorded_ones(chart: Any) -> None:
     zone = chart["meta"]["exchangeTimezoneName"]
 
     def days(seconds: list[int]) -> pd.DatetimeIndex:
@@ -64,5 +64,5 @@ def test_recorded_adjusted_closes_are_reproduced(chart: Any) -> None:
         frame.loc[days([event["date"]]), "dividend"] = event["amount"]
     ours = Bars(chart["meta"]["symbol"], frame, ORIGIN).adjusted()["close"]
     ratio = frame["adj_close"] / ours
-    # what was paid after the recorded range is in Yahoo's numbers and not in these
+    # Yahoo's adjusted closes include dividends after the recorded range
     np.testing.assert_allclose(ratio / ratio.iloc[-1], 1, rtol=2e-6)

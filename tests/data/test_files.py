@@ -1,4 +1,4 @@
-"""Series from files: the formats that are recognised, and what every bad file is told."""
+"""Series from files: recognized formats, and errors for bad files."""
 
 import gzip
 import os
@@ -27,7 +27,7 @@ YAHOO = {
 
 
 @pytest.mark.parametrize("text", YAHOO.values(), ids=YAHOO.keys())
-def test_yahoos_format_is_recognised(tmp_path: Path, text: str) -> None:
+def test_load_recognizes_yahoos_format(tmp_path: Path, text: str) -> None:
     path = tmp_path / "SPY.csv"
     path.write_text(text, encoding="utf-8", newline="")
     frame = FilesSource(path=path).load()
@@ -44,14 +44,14 @@ def _long() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["long.csv", "long.csv.gz", "long.parquet"])
-def test_a_long_frame_survives_the_file(tmp_path: Path, name: str) -> None:
+def test_load_returns_the_written_long_frame(tmp_path: Path, name: str) -> None:
     frame, path = _long(), tmp_path / name
     frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
     read = FilesSource(path=path).load()
     pd.testing.assert_frame_equal(read.reset_index(drop=True), frame, check_dtype=False)
 
 
-def test_columns_delimiter_and_dates_can_be_mapped(tmp_path: Path) -> None:
+def test_load_supports_custom_columns_delimiter_and_date_format(tmp_path: Path) -> None:
     path = tmp_path / "meter.csv"
     path.write_text("when;what;how much\n31.12.2025;a;1\n01.01.2026;a;2\n")
     source = FilesSource(
@@ -63,21 +63,21 @@ def test_columns_delimiter_and_dates_can_be_mapped(tmp_path: Path) -> None:
 ROWS = "ds,y\n2026-01-01,1\n2026-01-02,2\n2026-01-03,3\n"
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "empty": ("", {}, "is empty; give a file"),
-    "header only": ("ds,y\n", {}, "a header and no rows"),
-    "wrong delimiter": (ROWS.replace(",", ";"), {}, r"one column only \('ds;y'\); it looks separated by semicolons"),
-    "one column": ("y\n1\n", {}, "one column only"),
+    "header only": ("ds,y\n", {}, "has a header but no rows"),
+    "wrong delimiter": (ROWS.replace(",", ";"), {}, r"only one column \('ds;y'\); the delimiter may be a semicolon"),
+    "one column": ("y\n1\n", {}, "only one column"),
     "unknown columns": ("when,what\n2026-01-01,1\n", {}, "neither unique_id, ds, y nor Yahoo's"),
     "mapped column missing": (
         ROWS,
         {"columns": {"ds": "date", "y": "y"}},
-        r"no column \['date'\]; it has \['ds', 'y'\]",
+        r"missing columns \['date'\]; found \['ds', 'y'\]",
     ),
     "text in y": (ROWS.replace(",2\n", ",two\n"), {}, "line 3: column 'y' holds 'two', not a finite number"),
-    "no number": (ROWS.replace(",2\n", ",\n"), {}, "line 3: column 'y' holds '', not a finite number"),
+    "empty number": (ROWS.replace(",2\n", ",\n"), {}, "line 3: column 'y' holds '', not a finite number"),
     "NaN": (ROWS.replace(",2\n", ",NaN\n"), {}, "line 3: column 'y' holds 'NaN'"),
     "infinity": (ROWS.replace(",2\n", ",inf\n"), {}, "line 3: column 'y' holds 'inf'"),
     "1e999": (ROWS.replace(",2\n", ",1e999\n"), {}, "line 3: column 'y' holds '1e999'"),
-    "no date": (ROWS.replace("2026-01-02", "soon"), {}, "line 3: column 'ds' holds 'soon', not a date"),
+    "word for a date": (ROWS.replace("2026-01-02", "soon"), {}, "line 3: column 'ds' holds 'soon', not a date"),
     "impossible date": (ROWS.replace("2026-01-02", "2026-02-30"), {}, "line 3: column 'ds' holds '2026-02-30'"),
     "blank line": (ROWS.replace("2026-01-02,2", ""), {}, "line 3: column 'y' holds ''"),
     "ragged": (ROWS.replace(",2\n", ",2,2,2\n"), {}, "not a table .*line 3"),
@@ -85,7 +85,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "mixed offsets": (
         "ds,y\n2026-03-08T00:00:00-05:00,1\n2026-03-09T00:00:00-04:00,2\n",
         {},
-        "column 'ds' mixes offsets from UTC",
+        "column 'ds' mixes UTC offsets",
     ),
     "two symbols": (
         "Date,A.Close,B.Close\n2026-01-01,1,2\n",
@@ -97,16 +97,18 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "settings", "said"), BAD.values(), ids=BAD.keys())
-def test_a_bad_file_is_told_what_and_where(tmp_path: Path, text: str, settings: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("text", "settings", "message"), BAD.values(), ids=BAD.keys())
+def test_error_names_the_file_line_and_column(
+    tmp_path: Path, text: str, settings: dict[str, Any], message: str
+) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    with pytest.raises(FileFormatError, match=said) as error:
+    with pytest.raises(FileFormatError, match=message) as error:
         FilesSource(path=path, **settings).load()
     assert "bad.csv" in str(error.value)
 
 
-def test_files_that_are_not_there_or_not_what_they_are_called(tmp_path: Path) -> None:
+def test_missing_and_mislabeled_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "fake.parquet").write_text(ROWS)
     (tmp_path / "latin.csv").write_bytes("ds,y\n2026-01-01,é\n".encode("latin-1"))
     (tmp_path / "folder.csv").mkdir()
@@ -120,7 +122,7 @@ def _write_gzip(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def _write_parquet(path: Path) -> None:
-    """Write a small file of many rows, which all are the same."""
+    """Write a small file with many identical rows."""
     schema = pa.schema({"ds": pa.int32(), "y": pa.int32()})
     rows = pa.table({"ds": np.zeros(10_000_000, "i4"), "y": np.zeros(10_000_000, "i4")}, schema)
     with pq.ParquetWriter(path, schema) as writer:
@@ -148,17 +150,17 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "write", "said"), UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_a_file_that_is_cut_damaged_or_endless_is_refused_in_words(
-    tmp_path: Path, name: str, write: Callable[[Path], object], said: str
+@pytest.mark.parametrize(("name", "write", "message"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_truncated_damaged_and_huge_files_are_refused(
+    tmp_path: Path, name: str, write: Callable[[Path], object], message: str
 ) -> None:
     write(tmp_path / name)
-    with pytest.raises(FileFormatError, match=rf"{re.escape(name)}.*{said}"):
+    with pytest.raises(FileFormatError, match=rf"{re.escape(name)}.*{message}"):
         FilesSource(path=tmp_path / name).load()
 
 
 @needs_real_data
-def test_real_price_files_are_read() -> None:
+def test_load_reads_real_price_files() -> None:
     files = sorted((REAL_DATA / "stock").glob("*20*.csv"))
     assert files
     for file in files:

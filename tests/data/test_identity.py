@@ -1,4 +1,4 @@
-"""What is stored stays one company's: another currency, exchange, zone or first trade is refused in words."""
+"""A stored symbol stays the same security: another currency, exchange, zone or first trade date is refused."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ FIRST, LAST, NOW = np.datetime64("2024-01-02"), np.datetime64("2024-12-31"), dat
 
 
 @dataclass
-class Told:
-    """A source that tells what it is told to of a company."""
+class FixedOriginSource:
+    """A source of a company's bars with configured origin fields."""
 
     origin: dict[str, Any] = field(default_factory=dict)
     name: str = "test"
@@ -34,32 +34,30 @@ def contents(store: BarStore) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"currency": "GBp"}, "its currency is stored as USD, and is now GBp; if that is right, run with --replace"),
-        ({"exchange": "NMS"}, "its exchange is stored as NYQ, and is now NMS"),
-        ({"zone": "Asia/Tokyo"}, "its zone is stored as America/New_York, and is now Asia/Tokyo"),
+        ({"currency": "GBp"}, "its currency was USD and is now GBp; run with --replace if that is right"),
+        ({"exchange": "NMS"}, "its exchange was NYQ and is now NMS"),
+        ({"zone": "Asia/Tokyo"}, "its zone was America/New_York and is now Asia/Tokyo"),
         (
             {"first_trade": "2024-06-03"},
-            "is stored from 2024-01-02, but test now says that trading began on 2024-06-03",
+            "is stored from 2024-01-02, but the first trade date of test is now 2024-06-03",
         ),
     ],
 )
-def test_another_identity_than_the_stored_one_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_update_refuses_another_security(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     store = BarStore(tmp_path)
-    update(store, Told(), "ABC", FIRST, np.datetime64("2024-11-29"), NOW)
+    update(store, FixedOriginSource(), "ABC", FIRST, np.datetime64("2024-11-29"), NOW)
     before = contents(store)
-    with pytest.raises(QualityError, match=f"ABC: {said}"):
-        update(store, Told(change), "ABC", FIRST, LAST, NOW)
+    with pytest.raises(QualityError, match=f"ABC: {message}"):
+        update(store, FixedOriginSource(change), "ABC", FIRST, LAST, NOW)
     assert contents(store) == before
-    # and what is told rightly again is taken
-    assert update(store, Told({"first_trade": "1999-03-01"}), "ABC", FIRST, LAST, NOW).new > 0
+    # a correct origin is accepted again
+    assert update(store, FixedOriginSource({"first_trade": "1999-03-01"}), "ABC", FIRST, LAST, NOW).new > 0
 
 
-def test_an_exchange_without_a_calendar_is_named_with_its_symbol_and_may_be_mapped(tmp_path: Path) -> None:
-    store, source = BarStore(tmp_path), Told({"exchange": "XYZ"})
-    with pytest.raises(
-        CalendarError, match=r"^ABC: exchange 'XYZ' has no calendar in the table; set calendar: {ABC: …}"
-    ):
+def test_update_names_an_exchange_without_a_calendar_and_accepts_a_configured_one(tmp_path: Path) -> None:
+    store, source = BarStore(tmp_path), FixedOriginSource({"exchange": "XYZ"})
+    with pytest.raises(CalendarError, match=r"^ABC: exchange 'XYZ' has no known calendar; set calendar: {ABC: …}"):
         update(store, source, "ABC", FIRST, LAST, NOW, {"DEF": "XNYS"})
     assert update(store, source, "ABC", FIRST, LAST, NOW, {"ABC": "XNYS"}).bars == 252

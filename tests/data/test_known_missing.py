@@ -1,4 +1,4 @@
-"""Sessions that a source is known not to have: declared by date, they are no issue; all others still are."""
+"""Sessions declared as missing in a source are not reported; other missing sessions are."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +11,8 @@ import pytest
 
 from forecaster.data.bars import COLUMNS
 from forecaster.data.quality import check
-from forecaster.data.sources.asking import without_blanks
 from forecaster.data.sources.price_files import PriceFiles
+from forecaster.data.sources.request import drop_blank_rows
 from forecaster.data.sources.stored import StoredSource
 from forecaster.data.store import BarStore
 from forecaster.data.update import Updated, update
@@ -25,7 +25,7 @@ DAY, HOLIDAY = "2024-05-24", "2024-05-27"
 
 
 def table() -> pd.DataFrame:
-    """Return a year of prices as text, a row a session."""
+    """Return a year of prices as text, a row per session."""
     frame = Company().bars().frame[["open", "high", "low", "close", "volume"]].astype(str)
     return frame.reset_index(names="date").assign(date=lambda rows: rows["date"].dt.strftime("%Y-%m-%d"))
 
@@ -55,23 +55,23 @@ BLANK = {
 
 
 @pytest.mark.parametrize("change", BLANK.values(), ids=BLANK.keys())
-def test_a_session_that_a_source_lacks_is_flagged_until_it_is_declared(
+def test_missing_session_is_flagged_until_declared(
     tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
     store, updated = store_of(tmp_path, change(table()))
-    assert updated.issues == (f"missing_session: the exchange was open and there is no bar (1: {DAY})",)
+    assert updated.issues == (f"missing_session: the exchange was open, but there is no bar (1: {DAY})",)
     read = StoredSource(symbols=("ABC",), folder=store.folder, max_age_sessions=None)
     with pytest.raises(QualityError, match="missing_session"):
         read.load()
-    # every reader heeds it, the bars being the same
+    # the declaration is stored, so it applies to readers too
     store, updated = store_of(tmp_path, change(table()), DAY)
     assert updated.issues == ()
     assert len(read.load()) == 251
-    # a declaration that is taken back is forgotten
+    # without the declaration the session is reported again
     assert store_of(tmp_path, change(table()))[1].issues != ()
 
 
-def test_a_row_that_lacks_some_prices_is_refused_until_its_day_is_declared(tmp_path: Path) -> None:
+def test_incomplete_row_is_refused_until_its_day_is_declared(tmp_path: Path) -> None:
     frame = _emptied("open", "high")(table())
     with pytest.raises(FileFormatError, match="line 102: column 'open' holds ''"):
         store_of(tmp_path, frame)
@@ -80,27 +80,27 @@ def test_a_row_that_lacks_some_prices_is_refused_until_its_day_is_declared(tmp_p
     assert store_of(tmp_path, frame, DAY)[1].issues == ()
 
 
-def test_a_blank_row_on_a_holiday_is_no_issue(tmp_path: Path) -> None:
+def test_blank_row_on_a_holiday_is_ignored(tmp_path: Path) -> None:
     frame = pd.concat([table(), pd.DataFrame([{"date": HOLIDAY, "volume": "0"}])]).fillna("")
     assert store_of(tmp_path, frame)[1].issues == ()
 
 
-def test_a_declared_day_that_the_source_has_is_kept(tmp_path: Path) -> None:
+def test_declared_day_with_a_bar_is_kept(tmp_path: Path) -> None:
     _, updated = store_of(tmp_path, table(), DAY)
     assert (updated.bars, updated.issues) == (252, ())
 
 
-def test_a_blank_row_with_an_event_is_not_lost() -> None:
+def test_blank_row_with_an_event_is_kept_and_reported() -> None:
     bars = Company(dividends={DAY: 1.0}).bars()
     bars.frame.loc[DAY, [name for name in COLUMNS if name != "dividend"]] = np.nan
-    kept = without_blanks(bars.frame, [date.fromisoformat(DAY)])
+    kept = drop_blank_rows(bars.frame, [date.fromisoformat(DAY)])
     assert len(kept) == 252
     issues = check(replace(bars, frame=kept), bars.sessions).issues
     assert next(issue.rule for issue in issues if issue.is_hard) == "bad_price"
 
 
 @needs_real_data
-def test_a_real_file_with_a_bad_row_can_be_stored(tmp_path: Path) -> None:
+def test_real_file_with_a_bad_row_can_be_stored(tmp_path: Path) -> None:
     path = REAL_DATA / "stock" / "djia-KO_2006-01-01_to_2018-01-01.csv"
     first, last = np.datetime64("2006-01-01"), np.datetime64("2018-01-01")
     with pytest.raises(FileFormatError, match="line 2915: column 'Open' holds ''"):

@@ -1,4 +1,4 @@
-"""The long frame's one check: good frames become arrays unchanged, bad ones are told what is wrong and where."""
+"""Validation of long frames: arrays from valid frames, and errors that name the row and the column."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def frame(length: int = 6, names: tuple[str, ...] = ("a", "b"), freq: str = "D")
     return pd.concat(parts, ignore_index=True)
 
 
-def test_interleaved_series_are_laid_end_to_end_and_the_frame_is_left_alone() -> None:
+def test_check_long_frame_groups_interleaved_series_without_modifying_the_frame() -> None:
     mixed = frame().sort_values(["ds", "unique_id"], ascending=[True, False])
     before = mixed.copy(deep=True)
     series = check_long_frame(mixed)
@@ -50,11 +50,11 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "NaN": (_set(7, "y", np.nan), "row 7: y is not a finite number"),
     "infinity": (_set(7, "y", np.inf), "row 7: y is not a finite number"),
     "huge": (_set(7, "y", -1e200), r"row 7: y is beyond 1e\+150"),
-    "no time": (_set(3, "ds", pd.NaT), "row 3: ds is missing"),
-    "no name": (_set(3, "unique_id", None), "row 3: unique_id is missing"),
-    "repeated time": (_set(9, "ds", pd.Timestamp("2026-01-03")), "row 9: ds .* of series 'b' repeats the timestamp"),
-    "unsorted times": (lambda good: good.iloc[[0, 2, 1, 3, 4, 5]], "row 1: ds .* of series 'a' is earlier"),
-    "a hole": (lambda good: good.drop(index=[8]), "series 'b', row 9: .* is not one step of D .*as in series 'a'"),
+    "missing time": (_set(3, "ds", pd.NaT), "row 3: ds is missing"),
+    "missing name": (_set(3, "unique_id", None), "row 3: unique_id is missing"),
+    "repeated time": (_set(9, "ds", pd.Timestamp("2026-01-03")), "row 9: ds .* of series 'b' repeats the previous"),
+    "unsorted times": (lambda good: good.iloc[[0, 2, 1, 3, 4, 5]], "row 1: ds .* of series 'a' is earlier than"),
+    "missing row": (lambda good: good.drop(index=[8]), "series 'b', row 9: .* is not one step of D .*as in series 'a'"),
     "mixed frequencies": (
         lambda good: pd.concat([good, frame(names=("c",), freq="h")], ignore_index=True),
         "series 'c', row 13: .* is not one step of D",
@@ -62,9 +62,9 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), BAD.values(), ids=BAD.keys())
-def test_a_bad_frame_is_told_what_and_where(change: Callable[[pd.DataFrame], pd.DataFrame], said: str) -> None:
-    with pytest.raises(DataError, match=said) as error:
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
+def test_error_names_the_row_and_the_column(change: Callable[[pd.DataFrame], pd.DataFrame], message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
         check_long_frame(change(frame()), where="prices.csv")
     assert "prices.csv" in str(error.value)
 
@@ -75,19 +75,19 @@ def test_one_series_too_short_among_many_is_named_with_what_it_lacks() -> None:
         check_long_frame(good, min_length=10)
 
 
-def test_a_frequency_that_is_set_is_held() -> None:
+def test_configured_frequency_is_enforced() -> None:
     with pytest.raises(SeriesError, match=r"not one step of h \(as set\)"):
         check_long_frame(frame(), freq="h")
 
 
 @pytest.mark.parametrize(("freq", "length"), [("D", 10), ("h", 72)])
-def test_a_series_across_a_clock_change_is_regular_in_its_zone(freq: str, length: int) -> None:
+def test_series_across_a_clock_change_is_regular(freq: str, length: int) -> None:
     times = pd.date_range("2026-03-27", periods=length, freq=freq, tz="Europe/Berlin")
     series = check_long_frame(pd.DataFrame({"unique_id": "a", "ds": times, "y": np.arange(length, dtype=float)}))
     assert series.freq == freq
 
 
-def test_a_missing_hour_at_a_clock_change_is_a_hole() -> None:
+def test_missing_hour_at_a_clock_change_is_reported() -> None:
     times = pd.date_range("2026-03-28 20:00", periods=12, freq="h", tz="Europe/Berlin").delete(7)
     with pytest.raises(SeriesError, match="row 7"):
         check_long_frame(pd.DataFrame({"unique_id": "a", "ds": times, "y": np.zeros(11)}))

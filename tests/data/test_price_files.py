@@ -1,4 +1,4 @@
-"""Price files as bars: whatever their columns are called, in whatever order, dividends told or implied."""
+"""Price files as bars: column names, orders and formats, with given or implied dividends."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,19 +63,19 @@ def _parquet_with_times(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "write", [_as_yahoo, _newest_first_gzipped, _prefixed, _with_slashes_and_capitals, _parquet_with_times]
 )
-def test_every_spelling_gives_the_same_bars(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+def test_fetch_accepts_common_column_names_and_orders(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     expected = COMPANY.bars().frame.loc[str(FIRST) : str(LAST)]
     bars = fetch(write(tmp_path))
     assert bars.sessions.tolist() == expected.index.to_numpy().astype("M8[D]").tolist()
     for name in ("open", "high", "low", "close", "volume", "adj_close"):
         np.testing.assert_allclose(bars.frame[name], expected[name], rtol=1e-12)
-    # not told, but shown by the adjusted closes
+    # implied by the adjusted closes
     np.testing.assert_allclose(bars.frame["dividend"], expected["dividend"], atol=1e-9)
     assert (bars.origin.source, bars.origin.exchange, bars.origin.zone) == ("files", "XNYS", "America/New_York")
 
 
 @pytest.mark.parametrize("name", ["Adj.Close", "Adj. Close", "AdjClose", "Adjusted Close", "ABC.Adj.Close"])
-def test_an_adjusted_close_is_never_taken_for_the_close(tmp_path: Path, name: str) -> None:
+def test_fetch_distinguishes_adjusted_close_from_close(tmp_path: Path, name: str) -> None:
     table().rename(columns={"Adj Close": name}).to_csv(tmp_path / "a.csv", index=False)
     expected = COMPANY.bars().frame.loc[str(FIRST) : str(LAST)]
     bars = fetch(tmp_path / "a.csv")
@@ -83,10 +83,10 @@ def test_an_adjusted_close_is_never_taken_for_the_close(tmp_path: Path, name: st
     np.testing.assert_allclose(FilesSource(path=tmp_path / "a.csv").load()["y"], COMPANY.bars().frame["close"])
 
 
-def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
+def test_fetch_reads_dividends_and_splits(tmp_path: Path) -> None:
     frame = COMPANY.bars().frame
-    told = table().assign(Dividends=frame["dividend"].to_numpy(), **{"Stock Splits": frame["split"].to_numpy()})
-    told.drop(columns=["Adj Close", "Volume"]).to_csv(tmp_path / "a.csv", index=False)
+    events = {"Dividends": frame["dividend"].to_numpy(), "Stock Splits": frame["split"].to_numpy()}
+    table().assign(**events).drop(columns=["Adj Close", "Volume"]).to_csv(tmp_path / "a.csv", index=False)
     bars = fetch(tmp_path / "a.csv")
     expected = frame.loc[str(FIRST) : str(LAST)]
     np.testing.assert_allclose(bars.frame["dividend"], expected["dividend"], rtol=1e-12)
@@ -95,10 +95,10 @@ def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
-        (lambda frame: frame.drop(columns="Date"), FileFormatError, r"no columns \['date'\]"),
-        (lambda frame: frame.drop(columns=["Open", "Low"]), FileFormatError, r"no columns \['open', 'low'\]"),
+        (lambda frame: frame.drop(columns="Date"), FileFormatError, r"missing columns \['date'\]"),
+        (lambda frame: frame.drop(columns=["Open", "Low"]), FileFormatError, r"missing columns \['open', 'low'\]"),
         (
             lambda frame: frame.assign(**{"XYZ.Close": 7.0}),
             FileFormatError,
@@ -109,13 +109,13 @@ def test_dividends_and_splits_that_are_told_are_taken(tmp_path: Path) -> None:
         (lambda frame: frame.iloc[:10], NoData, "has no rows from 2024-02-01"),
     ],
 )
-def test_what_a_file_lacks_is_named(
-    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], error: type[DataError], said: str
+def test_error_names_missing_columns_values_and_rows(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], error: type[DataError], message: str
 ) -> None:
     change(table()).to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         fetch(tmp_path / "a.csv")
-    with pytest.raises(UnknownSymbol, match="no file is given for it"):
+    with pytest.raises(UnknownSymbol, match="no file is configured for it"):
         PriceFiles({"ABC": tmp_path / "a.csv"}, "XNYS", "USD").fetch("XYZ", FIRST, LAST)
 
 
@@ -129,7 +129,7 @@ def test_what_a_file_lacks_is_named(
         ("vix-daily.csv", 0),
     ],
 )
-def test_real_files_adjusted_by_us_are_adjusted_as_they_say(name: str, dividends: int) -> None:
+def test_adjusted_closes_match_those_of_real_files(name: str, dividends: int) -> None:
     bars = PriceFiles({"A": REAL_DATA / "stock" / name}, "XNYS", "USD").fetch(
         "A", np.datetime64("1990-01-01"), np.datetime64("2026-06-01")
     )

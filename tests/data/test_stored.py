@@ -1,4 +1,4 @@
-"""Stored prices before a training: what the rules flagged is kept beside them, and too much of it is refused."""
+"""Stored prices as a source of series: their quality report, and limits of flagged days."""
 
 import json
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     last = np.datetime64("2024-12-31")
     done = update(BarStore(tmp_path), WithHoles(), "ABC", np.datetime64("2024-01-02"), last, datetime.now(UTC))
     assert done.issues == (
-        "missing_session: the exchange was open and there is no bar (3: 2024-05-06, 2024-05-07, 2024-07-15)",
+        "missing_session: the exchange was open, but there is no bar (3: 2024-05-06, 2024-05-07, 2024-07-15)",
     )
     return tmp_path
 
@@ -45,7 +45,7 @@ def source(folder: Path, **changes: Any) -> StoredSource:
     )
 
 
-def test_the_report_is_stored_beside_the_bars(folder: Path) -> None:
+def test_quality_report_is_stored_with_the_bars(folder: Path) -> None:
     report = json.loads((folder / "ABC.quality.json").read_text())
     (issue,) = report["issues"]
     assert (report["symbol"], issue["rule"], issue["is_hard"], issue["days"]) == (
@@ -56,18 +56,18 @@ def test_the_report_is_stored_beside_the_bars(folder: Path) -> None:
     )
 
 
-def test_holes_are_refused_unless_a_setting_allows_them(folder: Path) -> None:
+def test_missing_sessions_are_refused_unless_max_flagged_allows_them(folder: Path) -> None:
     with pytest.raises(QualityError, match=r"ABC: missing_session: .*\(3: 2024-05-06, .*max_flagged allows \(0\)"):
         source(folder).load()
     with pytest.raises(QualityError, match=r"allows \(2\)"):
         source(folder, max_flagged={"missing_session": 2}).load()
     for allowed in ({"missing_session": 3}, {}):
         assert len(source(folder, max_flagged=allowed).load()) == 249
-    with pytest.raises(ConfigError, match=r"max_flagged: \['holes'\] are no soft rules; choose from inconsistent"):
+    with pytest.raises(ConfigError, match=r"max_flagged: \['holes'\] are not soft rules; choose from inconsistent"):
         source(folder, max_flagged={"holes": 3})
 
 
-def test_features_of_the_bars_stand_beside_the_adjusted_closes(folder: Path) -> None:
+def test_load_adds_bar_features_as_columns(folder: Path) -> None:
     frame = source(folder, max_flagged={}).load(["volume", "return_within", "high"])
     bars = Company().bars().frame.drop(index=HOLES)
     assert list(frame.columns) == ["unique_id", "ds", "y", "volume", "return_within", "high"]
@@ -78,7 +78,7 @@ def test_features_of_the_bars_stand_beside_the_adjusted_closes(folder: Path) -> 
 
 
 def _written(folder: Path, **changes: Any) -> Path:
-    """Write bars with some cells changed, as an earlier release may have stored them."""
+    """Store bars with changed cells, as an earlier release may have done."""
     bars = Company(dividends={"2024-06-13": 1.2}).bars()
     for name, (day, value) in changes.items():
         bars.frame.loc[day, name] = value
@@ -88,14 +88,14 @@ def _written(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_a_low_of_nothing_is_refused_unless_a_setting_allows_it(tmp_path: Path) -> None:
+def test_spike_is_refused_unless_max_flagged_allows_it(tmp_path: Path) -> None:
     _written(tmp_path, low=("2024-07-10", 1.0))
     with pytest.raises(QualityError, match=r"spike: .*2024-07-10\), more days than data.max_flagged allows \(0\)"):
         source(tmp_path).load()
     assert len(source(tmp_path, max_flagged={"spike": 1}).load()) == 252
 
 
-def test_adjusted_prices_below_zero_from_an_earlier_release_are_not_trained_on(tmp_path: Path) -> None:
+def test_load_refuses_bars_of_an_earlier_release_that_break_a_hard_rule(tmp_path: Path) -> None:
     _written(tmp_path, dividend=("2024-06-13", 120.0))
     with pytest.raises(QualityError, match=r"dividend_too_large: .*2024-06-13.*fetch it again"):
         source(tmp_path, max_flagged={}).load()

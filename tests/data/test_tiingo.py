@@ -1,4 +1,4 @@
-"""Tiingo against a stand-in: traded prices become split-adjusted bars, and every bad answer an error of its kind."""
+"""Tiingo against a fake server: traded prices become split-adjusted bars, and bad responses raise errors."""
 
 import json
 import re
@@ -28,17 +28,17 @@ from forecaster.domain.errors import (
     SourceUnreachable,
     UnknownSymbol,
 )
+from tests.data.fake_yahoo import BOMB, Answer, unresponsive_server
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import BOMB, Answer, swallowing
 
 FIRST, LAST = np.datetime64("2024-02-01"), np.datetime64("2024-10-31")
 SECRET = "0123456789abcdef"
-# one split within what is asked for, one after it
+# a split within the requested range, and a split after it
 COMPANY = Company(dividends={"2024-03-14": 1.2, "2024-09-12": 1.2}, splits={"2024-07-08": 4.0, "2024-11-18": 2.0})
 
 
 def rows(first: str, last: str = "2024-12-31") -> list[dict[str, Any]]:
-    """Return Tiingo's rows from `first` to `last`: prices as they were traded, and its own adjusted close."""
+    """Return Tiingo's rows from `first` to `last`: prices as traded, and Tiingo's adjusted close."""
     frame = COMPANY.bars().frame
     later = frame["split"].where(frame["split"] > 0, 1.0)[::-1].cumprod().shift(1, fill_value=1.0)[::-1]
     traded = frame.assign(
@@ -49,13 +49,13 @@ def rows(first: str, last: str = "2024-12-31") -> list[dict[str, Any]]:
         splitFactor=frame["split"].where(frame["split"] > 0, 1.0),
         **{name: frame[name] * later for name in ("open", "high", "low", "close")},
     )
-    # Tiingo tells more than we take
-    told = traded.loc[first:last].drop(columns=["adj_close", "dividend", "split"]).assign(adjOpen=0.0, adjVolume=0)
-    return [{str(name): value for name, value in row.items()} for row in told.to_dict("records")]
+    # Tiingo returns more fields than are used
+    frame = traded.loc[first:last].drop(columns=["adj_close", "dividend", "split"]).assign(adjOpen=0.0, adjVolume=0)
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 class Tiingo:
-    """The stand-in: `odd` answers to the next requests for prices, and what it was asked."""
+    """The fake server: `odd` holds its next responses to price requests; `asked` records the requests."""
 
     def __init__(self) -> None:
         self.odd: list[Answer] = []
@@ -114,18 +114,18 @@ def source(tiingo: Tiingo, tries: int = 2) -> TiingoSource:
     return TiingoSource(session, tries=tries, backoff_seconds=0.01)
 
 
-def test_traded_prices_become_bars_adjusted_for_every_split(tiingo: Tiingo) -> None:
+def test_fetch_adjusts_traded_prices_for_every_split(tiingo: Tiingo) -> None:
     bars = source(tiingo).fetch("ABC.B", FIRST, LAST)
     expected = COMPANY.bars(str(FIRST)).until(LAST)
     pd.testing.assert_frame_equal(bars.frame, expected.frame, check_freq=False, check_index_type=False, rtol=1e-9)
-    # the events after `last` are in Tiingo's adjusted close too: none of them is a dividend here
+    # Tiingo's adjusted closes include events after `last`, but there is no later dividend
     np.testing.assert_allclose(bars.adjusted()["close"], bars.frame["adj_close"], rtol=1e-6)
     assert (bars.origin.source, bars.origin.currency, bars.origin.exchange) == ("tiingo", "USD", "NYQ")
     assert bars.origin.zone == "America/New_York"
     assert tiingo.asked == ["/tiingo/daily/ABC-B", "/tiingo/daily/ABC-B/prices"]
 
 
-def test_prices_dividend_and_volume_before_a_split_of_four_as_computed_by_hand(tiingo: Tiingo) -> None:
+def test_fetch_matches_values_computed_by_hand_before_a_split(tiingo: Tiingo) -> None:
     traded = {
         # a dividend of 4 on a close of 400, then four shares for one
         "2024-02-01": (392.0, 404.0, 388.0, 400.0, 1_000, 0.0, 1.0, 99.0),
@@ -133,8 +133,8 @@ def test_prices_dividend_and_volume_before_a_split_of_four_as_computed_by_hand(t
         "2024-02-05": (100.0, 102.0, 98.0, 101.0, 8_000, 0.0, 4.0, 101.0),
     }
     names = ("open", "high", "low", "close", "volume", "divCash", "splitFactor", "adjClose")
-    told = [{"date": f"{day}T00:00:00.000Z", **dict(zip(names, row, strict=True))} for day, row in traded.items()]
-    tiingo.odd = [(200, json.dumps(told).encode())]
+    days = [{"date": f"{day}T00:00:00.000Z", **dict(zip(names, row, strict=True))} for day, row in traded.items()]
+    tiingo.odd = [(200, json.dumps(days).encode())]
     bars = source(tiingo).fetch("ABC/B", FIRST, np.datetime64("2024-02-05"))
     columns = ["open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
     expected = [
@@ -148,16 +148,16 @@ def test_prices_dividend_and_volume_before_a_split_of_four_as_computed_by_hand(t
 
 
 @pytest.mark.parametrize(
-    ("told", "calendar"),
+    ("exchange", "calendar"),
     [("NYSE", "XNYS"), ("NYSE ARCA", "XNYS"), ("NYSE MKT", "XNYS"), ("NYSE AMERICAN", "XNYS"), ("AMEX", "XNYS"),
      ("BATS", "XNYS"), ("NASDAQ", "XNAS")],
 )  # fmt: skip
-def test_each_exchange_has_its_calendar(tiingo: Tiingo, told: str, calendar: str) -> None:
-    tiingo.about["exchangeCode"] = told
+def test_exchanges_map_to_calendars(tiingo: Tiingo, exchange: str, calendar: str) -> None:
+    tiingo.about["exchangeCode"] = exchange
     assert calendar_of(source(tiingo).fetch("ABC.B", FIRST, LAST).origin.exchange).name == calendar
 
 
-def test_the_pause_is_kept_between_symbols_too(tiingo: Tiingo) -> None:
+def test_pause_applies_between_symbols(tiingo: Tiingo) -> None:
     paced = TiingoSource(SessionConfig(origin=tiingo.url, pause_seconds=0.3), tries=1)
     for _ in range(2):
         paced.fetch("ABC.B", FIRST, LAST)
@@ -167,79 +167,79 @@ def test_the_pause_is_kept_between_symbols_too(tiingo: Tiingo) -> None:
 WHOLE = json.dumps(rows("2024-02-01")).encode()
 
 
-def _told(error: BaseException) -> str:
-    """Return all that a log would hold of an error: its causes', and how each is shown."""
-    chain = [one for one in (error, error.__cause__, error.__context__) if one is not None]
-    return "".join(traceback.format_exception(error)) + " ".join(repr(one) for one in chain)
+def _shown(error: BaseException) -> str:
+    """Return the text that a log could show of an error: the traceback, and the `repr` of the error and its causes."""
+    chain = [cause for cause in (error, error.__cause__, error.__context__) if cause is not None]
+    return "".join(traceback.format_exception(error)) + " ".join(repr(cause) for cause in chain)
 
 
 ODD: dict[str, tuple[Answer, type[ForecasterError], str]] = {
-    "too many": ((429, b"{}"), RateLimited, "fewer requests"),
-    "too many, said with success": (
+    "rate limit": ((429, b"{}"), RateLimited, "limits the request rate"),
+    "rate limit with status 200": (
         (200, b"Error: You have run over your hourly request allocation."),
         RateLimited,
-        "an hour",
+        "again in an hour",
     ),
-    "too many of a month": (
+    "monthly quota": (
         (200, b"You have run over your 500 symbol look up for this month. Please upgrade."),
         RateLimited,
-        "until the next",
+        "next month",
     ),
-    "too many, said in JSON": (
+    "rate limit in JSON": (
         (200, b'{"detail": "Error: You have exceeded your request allocation."}'),
         RateLimited,
-        "fewer requests",
+        "limits the request rate",
     ),
     "server error": ((500, b"oops"), SourceUnavailable, "status 500"),
     "a page": ((200, b"<html>maintenance</html>"), BadResponse, "is not JSON"),
     "cut": ((200, WHOLE[:500]), BadResponse, "is not JSON"),
     "a field is missing": ((200, WHOLE.replace(b'"divCash"', b'"cash"')), BadResponse, "divCash"),
     "text for a number": ((200, WHOLE.replace(b'"splitFactor": 1.0', b'"splitFactor": "x"')), BadResponse, "'x'"),
-    "no number": ((200, WHOLE.replace(b'"divCash": 0.0', b'"divCash": null')), BadResponse, "cannot be read"),
+    "null for a number": ((200, WHOLE.replace(b'"divCash": 0.0', b'"divCash": null')), BadResponse, "is invalid"),
     "an object": ((200, b"{}"), BadResponse, "not a list of days"),
     "null": ((200, b"null"), BadResponse, "not a list of days"),
-    "no rows": ((200, b"[]"), SourceUnavailable, "gave no bars from 2024-02-01"),
+    "no rows": ((200, b"[]"), SourceUnavailable, "returned no bars from 2024-02-01"),
     "deep JSON": ((200, b"[" * 100_000), BadResponse, "is not JSON .recursion limit"),
     "64 MB, compressed": ((200, BOMB, {"Content-Encoding": "gzip"}), BadResponse, "larger than 16 MiB"),
-    "a date that is none": ((200, WHOLE.replace(b"2024-02-01T", b"2024-02-31T")), BadResponse, "a date is none"),
+    "an impossible date": ((200, WHOLE.replace(b"2024-02-01T", b"2024-02-31T")), BadResponse, "bad date"),
     "a split of zero": ((200, WHOLE.replace(b'"splitFactor": 1.0', b'"splitFactor": 0')), BadResponse, "0.splitFactor"),
-    "asks to wait": ((429, b"", {"Retry-After": "3600"}), RateLimited, "asks to wait 3600 s .status 429"),
-    "is away for long": ((503, b"", {"Retry-After": "3600"}), RateLimited, "asks to wait 3600 s .status 503"),
+    "long Retry-After": ((429, b"", {"Retry-After": "3600"}), RateLimited, "asks to wait 3600 s .status 429"),
+    "long Retry-After with 503": ((503, b"", {"Retry-After": "3600"}), RateLimited, "asks to wait 3600 s .status 503"),
     "hangs": ((0, b""), SourceUnavailable, "cannot be reached"),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_each_odd_answer_is_an_error_of_its_kind(tiingo: Tiingo, name: str) -> None:
-    answer, kind, said = ODD[name]
+def test_invalid_responses_raise_the_right_error(tiingo: Tiingo, name: str) -> None:
+    answer, kind, message = ODD[name]
     tiingo.odd = [answer, answer]
-    with pytest.raises(kind, match=said) as error:
+    with pytest.raises(kind, match=message) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
-    assert SECRET not in _told(error.value)
+    assert SECRET not in _shown(error.value)
     assert not re.search(r"\w+Error\b", str(error.value))
-    # a rate limit is not asked again
+    # no retry after a rate limit
     assert len(tiingo.odd) == (1 if kind is RateLimited else 0)
 
 
 @pytest.mark.parametrize("answer", [(500, b""), (429, b"", {"Retry-After": "0"}), (503, b"", {"Retry-After": "0"})])
-def test_one_bad_answer_is_recovered_from(tiingo: Tiingo, answer: Answer) -> None:
+def test_fetch_retries_after_a_bad_response(tiingo: Tiingo, answer: Answer) -> None:
     tiingo.odd = [answer]
     assert len(source(tiingo).fetch("ABC.B", FIRST, LAST)) > 100
 
 
-def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_errors_name_the_symbol_and_the_reason(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[str, str, str, type[ForecasterError], str]] = [
-        ("NOBODY", "2024-02-01", "2024-02-09", UnknownSymbol, "NOBODY: Tiingo does not know it"),
-        # not ABC.B with a query
-        ("ABC.B?x", "2024-02-01", "2024-02-09", UnknownSymbol, "is no symbol"),
-        # a week-end
+        ("NOBODY", "2024-02-01", "2024-02-09", UnknownSymbol, "NOBODY: Tiingo does not know this symbol"),
+        # would be ABC.B with a query string
+        ("ABC.B?x", "2024-02-01", "2024-02-09", UnknownSymbol, "is not a valid symbol"),
+        # a weekend
         ("ABC.B", "2024-02-03", "2024-02-04", NoData, "XNYS had no completed session"),
     ]
-    for symbol, first, last, kind, said in cases:
-        with pytest.raises(kind, match=said) as error:
+    for symbol, first, last, kind, message in cases:
+        with pytest.raises(kind, match=message) as error:
             source(tiingo).fetch(symbol, np.datetime64(first), np.datetime64(last))
-        assert SECRET not in _told(error.value)
-    # a week-end on which nothing is told, and one on which it is not a list
+        assert SECRET not in _shown(error.value)
+    # an empty list on a weekend means no data, but any other type is a bad response
     saturday, sunday = np.datetime64("2024-02-03"), np.datetime64("2024-02-04")
     tiingo.odd = [(200, b"[]")]
     with pytest.raises(NoData, match="no completed session"):
@@ -253,38 +253,36 @@ def test_what_cannot_be_fetched_is_said(tiingo: Tiingo, monkeypatch: pytest.Monk
     nowhere = TiingoSource(SessionConfig(origin="http://127.0.0.1:1", pause_seconds=0), tries=1)
     with pytest.raises(SourceUnavailable, match="cannot be reached") as unreached:
         nowhere.fetch("ABC.B", FIRST, LAST)
-    assert SECRET not in _told(unreached.value) + repr(nowhere)
+    assert SECRET not in _shown(unreached.value) + repr(nowhere)
 
 
-def test_another_symbols_answer_is_refused(tiingo: Tiingo) -> None:
+def test_response_for_another_symbol_is_refused(tiingo: Tiingo) -> None:
     tiingo.about["ticker"] = "XYZ"
-    with pytest.raises(BadResponse, match=r"ABC\.B: Tiingo answered for 'XYZ'"):
+    with pytest.raises(BadResponse, match=r"ABC\.B: Tiingo's response is for 'XYZ'"):
         source(tiingo).fetch("ABC.B", FIRST, LAST)
 
 
-def test_a_host_that_swallows_requests_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresponsive_server_raises_source_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
     monkeypatch.setattr(session_limits, "SILENT_SECONDS", 0.5)
-    with swallowing() as url, pytest.raises(SourceUnreachable, match="ABC: Tiingo cannot be reached"):
+    with unresponsive_server() as url, pytest.raises(SourceUnreachable, match="ABC: Tiingo cannot be reached"):
         config = SessionConfig(origin=url, pause_seconds=0, timeout_seconds=0.4)
         TiingoSource(config, tries=500, backoff_seconds=0.01).fetch("ABC", FIRST, LAST)
 
 
 @pytest.mark.parametrize("refusal", [401, 403])
-def test_a_key_that_is_not_accepted_is_said_and_not_shown(
-    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, refusal: int
-) -> None:
+def test_rejected_key_is_reported_but_not_shown(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, refusal: int) -> None:
     tiingo.refusal = refusal
     monkeypatch.setenv(KEY, "wrong")
-    with pytest.raises(ConfigError, match=f"does not accept the key in {KEY} .status {refusal}") as error:
+    with pytest.raises(ConfigError, match=f"rejects the key in {KEY} .status {refusal}") as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert "wrong" not in str(error.value)
-    # asking again would not help
+    # a retry would not help
     assert len(tiingo.asked) == 1
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         (None, f"set the environment variable {KEY}"),
         (" \n", f"set the environment variable {KEY}"),
@@ -292,19 +290,19 @@ def test_a_key_that_is_not_accepted_is_said_and_not_shown(
         (f"{SECRET}\r\nHost: x", "copy the key again"),
     ],
 )
-def test_what_cannot_be_a_key_is_not_sent(
-    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, key: str | None, said: str
+def test_malformed_key_is_not_sent(
+    tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch, key: str | None, message: str
 ) -> None:
     if key is None:
         monkeypatch.delenv(KEY)
     else:
         monkeypatch.setenv(KEY, key)
-    with pytest.raises(ConfigError, match=said) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert SECRET not in repr(error.value)
     assert tiingo.asked == []
 
 
-def test_a_line_end_after_the_key_is_not_part_of_it(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_end_after_the_key_is_stripped(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, f"{SECRET}\n")
     assert len(source(tiingo).fetch("ABC.B", FIRST, LAST)) > 100

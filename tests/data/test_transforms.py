@@ -1,4 +1,4 @@
-"""Transforms: exact inverse, no step that sees past itself, fitted on what they are given."""
+"""Transforms: exact inverse, causality, and fits in chunks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -37,14 +37,14 @@ def each_step(all_values: Floats) -> Floats:
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("kinds", CHAINS, ids="-".join)
 @given(values=values)
-def test_the_inverse_is_exact(kinds: list[str], is_causal: bool, values: Floats) -> None:
+def test_inverse_restores_the_targets(kinds: list[str], is_causal: bool, values: Floats) -> None:
     fitted = chain(kinds, is_causal, values)
     inputs = values[:, :TIME]
     targets = each_step(values) if is_causal else values[:, TIME:]
     _, contexts = fitted.forward(inputs)
     back = fitted.inverse(fitted.targets(targets, contexts), contexts)
     np.testing.assert_allclose(back, targets, rtol=1e-9, atol=1e-7 * np.abs(values).max())
-    # what is served is the last step's forecast
+    # the last step's forecast is served
     last = fitted.last_contexts(contexts)
     final = values[:, TIME:]
     np.testing.assert_allclose(
@@ -54,9 +54,7 @@ def test_the_inverse_is_exact(kinds: list[str], is_causal: bool, values: Floats)
 
 @pytest.mark.parametrize("kinds", CHAINS, ids="-".join)
 @given(values=values, step=st.integers(0, TIME - 2), change=st.floats(-0.4, 1e5))
-def test_a_causal_step_does_not_see_what_comes_after_it(
-    kinds: list[str], values: Floats, step: int, change: float
-) -> None:
+def test_causal_steps_do_not_depend_on_later_values(kinds: list[str], values: Floats, step: int, change: float) -> None:
     fitted = chain(kinds, True, values)
     inputs = values[:, :TIME]
     changed = inputs.copy()
@@ -72,7 +70,7 @@ def _seen(fitted: Chain, inputs: Floats, outputs: Floats) -> tuple[Floats, Float
 
 
 @given(values=values)
-def test_fitting_in_chunks_is_fitting_at_once(values: Floats) -> None:
+def test_fit_in_chunks_equals_fit_at_once(values: Floats) -> None:
     for kind in ("standardize", "min_max"):
         (step,) = chain([kind], False, values).steps
         at_once: Any = TypeAdapter(AnyTransform).validate_python({"kind": kind}).fit([values])
@@ -80,7 +78,7 @@ def test_fitting_in_chunks_is_fitting_at_once(values: Floats) -> None:
         assert step.scale == pytest.approx(at_once.scale, rel=1e-6, abs=1e-6)  # type: ignore[union-attr]
 
 
-def test_standardize_and_min_max_do_what_their_names_say() -> None:
+def test_standardize_and_min_max_scale_the_training_values() -> None:
     training = np.random.default_rng(0).normal(50, 4, (100, TIME))
     standardized, _ = chain(["standardize"], False, training).forward(training)
     assert standardized.mean() == pytest.approx(0, abs=1e-12)
@@ -106,16 +104,14 @@ def test_standardize_and_min_max_do_what_their_names_say() -> None:
         ([], False),
     ],
 )
-def test_which_chains_remove_the_factor_that_later_dividends_put_on_a_window(
-    kinds: list[str], is_same: bool, is_causal: bool
-) -> None:
+def test_chains_that_cancel_the_factor_of_later_dividends(kinds: list[str], is_same: bool, is_causal: bool) -> None:
     window = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, (3, TIME)), axis=1))
     fitted = chain(kinds, is_causal, window)
     as_paid, adjusted = fitted.forward(window)[0], fitted.forward(0.7 * window)[0]
     assert np.allclose(as_paid, adjusted, rtol=1e-6, atol=1e-9) == is_same
 
 
-def test_constants_survive() -> None:
+def test_constant_windows_give_finite_values() -> None:
     constant = np.full((4, TIME + HORIZON), 3.0)
     for kind in KINDS:
         for is_causal in (False, True):
@@ -126,13 +122,13 @@ def test_constants_survive() -> None:
             assert np.isfinite(fitted.inverse(zeros, contexts)).all()
 
 
-def test_large_values_are_subtracted_in_float64() -> None:
+def test_difference_of_large_values_keeps_precision() -> None:
     window = 7e5 + np.linspace(0, 1e-3, TIME)[None]
     transformed, _ = chain(["last_value"], False, np.tile(window, (3, 1))).forward(window)
     np.testing.assert_allclose(transformed, np.linspace(-1e-3, 0, TIME)[None], atol=1e-9)
 
 
-def test_log_names_the_row_that_it_cannot_take() -> None:
+def test_log_error_names_the_row() -> None:
     fitted = Chain(steps=(TypeAdapter(AnyTransform).validate_python({"kind": "log"}),), is_causal=False)
-    with pytest.raises(SeriesError, match=r"prices.csv, row 2: y is 0, and transforms: log needs values above 0"):
+    with pytest.raises(SeriesError, match=r"prices.csv, row 2: y is 0, but transforms: log needs values above 0"):
         fitted.check(np.array([1.0, 2.0, 0.0, -1.0]), "prices.csv")

@@ -1,4 +1,4 @@
-"""Updates: what comes in pieces ends as what comes at once, and a failure leaves the store as it was."""
+"""Updates: several updates equal a fresh fetch, and a failure leaves the store unchanged."""
 
 import json
 import subprocess
@@ -20,8 +20,8 @@ from forecaster.data.store import BarStore
 from forecaster.data.update import OVERLAP_SESSIONS, update
 from forecaster.domain.errors import NoData, QualityError, SourceUnavailable
 from tests.conftest import ROOT
+from tests.data.fake_yahoo import Yahoo, chart, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Yahoo, chart, standing_in
 
 FIRST = np.datetime64("2024-01-02")
 COMPANY = Company(dividends={"2024-06-13": 1.2}, splits={"2024-09-09": 4.0})
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:::yfinance")
 
 
 @dataclass
-class OnADay:
-    """A source as it is on a day: it knows the events up to then."""
+class SourceOnDay:
+    """A source as of a day, with the events up to that day."""
 
     day: str
     name: str = "yahoo"
@@ -49,56 +49,58 @@ def evening(day: str) -> datetime:
     return datetime.fromisoformat(f"{day}T23:00:00").replace(tzinfo=UTC)
 
 
-def run(store: BarStore, source: OnADay, first: np.datetime64 = FIRST) -> str | None:
+def run(store: BarStore, source: SourceOnDay, first: np.datetime64 = FIRST) -> str | None:
     return update(store, source, "ABC", first, np.datetime64(source.day), evening(source.day)).refetched
 
 
-def test_a_dividend_and_a_split_between_fetches_end_in_a_store_equal_to_a_fresh_fetch(tmp_path: Path) -> None:
+def test_updates_across_a_dividend_and_a_split_equal_a_fresh_fetch(tmp_path: Path) -> None:
     step, whole = BarStore(tmp_path / "step"), BarStore(tmp_path / "whole")
-    reasons = [run(step, OnADay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")]
+    reasons = [
+        run(step, SourceOnDay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")
+    ]
     assert reasons[:2] == [None, None]
     assert reasons[2] is not None and "the adjustment of 2024-" in reasons[2]
     assert reasons[3] is not None and "the close of 2024-" in reasons[3]
     assert reasons[4] is None
-    run(whole, OnADay("2024-09-11"))
-    one, other = step.read("ABC"), whole.read("ABC")
-    assert one is not None and other is not None
-    pd.testing.assert_frame_equal(one.frame, other.frame, check_exact=True)
+    run(whole, SourceOnDay("2024-09-11"))
+    updated, fetched = step.read("ABC"), whole.read("ABC")
+    assert updated is not None and fetched is not None
+    pd.testing.assert_frame_equal(updated.frame, fetched.frame, check_exact=True)
 
 
-def test_only_the_first_and_the_last_sessions_and_the_tail_are_asked_for(tmp_path: Path) -> None:
-    store, source = BarStore(tmp_path), OnADay("2024-05-31")
+def test_update_requests_only_the_ends_and_new_sessions(tmp_path: Path) -> None:
+    store, source = BarStore(tmp_path), SourceOnDay("2024-05-31")
     run(store, source)
-    later = OnADay("2024-06-05")
+    later = SourceOnDay("2024-06-05")
     run(store, later)
     old = COMPANY.bars(last="2024-05-31").sessions
     first, last = (str(old[0]), str(old[OVERLAP_SESSIONS - 1])), (str(old[-OVERLAP_SESSIONS]), "2024-06-05")
     assert later.asked == [last, first]
     before = (tmp_path / "ABC.parquet").stat().st_mtime_ns
     assert update(store, later, "ABC", FIRST, np.datetime64("2024-06-05"), evening("2024-06-05")).new == 0
-    # nothing new, nothing written
+    # an update without changes writes nothing
     assert (tmp_path / "ABC.parquet").stat().st_mtime_ns == before
 
 
-def test_an_earlier_start_fetches_all(tmp_path: Path) -> None:
+def test_earlier_start_fetches_all_sessions(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"), np.datetime64("2024-03-01"))
-    assert run(store, OnADay("2024-05-31")) == "the store began at 2024-03-01"
+    run(store, SourceOnDay("2024-05-31"), np.datetime64("2024-03-01"))
+    assert run(store, SourceOnDay("2024-05-31")) == "the store began at 2024-03-01"
     bars = store.read("ABC")
     assert bars is not None and bars.sessions[0] == FIRST
-    assert run(store, OnADay("2024-05-31")) is None
+    assert run(store, SourceOnDay("2024-05-31")) is None
 
 
-def test_the_bar_of_a_running_session_is_withheld(tmp_path: Path) -> None:
+def test_bar_of_a_running_session_is_not_stored(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
     noon = datetime(2024, 5, 31, 16, 0, tzinfo=UTC)
-    update(store, OnADay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
+    update(store, SourceOnDay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
     bars = store.read("ABC")
     assert bars is not None and str(bars.sessions[-1]) == "2024-05-30"
-    with pytest.raises(NoData, match="no session from 2024-05-31 to 2024-05-31 has ended yet"):
+    with pytest.raises(NoData, match="no session from 2024-05-31 to 2024-05-31 is complete yet"):
         update(
             BarStore(tmp_path / "new"),
-            OnADay("2024-05-31"),
+            SourceOnDay("2024-05-31"),
             "ABC",
             np.datetime64("2024-05-31"),
             np.datetime64("2024-05-31"),
@@ -106,19 +108,19 @@ def test_the_bar_of_a_running_session_is_withheld(tmp_path: Path) -> None:
         )
 
 
-def test_two_sources_are_never_mixed(tmp_path: Path) -> None:
+def test_update_refuses_another_source(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"))
-    with pytest.raises(QualityError, match="ABC: is stored from yahoo: two sources are not mixed"):
-        run(store, OnADay("2024-06-05", name="files"))
+    run(store, SourceOnDay("2024-05-31"))
+    with pytest.raises(QualityError, match="ABC: is stored from source yahoo, and sources cannot be mixed"):
+        run(store, SourceOnDay("2024-06-05", name="files"))
 
 
-def test_what_breaks_a_hard_rule_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+def test_broken_hard_rule_leaves_the_store_unchanged(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, OnADay("2024-05-31"))
+    run(store, SourceOnDay("2024-05-31"))
     before = (tmp_path / "ABC.parquet").read_bytes()
 
-    class Spoilt(OnADay):
+    class Spoilt(SourceOnDay):
         def fetch(self, *arguments: object, **options: object) -> Bars:
             bars = super().fetch(*arguments, **options)  # type: ignore[arg-type]
             bars.frame.iloc[-1, 3] = np.nan
@@ -131,11 +133,11 @@ def test_what_breaks_a_hard_rule_leaves_the_store_as_it_was(tmp_path: Path) -> N
 
 @pytest.fixture
 def yahoo() -> Iterator[Yahoo]:
-    with standing_in(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
+    with serve_yahoo(Yahoo({"ABC": COMPANY.bars()})) as yahoo:
         yield yahoo
 
 
-def test_a_source_that_fails_leaves_the_store_as_it_was(yahoo: Yahoo, tmp_path: Path) -> None:
+def test_failing_source_leaves_the_store_unchanged(yahoo: Yahoo, tmp_path: Path) -> None:
     store = BarStore(tmp_path / "bars")
     session = SessionConfig(origin=yahoo.url, pause_seconds=0, timeout_seconds=2)
     source = YahooSource(session, cache=tmp_path / "yfinance", tries=2, backoff_seconds=0.01)
@@ -175,9 +177,9 @@ def _nothing(result: dict[str, Any]) -> None:
 
 
 PRICE_NAMES = ("open", "high", "low", "close")
-# what Yahoo has been seen to send, the rule that it breaks, and whether that rule is hard
+# malformed charts seen from Yahoo, the rule that they break, and whether the rule is hard
 SHAPES: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
-    # a row without any number is no bar
+    # a row without values is dropped
     "no prices and no volume": (_nothing, "missing_session", False),
     "no prices with a volume": (_null(*PRICE_NAMES), "bad_price", True),
     "no close": (_null("close"), "bad_price", True),
@@ -186,13 +188,13 @@ SHAPES: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
     "a negative close": (_close(-5.0), "bad_price", True),
     "a close of a billion": (_close(1e9), "held", False),
     "a repeated date at the tail": (_repeated_tail, "missing_session", False),
-    # the adjusted closes then silently equal the closes, across a dividend too
+    # yfinance then sets the adjusted closes to the closes, even across a dividend
     "no adjusted closes at all": (lambda result: result["indicators"].pop("adjclose"), "adjusted_otherwise", True),
 }
 
 
 @pytest.mark.parametrize(("change", "rule", "is_hard"), SHAPES.values(), ids=SHAPES.keys())
-def test_each_odd_shape_is_refused_or_flagged_and_nothing_is_filled_in(
+def test_invalid_shapes_are_refused_or_flagged_and_never_imputed(
     yahoo: Yahoo, tmp_path: Path, change: Callable[[dict[str, Any]], object], rule: str, is_hard: bool
 ) -> None:
     body = chart(COMPANY.bars(), 0, 9e9)
@@ -210,7 +212,7 @@ def test_each_odd_shape_is_refused_or_flagged_and_nothing_is_filled_in(
         assert any(issue.startswith(f"{rule}: ") for issue in update(store, source, "ABC", FIRST, last, now).issues)
 
 
-def test_a_volume_that_is_not_told_is_zero_as_yfinance_has_it(yahoo: Yahoo, tmp_path: Path) -> None:
+def test_missing_volume_becomes_zero(yahoo: Yahoo, tmp_path: Path) -> None:
     body = chart(COMPANY.bars(), 0, 9e9)
     _null("volume")(body["chart"]["result"][0])
     yahoo.misbehave = lambda symbol: (200, json.dumps(body).encode())
@@ -225,14 +227,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from forecaster.data.store import BarStore
-from tests.data.test_update import OnADay, run
+from tests.data.test_update import SourceOnDay, run
 for day in ("2024-05-31", "2024-06-14", "2024-09-10", "2024-09-11") * 3:
     if sys.argv[2] == "late" or day < "2024-09":
-        run(BarStore(Path(sys.argv[1])), OnADay(max(day, sys.argv[3])))
+        run(BarStore(Path(sys.argv[1])), SourceOnDay(max(day, sys.argv[3])))
 """
 
 
-def test_two_processes_updating_one_symbol_end_in_a_whole_store(tmp_path: Path) -> None:
+def test_concurrent_updates_leave_a_complete_store(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", UPDATER, tmp_path, kind, "2024-09-11"],
@@ -242,8 +244,8 @@ def test_two_processes_updating_one_symbol_end_in_a_whole_store(tmp_path: Path) 
         for kind in ("late", "early")
     ]
     for process in both:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
     bars = BarStore(tmp_path).read("ABC")
     assert bars is not None
     pd.testing.assert_frame_equal(

@@ -1,4 +1,4 @@
-"""A source that misbehaves in any way, any number of times: no session is lost, and a refusal changes no byte."""
+"""Random misbehaviour of a source: no session is lost, and a refused update changes no byte."""
 
 import tempfile
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.data.bars import COLUMNS, PRICES, Bars
-from forecaster.data.jumps import hold_of
+from forecaster.data.jumps import find_hold
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.data.update import update
@@ -66,8 +66,8 @@ changes = st.one_of(
 
 
 @dataclass
-class Misbehaving:
-    """A source that changes the good answer, and may answer more than it was asked for."""
+class MisbehavingSource:
+    """A source that changes the correct bars, and may ignore the requested range."""
 
     changes: tuple[Change, ...] = ()
     is_deaf: bool = False
@@ -84,7 +84,7 @@ class Misbehaving:
 
 steps = st.lists(
     st.tuples(
-        st.builds(Misbehaving, st.lists(changes, max_size=2).map(tuple), st.booleans()),
+        st.builds(MisbehavingSource, st.lists(changes, max_size=2).map(tuple), st.booleans()),
         st.integers(20, N - 1),
         st.integers(0, 40),
         st.booleans(),
@@ -100,8 +100,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @settings(max_examples=80)
 @given(steps)
-def test_whatever_a_source_answers_no_session_is_lost_and_a_refusal_changes_nothing(
-    steps: list[tuple[Misbehaving, int, int, bool]],
+def test_no_response_loses_a_session_and_refusals_change_nothing(
+    steps: list[tuple[MisbehavingSource, int, int, bool]],
 ) -> None:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,13 +122,13 @@ def test_whatever_a_source_answers_no_session_is_lost_and_a_refusal_changes_noth
             known = sessions
             adjusted = bars.adjusted()[list(PRICES)].to_numpy()
             assert (np.isfinite(adjusted) & (adjusted > 0)).all()
-            # what is in doubt is held back, and not stored
-            assert hold_of(bars) is None
+            # stored bars have no unconfirmed jump
+            assert find_hold(bars) is None
             tail = read_tail(store.folder, "ABC")
             assert tail.bars["close"].tolist() == bars.adjusted()["close"].tolist()
             assert tail.held == bars.held
-        # a person who lets what was answered wrongly go has a good store again
-        update(store, Misbehaving(), "ABC", FIRST, GOOD.sessions[-1], now, may_lose=True)
+        # an update with `allow_loss` repairs the store
+        update(store, MisbehavingSource(), "ABC", FIRST, GOOD.sessions[-1], now, allow_loss=True)
         healed = store.read("ABC")
         assert healed is not None and healed.held is None
         pd.testing.assert_frame_equal(healed.frame, GOOD.frame, check_freq=False, check_index_type=False)

@@ -1,4 +1,4 @@
-"""Windows: what each holds, whose times its targets have, what it may not straddle, and what it costs."""
+"""Windows: contents, target times, borders of parts and series, and memory."""
 
 import itertools
 import tracemalloc
@@ -19,7 +19,7 @@ FREQUENCIES = ["h", "15min", "D", "B", "MS"]
 
 @st.composite
 def series(draw: st.DrawFn, least: int = 12) -> Series:
-    """Some series whose values are their row numbers, so that a value says where it comes from."""
+    """Draw series whose values are their row numbers, so that a value identifies its row."""
     lengths = draw(st.lists(st.integers(least, 40), min_size=1, max_size=4))
     freq = draw(st.sampled_from(FREQUENCIES))
     times = [pd.date_range("2026-01-01", periods=length, freq=freq).to_numpy("M8[ns]") for length in lengths]
@@ -34,7 +34,7 @@ def _all(windows: Windows) -> np.ndarray:
 
 
 @given(series(), st.integers(1, 6), st.integers(1, 6), st.integers(1, 4))
-def test_windows_are_those_of_the_definition(series: Series, input_size: int, horizon: int, step_size: int) -> None:
+def test_windows_match_their_definition(series: Series, input_size: int, horizon: int, step_size: int) -> None:
     windows = cut_windows(series, input_size, horizon, step_size)
     length = input_size + horizon
     expected = [
@@ -48,7 +48,7 @@ def test_windows_are_those_of_the_definition(series: Series, input_size: int, ho
     np.testing.assert_array_equal(np.concatenate([inputs, targets], axis=1), expected)
     np.testing.assert_array_equal(windows.inputs().target, inputs)
     np.testing.assert_array_equal(windows.targets(), targets)
-    # many-to-many: step t's targets are the values right after it
+    # many-to-many: the targets of a step are the values right after it
     each = windows.targets_each_step(_all(windows))
     assert each.shape == (len(windows), input_size, horizon)
     np.testing.assert_array_equal(each, inputs[:, :, None] + np.arange(1, horizon + 1))
@@ -56,18 +56,18 @@ def test_windows_are_those_of_the_definition(series: Series, input_size: int, ho
 
 
 @given(series(), st.integers(1, 6), st.integers(1, 6))
-def test_the_last_inputs_time_plus_k_steps_is_target_ks_time(series: Series, input_size: int, horizon: int) -> None:
+def test_target_times_follow_the_last_input_time(series: Series, input_size: int, horizon: int) -> None:
     windows = cut_windows(series, input_size, horizon)
     times = windows.target_times(series.timestamps, _all(windows))
     last = windows.input_times(series.timestamps, _all(windows))[:, -1]
     frequency = parse(series.freq)
-    np.testing.assert_array_equal(times, [frequency.after(one, horizon) for one in last])
-    # and these are the times of the rows that the targets are
+    np.testing.assert_array_equal(times, [frequency.after(time, horizon) for time in last])
+    # the target times are the times of the targets' rows
     np.testing.assert_array_equal(times, series.timestamps[windows.targets(_all(windows)).astype(int)])
 
 
 @given(series(least=32), st.sampled_from(["time", "series"]), st.integers(1, 3), st.integers(1, 2))
-def test_no_window_straddles_two_parts_or_two_series(series: Series, by: str, input_size: int, horizon: int) -> None:
+def test_no_window_crosses_two_parts_or_two_series(series: Series, by: str, input_size: int, horizon: int) -> None:
     split = SplitConfig(by=by, train=0.4, validation=0.2, calibration=0.2, test=0.2)
     if by == "series" and len(series) < 4:
         with pytest.raises(TooShortError, match="at least 4 series"):
@@ -83,9 +83,9 @@ def test_no_window_straddles_two_parts_or_two_series(series: Series, by: str, in
         owners = np.searchsorted(series.bounds, rows, side="right")
         assert (owners == owners[:, :1]).all()
         seen.append(set(rows.ravel().tolist()))
-    assert all(not (one & other) for number, one in enumerate(seen) for other in seen[number + 1 :])
+    assert all(not (rows & later) for number, rows in enumerate(seen) for later in seen[number + 1 :])
     if by == "time":
-        # whatever the series, a part knows no time of a later one
+        # all times of a part, in any series, precede those of the next part
         times = [series.timestamps[sorted(part)] for part in seen]
         assert all(before.max() < after.min() for before, after in itertools.pairwise(times))
     if by == "series" or len(set(series.lengths)) == 1:
@@ -100,7 +100,7 @@ def _plain(lengths: list[int]) -> Series:
     return Series(names, np.zeros((rows, 1)), times, bounds, "s")
 
 
-def test_one_series_too_short_among_many_is_named() -> None:
+def test_error_names_the_series_that_is_too_short() -> None:
     with pytest.raises(
         TooShortError, match=r"1 of 3 series are too short: 's1' has 5 rows in the whole series.*needs 10"
     ):
@@ -109,7 +109,7 @@ def test_one_series_too_short_among_many_is_named() -> None:
         split_windows(_plain([20]), SplitConfig(), 3, 1)
 
 
-def test_a_series_that_began_later_is_in_the_parts_that_it_has_rows_for() -> None:
+def test_late_series_is_in_the_parts_for_which_it_has_rows() -> None:
     long, late = np.arange(100).astype("M8[s]"), np.arange(75, 100).astype("M8[s]")
     values = np.arange(125.0)[:, None]
     series = Series(("long", "late"), values, np.concatenate([long, late]), np.array([0, 100, 125]), "s")
@@ -122,7 +122,7 @@ def test_a_series_that_began_later_is_in_the_parts_that_it_has_rows_for() -> Non
     }
 
 
-def test_of_fewer_parts_the_shares_are_scaled_up() -> None:
+def test_shares_of_fewer_parts_are_rescaled() -> None:
     parts = split_windows(_plain([90]), SplitConfig(), 3, 1, parts=PARTS[:3])
     assert {name: (int(windows.first[0]), len(windows)) for name, windows in parts.items()} == {
         "train": (0, 67),
@@ -131,14 +131,14 @@ def test_of_fewer_parts_the_shares_are_scaled_up() -> None:
     }
 
 
-def test_a_lone_series_windows_are_views() -> None:
+def test_windows_of_a_single_series_are_views() -> None:
     windows = cut_windows(_plain([50]), 8, 2)
     for array in (windows.inputs().values, windows.targets(), windows.targets_each_step()):
         assert np.shares_memory(array, windows.values)
 
 
 @pytest.mark.parametrize("n_series", [1, 1000])
-def test_ten_million_rows_cost_at_most_a_fifth_more_than_their_values(n_series: int) -> None:
+def test_windows_of_ten_million_rows_use_little_memory(n_series: int) -> None:
     series = _plain([10_000_000 // n_series] * n_series)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Turns: whoever comes second waits, however it spells the place; a turn that is lost is noticed."""
+"""Exclusive locks: a second process waits, however it spells the URI, and a lost lock is noticed."""
 
 import subprocess
 import sys
@@ -6,53 +6,53 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.database.locks import one_at_a_time
+from forecaster.database.locks import exclusive_lock
 from forecaster.domain.errors import StoreUnavailable
 from tests.conftest import ROOT
 from tests.postgres import postgres_server
 
-WAITS = """
+SECOND_PROCESS = """
 import sys
-from forecaster.database.locks import one_at_a_time
-def say():
+from forecaster.database.locks import exclusive_lock
+def on_wait():
     print("waits", flush=True)
     sys.exit()
-with one_at_a_time(sys.argv[1], "sine", say):
-    print("has it")
+with exclusive_lock(sys.argv[1], "sine", on_wait):
+    print("acquires")
 """
 
 
-def second(uri: str, folder: Path) -> str:
-    """Return what becomes of another process that asks for the same turn."""
-    command = [sys.executable, "-c", WAITS, uri]
+def second_process(uri: str, folder: Path) -> str:
+    """Return whether another process `waits` for the lock or `acquires` it."""
+    command = [sys.executable, "-c", SECOND_PROCESS, uri]
     return subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
-def test_one_place_has_one_turn_however_it_is_spelt(postgres: str, tmp_path: Path) -> None:
+def test_a_second_process_waits_however_it_spells_the_uri(postgres: str, tmp_path: Path) -> None:
     spellings = {
         f"sqlite:///{tmp_path}/mlflow.db": "sqlite:///mlflow.db",
         postgres: postgres.replace("127.0.0.1", "localhost"),
     }
-    for one, other in spellings.items():
-        assert one != other
-        with one_at_a_time(one, "sine"):
-            assert second(other, tmp_path) == "waits"
-        assert second(other, tmp_path) == "has it"
+    for uri, other in spellings.items():
+        assert uri != other
+        with exclusive_lock(uri, "sine"):
+            assert second_process(other, tmp_path) == "waits"
+        assert second_process(other, tmp_path) == "acquires"
 
 
-def test_a_turn_that_the_database_has_lost_is_noticed_and_hides_no_other_error(
+def test_a_lock_lost_by_the_database_is_noticed_and_hides_no_other_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with postgres_server() as server:
-        with one_at_a_time(server.uri, "sine") as check:
+        with exclusive_lock(server.uri, "sine") as check:
             check()
             server.stop()
             server.start()
             with pytest.raises(StoreUnavailable, match="does not answer"):
                 check()
-        with pytest.raises(ValueError, match="what went wrong"), one_at_a_time(server.uri, "sine"):
+        with pytest.raises(ValueError, match="what went wrong"), exclusive_lock(server.uri, "sine"):
             server.stop()
             raise ValueError("what went wrong")
         server.start()

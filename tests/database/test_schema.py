@@ -1,4 +1,4 @@
-"""The database: its migrations make its tables, on SQLite and on Postgres; its errors hide passwords."""
+"""The schema: migrations create the tables on SQLite and on Postgres; errors hide passwords."""
 
 import threading
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from forecaster.database.engine import open_engine, transaction
-from forecaster.database.jobs import ask_for_retraining
-from forecaster.database.schema import MIGRATIONS, REVISION, bring_up_to_date
+from forecaster.database.retraining import request_retraining
+from forecaster.database.schema import MIGRATIONS, REVISION, upgrade_schema
 from forecaster.database.tables import METADATA
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
 from tests.postgres import fresh_database
@@ -29,22 +29,22 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_migrations_make_the_tables_once_however_many_come_together(engine: Engine) -> None:
+def test_concurrent_upgrades_create_the_tables_once(engine: Engine) -> None:
     failures: list[BaseException] = []
 
-    def come() -> None:
+    def upgrade() -> None:
         own = open_engine(engine.url.render_as_string(hide_password=False))
         try:
-            bring_up_to_date(own)
+            upgrade_schema(own)
         except BaseException as error:
             failures.append(error)
         own.dispose()
 
-    together = [threading.Thread(target=come) for _ in range(6)]
-    for one in together:
-        one.start()
-    for one in together:
-        one.join()
+    threads = [threading.Thread(target=upgrade) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert failures == []
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": "forecaster_version"})
@@ -52,70 +52,69 @@ def test_migrations_make_the_tables_once_however_many_come_together(engine: Engi
         assert set(METADATA.tables) <= set(inspect(connection).get_table_names())
 
 
-def test_a_migration_that_breaks_off_leaves_nothing_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Operations.create_table
+def test_an_interrupted_migration_leaves_no_tables(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_table = Operations.create_table
 
-    def breaks_off(operations: Operations, name: str, *columns: Any, **options: Any) -> Any:
+    def interrupted(operations: Operations, name: str, *columns: Any, **options: Any) -> Any:
         if name == "jobs":
             raise KeyboardInterrupt
-        return honest(operations, name, *columns, **options)
+        return create_table(operations, name, *columns, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Operations, "create_table", breaks_off)
-        bring_up_to_date(engine)
+        patch.setattr(Operations, "create_table", interrupted)
+        upgrade_schema(engine)
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == []
-    bring_up_to_date(engine)
-    with transaction(engine) as connection:
-        assert ask_for_retraining(engine, "sine", "why")
+    upgrade_schema(engine)
+    assert request_retraining(engine, "sine", "why")
 
 
-def test_of_many_services_that_see_the_same_evidence_one_asks(engine: Engine) -> None:
-    bring_up_to_date(engine)
-    asked: list[bool] = []
+def test_only_one_of_many_concurrent_retraining_requests_is_made(engine: Engine) -> None:
+    upgrade_schema(engine)
+    made: list[bool] = []
 
-    def ask() -> None:
+    def request() -> None:
         own = open_engine(engine.url.render_as_string(hide_password=False))
-        asked.append(ask_for_retraining(own, "sine", "drift"))
+        made.append(request_retraining(own, "sine", "drift"))
         own.dispose()
 
-    together = [threading.Thread(target=ask) for _ in range(6)]
-    for one in together:
-        one.start()
-    for one in together:
-        one.join()
-    assert sorted(asked) == [False] * 5 + [True]
+    threads = [threading.Thread(target=request) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False] * 5 + [True]
     with transaction(engine) as connection:
         assert connection.execute(text("SELECT COUNT(*) FROM jobs")).scalar() == 1
 
 
-def test_the_revision_is_the_newest_migration() -> None:
+def test_revision_is_that_of_the_newest_migration() -> None:
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == REVISION
 
 
-def test_a_database_of_a_newer_program_is_left_alone(engine: Engine) -> None:
-    bring_up_to_date(engine)
+def test_a_database_of_a_newer_program_is_refused(engine: Engine) -> None:
+    upgrade_schema(engine)
     with transaction(engine) as connection:
         connection.execute(text("UPDATE forecaster_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseUnavailable, match=f"revision 9999, this program knows {REVISION}; update it"):
-        bring_up_to_date(engine)
+    with pytest.raises(DatabaseUnavailable, match=f"revision 9999, this program knows {REVISION}; update the program"):
+        upgrade_schema(engine)
 
 
-def test_what_goes_wrong_undoes_the_transaction_and_names_no_password(postgres: str) -> None:
+def test_an_error_rolls_the_transaction_back_and_hides_the_password(postgres: str) -> None:
     engine = open_engine(fresh_database(postgres))
     with pytest.raises(DatabaseUnavailable, match="does not answer") as caught, transaction(engine) as connection:
-        connection.execute(text("CREATE TABLE one (number INTEGER)"))
+        connection.execute(text("CREATE TABLE new_table (number INTEGER)"))
         connection.execute(text("SELECT nothing FROM nowhere"))
     assert "p%40ss" not in str(caught.value)
     with engine.connect() as connection:
-        assert not inspect(connection).has_table("one")
+        assert not inspect(connection).has_table("new_table")
     engine.dispose()
 
 
-def test_only_databases_that_are_known_are_taken(tmp_path: Path) -> None:
+def test_other_databases_and_unusable_folders_are_refused(tmp_path: Path) -> None:
     for url in ("mysql://host/db", "sqlite://", "nonsense"):
         with pytest.raises(ConfigError, match="database URL"):
             open_engine(url)
     (tmp_path / "file").touch()
-    with pytest.raises(DatabaseUnavailable, match="folder cannot be made"):
+    with pytest.raises(DatabaseUnavailable, match="folder cannot be created"):
         open_engine(f"sqlite:///{tmp_path}/file/service.db")

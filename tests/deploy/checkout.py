@@ -1,4 +1,4 @@
-"""A checkout made under the umask 077: nobody but its owner can read it."""
+"""A checkout as the umask 077 makes it: only its owner can read it."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 
 
 def closed_checkout(folder: Path) -> Path:
-    """Return a copy of what images and containers take from this checkout, each file and folder its owner's alone."""
+    """Copy the files that images and containers use from this checkout, readable by their owner only."""
     ignored = shutil.ignore_patterns("__pycache__", "secrets")
     for name in ("deploy", "forecaster", "pipelines", "service"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -17,7 +17,7 @@ def closed_checkout(folder: Path) -> Path:
     return folder
 
 
-def closed(folder: Path) -> list[Path]:
-    """Return what of a folder, or of a file, other accounts cannot read, or not run or enter though its owner can."""
+def unreadable(folder: Path) -> list[Path]:
+    """Return the paths that other accounts cannot read, or cannot execute or enter though the owner can."""
     needed = {path: 0o005 if path.stat().st_mode & 0o100 else 0o004 for path in (folder, *folder.rglob("*"))}
     return [path for path, mode in needed.items() if path.stat().st_mode & mode != mode]

@@ -1,4 +1,4 @@
-"""An image of the Dockerfile, made without a container engine: its steps, in a folder that stands for the root."""
+"""Build images of the Dockerfile without a container engine, each in a folder that stands for its root."""
 
 import os
 import re
@@ -11,14 +11,14 @@ from dockerfile_parse import DockerfileParser
 
 from tests.conftest import ROOT
 
-# needs to be root, and would make accounts on this machine
-_OF_ACCOUNTS = "groupadd"
+# This step needs root, and would create accounts on this machine.
+_CREATES_ACCOUNTS = "groupadd"
 _PATHS = ("/opt/venv", "/build", "/app", "/var/lib/mlflow", "/tmp")
 Stages = dict[str, list[tuple[str, str]]]
 
 
 def stages() -> Stages:
-    """Return the instructions of each stage by its name, FROM the first."""
+    """Return the instructions of each stage by its name, starting with FROM."""
     found: Stages = {}
     for step in DockerfileParser(path=str(ROOT / "Dockerfile")).structure:
         instruction, value = step["instruction"], step["value"]
@@ -30,21 +30,21 @@ def stages() -> Stages:
     return found
 
 
-def unpack(target: str, folder: Path, checkout: Path = ROOT) -> Path:
-    """Make the stage `target` of a checkout below `folder`, with the stages that it copies from; return where it is."""
+def build(target: str, folder: Path, checkout: Path = ROOT) -> Path:
+    """Build the stage `target` of a checkout, and the stages that it needs, below `folder`; return its root."""
     base = folder / "base"
     if not base.exists():
         subprocess.run([sys.executable, "-m", "venv", base], check=True)
     root, steps = folder / target, stages()
     [(_, origin), *rest] = steps[target]
     if origin in steps:
-        shutil.copytree(unpack(origin, folder, checkout), root, symlinks=True)
+        shutil.copytree(build(origin, folder, checkout), root, symlinks=True)
     root.mkdir(exist_ok=True)
     variables = {"PATH": f"{root}/opt/venv/bin:{base}/bin:/usr/bin:/bin", "GIT_PYTHON_REFRESH": "quiet"}
     for instruction, value in rest:
         if instruction == "COPY":
             _copy(value, root, folder, checkout)
-        elif instruction == "RUN" and not value.startswith(_OF_ACCOUNTS):
+        elif instruction == "RUN" and not value.startswith(_CREATES_ACCOUNTS):
             _run(value, root, variables)
     return root
 
@@ -53,7 +53,7 @@ def _copy(value: str, root: Path, folder: Path, checkout: Path) -> None:
     *sources, target = value.split()
     origin = checkout
     if sources[0].startswith("--from="):
-        origin = unpack(sources.pop(0).removeprefix("--from="), folder, checkout)
+        origin = build(sources.pop(0).removeprefix("--from="), folder, checkout)
     for source in sources:
         place = root / ("app" if not target.startswith("/") else ".") / target.lstrip("/")
         if target.endswith("/"):
@@ -70,23 +70,23 @@ def _run(command: str, root: Path, variables: dict[str, str]) -> None:
     here = re.sub(rf"(?<![\w./-])({'|'.join(_PATHS)})(?![\w-])", lambda match: f"{root}{match[0]}", command)
     done = subprocess.run(
         ["sh", "-e", "-c", here], cwd=root / "app" if (root / "app").exists() else root, text=True, check=False,
-        capture_output=True, env={**_registry(), **variables},
+        capture_output=True, env={**_pip_environment(), **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
-def _registry() -> dict[str, str]:
-    """Return where this machine's pip looks for packages, and nothing else of the environment."""
+def _pip_environment() -> dict[str, str]:
+    """Return the variables that configure pip's package index and proxies."""
     return {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith("_proxy")}
 
 
 def size_mb(folder: Path) -> float:
-    """Return what the files of a folder take on the disk."""
+    """Return the size on disk of a folder's files, in MB."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
 
 
 def stand_in(target: str, lock: str, folder: Path) -> Path:
-    """Return an image of this checkout and this Python, which refuses what is not in a lock: quick to make."""
+    """Return a quick replacement for an image: this checkout and Python, which refuse packages outside a lock file."""
     allowed = re.findall(r"^([\w.-]+)==", (ROOT / "deploy" / lock).read_text(), re.MULTILINE)
     root = folder / f"{target} stand-in"
     (root / "opt/venv/bin").mkdir(parents=True)

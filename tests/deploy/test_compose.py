@@ -1,4 +1,4 @@
-"""docker-compose.yml: what the Compose specification allows, and what containers of ours must not be able to do."""
+"""docker-compose.yml: valid by the Compose specification, hardened, consistent with the service's settings."""
 
 import json
 import os
@@ -23,10 +23,10 @@ from deploy.make_secrets import make_secrets
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT
-from tests.deploy.checkout import closed, closed_checkout
+from tests.deploy.checkout import closed_checkout, unreadable
 from tests.stack import postgres
 from tests.stack.compose import ComposeError, Service, read_compose, seconds
-from tests.stack.paths import Places
+from tests.stack.paths import StackPaths
 
 FILES = sorted(path for path in (ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yaml")))
 RAW = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -38,8 +38,8 @@ def services() -> dict[str, Service]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_it_is_what_the_specification_allows(file: Path) -> None:
-    # the specification's own schema, which check-jsonschema ships
+def test_the_file_matches_the_specification(file: Path) -> None:
+    # The specification's own schema comes with check-jsonschema.
     schema = json.loads(files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text())
     validator = jsonschema_rs.validator_for(schema)
     raw = yaml.safe_load(file.read_text())
@@ -48,16 +48,26 @@ def test_it_is_what_the_specification_allows(file: Path) -> None:
     assert not validator.is_valid(raw)
 
 
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed here")
-def test_compose_itself_takes_it() -> None:
+def test_compose_accepts_the_file() -> None:
+    command = next(filter(_is_compose, (["docker", "compose"], ["docker-compose"])), None)
+    if command is None:
+        pytest.skip("Docker Compose 2 is not installed here")
     done = subprocess.run(
-        ["docker-compose", "--profile", "*", "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--profile", "*", "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def _is_compose(command: list[str]) -> bool:
+    """Return whether a command is Docker Compose 2 or later; version 1 does not know the specification."""
+    if shutil.which(command[0]) is None:
+        return False
+    done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and not done.stdout.startswith("1.")
+
+
 @pytest.mark.parametrize("name", RAW["services"])
-def test_no_container_can_do_more_than_it_must(name: str) -> None:
+def test_every_container_is_hardened(name: str) -> None:
     raw: dict[str, Any] = RAW["services"][name]
     assert raw["read_only"] is True
     assert raw["cap_drop"] == ["ALL"]
@@ -66,23 +76,23 @@ def test_no_container_can_do_more_than_it_must(name: str) -> None:
     assert raw["security_opt"] == ["no-new-privileges:true"]
     assert int(raw["user"].partition(":")[0]) > 0
     assert {"mem_limit", "pids_limit", "restart"} <= raw.keys()
-    # the loopback interface's, and what is published can be reached from nowhere else
+    # Published ports are reached from this machine only.
     assert all(port.startswith("127.0.0.1:") for port in raw.get("ports", []))
     assert "inside" in raw["networks"]
-    # an image's tag says which version, not which day
+    # A tag names a version; test_pins.py checks the digest.
     assert re.search(r":(v?\d+\.\d+|\$\{FORECASTER_VERSION:-\d+\.\d+\.\d+\}$)", raw["image"])
 
 
-def test_only_the_inside_is_shared_and_it_leads_nowhere() -> None:
+def test_the_inner_network_has_no_route_out() -> None:
     assert RAW["networks"]["inside"] == {"internal": True}
     assert RAW["services"]["postgres"]["networks"] == ["inside"]
     assert {name for name, raw in RAW["services"].items() if "ports" in raw} <= {"service", "mlflow", "grafana"}
 
 
-def test_no_secret_is_in_the_file_and_each_is_made(tmp_path: Path) -> None:
-    made = {file.name for file in make_secrets(tmp_path / "secrets")}
-    # by the service, once it runs
-    assert made == RAW["secrets"].keys() - {"metrics_key"}
+def test_the_file_has_no_secret_and_make_secrets_creates_each(tmp_path: Path) -> None:
+    created = {file.name for file in make_secrets(tmp_path / "secrets")}
+    # pipelines.keys creates metrics_key.
+    assert created == RAW["secrets"].keys() - {"metrics_key"}
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     text = (tmp_path / "secrets" / "database_url").read_text()
     assert make_secrets(tmp_path / "secrets") == []
@@ -94,7 +104,7 @@ def test_no_secret_is_in_the_file_and_each_is_made(tmp_path: Path) -> None:
             )
 
 
-def test_containers_can_read_what_is_mounted_whatever_the_checkouts_umask(tmp_path: Path) -> None:
+def test_containers_can_read_their_mounts_under_any_umask(tmp_path: Path) -> None:
     checkout = closed_checkout(tmp_path)
     secrets = checkout / "deploy" / "secrets"
     secrets.mkdir(mode=0o700)
@@ -106,26 +116,26 @@ def test_containers_can_read_what_is_mounted_whatever_the_checkouts_umask(tmp_pa
         cwd=checkout, umask=0o077, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert [path for one in mounted for path in closed(one)] == []
+    assert [path for source in mounted for path in unreadable(source)] == []
     assert secrets.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.skipif(postgres.account() is None, reason="only where root starts the stack has Postgres another account")
-def test_the_local_stacks_postgres_gets_to_its_volume_whatever_the_umask(services: dict[str, Service]) -> None:
+@pytest.mark.skipif(postgres.account() is None, reason="Postgres has its own account only if root starts the stack")
+def test_postgres_account_can_write_its_volume_under_any_umask(services: dict[str, Service]) -> None:
     service = replace(services["postgres"], secrets={})
-    # pytest's folders let nobody else in
+    # Other accounts cannot enter pytest's folders.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
-        places, before = Places(ROOT, Path(folder), services), os.umask(0o077)
+        paths, umask = StackPaths(ROOT, Path(folder), services), os.umask(0o077)
         try:
-            places.make(service, postgres.account())
+            paths.prepare(service, postgres.account())
         finally:
-            os.umask(before)
-        done = subprocess.run(["test", "-w", places.volume("database")], user=postgres.account(), check=False)
+            os.umask(umask)
+        done = subprocess.run(["test", "-w", paths.volume("database")], user=postgres.account(), check=False)
     assert done.returncode == 0
 
 
-def test_what_can_be_set_is_a_setting_with_its_default(services: dict[str, Service]) -> None:
+def test_variables_of_the_service_are_settings_with_their_defaults(services: dict[str, Service]) -> None:
     raw = RAW["services"]["service"]["environment"]
     fields = {f"FORECASTER_{name.upper()}": field for name, field in Settings.model_fields.items()}
     ours = {name for name in raw if name.startswith("FORECASTER_")}
@@ -136,7 +146,7 @@ def test_what_can_be_set_is_a_setting_with_its_default(services: dict[str, Servi
             assert default == fields[name].default, name
 
 
-def test_other_hosts_and_ports_leave_the_stack_its_own() -> None:
+def test_other_hosts_and_ports_keep_the_stacks_own_names() -> None:
     chosen = {"FORECASTER_ALLOWED_HOSTS": "forecast.example.com", "MLFLOW_PORT": "5001"}
     services = read_compose(ROOT / "docker-compose.yml", chosen)
     service, check = services["service"], services["service"].check
@@ -159,7 +169,7 @@ def test_other_hosts_and_ports_leave_the_stack_its_own() -> None:
     assert [is_allowed_host_header(known, host) for host in tried] == [True, True, True, False]
 
 
-def test_batches_are_told_what_the_service_is_told() -> None:
+def test_batch_forecasts_have_the_services_settings() -> None:
     chosen = {"WITHOUT_SKILL": "baseline", "ADAPT_INTERVALS": "false", "STALE_AFTER_HOURS": "48"}
     variables = {f"FORECASTER_{name}": value for name, value in chosen.items()}
     services = read_compose(ROOT / "docker-compose.yml", variables)
@@ -167,19 +177,19 @@ def test_batches_are_told_what_the_service_is_told() -> None:
         assert variables.items() <= services[name].environment.items(), name
 
 
-def test_promotions_try_a_version_under_the_limits_of_the_service() -> None:
+def test_promotions_have_the_services_limits_on_trials() -> None:
     variables = {"FORECASTER_TRIAL_SECONDS": "120", "FORECASTER_TRIAL_MEMORY_MB": "2048"}
     services = read_compose(ROOT / "docker-compose.yml", variables)
     for name in ("service", "scheduler"):
         assert variables.items() <= services[name].environment.items(), name
 
 
-def test_the_bounds_of_requests_can_be_set(services: dict[str, Service]) -> None:
+def test_the_limits_on_requests_can_be_set(services: dict[str, Service]) -> None:
     bounds = {"MAX_CONNECTIONS", "MAX_VALUES", "MAX_BYTES_IN_FLIGHT", "WRITE_TIMEOUT_SECONDS"}
     assert {f"FORECASTER_{name}" for name in bounds} <= services["service"].environment.keys()
 
 
-def test_the_entrypoint_reads_secrets_and_says_which_it_cannot(tmp_path: Path) -> None:
+def test_the_entrypoint_reads_secrets_and_names_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://a:$b`c`@d/e\n")
     show = [sys.executable, "-c", "import os; print(sorted(i for i in os.environ.items() if i[0][:5] == 'FOREC'))"]
     entrypoint = ROOT / "deploy" / "entrypoint.sh"
@@ -192,7 +202,7 @@ def test_the_entrypoint_reads_secrets_and_says_which_it_cannot(tmp_path: Path) -
     assert "error: FORECASTER_DATABASE_URL_FILE: /nowhere cannot be read" in done.stderr
 
 
-def test_services_are_read_in_order_with_what_they_need(services: dict[str, Service]) -> None:
+def test_services_are_sorted_by_need(services: dict[str, Service]) -> None:
     names = list(services)
     assert names.index("postgres") < names.index("migrate") < names.index("service")
     assert services["service"].needs == {"postgres": "service_healthy", "migrate": "service_completed_successfully"}
@@ -205,41 +215,41 @@ def test_services_are_read_in_order_with_what_they_need(services: dict[str, Serv
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"restarts": "always"}, r"service: \['restarts'\] would be ignored here"),
-        ({"stop_grace_period": "soon"}, "'soon' is no duration"),
-        ({"depends_on": {"nobody": {"condition": "service_started"}}}, r"\['service'\] wait for each other"),
+        ({"stop_grace_period": "soon"}, "'soon' is not a duration"),
+        ({"depends_on": {"nobody": {"condition": "service_started"}}}, r"\['service'\] need each other"),
         ({"volumes": ["~/etc:/etc"]}, "volume '~/etc:/etc'"),
         ({"image": "forecaster:${NO_SUCH}"}, "the variable NO_SUCH is not set"),
-        ({"healthcheck": {"test": ["CMD-SHELL", "true"]}}, "begins with 'CMD-SHELL'"),
+        ({"healthcheck": {"test": ["CMD-SHELL", "true"]}}, "starts with 'CMD-SHELL'"),
     ],
 )
-def test_what_is_not_understood_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_unsupported_values_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     raw = {"services": {"service": {"image": "postgres:17", "command": "x"} | change}}
     (tmp_path / "compose.yml").write_text(yaml.safe_dump(raw))
-    with pytest.raises(ComposeError, match=said):
+    with pytest.raises(ComposeError, match=message):
         read_compose(tmp_path / "compose.yml", {})
 
 
-def test_a_folder_of_ones_own_is_laid_into_the_image(tmp_path: Path) -> None:
+def test_a_mounted_folder_replaces_the_images(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "schedule.yaml").touch()
     services = read_compose(ROOT / "docker-compose.yml", {"FORECASTER_CONFIGS": str(tmp_path / "mine")})
-    places = Places(ROOT, tmp_path / "state", services)
+    paths = StackPaths(ROOT, tmp_path / "state", services)
     secretless = replace(services["scheduler"], secrets={})
-    # and again, beside the one that runs
+    # A second time beside the running service.
     for _ in range(2):
-        places.make(secretless, None)
+        paths.prepare(secretless, None)
         app = tmp_path / "state" / "scheduler" / "app"
         assert [path.name for path in (app / "pipelines" / "configs").iterdir()] == ["schedule.yaml"]
         assert (app / "pipelines" / "retrain.py").samefile(ROOT / "pipelines" / "retrain.py")
-        assert (app / "mlruns" / "bars").samefile(places.volume("bars"))
+        assert (app / "mlruns" / "bars").samefile(paths.volume("bars"))
     assert (ROOT / "pipelines" / "configs" / "stock.yaml").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("text", "translated"),
     [
         (
             "postgresql://forecaster:1234@postgres:5432/forecaster",
@@ -255,11 +265,11 @@ def test_a_folder_of_ones_own_is_laid_into_the_image(tmp_path: Path) -> None:
         ("/var/tmp", "/var/tmp"),
     ],
 )
-def test_what_is_a_containers_becomes_this_machines(
-    tmp_path: Path, services: dict[str, Service], text: str, meant: str
+def test_container_paths_and_hosts_are_translated(
+    tmp_path: Path, services: dict[str, Service], text: str, translated: str
 ) -> None:
-    places = Places(ROOT, tmp_path, services)
-    named = {**places.addresses, "state": str(tmp_path), "app": str(tmp_path / "service" / "app")}
-    assert places.translated(text, services["service"]) == meant.format(**named)
-    assert len(set(places.addresses.values())) == len(services)
-    assert all(address.startswith("127.") for address in places.addresses.values())
+    paths = StackPaths(ROOT, tmp_path, services)
+    named = {**paths.addresses, "state": str(tmp_path), "app": str(tmp_path / "service" / "app")}
+    assert paths.translated(text, services["service"]) == translated.format(**named)
+    assert len(set(paths.addresses.values())) == len(services)
+    assert all(address.startswith("127.") for address in paths.addresses.values())

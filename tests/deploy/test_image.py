@@ -1,4 +1,4 @@
-"""The Dockerfile: what a linter says of it, that it matches what the stack runs, and in a soak: made and run."""
+"""The Dockerfile: a linter's findings, hardening, contents. Soak tests also build and run its image."""
 
 import re
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.deploy.checkout import closed, closed_checkout
-from tests.deploy.image import stages, unpack
+from tests.deploy.checkout import closed_checkout, unreadable
+from tests.deploy.image import build, stages
 from tests.stack.stack import ENTRYPOINT
 
-# neither in an image that serves
+# Packages that the serving image must not have.
 HEAVY = {"tensorflow", "keras", "mlflow", "pandas", "pyarrow", "scipy", "matplotlib", "yfinance"}
 
 
@@ -22,16 +22,16 @@ def _locked(name: str) -> set[str]:
     return set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE))
 
 
-def test_the_linter_finds_nothing() -> None:
+def test_the_dockerfile_has_no_lint_findings() -> None:
     linter = Path(sys.executable).with_name("hadolint")
     if not linter.exists():
-        pytest.skip("hadolint is not here (its package is for Linux)")
+        pytest.skip("hadolint is not installed here (its package is for Linux)")
     done = subprocess.run([linter, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("target", ["serve", "train", "train-gpu"])
-def test_an_image_is_small_and_starts_without_rights(target: str) -> None:
+def test_an_image_runs_unprivileged_and_without_pip(target: str) -> None:
     found = stages()
     [(_, origin), *steps] = found[target]
     everything = [*found[origin], *steps]
@@ -43,19 +43,19 @@ def test_an_image_is_small_and_starts_without_rights(target: str) -> None:
         for name, value in found[stage]:
             if name == "RUN" and re.search(r"\bpip\b", value):
                 assert {"--require-hashes", "--only-binary", ":all:"} <= set(value.split())
-    # the default one
+    # The default target.
     assert list(found)[-1] == "serve"
 
 
-def test_whatever_the_checkouts_umask_the_account_of_an_image_can_read_it(tmp_path: Path) -> None:
+def test_the_images_account_can_read_a_checkout_of_any_umask(tmp_path: Path) -> None:
     checkout = closed_checkout(tmp_path / "checkout")
-    assert closed(checkout / "deploy" / "entrypoint.sh")
-    app = unpack("house", tmp_path / "images", checkout) / "app"
+    assert unreadable(checkout / "deploy" / "entrypoint.sh")
+    app = build("application", tmp_path / "images", checkout) / "app"
     assert list(app.rglob("__pycache__/*.pyc"))
-    assert closed(app) == []
+    assert unreadable(app) == []
 
 
-def test_the_locks_hold_what_each_image_needs_and_agree() -> None:
+def test_the_locks_have_what_each_image_needs_and_agree() -> None:
     serve, train, gpu = _locked("serve"), _locked("train"), _locked("gpu")
     assert not serve & HEAVY
     assert {"onnxruntime", "fastapi", "mlflow-skinny", "alembic", "pg8000", "prometheus-client"} <= serve
@@ -70,7 +70,7 @@ def test_the_locks_hold_what_each_image_needs_and_agree() -> None:
         assert {one for one in ours - theirs if name != "gpu"} == set()
 
 
-def test_only_what_is_copied_is_sent_to_the_builder() -> None:
+def test_the_build_context_has_only_what_is_copied() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
     assert "deploy/secrets" in lines

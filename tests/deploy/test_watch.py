@@ -1,4 +1,4 @@
-"""Prometheus and Grafana: they ask for figures that the service has, and each alert says what to do."""
+"""Prometheus and Grafana: their queries use metrics that exist, and the docs have a row for each alert."""
 
 import json
 import re
@@ -22,12 +22,12 @@ RULES: list[dict[str, Any]] = [
 ]
 (DASHBOARD,) = (DEPLOY / "grafana" / "dashboards").glob("*.json")
 PANELS = json.loads(DASHBOARD.read_text())["panels"]
-ASKED = [rule["expr"] for rule in RULES] + [target["expr"] for panel in PANELS for target in panel["targets"]]
+QUERIES = [rule["expr"] for rule in RULES] + [target["expr"] for panel in PANELS for target in panel["targets"]]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
 def _labels() -> dict[str, set[str]]:
-    """Return the labels of each figure that the service and the scheduler tell."""
+    """Return the labels of each metric of the service and the scheduler."""
     found = {}
     for one in [*vars(Metrics()).values(), *vars(ScheduleMetrics([])).values()]:
         for family in one.describe() if hasattr(one, "describe") else ():
@@ -37,12 +37,12 @@ def _labels() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("expression", ASKED)
-def test_what_is_asked_for_is_there(expression: str) -> None:
+@pytest.mark.parametrize("expression", QUERIES)
+def test_every_queried_metric_and_label_exists(expression: str) -> None:
     known = _labels()
-    asked = re.findall(r"\b(forecaster_\w+)(?:\{([^}]*)\})?", expression)
-    assert asked or re.match(r"up\{|ALERTS\{", expression)
-    for name, selected in asked:
+    queried = re.findall(r"\b(forecaster_\w+)(?:\{([^}]*)\})?", expression)
+    assert queried or re.match(r"up\{|ALERTS\{", expression)
+    for name, selected in queried:
         assert name in known, name
         labels = set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)\s*\"", selected))
         grouped = re.search(r"by \(([\w, ]+)\)", expression)
@@ -50,7 +50,7 @@ def test_what_is_asked_for_is_there(expression: str) -> None:
         assert labels <= known[name], name
 
 
-def test_each_panel_and_summary_names_labels_that_are_there() -> None:
+def test_panels_and_summaries_use_labels_that_exist() -> None:
     known = set().union(*_labels().values(), {"alertname", "instance"})
     texts = [rule["annotations"]["summary"] for rule in RULES]
     texts += [target["legendFormat"] for panel in PANELS for target in panel["targets"]]
@@ -60,24 +60,24 @@ def test_each_panel_and_summary_names_labels_that_are_there() -> None:
         }, text
 
 
-def test_the_docs_say_what_to_do_for_each_alert() -> None:
+def test_the_docs_have_a_row_for_each_alert() -> None:
     section = (ROOT / "docs" / "operations.md").read_text().split("### What to do for each alert")[1].split("\n#")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [rule["alert"] for rule in RULES]
     assert {rule["labels"]["severity"] for rule in RULES} == {"page", "ticket"}
 
 
-def test_they_find_each_other_and_the_service() -> None:
+def test_prometheus_and_grafana_are_connected() -> None:
     prometheus = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     scrape, scheduler = prometheus["scrape_configs"]
     assert scrape["static_configs"] == [{"targets": ["service:8000"]}]
-    # the service answers to that name, and the keys are where the container has them
+    # The service allows that name, and the tokens are mounted at these paths.
     assert "service" in SERVICES["service"]["environment"]["FORECASTER_ALLOWED_HOSTS"]
     files = [f"/run/secrets/{secret}" for secret in SERVICES["prometheus"]["secrets"]]
     assert [one["authorization"]["credentials_file"] for one in (scrape, scheduler)] == files
     assert scheduler["static_configs"] == [{"targets": ["scheduler:9109"]}]
     assert "metrics.host=0.0.0.0 metrics.port=9109" in SERVICES["scheduler"]["command"]
     assert SERVICES["scheduler"]["environment"]["FORECASTER_METRICS_TOKEN_FILE"] == files[1]
-    # or Prometheus would call the schedule's label exported_job
+    # Without it Prometheus renames the schedule's label to exported_job.
     assert scheduler["honor_labels"] is True
     (source,) = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
@@ -95,6 +95,6 @@ def test_they_find_each_other_and_the_service() -> None:
     ],
     ids=["config", "rules"],
 )
-def test_prometheus_itself_takes_them(words: tuple[str | Path, ...]) -> None:
+def test_promtool_accepts_the_files(words: tuple[str | Path, ...]) -> None:
     done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Configurations: every mistake is named by the path that the file spells."""
+"""Configurations: each mistake is reported by its path in the file."""
 
 import importlib
 import os
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_overrides_reach_into_keys_and_lists(file: Path) -> None:
+def test_overrides_set_nested_keys_and_list_items(file: Path) -> None:
     config = load_config(file, TrainConfig, ["model.widths=[8, 4]", "data.sines.1.period=30", "fit.epochs=3"])
     assert config.model.widths == (8, 4)
     assert config.data.source == "sine"
@@ -40,7 +40,7 @@ def test_overrides_reach_into_keys_and_lists(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("model.cel=gru", "model.cel: unknown key"),
         ("data.sines.0.hight=3", "data.sines.0.hight: unknown key"),
@@ -57,41 +57,43 @@ def test_overrides_reach_into_keys_and_lists(file: Path) -> None:
         ("data.freq=fortnight", "data.freq: freq: 'fortnight' is not a frequency"),
         ("name=../evil", "name: "),
         ("transforms=[{kind: standardize}, {kind: log}]", "log must come first"),
-        ("data.sines.2.period=3", "'2' is not an item of a list of 2"),
-        ("horizon.steps=3", "'horizon' holds a value"),
+        ("data.sines.2.period=3", "'2' is no index of a list of 2 items"),
+        ("horizon.steps=3", "'horizon' is a value, not a mapping"),
         ("horizon", "write dotted.key=value"),
         ("horizon=[", "not YAML"),
     ],
 )
-def test_a_mistake_is_named_by_its_full_path(file: Path, override: str, said: str) -> None:
+def test_error_names_the_full_path(file: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(file, TrainConfig, [override])
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_all_mistakes_are_named_at_once(file: Path) -> None:
+def test_error_lists_all_mistakes(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"horizon: .*; modle: unknown key|modle: unknown key.*; horizon: "):
         load_config(file, TrainConfig, ["horizon=0", "modle=lstm"])
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
-def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, text: str) -> None:
+def test_file_without_a_mapping_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_config(path, TrainConfig)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_error_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         load_config(tmp_path / "absent.yaml", TrainConfig)
 
 
-SHIPPED = [path for room in ("pipelines", "benchmarks") for path in sorted((ROOT / room / "configs").glob("*.yaml"))]
+SHIPPED = [
+    path for package in ("pipelines", "benchmarks") for path in sorted((ROOT / package / "configs").glob("*.yaml"))
+]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecaster.backtesting.backtest import BacktestConfig
     from forecaster.fleet.plan import FleetConfig
     from forecaster.inference.batch import BatchConfig
@@ -112,7 +114,7 @@ def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.
         "synthesize": SynthesizeConfig,
         "schedule": ScheduleConfig,
     }
-    # the files that a schedule names are there
+    # a schedule names its files relative to the root
     monkeypatch.chdir(ROOT)
     if path.parents[1].name == "benchmarks":
         load_config(path, TrainConfig)
@@ -121,11 +123,11 @@ def test_the_configurations_that_ship_are_valid(path: Path, monkeypatch: pytest.
             load_config(path, kinds[section], section=section)
 
 
-def test_a_job_has_sections_and_one_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_load_config_reads_a_section_and_names_a_missing_one(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump({"train": yaml.safe_load(GOOD), "promote": {"name": "sine"}}))
     assert load_config(path, TrainConfig, ["horizon=5"], "train").horizon == 5
-    with pytest.raises(ConfigError, match=r"job\.yaml: has no section 'fetch'; it has"):
+    with pytest.raises(ConfigError, match=r"job\.yaml: has no section 'fetch'; add it, or choose from"):
         load_config(path, TrainConfig, section="fetch")
     with pytest.raises(ConfigError, match=r"job\.yaml, train: horizon: "):
         load_config(path, TrainConfig, ["horizon=0"], "train")
@@ -142,10 +144,10 @@ MERGES = "a: &a {k: 1}\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (GOOD + "horizon: 5\n", "the key 'horizon' is there twice"),
-        ("name: sine\nfit: {epochs: 1, 'epochs': 2}\n", "the key 'epochs' is there twice"),
+        (GOOD + "horizon: 5\n", "duplicate key 'horizon'"),
+        ("name: sine\nfit: {epochs: 1, 'epochs': 2}\n", "duplicate key 'epochs'"),
         ("seed: " + "1" * 5000, "'1111111111.*' cannot be read"),
         ("seed: 0x" + "f" * 5000, "is beyond 64 bits"),
         ("start: 2026-02-30", "'2026-02-30' cannot be read"),
@@ -162,18 +164,18 @@ MERGES = "a: &a {k: 1}\n" + "".join(
         ("x" * 2**20 + ": 1", "is larger than 1 MiB"),
     ],
 )  # fmt: skip
-def test_yaml_that_says_two_things_or_grows_without_bound_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_ambiguous_or_unbounded_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=rf"(?s)job\.yaml: .*{said}"):
+    with pytest.raises(ConfigError, match=rf"(?s)job\.yaml: .*{message}"):
         load_config(path, TrainConfig)
     if "\n" not in text and text.startswith(("seed: ", "start: ")):
         (tmp_path / "good.yaml").write_text(GOOD)
-        with pytest.raises(ConfigError, match=rf"(?s)--set horizon: .*{said}"):
+        with pytest.raises(ConfigError, match=rf"(?s)--set horizon: .*{message}"):
             load_config(tmp_path / "good.yaml", TrainConfig, ["horizon=" + text.partition(" ")[2]])
 
 
-def test_a_key_may_replace_what_is_merged_and_an_alias_may_be_used_twice(tmp_path: Path) -> None:
+def test_yaml_merge_keys_and_aliases_are_supported(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("train: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\nthird: {<<: *base}\nfourth: *base\n")
     read = read_yaml(path)
@@ -181,7 +183,7 @@ def test_a_key_may_replace_what_is_merged_and_an_alias_may_be_used_twice(tmp_pat
     assert read["third"] == read["fourth"] == {"a": 1, "b": 2}
 
 
-def test_a_fifo_or_a_folder_is_no_configuration(tmp_path: Path) -> None:
+def test_fifo_and_folder_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.yaml")
     for path in (tmp_path / "fifo.yaml", tmp_path):
         with pytest.raises(ConfigError, match="is not a plain file"):
@@ -194,34 +196,34 @@ def _configs() -> list[type[Config]]:
         importlib.import_module(f"forecaster.{module}")
     for pipeline in ("fetch", "promote", "retrain", "synthesize"):
         importlib.import_module(f"pipelines.{pipeline}")
-    found, waiting = [], [Config]
-    while waiting:
-        waiting += (below := waiting.pop().__subclasses__())
-        found += below
-    return [one for one in found if one.__module__.startswith(("forecaster.", "pipelines."))]
+    found, pending = [], [Config]
+    while pending:
+        pending += (subclasses := pending.pop().__subclasses__())
+        found += subclasses
+    return [config for config in found if config.__module__.startswith(("forecaster.", "pipelines."))]
 
 
 def _unbounded(schema: Any, path: str) -> list[str]:
-    """Return the paths of whole numbers that have no least or no largest value."""
+    """Return the paths of integers without a minimum or a maximum."""
     if isinstance(schema, list):
-        return [each for number, one in enumerate(schema) for each in _unbounded(one, f"{path}.{number}")]
+        return [found for number, item in enumerate(schema) for found in _unbounded(item, f"{path}.{number}")]
     if not isinstance(schema, dict):
         return []
-    found = [each for name, one in schema.items() for each in _unbounded(one, f"{path}.{name}")]
+    found = [inner for name, value in schema.items() for inner in _unbounded(value, f"{path}.{name}")]
     if schema.get("type") == "integer" and "const" not in schema:
         bounds = ({"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"})
         found += [path] if any(not bound & schema.keys() for bound in bounds) else []
     return found
 
 
-def test_every_whole_number_of_every_configuration_has_a_least_and_a_largest_value() -> None:
-    schemas = {one.__name__: one.model_json_schema() for one in _configs()}
+def test_every_integer_setting_has_a_minimum_and_a_maximum() -> None:
+    schemas = {config.__name__: config.model_json_schema() for config in _configs()}
     assert {"TrainConfig", "FetchConfig", "BacktestConfig", "ScheduleConfig", "FleetConfig"} <= set(schemas)
     assert [path for name, schema in schemas.items() for path in _unbounded(schema, name)] == []
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("data.seed=-1", "data.seed: "),
         ("data.length=10000000000000", "data.length: "),
@@ -234,23 +236,23 @@ def test_every_whole_number_of_every_configuration_has_a_least_and_a_largest_val
         ("name=" + "x" * 10_000, "…"),
     ],
 )
-def test_what_no_machine_can_hold_is_refused_before_it_is_tried(file: Path, override: str, said: str) -> None:
+def test_too_large_values_are_refused(file: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(file, TrainConfig, [override])
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"n_series": 100_000, "length": 100_000}, "more than 100000000 rows"),
-        ({"start": "0001-01-01"}, "lies before 1677"),
-        ({"start": "1677-09-01", "freq": "MS"}, "lies before 1677"),
-        ({"freq": "900000D"}, "reach beyond"),
+        ({"n_series": 100_000, "length": 100_000}, "exceed 100000000 rows"),
+        ({"start": "0001-01-01"}, "is before 1677"),
+        ({"start": "1677-09-01", "freq": "MS"}, "is before 1677"),
+        ({"freq": "900000D"}, "end after 2262"),
     ],
 )
 @pytest.mark.parametrize("source", [SineSource, RandomWalkSource])
-def test_series_that_no_clock_or_memory_holds_are_refused(source: type[Any], change: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_too_large_or_out_of_range_series_are_refused(source: type[Any], change: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         source.model_validate(change).load()

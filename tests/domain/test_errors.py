@@ -1,4 +1,4 @@
-"""The error tree: what is exported is what there is, and the drawing at the top shows it."""
+"""The error tree: `__all__` and the drawing in the docstring list every error."""
 
 import inspect
 import re
@@ -6,13 +6,13 @@ import re
 from forecaster.domain import errors
 
 
-def test_all_is_the_real_surface() -> None:
+def test_all_lists_every_error() -> None:
     classes = {name for name, value in vars(errors).items() if inspect.isclass(value)}
     assert set(errors.__all__) == classes
     assert all(issubclass(getattr(errors, name), errors.ForecasterError) for name in errors.__all__)
 
 
-def test_the_drawing_shows_each_error_under_its_parent() -> None:
+def test_docstring_draws_each_error_under_its_parent() -> None:
     parents: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
         found = re.match(r"^    ((?:[│ ]   )*)(?:[├└]── )?([A-Z]\w+)", line)

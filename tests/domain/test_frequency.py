@@ -1,4 +1,4 @@
-"""Frequencies agree with pandas, and tell regular series from irregular ones."""
+"""Frequencies agree with pandas and find the irregular rows of a series."""
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,12 @@ from forecaster.domain.errors import ConfigError, SeriesError
 from forecaster.domain.frequency import infer, parse
 
 NAMES = ["s", "30s", "min", "15min", "h", "6h", "D", "7D", "B", "MS", "ME", "3MS", "QS", "QE", "YS", "YE", "W"]
-# anchored as pandas anchors them by default
+# the names for pandas, which anchors W, QS, QE, YS and YE otherwise
 PANDAS = {"W": "7D", "QS": "3MS", "QE": "3ME", "YS": "12MS", "YE": "12ME"}
 
 
 @given(name=st.sampled_from(NAMES), day=st.integers(0, 20_000), length=st.integers(3, 40))
-def test_what_comes_after_is_what_pandas_says(name: str, day: int, length: int) -> None:
+def test_after_agrees_with_pandas_date_range(name: str, day: int, length: int) -> None:
     expected = pd.date_range(
         pd.Timestamp("1980-01-01") + pd.Timedelta(days=day), periods=length, freq=PANDAS.get(name, name)
     )
@@ -26,7 +26,7 @@ def test_what_comes_after_is_what_pandas_says(name: str, day: int, length: int) 
 
 
 @given(name=st.sampled_from(NAMES), day=st.integers(0, 20_000), length=st.integers(12, 40))
-def test_an_inferred_frequency_continues_the_series(name: str, day: int, length: int) -> None:
+def test_inferred_frequency_continues_the_series(name: str, day: int, length: int) -> None:
     times = pd.date_range(
         pd.Timestamp("1980-01-01") + pd.Timedelta(days=day), periods=length, freq=PANDAS.get(name, name)
     ).to_numpy()
@@ -35,14 +35,14 @@ def test_an_inferred_frequency_continues_the_series(name: str, day: int, length:
 
 
 @given(name=st.sampled_from(["h", "D", "7D", "MS"]), missing=st.integers(2, 17))
-def test_a_missing_row_breaks_the_series_where_it_is_missing(name: str, missing: int) -> None:
+def test_breaks_finds_the_missing_row(name: str, missing: int) -> None:
     times = np.delete(pd.date_range("2024-01-01", periods=20, freq=name).to_numpy(), missing)
     assert parse(name).breaks(times).tolist() == [missing]
     with pytest.raises(SeriesError, match="mixed frequencies"):
         infer(times, "series")
 
 
-def test_weekdays_may_skip_holidays_but_not_a_month_and_not_land_on_a_sunday() -> None:
+def test_weekday_frequency_accepts_holidays_and_rejects_long_gaps_and_sundays() -> None:
     days = np.array(["2024-12-24", "2024-12-26", "2024-12-27", "2025-02-03", "2025-02-09"], dtype="M8[ns]")
     assert parse("B").breaks(days).tolist() == [3, 4]
     hours = np.array(["2024-12-24T09", "2024-12-24T10", "2024-12-26T09"], dtype="M8[h]").astype("M8[ns]")
@@ -50,11 +50,11 @@ def test_weekdays_may_skip_holidays_but_not_a_month_and_not_land_on_a_sunday() -
 
 
 @pytest.mark.parametrize("name", ["", "0D", "2B", "fortnight", "-1h", "1.5h", "d", "15 min"])
-def test_what_is_no_frequency_is_refused(name: str) -> None:
+def test_parse_rejects_invalid_names(name: str) -> None:
     with pytest.raises(ConfigError, match="freq"):
         parse(name)
 
 
-def test_two_timestamps_do_not_show_a_frequency() -> None:
+def test_infer_needs_three_timestamps() -> None:
     with pytest.raises(SeriesError, match="set freq"):
         infer(np.array(["2024-01-01", "2024-01-02"], dtype="M8[ns]"), "series")

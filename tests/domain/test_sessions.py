@@ -1,4 +1,4 @@
-"""Sessions as a frequency: what comes next, what is missing, and where the calendar ends."""
+"""Sessions as a frequency: the next sessions, missing sessions, and the end of the calendar."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NAMES = ["XNYS", "XTAE", "XTKS", "24/7", "24/5"]
 
 
 @given(name=st.sampled_from(NAMES), start=st.integers(0, 10_000), steps=st.integers(1, 60), hour=st.integers(0, 23))
-def test_what_comes_after_is_what_the_exchange_opens_on(name: str, start: int, steps: int, hour: int) -> None:
+def test_after_returns_the_next_sessions_of_the_exchange(name: str, start: int, steps: int, hour: int) -> None:
     calendar = get_calendar(name)
     sessions = Sessions.model_validate_json(calendar.as_frequency().model_dump_json())
     days = calendar.sessions(np.datetime64(sessions.first), np.datetime64(sessions.last))
@@ -23,19 +23,19 @@ def test_what_comes_after_is_what_the_exchange_opens_on(name: str, start: int, s
     assert len(sessions.breaks(times)) == 0
 
 
-def test_a_missing_session_is_a_hole_and_a_holiday_is_none() -> None:
+def test_breaks_finds_missing_sessions_and_accepts_holidays() -> None:
     sessions = get_calendar("XNYS").as_frequency()
     days = np.array(
         ["2025-12-23", "2025-12-24", "2025-12-26", "2025-12-30", "2025-12-31", "2026-01-01"], dtype="M8[ns]"
     )
-    # 29 December is missing, New Year's Day is no session
+    # 29 December is missing, and New Year's Day is not a session
     assert sessions.breaks(days).tolist() == [3, 5]
 
 
-def test_beyond_the_calendar_is_a_clear_error() -> None:
+def test_dates_outside_the_calendar_raise_calendar_error() -> None:
     sessions = get_calendar("XNYS").as_frequency()
     last = get_calendar("XNYS").last
-    with pytest.raises(CalendarError, match=f"calendar XNYS is known until {last}, and 5 sessions after"):
+    with pytest.raises(CalendarError, match=f"calendar XNYS ends on {last}, less than 5 sessions after"):
         sessions.after(last - np.timedelta64(1, "D"), 5)
-    with pytest.raises(CalendarError, match=f"calendar XNYS is known from 1962-01-02 to {last}, the times are from"):
+    with pytest.raises(CalendarError, match=f"calendar XNYS covers 1962-01-02 to {last}, but the timestamps"):
         sessions.breaks(np.array(["1961-12-29", "1962-01-02"], dtype="M8[D]"))

@@ -52,7 +52,7 @@ def test_init_writes_configurations_that_train_reads_and_overwrites_none(tmp_pat
     assert recipe["train"]["name"] == "sine"
     refused = run_module("pipelines", "train", "configs/sine.yaml", "--set", "modle=1", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "configs/sine.yaml: train.modle: unknown key" in refused.stderr
+    assert "configs/sine.yaml, train: modle: unknown key" in refused.stderr
     (tmp_path / "configs" / "sine.yaml").write_text("mine")
     again = run_module("pipelines", "init", cwd=tmp_path)
     assert again.returncode == 1

@@ -1,4 +1,4 @@
-"""`make demo`, whole: on the sine twice, and on a price file in Yahoo's format."""
+"""The demo: twice on the sine, and on a price file in Yahoo's format."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.conftest import ROOT, run_module
 
 
 def _write_prices(path: Path) -> None:
-    # as few rows as the recipe takes
+    # the smallest number of rows that the recipe accepts
     frame = RandomWalkSource(length=355, seed=9).load()
     prices = frame["y"].round(4)
     rows = [
@@ -25,38 +25,38 @@ def _write_prices(path: Path) -> None:
     path.write_text("\n".join(["Date,Open,High,Low,Close,Adj Close,Volume", *rows]) + "\n")
 
 
-def test_the_demo_runs_from_data_to_forecast_and_again(tmp_path: Path) -> None:
+def test_demo_runs_twice(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
     folder.mkdir()
     for champion in (1, 3):
         done = run_module("pipelines.demo", cwd=folder)
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout.splitlines()[-1])
-        # the LSTM, which on this sine is the better of each day's two
+        # the LSTM, which is better on this sine in both runs
         assert answer["model"]["version"] == champion
         assert answer["mae"] < 0.3 * answer["naive_mae"]
-        for said in ("lo-80", "hi-95", "actual", "naive", "make ui", "make serve", "/docs"):
-            assert said in done.stdout
+        for text in ("lo-80", "hi-95", "actual", "naive", "make ui", "make serve", "/docs"):
+            assert text in done.stdout
         assert "epoch" in done.stderr
         assert Path(folder / answer["plot"]).read_bytes().startswith(b"\x89PNG")
-    _check_the_readmes_python(folder)
+    _run_readme_example(folder)
     assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").find("sine").aliases == {"champion": 3, "previous": 1}
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
 
 
-def test_the_demo_runs_on_a_price_file(tmp_path: Path) -> None:
+def test_demo_runs_on_a_price_file(tmp_path: Path) -> None:
     _write_prices(tmp_path / "prices.csv")
     done = run_module("pipelines.demo", "--data", "prices.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["model"]["name"] == "stock"
-    # so few rows leave too few calibration windows to know a 95 % interval
+    # too few calibration windows for a 95 % interval
     assert "lo-80" in done.stdout
     assert "lo-95" not in done.stdout
     assert "No 95 % interval: " in done.stdout
 
 
-def _check_the_readmes_python(folder: Path) -> None:
-    """Run the README's example where the demo has been, as it stands there."""
+def _run_readme_example(folder: Path) -> None:
+    """Run the README's Python example on the output of the demo."""
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     command = [sys.executable, "-c", example]
     done = subprocess.run(
@@ -68,12 +68,12 @@ def _check_the_readmes_python(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", "is empty"), ("Date,Close\n2026-01-05,1\n2026-01-06,1e999\n", "line 3")]
+    ("text", "message"), [("", "is empty"), ("Date,Close\n2026-01-05,1\n2026-01-06,1e999\n", "line 3")]
 )
-def test_the_demo_names_what_is_wrong_with_a_file(tmp_path: Path, text: str, said: str) -> None:
+def test_demo_names_the_error_in_a_file(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
     done = run_module("pipelines.demo", "--data", "bad.csv", cwd=tmp_path)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]

@@ -1,4 +1,4 @@
-"""`python -m pipelines.fetch`: through a proxy over TLS with nothing changed, and when things go wrong."""
+"""`python -m pipelines.fetch`: through a TLS proxy, with failing sources, invalid configurations and price files."""
 
 import json
 import re
@@ -18,8 +18,8 @@ from forecaster.data.store import BarStore
 from pipelines.fetch import update_all
 from tests.conftest import ROOT, run_module
 from tests.data.certificates import write_certificates
+from tests.data.fake_yahoo import CUT, Answer, Yahoo, serve_yahoo, unresponsive_server
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import CUT, Answer, Yahoo, standing_in, swallowing
 
 
 def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
@@ -27,9 +27,9 @@ def _companies(symbols: list[str], first: str = "2010-01-04") -> Yahoo:
     return Yahoo({s: Company(symbol=s, seed=n, first=first, last=last).bars() for n, s in enumerate(symbols)})
 
 
-def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_path: Path) -> None:
+def test_stock_configuration_fetches_through_a_tls_proxy(tmp_path: Path) -> None:
     authority, certificate = write_certificates(tmp_path)
-    with standing_in(_companies(["SPY", "AAPL"]), certificate) as yahoo:
+    with serve_yahoo(_companies(["SPY", "AAPL"]), certificate) as yahoo:
         environment = {"HTTPS_PROXY": yahoo.url, "REQUESTS_CA_BUNDLE": str(authority), "HOME": str(tmp_path / "home")}
         for new in (len(yahoo.bars["SPY"]), 0):
             done = run_module(
@@ -37,9 +37,9 @@ def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_p
             )
             assert done.returncode == 0, done.stderr
             answer = json.loads(done.stdout.splitlines()[-1])
-            assert [(one["symbol"], one["new"]) for one in answer["stored"]] == [("SPY", new), ("AAPL", new)]
+            assert [(row["symbol"], row["new"]) for row in answer["stored"]] == [("SPY", new), ("AAPL", new)]
             assert answer["failed"] == {}
-        # the real hosts were asked for: the chart's, and the one that gives the cookie
+        # requests went to the real host names, of the charts and of the cookie
         assert {"query2.finance.yahoo.com", "fc.yahoo.com"} <= yahoo.hosts
     store = BarStore(tmp_path / "mlruns" / "bars")
     assert store.symbols() == ["AAPL", "SPY"]
@@ -52,14 +52,14 @@ def test_the_shipped_configuration_runs_unchanged_through_a_proxy_over_tls(tmp_p
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[tuple[Yahoo, Path]]:
     symbols = [f"S{number:02d}" for number in range(12)]
-    with standing_in(_companies(symbols, "2026-01-02")) as yahoo:
+    with serve_yahoo(_companies(symbols, "2026-01-02")) as yahoo:
         session = {"origin": yahoo.url, "pause_seconds": 0, "timeout_seconds": 5}
         config = {"symbols": symbols, "start": "2026-01-02", "session": session}
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
         yield yahoo, tmp_path
 
 
-def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(job: tuple[Yahoo, Path]) -> None:
+def test_rate_limit_stops_the_batch_and_the_next_run_resumes(job: tuple[Yahoo, Path]) -> None:
     yahoo, folder = job
     lock, served = threading.Lock(), [0]
 
@@ -72,26 +72,26 @@ def test_a_rate_limiter_ends_the_batch_loses_nothing_and_the_next_run_resumes(jo
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert done.returncode == 3
     answer = json.loads(done.stdout.splitlines()[-1])
-    assert [one["symbol"] for one in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
+    assert [row["symbol"] for row in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
     assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
-    assert list(answer["failed"].values())[1:] == ["not asked: rate limit"] * 6
+    assert list(answer["failed"].values())[1:] == ["not fetched: rate limit"] * 6
     yahoo.misbehave = None
     again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
-    counts = [one["new"] for one in json.loads(again.stdout.splitlines()[-1])["stored"]]
+    counts = [row["new"] for row in json.loads(again.stdout.splitlines()[-1])["stored"]]
     assert counts == [0] * 5 + [len(yahoo.bars["S05"])] * 7
 
 
-def test_one_symbol_that_fails_leaves_the_others_stored(job: tuple[Yahoo, Path]) -> None:
+def test_failed_symbol_does_not_stop_the_others(job: tuple[Yahoo, Path]) -> None:
     _, folder = job
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00, NOBODY, S01]", cwd=folder)
     assert done.returncode == 3
-    assert "error: NOBODY: Yahoo does not know it" in done.stderr
+    assert "error: NOBODY: Yahoo does not know this symbol" in done.stderr
     assert "Traceback" not in done.stderr
     assert BarStore(folder / "mlruns" / "bars").symbols() == ["S00", "S01"]
 
 
-def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo, Path]) -> None:
+def test_failures_of_every_kind_do_not_stop_the_others(job: tuple[Yahoo, Path]) -> None:
     yahoo, folder = job
     odd: dict[str, Answer] = {
         "S00": (200, b"["), "S01": (0, b"0"), "S02": (403, b""), "S03": (0, b"3"), "S04": (CUT, b"{"),
@@ -108,21 +108,23 @@ def test_symbols_that_fail_in_every_way_leave_the_others_stored(job: tuple[Yahoo
     assert "Traceback" not in done.stderr
 
 
-def test_a_proxy_that_swallows_everything_ends_the_batch_within_half_a_minute(tmp_path: Path) -> None:
+def test_unresponsive_proxy_stops_the_batch_within_half_a_minute(tmp_path: Path) -> None:
     symbols = [f"S{number:03d}" for number in range(200)]
     config = ROOT / "pipelines" / "configs" / "stock.yaml"
-    with swallowing() as url:
+    with unresponsive_server() as url:
         done = run_module("pipelines.fetch", config, "--set", f"symbols={symbols}", cwd=tmp_path, HTTPS_PROXY=url)
     assert done.returncode == 3
     assert "S000: Yahoo cannot be reached" in done.stderr
-    waiting = [line for line in done.stderr.splitlines() if "not asked: the source cannot be reached" in line]
-    assert waiting == ["error: 199 symbols (S001, S002, S003, S004, S005, …): not asked: the source cannot be reached"]
-    # the run's own clock: imports take as long as the machine is busy
-    seconds = [float(found) for found in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
+    not_fetched = [line for line in done.stderr.splitlines() if "not fetched: the source cannot be reached" in line]
+    assert not_fetched == [
+        "error: 199 symbols (S001, S002, S003, S004, S005, …): not fetched: the source cannot be reached"
+    ]
+    # times that the pipeline reports, because imports are slow on a busy machine
+    seconds = [float(match) for match in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
     assert seconds and max(seconds) < 25
 
 
-def test_a_defect_met_with_one_symbol_is_logged_and_costs_the_others_nothing(
+def test_unexpected_error_is_logged_and_does_not_stop_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Defective:
@@ -134,14 +136,14 @@ def test_a_defect_met_with_one_symbol_is_logged_and_costs_the_others_nothing(
     answer = update_all(
         BarStore(tmp_path), Defective(), ("A", "BAD", "B"), date(2024, 1, 2), date(2024, 12, 31), None, full=False
     )
-    assert [one["symbol"] for one in answer["stored"]] == ["A", "B"]
-    assert "BAD: failed by a defect" in answer["failed"]["BAD"]
+    assert [row["symbol"] for row in answer["stored"]] == ["A", "B"]
+    assert "BAD: unexpected error" in answer["failed"]["BAD"]
     assert "ZeroDivisionError" not in capsys.readouterr().err
     assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\x00" * 300, b""])
-def test_a_damaged_cache_of_yfinance_is_made_anew(job: tuple[Yahoo, Path], content: bytes) -> None:
+def test_damaged_yfinance_cache_is_recreated(job: tuple[Yahoo, Path], content: bytes) -> None:
     _, folder = job
     cache = folder / "mlruns" / "yfinance"
     cache.mkdir(parents=True)
@@ -152,19 +154,19 @@ def test_a_damaged_cache_of_yfinance_is_made_anew(job: tuple[Yahoo, Path], conte
     assert "Traceback" not in done.stderr
 
 
-def test_a_calendar_may_be_set_for_each_symbol_whose_exchange_has_none(job: tuple[Yahoo, Path]) -> None:
+def test_calendar_can_be_set_for_a_symbol(job: tuple[Yahoo, Path]) -> None:
     yahoo, folder = job
     yahoo.exchange = "XYZ"
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", cwd=folder)
     assert done.returncode == 3
-    assert "S00: exchange 'XYZ' has no calendar in the table; set calendar: {S00: …}" in done.stderr
+    assert "S00: exchange 'XYZ' has no known calendar; set calendar: {S00: …}" in done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: XNYS}", cwd=folder)
     assert done.returncode == 0, done.stderr
     done = run_module("pipelines.fetch", "job.yaml", "--set", "symbols=[S00]", "calendar={S00: NOPE}", cwd=folder)
-    assert "S00: there is no calendar 'NOPE'; there are " in done.stderr
+    assert "S00: there is no calendar 'NOPE'; choose from " in done.stderr
 
 
-def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None:
+def test_unreachable_yahoo_is_reported_within_half_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run_module(
         "pipelines.fetch", ROOT / "pipelines" / "configs" / "stock.yaml", cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:1"
@@ -175,22 +177,22 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("symbols=[]", "symbols: "),
-        ("symbols=[A, A]", "symbols: one is named twice"),
-        ("end=2000-01-01", "end 2000-01-01 lies before start 2026-01-02"),
+        ("symbols=[A, A]", "symbols: a symbol is repeated"),
+        ("end=2000-01-01", "end 2000-01-01 is before start 2026-01-02"),
         ("interval=1h", "interval: "),
         ("session.proxi=x", "session.proxi: unknown key"),
-        ("source=files", "calendar: a file does not tell its exchange"),
-        ("files={A: a.csv}", "files: set it for source: files, and only there"),
+        ("source=files", "calendar: files do not name their exchange"),
+        ("files={A: a.csv}", "files: is required for source: files, and not allowed"),
         ("symbols=AAA", "symbols: must be a list; write [AAA]"),
         ("symbols=[ON]", "symbols.0: YAML reads True here, where text is needed; write it in quotes"),
         ("symbols=[A, no]", "symbols.1: YAML reads False here"),
         ("symbols=[0700]", "symbols.0: YAML reads 448 here"),
         ("symbols=[2024-01-02]", "symbols.0: YAML reads 2024-01-02 here"),
-        ("symbols=['A?B']", "symbols: ['A?B'] cannot be symbols of yahoo: write letters"),
-        ("symbols=[..]", "symbols: ['..'] cannot be symbols of yahoo"),
+        ("symbols=['A?B']", "symbols: ['A?B'] are not valid symbols of yahoo: write letters"),
+        ("symbols=[..]", "symbols: ['..'] are not valid symbols of yahoo"),
         ("start=2023-02-29", "day is out of range for month"),
         ("end=2026-02-30", "day is out of range for month"),
         ("start=0001-01-01", "start: Input should be greater than or equal to 1700-01-01"),
@@ -199,13 +201,13 @@ def test_yahoo_out_of_reach_is_said_within_half_a_minute(tmp_path: Path) -> None
         ("known_missing={S00: [2017-02-29]}", "day is out of range for month"),
     ],
 )
-def test_a_bad_configuration_is_refused(job: tuple[Yahoo, Path], change: str, said: str) -> None:
+def test_invalid_configuration_is_refused(job: tuple[Yahoo, Path], change: str, message: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--set", change, cwd=job[1])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_ones_own_files_and_made_up_prices_take_the_same_road(tmp_path: Path) -> None:
+def test_price_files_and_synthetic_prices_are_stored(tmp_path: Path) -> None:
     Company().bars().frame.reset_index().to_csv(tmp_path / "mine.csv", index=False)
     job = {
         "symbols": ["MINE"],
@@ -221,7 +223,7 @@ def test_ones_own_files_and_made_up_prices_take_the_same_road(tmp_path: Path) ->
     for end in ("2024-06-28", "2024-07-05"):
         done = run_module("pipelines.synthesize", synthetic, "--set", f"end={end}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert [one["new"] for one in json.loads(done.stdout.splitlines()[-1])["stored"]] == [4, 4]
+    assert [row["new"] for row in json.loads(done.stdout.splitlines()[-1])["stored"]] == [4, 4]
     store = BarStore(tmp_path / "mlruns" / "bars")
     assert store.symbols() == ["MINE", "WALK", "WAVE"]
     mine, walk = store.read("MINE"), store.read("WALK")
@@ -233,7 +235,7 @@ def test_ones_own_files_and_made_up_prices_take_the_same_road(tmp_path: Path) ->
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
-    """A folder with a job for one price file, fetched once, and its table."""
+    """Yield a folder with a job for a price file, which has been fetched once, and the file's table."""
     table = Company().bars().frame.reset_index()
     table.to_csv(tmp_path / "mine.csv", index=False)
     job = {"symbols": ["MINE"], "start": "2024-01-01", "source": "files", "files": {"MINE": "mine.csv"}}
@@ -242,7 +244,7 @@ def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
     yield tmp_path, table
 
 
-def test_a_mended_file_is_read_anew_at_once(mine: tuple[Path, pd.DataFrame]) -> None:
+def test_corrected_file_is_read_again(mine: tuple[Path, pd.DataFrame]) -> None:
     folder, table = mine
     table.loc[100, ["open", "high", "low", "close", "adj_close"]] *= 1.01
     table.to_csv(folder / "mine.csv", index=False)
@@ -251,13 +253,13 @@ def test_a_mended_file_is_read_anew_at_once(mine: tuple[Path, pd.DataFrame]) -> 
     assert json.loads(done.stdout.splitlines()[-1])["stored"][0]["refetched"] == "the close of 2024-05-24 changed"
 
 
-def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple[Path, pd.DataFrame]) -> None:
+def test_shortened_file_is_refused_without_replace(mine: tuple[Path, pd.DataFrame]) -> None:
     folder, table = mine
     table.tail(13).to_csv(folder / "mine.csv", index=False)
     store = BarStore(folder / "mlruns" / "bars")
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
     assert done.returncode == 3
-    assert "error: MINE: the answer lacks 239 stored sessions (2024-01-02, " in done.stderr
+    assert "error: MINE: the response lacks 239 stored sessions (2024-01-02, " in done.stderr
     bars = store.read("MINE")
     assert bars is not None and len(bars) == 252
     done = run_module("pipelines.fetch", "job.yaml", "--replace", cwd=folder)
@@ -266,7 +268,7 @@ def test_a_shortened_file_is_refused_until_a_person_lets_sessions_go(mine: tuple
     assert bars is not None and len(bars) == 13
 
 
-def test_a_jump_is_told_with_the_command_that_confirms_it(mine: tuple[Path, pd.DataFrame]) -> None:
+def test_price_jump_is_held_until_it_is_confirmed(mine: tuple[Path, pd.DataFrame]) -> None:
     folder, table = mine
     table.loc[100:, ["open", "high", "low", "close", "adj_close"]] *= 0.5
     table.to_csv(folder / "mine.csv", index=False)
@@ -281,15 +283,15 @@ def test_a_jump_is_told_with_the_command_that_confirms_it(mine: tuple[Path, pd.D
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"),
+    ("flag", "message"),
     [
         ("2024-05-24", "is not SYMBOL:DATE"),
         ("S00:2024-02-30", "does not end with a date"),
-        ("YOURS:2024-05-24", "['YOURS'] are not among the symbols"),
+        ("YOURS:2024-05-24", "['YOURS'] are not in the symbols"),
     ],
 )
-def test_a_bad_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, said: str) -> None:
+def test_invalid_confirmation_is_refused(job: tuple[Yahoo, Path], flag: str, message: str) -> None:
     done = run_module("pipelines.fetch", "job.yaml", "--confirm", flag, cwd=job[1])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def install(wheel: Path, tmp_path: Path) -> Iterator[Install]:
-    """Yield a function that installs the wheel with extras into a new environment and returns its programs' folder."""
+def install(wheel: Path, tmp_path: Path) -> Install:
+    """Return a function that installs the wheel with extras into a new environment and returns its programs' folder."""
 
     def install_with(extras: str) -> Path:
         venv.create(tmp_path / "venv", with_pip=True)

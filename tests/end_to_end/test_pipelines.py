@@ -1,8 +1,9 @@
-"""The command lines as people use them: a config in, a registered version out, promoted, and served by MLflow too."""
+"""The pipelines' command lines: training, promotion, backtests, invalid input, and serving by MLflow."""
 
 import gzip
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
+def test_train_and_promote_print_json_last(folder: Path) -> None:
     done = run_module("pipelines.train", "job.yaml", "--set", "model.cell=simple_rnn", "horizon=3", cwd=folder)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -56,37 +57,37 @@ def test_train_and_promote_print_one_json_object_last(folder: Path) -> None:
         assert json.loads(promoted.stdout.splitlines()[-1])["aliases"] == aliases, promoted.stderr
 
 
-def test_a_configuration_that_cannot_work_ends_with_status_2_in_words_and_opens_no_run(tmp_path: Path) -> None:
+def test_invalid_configuration_exits_with_status_2_and_opens_no_run(tmp_path: Path) -> None:
     good = yaml.safe_dump(small_config(tmp_path).model_dump(mode="json"))
     (tmp_path / "twice.yaml").write_text(good + "horizon: 3\n")
     (tmp_path / "job.yaml").write_text(good)
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"ds,y\n" + b"2026-01-01,1\n" * 1000)[:-20])
     cases = {
-        "the key 'horizon' is there twice": ["twice.yaml"],
+        "duplicate key 'horizon'": ["twice.yaml"],
         "data.seed: ": ["job.yaml", "--set", "data.seed=-1"],
         "data.length: ": ["job.yaml", "--set", f"data.length={10**13}"],
         "cut.csv.gz: cannot be read": ["job.yaml", "--set", "data={source: files, path: cut.csv.gz}"],
     }
-    for said, arguments in cases.items():
+    for message, arguments in cases.items():
         done = run_module("pipelines.train", *arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
-    # the store is made before data are read, and no run is in it
+    # the store is created before the data are read, but has no run
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path, tmp_path: Path) -> None:
+def test_concurrent_trainings_on_a_new_store_succeed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text((folder / "job.yaml").read_text())
     uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
-    together = [
+    processes = [
         start_module("pipelines.train", "job.yaml", "--set", uri, f"seed={seed}", "fit.epochs=1", cwd=tmp_path)
         for seed in range(3)
     ]
     versions = set()
-    for process in together:
+    for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         versions.add(json.loads(out.splitlines()[-1])["version"])
@@ -94,10 +95,13 @@ def test_trainings_that_start_together_on_a_new_store_all_end_well(folder: Path,
 
 
 @pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo", "forecast", "backup", "restore"])
-def test_help_shows_an_example_that_parses(pipeline: str, tmp_path: Path) -> None:
+def test_help_has_a_purpose_and_examples(pipeline: str, tmp_path: Path) -> None:
     done = run_module(f"pipelines.{pipeline}", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert f"example:\n  python -m pipelines.{pipeline} " in done.stdout
+    usage, description, *_ = done.stdout.split("\n\n")
+    assert usage.startswith(f"usage: python -m pipelines.{pipeline} ")
+    assert description.endswith(".")
+    assert re.search(rf"\nexamples?:\n  python -m pipelines\.{pipeline}\b", done.stdout)
 
 
 BAD: dict[str, tuple[list[str], int, str]] = {
@@ -111,20 +115,20 @@ BAD: dict[str, tuple[list[str], int, str]] = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "status", "said"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_an_exit_status_and_one_line_in_words(
-    folder: Path, arguments: list[str], status: int, said: str
+@pytest.mark.parametrize(("arguments", "status", "message"), BAD.values(), ids=BAD.keys())
+def test_invalid_input_sets_the_exit_status_and_prints_an_error(
+    folder: Path, arguments: list[str], status: int, message: str
 ) -> None:
-    before = _versions(folder)
+    before = _count_versions(folder)
     done = run_module("pipelines.train", *arguments, cwd=folder)
     assert done.returncode == status, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert _versions(folder) == before
+    assert _count_versions(folder) == before
 
 
-def _versions(folder: Path) -> int:
+def _count_versions(folder: Path) -> int:
     return len(list(folder.glob("artifacts/*/artifacts/model")))
 
 
@@ -148,7 +152,7 @@ def _mlflow_serving(models: TrainedModels, version: int) -> Iterator[str]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
-        # it starts a server of its own and leaves it behind when only it is told to stop
+        # mlflow leaves its server running if only the parent process is stopped
         os.killpg(process.pid, 15)
         process.wait(timeout=30)
 
@@ -162,24 +166,24 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_mlflow_serves_the_same_version_with_the_same_numbers(models: TrainedModels, version: int) -> None:
+def test_mlflow_serves_the_same_forecasts(models: TrainedModels, version: int) -> None:
     predictor = models.predictor(version)
     windows = np.random.default_rng(4).normal(size=(3, predictor.manifest.input_size))
     with _mlflow_serving(models, version) as url:
         body = json.dumps({"inputs": {"x": windows[:, :, None].tolist()}}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
-            said: dict[str, Any] = json.load(answer)["predictions"]
-    np.testing.assert_array_equal(said["mean"], predictor.predict_arrays(windows))
+            predictions: dict[str, Any] = json.load(answer)["predictions"]
+    np.testing.assert_array_equal(predictions["mean"], predictor.predict_arrays(windows))
 
 
-def test_make_help_lists_each_command() -> None:
-    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_make_help_lists_every_command() -> None:
+    stdout = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("setup", "demo", "serve", "ui", "check", "test", "bench-peers", "lock", "clean"):
-        assert any(line.startswith((f"{command} ", f"{command}:")) for line in said.splitlines()), said
+        assert any(line.startswith((f"{command} ", f"{command}:")) for line in stdout.splitlines()), stdout
 
 
-def test_a_backtest_is_told_of_the_recipe_and_of_itself(folder: Path, tmp_path: Path) -> None:
+def test_backtest_reads_both_sections(folder: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((folder / "job.yaml").read_text())
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"train": recipe, "backtest": {"n_windows": 12}}))
     changes = ["cells=[gru, simple_rnn]", "train.fit.epochs=1", f"train.tracking.uri=sqlite:///{tmp_path}/m.db"]
@@ -187,7 +191,7 @@ def test_a_backtest_is_told_of_the_recipe_and_of_itself(folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     runs = json.loads(done.stdout.splitlines()[-1])["runs"]
     assert [run["cell"] for run in runs] == ["gru", "simple_rnn"]
-    assert "12 origins, 1 apart, refit: never" in done.stdout
+    assert "12 cutoffs, step size 1, refit: never" in done.stdout
     for name in ("gru", "simple_rnn", "naive", "ridge"):
         assert f" {name} " in done.stdout
     refused = run_module("pipelines.backtest", "job.yaml", "--set", "train.fit.epoch=1", cwd=tmp_path)

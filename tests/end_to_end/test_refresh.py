@@ -1,4 +1,4 @@
-"""A year of daily rows under the scheduler, in accelerated time: versions refresh, and a stale champion is replaced."""
+"""A simulated year under the scheduler: retraining refreshes versions and replaces a stale champion."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ import yaml
 from sqlalchemy import Engine, select
 
 from forecaster.database.engine import open_engine, transaction
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import RUNS
 from forecaster.domain.config import load_config
 from forecaster.domain.instants import as_at
@@ -27,12 +27,12 @@ from forecaster.registry.predictor import Predictor
 from forecaster.registry.store import Store
 from forecaster.scheduling.config import ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
-from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.reports import FailureReporter
 from forecaster.scheduling.runner import Runner, Stop
 from tests.conftest import ROOT
 
 BEGIN, INPUT_SIZE, HORIZON = datetime(2025, 1, 1, tzinfo=UTC), 14, 3
-# the first row of another regime
+# the first row after a regime change
 CHANGE = datetime(2026, 7, 1, tzinfo=UTC)
 JOB: dict[str, Any] = {
     "train": {
@@ -41,14 +41,14 @@ JOB: dict[str, Any] = {
         "input_size": INPUT_SIZE,
         "horizon": HORIZON,
         "folds": 1,
-        # train reaches into the new regime: validation rows of a regime that it lacks would end the fit at once
+        # the training part must reach into the new regime, or early stopping would end the fit at once
         "split": {"train": 0.8, "validation": 0.05, "calibration": 0.08, "test": 0.07},
         "transforms": [{"kind": "standardize"}],
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 20, "batch_size": 32, "learning_rate": 0.03, "patience": 20},
     },
     "backtest": {"n_windows": 45, "refit": 15, "baselines": ["naive"], "levels": [80]},
-    # few rows say little: a margin and a tolerance as wide as they need
+    # few rows need a wide margin and a wide tolerance
     "promote": {
         "name": "wave",
         "gate": {"margin": 0.15, "coverage_tolerance": 0.1, "latency_seconds": 5, "refits": 3},
@@ -60,7 +60,7 @@ SCHEDULE = {"schedule": {"jobs": [QUARTERLY], "retry": {"attempts": 1}}}
 
 @dataclass
 class Year:
-    """A folder with a series that grows by a row a day, and a scheduler whose clock a test sets."""
+    """A folder with a series that grows by a row a day, and a scheduler with a simulated clock."""
 
     folder: Path
     engine: Engine
@@ -72,7 +72,7 @@ class Year:
     _clock: list[int] = field(default_factory=list)
 
     def live_until(self, day: datetime) -> None:
-        """Let days pass: each brings a row, and the scheduler looks each noon."""
+        """Advance the clock day by day; each day adds a row, and the scheduler checks its jobs at noon."""
         while self.now < day:
             self.now += timedelta(days=1)
             self.write()
@@ -80,10 +80,10 @@ class Year:
             for module in ("runner", "runs"):
                 self.patch.setattr(f"forecaster.scheduling.{module}.now_at", partial(int, noon))
             for job in self.config.jobs:
-                self.runner.look(job)
+                self.runner.run_if_due(job)
 
     def rows(self, until: datetime) -> "pd.Series[float]":
-        """Return the series up to a day: a noisy wave, which from the change on is shorter, higher and elsewhere."""
+        """Return the series up to a day: a noisy sine, whose period, amplitude and level differ after the change."""
         days = pd.date_range(BEGIN, until, freq="D").tz_localize(None)
         number = np.arange(len(days))
         is_old = days < pd.Timestamp(CHANGE).tz_localize(None)
@@ -94,36 +94,36 @@ class Year:
         rows = self.rows(self.now)
         frame = pd.DataFrame({"ds": rows.index.astype(str), "y": rows.to_numpy()})
         if self.broken:
-            # the latest week was written twice, which nobody noticed
+            # the latest week is duplicated
             frame = pd.concat([frame, frame.tail(7)])
         frame.to_csv(self.folder / "series.csv", index=False)
 
     def runs(self) -> list[Any]:
-        wanted = select(RUNS).where(RUNS.c.state != "added").order_by(RUNS.c.run_id)
+        statement = select(RUNS).where(RUNS.c.state != "added").order_by(RUNS.c.run_id)
         with transaction(self.engine) as connection:
-            return list(connection.execute(wanted))
+            return list(connection.execute(statement))
 
     def outcome(self) -> dict[str, Any]:
-        """Return what the latest run said."""
+        """Return the JSON result of the latest run."""
         return dict(json.loads(self.runs()[-1].outcome))
 
     def aliases(self) -> dict[str, int]:
         return Store(f"sqlite:///{self.folder}/mlruns/mlflow.db").find("wave").aliases
 
     def recipe_error(self, version: int) -> float:
-        """Return the mean absolute error of a version's recipe on the latest rows, as the gate measured it."""
+        """Return the MAE of a version's recipe on the latest rows, as measured for the gate."""
         client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlruns/mlflow.db")
         experiment = client.get_experiment_by_name("forecaster").experiment_id
         runs = client.search_runs([experiment], f"tags.version = '{version}' and tags.tried_as = 'challenger'")
         return float(min(run.data.metrics["test/mae"] for run in runs))
 
     def served_error(self, begin: datetime, end: datetime) -> float:
-        """Return the champion's mean absolute error on forecasts from `begin` to `end`, as a service makes them."""
+        """Return the MAE of the champion's forecasts from `begin` to `end`."""
         store = Store(f"sqlite:///{self.folder}/mlruns/mlflow.db")
-        place = self.folder / "served"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        predictor = Predictor(read_bundle(store.download("wave", store.find("wave").aliases["champion"], place)))
+        download = self.folder / "served"
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir()
+        predictor = Predictor(read_bundle(store.download("wave", store.find("wave").aliases["champion"], download)))
         y = self.rows(end).to_numpy(dtype=np.float64)
         cutoffs = np.arange((begin - BEGIN).days, len(y) - HORIZON)
         windows: Floats = np.stack([y[cutoff - INPUT_SIZE + 1 : cutoff + 1] for cutoff in cutoffs]).astype(np.float64)
@@ -139,20 +139,20 @@ def year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Year]:
     (tmp_path / "schedule.yaml").write_text(yaml.safe_dump(SCHEDULE))
     config = load_config(tmp_path / "schedule.yaml", ScheduleConfig, [], "schedule")
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     metrics = Metrics(config.jobs)
-    runner = Runner(config, engine, metrics, Reports(metrics), Stop())
+    runner = Runner(config, engine, metrics, FailureReporter(metrics), Stop())
     yield Year(tmp_path, engine, runner, config, monkeypatch)
     engine.dispose()
 
 
-def test_a_year_of_retraining_refreshes_replaces_what_is_stale_and_promotes_nothing_broken(year: Year) -> None:
+def test_year_of_retraining_refreshes_and_replaces_the_champion(year: Year) -> None:
     year.live_until(datetime(2026, 4, 2, tzinfo=UTC))
     assert [run.state for run in year.runs()] == ["succeeded"]
     assert (year.outcome()["outcome"], year.aliases()["champion"]) == ("promoted", 1), year.outcome()
     assert "first: " in year.outcome()["reason"]
 
-    # a quarter without a change: the same recipe, later rows
+    # a quarter without a regime change: the same recipe on later rows
     year.live_until(datetime(2026, 7, 1, tzinfo=UTC))
     before = year.served_error(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 30, tzinfo=UTC))
     assert year.outcome()["outcome"] == "promoted", year.outcome()
@@ -160,7 +160,7 @@ def test_a_year_of_retraining_refreshes_replaces_what_is_stale_and_promotes_noth
     assert year.aliases() == {"champion": 2, "previous": 1, "challenger": 2}
     assert before < 0.2
 
-    # the regime changes, and a retraining meets broken data
+    # the regime changes, and the data of a retraining are broken
     year.broken = True
     year.live_until(datetime(2026, 10, 1, tzinfo=UTC))
     assert year.runs()[-1].state == "failed"
@@ -168,7 +168,7 @@ def test_a_year_of_retraining_refreshes_replaces_what_is_stale_and_promotes_noth
     assert year.aliases()["champion"] == 2
     stale = year.served_error(datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 9, 30, tzinfo=UTC))
 
-    # mended, the first retraining after the change replaces the champion
+    # with repaired data, the next retraining replaces the champion
     year.broken = False
     year.live_until(datetime(2027, 1, 2, tzinfo=UTC))
     assert year.outcome()["outcome"] == "promoted", year.outcome()
@@ -176,5 +176,5 @@ def test_a_year_of_retraining_refreshes_replaces_what_is_stale_and_promotes_noth
     assert year.aliases() == {"champion": 3, "previous": 2, "challenger": 3}
     served = year.served_error(datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 2, 28, tzinfo=UTC))
     assert served < stale / 2
-    # and errs no more than its recipe does when it is tried
+    # the served version is about as good as its recipe in the backtest
     assert served < 1.5 * year.recipe_error(3)

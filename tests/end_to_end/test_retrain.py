@@ -1,4 +1,4 @@
-"""Retraining by one command: killed at any moment and asked again, it ends as after one clean run."""
+"""`python -m pipelines.retrain`: repeated, interrupted, concurrent and failing retrainings."""
 
 import json
 import os
@@ -22,19 +22,19 @@ from tests.mlflow_server import free_port, mlflow_server
 
 SOAK = bool(os.environ.get("FORECASTER_SOAK"))
 KILLS = 30
-# where a kill hurts: between what is done and what says so
+# critical moments for a kill: after an action, before it is recorded
 MOMENTS = ("registered", "judged", "promoted") if SOAK else ("judged",)
 
 
 def write_prices(folder: Path, last: str, *symbols: str) -> None:
-    """Write a price file for each symbol, up to a session."""
+    """Write a price file for each symbol, up to the session `last`."""
     for seed, symbol in enumerate(symbols):
         bars = Company(symbol, first="2023-01-03", last="2024-12-31", seed=seed).bars(last=last)
         bars.frame.reset_index(names="date").to_csv(folder / f"{symbol}.csv", index=False)
 
 
 def write_job(folder: Path, **changes: dict[str, Any]) -> None:
-    """Write a job that retrains in seconds, from price files to the gate."""
+    """Write a job that retrains on price files in seconds."""
     job: dict[str, Any] = {
         "fetch": {
             "symbols": ["ABC", "DEF"],
@@ -65,7 +65,7 @@ def write_job(folder: Path, **changes: dict[str, Any]) -> None:
 
 
 def retrain(folder: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
-    """Retrain; return the exit status, the last line, and what was said."""
+    """Retrain; return the exit status, the JSON result and stderr."""
     done = run_module("pipelines.retrain", "job.yaml", *(["--set", *overrides] if overrides else []), cwd=folder)
     lines = done.stdout.splitlines()
     return done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr
@@ -73,7 +73,7 @@ def retrain(folder: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store, which takes seconds to make."""
+    """Return the file of an empty MLflow store, which takes seconds to create."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     Store(f"sqlite:///{file}", create=True)
     return file
@@ -90,21 +90,22 @@ def folder(tmp_path: Path, store: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder after one clean run."""
+    """Return a folder after an uninterrupted retraining."""
     folder = tmp_path_factory.mktemp("clean")
     write_prices(folder, "2024-10-31", "ABC", "DEF")
     write_job(folder)
-    status, answer, said = retrain(folder)
-    assert (status, answer["outcome"]) == (0, "promoted"), said
+    status, answer, stderr = retrain(folder)
+    assert (status, answer["outcome"]) == (0, "promoted"), stderr
     return folder
 
 
-def what_is_there(folder: Path) -> dict[str, Any]:
-    """Return all that a retraining leaves, without what differs from run to run: ids and times."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return everything that a retraining stores, without ids and times, which differ between runs."""
     uri = f"sqlite:///{folder}/mlruns/mlflow.db"
     client = mlflow.MlflowClient(uri)
     model = Store(uri).find("walk")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=1000)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, max_results=1000)
     names = {run.info.run_id: f"{run.info.run_name} {run.data.tags.get('tried_as', '')}" for run in runs}
     files = [file.relative_to(folder / "mlruns") for file in (folder / "mlruns").rglob("*") if file.is_file()]
     return {
@@ -122,28 +123,28 @@ def what_is_there(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_a_model_is_brought_up_to_date_and_nothing_is_done_twice(clean: Path) -> None:
-    before = what_is_there(clean)
+def test_second_retraining_changes_nothing(clean: Path) -> None:
+    before = read_state(clean)
     assert before["aliases"] == {"champion": 1, "challenger": 1}
-    status, answer, said = retrain(clean)
-    assert (status, answer["outcome"], answer["version"]) == (0, "kept", 1), said
+    status, answer, stderr = retrain(clean)
+    assert (status, answer["outcome"], answer["version"]) == (0, "kept", 1), stderr
     assert "nothing has changed since it was trained" in answer["reason"]
-    assert what_is_there(clean) == before
+    assert read_state(clean) == before
 
 
-def test_new_sessions_make_a_version_which_may_start_warm_and_a_rolled_back_one_stays_so(folder: Path) -> None:
+def test_new_sessions_make_a_version_and_a_rollback_is_respected(folder: Path) -> None:
     assert retrain(folder)[1]["version"] == 1
     write_prices(folder, "2024-11-29", "ABC", "DEF")
     _kill_in_mid_fit(folder)
-    # nobody will go on with what was killed, for the data are others by now
+    # new data, so that the killed training is not continued
     write_prices(folder, "2024-12-31", "ABC", "DEF")
-    status, answer, said = retrain(folder, "retrain.warm_epochs=1", "promote.gate.better_by=0")
-    assert (status, answer["version"]) == (0, 2), said
+    status, answer, stderr = retrain(folder, "retrain.warm_epochs=1", "promote.gate.better_by=0")
+    assert (status, answer["version"]) == (0, 2), stderr
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
     run = client.get_run(answer["run_id"])
     assert run.data.tags["warm_started_from"] == "1"
     assert len(client.get_metric_history(run.info.run_id, "served/loss")) == 1
-    # from random weights the recipe began worse than the champion's ended
+    # the warm start ends with a smaller loss than the first epoch from random weights
     first, *_ = client.get_metric_history(run.info.run_id, "recipe/loss")
     assert run.data.metrics["served/loss"] < first.value
     statuses = [run.info.status for run in client.search_runs([run.info.experiment_id])]
@@ -169,17 +170,17 @@ def _kill_in_mid_fit(folder: Path) -> None:
     process.communicate()
 
 
-def test_a_stricter_gate_judges_again_what_was_kept(folder: Path) -> None:
-    status, answer, said = retrain(folder, "promote.gate.margin=0.01")
-    assert (status, answer["outcome"]) == (0, "kept"), said
+def test_changed_gate_judges_the_version_again(folder: Path) -> None:
+    status, answer, stderr = retrain(folder, "promote.gate.margin=0.01")
+    assert (status, answer["outcome"]) == (0, "kept"), stderr
     _, again, _ = retrain(folder, "promote.gate.margin=0.01")
     assert again["reason"].startswith("judged before, and nothing has changed since")
-    # neither where runs go nor how long is waited for them makes another version
-    status, answer, said = retrain(folder, "train.tracking.patience_seconds=1")
-    assert (status, answer["outcome"], answer["version"]) == (0, "promoted", 1), said
+    # settings of tracking do not make a new version
+    status, answer, stderr = retrain(folder, "train.tracking.patience_seconds=1")
+    assert (status, answer["outcome"], answer["version"]) == (0, "promoted", 1), stderr
 
 
-def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> None:
+def test_failure_sets_the_exit_status_and_the_last_line(folder: Path) -> None:
     status, answer, _ = retrain(folder, "fetch.files={ABC: ABC.csv, DEF: nowhere.csv}")
     assert (status, answer["outcome"], answer["step"]) == (3, "failed", "fetch")
     assert "nowhere.csv" in answer["reason"]
@@ -191,47 +192,49 @@ def test_what_went_wrong_is_the_exit_status_and_the_last_line(folder: Path) -> N
     assert (status, answer["step"]) == (4, "train"), answer
     status, answer, _ = retrain(folder, "train.tracking.checkpoints=job.yaml/folder")
     assert (status, answer["step"]) == (1, "train"), answer
-    for override, why in (("name=other", "'other' is not train.name"), ("version=3", "promote.version: a retraining")):
-        status, answer, said = retrain(folder, f"promote.{override}")
+    for override, reason in (
+        ("name=other", "'other' differs from train.name"),
+        ("version=3", "promote.version: a retraining"),
+    ):
+        status, answer, stderr = retrain(folder, f"promote.{override}")
         assert (status, answer) == (2, {})
-        assert why in said
+        assert reason in stderr
     assert Store(f"sqlite:///{folder}/mlruns/mlflow.db").names() == []
 
 
-def test_a_symbol_that_vanished_is_left_out_where_that_is_allowed(folder: Path) -> None:
+def test_missing_symbol_is_left_out_if_allowed(folder: Path) -> None:
     (folder / "DEF.csv").unlink()
-    # one symbol has too few windows for an interval of 95 %
-    status, answer, said = retrain(folder, "retrain.without=0.5", "backtest.levels=[80]")
-    assert (status, answer["outcome"]) == (0, "promoted"), said
+    # a single symbol has too few windows for a 95 % interval
+    status, answer, stderr = retrain(folder, "retrain.without=0.5", "backtest.levels=[80]")
+    assert (status, answer["outcome"]) == (0, "promoted"), stderr
     assert list(answer["left_out"]) == ["DEF"]
     run = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db").get_run(answer["run_id"])
     assert "DEF" not in run.data.params["data.symbols"]
 
 
-def test_of_two_at_once_the_second_waits_and_finds_it_done(folder: Path) -> None:
+def test_second_concurrent_retraining_waits_and_changes_nothing(folder: Path) -> None:
     first, second = (start_module("pipelines.retrain", "job.yaml", cwd=folder) for _ in range(2))
-    said = [process.communicate(timeout=300) for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [0, 0], said
-    assert sorted(json.loads(out.splitlines()[-1])["outcome"] for out, _ in said) == ["kept", "promoted"]
-    assert sum("waiting for it" in err for _, err in said) == 1
+    outputs = [process.communicate(timeout=300) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
+    assert sorted(json.loads(out.splitlines()[-1])["outcome"] for out, _ in outputs) == ["kept", "promoted"]
+    assert sum("waiting for it" in err for _, err in outputs) == 1
     assert set(Store(f"sqlite:///{folder}/mlruns/mlflow.db").find("walk").runs) == {1}
 
 
-def _killed_there(folder: Path, moment: str) -> None:
-    """Retrain in a process that ends itself, as by kill -9, once it has come that far."""
+def _kill_at(folder: Path, moment: str) -> None:
+    """Retrain in a process that kills itself at a moment of `MOMENTS`."""
     program = f"""
 import os, signal, sys
-from forecaster.promotion import promote as promotion, retraining
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
-def ending(function):
-    def call(*arguments, **named):
-        function(*arguments, **named)
+def kill_after(function):
+    def call(*arguments, **options):
+        function(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
     return call
-where = {{"registered": (Store, "register"), "judged": (past_runs, "log_decision"), "promoted": (Store, "promote")}}
-room, name = where[{moment!r}]
-setattr(room, name, ending(getattr(room, name)))
+moments = {{"registered": (Store, "register"), "judged": (past_runs, "log_decision"), "promoted": (Store, "promote")}}
+owner, name = moments[{moment!r}]
+setattr(owner, name, kill_after(getattr(owner, name)))
 from pipelines.command import config_parser
 from pipelines.retrain import main
 sys.exit(main(config_parser("retrain", "", "").parse_args(["job.yaml"])))
@@ -244,40 +247,38 @@ sys.exit(main(config_parser("retrain", "", "").parse_args(["job.yaml"])))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_between_what_is_done_and_what_says_so_it_ends_as_after_one_clean_run(
-    folder: Path, clean: Path, moment: str
-) -> None:
-    _killed_there(folder, moment)
-    status, answer, said = retrain(folder)
-    assert (status, answer["outcome"]) == (0, "promoted"), said
-    assert what_is_there(folder) == what_is_there(clean)
+def test_retraining_killed_at_a_critical_moment_continues(folder: Path, clean: Path, moment: str) -> None:
+    _kill_at(folder, moment)
+    status, answer, stderr = retrain(folder)
+    assert (status, answer["outcome"]) == (0, "promoted"), stderr
+    assert read_state(folder) == read_state(clean)
 
 
 @pytest.mark.skipif(not SOAK, reason="a quarter of an hour: make soak")
-def test_killed_at_random_moments_it_ends_as_after_one_clean_run(tmp_path: Path, clean: Path) -> None:
+def test_retraining_killed_at_random_moments_continues(tmp_path: Path, clean: Path) -> None:
     chance = random.Random(7)
-    wanted = what_is_there(clean)
+    expected = read_state(clean)
     for number in range(KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()
         write_prices(folder, "2024-10-31", "ABC", "DEF")
         write_job(folder)
         process = start_module("pipelines.retrain", "job.yaml", cwd=folder)
-        # from its first file to its end, on this machine
+        # a retraining takes about 15 s on the reference machine
         seconds = chance.uniform(1, 15)
         try:
             process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-        status, answer, said = retrain(folder)
-        assert (status, answer.get("version")) == (0, 1), (seconds, said)
-        assert what_is_there(folder) == wanted, f"killed after {seconds:.1f} s"
+        status, answer, stderr = retrain(folder)
+        assert (status, answer.get("version")) == (0, 1), (seconds, stderr)
+        assert read_state(folder) == expected, f"killed after {seconds:.1f} s"
         shutil.rmtree(folder)
 
 
 @pytest.mark.skipif(not SOAK, reason="most of a minute: make soak")
-def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Path) -> None:
+def test_fit_continues_while_mlflow_is_down(folder: Path) -> None:
     port = free_port()
     tracking = {"uri": f"http://127.0.0.1:{port}", "patience_seconds": 120}
     epochs = 12
@@ -299,9 +300,9 @@ def test_while_mlflow_is_down_a_fit_goes_on_and_nothing_of_it_is_lost(folder: Pa
         time.sleep(0.01)
     time.sleep(2)
     with mlflow_server(f"sqlite:///{folder}/server.db", folder / "kept", port):
-        out, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        assert "epochs are kept until it does" in said
+        out, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        assert "epochs are kept until it does" in stderr
         client = mlflow.MlflowClient(tracking["uri"])
         history = client.get_metric_history(json.loads(out.splitlines()[-1])["run_id"], "recipe/loss")
-        assert sorted({one.step for one in history}) == list(range(epochs))
+        assert sorted({metric.step for metric in history}) == list(range(epochs))

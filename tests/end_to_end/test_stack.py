@@ -1,6 +1,6 @@
-"""The composed stack, whole, without Docker: real Postgres, MLflow with accounts, the scheduler, the service.
+"""The whole stack without Docker: Postgres, MLflow with accounts, the scheduler, the service.
 
-`make stack-proof` is the same at length, by the same code.
+`make stack-proof` runs the same code with more steps.
 """
 
 import base64
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.image import size_mb, stand_in, unpack
-from tests.stack.load_generator import ask
+from tests.deploy.image import build, size_mb, stand_in
+from tests.stack.load_generator import send
 from tests.stack.local import plan
 from tests.stack.paths import MARK
 from tests.stack.postgres import PROGRAMS
 from tests.stack.processes import processes_with
-from tests.stack.proof import Proof, prove
+from tests.stack.proof import StackProof, prove
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="Postgres is not installed here (apt install postgresql)")
 SOAK = os.environ.get("FORECASTER_SOAK") == "1"
@@ -25,83 +25,85 @@ SOAK = os.environ.get("FORECASTER_SOAK") == "1"
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    # Postgres runs as another account, which pytest's folders do not let in
+    # Postgres runs as another account, which cannot enter pytest's folders.
     with tempfile.TemporaryDirectory(prefix="a stack ") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """What the service runs from: in a soak the image that the Dockerfile makes, or else one that imports no more."""
+    """The service's image: in a soak built from the Dockerfile, else one that refuses packages outside its lock."""
     if not SOAK:
         return stand_in("serve", "requirements-serve.lock", tmp_path)
-    root = unpack("serve", tmp_path)
+    root = build("serve", tmp_path)
     size = size_mb(root)
     print(f"the image's own content: {size:.0f} MB")
-    # beside 130 of the base, less than 400
+    # With the base image of 130 MB it is below 400 MB.
     assert size < 260
     packages = {path.name for path in root.glob("opt/venv/lib/python*/site-packages/*")}
     assert not {"tensorflow", "keras", "pandas", "pip", "pyarrow"} & packages
     return root
 
 
-def test_the_stack_trains_swaps_heals_and_stops(state: Path, image: Path) -> None:
-    proof = Proof(state, {"serve": image})
+def test_the_stack_trains_swaps_versions_recovers_and_stops(state: Path, image: Path) -> None:
+    proof = StackProof(state, {"serve": image})
     with proof:
         assert {*proof.stack.supervisors, *(line.partition(" ")[0] for line in proof.left_out)} >= {
             "service",
             "scheduler",
         }
-        first = proof.train_the_first()
-        assert len(first.said["forecasts"][0]["mean"]) == 3
-        _check_mlflow(proof, first.said["model"]["run_id"])
-        assert ask(f"{proof.url}/v1/models")[0] == 401
-        proof.swap_asked()
-        proof.lose_the_service()
-        assert 'forecaster_schedule_last_success_timestamp_seconds{job="retrain-sine"}' in proof.ask_the_scheduler()
+        first = proof.train_first_version()
+        assert len(first.body["forecasts"][0]["mean"]) == 3
+        _check_mlflow(proof, first.body["model"]["run_id"])
+        assert send(f"{proof.url}/v1/models")[0] == 401
+        proof.swap_on_request()
+        proof.kill_service()
+        assert (
+            'forecaster_schedule_last_success_timestamp_seconds{job="retrain-sine"}' in proof.read_scheduler_metrics()
+        )
         proof.stack.wait("service", "service_healthy", 30)
         states = {supervisor.state for supervisor in proof.stack.supervisors.values() if supervisor.service.check}
         assert states == {"healthy"}
         assert len(list(processes_with(MARK, str(state.resolve())))) > 3
-    _check_what_was_kept(proof)
+    _check_restart(proof)
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak, or make stack-proof")
-def test_the_stack_is_put_to_the_proof_at_length(state: Path) -> None:
-    for name, figure in prove(state).items():
-        print(f"{name}: {figure}")
+def test_the_whole_proof(state: Path) -> None:
+    for name, result in prove(state).items():
+        print(f"{name}: {result}")
 
 
-def _check_mlflow(proof: Proof, run_id: str) -> None:
+def _check_mlflow(proof: StackProof, run_id: str) -> None:
     url = f"{proof.stack.url('mlflow')}/api/2.0/mlflow/runs/get?run_id={run_id}"
-    assert ask(url)[0] == 401
+    assert send(url)[0] == 401
     password = (proof.state / "secrets" / "mlflow_password").read_text()
     account = {"authorization": "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()}
-    assert ask(url, **account, host="elsewhere")[0] == 403
-    status, answer = ask(url, **account)
+    assert send(url, **account, host="elsewhere")[0] == 403
+    status, body = send(url, **account)
     assert status == 200
-    # through the server, into its volume: nobody else has the folder
-    assert answer["run"]["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
+    # Uploaded through the server into its volume, which no other service mounts.
+    assert body["run"]["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
     assert list((proof.state / "volumes" / "mlflow" / "artifacts").rglob("model.onnx"))
     assert (proof.state / "volumes" / "mlflow" / "auth.db").is_file()
 
 
-def _check_what_was_kept(proof: Proof) -> None:
-    """Start again, without MLflow: the database and the cache are as they were left, and each role has its own."""
+def _check_restart(proof: StackProof) -> None:
+    """Start again without MLflow: database and cache are unchanged, and no role can read the other's database."""
     state = proof.state
     stack, _ = plan(state, proof.variables, proof.images)
     with stack:
         stack.up("service")
         assert "mlflow" not in stack.supervisors
-        proof.find_all()
+        proof.find_all_forecasts()
         secrets = {name: (state / "secrets" / name).read_text() for name in ("database_url", "mlflow_store_uri")}
         foreign = secrets["mlflow_store_uri"].replace("postgres:5432/mlflow", "postgres:5432/forecaster")
         done = stack.run("migrate", "python", "-m", "pipelines.migrate", "--database", foreign.replace("+pg8000", ""))
         assert done.returncode == 1
         assert 'permission denied for database "forecaster"' in done.stderr
     assert list(processes_with(MARK, str(state.resolve()))) == []
-    said = "".join(file.read_text(errors="replace") for file in (state / "logs").iterdir())
+    logs = "".join(file.read_text(errors="replace") for file in (state / "logs").iterdir())
     for name, text in secrets.items():
         password = text.partition("//")[2].partition("@")[0].partition(":")[2]
-        assert password not in said, name
+        assert password not in logs, name
     assert os.environ.get(MARK) is None

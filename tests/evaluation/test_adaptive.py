@@ -1,4 +1,4 @@
-"""Adaptive intervals of several levels: jointly adapted, they never cross, whatever came."""
+"""Adaptive intervals: intervals of different levels never cross."""
 
 import numpy as np
 from hypothesis import given
@@ -20,7 +20,7 @@ def test_bands_of_different_levels_never_cross(
 ) -> None:
     random = np.random.default_rng(seed)
     calibration = calibrate(random.standard_t(3, size=(700, 2)), np.zeros((700, 2)))
-    # stretches in which all is missed, and stretches in which nothing is
+    # alternate between stretches of misses only and of no misses
     sizes = np.where(np.arange(300) // rhythm % 2, wild, 0.01)[:, None]
     actual, mean, numbers = sizes * random.normal(size=(300, 2)), random.normal(size=(300, 2)), np.arange(300)
     units = np.exp(random.normal(size=(300, 1)))

@@ -1,4 +1,4 @@
-"""Conformal intervals: they cover what they promise, never cross, widen with the level, contain the median."""
+"""Conformal intervals: they have their nominal coverage, never cross and contain the median."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from forecaster.evaluation.units import Unit
 
 @pytest.mark.parametrize("level", [50, 80, 95])
 @pytest.mark.parametrize("n", [99, 399])
-def test_coverage_is_what_is_promised_whatever_the_distribution(level: int, n: int) -> None:
+def test_intervals_have_nominal_coverage_for_a_skewed_distribution(level: int, n: int) -> None:
     random = np.random.default_rng(level + n)
     edges = np.array([(100 - level) / 200, (100 + level) / 200])
     covered = []
@@ -20,7 +20,7 @@ def test_coverage_is_what_is_promised_whatever_the_distribution(level: int, n: i
         residuals, coming = random.gumbel(size=(n, 1)), random.gumbel(size=(100, 1))
         lower, upper = calibrate(residuals, np.zeros((n, 1))).quantiles(edges)[0]
         covered.append(((coming >= lower) & (coming <= upper)).mean())
-    # 400 draws of 100: a standard error below .003; the promise is at least the level, by at most 2 / (n + 1) more
+    # 400 draws of 100 have a standard error below .003; the nominal excess over the level is at most 2 / (n + 1)
     assert level / 100 - 0.01 <= np.mean(covered) <= level / 100 + 2 / (n + 1) + 0.01
 
 
@@ -28,8 +28,8 @@ def test_coverage_is_what_is_promised_whatever_the_distribution(level: int, n: i
 def test_quantiles_never_cross_and_intervals_contain_the_median(seed: int, n: int, horizon: int) -> None:
     residuals = np.random.default_rng(seed).standard_t(2, size=(n, horizon))
     calibration = calibrate(residuals, np.zeros_like(residuals))
-    asked = np.linspace(calibration.probabilities[0], calibration.probabilities[-1], 37)
-    found = calibration.quantiles(asked)
+    probabilities = np.linspace(calibration.probabilities[0], calibration.probabilities[-1], 37)
+    found = calibration.quantiles(probabilities)
     assert found.shape == (horizon, 37)
     assert (np.diff(found, axis=1) >= 0).all()
     median = calibration.quantiles(np.array([0.5]))
@@ -37,28 +37,28 @@ def test_quantiles_never_cross_and_intervals_contain_the_median(seed: int, n: in
     assert ((found[:, :1] <= median) & (median <= found[:, -1:])).all()
 
 
-def test_each_step_has_its_own_residuals() -> None:
+def test_calibrate_treats_each_step_separately() -> None:
     residuals = np.random.default_rng(0).normal(size=(1000, 2)) * [1, 10]
     near, far = calibrate(residuals, np.zeros_like(residuals)).quantiles(np.array([0.1, 0.9]))
     assert np.ptp(far) > 8 * np.ptp(near)
 
 
-def test_ranks_are_rounded_outwards() -> None:
-    # of 50 residuals 10 % is rank 5.1: the 5th from below, the 5th from above
+def test_calibrate_rounds_ranks_outwards() -> None:
+    # the 10 % quantile of 50 residuals has rank 5.1, so the 5th smallest and the 5th largest are taken
     calibration = calibrate(np.arange(1.0, 51.0)[:, None], np.zeros((50, 1)))
     np.testing.assert_array_equal(calibration.quantiles(np.array([0.1, 0.9])), [[5, 46]])
 
 
-def test_a_few_windows_promise_no_more_than_they_know() -> None:
+def test_calibrate_limits_probabilities_to_what_few_windows_support() -> None:
     calibration = calibrate(np.arange(19.0)[:, None], np.zeros((19, 1)))
     assert calibration.probabilities.tolist() == [p for p in PROBABILITIES if 0.05 <= p <= 0.95]
-    # with 19 windows the 5 % quantile is the least residual
+    # with 19 windows the 5 % quantile is the smallest residual
     np.testing.assert_array_equal(calibration.quantiles(np.array([0.05, 0.95])), [[0, 18]])
-    with pytest.raises(RequestError, match=r"0\.01 lies beyond the calibrated range 0\.05 to 0\.95 \(19 calibration"):
+    with pytest.raises(RequestError, match=r"0\.01 lies outside the calibrated range 0\.05 to 0\.95 \(19 calibration"):
         calibration.quantiles(np.array([0.01]))
 
 
-def test_in_units_of_volatility_intervals_cover_calm_and_wild_times_alike() -> None:
+def test_volatility_unit_equalizes_coverage_in_calm_and_volatile_periods() -> None:
     random = np.random.default_rng(0)
     size = np.where(np.arange(6000) // 300 % 2, 5.0, 1.0)
     y = np.cumsum(size * random.normal(size=6000))

@@ -1,4 +1,4 @@
-"""Drift: none where nothing moved, by hand where something did."""
+"""Drift: values computed by hand, and 0 for the training data."""
 
 import numpy as np
 import pytest
@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 from forecaster.evaluation.drift import count_bins, measure_drift, reference_bins
 
 
-def test_by_hand() -> None:
+def test_measure_drift_matches_values_computed_by_hand() -> None:
     drift = measure_drift(np.array([30, 70]), np.array([0.5, 0.5]))
     assert drift.psi == pytest.approx(-0.2 * np.log(0.6) + 0.2 * np.log(1.4))
     assert drift.ks == pytest.approx(0.2)
 
 
-def test_a_bin_is_from_its_edge_up_to_the_next() -> None:
+def test_count_bins_puts_a_value_on_an_edge_into_the_upper_bin() -> None:
     assert count_bins(np.array([-5.0, 1.0, 1.5, 2.0, 9.0]), np.array([1.0, 2.0])).tolist() == [1, 2, 2]
 
 
 @given(seed=st.integers(0, 1000), spread=st.floats(0.01, 100), shift=st.floats(0.5, 10))
-def test_the_training_data_have_not_drifted_and_moved_ones_have(seed: int, spread: float, shift: float) -> None:
+def test_measure_drift_is_zero_for_training_data_and_large_for_shifted_data(
+    seed: int, spread: float, shift: float
+) -> None:
     values = np.random.default_rng(seed).normal(size=2000) * spread
     edges, shares = reference_bins(values)
     assert shares.sum() == pytest.approx(1)
@@ -30,7 +32,7 @@ def test_the_training_data_have_not_drifted_and_moved_ones_have(seed: int, sprea
     assert moved.ks > 0.15
 
 
-def test_a_constant_has_its_bin() -> None:
+def test_reference_bins_supports_constant_values() -> None:
     edges, shares = reference_bins(np.full(50, 3.0))
     assert measure_drift(count_bins(np.full(5, 3.0), edges), shares).ks == 0
     assert measure_drift(count_bins(np.full(5, 2.0), edges), shares).ks == 1

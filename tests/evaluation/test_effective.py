@@ -1,4 +1,4 @@
-"""Effective windows: overlapping horizons and series that move together are worth fewer than they are."""
+"""Effective number of windows: overlap and correlation between series reduce it."""
 
 import numpy as np
 import pytest
@@ -10,19 +10,19 @@ from forecaster.evaluation.effective import effective_windows
 
 @pytest.mark.parametrize(("horizon", "n_windows"), CASES)
 @pytest.mark.parametrize("level", ALLOWED)
-def test_few_overlapping_windows_of_random_walks_cover_what_is_promised_or_refuse(
+def test_few_overlapping_windows_have_nominal_coverage_or_refuse_the_level(
     horizon: int, n_windows: int, level: int
 ) -> None:
     share, refused = covered(horizon, n_windows, level, n_walks=150)
     assert refused == 1 or abs(100 * share - level) <= ALLOWED[level]
 
 
-def test_a_level_that_few_windows_support_is_not_refused() -> None:
+def test_supported_levels_are_not_refused_for_few_windows() -> None:
     assert covered(5, 100, 80, n_walks=20)[1] == 0
     assert covered(5, 400, 95, n_walks=20)[1] == 0
 
 
-def test_independent_windows_are_worth_what_they_are_and_a_walks_horizons_less() -> None:
+def test_effective_windows_counts_independent_windows_fully_and_overlapping_ones_partly() -> None:
     random = np.random.default_rng(0)
     noise = random.normal(size=(2000, 10))
     measured, worst = effective_windows(noise, np.arange(2000))
@@ -34,7 +34,7 @@ def test_independent_windows_are_worth_what_they_are_and_a_walks_horizons_less()
     assert 200 <= measured[-1] < 700
 
 
-def test_series_that_move_together_are_worth_one() -> None:
+def test_effective_windows_counts_identical_series_once() -> None:
     random = np.random.default_rng(0)
     apart, together = random.normal(size=(300, 8)), np.repeat(random.normal(size=(300, 1)), 8, axis=1)
     cutoffs = np.repeat(np.arange(300), 8)
@@ -42,11 +42,11 @@ def test_series_that_move_together_are_worth_one() -> None:
     assert effective_windows(together.reshape(-1, 1), cutoffs)[0] == pytest.approx(300)
 
 
-def test_the_order_of_windows_and_the_clock_of_their_cutoffs_say_nothing() -> None:
+def test_calibrate_ignores_window_order_and_cutoff_type() -> None:
     walk = np.lib.stride_tricks.sliding_window_view(np.cumsum(np.random.default_rng(0).normal(size=405)), 6)
     actual, last, cutoffs = walk[:, 1:], np.repeat(walk[:, :1], 5, axis=1), np.arange(400)
     order = np.random.default_rng(1).permutation(400)
-    one = calibrate(actual, last, cutoffs=cutoffs)
-    other = calibrate(actual[order], last[order], cutoffs=np.datetime64("2020-01-01") + cutoffs[order])
-    np.testing.assert_array_equal(one.residuals, other.residuals)
-    assert one.n_effective == other.n_effective < 300
+    ordered = calibrate(actual, last, cutoffs=cutoffs)
+    shuffled = calibrate(actual[order], last[order], cutoffs=np.datetime64("2020-01-01") + cutoffs[order])
+    np.testing.assert_array_equal(ordered.residuals, shuffled.residuals)
+    assert ordered.n_effective == shuffled.n_effective < 300

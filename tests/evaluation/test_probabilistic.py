@@ -1,4 +1,4 @@
-"""Scores of quantiles and intervals, by hand and beside an independent implementation."""
+"""Scores of quantiles and intervals agree with values computed by hand and with utilsforecast."""
 
 import numpy as np
 import pandas as pd
@@ -15,30 +15,30 @@ QUANTILES = np.array([[[0.0, 2.0], [3.0, 5.0]]])
 PROBABILITIES = np.array([0.1, 0.9])
 
 
-def test_by_hand() -> None:
+def test_scores_match_values_computed_by_hand() -> None:
     # .1·(1 - 0), .1·(2 - 1); .1·(4 - 3), .1·(5 - 4)
     assert pinball(ACTUAL, QUANTILES, PROBABILITIES) == pytest.approx(0.1)
     assert scaled_crps(ACTUAL, QUANTILES, PROBABILITIES) == pytest.approx(2 * 0.1 * 2 / 5)
     low, high = np.array([[2.0, 3.0]]), np.array([[3.0, 5.0]])
     assert coverage(ACTUAL, low, high) == 0.5
     assert width(low, high) == 1.5
-    # widths 1 and 2, and 2 / .2 for the miss by 1
+    # widths 1 and 2, plus 2 / .2 for the miss by 1
     assert winkler(ACTUAL, low, high, 80) == pytest.approx((1 + 2 + 10) / 2)
 
 
-def test_a_value_on_a_bound_is_inside() -> None:
+def test_coverage_includes_the_bounds() -> None:
     assert coverage(ACTUAL, ACTUAL, ACTUAL + 1) == 1
     assert coverage(ACTUAL, ACTUAL - 1, ACTUAL) == 1
 
 
-def test_zero_denominators_are_defined() -> None:
+def test_scores_handle_denominators_of_zero() -> None:
     nothing = np.zeros((1, 2))
     assert scaled_crps(nothing, np.zeros((1, 2, 2)), PROBABILITIES) == 0
     assert scaled_crps(nothing, QUANTILES, PROBABILITIES) == np.inf
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
-def test_as_utilsforecast_has_them() -> None:
+def test_values_match_utilsforecast() -> None:
     from utilsforecast import losses
 
     random = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_as_utilsforecast_has_them() -> None:
 
 
 @given(arrays(np.float64, (5, 3), elements=st.floats(-10, 10)), st.floats(0.1, 5), st.floats(50, 99))
-def test_no_interval_scores_better_than_one_that_fits(actual: Floats, spread: float, level: float) -> None:
+def test_winkler_is_the_width_plus_the_penalty_for_misses(actual: Floats, spread: float, level: float) -> None:
     assert winkler(actual, actual, actual, level) == 0
     assert winkler(actual, actual - spread, actual + spread, level) == pytest.approx(2 * spread)
     missed = winkler(actual, actual + spread, actual + 2 * spread, level)

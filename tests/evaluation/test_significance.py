@@ -1,4 +1,4 @@
-"""Significance: the right statistic, the right size where there is nothing, and power where there is something."""
+"""Significance tests: statistic, size under the null hypothesis, and power."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from forecaster.domain.errors import DataError
 from forecaster.evaluation.significance import block_bootstrap_error, diebold_mariano
 
 
-def test_one_step_ahead_it_is_nearly_a_paired_t_test() -> None:
+def test_diebold_mariano_of_one_step_matches_the_paired_t_test() -> None:
     random = np.random.default_rng(1)
     first, second = random.exponential(1.0, 40), random.exponential(1.2, 40)
     found = diebold_mariano(first, second, horizon=1)
-    # with one step the correction turns the variance over n into that over n - 1
+    # with one step the correction replaces the divisor n of the variance by n - 1
     theirs = stats.ttest_rel(first, second)
     assert found.statistic == pytest.approx(theirs.statistic)
     assert found.p_value == pytest.approx(theirs.pvalue)
@@ -23,7 +23,7 @@ def test_one_step_ahead_it_is_nearly_a_paired_t_test() -> None:
     assert less.p_value == pytest.approx(stats.ttest_rel(first, second, alternative="less").pvalue)
 
 
-def test_by_hand_with_two_steps() -> None:
+def test_diebold_mariano_of_two_steps_matches_values_computed_by_hand() -> None:
     difference = np.array([1.0, 2.0, 0.0, 1.0, 3.0, 2.0, 1.0, 2.0])
     centred = difference - 1.5
     variance = (centred @ centred / 8 + 2 * (centred[:-1] @ centred[1:]) / 8) / 8
@@ -33,17 +33,17 @@ def test_by_hand_with_two_steps() -> None:
     assert found.p_value == pytest.approx(2 * stats.t.sf(found.statistic, 7))
 
 
-def test_exchanged_it_says_the_opposite_and_equal_losses_show_nothing() -> None:
+def test_diebold_mariano_is_antisymmetric_and_equal_losses_are_not_significant() -> None:
     random = np.random.default_rng(2)
     first, second = random.normal(size=50) ** 2, random.normal(size=50) ** 2
-    one, other = diebold_mariano(first, second, 3), diebold_mariano(second, first, 3)
-    assert (one.statistic, one.p_value) == pytest.approx((-other.statistic, other.p_value))
+    found, swapped = diebold_mariano(first, second, 3), diebold_mariano(second, first, 3)
+    assert (found.statistic, found.p_value) == pytest.approx((-swapped.statistic, swapped.p_value))
     same = diebold_mariano(first, first, 3)
     assert (same.statistic, same.p_value) == (0, 1)
     assert diebold_mariano(first, first, 3, "less").p_value == 0.5
 
 
-def test_where_the_variance_is_not_positive_bartletts_weights_are_used() -> None:
+def test_diebold_mariano_uses_bartlett_weights_if_the_variance_is_not_positive() -> None:
     # autocovariances 1 and -7/8: 1 - 2·7/8 is negative, 1 - 2·(1/2)·7/8 is not
     difference = 0.25 + np.tile([1.0, -1.0], 4)
     found = diebold_mariano(difference, np.zeros(8), horizon=2)
@@ -51,19 +51,19 @@ def test_where_the_variance_is_not_positive_bartletts_weights_are_used() -> None
 
 
 @given(size=st.floats(1e-9, 1e9), horizon=st.integers(1, 6))
-def test_the_unit_of_the_losses_does_not_matter(size: float, horizon: int) -> None:
+def test_diebold_mariano_is_independent_of_the_unit(size: float, horizon: int) -> None:
     first, second = np.random.default_rng(6).exponential(size=(2, 30))
-    one, other = diebold_mariano(first, second, horizon), diebold_mariano(size * first, size * second, horizon)
-    assert (other.statistic, other.p_value) == pytest.approx((one.statistic, one.p_value))
+    found, scaled = diebold_mariano(first, second, horizon), diebold_mariano(size * first, size * second, horizon)
+    assert (scaled.statistic, scaled.p_value) == pytest.approx((found.statistic, found.p_value))
 
 
-def test_what_rounding_leaves_of_equal_losses_shows_nothing() -> None:
+def test_diebold_mariano_ignores_rounding_errors_of_equal_losses() -> None:
     first = np.random.default_rng(7).exponential(size=50)
     found = diebold_mariano(first, first * (1 + 1e-15), 3)
     assert (found.statistic, found.p_value) == (0, 1)
 
 
-def test_a_difference_that_is_always_the_same_is_no_chance() -> None:
+def test_diebold_mariano_of_a_constant_difference_is_certain() -> None:
     low, high = np.zeros(20), np.full(20, 0.5)
     assert diebold_mariano(low, high, 3, "less").p_value == 0
     assert diebold_mariano(high, low, 3, "less").p_value == 1
@@ -71,10 +71,10 @@ def test_a_difference_that_is_always_the_same_is_no_chance() -> None:
 
 
 @pytest.mark.parametrize("horizon", [1, 5])
-def test_where_there_is_no_difference_one_in_twenty_is_significant(horizon: int) -> None:
+def test_diebold_mariano_has_its_nominal_size(horizon: int) -> None:
     random = np.random.default_rng(3)
     noise = random.normal(size=(1500, 200 + horizon))
-    # losses that overlap as those of successive origins do
+    # a moving average, because the losses of successive origins overlap
     kernel = np.ones(horizon) / horizon
     rejected = 0
     for row in noise:
@@ -83,19 +83,19 @@ def test_where_there_is_no_difference_one_in_twenty_is_significant(horizon: int)
     assert 0.03 < rejected / len(noise) < 0.075
 
 
-def test_a_real_difference_is_found() -> None:
+def test_diebold_mariano_detects_a_real_difference() -> None:
     random = np.random.default_rng(4)
     assert diebold_mariano(random.exponential(1, 200), random.exponential(1.6, 200), 1, "less").p_value < 0.01
 
 
-def test_too_few_windows_are_said() -> None:
-    with pytest.raises(DataError, match=r"significance: 7 windows, 8 are needed"):
+def test_diebold_mariano_reports_too_few_windows() -> None:
+    with pytest.raises(DataError, match=r"significance: 7 windows are too few, 8 are needed"):
         diebold_mariano(np.arange(7.0), np.zeros(7), 1)
-    with pytest.raises(DataError, match=r"10 windows, 11 are needed"):
+    with pytest.raises(DataError, match=r"10 windows are too few, 11 are needed"):
         diebold_mariano(np.arange(10.0), np.zeros(10), 10)
 
 
-def test_the_bootstraps_error_is_that_of_independent_values_and_grows_with_dependence() -> None:
+def test_block_bootstrap_error_grows_with_autocorrelation() -> None:
     random = np.random.default_rng(5)
     independent = random.normal(size=400)
     assert block_bootstrap_error(independent, 1) == pytest.approx(independent.std() / 20, rel=0.1)
@@ -104,11 +104,11 @@ def test_the_bootstraps_error_is_that_of_independent_values_and_grows_with_depen
     assert block_bootstrap_error(independent, 1) == block_bootstrap_error(independent, 1)
 
 
-def test_the_bootstraps_error_is_that_of_the_blocks_means() -> None:
+def test_block_bootstrap_error_matches_the_spread_of_block_means() -> None:
     values = np.cumsum(np.random.default_rng(8).normal(size=60))
     means = [np.roll(values, -start)[:12].mean() for start in range(60)]
-    # five blocks, each as likely to begin at any row
+    # the mean of five blocks, whose starts are uniform
     assert block_bootstrap_error(values, 12, n_samples=20_000) == pytest.approx(np.std(means) / np.sqrt(5), rel=0.02)
-    # one block round the circle is all of the values
+    # a single circular block contains all values
     assert block_bootstrap_error(values, 60) == pytest.approx(0, abs=1e-12)
     assert block_bootstrap_error(values, 12, seed=1) != block_bootstrap_error(values, 12, seed=2)

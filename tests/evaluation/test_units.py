@@ -1,4 +1,4 @@
-"""Units of residuals: volatility by hand, drawn towards the long run, of values and of returns."""
+"""Units of residuals: volatility of values and returns, and its pull towards the long run."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import pytest
 from forecaster.evaluation.units import Unit, candidates, ewma
 
 
-def test_the_volatility_by_hand_and_where_nothing_moves() -> None:
-    # changes 1 and 2
+def test_ewma_matches_values_computed_by_hand_and_constant_windows_get_the_least_unit() -> None:
+    # the changes are 1 and 2
     by_hand = np.sqrt((0.94 * 1 + 4) / 1.94)
     windows = np.array([[0.0, 1.0, 3.0], [5.0, 5.0, 5.0]])
     np.testing.assert_allclose(ewma(windows), [[by_hand], [0]])
@@ -15,7 +15,7 @@ def test_the_volatility_by_hand_and_where_nothing_moves() -> None:
     assert Unit("ewma").fit(windows[1:]).of(windows[1:]) == 1
 
 
-def test_returns_are_of_the_last_value_whatever_the_prices_are_counted_in() -> None:
+def test_returns_unit_is_proportional_to_the_price() -> None:
     windows = 50 * np.exp(np.cumsum(0.01 * np.random.default_rng(0).normal(size=(40, 30)), axis=1))
     unit = Unit("returns", pull=0.2).fit(windows)
     in_cents = Unit("returns", pull=0.2).fit(100 * windows)
@@ -23,7 +23,7 @@ def test_returns_are_of_the_last_value_whatever_the_prices_are_counted_in() -> N
     np.testing.assert_allclose(unit.of(windows)[:, 0] / windows[:, -1], 0.01, rtol=0.5)
 
 
-def test_the_long_run_narrows_wild_windows_and_widens_calm_ones() -> None:
+def test_long_run_pull_narrows_volatile_windows_and_widens_calm_ones() -> None:
     random = np.random.default_rng(0)
     calm, wild = np.cumsum(random.normal(size=(50, 30)), axis=1), np.cumsum(9 * random.normal(size=(50, 30)), axis=1)
     windows = np.concatenate([calm, wild])
@@ -33,7 +33,7 @@ def test_the_long_run_narrows_wild_windows_and_widens_calm_ones() -> None:
 
 
 @pytest.mark.parametrize("is_positive", [True, False])
-def test_auto_chooses_from_what_suits_the_series(is_positive: bool) -> None:
+def test_auto_candidates_suit_the_series(is_positive: bool) -> None:
     scales = {unit.scale for unit in candidates("auto", is_positive)}
     assert scales == ({"returns"} if is_positive else {"constant", "ewma"})
     assert candidates("ewma", is_positive) == [Unit("ewma")]

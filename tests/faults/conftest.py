@@ -1,4 +1,4 @@
-"""A real service in a process of its own, load on it, and how long the tests go on: short ones, or `make soak`."""
+"""Fixtures of the fault tests: a service in its own process, and load on it. `make soak` runs them for longer."""
 
 import http.client
 import json
@@ -18,25 +18,29 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, TrainedModels
-from tests.service.conftest import ask
+from tests.service.conftest import forecast_request
 
 IS_LONG = os.environ.get("FORECASTER_SOAK") == "1"
 
 
 def count(short: int, long: int) -> int:
-    """Return how often something is done: in the tests, or in a soak."""
+    """Return the number of repetitions: `short` in the tests, `long` in a soak."""
     return long if IS_LONG else short
 
 
 @dataclass
-class Running:
-    """A service: its port and process."""
+class RunningService:
+    """A service in its own process."""
 
     port: int
     process: "subprocess.Popen[bytes]"
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        """Return the status and the answer; raises OSError where there is none."""
+        """Return the status and the JSON body of the response.
+
+        Raises:
+            OSError: there is no response.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -48,7 +52,7 @@ class Running:
             connection.close()
 
     def forecast(self, **changes: Any) -> tuple[int, dict[str, Any]]:
-        return self.request("POST", "/v1/forecasts", ask(**changes))
+        return self.request("POST", "/v1/forecasts", forecast_request(**changes))
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
@@ -57,29 +61,29 @@ class Running:
                 if self.request("GET", "/health/ready")[0] == 200:
                     return
             except OSError:
-                assert self.process.poll() is None, "the service ended"
+                assert self.process.poll() is None, "the service exited"
             time.sleep(0.02)
-        raise AssertionError("never ready")
+        raise AssertionError("the service did not become ready")
 
-    def stop(self, how: int = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        self.process.send_signal(sig)
         return self.process.wait(timeout=60)
 
 
 @contextmanager
-def running(cache: Path, database_url: str, **settings: Any) -> Iterator[Running]:
-    """Start a service, ready, and end it in whatever way it has not ended yet."""
+def running(cache: Path, database_url: str, **settings: Any) -> Iterator[RunningService]:
+    """Run a service; yield it when it is ready, and kill it if it still runs at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    chosen = {
+    variables = {
         "PORT": port, "TRACKING_URI": "", "CACHE_DIR": cache, "DATABASE_URL": database_url, "LOG_LEVEL": "warning",
         "DRAIN_SECONDS": 0, "KEYS_REFRESH_SECONDS": 0.2, **settings,
     }  # fmt: skip
-    environment = {f"FORECASTER_{name}": str(value) for name, value in chosen.items()}
+    environment = {f"FORECASTER_{name}": str(value) for name, value in variables.items()}
     process = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, **environment})
     try:
-        service = Running(port, process)
+        service = RunningService(port, process)
         service.wait_until_ready()
         yield service
     finally:
@@ -90,17 +94,17 @@ def running(cache: Path, database_url: str, **settings: Any) -> Iterator[Running
 
 @dataclass
 class Load:
-    """Threads that ask for forecasts until told to stop, and remember what they were answered."""
+    """Threads that request forecasts until they are stopped, and record the answers."""
 
-    service: Running
+    service: RunningService
     answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    _is_over: threading.Event = field(default_factory=threading.Event)
+    _is_stopped: threading.Event = field(default_factory=threading.Event)
 
     def _work(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=30)
-        body = json.dumps(ask())
-        while not self._is_over.is_set():
+        body = json.dumps(forecast_request())
+        while not self._is_stopped.is_set():
             try:
                 connection.request("POST", "/v1/forecasts", body)
                 answer = connection.getresponse()
@@ -112,14 +116,14 @@ class Load:
         connection.close()
 
     @contextmanager
-    def going_on(self, n_threads: int = 4) -> Iterator["Load"]:
+    def running(self, n_threads: int = 4) -> Iterator["Load"]:
         threads = [threading.Thread(target=self._work) for _ in range(n_threads)]
         for thread in threads:
             thread.start()
         try:
             yield self
         finally:
-            self._is_over.set()
+            self._is_stopped.set()
             for thread in threads:
                 thread.join()
 
@@ -130,6 +134,6 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def service(models: TrainedModels, database_url: str) -> Iterator[Running]:
+def service(models: TrainedModels, database_url: str) -> Iterator[RunningService]:
     with running(models.cache, database_url) as service:
         yield service

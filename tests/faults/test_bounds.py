@@ -1,4 +1,4 @@
-"""Before a key is known: what one connection, or many, may send and keep waiting."""
+"""Limits on connections and requests that apply before authentication."""
 
 import http.client
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TrainedModels
-from tests.faults.conftest import Running, running
-from tests.service.conftest import ask, series
+from tests.faults.conftest import RunningService, running
+from tests.service.conftest import forecast_request, series
 
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /v1/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -21,29 +21,29 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def bounded(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("bounded")
+def limited(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Yield a service with short time limits and few connections."""
+    folder = tmp_path_factory.mktemp("limited")
     settings = {"BODY_TIMEOUT_SECONDS": 1.5, "WRITE_TIMEOUT_SECONDS": 1.5, "MAX_CONNECTIONS": 40}
     with running(models.cache, f"sqlite:///{folder}/service.db", **settings) as service:
         yield service
 
 
-def connect(service: Running) -> socket.socket:
+def connect(service: RunningService) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.port), timeout=20)
 
 
-def megabytes(service: Running, what: str = "VmHWM") -> float:
-    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{service.process.pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1000
+def peak_megabytes(service: RunningService) -> float:
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{service.process.pid}/status").read_text())
+    assert match
+    return int(match[1]) / 1000
 
 
-def send(service: Running, begin: bytes, more: bytes = b"", times: int = 0) -> bytes:
-    """Send all of it, or as much as the service takes, and return what it answers until it closes."""
+def send(service: RunningService, start: bytes, more: bytes = b"", times: int = 0) -> bytes:
+    """Send `start`, and `more` so many times; return the response. The service may close the connection earlier."""
     with closing(connect(service)) as raw:
-        # it may close while this is still sending
         with suppress(ConnectionError):
-            raw.sendall(begin)
+            raw.sendall(start)
             for _ in range(times):
                 raw.sendall(more)
         return read_all(raw)
@@ -62,7 +62,7 @@ def status_of(answer: bytes) -> int:
 
 
 @pytest.mark.parametrize(
-    ("begin", "more", "status"),
+    ("start", "more", "status"),
     [
         (HEAD + b"A: ", b"a" * 50_000, 431),
         (HEAD, b"A: " + b"a" * 50_000 + b"\r\n", 431),
@@ -75,53 +75,51 @@ def status_of(answer: bytes) -> int:
     ],
     ids=["a value", "long headers", "headers", "target", "trailers", "a trailer", "an extension", "tiny chunks"],
 )
-def test_a_head_or_a_body_without_end_is_refused_early(
-    bounded: Running, begin: bytes, more: bytes, status: int
-) -> None:
-    before = megabytes(bounded)
-    answer = send(bounded, begin, more, 1000)
-    # what a kernel throws away with a connection cannot be read
+def test_endless_head_or_body_is_refused_early(limited: RunningService, start: bytes, more: bytes, status: int) -> None:
+    before = peak_megabytes(limited)
+    answer = send(limited, start, more, 1000)
+    # the kernel may discard the response of a reset connection
     assert answer == b"" or status_of(answer) == status
-    assert megabytes(bounded) < before + 20
-    assert bounded.forecast()[0] == 200
+    assert peak_megabytes(limited) < before + 20
+    assert limited.forecast()[0] == 200
 
 
-def test_a_refused_head_is_answered_as_a_problem_with_the_headers_of_every_answer(bounded: Running) -> None:
-    answer = send(bounded, HEAD + b"A: " + b"a" * 70_000 + b"\r\n\r\n")
+def test_refused_head_gets_a_problem_with_security_headers(limited: RunningService) -> None:
+    answer = send(limited, HEAD + b"A: " + b"a" * 70_000 + b"\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert status_of(head) == 431
     assert b"content-type: application/problem+json" in head
     assert b"x-content-type-options: nosniff" in head
     assert b"connection: close" in head
     assert json.loads(body)["status"] == 431
-    # just below the limit it is answered
-    answer = send(bounded, HEAD + b"Connection: close\r\nA: " + b"a" * 60_000 + b"\r\n\r\n")
+    # a head just below the limit is accepted
+    answer = send(limited, HEAD + b"Connection: close\r\nA: " + b"a" * 60_000 + b"\r\n\r\n")
     assert status_of(answer) == 200
 
 
-def test_pipelined_requests_are_few(bounded: Running) -> None:
+def test_pipelined_requests_are_limited(limited: RunningService) -> None:
     request = HEAD + b"\r\n"
-    before = megabytes(bounded)
-    send(bounded, b"", request * 1000, 300)
-    assert megabytes(bounded) < before + 20
-    # a few are answered one after the other
-    answer = send(bounded, request * 9 + HEAD + b"Connection: close\r\n\r\n")
+    before = peak_megabytes(limited)
+    send(limited, b"", request * 1000, 300)
+    assert peak_megabytes(limited) < before + 20
+    # ten pipelined requests are answered in order
+    answer = send(limited, request * 9 + HEAD + b"Connection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 10
 
 
 @pytest.mark.parametrize(
-    ("begin", "drop"),
+    ("start", "drop"),
     [
         (HEAD, b"A: b\r\n"),
         (HEAD + b"\r\n", b"\r\n"),
         (HEAD + b"Content-Length: 1000000\r\n\r\n", b"a"),
         (b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
     ],
-    ids=["a head", "empty lines", "a body of a GET", "a body that nobody reads"],
+    ids=["a head", "empty lines", "a body of a GET", "a body of an unknown route"],
 )
-def test_a_trickle_ends_in_time(bounded: Running, begin: bytes, drop: bytes) -> None:
-    with closing(connect(bounded)) as raw:
-        raw.sendall(begin)
+def test_slow_sender_is_disconnected(limited: RunningService, start: bytes, drop: bytes) -> None:
+    with closing(connect(limited)) as raw:
+        raw.sendall(start)
         raw.settimeout(0.1)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -136,34 +134,36 @@ def test_a_trickle_ends_in_time(bounded: Running, begin: bytes, drop: bytes) -> 
     raise AssertionError("the connection is still open")
 
 
-def test_idle_connections_keep_nobody_out(bounded: Running) -> None:
-    crowd = [connect(bounded) for _ in range(60)]
+def test_idle_connections_make_room_for_new_ones(limited: RunningService) -> None:
+    crowd = [connect(limited) for _ in range(60)]
     for raw in crowd[::2]:
         raw.sendall(b"GET /health/li")
-    assert bounded.request("GET", "/health/live")[0] == 200
-    assert bounded.forecast()[0] == 200
-    # those that came first have made room
-    links = [file.readlink() for file in Path(f"/proc/{bounded.process.pid}/fd").iterdir() if file.is_symlink()]
+    assert limited.request("GET", "/health/live")[0] == 200
+    assert limited.forecast()[0] == 200
+    # the oldest connections were closed
+    links = [file.readlink() for file in Path(f"/proc/{limited.process.pid}/fd").iterdir() if file.is_symlink()]
     assert sum("socket" in str(link) for link in links) < 50
     assert crowd[0].recv(1000) == b""
     for raw in crowd:
         raw.close()
 
 
-def test_an_answer_that_is_not_read_is_not_kept(bounded: Running) -> None:
+def test_unread_answer_is_dropped(limited: RunningService) -> None:
     many = [series(24, f"s{number}") for number in range(1500)]
-    body = json.dumps(ask(series=many, horizon=40, quantiles=[0.1, 0.25, 0.5, 0.75, 0.9], level=None)).encode()
+    body = json.dumps(
+        forecast_request(series=many, horizon=40, quantiles=[0.1, 0.25, 0.5, 0.75, 0.9], level=None)
+    ).encode()
     with closing(socket.socket()) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(60)
-        raw.connect(("127.0.0.1", bounded.port))
+        raw.connect(("127.0.0.1", limited.port))
         raw.sendall(POST + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = raw.recv(10_000)
         assert status_of(answer) == 200
         length = int(re.findall(rb"content-length: (\d+)", answer)[0])
         time.sleep(5)
         assert len(answer) + len(read_all(raw)) < length
-    assert bounded.forecast()[0] == 200
+    assert limited.forecast()[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -186,39 +186,39 @@ def test_an_answer_that_is_not_read_is_not_kept(bounded: Running) -> None:
         HEAD + b"Origin: http://127.0.0.1\r\nOrigin: http://evil.example\r\n\r\n",
     ],
 )
-def test_a_request_that_can_be_read_in_two_ways_is_refused(bounded: Running, request_head: bytes) -> None:
-    with closing(connect(bounded)) as raw:
+def test_ambiguous_request_is_refused(limited: RunningService, request_head: bytes) -> None:
+    with closing(connect(limited)) as raw:
         raw.sendall(request_head)
         assert status_of(raw.recv(10_000)) == 400
 
 
-def test_a_websocket_is_not_opened(bounded: Running) -> None:
+def test_websocket_handshake_is_refused(limited: RunningService) -> None:
     handshake = b"Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    with closing(connect(bounded)) as raw:
+    with closing(connect(limited)) as raw:
         raw.sendall(
             b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: Upgrade\r\n" + handshake + b"\r\n",
         )
         answer = raw.recv(10_000)
-    # as any other request by a name that is not the service's
+    # like any request with a Host that is not allowed
     assert status_of(answer) == 400
     assert b"problem+json" in answer
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_a_wish_for_another_protocol_is_ignored(bounded: Running, framing: str) -> None:
-    # as Java's own client asks at first
-    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
-    for content, status in ((json.dumps(ask()).encode(), 200), (HEAD + b"\r\n", 422)):
+def test_protocol_upgrade_is_ignored(limited: RunningService, framing: str) -> None:
+    # Java's HTTP client sends such headers with its first request
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    for content, status in ((json.dumps(forecast_request()).encode(), 200), (HEAD + b"\r\n", 422)):
         head, body = b"Content-Length: %d\r\n\r\n" % len(content), content
         if framing == "chunks":
             head, body = b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
         for pause in (0, 0.2):
-            with closing(connect(bounded)) as raw:
-                raw.sendall(POST + wish + head)
+            with closing(connect(limited)) as raw:
+                raw.sendall(POST + upgrade + head)
                 time.sleep(pause)
-                raw.sendall(body + HEAD + wish + b"\r\n" + HEAD + b"Connection: close\r\n\r\n")
+                raw.sendall(body + HEAD + upgrade + b"\r\n" + HEAD + b"Connection: close\r\n\r\n")
                 answer = read_all(raw)
-            # the body is that of the first request, and no request itself
+            # the body belongs to the first request and is not read as a request
             assert [int(code) for code in re.findall(rb"HTTP/1.1 (\d+)", answer)] == [status, 200, 200]
 
 
@@ -236,40 +236,42 @@ def test_a_wish_for_another_protocol_is_ignored(bounded: Running, framing: str) 
         (b"ftp://127.0.0.1/health/live", b"127.0.0.1", 400),
     ],
 )
-def test_the_authority_of_an_absolute_target_counts(bounded: Running, target: bytes, host: bytes, status: int) -> None:
-    answer = send(bounded, b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host))
+def test_authority_of_an_absolute_target_replaces_the_host(
+    limited: RunningService, target: bytes, host: bytes, status: int
+) -> None:
+    answer = send(limited, b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host))
     assert status_of(answer) == status
 
 
-def test_a_tunnel_is_refused_and_nothing_behind_it_is_read(bounded: Running) -> None:
-    answer = send(bounded, b"CONNECT /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + HEAD + b"\r\n")
+def test_connect_is_refused(limited: RunningService) -> None:
+    answer = send(limited, b"CONNECT /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + HEAD + b"\r\n")
     assert status_of(answer) == 400
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_an_error_does_not_send_a_long_name_back(bounded: Running) -> None:
+def test_error_truncates_long_names(limited: RunningService) -> None:
     for changes in ({"model": "m" * 50_000}, {"alias": "m" * 50_000}, {"m" * 50_000: 1}):
-        status, answer = bounded.forecast(**changes)
+        status, answer = limited.forecast(**changes)
         assert status == 422
         assert len(json.dumps(answer)) < 12_000
 
 
-def test_large_bodies_share_a_budget_and_small_ones_need_none(models: TrainedModels, database_url: str) -> None:
+def test_large_bodies_share_a_memory_budget(models: TrainedModels, database_url: str) -> None:
     with running(models.cache, database_url, MAX_BYTES_IN_FLIGHT=2_000_000) as service:
         with closing(connect(service)) as raw:
-            # alone it may hold more than there is for all, and stops before its end
+            # a single request may exceed the budget; its body is incomplete, so it stays in flight
             raw.sendall(POST + b"Content-Length: 4000000\r\n\r\n" + b" " * 3_000_000)
-            # meanwhile the service has read it
+            # small requests are served, while the service reads the large body
             assert [service.forecast()[0] for _ in range(20)] == [200] * 20
-            assert large(service) == (503, "1")
+            assert send_large_body(service) == (503, "1")
             assert service.forecast()[0] == 200
         deadline = time.monotonic() + 20
-        while large(service)[0] == 503:
+        while send_large_body(service)[0] == 503:
             assert time.monotonic() < deadline
 
 
-def large(service: Running) -> tuple[int, str | None]:
-    """Return the status, and when to come again, of a body that is large, and no request."""
+def send_large_body(service: RunningService) -> tuple[int, str | None]:
+    """Send a large invalid body; return the status and the header `Retry-After`."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
     with closing(connection):
         connection.request("POST", "/v1/forecasts", b" " * 1_000_000)

@@ -1,4 +1,4 @@
-"""A database that refuses, hangs or comes back: requests are told so within seconds, and the service goes on."""
+"""An unreachable or unresponsive database: requests fail within seconds, and the service recovers."""
 
 import socket
 import threading
@@ -16,30 +16,30 @@ from tests.postgres import fresh_database
 
 
 @dataclass
-class Wire:
-    """A connection to another port that can be cut, or left silent."""
+class Proxy:
+    """A TCP proxy to a port on loopback. It can cut its connections, or stop forwarding."""
 
     port: int
     listener: socket.socket = field(default_factory=socket.socket)
     is_silent: threading.Event = field(default_factory=threading.Event)
     is_cut: threading.Event = field(default_factory=threading.Event)
-    open: list[socket.socket] = field(default_factory=list)
+    connections: list[socket.socket] = field(default_factory=list)
 
     def accept(self) -> None:
         while True:
             try:
-                near, _ = self.listener.accept()
+                client, _ = self.listener.accept()
             except OSError:
                 return
             if self.is_cut.is_set():
-                near.close()
+                client.close()
                 continue
-            far = socket.create_connection(("127.0.0.1", self.port))
-            self.open += [near, far]
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self.carry, args=(source, target), daemon=True).start()
+            server = socket.create_connection(("127.0.0.1", self.port))
+            self.connections += [client, server]
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self.forward, args=(source, target), daemon=True).start()
 
-    def carry(self, source: socket.socket, target: socket.socket) -> None:
+    def forward(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
                 while self.is_silent.is_set():
@@ -53,55 +53,54 @@ class Wire:
 
     def cut(self) -> None:
         self.is_cut.set()
-        for one in self.open:
-            # a socket that another thread reads is not closed by close alone
+        for connection in self.connections:
+            # close() does not interrupt a read in another thread
             try:
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue
 
 
 @contextmanager
-def wire(port: int) -> Iterator[Wire]:
-    one = Wire(port)
-    one.listener.bind(("127.0.0.1", 0))
-    one.listener.listen()
-    thread = threading.Thread(target=one.accept, daemon=True)
+def proxied(port: int) -> Iterator[Proxy]:
+    proxy = Proxy(port)
+    proxy.listener.bind(("127.0.0.1", 0))
+    proxy.listener.listen()
+    thread = threading.Thread(target=proxy.accept, daemon=True)
     thread.start()
-    yield one
-    one.is_silent.clear()
-    one.cut()
-    one.listener.shutdown(socket.SHUT_RDWR)
-    one.listener.close()
+    yield proxy
+    proxy.is_silent.clear()
+    proxy.cut()
+    proxy.listener.shutdown(socket.SHUT_RDWR)
+    proxy.listener.close()
     thread.join()
 
 
-def test_away_it_is_said_and_back_it_is_used(models: TrainedModels, postgres: str, tmp_path: Path) -> None:
+def test_service_survives_an_unreachable_database(models: TrainedModels, postgres: str, tmp_path: Path) -> None:
     direct = make_url(fresh_database(postgres))
     assert direct.port is not None
-    with wire(direct.port) as cable:
-        url = direct.set(port=cable.listener.getsockname()[1]).render_as_string(hide_password=False)
+    with proxied(direct.port) as proxy:
+        url = direct.set(port=proxy.listener.getsockname()[1]).render_as_string(hide_password=False)
         with running(models.cache, url) as service:
             assert service.forecast()[0] == 200
-            cable.cut()
+            proxy.cut()
             status, problem = service.forecast()
             assert status == 503
-            assert problem["detail"] == "the ledger cannot be read or written just now; try again in a moment"
+            assert problem["detail"] == "the database is unavailable; retry"
             assert service.request("GET", "/v1/models")[0] == 200
             deadline = time.monotonic() + 30
             while service.request("GET", "/health/ready")[0] != 503:
                 assert time.monotonic() < deadline, "ready without a database"
-            cable.is_cut.clear()
+            proxy.is_cut.clear()
             deadline = time.monotonic() + 30
             while service.forecast()[0] != 200:
-                assert time.monotonic() < deadline, "not used again"
+                assert time.monotonic() < deadline, "the database is not used again"
             service.wait_until_ready()
-            cable.is_silent.set()
-            begin = time.monotonic()
+            proxy.is_silent.set()
+            start = time.monotonic()
             assert service.forecast()[0] == 503
-            # a bound on every wait, and none of them for ever
-            assert time.monotonic() - begin < 25
-            cable.is_silent.clear()
+            assert time.monotonic() - start < 25
+            proxy.is_silent.clear()
             deadline = time.monotonic() + 60
             while service.forecast()[0] != 200:
-                assert time.monotonic() < deadline, "not used again"
+                assert time.monotonic() < deadline, "the database is not used again"

@@ -1,4 +1,4 @@
-"""Whatever is sent, however slowly: no 5xx, no end, and others are answered meanwhile."""
+"""Hostile clients: generated requests, random bytes and slow senders."""
 
 import random
 import resource
@@ -15,41 +15,41 @@ from schemathesis import GenerationMode
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels, listening
-from tests.faults.conftest import Running, count, running
+from tests.faults.conftest import RunningService, count, running
 
 
-def test_whatever_the_schema_allows_or_forbids_there_is_no_5xx(models: TrainedModels, database_url: str) -> None:
-    tried: dict[str, set[int]] = {}
+def test_generated_requests_cause_no_server_error(models: TrainedModels, database_url: str) -> None:
+    statuses: dict[str, set[int]] = {}
     with listening(create_app(Settings(cache_dir=models.cache, tracking_uri="", database_url=database_url))) as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-        found: Any
-        for found in schema.get_all_operations():
-            operation = found.ok()
+        result: Any
+        for result in schema.get_all_operations():
+            operation = result.ok()
 
             @settings(max_examples=count(15, 500), deadline=None, suppress_health_check=list(HealthCheck))
             @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
-            def with_what_it_allows(case: Any) -> None:
+            def send_valid(case: Any) -> None:
                 send(case)
 
             @settings(max_examples=count(15, 500), deadline=None, suppress_health_check=list(HealthCheck))
             @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
-            def with_what_it_forbids(case: Any) -> None:
+            def send_invalid(case: Any) -> None:
                 send(case)
 
             def send(case: Any) -> None:
                 answer = case.call(base_url=url)
                 assert answer.status_code < 500, f"{case.method} {case.path}: {answer.text}"
-                tried.setdefault(f"{case.method} {case.path}", set()).add(answer.status_code)
+                statuses.setdefault(f"{case.method} {case.path}", set()).add(answer.status_code)
 
-            with_what_it_allows()
+            send_valid()
             with suppress(Unsatisfiable):
-                with_what_it_forbids()
-    assert {"POST /v1/forecasts", "POST /v1/actuals", "GET /v1/skill", "POST /v2/models/{name}/infer"} <= set(tried)
-    assert 200 in tried["POST /v1/actuals"]
-    assert 422 in tried["POST /v1/forecasts"]
+                send_invalid()
+    assert {"POST /v1/forecasts", "POST /v1/actuals", "GET /v1/skill", "POST /v2/models/{name}/infer"} <= set(statuses)
+    assert 200 in statuses["POST /v1/actuals"]
+    assert 422 in statuses["POST /v1/forecasts"]
 
 
-def test_any_bytes_on_the_socket_end_no_more_than_their_connection(service: Running) -> None:
+def test_random_bytes_close_only_their_connection(service: RunningService) -> None:
     chance = random.Random(7)
     heads = [
         b"",
@@ -68,23 +68,23 @@ def test_any_bytes_on_the_socket_end_no_more_than_their_connection(service: Runn
     assert service.forecast()[0] == 200
 
 
-def test_those_who_send_slowly_are_let_go_and_others_are_answered(models: TrainedModels, database_url: str) -> None:
+def test_slow_clients_are_disconnected_while_others_are_served(models: TrainedModels, database_url: str) -> None:
     heads = [
         b"POST /v1/fore",
         b"POST /v1/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{",
     ]
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
+    # leave room for the other open files of the test and of the service
+    max_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
     with running(models.cache, database_url, BODY_TIMEOUT_SECONDS=count(3, 20)) as service:
         slow = []
-        # as many as there may be open files, here and in the service
-        for number in range(min(count(300, 10_000), most)):
+        for number in range(min(count(300, 10_000), max_open)):
             raw = socket.create_connection(("127.0.0.1", service.port), timeout=30)
             raw.sendall(heads[number % 2])
             slow.append(raw)
         assert service.forecast()[0] == 200
         time.sleep(count(3, 20) + 0.5)
         answers = [raw.recv(1000) for raw in slow]
-        # without a whole head there is nobody to answer; without a whole body there is
+        # an incomplete head gets no response, an incomplete body gets 408
         assert all(answer == b"" for answer in answers[::2])
         assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers[1::2])
         for raw in slow:
@@ -92,7 +92,7 @@ def test_those_who_send_slowly_are_let_go_and_others_are_answered(models: Traine
         assert service.forecast()[0] == 200
 
 
-def test_a_connections_second_request_may_not_be_slow_either(models: TrainedModels, database_url: str) -> None:
+def test_slow_second_request_of_a_connection_is_disconnected(models: TrainedModels, database_url: str) -> None:
     with (
         running(models.cache, database_url, BODY_TIMEOUT_SECONDS=1) as service,
         socket.create_connection(("127.0.0.1", service.port), timeout=20) as raw,
@@ -103,6 +103,6 @@ def test_a_connections_second_request_may_not_be_slow_either(models: TrainedMode
             answer += raw.recv(10_000)
         assert answer.startswith(b"HTTP/1.1 200")
         raw.sendall(b"GET /health/li")
-        begin = time.monotonic()
+        start = time.monotonic()
         assert raw.recv(1000) == b""
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - start < 10

@@ -1,4 +1,4 @@
-"""The worst that 64 clients may ask for at once: memory stays bounded, and `/health/live` answers meanwhile."""
+"""The largest requests of 64 clients at once: memory stays bounded, and `/health/live` answers meanwhile."""
 
 import http.client
 import json
@@ -11,20 +11,20 @@ from datetime import datetime, timedelta
 
 from tests.conftest import TrainedModels
 from tests.faults.conftest import count, running
-from tests.faults.test_bounds import megabytes
-from tests.service.conftest import ask
+from tests.faults.test_bounds import peak_megabytes
+from tests.service.conftest import forecast_request
 
 CLIENTS = 64
-MOST_MEGABYTES = 512
+MAX_MEGABYTES = 512
 V2 = "/v2/models/sine/infer"
 HOURS = [(datetime(2026, 1, 1) + timedelta(hours=row)).isoformat() for row in range(250_000)]
 
 
-def of_series(count: int, rows: int, **changes: object) -> bytes:
-    """Return a request for forecasts of so many series of so many rows."""
+def series_request(count: int, rows: int, **changes: object) -> bytes:
+    """Return a request for forecasts of `count` series of `rows` rows."""
     values = [row % 12 / 6 - 1 for row in range(rows)]
     many = [{"unique_id": f"s{number}", "ds": HOURS[:rows], "y": values} for number in range(count)]
-    return json.dumps(ask(series=many, **changes)).encode()
+    return json.dumps(forecast_request(series=many, **changes)).encode()
 
 
 def tensor(data: list[object], batch: int) -> bytes:
@@ -32,13 +32,13 @@ def tensor(data: list[object], batch: int) -> bytes:
     return json.dumps({"parameters": {"horizon": 40}, "inputs": [x]}).encode()
 
 
-def worst() -> list[tuple[str, bytes]]:
-    """Return the largest valid request of each kind that the default settings take, and some that are not valid."""
+def largest_requests() -> list[tuple[str, bytes]]:
+    """Return the largest valid request of each kind under the default settings, and some invalid ones."""
     quantiles = [0.03 + number * 0.94 / 39 for number in range(40)]
     return [
-        ("/v1/forecasts", of_series(5000, 48, horizon=33, level=[80, 95])),
-        ("/v1/forecasts", of_series(590, 24, horizon=40, level=None, quantiles=quantiles)),
-        ("/v1/forecasts", of_series(1, 250_000, horizon=40, level=None, quantiles=quantiles)),
+        ("/v1/forecasts", series_request(5000, 48, horizon=33, level=[80, 95])),
+        ("/v1/forecasts", series_request(590, 24, horizon=40, level=None, quantiles=quantiles)),
+        ("/v1/forecasts", series_request(1, 250_000, horizon=40, level=None, quantiles=quantiles)),
         (
             "/v1/actuals",
             json.dumps({"actuals": [{"unique_id": "a", "ds": at, "y": 1} for at in HOURS[:100_000]]}).encode(),
@@ -51,9 +51,9 @@ def worst() -> list[tuple[str, bytes]]:
     ]
 
 
-def hammer(port: int, seconds: float, told: "multiprocessing.Queue[Counter[int]]") -> None:
-    """Ask for the worst from many threads, tell which statuses were answered how often, and end without waiting."""
-    requests, statuses = worst(), Counter[int]()
+def send_largest(port: int, seconds: float, results: "multiprocessing.Queue[Counter[int]]") -> None:
+    """Send the largest requests from many threads for `seconds`; put the counts of the statuses into `results`."""
+    requests, statuses = largest_requests(), Counter[int]()
 
     def work(number: int) -> None:
         while True:
@@ -74,29 +74,27 @@ def hammer(port: int, seconds: float, told: "multiprocessing.Queue[Counter[int]]
     for number in range(CLIENTS):
         threading.Thread(target=work, args=(number,), daemon=True).start()
     time.sleep(seconds)
-    told.put(statuses.copy())
+    results.put(statuses.copy())
 
 
-def test_the_worst_from_64_clients_stays_within_512_mb_while_the_service_says_that_it_lives(
-    models: TrainedModels, database_url: str
-) -> None:
-    # a process of its own, or its threads would keep the questions below waiting, too
+def test_largest_requests_of_64_clients_stay_within_512_mb(models: TrainedModels, database_url: str) -> None:
+    # a separate process, so that the load's threads do not delay the health checks below
     context = multiprocessing.get_context("spawn")
-    told: multiprocessing.Queue[Counter[int]] = context.Queue()
+    results: multiprocessing.Queue[Counter[int]] = context.Queue()
     with running(models.cache, database_url) as service:
-        load = context.Process(target=hammer, args=(service.port, count(15, 120), told))
+        load = context.Process(target=send_largest, args=(service.port, count(15, 120), results))
         load.start()
-        waited = []
-        while load.is_alive() and told.empty():
-            begin = time.perf_counter()
+        latencies = []
+        while load.is_alive() and results.empty():
+            start = time.perf_counter()
             assert service.request("GET", "/health/live")[0] == 200
-            waited.append(time.perf_counter() - begin)
+            latencies.append(time.perf_counter() - start)
             time.sleep(0.05)
-        statuses = told.get()
+        statuses = results.get()
         load.join()
         assert statuses[200] > 0
         assert statuses[500] == 0
-        assert megabytes(service) < MOST_MEGABYTES
-        # a tenth of it on a machine that has nothing else to do
-        assert statistics.median(waited) < 2
+        assert peak_megabytes(service) < MAX_MEGABYTES
+        # on an idle machine it is a tenth of this
+        assert statistics.median(latencies) < 2
         assert service.forecast()[0] == 200

@@ -1,4 +1,4 @@
-"""Bundles made with intent, their hashes set right: each is refused in words, and the old version goes on serving."""
+"""Malicious bundles with correct hashes: each is refused and reported, and the previous version is served."""
 
 import os
 import shutil
@@ -20,20 +20,20 @@ from tests.service.test_models import answered_by, wait_until
 
 
 def _largest(model: ModelProto) -> TensorProto:
-    """Return the largest weights, which are constants of the graph."""
+    """Return the largest constant of the graph."""
     constants: list[TensorProto] = [
-        one.t for node in model.graph.node if node.op_type == "Constant" for one in node.attribute
+        attribute.t for node in model.graph.node if node.op_type == "Constant" for attribute in node.attribute
     ]
-    return max(constants, key=lambda one: int(np.prod(one.dims)))
+    return max(constants, key=lambda constant: int(np.prod(constant.dims)))
 
 
-def _weights_of_nan(model: ModelProto) -> None:
+def _nan_weights(model: ModelProto) -> None:
     largest = _largest(model)
     array = numpy_helper.to_array(largest)
     largest.CopyFrom(numpy_helper.from_array(np.full_like(array, np.nan), largest.name))
 
 
-def _weights_from_elsewhere(model: ModelProto) -> None:
+def _external_weights(model: ModelProto) -> None:
     largest = _largest(model)
     largest.ClearField("raw_data")
     largest.ClearField("float_data")
@@ -42,15 +42,15 @@ def _weights_from_elsewhere(model: ModelProto) -> None:
     entry.key, entry.value = "location", "../../../../../../etc/passwd"
 
 
-def _operator_of_somebody(model: ModelProto) -> None:
-    model.opset_import.append(helper.make_opsetid("somebody", 1))
+def _custom_operator(model: ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("custom", 1))
     before = model.graph.output[0].name
     for node in model.graph.node:
         node.output[:] = ["inner" if name == before else name for name in node.output]
-    model.graph.node.append(helper.make_node("Run", ["inner"], [before], domain="somebody"))
+    model.graph.node.append(helper.make_node("Run", ["inner"], [before], domain="custom"))
 
 
-def _another_shape(model: ModelProto) -> None:
+def _other_output_shape(model: ModelProto) -> None:
     before = model.graph.output[0].name
     for node in model.graph.node:
         node.output[:] = ["inner" if name == before else name for name in node.output]
@@ -59,24 +59,24 @@ def _another_shape(model: ModelProto) -> None:
     model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "other"
 
 
-def _another_input(model: ModelProto) -> None:
+def _other_input_shape(model: ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
 
 
 POISONS = {
-    "weights of nan": _weights_of_nan,
-    "weights from elsewhere": _weights_from_elsewhere,
-    "operator of somebody": _operator_of_somebody,
-    "another shape": _another_shape,
-    "another input": _another_input,
-    "an endless loop": loop("always"),
-    "a loop for large values": loop("is_large"),
-    "gigabytes": outer_product(17_500),
+    "nan weights": _nan_weights,
+    "external weights": _external_weights,
+    "custom operator": _custom_operator,
+    "other output shape": _other_output_shape,
+    "other input shape": _other_input_shape,
+    "endless loop": loop("always"),
+    "loop for large values": loop("is_large"),
+    "gigabytes of memory": outer_product(17_500),
 }
 
 
 @pytest.fixture(scope="module")
-def served(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, Path]]:
+def service(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, Path]]:
     folder = tmp_path_factory.mktemp("poisoned")
     cache = Path(shutil.copytree(models.cache, folder / "cache"))
     app = create_app(Settings(cache_dir=cache, tracking_uri="", database_url=f"sqlite:///{folder}/l.db"))
@@ -86,10 +86,10 @@ def served(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.mark.parametrize(("number", "change"), [*enumerate(POISONS.values())], ids=POISONS.keys())
-def test_a_poisoned_version_is_refused_and_the_old_one_serves(
-    served: tuple[TestClient, Path], number: int, change: Callable[[ModelProto], None]
+def test_malicious_version_is_refused_and_the_previous_one_stays(
+    service: tuple[TestClient, Path], number: int, change: Callable[[ModelProto], None]
 ) -> None:
-    client, cache = served
+    client, cache = service
     version = 10 + number
     folder = Path(shutil.copytree(bundle_folder(cache, "sine", 1), bundle_folder(cache, "sine", version)))
     poison(change)(folder)
@@ -121,7 +121,7 @@ def _last_problem(client: TestClient) -> str:
     return client.get("/health/ready").json()["last_problem"] or ""
 
 
-def test_bad_versions_in_the_registry_stop_no_swap_and_are_told(registry: Registry, tmp_path: Path) -> None:
+def test_bad_versions_in_the_registry_are_reported_and_do_not_block_others(registry: Registry, tmp_path: Path) -> None:
     registry.add("bad", registry.bundle("bad", poison(slow(20_000))))
     registry.add("sine", registry.bundle("sine", pipe("golden.json")), alias="challenger")
     registry.execute("INSERT INTO registered_models (name) VALUES (?)", 'it\'s "both"')
@@ -136,12 +136,12 @@ def test_bad_versions_in_the_registry_stop_no_swap_and_are_told(registry: Regist
         assert failures in client.get("/metrics").text
         new = registry.add("sine", registry.bundle("sine"))
         wait_until(lambda: answered_by(client) == new)
-        # told once, however often it is found
+        # each problem is counted once, though every sync finds it
         assert failures in client.get("/metrics").text
         assert client.get("/health/ready").json()["models"]["sine"]["champion"] == new
 
 
-def test_an_emptied_registry_leaves_what_is_served(registry: Registry, tmp_path: Path) -> None:
+def test_emptied_registry_keeps_served_versions(registry: Registry, tmp_path: Path) -> None:
     with _serving(registry, tmp_path / "cache") as client:
         wait_until(lambda: answered_by(client) == 1)
         registry.execute("DELETE FROM model_versions")
@@ -151,17 +151,17 @@ def test_an_emptied_registry_leaves_what_is_served(registry: Registry, tmp_path:
         registry.file.write_bytes(b"")
         wait_until(lambda: "MLflow does not answer" in _last_problem(client))
         assert answered_by(client) == 1
-    # a process that starts now serves it too
+    # a restarted service serves the cache too
     with _serving(registry, tmp_path / "cache") as client:
         wait_until(lambda: answered_by(client) == 1)
 
 
-def test_any_error_of_one_version_leaves_the_others_loaded(models: TrainedModels, tmp_path: Path) -> None:
+def test_unreadable_version_does_not_prevent_loading_others(models: TrainedModels, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     for name in ("aaa", "zzz"):
         shutil.copytree(cache / "sine", cache / name)
     (cache / "aaa" / "index.json").write_text("[" * 100_000)
-    # where a folder is due
+    # a FIFO instead of the bundle's folder
     shutil.rmtree(bundle_folder(cache, "zzz", 1))
     os.mkfifo(bundle_folder(cache, "zzz", 1))
     settings = Settings(cache_dir=cache, tracking_uri="", database_url=f"sqlite:///{tmp_path}/l.db")

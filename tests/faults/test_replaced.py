@@ -1,4 +1,4 @@
-"""A database file that is replaced or deleted under load: nothing is answered that is not in the file."""
+"""A database file that is replaced or deleted under load: every answered forecast is in a file."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TrainedModels
-from tests.faults.conftest import Load, Running, running
+from tests.faults.conftest import Load, RunningService, running
 
 
 def remove(file: Path) -> None:
@@ -24,7 +24,7 @@ def replace_by_empty(file: Path) -> None:
 
 
 def replace_by_copy(file: Path) -> None:
-    """Put an older state in its place, as who restores a backup by hand."""
+    """Replace the file by an older copy of it, like a backup restored by hand."""
     copy = file.with_name("copy.db")
     with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(copy)) as new:
         live.backup(new)
@@ -32,19 +32,19 @@ def replace_by_copy(file: Path) -> None:
     copy.replace(file)
 
 
-def kept(*files: Path) -> set[str]:
-    """Return the forecasts that are in some files."""
-    found: set[str] = set()
+def stored(*files: Path) -> set[str]:
+    """Return the ids of the forecasts in some files."""
+    ids: set[str] = set()
     for file in files:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-            found |= {one for (one,) in connection.execute("SELECT forecast_id FROM forecasts")}
-    return found
+            ids |= {forecast_id for (forecast_id,) in connection.execute("SELECT forecast_id FROM forecasts")}
+    return ids
 
 
-def wait_until(service: Running, status: int) -> None:
+def wait_until(service: RunningService, status: int) -> None:
     deadline = time.monotonic() + 60
     while service.request("GET", "/health/ready")[0] != status:
-        assert time.monotonic() < deadline, f"never {status}"
+        assert time.monotonic() < deadline, f"readiness did not become {status}"
         time.sleep(0.05)
 
 
@@ -53,44 +53,44 @@ def answered(load: Load) -> list[str]:
 
 
 @pytest.mark.parametrize("lose", [remove, replace_by_empty])
-def test_what_is_answered_is_in_the_file_though_it_was_lost_for_a_while(
+def test_answered_forecasts_are_in_the_file_after_it_was_lost(
     models: TrainedModels, tmp_path: Path, lose: Callable[[Path], None]
 ) -> None:
-    file, hold = tmp_path / "service.db", tmp_path / "hold.db"
+    file, link = tmp_path / "service.db", tmp_path / "link.db"
     with running(models.cache, f"sqlite:///{file}") as service:
-        with Load(service).going_on() as load:
+        with Load(service).running() as load:
             time.sleep(1)
-            os.link(file, hold)
+            os.link(file, link)
             lose(file)
             wait_until(service, 503)
-            # answers that were committed before may still be on their way
+            # answers committed earlier may still be in flight
             time.sleep(0.5)
-            lost = len(answered(load))
+            n_answered = len(answered(load))
             time.sleep(1)
-            assert len(answered(load)) == lost
+            assert len(answered(load)) == n_answered
             assert service.request("GET", "/health/live")[0] == 200
-            # the file itself comes back, with its log
-            hold.replace(file)
+            # the same file comes back, with its write-ahead log
+            link.replace(file)
             wait_until(service, 200)
             time.sleep(1)
-        assert len(answered(load)) > lost
+        assert len(answered(load)) > n_answered
         assert {status for status, _ in load.answers} == {200, 503}
-        assert set(answered(load)) <= kept(file)
+        assert set(answered(load)) <= stored(file)
 
 
-def test_an_older_copy_in_its_place_is_used_and_what_it_lacks_is_kept(models: TrainedModels, tmp_path: Path) -> None:
-    file, hold = tmp_path / "service.db", tmp_path / "hold.db"
+def test_replaced_database_file_keeps_all_answered_forecasts(models: TrainedModels, tmp_path: Path) -> None:
+    file, link = tmp_path / "service.db", tmp_path / "link.db"
     with running(models.cache, f"sqlite:///{file}") as service:
-        with Load(service).going_on() as load:
+        with Load(service).running() as load:
             time.sleep(1)
-            os.link(file, hold)
+            os.link(file, link)
             replace_by_copy(file)
             wait_until(service, 200)
             time.sleep(1)
         (log,) = tmp_path.glob("service.db-wal.replaced-*")
-        shutil.copy(log, tmp_path / "hold.db-wal")
-        # each answer is in the file that was there when it was given
-        assert set(answered(load)) <= kept(file, hold)
+        shutil.copy(log, tmp_path / "link.db-wal")
+        # each answer is in the old file or in the new one
+        assert set(answered(load)) <= stored(file, link)
         with closing(sqlite3.connect(file)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert {status for status, _ in load.answers} <= {200, 503}

@@ -1,4 +1,4 @@
-"""Adaptive intervals: what was covered moves them as in a backtest, and they never cross."""
+"""Adaptive intervals: hits and misses in the ledger move them as in a backtest, and quantiles never cross."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.database.engine import open_engine, transaction
-from forecaster.database.schema import bring_up_to_date
-from forecaster.evaluation.adaptive import RATE, adapted_tails, adaptive_bands
+from forecaster.database.schema import upgrade_schema
+from forecaster.evaluation.adaptive import GAMMA, adapted_probabilities, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
-from forecaster.ledger.adaptation import read_allowed
+from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.ledger.entries import LEVELS
-from forecaster.ledger.tallies import tally
+from forecaster.ledger.running_sums import update_sums
 
 
 def score(
@@ -26,55 +26,55 @@ def score(
     }  # fmt: skip
 
 
-def test_misses_narrow_the_share_that_is_allowed_and_hits_widen_it(tmp_path: Path) -> None:
+def test_misses_lower_the_miscoverage_rate_and_hits_raise_it(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/l.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     rows = [score(number, 2, (0, 1)) for number in range(10)] + [score(20, 1, (1, 1), "b")]
-    # asked a hundred times for the same hour, it came once
+    # a hundred forecasts of the same hour count once
     rows += [score(100 + number, 1, (0, 0), "b", at=7) for number in range(100)]
     with transaction(engine) as connection:
-        tally(connection, [], rows)
-    allowed = read_allowed(engine, "m", 1)
+        update_sums(connection, [], rows)
+    rates = read_miscoverage_rates(engine, "m", 1)
     np.testing.assert_allclose(
-        allowed["a"], [[0.2, 0.05], [0.2 * (1 + RATE * (10 * 0.2 - 10)), 0.05 * (1 + RATE * 10 * 0.05)]]
+        rates["a"], [[0.2, 0.05], [0.2 * (1 + GAMMA * (10 * 0.2 - 10)), 0.05 * (1 + GAMMA * 10 * 0.05)]]
     )
-    np.testing.assert_allclose(allowed["b"], [[0.2 * (1 + RATE * (2 * 0.2 - 1)), 0.05 * (1 + RATE * (2 * 0.05 - 1))]])
-    assert read_allowed(engine, "m", 2) == {}
+    np.testing.assert_allclose(rates["b"], [[0.2 * (1 + GAMMA * (2 * 0.2 - 1)), 0.05 * (1 + GAMMA * (2 * 0.05 - 1))]])
+    assert read_miscoverage_rates(engine, "m", 2) == {}
     engine.dispose()
 
 
-def test_a_backtest_learns_the_same(tmp_path: Path) -> None:
+def test_the_ledger_adapts_intervals_as_a_backtest_does(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     y, mean = random.normal(size=(60, 1)), np.zeros((60, 1))
     calibration = calibrate(0.3 * random.normal(size=(400, 1)), np.zeros((400, 1)))
     numbers = np.arange(60)
     low, high = adaptive_bands([calibration] * 60, y, mean, np.ones((60, 1)), [80, 95], numbers, numbers * 0)[80]
     engine = open_engine(f"sqlite:///{tmp_path}/l.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     inside = ((y >= low) & (y <= high))[:59, 0]
     with transaction(engine) as connection:
-        tally(connection, [], [score(number, 1, (int(one), 1)) for number, one in enumerate(inside)])
-    tails = adapted_tails((0.1, 0.9), LEVELS, read_allowed(engine, "m", 1)["a"][None])
+        update_sums(connection, [], [score(number, 1, (int(is_inside), 1)) for number, is_inside in enumerate(inside)])
+    tails = adapted_probabilities((0.1, 0.9), LEVELS, read_miscoverage_rates(engine, "m", 1)["a"][None])
     assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
     assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])
     engine.dispose()
 
 
 @given(
-    of_80=st.floats(0.001, 0.9),
-    of_95=st.floats(0.001, 0.9),
+    rate_80=st.floats(0.001, 0.9),
+    rate_95=st.floats(0.001, 0.9),
     probabilities=st.lists(st.floats(0.001, 0.999), min_size=2, max_size=6, unique=True),
 )
-def test_adapted_quantiles_never_cross_and_the_median_stays(
-    of_80: float, of_95: float, probabilities: list[float]
+def test_adapted_quantiles_never_cross_and_the_median_does_not_move(
+    rate_80: float, rate_95: float, probabilities: list[float]
 ) -> None:
-    tails = adapted_tails((*sorted(probabilities), 0.5), LEVELS, np.array([[[of_80, of_95]]]))[0, 0]
+    tails = adapted_probabilities((*sorted(probabilities), 0.5), LEVELS, np.array([[[rate_80, rate_95]]]))[0, 0]
     assert (np.diff(tails[:-1]) >= -1e-12).all()
     assert ((tails > 0) & (tails < 1)).all()
     assert tails[-1] == pytest.approx(0.5)
 
 
-def test_where_nothing_was_learnt_nothing_moves() -> None:
+def test_nominal_miscoverage_rates_leave_quantiles_unchanged() -> None:
     probabilities = (0.025, 0.1, 0.3, 0.5, 0.9, 0.99)
-    tails = adapted_tails(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
+    tails = adapted_probabilities(probabilities, LEVELS, np.array([[[0.2, 0.05]]]))
     np.testing.assert_allclose(tails[0, 0], probabilities)

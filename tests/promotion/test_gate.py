@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecaster.domain.manifest import LEAST_EFFECTIVE, Certificate
+from forecaster.domain.manifest import MIN_EFFECTIVE_WINDOWS, Certificate
 from forecaster.evaluation.significance import Ratio, compare_losses
 from forecaster.promotion.gate import BesideChampion, Evidence, GateConfig, decide
 
@@ -147,7 +147,7 @@ def test_where_skill_is_required_not_being_worse_is_not_enough() -> None:
     # of three tries the best is better by chance three times as often
     assert decide(baseline(0.98, 0.01), gate).is_promoted
     assert decide(baseline(0.98, 0.01, tries=3), gate).outcome == "kept"
-    few = baseline(0.4, 0.02, LEAST_EFFECTIVE - 1)
+    few = baseline(0.4, 0.02, MIN_EFFECTIVE_WINDOWS - 1)
     assert decide(few, gate).outcome == "kept"
     assert "29 that do not overlap, 30 are needed" in reason_of(few, "baseline", gate)
 

@@ -54,7 +54,7 @@ def test_the_gate_lets_the_good_one_through_and_keeps_the_bad_one_out(folder: Pa
     bad, said = promote(folder, "--set", "version=1")
     assert not bad["promoted"]
     assert bad["aliases"] == {"challenger": 1}
-    assert "kept out: the champion stays" in said
+    assert "not promoted: the champion stays" in said
     assert "NOT MET  relative_mae" in said
     good, said = promote(folder)
     assert good["promoted"], said

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine
 
 from forecaster.database.engine import open_engine
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import StoreUnavailable
-from forecaster.ledger.pairs import Paired, paired_losses
-from forecaster.ledger.scoring import Actual, take_actuals
+from forecaster.ledger.paired_losses import PairedLosses, paired_losses
+from forecaster.ledger.scoring import Actual, record_actuals
 from forecaster.ledger.writer import Writer
 from forecaster.promotion.gate import GateConfig
 from forecaster.promotion.shadow import FIRST_LOOK, judge_shadow, settle_shadows
@@ -37,7 +37,7 @@ def serve_hours(engine: Engine, n_hours: int, champion: float, challenger: float
             (outcome,) = writer.submit([one]).result(timeout=30)
             assert outcome is True
     writer.stop()
-    take_actuals(engine, [Actual("a", hour * HOUR, 0.0) for hour in range(begin, begin + n_hours + HORIZON)])
+    record_actuals(engine, [Actual("a", hour * HOUR, 0.0) for hour in range(begin, begin + n_hours + HORIZON)])
 
 
 def test_errors_are_paired_by_series_cutoff_and_step(engine: Engine) -> None:
@@ -58,7 +58,7 @@ def test_errors_are_paired_by_series_cutoff_and_step(engine: Engine) -> None:
     for one in entries:
         writer.submit([one]).result(timeout=30)
     writer.stop()
-    take_actuals(engine, [Actual("a", hour * HOUR, 0.0) for hour in range(9, 15)], is_for_all=True)
+    record_actuals(engine, [Actual("a", hour * HOUR, 0.0) for hour in range(9, 15)], is_for_all=True)
     paired = paired_losses(engine, "sine", 2, 1, 9 * HOUR, HORIZON)
     # in units of the champion's usual error, 2
     assert (paired.ours.tolist(), paired.theirs.tolist()) == ([0.25], [1.0])
@@ -77,7 +77,7 @@ def test_cutoffs_an_hour_apart_overlap_by_the_horizon(engine: Engine) -> None:
 def test_one_wrong_actual_does_not_make_a_bad_challenger_as_good_as_the_champion(engine: Engine) -> None:
     serve_hours(engine, 40, 1.0, 2.0)
     before = judge_shadow(paired_losses(engine, "sine", 2, 1, -HOUR, HORIZON), 1, GateConfig(), 1)
-    take_actuals(engine, [Actual("a", 20 * HOUR, 1e6)])
+    record_actuals(engine, [Actual("a", 20 * HOUR, 1e6)])
     after = judge_shadow(paired_losses(engine, "sine", 2, 1, -HOUR, HORIZON), 1, GateConfig(), 1)
     for found in (before, after):
         assert found is not None
@@ -90,7 +90,7 @@ def test_the_scores_decide_once_they_suffice(ratio: float, verdict: str) -> None
     theirs = random.uniform(0.9, 1.1, 16 * HORIZON)
     noise = 0.0 if verdict == "fresher" else 0.2
     ours = theirs * ratio * (1 + random.normal(0, noise, len(theirs)))
-    found = judge_shadow(Paired(ours, theirs, HORIZON, 1), 1, GateConfig(), 1)
+    found = judge_shadow(PairedLosses(ours, theirs, HORIZON, 1), 1, GateConfig(), 1)
     assert found is not None
     assert (found.is_met, found.is_open) == (verdict in ("better", "fresher"), verdict == "open")
     assert found.reason.startswith(f"in the shadow, {verdict}" if found.is_met else "in the shadow, ")
@@ -102,7 +102,7 @@ def test_the_evidence_is_looked_at_only_when_it_has_doubled() -> None:
     ours += np.random.default_rng(0).normal(0, 0.01, len(ours))
 
     def look(n: int) -> str:
-        found = judge_shadow(Paired(ours[:n], theirs[:n], HORIZON, 1), 1, GateConfig(), 1)
+        found = judge_shadow(PairedLosses(ours[:n], theirs[:n], HORIZON, 1), 1, GateConfig(), 1)
         return "nothing" if found is None else found.reason
 
     assert look(FIRST_LOOK * HORIZON - 1) == "nothing"
@@ -127,7 +127,7 @@ def leave_in_the_shadow(store: Store, name: str) -> None:
 
 def test_score_promotes_a_challenger_that_proves_itself_and_says_so(models: TrainedModels, tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     store = registry_of(models, tmp_path / "registry").store
     leave_in_the_shadow(store, "sine")
     url = engine.url.render_as_string(hide_password=False)
@@ -162,7 +162,7 @@ def test_score_promotes_a_challenger_that_proves_itself_and_says_so(models: Trai
 
 def test_a_model_that_cannot_be_settled_stops_no_other(models: TrainedModels, tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     store = registry_of(models, tmp_path / "registry").store
     leave_in_the_shadow(store, "sine")
     serve_hours(engine, 5, 1.0, 0.1, begin=50)

@@ -1,4 +1,4 @@
-"""A folder in which the schedule is the real one, and the pipelines `score` and `retrain` do as a test says."""
+"""A sandbox folder in which the scheduler is real, and the pipelines `score` and `retrain` are stand-ins."""
 
 import json
 import os
@@ -17,37 +17,37 @@ import yaml
 from sqlalchemy import Engine, insert, select
 
 from forecaster.database.engine import open_engine, transaction
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import JOBS, RUNS
 from forecaster.domain.config import load_config
 from forecaster.domain.instants import SECOND, as_at, now_at
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
-from forecaster.scheduling.reports import Reports
+from forecaster.scheduling.reports import FailureReporter
 from forecaster.scheduling.runner import Runner, Stop
 from tests.conftest import ROOT
 from tests.postgres import fresh_database
 
-# the other pipelines are the checkout's
+# the sandbox replaces two pipelines, and finds the others in the checkout
 _PACKAGE = "from pkgutil import extend_path\n\n__path__ = extend_path(__path__, __name__)\n"
 _STAND_IN = """
 import json, os, sys, time
 from pathlib import Path
 
 
-def note(**what):
+def note(**fields):
     with open("journal", "a") as journal:
-        journal.write(json.dumps({**what, "pid": os.getpid(), "at": time.time()}) + "\\n")
+        journal.write(json.dumps({**fields, "pid": os.getpid(), "at": time.time()}) + "\\n")
 
 
-orders = json.loads(Path("orders.json").read_text())
-known = Path("journal").read_text() if Path("journal").exists() else ""
-number = known.count('"begin"')
+behaviour = json.loads(Path("pipeline.json").read_text())
+journal = Path("journal").read_text() if Path("journal").exists() else ""
+attempt = journal.count('"begin"')
 note(event="begin", argv=sys.argv[1:], database=os.environ["FORECASTER_DATABASE_URL"],
      secret=os.environ.get("FORECASTER_WEBHOOK_URL"))
-time.sleep(orders["seconds"])
+time.sleep(behaviour["seconds"])
 note(event="end")
-code = orders["exits"][min(number, len(orders["exits"]) - 1)]
+code = behaviour["exit_codes"][min(attempt, len(behaviour["exit_codes"]) - 1)]
 if code:
     sys.stderr.write("some progress\\rerror: it went wrong\\n")
 else:
@@ -55,43 +55,49 @@ else:
 sys.exit(code)
 """
 
+RETRAIN = {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"}
 
-def daily(ago: timedelta) -> str:
-    """Return a cron expression of each day at the time of day that was then, in UTC."""
+
+def daily_cron(ago: timedelta) -> str:
+    """Return a cron expression that was due that long ago, and at the same time of every day, in UTC."""
     then = datetime.now(UTC) - ago
     return f"{then.minute} {then.hour} * * *"
 
 
-def earlier() -> dict[str, Any]:
-    """Return what makes a job due five minutes ago."""
-    return {"when": {"cron": daily(timedelta(minutes=5))}}
-
-
-RETRAIN = {"name": "retrain-stock", "run": "retrain", "config": "stock.yaml"}
+def overdue() -> dict[str, Any]:
+    """Return the trigger of a job that was due five minutes ago, as a part of its configuration."""
+    return {"when": {"cron": daily_cron(timedelta(minutes=5))}}
 
 
 @dataclass
 class SchedulerSandbox:
-    """The folder, and a database."""
+    """A folder with stand-in pipelines, and a database.
+
+    Args:
+        folder: also the working directory.
+        url: of the database.
+        engine: of the database.
+    """
 
     folder: Path
     url: str
     engine: Engine
 
-    def order(self, seconds: float = 0, exits: tuple[int, ...] = (0,)) -> None:
-        """Say how long the pipelines take, and how each attempt ends; further ones as the last."""
-        (self.folder / "orders.json").write_text(json.dumps({"seconds": seconds, "exits": exits}))
+    def set_pipeline(self, seconds: float = 0, exit_codes: tuple[int, ...] = (0,)) -> None:
+        """Set how long a pipeline takes, and the exit code of each attempt; the last code repeats."""
+        behaviour = {"seconds": seconds, "exit_codes": exit_codes}
+        (self.folder / "pipeline.json").write_text(json.dumps(behaviour))
 
-    def write(self, *jobs: dict[str, Any], **more: Any) -> Path:
-        """Write a schedule that looks often."""
-        named = [{"name": "score", "run": "score", "when": None} | job for job in jobs]
+    def write_schedule(self, *jobs: dict[str, Any], **settings: Any) -> Path:
+        """Write a schedule that polls often and retries soon; a job is `score` unless it says otherwise."""
+        complete = [{"name": "score", "run": "score", "when": None} | job for job in jobs]
         quick = {"poll_seconds": 0.1, "retry": {"attempts": 3, "first_seconds": 0.2, "factor": 2}}
         file = self.folder / "schedule.yaml"
-        file.write_text(yaml.safe_dump({"schedule": {"jobs": named} | quick | more}))
+        file.write_text(yaml.safe_dump({"schedule": {"jobs": complete} | quick | settings}))
         return file
 
-    def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
-        """Start the schedule, in a process group of its own, as a terminal does."""
+    def start_scheduler(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
+        """Start `pipelines.schedule` in a process group of its own, as a terminal does."""
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.schedule", "schedule.yaml", *map(str, arguments)],
             cwd=self.folder,
@@ -102,8 +108,8 @@ class SchedulerSandbox:
             start_new_session=True,
         )
 
-    def seen(self, ago: timedelta, job: str = "score") -> None:
-        """Let the database say that the job was first seen so long ago."""
+    def add_job(self, ago: timedelta, job: str = "score") -> None:
+        """Record that the job was added that long ago, so that what was due since is run."""
         at = as_at(datetime.now(UTC) - ago)
         row = {
             "job": job, "cause": "due", "due_at": at, "attempt": 1, "state": "added",
@@ -112,57 +118,60 @@ class SchedulerSandbox:
         with transaction(self.engine) as connection:
             connection.execute(insert(RUNS).values(row))
 
-    def ask(self, model: str, taken_seconds_ago: float | None = None) -> int:
-        """Ask for a retraining, as the service does; returns its number."""
-        taken = None if taken_seconds_ago is None else now_at() - int(taken_seconds_ago * SECOND)
-        row = {"kind": "retrain", "model": model, "reason": "drift", "asked_at": now_at(), "taken_at": taken}
+    def request_retraining(self, model: str, claimed_seconds_ago: float | None = None) -> int:
+        """Insert a retraining request, as the service does; return its id."""
+        claimed_at = None if claimed_seconds_ago is None else now_at() - int(claimed_seconds_ago * SECOND)
+        row = {"kind": "retrain", "model": model, "reason": "drift", "asked_at": now_at(), "taken_at": claimed_at}
         with transaction(self.engine) as connection:
-            made = connection.execute(insert(JOBS).values(row)).inserted_primary_key
-        assert made is not None
-        return int(made[0])
+            key = connection.execute(insert(JOBS).values(row)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
 
-    def asked(self) -> list[Any]:
+    def requests(self) -> list[Any]:
+        """Return the retraining requests in order."""
         with transaction(self.engine) as connection:
             return list(connection.execute(select(JOBS).order_by(JOBS.c.job_id)))
 
     def runs(self) -> list[Any]:
-        """Return the runs in order, without the rows that say when a job was first seen."""
-        wanted = select(RUNS).where(RUNS.c.state != "added").order_by(RUNS.c.run_id)
+        """Return the runs in order, without the rows that record when a job was added."""
+        query = select(RUNS).where(RUNS.c.state != "added").order_by(RUNS.c.run_id)
         with transaction(self.engine) as connection:
-            return list(connection.execute(wanted))
+            return list(connection.execute(query))
 
     def states(self) -> list[tuple[str, int]]:
+        """Return the state and the attempt of each run."""
         return [(run.state, run.attempt) for run in self.runs()]
 
     def journal(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return what the pipelines have noted: an entry for each `begin` and each `end`."""
         file = self.folder / "journal"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [line for line in lines if event in (None, line["event"])]
 
-    def wait(self, is_so: Callable[[], object], seconds: float = 30) -> None:
+    def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < deadline, f"never so: {self.runs()} {self.journal()}"
+        while not condition():
+            assert time.monotonic() < deadline, f"waited too long: {self.runs()} {self.journal()}"
             time.sleep(0.02)
 
 
 class ManualScheduler:
-    """A scheduler whose looks a test calls by hand."""
+    """A scheduler without a loop: the test calls `run_if_due`."""
 
-    def __init__(self, sandbox: SchedulerSandbox, *jobs: dict[str, Any], **more: Any) -> None:
-        self.config = load_config(sandbox.write(*jobs, **more), ScheduleConfig, (), "schedule")
+    def __init__(self, sandbox: SchedulerSandbox, *jobs: dict[str, Any], **settings: Any) -> None:
+        self.config = load_config(sandbox.write_schedule(*jobs, **settings), ScheduleConfig, (), "schedule")
         self.metrics = Metrics(self.config.jobs)
         self.stop = Stop()
-        self.runner = Runner(self.config, sandbox.engine, self.metrics, Reports(self.metrics), self.stop)
+        self.runner = Runner(self.config, sandbox.engine, self.metrics, FailureReporter(self.metrics), self.stop)
 
     @property
     def job(self) -> JobConfig:
         return self.config.jobs[0]
 
-    def look(self) -> None:
-        self.runner.look(self.job)
+    def run_if_due(self) -> None:
+        self.runner.run_if_due(self.job)
 
-    def counted(self, name: str, **labels: str) -> float | None:
+    def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"forecaster_schedule_{name}", {"job": self.job.name, **labels})
 
 
@@ -173,15 +182,15 @@ def make_sandbox(folder: Path, url: str) -> SchedulerSandbox:
         (folder / "pipelines" / f"{name}.py").write_text(_STAND_IN)
     (folder / "stock.yaml").write_text("train: {name: stock}\n")
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     sandbox = SchedulerSandbox(folder, url, engine)
-    sandbox.order()
+    sandbox.set_pipeline()
     return sandbox
 
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SchedulerSandbox]:
-    """Yield the folder, which is the current one, with a database on SQLite."""
+    """Yield a sandbox with a database on SQLite."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     made = make_sandbox(tmp_path, f"sqlite:///{tmp_path}/service.db")
@@ -193,7 +202,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedul
 def sandbox_on_either_database(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SchedulerSandbox]:
-    """Yield likewise, with a database on SQLite, then on Postgres."""
+    """Yield a sandbox with a database on SQLite, then one on Postgres."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     is_local = request.param == "sqlite"
@@ -203,15 +212,15 @@ def sandbox_on_either_database(
     made.engine.dispose()
 
 
-def end(process: "subprocess.Popen[str]", seconds: float = 60) -> tuple[int, str, str]:
+def wait_for_exit(process: "subprocess.Popen[str]", seconds: float = 60) -> tuple[int, str, str]:
     """Return the exit status, stdout and stderr of a process once it has ended."""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 
 @contextmanager
-def ended(*processes: "subprocess.Popen[str]") -> Iterator[None]:
-    """End processes in whatever way they have not ended yet."""
+def killed_afterwards(*processes: "subprocess.Popen[str]") -> Iterator[None]:
+    """Kill the processes that are still running at the end of the block."""
     try:
         yield
     finally:

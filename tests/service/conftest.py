@@ -1,4 +1,4 @@
-"""A client of the real application, serving the session's models."""
+"""Fixtures of the service tests: requests, clients, and a browser."""
 
 import shutil
 import time
@@ -17,19 +17,19 @@ from tests.service.site import furnish, serving
 
 
 def series(length: int = 30, unique_id: str = "a", start: str = "2026-01-01T00:00:00") -> dict[str, Any]:
-    """Return a request's hourly series of `length` rows."""
+    """Return an hourly series for a request, with `length` rows."""
     first = datetime.fromisoformat(start)
     times = [(first + timedelta(hours=row)).isoformat() for row in range(length)]
     return {"unique_id": unique_id, "ds": times, "y": [float(row % 12) / 6 - 1 for row in range(length)]}
 
 
-def ask(**changes: Any) -> dict[str, Any]:
-    """Return a good request with some fields changed."""
+def forecast_request(**changes: Any) -> dict[str, Any]:
+    """Return the body of a valid forecast request, with some fields changed."""
     return {"model": "sine", "series": [series()], "horizon": 4, "level": [80]} | changes
 
 
 def wait_until_ready(client: TestClient) -> None:
-    """Wait until models are loaded and the database has answered."""
+    """Wait until readiness is 200."""
     deadline = time.monotonic() + 60
     while client.get("/health/ready").status_code != 200:
         assert time.monotonic() < deadline, "never ready"
@@ -46,20 +46,20 @@ def client(models: TrainedModels) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="session")
 def furnished(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings of a service with two models and stored series."""
+    """Return settings of a service with two models and stored series."""
     return furnish(tmp_path_factory.mktemp("site"), models)
 
 
 @pytest.fixture(scope="module")
 def site(furnished: dict[str, Any]) -> Iterator[str]:
-    """The address of a service with two models and stored series."""
+    """Yield the URL of a service with two models and stored series."""
     with serving(Settings(**furnished)) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium; of one module, for while it runs this thread has an event loop."""
+    """Yield the system's Chromium. Module scope, because Playwright keeps an event loop in this thread."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed here (apt install chromium)")
@@ -71,6 +71,6 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in a browser of its own, so to say."""
+    """Yield a page in its own browser context."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         yield context.new_page()

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from forecaster.database.schema import opened
+from forecaster.database.schema import open_database
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.inference.batch import Batch, BatchConfig, forecast_batch
-from forecaster.ledger.adaptation import read_allowed
+from forecaster.ledger.adaptation import read_miscoverage_rates
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, TrainedModels, run_module
@@ -129,8 +129,8 @@ def test_intervals_follow_the_ledger_as_the_services_do(models: TrainedModels, t
         actuals = [{"unique_id": "b", "ds": time, "y": 100.0} for time in one["ds"]]
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
         # what the service does by itself each minute
-        with opened(database) as engine:
-            app.state.forecast_service.recorder.allowed = {("", "sine", 1): read_allowed(engine, "sine", 1)}
+        with open_database(database) as engine:
+            app.state.forecast_service.recorder.allowed = {("", "sine", 1): read_miscoverage_rates(engine, "sine", 1)}
         answer = client.post("/v1/forecasts", json=request).json()
     assert [one["is_adapted"] for one in answer["forecasts"]] == [True, False, False]
     history().to_csv(tmp_path / "h.csv", index=False)
@@ -160,8 +160,8 @@ def test_what_the_service_is_set_to_holds_for_batches(
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
         asked = {"model": "walk", "unique_ids": [HOSTILE, "OLD", BARS], "level": [80]}
         stored = client.post("/v1/forecasts", json=asked).json()
-    with opened(database) as engine:
-        assert read_allowed(engine, "sine", 1)
+    with open_database(database) as engine:
+        assert read_miscoverage_rates(engine, "sine", 1)
     history().to_parquet(tmp_path / "h.parquet")
     for name, data, answer in (
         ("sine", {"source": "files", "path": tmp_path / "h.parquet"}, filed),
@@ -267,7 +267,7 @@ def test_an_interrupted_batch_leaves_the_old_file_whole(models: TrainedModels, t
     ("change", "status", "said"),
     [
         ("horizon=41", 1, "horizon: 41 is outside 1 to 40"),
-        ("level=[99.9]", 1, "lies beyond the calibrated range"),
+        ("level=[99.9]", 1, "lies outside the calibrated range"),
         ("version=9", 1, "model 'sine' has no version 9"),
         ("futr={path: x.csv}", 1, "futr: the model takes nothing that is known ahead"),
         ("out=f.csv", 2, "out: must end with .parquet"),

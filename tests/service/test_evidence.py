@@ -1,4 +1,4 @@
-"""Evidence: what came, and inputs that drifted, ask for a retraining, once."""
+"""Evidence: realised skill and input drift request a retraining."""
 
 import time
 from pathlib import Path
@@ -10,42 +10,42 @@ from starlette.testclient import TestClient
 from forecaster.database.engine import transaction
 from forecaster.database.tables import JOBS
 from forecaster.evaluation.drift import Drift
-from forecaster.ledger.skill import Realised
+from forecaster.ledger.skill import GroupSkill
 from service import housekeeping
 from service.app import create_app
-from service.housekeeping import reasons
+from service.housekeeping import retraining_reasons
 from service.settings import Settings
 from tests.conftest import TrainedModels
-from tests.service.conftest import ask, series, wait_until_ready
+from tests.service.conftest import forecast_request, series, wait_until_ready
 
-GOOD = Realised(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, "95": 500})
+GOOD = GroupSkill(None, 500, 1.0, 0.9, 0.0, {"80": 0.81, "95": 0.94}, {"80": 500, "95": 500})
 
 
 @pytest.mark.parametrize(
-    ("realised", "drifts", "said"),
+    ("realised", "drifts", "reasons"),
     [
         (GOOD, [("values", 500, Drift(0.2, 0.1))], []),
         (None, [], []),
-        (Realised(None, 500, 1.0, 1.1, 0.0, {}, {}), [], ["realised relative_mae 1.1, at most 1.02"]),
-        (Realised(None, 199, 1.0, 1.1, 0.0, {}, {}), [], []),
+        (GroupSkill(None, 500, 1.0, 1.1, 0.0, {}, {}), [], ["realised relative_mae 1.1, at most 1.02 allowed"]),
+        (GroupSkill(None, 199, 1.0, 1.1, 0.0, {}, {}), [], []),
         (
-            Realised(None, 500, 1.0, None, 0.0, {"80": 0.65}, {"80": 500}),
+            GroupSkill(None, 500, 1.0, None, 0.0, {"80": 0.65}, {"80": 500}),
             [],
-            ["65.0% inside the 80 % interval, within 10% wanted"],
+            ["the 80 % interval covered 65.0% of the actuals, at most 10% off allowed"],
         ),
-        # of long roll-outs few steps have an interval
-        (Realised(None, 500, 1.0, None, 0.0, {"80": 0.0}, {"80": 1}), [], []),
-        (GOOD, [("changes", 2500, Drift(0.3, 0.1))], ["changes asked with have drifted: PSI 0.3, at most 0.25"]),
+        # only one scored step of long roll-outs has an interval
+        (GroupSkill(None, 500, 1.0, None, 0.0, {"80": 0.0}, {"80": 1}), [], []),
+        (GOOD, [("changes", 2500, Drift(0.3, 0.1))], ["input changes drifted: PSI 0.3, at most 0.25 allowed"]),
         (GOOD, [("changes", 100, Drift(0.3, 0.1))], []),
     ],
 )
-def test_what_speaks_for_a_retraining(
-    realised: Realised | None, drifts: list[tuple[str, int, Drift]], said: list[str]
+def test_retraining_reasons(
+    realised: GroupSkill | None, drifts: list[tuple[str, int, Drift]], reasons: list[str]
 ) -> None:
-    assert reasons(realised, drifts, Settings()) == said
+    assert retraining_reasons(realised, drifts, Settings()) == reasons
 
 
-def test_inputs_far_from_the_training_data_ask_for_one_retraining(
+def test_drifted_inputs_request_one_retraining(
     models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.05)
@@ -58,23 +58,22 @@ def test_inputs_far_from_the_training_data_ask_for_one_retraining(
 
         def drift() -> dict[str, float]:
             versions = client.get("/v1/drift", params={"model": "sine"}).json()["versions"]
-            return {what: one["psi"] for version in versions for what, one in version["drift"].items()}
+            return {name: drift["psi"] for version in versions for name, drift in version["drift"].items()}
 
         def jobs() -> list[str]:
             with transaction(app.state.forecast_service.engine) as connection:
                 return list(connection.execute(select(JOBS.c.reason)).scalars())
 
-        # what the model was trained on
-        known = models.config.data.load()["y"].tolist()
-        for begin in range(200):
-            one = series(24) | {"y": known[begin : begin + 24]}
-            assert client.post("/v1/forecasts", json=ask(series=[one])).status_code == 200
+        training_data = models.config.data.load()["y"].tolist()
+        for start in range(200):
+            window = series(24) | {"y": training_data[start : start + 24]}
+            assert client.post("/v1/forecasts", json=forecast_request(series=[window])).status_code == 200
         assert max(drift().values()) < 0.25
         time.sleep(0.3)
         assert jobs() == []
-        for begin in range(200):
-            one = series(24) | {"y": [value + 40 for value in known[begin : begin + 24]]}
-            client.post("/v1/forecasts", json=ask(series=[one]))
+        for start in range(200):
+            shifted = series(24) | {"y": [value + 40 for value in training_data[start : start + 24]]}
+            assert client.post("/v1/forecasts", json=forecast_request(series=[shifted])).status_code == 200
         assert drift()["values"] > 1
         deadline = time.monotonic() + 20
         while not jobs():
@@ -82,7 +81,7 @@ def test_inputs_far_from_the_training_data_ask_for_one_retraining(
         time.sleep(0.5)
         (reason,) = jobs()
         assert reason.startswith("version 1: ")
-        assert "values asked with have drifted: PSI" in reason
+        assert "input values drifted: PSI" in reason
         text = client.get("/metrics").text
         assert 'forecaster_retrainings_asked_total{model="sine"} 1.0' in text
         assert 'forecaster_input_drift_psi{model="sine",version="1",what="values"}' in text

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import FORECASTS
 from forecaster.domain.manifest import MANIFEST
 from forecaster.registry.bundle import identity
@@ -19,7 +19,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels
 from tests.registry.spoiling import edit
-from tests.service.conftest import ask, series, wait_until_ready
+from tests.service.conftest import forecast_request, series, wait_until_ready
 
 EXAMPLE = "/v1/models/sine/versions/1/example"
 
@@ -62,7 +62,7 @@ def test_a_version_of_an_earlier_release_is_served_without_one(models: TrainedMo
         assert client.get("/v1/models/sine").json()["versions"]["1"]["has_example"] is False
         answer = client.get(EXAMPLE)
         assert (answer.status_code, "has no example" in answer.json()["detail"]) == (404, True)
-        assert client.post("/v1/forecasts", json=ask(version=1)).status_code == 200
+        assert client.post("/v1/forecasts", json=forecast_request(version=1)).status_code == 200
 
 
 def test_the_newest_forecast_of_any_series_is_found_but_no_shadow_and_none_of_another_owner(
@@ -70,13 +70,13 @@ def test_the_newest_forecast_of_any_series_is_found_but_no_shadow_and_none_of_an
 ) -> None:
     url = f"sqlite:///{tmp_path}/l.db"
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     keys = {name: {"Authorization": f"Bearer {create_key(engine, name, scopes)}"} for name, scopes in SCOPES.items()}
     settings = Settings(cache_dir=models.cache, tracking_uri="", database_url=url, keys_refresh_seconds=0.05)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         for name in ("first", "second", "unseen"):
-            body = ask(series=[series(unique_id=name)])
+            body = forecast_request(series=[series(unique_id=name)])
             assert client.post("/v1/forecasts", json=body, headers=keys["shop"]).status_code == 200
         with transaction(engine) as connection:
             connection.execute(update(FORECASTS).where(FORECASTS.c.unique_id == "unseen").values(is_shadow=True))

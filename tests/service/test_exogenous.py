@@ -1,4 +1,4 @@
-"""Exogenous columns from a file to HTTP: learnt from, asked for by name, and blind to what is not known yet."""
+"""Exogenous columns: training, forecasts in Python and over HTTP, batch forecasts, validation and drift."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ ROWS, INPUT_SIZE, HORIZON = 900, 24, 4
 
 
 def table() -> pd.DataFrame:
-    """Return sales that follow yesterday's visits (known afterwards), a promotion (known ahead) and the weekday."""
+    """Return sales that depend on yesterday's visits (hist_exog), a promotion (futr_exog) and the weekday."""
     random = np.random.default_rng(5)
     days = pd.date_range("2023-01-02", periods=ROWS, freq="D")
     visits = random.normal(50, 10, ROWS)
@@ -64,9 +64,9 @@ def client(trained: tuple[Registered, Predictor]) -> Iterator[TestClient]:
 
 
 def history(end: int = 800) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what is known at row `end`, and what is known ahead of it."""
-    whole = table().assign(unique_id="shop")
-    return whole.iloc[end - 40 : end], whole.iloc[end : end + HORIZON][["unique_id", "ds", "promotion"]]
+    """Return the 40 rows before row `end`, and the future values after it."""
+    frame = table().assign(unique_id="shop")
+    return frame.iloc[end - 40 : end], frame.iloc[end : end + HORIZON][["unique_id", "ds", "promotion"]]
 
 
 def series(**changes: Any) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def series(**changes: Any) -> dict[str, Any]:
     return body | changes
 
 
-def test_what_the_columns_tell_is_learnt(trained: tuple[Registered, Predictor]) -> None:
+def test_model_learns_from_exogenous_columns(trained: tuple[Registered, Predictor]) -> None:
     registered, predictor = trained
-    # a promotion on an unknown day is most of the error of whoever does not know it
+    # without the promotion column, promotions would cause most of the error
     assert registered.metrics["relative_mae"] < 0.45
     assert list(predictor.manifest.hist_exog) == ["visits"]
     assert list(predictor.manifest.futr_exog) == ["promotion"]
@@ -91,23 +91,23 @@ def test_what_the_columns_tell_is_learnt(trained: tuple[Registered, Predictor]) 
     assert predictor.manifest.max_horizon == HORIZON
 
 
-def test_http_and_python_answer_alike(trained: tuple[Registered, Predictor], client: TestClient) -> None:
+def test_http_forecast_equals_python_forecast(trained: tuple[Registered, Predictor], client: TestClient) -> None:
     past, ahead = history()
     expected = trained[1].predict_frame(past, level=(80,), futr_frame=ahead)
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
     (forecast,) = answer.json()["forecasts"]
     assert forecast["mean"] == expected["mean"].tolist()
     assert forecast["hi-80"] == expected["hi-80"].tolist()
-    # the rows of futr_frame may come in any order, and be more
+    # futr_frame may have additional rows, in any order
     more = pd.concat([ahead, ahead.assign(unique_id="other"), history(804)[1]]).iloc[::-1]
     pd.testing.assert_frame_equal(trained[1].predict_frame(past, level=(80,), futr_frame=more), expected)
 
 
-def test_a_batch_takes_what_is_known_ahead_from_a_file(
+def test_batch_reads_future_values_from_a_file(
     trained: tuple[Registered, Predictor], client: TestClient, tmp_path: Path
 ) -> None:
     past, ahead = history()
-    # another series lacks a row of what is known ahead
+    # the future values of the series `other` lack a row
     pd.concat([past, past.assign(unique_id="other")]).to_csv(tmp_path / "past.csv", index=False)
     pd.concat([ahead, ahead.iloc[1:].assign(unique_id="other")]).iloc[::-1].to_csv(tmp_path / "a.csv", index=False)
     raw = {
@@ -133,7 +133,7 @@ def test_a_batch_takes_what_is_known_ahead_from_a_file(
         )
 
 
-def test_calendar_features_are_those_of_the_history_and_of_the_days_to_come(
+def test_calendar_features_cover_history_and_forecast_days(
     trained: tuple[Registered, Predictor],
 ) -> None:
     days = np.array(
@@ -147,7 +147,7 @@ def test_calendar_features_are_those_of_the_history_and_of_the_days_to_come(
     np.testing.assert_array_equal(known, np.concatenate([futr, expected], axis=2))
 
 
-def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[Registered, Predictor]) -> None:
+def test_forecast_depends_on_each_column_within_the_input_window(trained: tuple[Registered, Predictor]) -> None:
     predictor = trained[1]
     past, ahead = history()
     before = predictor.predict_frame(past, futr_frame=ahead)["mean"].to_numpy()
@@ -163,43 +163,43 @@ def test_each_column_counts_and_each_only_as_far_as_it_is_known(trained: tuple[R
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "detail"),
     [
-        ({"hist_exog": {}}, "hist_exog: the model takes ['visits']; missing are ['visits'], not taken are []"),
-        ({"futr_exog": {}}, "futr_exog: the model takes ['promotion']; missing are ['promotion']"),
-        ({"hist_exog": {"visits": [1.0] * 40, "rain": [1.0]}}, "missing are [], not taken are ['rain']"),
-        ({"hist_exog": {"visits": [1.0] * 39}}, "hist_exog.visits: 39 values, 40 are needed: one value per time"),
+        ({"hist_exog": {}}, "hist_exog: the model takes the columns ['visits']; missing: ['visits'], unknown: []"),
+        ({"futr_exog": {}}, "futr_exog: the model takes the columns ['promotion']; missing: ['promotion']"),
+        ({"hist_exog": {"visits": [1.0] * 40, "rain": [1.0]}}, "missing: [], unknown: ['rain']"),
+        ({"hist_exog": {"visits": [1.0] * 39}}, "hist_exog.visits: has 39 values and needs 40: one value per time"),
         (
             {"futr_exog": {"promotion": [1.0] * 40}},
-            "40 values, 44 are needed: one value per time and per step to come",
+            "has 40 values and needs 44: one value per time and per forecast step",
         ),
         ({"stat_exog": {"size": 1.0}}, "stat_exog: the model takes none, got ['size']"),
     ],
 )
-def test_columns_that_are_missing_or_wrong_are_named(client: TestClient, changes: dict[str, Any], said: str) -> None:
+def test_invalid_columns_are_named(client: TestClient, changes: dict[str, Any], detail: str) -> None:
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series(**changes)]})
     assert answer.status_code == 422
-    assert said in answer.json()["detail"]
+    assert detail in answer.json()["detail"]
 
 
-def test_a_roll_out_is_refused_for_it_would_need_columns_nobody_knows(client: TestClient) -> None:
+def test_roll_out_with_exogenous_columns_is_refused(client: TestClient) -> None:
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "horizon": HORIZON + 1})
     assert answer.status_code == 422
     assert "horizon: 5 is outside 1 to 4" in answer.json()["detail"]
 
 
-def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predictor]) -> None:
+def test_incomplete_frames_are_refused(trained: tuple[Registered, Predictor]) -> None:
     past, ahead = history()
-    for frame, futr_frame, said in (
+    for frame, futr_frame, message in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
-        (past, None, r"futr_frame: the model knows \['promotion'\] ahead"),
+        (past, None, r"futr_frame: the model needs \['promotion'\]"),
         (past, ahead.drop(columns="promotion"), r"futr_frame: missing columns \['promotion'\]"),
         (past, ahead.iloc[1:], "futr_frame, row 0: promotion is not a finite number"),
         (past, pd.concat([ahead, ahead]), "same unique_id and ds"),
-        (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), "both have a zone, or neither"),
+        (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), "both have a time zone, or neither"),
         (past, ahead.assign(ds=ahead["ds"].astype(str)), "column ds holds object, not timestamps"),
     ):
-        with pytest.raises(SeriesError, match=said):
+        with pytest.raises(SeriesError, match=message):
             trained[1].predict_frame(frame, futr_frame=futr_frame)
     with pytest.raises(RequestError, match="known: shape None; the model takes"):
         trained[1].predict_arrays(np.zeros((1, INPUT_SIZE, 2)))
@@ -207,7 +207,7 @@ def test_frames_that_lack_something_are_refused(trained: tuple[Registered, Predi
         trained[1].predict_arrays(np.zeros((1, INPUT_SIZE)))
 
 
-def test_a_configuration_cannot_ask_for_what_the_data_do_not_have(tmp_path: Path) -> None:
+def test_configuration_with_missing_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source sine makes no columns \['rain'\]"):
         train(small_config(tmp_path, hist_exog=["rain"]))
     with pytest.raises(ConfigError, match="named twice, or are the series themselves"):
@@ -216,22 +216,22 @@ def test_a_configuration_cannot_ask_for_what_the_data_do_not_have(tmp_path: Path
         train(small_config(tmp_path, calendar_features=["sessions_until_holiday"]))
 
 
-def test_a_feature_that_is_sent_in_another_unit_shows_as_drift(client: TestClient) -> None:
+def test_feature_in_another_unit_is_reported_as_drift(client: TestClient) -> None:
     def drift() -> dict[str, float]:
         (version,) = client.get("/v1/drift", params={"model": "sales"}).json()["versions"]
-        return {what: one["psi"] for what, one in version["drift"].items()}
+        return {name: drift["psi"] for name, drift in version["drift"].items()}
 
     def send(unit: float) -> None:
         for end in range(200, 500):
             past, ahead = history(end)
-            one = {
+            window = {
                 "unique_id": "shop",
                 "ds": past["ds"].dt.strftime("%Y-%m-%d").tolist(),
                 "y": past["y"].tolist(),
                 "hist_exog": {"visits": (past["visits"] * unit).tolist()},
                 "futr_exog": {"promotion": [*past["promotion"], *ahead["promotion"]]},
             }
-            assert client.post("/v1/forecasts", json={"model": "sales", "series": [one]}).status_code == 200
+            assert client.post("/v1/forecasts", json={"model": "sales", "series": [window]}).status_code == 200
 
     send(1)
     assert set(drift()) == {"values", "changes", "hist_exog.visits", "futr_exog.promotion"}

@@ -1,4 +1,4 @@
-"""POST /v1/forecasts: what a good request gets, and what every bad one is told."""
+"""POST /v1/forecasts: answers to valid requests, and problems for invalid ones."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.conftest import TrainedModels
-from tests.service.conftest import ask, series
+from tests.service.conftest import forecast_request, series
 
 
 def test_forecast_equals_in_process_output(client: TestClient, models: TrainedModels) -> None:
-    answer = client.post("/v1/forecasts", json=ask(level=[80, 95])).json()
+    answer = client.post("/v1/forecasts", json=forecast_request(level=[80, 95])).json()
     predictor = models.predictor(models.versions[0].version)
     inputs = np.array([series()["y"]])
     mean = predictor.predict_arrays(inputs)
@@ -27,29 +27,30 @@ def test_forecast_equals_in_process_output(client: TestClient, models: TrainedMo
     assert answer["warnings"] == []
 
 
-def test_timestamps_follow_the_series_zone(client: TestClient) -> None:
+def test_forecast_timestamps_keep_the_zone_of_the_series(client: TestClient) -> None:
     zoned = series()
     zoned["ds"] = [f"{time}+02:00" for time in zoned["ds"]]
     utc = series(unique_id="b")
     utc["ds"] = [f"{time}Z" for time in utc["ds"]]
-    forecasts = client.post("/v1/forecasts", json=ask(series=[zoned, utc, series(unique_id="c")])).json()["forecasts"]
-    assert [one["ds"][0] for one in forecasts] == [
+    body = forecast_request(series=[zoned, utc, series(unique_id="c")])
+    forecasts = client.post("/v1/forecasts", json=body).json()["forecasts"]
+    assert [forecast["ds"][0] for forecast in forecasts] == [
         "2026-01-02T06:00:00+02:00", "2026-01-02T06:00:00Z", "2026-01-02T06:00:00",
     ]  # fmt: skip
 
 
-def test_dates_are_taken_as_midnight(client: TestClient) -> None:
+def test_dates_are_read_as_midnight(client: TestClient) -> None:
     daily = series()
     daily["ds"] = [f"2026-01-{day:02d}" for day in range(1, 31)]
-    answer = client.post("/v1/forecasts", json=ask(series=[daily]))
-    # understood, and refused for being days where the model's are hours
+    answer = client.post("/v1/forecasts", json=forecast_request(series=[daily]))
+    # parsed, but refused because the model is hourly
     assert answer.status_code == 422
     assert "series[0] ('a').ds[1]: 2026-01-02T00:00:00" in answer.json()["detail"]
     assert "is not one step of h" in answer.json()["detail"]
 
 
-def test_horizon_longer_than_trained_is_rolled_out_and_said_so(client: TestClient) -> None:
-    answer = client.post("/v1/forecasts", json=ask(horizon=6)).json()
+def test_longer_horizon_is_rolled_out_with_a_warning(client: TestClient) -> None:
+    answer = client.post("/v1/forecasts", json=forecast_request(horizon=6)).json()
     forecast = answer["forecasts"][0]
     assert len(forecast["mean"]) == 6
     assert forecast["lo-80"][4:] == [None, None]
@@ -58,27 +59,27 @@ def test_horizon_longer_than_trained_is_rolled_out_and_said_so(client: TestClien
 
 
 def _row(number: int, **changes: Any) -> dict[str, Any]:
-    one = series()
+    changed = series()
     for column, value in changes.items():
-        one[column][number] = value
-    return ask(series=[one])
+        changed[column][number] = value
+    return forecast_request(series=[changed])
 
 
 BAD = {
-    "horizon 0": (ask(horizon=0), 422, "horizon"),
-    "horizon a million": (ask(horizon=1_000_000), 422, "40"),
-    "unknown model": (ask(model="nobody"), 404, "nobody"),
-    "unknown alias": (ask(alias="nobody"), 404, "nobody"),
-    "empty alias": (ask(alias=""), 404, "no alias ''"),
-    "unknown version": (ask(version=99), 404, "99"),
-    "alias and version": (ask(alias="champion", version=1), 422, "not both"),
-    "level and quantiles": (ask(quantiles=[0.1]), 422, "not both"),
-    "level 100": (ask(level=[100]), 422, "below 100"),
-    "level beyond calibration": (ask(level=[99.9999]), 422, "calibrated"),
-    "too short": (ask(series=[series(), series(20, "b")]), 422, "4 more are missing"),
-    "repeated series": (ask(series=[series(), series()]), 422, "series[1].unique_id"),
-    "no series": (ask(series=[]), 422, "series"),
-    "too many series": (ask(series=[series(24, str(n)) for n in range(51)]), 422, "51"),
+    "horizon 0": (forecast_request(horizon=0), 422, "horizon"),
+    "horizon a million": (forecast_request(horizon=1_000_000), 422, "40"),
+    "unknown model": (forecast_request(model="nobody"), 404, "nobody"),
+    "unknown alias": (forecast_request(alias="nobody"), 404, "nobody"),
+    "empty alias": (forecast_request(alias=""), 404, "no alias ''"),
+    "unknown version": (forecast_request(version=99), 404, "99"),
+    "alias and version": (forecast_request(alias="champion", version=1), 422, "not both"),
+    "level and quantiles": (forecast_request(quantiles=[0.1]), 422, "not both"),
+    "level 100": (forecast_request(level=[100]), 422, "below 100"),
+    "level beyond calibration": (forecast_request(level=[99.9999]), 422, "calibrated"),
+    "too short": (forecast_request(series=[series(), series(20, "b")]), 422, "4 more are missing"),
+    "repeated series": (forecast_request(series=[series(), series()]), 422, "series[1].unique_id"),
+    "no series": (forecast_request(series=[]), 422, "series"),
+    "too many series": (forecast_request(series=[series(24, str(n)) for n in range(51)]), 422, "51"),
     "text in y": (_row(3, y="many"), 422, "series[0].y[3]"),
     "null in y": (_row(3, y=None), 422, "series[0].y[3]"),
     "repeated time": (_row(3, ds="2026-01-01T02:00:00"), 422, "ds[3]"),
@@ -86,20 +87,22 @@ BAD = {
     "irregular time": (_row(29, ds="2026-02-01T02:00:00"), 422, "ds[29]"),
     "no time": (_row(3, ds="soon"), 422, "series[0].ds[3]"),
     "mixed zones": (_row(3, ds="2026-01-01T03:00:00Z"), 422, "zone"),
-    "unknown field": (ask(horizn=3), 422, "horizn"),
-    "lengths differ": (ask(series=[series() | {"y": [1.0] * 29}]), 422, "29"),
-    "exogenous": (ask(series=[series() | {"hist_exog": {"volume": [1.0]}}]), 422, "volume"),
-    "huge values": (ask(version=2, series=[series() | {"y": [1e308, -1e308] * 15}]), 422, "size"),
+    "unknown field": (forecast_request(horizn=3), 422, "horizn"),
+    "lengths differ": (forecast_request(series=[series() | {"y": [1.0] * 29}]), 422, "29"),
+    "exogenous": (forecast_request(series=[series() | {"hist_exog": {"volume": [1.0]}}]), 422, "volume"),
+    "huge values": (forecast_request(version=2, series=[series() | {"y": [1e308, -1e308] * 15}]), 422, "size"),
 }
 
 
-@pytest.mark.parametrize(("body", "status", "said"), BAD.values(), ids=BAD.keys())
-def test_bad_request_is_told_what_and_where(client: TestClient, body: dict[str, Any], status: int, said: str) -> None:
+@pytest.mark.parametrize(("body", "status", "detail"), BAD.values(), ids=BAD.keys())
+def test_invalid_request_gets_a_problem_that_names_the_field(
+    client: TestClient, body: dict[str, Any], status: int, detail: str
+) -> None:
     answer = client.post("/v1/forecasts", json=body)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == status
-    assert said in answer.json()["detail"]
+    assert detail in answer.json()["detail"]
 
 
 RAW = {
@@ -126,27 +129,28 @@ def test_large_body_is_refused(client: TestClient) -> None:
     assert client.post("/v1/forecasts", content=b" " * 300_000).status_code == 413
 
 
-def test_unknown_route_and_method_are_problems(client: TestClient) -> None:
+def test_unknown_route_and_method_get_a_problem(client: TestClient) -> None:
     for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/actuals"), 405)):
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_series_of_the_same_instants_are_answered_each_in_its_own_offset(client: TestClient) -> None:
+def test_series_with_equal_instants_keep_their_own_offsets(client: TestClient) -> None:
     first, second = series(unique_id="a"), series(unique_id="b", start="2026-01-01T02:00:00")
     first["ds"] = [f"{ds}Z" for ds in first["ds"]]
     second["ds"] = [f"{ds}+02:00" for ds in second["ds"]]
     third = series(unique_id="c", start="2026-01-01T01:00:00")
     third["ds"] = [f"{ds}Z" for ds in third["ds"]]
-    answer = client.post("/v1/forecasts", json=ask(series=[first, second, first | {"unique_id": "d"}, third])).json()
-    starts = [one["ds"][0] for one in answer["forecasts"]]
+    body = forecast_request(series=[first, second, first | {"unique_id": "d"}, third])
+    answer = client.post("/v1/forecasts", json=body).json()
+    starts = [forecast["ds"][0] for forecast in answer["forecasts"]]
     assert starts == [
         "2026-01-02T06:00:00Z",
         "2026-01-02T08:00:00+02:00",
         "2026-01-02T06:00:00Z",
         "2026-01-02T07:00:00Z",
     ]
-    cutoffs = [one["cutoff"] for one in answer["forecasts"]]
+    cutoffs = [forecast["cutoff"] for forecast in answer["forecasts"]]
     assert cutoffs[1] == "2026-01-02T07:00:00+02:00"
 
 
@@ -161,7 +165,7 @@ def test_series_of_the_same_instants_are_answered_each_in_its_own_offset(client:
         ("*/*", "application/json"),
     ],
 )
-def test_lines_are_for_those_who_name_them(client: TestClient, accept: str, kind: str) -> None:
-    answer = client.post("/v1/forecasts", json=ask(), headers={"Accept": accept})
+def test_accept_header_selects_ndjson(client: TestClient, accept: str, kind: str) -> None:
+    answer = client.post("/v1/forecasts", json=forecast_request(), headers={"Accept": accept})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].partition(";")[0] == kind

@@ -1,4 +1,4 @@
-"""The serving process is lean, after a forecast and a swap too: no framework, no frames, little memory."""
+"""The serving process imports no training framework and no pandas, and needs little memory."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ BANNED = (
     *("tensorflow", "keras", "mlflow", "pandas", "pyarrow", "exchange_calendars", "torch", "jax"),
     *("matplotlib", "plotly"),
 )
-# serves for real, on a socket, and asks itself, before and after the champion changes
+# serves on a socket, requests a forecast from itself, changes the champion, and requests another
 SCRIPT = """
 import json, sys, threading, time, urllib.request
 from pathlib import Path
@@ -29,7 +29,7 @@ while not server.started:
     time.sleep(0.01)
 url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
-def ask_until(version):
+def forecast_until(version):
     for _ in range(600):
         try:
             answer = json.load(urllib.request.urlopen(urllib.request.Request(f"{url}/v1/forecasts", body)))
@@ -38,13 +38,13 @@ def ask_until(version):
         if answer and answer["model"]["version"] == version:
             return
         time.sleep(0.05)
-    raise SystemExit(f"never answered by version {version}: {answer}")
+    raise SystemExit(f"version {version} never answered; the last answer is {answer}")
 
-ask_until(1)
+forecast_until(1)
 index = read_indexes(cache)["sine"]
 write_index(cache, "sine", ModelIndex({"champion": 2}, index.runs))
-ask_until(2)
-# the page's charts too
+forecast_until(2)
+# the dashboard's files too
 for path in ("/", "/dashboard/plotly.min.js"):
     assert urllib.request.urlopen(url + path).read()
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -53,16 +53,16 @@ print(json.dumps({"modules": modules, "rss_kb": int(status["VmRSS"].split()[0])}
 """
 
 
-def test_after_a_forecast_and_a_swap_nothing_heavy_is_loaded(models: TrainedModels, tmp_path: Path) -> None:
-    from tests.service.conftest import ask
+def test_serving_process_imports_no_heavy_libraries(models: TrainedModels, tmp_path: Path) -> None:
+    from tests.service.conftest import forecast_request
 
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(cache), json.dumps(ask()), ""],
+        [sys.executable, "-c", SCRIPT, str(cache), json.dumps(forecast_request()), ""],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert not set(BANNED) & set(found["modules"])
-    assert {"onnxruntime", "fastapi"} <= set(found["modules"])
-    assert found["rss_kb"] < 180 * 1024
+    result = json.loads(done.stdout)
+    assert not set(BANNED) & set(result["modules"])
+    assert {"onnxruntime", "fastapi"} <= set(result["modules"])
+    assert result["rss_kb"] < 180 * 1024

@@ -17,7 +17,8 @@ from service import housekeeping
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels
-from tests.service.conftest import ask, series, wait_until_ready
+from tests.service.conftest import forecast_request as ask
+from tests.service.conftest import series, wait_until_ready
 
 
 @pytest.fixture
@@ -171,8 +172,8 @@ def test_large_answers_come_in_lines(own: TestClient) -> None:
     [
         ([], "actuals: List should have at least 1 item"),
         ([{"unique_id": "a", "ds": "2026-01-01", "y": None}], "actuals[0].y"),
-        ([{"unique_id": "a", "ds": 5, "y": 1}], "actuals[0].ds: Input should be a date or a time"),
-        ([{"unique_id": "a", "ds": "2026-01-01", "y": 1}] * 10, "actuals: 10 are more than 9"),
+        ([{"unique_id": "a", "ds": 5, "y": 1}], "actuals[0].ds: Input should be an ISO 8601 date or time"),
+        ([{"unique_id": "a", "ds": "2026-01-01", "y": 1}] * 10, "actuals: 10 actuals, at most 9"),
     ],
 )
 def test_actuals_that_are_none_are_refused(own: TestClient, actuals: list[Any], said: str) -> None:
@@ -279,7 +280,7 @@ def test_each_minute_reads_sums_and_no_scores(own: TestClient) -> None:
     send(own, forecast(own)["forecasts"][0], [100.0] * 4)
     read: list[str] = []
     event.listen(state.forecast_service.upkeep, "before_cursor_execute", lambda *what: read.append(what[2]))
-    housekeeping._tidy(state.forecast_service, state.model_store.catalog, state.metrics)
+    housekeeping.run_tasks(state.forecast_service, state.model_store.catalog, state.metrics)
     assert read
     assert [one for one in read if re.search(r"\bscores\b", one)] == []
     assert forecast(own)["forecasts"][0]["is_adapted"]

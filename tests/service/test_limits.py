@@ -1,4 +1,4 @@
-"""Limits: rates by a clock that nobody sets, and answers measured before they are made."""
+"""Limits: rate limit, memory budgets, and the size of requests and answers."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from forecaster.ledger import reading
-from service.exceptions import TooBusy, TooManyRequests
-from service.limits import LARGE_BYTES, Budget, Rate
+from service.exceptions import Overloaded, TooManyRequests
+from service.limits import LARGE_BYTES, ByteBudget, RateLimiter
 from service.protocol import InferenceRequest
 from tests.conftest import TrainedModels
-from tests.service.conftest import ask, series, wait_until_ready
+from tests.service.conftest import forecast_request, series, wait_until_ready
 from tests.service.test_security import serve
 
 
@@ -21,7 +20,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/service.db"
 
 
-def test_setting_the_wall_clock_neither_opens_nor_closes_a_rate_limit(
+def test_wall_clock_changes_do_not_affect_the_rate_limit(
     models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import time
@@ -37,52 +36,53 @@ def test_setting_the_wall_clock_neither_opens_nor_closes_a_rate_limit(
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
 
 
-def test_a_window_moves_and_clients_that_have_gone_are_forgotten() -> None:
-    at = 0.0
-    rate = Rate("2/minute", lambda: at)
-    rate.check("a")
-    at = 30.0
-    rate.check("a")
-    at = 59.0
-    with pytest.raises(TooManyRequests, match="2 per minute; come again in 1 s"):
-        rate.check("a")
-    rate.check("b")
-    at = 60.0
-    rate.check("a")
+def test_rate_limiter_slides_its_window_and_forgets_idle_clients() -> None:
+    now = 0.0
+    limiter = RateLimiter("2/minute", lambda: now)
+    limiter.check("a")
+    now = 30.0
+    limiter.check("a")
+    now = 59.0
+    with pytest.raises(TooManyRequests, match="rate limit of 2 requests per minute exceeded; retry in 1 s"):
+        limiter.check("a")
+    limiter.check("b")
+    now = 60.0
+    limiter.check("a")
     with pytest.raises(TooManyRequests):
-        rate.check("a")
-    at = 150.0
-    rate.check("c")
-    assert set(rate._asked) == {"c"}
+        limiter.check("a")
+    assert limiter.n_clients == 2
+    now = 150.0
+    limiter.check("c")
+    assert limiter.n_clients == 1
 
 
-def test_a_budget_is_shared_and_one_alone_is_never_refused() -> None:
-    budget = Budget(100, "bodies")
-    budget.change(0, 500)
-    with pytest.raises(TooBusy, match="the bodies of other requests"):
-        budget.change(0, 1)
-    # what is held already may become less at any time
-    budget.change(500, 60)
-    budget.change(0, 40)
-    with pytest.raises(TooBusy):
-        budget.change(40, 41)
-    budget.change(60, 0)
-    budget.change(40, 0)
-    assert budget.held == 0
+def test_byte_budget_is_shared_and_never_refuses_a_single_request() -> None:
+    budget = ByteBudget(100, "bodies")
+    budget.resize(0, 500)
+    with pytest.raises(Overloaded, match="the bodies of other requests"):
+        budget.resize(0, 1)
+    # a reservation can always be reduced
+    budget.resize(500, 60)
+    budget.resize(0, 40)
+    with pytest.raises(Overloaded):
+        budget.resize(40, 41)
+    budget.resize(60, 0)
+    budget.resize(40, 0)
+    assert budget.reserved == 0
 
 
-def test_columns_count_as_points_do(models: TrainedModels, url: str) -> None:
+def test_max_points_counts_columns(models: TrainedModels, url: str) -> None:
     with serve(models, url, max_points=15) as client:
         wait_until_ready(client)
-        # ds, mean and one level's two bounds
-        answer = client.post("/v1/forecasts", json=ask(horizon=4, level=[80]))
+        # four columns: ds, mean and the two bounds of a level
+        answer = client.post("/v1/forecasts", json=forecast_request(horizon=4, level=[80]))
         assert answer.status_code == 422
         assert "1 series of 4 steps are more than 15 points, in 4 columns" in answer.json()["detail"]
-        assert client.post("/v1/forecasts", json=ask(horizon=3, level=[80])).status_code == 200
+        assert client.post("/v1/forecasts", json=forecast_request(horizon=3, level=[80])).status_code == 200
 
 
-def test_values_are_counted_before_they_are_parsed(models: TrainedModels, url: str) -> None:
-    body = json.dumps(ask(series=[series(400)])).encode()
+def test_max_values_refuses_a_body_before_parsing(models: TrainedModels, url: str) -> None:
+    body = json.dumps(forecast_request(series=[series(400)])).encode()
     with serve(models, url, max_values=500) as client:
         wait_until_ready(client)
         for path, content in (
@@ -95,7 +95,7 @@ def test_values_are_counted_before_they_are_parsed(models: TrainedModels, url: s
             assert "more than 500 values" in answer.text
 
 
-def test_a_flat_tensor_becomes_an_array_while_it_is_parsed() -> None:
+def test_flat_tensor_is_parsed_as_an_array() -> None:
     tensor = {"name": "x", "shape": [1, 3, 1], "datatype": "FP64"}
     request = InferenceRequest.model_validate_json(json.dumps({"inputs": [tensor | {"data": [1, 2.5, -3]}]}))
     data = request.inputs[0].data
@@ -103,8 +103,8 @@ def test_a_flat_tensor_becomes_an_array_while_it_is_parsed() -> None:
     assert data.tolist() == [1, 2.5, -3]
 
 
-def test_a_large_answer_is_the_same_whole_in_lines_and_again(models: TrainedModels, url: str) -> None:
-    body = ask(series=[series(24, f"s{number}") for number in range(200)], horizon=40, level=[80, 95])
+def test_large_answer_is_the_same_as_json_as_ndjson_and_on_retry(models: TrainedModels, url: str) -> None:
+    body = forecast_request(series=[series(24, f"s{number}") for number in range(200)], horizon=40, level=[80, 95])
     with serve(models, url) as client:
         wait_until_ready(client)
         first = client.post("/v1/forecasts", json=body, headers={"Idempotency-Key": "k"})
@@ -116,29 +116,31 @@ def test_a_large_answer_is_the_same_whole_in_lines_and_again(models: TrainedMode
             "/v1/forecasts", json=body, headers={"Idempotency-Key": "k", "Accept": "application/x-ndjson"}
         )
         assert [json.loads(line) for line in lines.text.splitlines()[1:]] == first.json()["forecasts"]
-        one = first.json()["forecasts"][7]
-        small = client.post("/v1/forecasts", json=body | {"series": [body["series"][7]]}).json()["forecasts"][0]
-        assert small["mean"] == pytest.approx(one["mean"], rel=1e-9)
+        forecast = first.json()["forecasts"][7]
+        single = client.post("/v1/forecasts", json=body | {"series": [body["series"][7]]}).json()["forecasts"][0]
+        assert single["mean"] == pytest.approx(forecast["mean"], rel=1e-9)
 
 
-def test_stored_forecasts_are_listed_as_far_as_they_are_short(
-    models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_of_stored_forecasts_is_limited_in_size(models: TrainedModels, url: str) -> None:
+    quantiles = [0.03 + number * 0.94 / 39 for number in range(40)]
+    long = forecast_request(horizon=40, level=None, quantiles=quantiles)
+    params: dict[str, str | int] = {"model": "sine", "unique_id": "a", "limit": 1000}
     with serve(models, url) as client:
         wait_until_ready(client)
-        for _ in range(3):
-            assert client.post("/v1/forecasts", json=ask()).status_code == 200
-        asked = {"model": "sine", "unique_id": "a"}
-        assert len(client.get("/v1/forecasts", params=asked).json()["forecasts"]) == 3
-        length = len(json.dumps(client.post("/v1/forecasts", json=ask()).json()["forecasts"][0]))
-        monkeypatch.setattr(reading, "_MOST_CHARACTERS", 2 * length)
-        refused = client.get("/v1/forecasts", params=asked)
+        first = client.post("/v1/forecasts", json=long)
+        assert first.status_code == 200
+        assert len(client.get("/v1/forecasts", params=params).json()["forecasts"]) == 1
+        # the list is limited to 4 MiB
+        length = len(json.dumps(first.json()["forecasts"][0], separators=(",", ":")))
+        for _ in range(4 * 2**20 // length):
+            assert client.post("/v1/forecasts", json=long).status_code == 200
+        refused = client.get("/v1/forecasts", params=params)
         assert refused.status_code == 422
-        assert "ask for fewer" in refused.json()["detail"]
-        assert len(client.get("/v1/forecasts", params={**asked, "limit": 1}).json()["forecasts"]) == 1
+        assert "limit: " in refused.json()["detail"]
+        assert len(client.get("/v1/forecasts", params={**params, "limit": 1}).json()["forecasts"]) == 1
 
 
-def test_a_letter_beyond_ascii_does_not_make_answers_longer_in_memory(client: TestClient) -> None:
-    answer = client.post("/v1/forecasts", json=ask(series=[series(unique_id="Zürich 📈")]))
+def test_answer_with_non_ascii_name_is_encoded_in_ascii(client: TestClient) -> None:
+    answer = client.post("/v1/forecasts", json=forecast_request(series=[series(unique_id="Zürich 📈")]))
     assert answer.content.isascii()
     assert answer.json()["forecasts"][0]["unique_id"] == "Zürich 📈"

@@ -1,4 +1,4 @@
-"""Which models are served: what is listed, how a new champion takes over, and what a broken one cannot break."""
+"""Served models: listing, promotion, and caches that are broken or untried."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from service import catalog
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels, start_module
-from tests.service.conftest import ask
+from tests.service.conftest import forecast_request
 from tests.stack.processes import processes_with
 
 
@@ -35,16 +35,16 @@ def serving(cache: Path, **settings: Any) -> Iterator[TestClient]:
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
 def answered_by(client: TestClient) -> int | None:
-    answer = client.post("/v1/forecasts", json=ask())
+    answer = client.post("/v1/forecasts", json=forecast_request())
     return int(answer.json()["model"]["version"]) if answer.status_code == 200 else None
 
 
-def test_models_are_listed_with_what_each_version_promises(client: TestClient, models: TrainedModels) -> None:
+def test_models_are_listed_with_their_manifests(client: TestClient, models: TrainedModels) -> None:
     (model,) = client.get("/v1/models").json()["models"]
     assert model == client.get("/v1/models/sine").json()
     assert model["aliases"]["champion"] == 1
@@ -58,48 +58,48 @@ def test_models_are_listed_with_what_each_version_promises(client: TestClient, m
     assert client.get("/v1/models/nobody").status_code == 404
 
 
-def test_health_says_what_is_served(client: TestClient) -> None:
+def test_health_reports_served_versions(client: TestClient) -> None:
     assert client.get("/health/live").json() == {"status": "live"}
     assert client.get("/health/ready").json()["models"]["sine"]["champion"] == 1
 
 
-def test_the_openapi_examples_are_true(client: TestClient, models: TrainedModels) -> None:
+def test_openapi_examples_match_the_service(client: TestClient, models: TrainedModels) -> None:
     schema = client.get("/openapi.json").json()
     assert {"/v1/forecasts", "/v1/models", "/v1/models/{name}", "/health/live", "/health/ready"} <= set(schema["paths"])
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema)))
     assert references <= set(schema["components"]["schemas"])
     (example,) = schema["components"]["schemas"]["ForecastRequest"]["examples"]
-    # as long as the demo's model needs, which is more than the trained models'
+    # the example has more rows than the model `sine` of the tests needs
     answer = client.post("/v1/forecasts", json=example)
     assert answer.status_code == 200, answer.json()
     (response,) = schema["components"]["schemas"]["ForecastResponse"]["examples"]
-    real = client.post("/v1/forecasts", json=ask(level=[80, 95])).json()
+    real = client.post("/v1/forecasts", json=forecast_request(level=[80, 95])).json()
     assert set(response) == set(real)
     assert set(response["forecasts"][0]) == set(real["forecasts"][0])
     assert set(response["skill"]) == set(real["skill"])
     assert client.get("/docs").status_code == 200
 
 
-def test_nothing_is_served_before_there_is_a_model(tmp_path: Path) -> None:
+def test_service_without_models_is_not_ready(tmp_path: Path) -> None:
     with serving(tmp_path / "cache") as client:
         answer = client.get("/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
         assert client.get("/health/live").status_code == 200
-        assert client.post("/v1/forecasts", json=ask()).status_code == 404
+        assert client.post("/v1/forecasts", json=forecast_request()).status_code == 404
 
 
-def test_a_promotion_reaches_the_service_by_itself(models: TrainedModels, tmp_path: Path) -> None:
+def test_service_picks_up_a_promotion(models: TrainedModels, tmp_path: Path) -> None:
     with serving(tmp_path / "cache", tracking_uri=models.config.tracking.uri, refresh_seconds=0.5) as client:
         wait_until(lambda: answered_by(client) == 1)
         models.store.promote("sine", 2)
         try:
             wait_until(lambda: answered_by(client) == 2)
-            assert client.post("/v1/forecasts", json=ask(alias="previous")).json()["model"]["version"] == 1
+            assert client.post("/v1/forecasts", json=forecast_request(alias="previous")).json()["model"]["version"] == 1
         finally:
             models.store.promote("sine", 1)
 
 
-def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(models: TrainedModels, tmp_path: Path) -> None:
+def test_broken_champion_is_reported_and_the_previous_one_stays(models: TrainedModels, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     with serving(cache) as client:
         wait_until(lambda: answered_by(client) == 1)
@@ -115,7 +115,7 @@ def test_a_broken_champion_leaves_the_old_one_serving_and_is_said(models: Traine
 
 
 @pytest.mark.parametrize("index", ["[]", "{", '{"aliases": {"champion": 1}, "runs": [1]}'])
-def test_a_broken_index_leaves_what_is_served_and_a_whole_one_is_taken_again(
+def test_broken_index_keeps_the_served_versions_until_it_is_repaired(
     models: TrainedModels, tmp_path: Path, index: str
 ) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
@@ -141,7 +141,7 @@ def served_process(cwd: Path, **settings: str) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    # it shuts down in order and then ends by the signal, which is what supervisors expect
+    # after a clean shutdown it exits by the signal, as supervisors expect
     assert process.returncode == -signal.SIGTERM
 
 
@@ -155,8 +155,8 @@ def _get(url: str) -> tuple[int, Any]:
         return 0, None
 
 
-def test_no_process_shows_the_password_of_mlflows_database(models: TrainedModels, tmp_path: Path) -> None:
-    # nobody listens there: it is about who is started, and with which words
+def test_process_arguments_do_not_show_the_password_of_mlflow(models: TrainedModels, tmp_path: Path) -> None:
+    # no database listens there; the test looks only at the arguments of processes
     uri = "postgresql+pg8000://mlflow:a-password@127.0.0.1:1/mlflow"
     lines: list[str] = []
 
@@ -170,7 +170,7 @@ def test_no_process_shows_the_password_of_mlflows_database(models: TrainedModels
     assert not [line for line in lines if "a-password" in line]
 
 
-def test_the_service_runs_from_its_cache_with_mlflow_stopped(models: TrainedModels, tmp_path: Path) -> None:
+def test_service_serves_from_its_cache_without_mlflow(models: TrainedModels, tmp_path: Path) -> None:
     settings = {"FORECASTER_TRACKING_URI": "http://127.0.0.1:1", "FORECASTER_CACHE_DIR": str(models.cache)}
     home = tmp_path / "home"
     home.mkdir()
@@ -178,25 +178,25 @@ def test_the_service_runs_from_its_cache_with_mlflow_stopped(models: TrainedMode
     with served_process(tmp_path, **settings) as url:
         wait_until(lambda: _get(f"{url}/health/ready")[0] == 200)
         wait_until(lambda: "sync: " in str(_get(f"{url}/health/ready")[1]["last_problem"]))
-        request = urllib.request.Request(f"{url}/v1/forecasts", json.dumps(ask()).encode())
+        request = urllib.request.Request(f"{url}/v1/forecasts", json.dumps(forecast_request()).encode())
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.load(answer)["model"]["version"] == 1
-    # no library has left an identifier to be reported by
+    # no library has written to the home folder, such as an id for telemetry
     assert not list(home.rglob("*"))
 
 
-def _older(models: TrainedModels, folder: Path) -> Path:
-    """Return a cache as a program before trials left it."""
+def _untried_cache(models: TrainedModels, folder: Path) -> Path:
+    """Return a copy of the cache without marks of trials, as older releases wrote it."""
     cache = Path(shutil.copytree(models.cache, folder / "cache"))
     for mark in cache.glob("*/.tried-*"):
         mark.unlink()
     return cache
 
 
-def test_a_cache_of_an_older_program_is_tried_and_its_champion_comes_first(
+def test_untried_cache_is_tried_with_the_champion_first(
     models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, rounds = _older(models, tmp_path), []
+    cache, rounds = _untried_cache(models, tmp_path), []
 
     def tried(folders: list[Path], limits: Limits) -> list[str | None]:
         rounds.append([folder.name for folder in folders])
@@ -210,12 +210,12 @@ def test_a_cache_of_an_older_program_is_tried_and_its_champion_comes_first(
     assert [mark.name for mark in sorted(cache.glob("sine/.tried-*"))] == [".tried-1", ".tried-2"]
 
 
-def test_a_cached_bundle_that_failed_its_trial_is_tried_again_later(
+def test_failed_trial_of_a_cached_bundle_is_repeated(
     models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the first trial ends badly, as where the machine's memory did
+    # only the first trial fails
     answers = iter(["its trial ended with SIGKILL"])
     monkeypatch.setattr(catalog, "TRIED_AGAIN_AFTER_SECONDS", 1)
     monkeypatch.setattr(catalog, "try_bundles", lambda folders, _: [next(answers, None) for _ in folders])
-    with serving(_older(models, tmp_path)) as client:
+    with serving(_untried_cache(models, tmp_path)) as client:
         wait_until(lambda: answered_by(client) == 1)

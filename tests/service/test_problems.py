@@ -1,4 +1,4 @@
-"""Errors over HTTP: what is the server's own stays in its log."""
+"""Error responses: internal details stay in the log."""
 
 import logging
 from pathlib import Path
@@ -12,16 +12,16 @@ from forecaster.domain import errors
 from forecaster.domain.errors import ForecasterError, MarketDataError
 from service import problems
 from tests.conftest import TrainedModels
-from tests.service.conftest import ask, wait_until_ready
+from tests.service.conftest import forecast_request, wait_until_ready
 from tests.service.test_security import serve
 
 SECRET = "/srv/forecaster/mlruns/bars/A.tail.json"
-EVERY = [kind for kind in map(errors.__dict__.get, errors.__all__) if isinstance(kind, type)]
+ALL_ERRORS = [kind for kind in map(errors.__dict__.get, errors.__all__) if isinstance(kind, type)]
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", ALL_ERRORS)
 @pytest.mark.parametrize("path", ["/v1/thing", "/v2/thing"])
-def test_only_errors_about_the_request_are_shown(
+def test_only_errors_in_the_request_are_shown_to_clients(
     kind: type[ForecasterError], path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FastAPI()
@@ -43,7 +43,7 @@ def test_only_errors_about_the_request_are_shown(
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"symbol": "A"}', b"\xff", None], ids=["cut", "empty", "bytes", "folder"])
-def test_a_tail_that_cannot_be_read_is_told_without_its_path(
+def test_unreadable_tail_is_reported_without_its_path(
     models: TrainedModels, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
 ) -> None:
     bars = tmp_path / "bars"
@@ -54,7 +54,7 @@ def test_a_tail_that_cannot_be_read_is_told_without_its_path(
         wait_until_ready(client)
         for answer in (
             client.get("/v1/series/A"),
-            client.post("/v1/forecasts", json=ask(series=None, unique_ids=["A"])),
+            client.post("/v1/forecasts", json=forecast_request(series=None, unique_ids=["A"])),
         ):
             assert answer.status_code == 500
             assert str(tmp_path) not in answer.text
@@ -62,13 +62,13 @@ def test_a_tail_that_cannot_be_read_is_told_without_its_path(
     assert str(file) in caplog.text
 
 
-def test_a_symbol_that_no_file_can_be_named_after_is_not_stored(models: TrainedModels, tmp_path: Path) -> None:
+def test_symbol_too_long_for_a_file_name_is_not_found(models: TrainedModels, tmp_path: Path) -> None:
     name = "a" * 200
     with serve(models, f"sqlite:///{tmp_path}/service.db", bars_dir=tmp_path) as client:
         wait_until_ready(client)
         for answer in (
             client.get(f"/v1/series/{name}"),
-            client.post("/v1/forecasts", json=ask(series=None, unique_ids=[name])),
+            client.post("/v1/forecasts", json=forecast_request(series=None, unique_ids=[name])),
         ):
             assert answer.status_code == 404
             assert str(tmp_path) not in answer.text

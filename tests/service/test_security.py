@@ -1,4 +1,4 @@
-"""Who may ask for what, how often, by which name; and what every answer carries."""
+"""Security: API keys, scopes, rate limit, host and origin checks, and response headers."""
 
 import time
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from starlette.testclient import TestClient
 
 from forecaster.database.engine import open_engine
 from forecaster.database.keys import SCOPES, create_key, read_keys, revoke_key
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels, run_module
-from tests.service.conftest import ask, wait_until_ready
+from tests.service.conftest import forecast_request, wait_until_ready
 
 
 @pytest.fixture
@@ -27,40 +27,40 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     yield engine
     engine.dispose()
 
 
 def serve(models: TrainedModels, url: str, **settings: Any) -> TestClient:
-    chosen = {"cache_dir": models.cache, "tracking_uri": "", "database_url": url, "keys_refresh_seconds": 0.05}
-    return TestClient(create_app(Settings(**{**chosen, **settings})), raise_server_exceptions=False)
+    defaults = {"cache_dir": models.cache, "tracking_uri": "", "database_url": url, "keys_refresh_seconds": 0.05}
+    return TestClient(create_app(Settings(**{**defaults, **settings})), raise_server_exceptions=False)
 
 
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_a_key_is_stored_as_a_digest_and_shown_once(engine: Engine, url: str, tmp_path: Path) -> None:
+def test_key_is_stored_as_a_digest_and_shown_once(engine: Engine, url: str, tmp_path: Path) -> None:
     done = run_module(
         "pipelines.keys", "create", "--name", "shop", "--scope", "forecast", cwd=tmp_path, FORECASTER_DATABASE_URL=url
     )
     assert done.returncode == 0, done.stderr
     key = done.stdout.partition('"key": "')[2].partition('"')[0]
-    (kept,) = read_keys(engine)
+    (stored,) = read_keys(engine)
     secret = key.split("_", 2)[2]
-    assert (kept.name, kept.scopes, kept.revoked_at) == ("shop", ("forecast",), None)
+    assert (stored.name, stored.scopes, stored.revoked_at) == ("shop", ("forecast",), None)
     engine.dispose()
-    stored = b"".join(file.read_bytes() for file in tmp_path.glob("service.db*"))
-    assert kept.digest.encode() in stored
-    assert secret.encode() not in stored
+    content = b"".join(file.read_bytes() for file in tmp_path.glob("service.db*"))
+    assert stored.digest.encode() in content
+    assert secret.encode() not in content
     listed = run_module("pipelines.keys", "list", "--database", url, cwd=tmp_path)
     assert "shop" in listed.stdout
     assert secret not in listed.stdout + listed.stderr
-    revoked = run_module("pipelines.keys", "revoke", kept.key_id, "--database", url, cwd=tmp_path)
+    revoked = run_module("pipelines.keys", "revoke", stored.key_id, "--database", url, cwd=tmp_path)
     assert revoked.returncode == 0
     assert read_keys(engine)[0].revoked_at is not None
-    again = run_module("pipelines.keys", "revoke", kept.key_id, "--database", url, cwd=tmp_path)
+    again = run_module("pipelines.keys", "revoke", stored.key_id, "--database", url, cwd=tmp_path)
     assert "revoked already" in again.stderr
 
 
@@ -88,36 +88,36 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("scope", "method", "path"), ROUTES)
-def test_each_route_needs_its_scope(
+def test_route_requires_its_scope(
     models: TrainedModels, engine: Engine, url: str, scope: str, method: str, path: str
 ) -> None:
-    keys = {one: create_key(engine, one, [one]) for one in SCOPES}
+    keys = {key_scope: create_key(engine, key_scope, [key_scope]) for key_scope in SCOPES}
     with serve(models, url) as client:
         wait_until_ready(client)
         assert client.request(method, path).status_code == 401
-        for one, key in keys.items():
+        for key_scope, key in keys.items():
             status = client.request(method, path, headers=bearer(key)).status_code
-            assert (status == 403) == (one != scope)
+            assert (status == 403) == (key_scope != scope)
             assert status != 401
 
 
-def test_every_route_is_open_on_purpose(models: TrainedModels, url: str) -> None:
+def test_only_health_routes_are_public(models: TrainedModels, url: str) -> None:
     with serve(models, url) as client:
         paths = set(client.get("/openapi.json").json()["paths"])
-    named = {"/abc": "/{forecast_id}", "/sine": "/{name}", "/versions/1": "/versions/{version}", "/A": "/{unique_id}"}
-    known = set()
+    examples = {"/abc": "/{forecast_id}", "/sine": "/{name}", "/versions/1": "/versions/{version}"}
+    examples |= {"/A": "/{unique_id}"}
+    with_scope = set()
     for _, _, path in ROUTES:
         template = path.partition("?")[0]
-        for value, name in named.items():
-            template = template.replace(value, name)
-        known.add(template)
-    # whether it lives is for everybody to ask
-    assert paths - known == {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-    assert known <= paths
+        for value, parameter in examples.items():
+            template = template.replace(value, parameter)
+        with_scope.add(template)
+    assert paths - with_scope == {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+    assert with_scope <= paths
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "authorization",
     [
         "",
         "Bearer",
@@ -129,50 +129,48 @@ def test_every_route_is_open_on_purpose(models: TrainedModels, url: str) -> None
         "Bearer fc_{id}_{other}",
     ],
 )
-def test_what_is_no_good_key_is_refused(models: TrainedModels, engine: Engine, url: str, shown: str) -> None:
+def test_invalid_key_is_refused(models: TrainedModels, engine: Engine, url: str, authorization: str) -> None:
     _, key_id, secret = create_key(engine, "one", ["forecast"]).split("_", 2)
-    header = shown.format(id=key_id, secret=secret, other=secret[:-1] + ("A" if secret[-1] != "A" else "B"))
+    header = authorization.format(id=key_id, secret=secret, other=secret[:-1] + ("A" if secret[-1] != "A" else "B"))
     with serve(models, url) as client:
         wait_until_ready(client)
-        answer = client.post("/v1/forecasts", json=ask(), headers={"Authorization": header})
+        answer = client.post("/v1/forecasts", json=forecast_request(), headers={"Authorization": header})
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert secret not in answer.text
 
 
-def test_a_key_is_revoked_without_a_restart_and_the_ledger_knows_who_asked(
-    models: TrainedModels, engine: Engine, url: str
-) -> None:
+def test_revoked_key_is_refused_without_a_restart(models: TrainedModels, engine: Engine, url: str) -> None:
     key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
     with serve(models, url) as client:
         wait_until_ready(client)
-        one = client.post("/v1/forecasts", json=ask(), headers=bearer(key) | {"Idempotency-Key": "k"})
-        two = client.post("/v1/forecasts", json=ask(), headers=bearer(other) | {"Idempotency-Key": "k"})
-        assert (one.status_code, two.status_code) == (200, 200)
-        # the same idempotency key of another client is another's
-        assert one.json()["forecasts"][0]["forecast_id"] != two.json()["forecasts"][0]["forecast_id"]
+        first = client.post("/v1/forecasts", json=forecast_request(), headers=bearer(key) | {"Idempotency-Key": "k"})
+        second = client.post("/v1/forecasts", json=forecast_request(), headers=bearer(other) | {"Idempotency-Key": "k"})
+        assert (first.status_code, second.status_code) == (200, 200)
+        # idempotency keys of different owners are independent
+        assert first.json()["forecasts"][0]["forecast_id"] != second.json()["forecasts"][0]["forecast_id"]
         revoke_key(engine, key.split("_")[1])
         deadline = time.monotonic() + 10
         while client.get("/v1/models", headers=bearer(key)).status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert client.get("/v1/models", headers=bearer(key)).status_code == 401
-        # once there was a key, its end opens nothing
+        # a service whose keys are all revoked stays closed
         revoke_key(engine, other.split("_")[1])
         time.sleep(0.3)
         assert client.get("/v1/models").status_code == 401
 
 
-def test_beyond_loopback_it_starts_only_with_a_key(engine: Engine, url: str, models: TrainedModels) -> None:
+def test_service_beyond_loopback_requires_a_key(engine: Engine, url: str, models: TrainedModels) -> None:
     assert not Settings(host="0.0.0.0").is_loopback
     with serve(models, url, host="0.0.0.0") as client:
         wait_until_ready(client)
-        assert client.post("/v1/forecasts", json=ask()).status_code == 401
+        assert client.post("/v1/forecasts", json=forecast_request()).status_code == 401
         key = create_key(engine, "one", ["forecast"])
         time.sleep(0.3)
-        assert client.post("/v1/forecasts", json=ask(), headers=bearer(key)).status_code == 200
+        assert client.post("/v1/forecasts", json=forecast_request(), headers=bearer(key)).status_code == 200
 
 
-def test_who_asks_too_often_is_told_when_to_come_again(models: TrainedModels, engine: Engine, url: str) -> None:
+def test_rate_limit_returns_retry_after(models: TrainedModels, engine: Engine, url: str) -> None:
     key, other = (create_key(engine, name, ["forecast"]) for name in "ab")
     with serve(models, url, rate_limit="3/minute") as client:
         wait_until_ready(client)
@@ -184,15 +182,15 @@ def test_who_asks_too_often_is_told_when_to_come_again(models: TrainedModels, en
         assert client.get("/health/live").status_code == 200
 
 
-def test_no_more_forecasts_at_once_than_allowed(models: TrainedModels, url: str) -> None:
+def test_concurrent_forecasts_are_limited(models: TrainedModels, url: str) -> None:
     with serve(models, url, max_concurrent=1) as client, ThreadPoolExecutor(8) as pool:
         wait_until_ready(client)
-        answers = list(pool.map(lambda _: client.post("/v1/forecasts", json=ask()), range(40)))
+        answers = list(pool.map(lambda _: client.post("/v1/forecasts", json=forecast_request()), range(40)))
         statuses = {answer.status_code for answer in answers}
         assert statuses == {200, 503}
         assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status_code == 503)
-        # the place is free again
-        assert client.post("/v1/forecasts", json=ask()).status_code == 200
+        # the limit is no longer reached
+        assert client.post("/v1/forecasts", json=forecast_request()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -206,7 +204,7 @@ def test_no_more_forecasts_at_once_than_allowed(models: TrainedModels, url: str)
         ("", 400),
     ],
 )
-def test_without_keys_it_answers_to_loopbacks_names_alone(
+def test_service_without_keys_accepts_only_loopback_hosts(
     models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch, host: str, status: int
 ) -> None:
     monkeypatch.delenv("FORECASTER_ALLOWED_HOSTS")
@@ -214,7 +212,7 @@ def test_without_keys_it_answers_to_loopbacks_names_alone(
         assert client.get("/health/live", headers={"Host": host}).status_code == status
 
 
-def test_every_answer_has_the_headers_and_none_tells_what_runs(models: TrainedModels, url: str) -> None:
+def test_every_response_has_security_headers(models: TrainedModels, url: str) -> None:
     with serve(models, url) as client:
         wait_until_ready(client)
         answers = [
@@ -234,10 +232,10 @@ def test_every_answer_has_the_headers_and_none_tells_what_runs(models: TrainedMo
         assert forged.headers["X-Request-ID"] != "two words"
 
 
-def test_so_many_points_are_too_many(models: TrainedModels, url: str) -> None:
+def test_max_points_limits_the_answer(models: TrainedModels, url: str) -> None:
     with serve(models, url, max_points=3) as client:
         wait_until_ready(client)
-        answer = client.post("/v1/forecasts", json=ask())
+        answer = client.post("/v1/forecasts", json=forecast_request())
     assert answer.status_code == 422
     assert "1 series of 4 steps are more than 3 points" in answer.json()["detail"]
 
@@ -254,9 +252,7 @@ def test_so_many_points_are_too_many(models: TrainedModels, url: str) -> None:
         ({}, 200),
     ],
 )
-def test_a_page_of_another_site_cannot_write_through_a_browser(
-    models: TrainedModels, url: str, headers: dict[str, str], status: int
-) -> None:
+def test_cross_site_writes_are_refused(models: TrainedModels, url: str, headers: dict[str, str], status: int) -> None:
     with serve(models, url) as client:
         wait_until_ready(client)
         body = {"actuals": [{"unique_id": "a", "ds": "2026-01-01", "y": 1}]}
@@ -278,7 +274,7 @@ def test_a_page_of_another_site_cannot_write_through_a_browser(
         ("GET", f"/v1/series/{'a' * 5000}", None, 422),
     ],
 )
-def test_what_no_database_takes_is_refused_in_words(
+def test_extreme_values_never_cause_a_server_error(
     models: TrainedModels, url: str, method: str, path: str, body: str | None, status: int
 ) -> None:
     with serve(models, url) as client:
@@ -288,7 +284,7 @@ def test_what_no_database_takes_is_refused_in_words(
     assert "/" not in answer.json().get("detail", "")
 
 
-def test_a_million_mistakes_cost_no_more_than_one(models: TrainedModels, url: str) -> None:
+def test_only_the_first_of_many_invalid_values_is_listed(models: TrainedModels, url: str) -> None:
     bodies = [
         '{"model": "sine", "series": [{"unique_id": "a", "ds": [' + ",".join(["1"] * 10**6) + '], "y": []}]}',
         '{"actuals": [' + ",".join(["1"] * 10**6) + "]}",
@@ -298,18 +294,18 @@ def test_a_million_mistakes_cost_no_more_than_one(models: TrainedModels, url: st
         for path, body in zip(("/v1/forecasts", "/v1/actuals"), bodies, strict=True):
             answer = client.post(path, content=body)
             assert answer.status_code == 422
-            # the first of them, or that of what was left out
+            # the first invalid value, and a missing field
             assert len(answer.json()["errors"]) <= 2
 
 
-def test_an_unexpected_error_has_the_headers_too_and_says_nothing(
+def test_unexpected_error_has_headers_but_no_details(
     models: TrainedModels, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve(models, url) as client:
         wait_until_ready(client)
         monkeypatch.setattr("service.forecast_queue.forecast", lambda *arguments: 1 / 0)
-        answer = client.post("/v1/forecasts", json=ask(), headers={"X-Request-ID": "mine"})
+        answer = client.post("/v1/forecasts", json=forecast_request(), headers={"X-Request-ID": "mine"})
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "mine"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.json()["detail"] == "an unexpected error; it is in the service's log"
+    assert answer.json()["detail"] == "unexpected error; see the service's log"

@@ -1,4 +1,4 @@
-"""The bar store over HTTP: which series there are, and their bars."""
+"""GET /v1/series: the stored series and their bars."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.service.site import BARS, stored_tail
 
 @pytest.fixture
 def bars(tmp_path: Path) -> Iterator[tuple[TestClient, Path]]:
-    """A service without models, and its empty bar store."""
+    """Yield a client of a service without models, and the folder of its empty bar store."""
     settings = Settings(cache_dir=tmp_path / "cache", bars_dir=tmp_path / "bars", tracking_uri="")
     settings.bars_dir.mkdir()
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
@@ -23,7 +23,7 @@ def bars(tmp_path: Path) -> Iterator[tuple[TestClient, Path]]:
 
 
 @pytest.mark.parametrize("symbol", [BARS, "BTC/USD", "^VIX", "ä b", "..", "brk.b"])
-def test_a_stored_series_is_listed_and_read(bars: tuple[TestClient, Path], symbol: str) -> None:
+def test_stored_series_is_listed_and_read(bars: tuple[TestClient, Path], symbol: str) -> None:
     client, folder = bars
     (folder / f"{file_name(symbol)}.tail.json").write_text(stored_tail(symbol).to_json())
     assert client.get("/v1/series").json() == {"series": [symbol]}
@@ -35,7 +35,7 @@ def test_a_stored_series_is_listed_and_read(bars: tuple[TestClient, Path], symbo
     assert found == {name: column.tolist() for name, column in tail.bars.items()}
 
 
-def test_series_are_sorted_and_what_is_none_is_left_out(bars: tuple[TestClient, Path]) -> None:
+def test_series_are_sorted_and_other_files_are_ignored(bars: tuple[TestClient, Path]) -> None:
     client, folder = bars
     for name in ("b", "a"):
         (folder / f"{file_name(name)}.tail.json").write_text(stored_tail(name).to_json())
@@ -44,13 +44,13 @@ def test_series_are_sorted_and_what_is_none_is_left_out(bars: tuple[TestClient, 
     assert client.get("/v1/series").json() == {"series": ["a", "b"]}
 
 
-def test_without_a_store_there_are_no_series(bars: tuple[TestClient, Path]) -> None:
+def test_missing_store_has_no_series(bars: tuple[TestClient, Path]) -> None:
     client, folder = bars
     folder.rmdir()
     assert client.get("/v1/series").json() == {"series": []}
 
 
-def test_a_series_that_is_not_stored_is_named(bars: tuple[TestClient, Path]) -> None:
+def test_unknown_series_is_not_found(bars: tuple[TestClient, Path]) -> None:
     answer = bars[0].get("/v1/series/NOPE")
     assert answer.status_code == 404
     assert "NOPE" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""Stock horizons are sessions, in Python and over HTTP alike: they skip holidays, and end with the calendar."""
+"""Forecasts on exchange sessions: they skip holidays and end with the calendar."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_forecasts_fall_on_sessions(predictor: Predictor, client: TestClient, la
     assert answer["mean"] == in_process["mean"].tolist()
 
 
-def test_a_missing_session_is_named(predictor: Predictor, client: TestClient) -> None:
+def test_missing_session_is_named(predictor: Predictor, client: TestClient) -> None:
     frame = history("2025-12-23").drop(index=25)
     with pytest.raises(SeriesError, match="is not one step of XNYS"):
         predictor.predict_frame(frame)
@@ -82,15 +82,15 @@ def test_a_missing_session_is_named(predictor: Predictor, client: TestClient) ->
     assert "is not one step of XNYS" in answer.json()["detail"]
 
 
-def test_beyond_the_calendar_is_a_clear_error(client: TestClient) -> None:
+def test_forecast_beyond_the_calendar_is_refused(client: TestClient) -> None:
     days = [f"2199-01-{day:02d}" for day in range(1, 31)]
     series = {"unique_id": "ABC", "ds": days, "y": [1.0] * 30}
     answer = client.post("/v1/forecasts", json={"model": "abc", "series": [series]})
     assert answer.status_code == 422
-    assert "calendar XNYS is known from" in answer.json()["detail"]
+    assert "calendar XNYS covers " in answer.json()["detail"]
 
 
-def test_the_manifest_carries_the_sessions_and_the_model_page_leaves_out_the_list(
+def test_manifest_has_the_calendar_but_the_model_route_omits_closed_days(
     predictor: Predictor, client: TestClient
 ) -> None:
     assert predictor.manifest.freq == "XNYS"
@@ -101,7 +101,7 @@ def test_the_manifest_carries_the_sessions_and_the_model_page_leaves_out_the_lis
     assert "closed" not in version["sessions"]
 
 
-def test_a_file_with_holes_is_refused_before_training(tmp_path: Path) -> None:
+def test_file_with_missing_sessions_is_refused_before_training(tmp_path: Path) -> None:
     prices = Company(last="2025-12-23").bars().long_frame().drop(index=100)
     prices.to_csv(tmp_path / "prices.csv", index=False)
     data = {"source": "files", "path": str(tmp_path / "prices.csv")}

@@ -29,8 +29,8 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("FORECASTER_HOST", "0.0.0.0", "beyond loopback an API key is needed; make one with python -m pipelines.keys"),
-        ("FORECASTER_RATE_LIMIT", "a lot", "write it as 600/minute"),
+        ("FORECASTER_HOST", "0.0.0.0", "listening beyond loopback requires an API key; create one"),
+        ("FORECASTER_RATE_LIMIT", "a lot", "such as 600/minute"),
         ("FORECASTER_DATABASE_URL", "mysql://me:secret@host/db", "'mysql' is not taken"),
         ("FORECASTER_PORT", "eighty", "valid integer"),
         ("FORECASTER_PORT", "70000", "less than or equal to 65535"),
@@ -55,5 +55,5 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = run_module("service", cwd=tmp_path, FORECASTER_PORT=str(port))
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: FORECASTER_PORT: 127.0.0.1:{port} cannot be taken")
+    assert done.stderr.startswith(f"error: FORECASTER_PORT: cannot listen on 127.0.0.1:{port}")
     assert "Traceback" not in done.stderr

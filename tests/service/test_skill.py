@@ -1,4 +1,4 @@
-"""Skill in every answer: shown with its evidence, missed in words, and by setting replaced by the baseline."""
+"""Skill in answers, and the setting that serves the baseline instead of a model without skill."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels, small_config
-from tests.service.conftest import ask, wait_until_ready
+from tests.service.conftest import forecast_request, wait_until_ready
 
 DAYS = pd.bdate_range("2026-01-01", periods=24)
 PRICES = np.linspace(90, 110, 24) + np.sin(np.arange(24))
@@ -26,7 +26,7 @@ PRICES = np.linspace(90, 110, 24) + np.sin(np.arange(24))
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """A model of a random walk, which has no skill to show."""
+    """Return a predictor of a random walk, which shows no skill."""
     folder = tmp_path_factory.mktemp("walk")
     changes = {
         "name": "walk",
@@ -55,18 +55,18 @@ def answer_of(client: TestClient, **changes: Any) -> dict[str, Any]:
     return answer
 
 
-def test_skill_is_told_with_its_evidence(client: TestClient, models: TrainedModels) -> None:
-    answer = client.post("/v1/forecasts", json=ask()).json()
+def test_answer_contains_skill(client: TestClient, models: TrainedModels) -> None:
+    answer = client.post("/v1/forecasts", json=forecast_request()).json()
     skill = answer["skill"]
     assert answer["forecast_by"] == "model"
     assert skill["p_value"] < 0.001
     assert skill["coverage"]["80"] == models.versions[0].metrics["coverage-80"]
-    # the last fifth of 800 hours, less the first window's inputs
+    # the last fifth of 800 hours, without the inputs of the first window
     assert (skill["first"], skill["last"]) == ("2020-01-28T16:00:00.000000000", "2020-02-03T07:00:00.000000000")
     assert (skill["n_windows"], skill["n_effective"], skill["is_shown"]) == (133, 33, True)
 
 
-def test_without_skill_it_is_said_and_the_model_answers(walk: Predictor) -> None:
+def test_model_without_skill_is_served_with_a_warning(walk: Predictor) -> None:
     assert not walk.manifest.skill.is_shown
     with serving(walk.bundle.folder.parents[1]) as client:
         answer = answer_of(client)
@@ -76,7 +76,7 @@ def test_without_skill_it_is_said_and_the_model_answers(walk: Predictor) -> None
     assert [text for text in answer["warnings"] if text.startswith("no demonstrated skill")]
 
 
-def test_by_setting_the_baseline_is_served_in_its_place_and_named(walk: Predictor) -> None:
+def test_without_skill_setting_serves_the_baseline(walk: Predictor) -> None:
     with serving(walk.bundle.folder.parents[1], without_skill="baseline") as client:
         answer = answer_of(client)
         longer = answer_of(client, horizon=6)
@@ -88,16 +88,16 @@ def test_by_setting_the_baseline_is_served_in_its_place_and_named(walk: Predicto
     low, high = walk.bundle.baseline.bands(PRICES[None], [80])[80]
     np.testing.assert_allclose(forecast["lo-80"], PRICES[-1] + low[0])
     np.testing.assert_allclose(forecast["hi-80"], PRICES[-1] + high[0])
-    # further away it is less certain
+    # intervals widen with the step
     widths = np.array(forecast["hi-80"]) - np.array(forecast["lo-80"])
     assert widths[-1] > widths[0]
     assert longer["forecasts"][0]["mean"] == [PRICES[-1]] * 6
     assert longer["forecasts"][0]["lo-80"][4:] == [None, None]
 
 
-def test_a_model_with_skill_is_served_whatever_the_setting(models: TrainedModels) -> None:
+def test_without_skill_setting_keeps_a_model_with_skill(models: TrainedModels) -> None:
     with serving(models.cache, without_skill="baseline") as client:
-        assert client.post("/v1/forecasts", json=ask()).json()["forecast_by"] == "model"
+        assert client.post("/v1/forecasts", json=forecast_request()).json()["forecast_by"] == "model"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_model_with_skill_is_served_whatever_the_setting(models: TrainedModels
         (0.9, None, 90, False),
     ],
 )
-def test_skill_is_a_smaller_error_that_chance_does_not_explain(
+def test_skill_requires_a_significantly_smaller_error(
     relative_mae: float | None, p_value: float | None, n_effective: int, is_shown: bool
 ) -> None:
     skill = Skill(baseline="naive", relative_mae=relative_mae, n_windows=500, n_effective=n_effective, p_value=p_value)

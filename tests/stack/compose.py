@@ -1,4 +1,4 @@
-"""docker-compose.yml as data: the part of the Compose specification that the stack uses, everything else refused."""
+"""Read docker-compose.yml: the keys of the Compose specification that the stack uses. Other keys are errors."""
 
 import re
 import shlex
@@ -11,8 +11,8 @@ import yaml
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\})")
 _SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
-# what a container engine looks after, and a process of this machine does not have
-_OF_CONTAINERS = frozenset(
+# A container engine handles these; a plain process has no counterpart.
+_IGNORED_KEYS = frozenset(
     {
         "build",
         "cap_drop",
@@ -27,18 +27,18 @@ _OF_CONTAINERS = frozenset(
     }
     | {"shm_size", "user", "deploy"}
 )
-_READ = frozenset(
+_KNOWN_KEYS = frozenset(
     {"command", "depends_on", "environment", "healthcheck", "image", "ports", "profiles", "restart", "secrets"}
     | {"stop_grace_period", "stop_signal", "tmpfs", "volumes", "working_dir"}
 )
 
 
 class ComposeError(Exception):
-    """The file asks for something that is not understood, or that cannot be done here."""
+    """The file has a key or value that is not supported, or that cannot be run on this machine."""
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """A health check; durations in seconds."""
 
     command: tuple[str, ...]
@@ -51,9 +51,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Service:
-    """A service of the file; paths on the left of a mount are the container's.
+    """A service of the file.
 
-    `files` maps a container's path to a file or folder of this machine, `volumes` to a volume's name.
+    Attributes:
+        files: the file or folder of this machine that is mounted at each path in the container.
+        volumes: the name of the volume that is mounted at each path in the container.
+        secrets: the file of this machine that holds the secret at each path in the container.
+        scratch: paths in the container that are empty at each start.
+        ports: the container's published ports.
+        needs: the condition of `depends_on` for each service that must come first.
+        grace_seconds: how long a process may take to end after `stop_signal`.
     """
 
     name: str
@@ -67,7 +74,7 @@ class Service:
     scratch: tuple[str, ...]
     secrets: Mapping[str, Path]
     ports: tuple[int, ...]
-    check: Check | None
+    check: HealthCheck | None
     needs: Mapping[str, str]
     restart: str
     stop_signal: str
@@ -76,26 +83,26 @@ class Service:
 
 
 def read_compose(file: Path, variables: Mapping[str, str]) -> dict[str, Service]:
-    """Return the services of a compose file by name, each after those that it needs.
+    """Return the services of a Compose file by name, each after the services that it needs.
 
     Args:
-        file: the compose file; its relative paths begin at its folder.
-        variables: what `${NAME:-default}` stands for.
+        file: the Compose file; relative paths start at its folder.
+        variables: the values of `${NAME:-default}`.
 
     Raises:
-        ComposeError: the file has something in it that is not known here.
+        ComposeError: the file has a key or value that is not supported here.
     """
-    raw = _filled(yaml.safe_load(file.read_text(encoding="utf-8")), variables)
+    raw = _substituted(yaml.safe_load(file.read_text(encoding="utf-8")), variables)
     root = file.resolve().parent
     secrets = {name: root / one["file"] for name, one in raw.get("secrets", {}).items()}
     services = {name: _service(name, one, root, secrets) for name, one in raw["services"].items()}
-    return _in_order(services)
+    return _sorted_by_need(services)
 
 
 def _service(name: str, raw: dict[str, Any], root: Path, secrets: Mapping[str, Path]) -> Service:
-    unknown = raw.keys() - _READ - _OF_CONTAINERS
+    unknown = raw.keys() - _KNOWN_KEYS - _IGNORED_KEYS
     if unknown:
-        raise ComposeError(f"{name}: {sorted(unknown)} would be ignored here; teach deploy/compose.py what it means")
+        raise ComposeError(f"{name}: {sorted(unknown)} would be ignored here; add support to tests/stack/compose.py")
     mounts = [_mount(name, text) for text in raw.get("volumes", [])]
     return Service(
         name=name,
@@ -121,7 +128,7 @@ def _service(name: str, raw: dict[str, Any], root: Path, secrets: Mapping[str, P
 def _mount(name: str, text: str) -> tuple[str, str]:
     source, _, target = text.partition(":")
     if source.startswith("~") or not target:
-        raise ComposeError(f"{name}: volume '{text}': write a volume's name, a ./path or a /path, a colon and a path")
+        raise ComposeError(f"{name}: volume '{text}': write NAME:PATH, ./FOLDER:PATH or /FOLDER:PATH")
     return source, target.partition(":")[0]
 
 
@@ -129,14 +136,14 @@ def _is_path(source: str) -> bool:
     return source.startswith((".", "/"))
 
 
-def _check(name: str, raw: dict[str, Any] | None) -> Check | None:
+def _check(name: str, raw: dict[str, Any] | None) -> HealthCheck | None:
     if raw is None:
         return None
     kind, *command = raw["test"]
     if kind != "CMD":
-        raise ComposeError(f"{name}: healthcheck.test begins with '{kind}'; write CMD and words")
+        raise ComposeError(f"{name}: healthcheck.test starts with '{kind}'; write [CMD, program, argument, …]")
     interval = seconds(raw.get("interval", "30s"))
-    return Check(
+    return HealthCheck(
         command=tuple(command),
         interval=interval,
         timeout=seconds(raw.get("timeout", "30s")),
@@ -150,7 +157,7 @@ def seconds(duration: str) -> float:
     """Return the seconds of a duration such as `1m30s`."""
     parts = re.findall(r"(\d+)(h|ms|m|s)", duration)
     if "".join(number + unit for number, unit in parts) != duration:
-        raise ComposeError(f"'{duration}' is no duration; write it as 1m30s")
+        raise ComposeError(f"'{duration}' is not a duration; write it like 1m30s")
     return sum(int(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -158,32 +165,32 @@ def _words(command: str | list[str]) -> tuple[str, ...]:
     return tuple(shlex.split(command) if isinstance(command, str) else command)
 
 
-def _filled(raw: Any, variables: Mapping[str, str]) -> Any:
-    """Return the file with its variables filled in."""
+def _substituted(raw: Any, variables: Mapping[str, str]) -> Any:
+    """Return the parsed file with its variables substituted."""
     if isinstance(raw, dict):
-        return {key: _filled(value, variables) for key, value in raw.items()}
+        return {key: _substituted(value, variables) for key, value in raw.items()}
     if isinstance(raw, list):
-        return [_filled(value, variables) for value in raw]
+        return [_substituted(value, variables) for value in raw]
     return _VARIABLE.sub(lambda match: _value(match, variables), raw) if isinstance(raw, str) else raw
 
 
 def _value(match: re.Match[str], variables: Mapping[str, str]) -> str:
     if match["name"] is None:
         return "$"
-    # as Compose has it: with :- an empty variable takes the default too
+    # Like Compose: with :- an empty variable has the default too.
     value = variables.get(match["name"]) or match["default"]
     if value is None:
-        raise ComposeError(f"the variable {match['name']} is not set, and has no default")
+        raise ComposeError(f"the variable {match['name']} is not set and has no default")
     return value
 
 
-def _in_order(services: dict[str, Service]) -> dict[str, Service]:
+def _sorted_by_need(services: dict[str, Service]) -> dict[str, Service]:
     ordered: dict[str, Service] = {}
     while len(ordered) < len(services):
         ready = [name for name, one in services.items() if name not in ordered and one.needs.keys() <= ordered.keys()]
         if not ready:
             raise ComposeError(
-                f"{sorted(services.keys() - ordered.keys())} wait for each other, or for what is not there"
+                f"{sorted(services.keys() - ordered.keys())} need each other, or a service that does not exist"
             )
         ordered |= {name: services[name] for name in ready}
     return ordered

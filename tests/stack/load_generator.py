@@ -1,4 +1,4 @@
-"""Forecasts asked for several times a second, each answer noted."""
+"""Send forecast requests at a constant rate and record each response."""
 
 import json
 import threading
@@ -12,68 +12,91 @@ from typing import Any
 _TIMEOUT_SECONDS = 30
 
 
-def ask(url: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-    """Ask once; returns the status and what was answered, in JSON or as `text`. Raises OSError where nobody answers."""
+def send(url: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
+    """Send one request.
+
+    Args:
+        url: where to.
+        body: sent as JSON by POST; None sends a GET.
+        headers: of the request.
+
+    Returns:
+        The status, and the body as JSON; a body that is not JSON comes under the key `text`.
+
+    Raises:
+        OSError: there was no response.
+    """
     request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-            status, said = answer.status, answer.read().decode()
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+            status, text = response.status, response.read().decode()
     except urllib.error.HTTPError as error:
-        status, said = error.code, error.read().decode()
+        status, text = error.code, error.read().decode()
     try:
-        return status, json.loads(said)
+        return status, json.loads(text)
     except json.JSONDecodeError:
-        return status, {"text": said}
+        return status, {"text": text}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of one request; `status` is 0 where nobody answered, `at` and `seconds` are of the monotonic clock."""
+class Response:
+    """The response to one forecast request.
+
+    Attributes:
+        at: when the request was sent, in seconds of the monotonic clock.
+        seconds: the latency.
+        status: of HTTP; 0 where there was no response.
+        body: the JSON of the response.
+    """
 
     at: float
     seconds: float
     status: int
-    said: dict[str, Any]
+    body: dict[str, Any]
 
     @property
     def version(self) -> int | None:
-        """Return the version that made the forecast."""
-        return self.said["model"]["version"] if self.status == 200 else None
+        """The version that made the forecast; None for an error."""
+        return self.body["model"]["version"] if self.status == 200 else None
 
 
 class LoadGenerator:
-    """Ask for forecasts, at an even pace, from a thread, as long as the context lasts."""
+    """Send forecast requests from a thread, at a constant rate, while the context is open.
+
+    Attributes:
+        responses: in the order of the requests.
+    """
 
     def __init__(self, url: str, key: str, body: dict[str, Any], per_second: float) -> None:
         self._url, self._key, self._body, self._pause = f"{url}/v1/forecasts", key, body, 1 / per_second
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")
-        self.answers: list[Answer] = []
+        self.responses: list[Response] = []
 
     def __enter__(self) -> "LoadGenerator":
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End, with the last answer."""
+        """Wait for the last response and stop."""
         self._is_over.set()
         self._thread.join()
 
-    def once(self) -> Answer:
-        """Ask once, now."""
+    def send_one(self) -> Response:
+        """Send one request now."""
         begin = time.monotonic()
         try:
-            status, said = ask(self._url, self._body, authorization=f"Bearer {self._key}")
+            status, body = send(self._url, self._body, authorization=f"Bearer {self._key}")
         except OSError as error:
-            status, said = 0, {"text": str(error)}
-        return Answer(begin, time.monotonic() - begin, status, said)
+            status, body = 0, {"text": str(error)}
+        return Response(begin, time.monotonic() - begin, status, body)
 
     def _run(self) -> None:
         due = time.monotonic()
         while not self._is_over.wait(max(0.0, due - time.monotonic())):
-            # late ones are made up for: the pace is theirs, and not the service's
+            # A slow response delays no later request: the rate does not depend on the service.
             due += self._pause
-            self.answers.append(self.once())
+            self.responses.append(self.send_one())

@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 
 from deploy.make_secrets import make_secrets
 from tests.stack.compose import ComposeError, Service, read_compose
-from tests.stack.paths import Places
+from tests.stack.paths import StackPaths
 from tests.stack.stack import Stack, StackError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STATE = ROOT / "mlruns" / "stack"
 _SECRETS = "FORECASTER_SECRETS"
 
@@ -25,39 +25,39 @@ _SECRETS = "FORECASTER_SECRETS"
 def plan(
     state: Path, variables: Mapping[str, str], images: Mapping[str, Path] | None = None
 ) -> tuple[Stack, list[str]]:
-    """Return the stack as it can run here, and what of it cannot, in words.
+    """Return the stack, and a line for each service that cannot run on this machine.
 
     Args:
-        state: the folder of volumes, secrets and logs; made if missing.
-        variables: those of the compose file; secrets are made in `state`, unless `FORECASTER_SECRETS` says where.
-        images: as `Places` has them.
+        state: the folder of volumes, secrets and logs; created if missing.
+        variables: of the Compose file; without `FORECASTER_SECRETS` the secrets are created in `state`.
+        images: as in `StackPaths`.
 
     Raises:
-        ComposeError: the compose file is not understood.
+        ComposeError: the Compose file is not supported.
     """
     state.mkdir(parents=True, exist_ok=True)
-    # Postgres may run as another account than this
+    # Postgres may run as another account.
     state.chmod(0o711)
     if not variables.get(_SECRETS):
         variables = {**variables, _SECRETS: str(state.resolve() / "secrets")}
         make_secrets(state / "secrets")
     services = read_compose(ROOT / "docker-compose.yml", variables)
     reasons = {name: reason for name, service in services.items() if (reason := _why_not(service))}
-    stack = Stack(services, Places(ROOT, state, services, images or {}), left_out=reasons)
+    stack = Stack(services, StackPaths(ROOT, state, services, images or {}), left_out=reasons)
     return stack, [f"{name} is left out: {reason}" for name, reason in reasons.items()]
 
 
 def _why_not(service: Service) -> str | None:
     if service.profiles:
-        return f"profile {', '.join(service.profiles)} is for containers"
+        return f"profile {', '.join(service.profiles)} needs containers"
     module = service.command[2] if service.command[:2] == ("python", "-m") else None
     if module and importlib.util.find_spec(module) is None:
-        return f"there is no {module}"
+        return f"the module {module} does not exist"
     return None
 
 
 def up(state: Path, names: list[str]) -> int:
-    """Bring the stack up, or some of its services, say where it is, and stop it at Ctrl-C or SIGTERM."""
+    """Start the stack, or some services of it, print its addresses, and stop it on Ctrl-C or SIGTERM."""
     stack, left_out = plan(state, os.environ)
     for line in left_out:
         sys.stdout.write(f"{line}\n")
@@ -65,7 +65,7 @@ def up(state: Path, names: list[str]) -> int:
     try:
         with stack:
             stack.up(*names)
-            sys.stdout.write(_places_of_interest(stack, state))
+            sys.stdout.write(_summary(stack, state))
             sys.stdout.flush()
             signal.pause()
     except KeyboardInterrupt:
@@ -77,21 +77,21 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _places_of_interest(stack: Stack, state: Path) -> str:
-    places = {
+def _summary(stack: Stack, state: Path) -> str:
+    addresses = {
         "service": f"the service   {stack.url('service')}\n",
         "mlflow": f"MLflow        {stack.url('mlflow')} (admin, {state / 'secrets' / 'mlflow_password'})\n",
     }
-    return "".join(line for name, line in places.items() if name in stack.supervisors) + (
+    return "".join(line for name, line in addresses.items() if name in stack.supervisors) + (
         f"logs          {state / 'logs'}\n"
         "a key         python -m tests.stack.local run service \\\n"
         "                python -m pipelines.keys create --name me --scope forecast\n"
-        "Ctrl-C stops all of it, each in its time; a second one at once\n"
+        "Ctrl-C stops all services in order; a second Ctrl-C kills them\n"
     )
 
 
 def run(state: Path, name: str, command: list[str]) -> int:
-    """Run a command with all that a service is given, beside the stack that is up."""
+    """Run a command with the environment and mounts of a service, beside the running stack."""
     stack, _ = plan(state, os.environ)
     return stack.call(name, *command)
 
@@ -99,12 +99,14 @@ def run(state: Path, name: str, command: list[str]) -> int:
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.stack.local", description=__doc__)
-    parser.add_argument("--state", type=Path, default=STATE, help="folder of volumes, secrets, logs (mlruns/stack)")
+    parser.add_argument(
+        "--state", type=Path, default=STATE, help="folder of volumes, secrets and logs (default: mlruns/stack)"
+    )
     commands = parser.add_subparsers(required=True, dest="what", metavar="COMMAND")
-    starting = commands.add_parser("up", help="bring it up; Ctrl-C stops it")
-    starting.add_argument("services", nargs="*", help="only these, and those that they need")
-    running = commands.add_parser("run", help="run a command with all that a service is given")
-    running.add_argument("service", help="which service")
+    starting = commands.add_parser("up", help="start the stack; Ctrl-C stops it")
+    starting.add_argument("services", nargs="*", help="only these services, and the services that they need")
+    running = commands.add_parser("run", help="run a command with the environment and mounts of a service")
+    running.add_argument("service", help="the service")
     running.add_argument("command", nargs=argparse.REMAINDER, help="python -m …")
     arguments = parser.parse_args()
     try:
@@ -114,7 +116,7 @@ def main() -> int:
         with FileLock(arguments.state / "lock", blocking=False):
             return up(arguments.state, arguments.services)
     except Timeout:
-        sys.stderr.write(f"error: {arguments.state}: a stack is up there already; stop it, or give another --state\n")
+        sys.stderr.write(f"error: {arguments.state}: a stack runs there already; stop it, or give another --state\n")
     except (ComposeError, StackError) as error:
         sys.stderr.write(f"error: {error}\n")
     return 1

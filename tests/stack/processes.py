@@ -1,4 +1,4 @@
-"""Processes known by a variable that they were started with, whoever their parent is by now."""
+"""Find processes by a variable of their environment, whatever their parent is by now."""
 
 from collections.abc import Iterator
 
@@ -6,18 +6,18 @@ import psutil
 
 
 def processes_with(name: str, value: str) -> Iterator[psutil.Process]:
-    """Return the processes that have a variable of that value; one that has ended is none, waited for or not."""
+    """Yield the running processes that have a variable with a value; zombies are left out."""
     for process in psutil.process_iter():
         try:
             if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except psutil.Error:
-            # ended meanwhile, or somebody else's
+            # It has ended meanwhile, or belongs to another account.
             continue
 
 
 def end_all(name: str, value: str) -> None:
-    """Kill them, and those that they start meanwhile."""
+    """Kill the processes that have a variable with a value, and the processes that they start meanwhile."""
     found = True
     while found:
         found = False

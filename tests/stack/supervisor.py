@@ -1,4 +1,4 @@
-"""Keeps one service running as Compose would: health, restarts, an end in order."""
+"""Run one service like Compose: health checks, restarts, an orderly stop."""
 
 import contextlib
 import signal
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stack.compose import Check, Service
+from tests.stack.compose import HealthCheck, Service
 from tests.stack.processes import end_all
 
-# stands for the container: a process that has it ends with the first, whatever session it is in
+# Identifies the processes of a service, like its container: they are killed when its main process ends.
 CONTAINER = "FORECASTER_CONTAINER"
-# as Docker has it: pauses double, up to a minute, until a process has lived for some time
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 60
-LIVED_SECONDS = 10
+# Like Docker: the pause doubles up to a minute, and is reset once a process has run for a while.
+MIN_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 60
+STABLE_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Launch:
-    """What a process is started with."""
+class ProcessSpec:
+    """How a service's process and its health check are started."""
 
     command: tuple[str, ...]
     check: tuple[str, ...]
@@ -34,18 +34,23 @@ class Launch:
     log: Path
 
     def arguments(self) -> dict[str, Any]:
-        """Return how `subprocess` is told so."""
+        """Return the arguments of `subprocess` for it."""
         owner = {"user": self.account, "group": self.account} if self.account else {}
         return {"env": dict(self.environment), "cwd": self.working_dir, "stdin": subprocess.DEVNULL, **owner}
 
 
 class Supervisor:
-    """One service: `state` is `waiting`, `running`, `healthy`, `unhealthy` or `ended`."""
+    """Runs one service until it is stopped.
 
-    def __init__(self, service: Service, launch: Launch, changed: threading.Condition) -> None:
-        """Keep `service`; `changed` is told of each change of state."""
+    Attributes:
+        state: `waiting`, `running`, `healthy`, `unhealthy` or `ended`.
+        exit_status: of the last process; None before it ended.
+    """
+
+    def __init__(self, service: Service, spec: ProcessSpec, changed: threading.Condition) -> None:
+        """Supervise `service`; `changed` is notified of each change of state."""
         self.service = service
-        self.launch = launch
+        self.spec = spec
         self.state = "waiting"
         self.exit_status: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -53,19 +58,19 @@ class Supervisor:
         self._changed = changed
         self._is_stopping = threading.Event()
         self._starting = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, name=service.name)
+        self._thread = threading.Thread(target=self._supervise, name=service.name)
 
     def start(self) -> None:
-        """Start, and keep running until `stop`."""
+        """Start the service, and restart it as its policy says until `stop`."""
         self._thread.start()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether the service has ended and is not restarted."""
         return self.state == "ended" and not self._thread.is_alive()
 
-    def is_met(self, condition: str) -> bool:
-        """Say whether a service that needs this one, on a condition of `depends_on`, may start."""
+    def meets(self, condition: str) -> bool:
+        """Return whether the service meets a condition of `depends_on`."""
         if condition == "service_healthy":
             return self.state == "healthy"
         if condition == "service_completed_successfully":
@@ -73,7 +78,7 @@ class Supervisor:
         return self.state != "waiting"
 
     def stop(self) -> None:
-        """Ask the process to end, make it end when its time is over, and take its children with it."""
+        """Send the stop signal, kill the process after its grace period, and kill its children."""
         self._is_stopping.set()
         with self._starting:
             process = self.process
@@ -87,36 +92,36 @@ class Supervisor:
             self._thread.join()
 
     def kill(self) -> None:
-        """End it now, in no order."""
+        """Kill all processes of the service now."""
         self._is_stopping.set()
-        # one that is being started is there, or will not be
+        # A start in progress completes first; none follows.
         with self._starting:
             pass
         end_all(CONTAINER, self._container)
 
-    def _keep(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+    def _supervise(self) -> None:
+        pause = MIN_PAUSE_SECONDS
         while not self._is_stopping.is_set():
             begin = time.monotonic()
             with self._starting:
                 if self._is_stopping.is_set():
                     return
                 self.process = self._start()
-            self._tell("running")
+            self._set_state("running")
             self.exit_status = self._watch(self.process, begin)
             end_all(CONTAINER, self._container)
-            self._tell("ended")
+            self._set_state("ended")
             if self.service.restart == "no" or (self.service.restart == "on-failure" and not self.exit_status):
                 return
-            pause = FIRST_PAUSE_SECONDS if time.monotonic() - begin > LIVED_SECONDS else pause * 2
-            self._is_stopping.wait(min(pause, LONGEST_PAUSE_SECONDS))
+            pause = MIN_PAUSE_SECONDS if time.monotonic() - begin > STABLE_SECONDS else pause * 2
+            self._is_stopping.wait(min(pause, MAX_PAUSE_SECONDS))
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        with self.launch.log.open("ab") as log:
-            arguments = self.launch.arguments()
+        with self.spec.log.open("ab") as log:
+            arguments = self.spec.arguments()
             arguments["env"][CONTAINER] = self._container
-            # Ctrl-C in a terminal is for the stack alone
-            return subprocess.Popen(self.launch.command, stdout=log, stderr=log, start_new_session=True, **arguments)
+            # A session of its own: Ctrl-C in a terminal reaches the stack only.
+            return subprocess.Popen(self.spec.command, stdout=log, stderr=log, start_new_session=True, **arguments)
 
     def _watch(self, process: "subprocess.Popen[bytes]", begin: float) -> int:
         check, n_failures = self.service.check, 0
@@ -126,23 +131,23 @@ class Supervisor:
                 return process.wait(check.interval if has_started else check.start_interval)
             if self._passes(check):
                 n_failures = 0
-                self._tell("healthy")
+                self._set_state("healthy")
             elif has_started:
                 n_failures += 1
                 if n_failures >= check.retries:
-                    self._tell("unhealthy")
+                    self._set_state("unhealthy")
         return process.wait()
 
-    def _passes(self, check: Check) -> bool:
+    def _passes(self, check: HealthCheck) -> bool:
         try:
             done = subprocess.run(
-                self.launch.check, check=False, capture_output=True, timeout=check.timeout, **self.launch.arguments()
+                self.spec.check, check=False, capture_output=True, timeout=check.timeout, **self.spec.arguments()
             )
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0
 
-    def _tell(self, state: str) -> None:
+    def _set_state(self, state: str) -> None:
         with self._changed:
             self.state = state
             self._changed.notify_all()

@@ -1,4 +1,7 @@
-"""Where series come from: a source is a frozen configuration with `load() -> long frame`; a new one is one entry."""
+"""Sources of series and of bars.
+
+A source of series is a configuration with `load()`, which returns a long frame. To add a source, add it to `AnySource`.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The answer of Yahoo's chart endpoint, as far as daily bars need it."""
+"""The response of Yahoo's chart endpoint: the fields that daily bars need."""
 
 import json
 from itertools import pairwise
@@ -7,14 +7,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
-from forecaster.data.sources.answers import Amount, Answer, Column, Seconds, read_answer
+from forecaster.data.sources.responses import Amount, Column, ResponseModel, Seconds, parse_response
 
 _Text = Annotated[str, Field(max_length=200)]
 _Prices = Column[Annotated[float, Field(ge=-1e15, le=1e15)] | None]
 
-# from one opening to the next, whatever becomes of the clocks: half of a day
-_LEAST_DAY = 12 * 60 * 60
-_EVENTS_BESIDE = 10
+# minimum seconds between the opens of two sessions, with a margin for clock changes
+_MIN_DAY_SECONDS = 12 * 60 * 60
+_MAX_EXTRA_EVENTS = 10
 
 
 def _known(zone: str) -> str:
@@ -24,8 +24,8 @@ def _known(zone: str) -> str:
         raise ValueError("is not a time zone") from None
 
 
-class Meta(Answer):
-    """What Yahoo says of a symbol; an answer without bars may lack most of it."""
+class Meta(ResponseModel):
+    """Yahoo's description of a symbol; a response without bars may lack most fields."""
 
     symbol: _Text | None = None
     currency: _Text | None = None
@@ -36,7 +36,7 @@ class Meta(Answer):
     firstTradeDate: Seconds | None = None  # noqa: N815
 
 
-class _Quote(Answer):
+class _Quote(ResponseModel):
     open: _Prices = ()
     high: _Prices = ()
     low: _Prices = ()
@@ -44,39 +44,39 @@ class _Quote(Answer):
     volume: Column[Amount | None] = ()
 
 
-class _AdjustedClose(Answer):
+class _AdjustedClose(ResponseModel):
     adjclose: _Prices = ()
 
 
-class _Indicators(Answer):
+class _Indicators(ResponseModel):
     quote: Annotated[tuple[_Quote], Field(min_length=1)]
     adjclose: tuple[_AdjustedClose] | None = None
 
 
-class _Payment(Answer):
+class _Payment(ResponseModel):
     date: Seconds
     amount: Amount
 
 
-class _Split(Answer):
+class _Split(ResponseModel):
     date: Seconds
     numerator: Annotated[float, Field(gt=0, le=1e6)]
     denominator: Annotated[float, Field(gt=0, le=1e6)]
 
 
 def _listed(events: object) -> object:
-    # Yahoo names each event by its second, which it tells again
+    # Yahoo's keys are the events' times, which the events contain too
     return tuple(events.values()) if isinstance(events, dict) else events
 
 
-class _Events(Answer):
+class _Events(ResponseModel):
     dividends: Annotated[Column[_Payment], BeforeValidator(_listed)] = ()
     capitalGains: Annotated[Column[_Payment], BeforeValidator(_listed)] = ()  # noqa: N815
     splits: Annotated[Column[_Split], BeforeValidator(_listed)] = ()
 
 
-class Chart(Answer):
-    """One symbol's bars."""
+class Chart(ResponseModel):
+    """A symbol's bars."""
 
     meta: Meta
     timestamp: Column[Seconds] = ()
@@ -87,9 +87,9 @@ class Chart(Answer):
     def _is_whole(self) -> Self:
         if not self.timestamp:
             return self
-        lacking = [name for name, value in self.meta if value is None and name != "firstTradeDate"]
-        if lacking:
-            raise ValueError(f"meta lacks {lacking}")
+        missing = [name for name, value in self.meta if value is None and name != "firstTradeDate"]
+        if missing:
+            raise ValueError(f"meta lacks {missing}")
         columns = dict(self.indicators.quote[0])
         if self.indicators.adjclose:
             columns["adjclose"] = self.indicators.adjclose[0].adjclose
@@ -97,23 +97,23 @@ class Chart(Answer):
             if len(column) != len(self.timestamp):
                 raise ValueError(f"{name} has {len(column)} values for {len(self.timestamp)} timestamps")
         for name, events in self.events:
-            # what is paid or split on a day without a session is told of too, and yfinance looks for each one's session
-            if len(events) > len(self.timestamp) + _EVENTS_BESIDE:
+            # a few events fall on days without a session; many would slow yfinance, which searches a session for each
+            if len(events) > len(self.timestamp) + _MAX_EXTRA_EVENTS:
                 raise ValueError(f"there are {len(events)} {name} for {len(self.timestamp)} timestamps")
         if self.meta.dataGranularity == "1d":
             self._check_days()
         return self
 
     def _check_days(self) -> None:
-        """Refuse a session that is told of twice: yfinance would take the first and not say so."""
-        # the latest session may be there twice, its latest trade by itself, and yfinance makes a bar of the two
-        opened = sorted(self.timestamp)[:-1]
-        for before, after in pairwise(opened):
-            if after - before < _LEAST_DAY:
-                raise ValueError(f"bars of {after - before} s where there must be days, at timestamp {after}")
+        """Reject a repeated session, of which yfinance would silently take the first."""
+        # the latest session may appear twice, once as its latest trade, and yfinance merges the two
+        opens = sorted(self.timestamp)[:-1]
+        for before, after in pairwise(opens):
+            if after - before < _MIN_DAY_SECONDS:
+                raise ValueError(f"daily bars are only {after - before} s apart at timestamp {after}")
 
     def to_json(self) -> bytes:
-        """Return the answer with nothing but what was checked, as yfinance takes it."""
+        """Return the validated fields as a response for yfinance."""
         result = self.model_dump(exclude_none=True)
         if not self.timestamp:
             result = {"meta": result["meta"], "indicators": {"quote": [{}]}}
@@ -125,16 +125,16 @@ class Chart(Answer):
         return json.dumps({"chart": {"result": [result], "error": None}}).encode()
 
 
-class _Failure(Answer):
+class _Failure(ResponseModel):
     description: str | None = None
 
 
-class _Outer(Answer):
+class _Outer(ResponseModel):
     result: tuple[Chart, ...] | None = None
     error: _Failure | None = None
 
 
-class _Body(Answer):
+class _Body(ResponseModel):
     chart: _Outer | None = None
 
 
@@ -142,20 +142,20 @@ _BODY: TypeAdapter[_Body | None] = TypeAdapter(_Body | None)
 
 
 def read_chart(content: bytes) -> Chart | None:
-    """Return the chart of an answer, None where it holds none.
+    """Return the chart of a response; None if it has none.
 
     Raises:
-        BadAnswer: a field is missing or not what it must be.
+        InvalidResponse: a field is missing or invalid.
     """
-    body = read_answer(_BODY, content, "a chart")
+    body = parse_response(_BODY, content, "a chart")
     result = body.chart.result if body and body.chart else None
     return result[0] if result else None
 
 
 def reason_of(content: bytes) -> str:
-    """Return why there is no chart, as far as the answer says it."""
+    """Return the reason in a response without a chart; empty if it has none."""
     try:
-        body = read_answer(_BODY, content, "a chart")
+        body = parse_response(_BODY, content, "a chart")
     except ValueError:
         return ""
     return (body.chart.error.description or "") if body and body.chart and body.chart.error else ""

@@ -1,4 +1,4 @@
-"""Series from a CSV or Parquet file: columns mapped by configuration, or Yahoo's price format recognised."""
+"""Series from a CSV or Parquet file, with configured columns or in Yahoo's price format."""
 
 import gzip
 import re
@@ -16,14 +16,14 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import FileFormatError, UnreadableFile
 from forecaster.domain.series import DS, UNIQUE_ID, Y
 
-# what fits a machine's memory once it is read: of a compressed file, whose own size says little, and of a Parquet
-_MOST_BYTES, _MOST_ROWS = 2**30, 100_000_000
+# limits of memory: decompressed bytes of a gzip file, and rows of a Parquet file
+_MAX_BYTES, _MAX_ROWS = 2**30, 100_000_000
 _ADJUSTED = re.compile(r"(?:^|\.)adj(?:usted)?[. _]*close$")
-_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_DELIMITERS = {";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
 
 class Columns(Config):
-    """Which of the file's columns are which; `unique_id: null` takes the file as one series of the file's name."""
+    """The file's column names; `unique_id: null` reads the file as one series with the file's name."""
 
     ds: str = DS
     y: str = Y
@@ -35,9 +35,9 @@ class FilesSource(Config):
 
     Args:
         path: a `.csv` (also gzipped) or `.parquet` file.
-        columns: the column names; when null, `unique_id, ds, y` or Yahoo's `Date, …, Close` are recognised.
-        delimiter: what separates a CSV's columns.
-        date_format: how a CSV spells its dates (strptime); when null, read from the first one.
+        columns: the column names; null to recognize `unique_id, ds, y` or Yahoo's `Date, …, Close`.
+        delimiter: the delimiter of a CSV file.
+        date_format: the date format of a CSV file (strptime); null to infer it from the first date.
     """
 
     source: Literal["files"] = "files"
@@ -48,11 +48,11 @@ class FilesSource(Config):
 
     @property
     def place(self) -> str:
-        """Return the file."""
+        """Return the file's path."""
         return str(self.path)
 
     def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return which of `y` and some columns are adjusted closes by their names, and so carry later dividends."""
+        """Return those of `y` and `exogenous` that are adjusted closes by name, and so leak later dividends."""
         named = {Y: self.columns.y if self.columns else Y} | {name: name for name in exogenous}
         return tuple(name for name, column in named.items() if _ADJUSTED.search(column.lower()))
 
@@ -60,32 +60,34 @@ class FilesSource(Config):
         """Return the names of the file's columns.
 
         Raises:
-            FileFormatError: it cannot be read, or has no rows.
+            FileFormatError: the file cannot be read, or has no rows.
         """
         return [str(name) for name in self.table().columns]
 
     def load(self, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False) -> pd.DataFrame:
-        """Return the file as a long frame whose index is the row's line in the file (CSV) or its number (Parquet).
+        """Return the file as a long frame, indexed by line number (CSV) or row number (Parquet).
 
         Args:
-            exogenous: further columns that are wanted, numbers.
-            keep_bad_numbers: whether what is no number is left for whoever checks each series by itself, as NaN.
+            exogenous: further numeric columns to read.
+            keep_bad_numbers: whether to return invalid numbers as NaN instead of raising an error.
 
         Raises:
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
-                a date or a number cannot be read.
+                a date or a number is invalid.
         """
         return self.long_frame(self.table(), exogenous, keep_bad_numbers=keep_bad_numbers)
 
     def long_frame(
         self, table: pd.DataFrame, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False
     ) -> pd.DataFrame:
-        """Return the file's table, or some of its rows, as `load` does."""
+        """Convert a table from `table()`, or some of its rows, to a long frame; see `load`."""
         columns = self.columns or self._recognise(table)
         wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else []), *exogenous]
         missing = [name for name in wanted if name not in table.columns]
         if missing:
-            raise FileFormatError(f"{self.path}: no column {missing}; it has {list(table.columns)}; set data.columns")
+            raise FileFormatError(
+                f"{self.path}: missing columns {missing}; found {list(table.columns)}; set data.columns"
+            )
         ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
         read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds])}
         sources = {Y: columns.y} | {name: name for name in exogenous}
@@ -93,20 +95,20 @@ class FilesSource(Config):
         return pd.DataFrame(read, index=table.index)
 
     def table(self) -> pd.DataFrame:
-        """Return the file's rows, a CSV's as text, with the index that `load` gives them.
+        """Return the file's rows, those of a CSV file as text, with the index of `load`.
 
         Raises:
-            FileFormatError: it cannot be read, or has no rows.
+            FileFormatError: the file cannot be read, or has no rows.
         """
         _check_readable(self.path)
         table = self._read_parquet() if self.path.suffix == ".parquet" else self._read_csv()
         if table.empty:
-            raise FileFormatError(f"{self.path}: holds a header and no rows; give a file with data")
+            raise FileFormatError(f"{self.path}: has a header but no rows; give a file with data")
         return table
 
     def _read_csv(self) -> pd.DataFrame:
         try:
-            # as text, so that a bad number is reported as it stands in the file
+            # read as text, so that errors show invalid numbers as in the file
             table = pd.read_csv(self.path, sep=self.delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False)
         except pd.errors.EmptyDataError as error:
             raise FileFormatError(f"{self.path}: is empty; give a file with a header and rows") from error
@@ -117,19 +119,21 @@ class FilesSource(Config):
         except pd.errors.ParserError as error:
             raise FileFormatError(f"{self.path}: not a table ({error}); check data.delimiter") from error
         if not isinstance(table.index, pd.RangeIndex):
-            raise FileFormatError(f"{self.path}: the rows have more fields than the header; correct one of them")
+            raise FileFormatError(f"{self.path}: the rows have more fields than the header; correct the header")
         if len(table.columns) == 1:
-            found = [f"{word} ({mark!r})" for mark, word in _DELIMITERS.items() if mark in table.columns[0]]
-            hint = f"it looks separated by {found[0]}" if found else "a date and a number are needed"
-            raise FileFormatError(f"{self.path}: one column only ({table.columns[0]!r}); {hint}; set data.delimiter")
+            found = [f"{name} ({mark!r})" for mark, name in _DELIMITERS.items() if mark in table.columns[0]]
+            hint = f"the delimiter may be {found[0]}" if found else "a date and a number column are needed"
+            raise FileFormatError(
+                f"{self.path}: has only one column ({table.columns[0]!r}); {hint}; set data.delimiter"
+            )
         table.index = pd.RangeIndex(2, len(table) + 2, name="line")
         return table
 
     def _read_parquet(self) -> pd.DataFrame:
         try:
             n_rows = pq.read_metadata(self.path).num_rows
-            if n_rows > _MOST_ROWS:
-                raise UnreadableFile(f"{self.path}: holds {n_rows} rows, more than {_MOST_ROWS}; split it")
+            if n_rows > _MAX_ROWS:
+                raise UnreadableFile(f"{self.path}: has {n_rows} rows, the maximum is {_MAX_ROWS}; split the file")
             return pd.read_parquet(self.path).reset_index(drop=True)
         except (OSError, ValueError) as error:
             raise FileFormatError(f"{self.path}: cannot be read as Parquet ({error}); check data.path") from error
@@ -137,7 +141,7 @@ class FilesSource(Config):
     def _recognise(self, table: pd.DataFrame) -> Columns:
         if {DS, Y} <= set(table.columns):
             return Columns(unique_id=UNIQUE_ID if UNIQUE_ID in table.columns else None)
-        # Yahoo's header in any order
+        # Yahoo's header, with columns in any order
         plain = plain_names(self.path, table.columns, {"date", "close"})
         if len(plain) == 2:
             return Columns(ds=plain["date"], y=plain["close"])
@@ -151,12 +155,12 @@ class FilesSource(Config):
             return column
         try:
             with warnings.catch_warnings():
-                # it warns of mixed offsets, which are refused below
+                # mixed offsets cause this warning, and an error below
                 warnings.simplefilter("ignore", FutureWarning)
                 times = pd.to_datetime(column, format=self.date_format)
             if not pd.api.types.is_datetime64_any_dtype(times):
                 raise FileFormatError(
-                    f"{self.path}: column '{column.name}' mixes offsets from UTC; write local times without, or UTC"
+                    f"{self.path}: column '{column.name}' mixes UTC offsets; write UTC, or local times without offsets"
                 )
             return times
         except (ValueError, OverflowError):
@@ -182,16 +186,22 @@ class FilesSource(Config):
 
 
 def plain_names(path: Path, columns: Iterable[object], wanted: Container[str]) -> dict[str, str]:
-    """Return a price file's own names of the columns that are wanted, by what they are in small letters.
+    """Map normalized column names of a price file, such as `close`, to the names in the file.
 
-    A prefix is left out, as in `AAPL.Close`; `Adj.Close`, `AdjClose` and `Adjusted Close` are `adj close`.
+    Names are normalized to lower case without a prefix such as `AAPL.`; `Adj.Close`, `AdjClose` and `Adjusted Close`
+    become `adj close`.
+
+    Args:
+        path: the file, for error messages.
+        columns: the names in the file.
+        wanted: the normalized names to return.
 
     Raises:
-        FileFormatError: two columns are one and the same, such as those of two symbols.
+        FileFormatError: two columns have the same normalized name, such as the closes of two symbols.
     """
     found: dict[str, str] = {}
     for column in map(str, columns):
-        # what reads a table numbers a name that is repeated
+        # pandas numbers repeated names
         name = re.sub(r"\.\d+$", "", column.lower())
         plain = "adj close" if _ADJUSTED.search(name) else name.rpartition(".")[2]
         if plain not in wanted:
@@ -205,14 +215,14 @@ def plain_names(path: Path, columns: Iterable[object], wanted: Container[str]) -
 
 
 def _check_readable(path: Path) -> None:
-    """Refuse a file that is missing, or that can never be read.
+    """Check that a file is a plain file and, if compressed, intact.
 
     Raises:
-        UnreadableFile: it is no plain file, truncated, damaged or too large. Reading it again cannot help.
-        FileFormatError: it cannot be opened just now.
+        UnreadableFile: the file is not a plain file, or it is truncated, damaged or too large; a retry cannot help.
+        FileFormatError: the file cannot be opened now.
     """
     try:
-        # a FIFO would keep us waiting
+        # reading a FIFO would block
         if path.exists() and not path.is_file():
             raise UnreadableFile(f"{path}: cannot be read (it is not a plain file); check data.path")
         if path.suffix == ".gz":
@@ -228,7 +238,7 @@ def _check_gzip(path: Path) -> None:
     with gzip.open(path) as file:
         while piece := file.read(2**20):
             size += len(piece)
-            if size > _MOST_BYTES:
+            if size > _MAX_BYTES:
                 raise UnreadableFile(
-                    f"{path}: holds more than {_MOST_BYTES // 2**30} GiB when decompressed; split it, or write Parquet"
+                    f"{path}: exceeds {_MAX_BYTES // 2**30} GiB when decompressed; split it, or write Parquet"
                 )

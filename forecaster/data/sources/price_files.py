@@ -1,4 +1,4 @@
-"""Bars from price files, whatever their columns are called: for prices that one has, instead of Yahoo's."""
+"""Bars from your own price files, with common column names recognized."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,29 +27,29 @@ from forecaster.data.sources.files import Columns, FilesSource, plain_names
 from forecaster.domain.errors import FileFormatError, NoData, UnknownSymbol
 from forecaster.domain.series import DS
 
-# as headers spell them, in small letters and without a prefix such as `AAPL.`
+# our columns by normalized header names
 _NAMES = {
     "open": PRICES[0], "high": PRICES[1], "low": PRICES[2], "close": CLOSE, "volume": VOLUME, "dividends": DIVIDEND,
     "dividend": DIVIDEND, "stock splits": SPLIT, "split": SPLIT, "adj close": ADJUSTED_CLOSE,
     "adjusted": ADJUSTED_CLOSE,
 }  # fmt: skip
 _DATES = ("date", DS, SESSION)
-# how files spell that there is no number, in small letters
+# missing values in files, in lower case
 _BLANK = frozenset({"", "-", ".", "n/a", "na", "nan", "none", "null"})
-# the least share of a close that is taken for a dividend, beside what the rounding of the file's prices explains
-_LEAST_SHARE = 1e-6
+# minimum implied dividend, as a share of the close, on top of rounding errors
+_MIN_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
 class PriceFiles:
-    """Price files, one per symbol.
+    """A source of bars from price files, one per symbol.
 
     Args:
-        files: the file of each symbol, CSV (also gzipped) or Parquet, in any order of rows; columns for the date, open,
-            high, low and close, and where there are any volume, dividends, splits and an adjusted close.
-        calendar: the exchange's market identifier code, or each symbol's.
-        currency: of the prices.
-        known_missing: sessions of each symbol that its file is known not to have; their rows may be incomplete.
+        files: by symbol, a CSV (also gzipped) or Parquet file with rows in any order. Date, open, high, low and close
+            are required; volume, dividends, splits and adjusted close are optional.
+        calendar: the exchange's market identifier code, for all symbols or by symbol.
+        currency: the currency of the prices.
+        known_missing: by symbol, sessions declared as missing in the file; their rows may be incomplete.
     """
 
     files: Mapping[str, Path]
@@ -59,25 +59,25 @@ class PriceFiles:
     name: str = "files"
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
-        """Return the daily bars from `first` to `last`, both included.
+        """Return the daily bars from `first` to `last`, inclusive.
 
-        Prices must be adjusted for splits. What a file does not tell is 0: volume, splits, and dividends unless an
-        adjusted close shows them. A row without any price is no bar.
+        Prices must be adjusted for splits. Missing volumes and splits become 0. Missing dividends are inferred from
+        the adjusted close, or become 0. Rows without any price are dropped.
 
         Raises:
-            UnknownSymbol: no file is given for it.
+            UnknownSymbol: no file is configured for the symbol.
             FileFormatError: the file cannot be read, lacks a column, or a row lacks some of its prices.
-            CalendarError: there is no calendar of that name.
-            NoData: it has no rows in the range.
+            CalendarError: the calendar is unknown.
+            NoData: the file has no rows in the range.
         """
         if symbol not in self.files:
-            raise UnknownSymbol(symbol, f"no file is given for it; there are files of {sorted(self.files)}")
+            raise UnknownSymbol(symbol, f"no file is configured for it; choose from {sorted(self.files)}")
         declared = self.known_missing.get(symbol, ())
         frame = _read(self.files[symbol], declared)
         days = frame.index.to_numpy().astype("M8[D]")
         frame = frame[(days >= first) & (days <= last)]
         if frame.empty:
-            raise NoData(symbol, f"{self.files[symbol]} has no rows from {first} to {last}; ask for other days")
+            raise NoData(symbol, f"{self.files[symbol]} has no rows from {first} to {last}; request other days")
         calendar = calendar_for(symbol, "unknown", self.calendar)
         origin = Origin(
             self.name,
@@ -98,24 +98,24 @@ def _read(path: Path, known_missing: Sequence[date]) -> pd.DataFrame:
     found = {column: header[name] for name, column in _NAMES.items() if name in header}
     missing = [name for name in PRICES if name not in found]
     if date is None or missing:
-        lacking = [*([] if date else ["date"]), *missing]
-        raise FileFormatError(f"{path}: no columns {lacking}; it has {list(raw.columns)}; name them in its header")
+        missing = [*([] if date else ["date"]), *missing]
+        raise FileFormatError(f"{path}: missing columns {missing}; found {list(raw.columns)}; add or rename them")
     reader = reader.model_copy(update={"columns": Columns(ds=date, y=found[CLOSE])})
     table = reader.long_frame(_with_prices(raw, date, found, known_missing), tuple(found.values()))
     frame = pd.DataFrame({column: table[name].to_numpy(np.float64) for column, name in found.items()})
     frame.index = pd.DatetimeIndex(table[DS].dt.tz_localize(None).to_numpy(), name=SESSION).normalize()
-    # newest first is as good as oldest first; a repeated date is left for the quality rules
+    # files may be sorted either way; a quality rule reports repeated dates
     return _complete(frame.sort_index(kind="stable"))
 
 
 def _with_prices(raw: pd.DataFrame, date: str, found: Mapping[str, str], known_missing: Sequence[date]) -> pd.DataFrame:
-    """Return the rows of a file but for those without any price, and incomplete ones of days that are declared missing.
+    """Drop rows without any price, and incomplete rows of sessions declared as missing.
 
     Args:
         raw: the file's rows.
-        date: the name of the column of dates.
-        found: the file's name of each of our columns.
-        known_missing: the declared days.
+        date: the name of the date column.
+        found: the file's column names by our column names.
+        known_missing: the sessions declared as missing.
     """
     columns = raw[list(found.values())]
     is_blank = columns.isna() | columns.map(lambda cell: str(cell).strip().lower() in _BLANK)
@@ -138,8 +138,8 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _implied_dividends(frame: pd.DataFrame) -> "pd.Series[float]":
-    """Return the dividends that an adjusted close shows: `previous close · (1 - ratio of the adjustments)`."""
+    """Return the dividends implied by the adjusted close: `previous close · (1 - ratio of adjustments)`."""
     factor = frame[ADJUSTED_CLOSE] / frame[CLOSE]
     share = 1 - factor.shift(1) / factor
     rounding = pd.Series(rounding_of_adjustment(frame), frame.index)
-    return (frame[CLOSE].shift(1) * share).where(share > _LEAST_SHARE + rounding + rounding.shift(1), 0.0)
+    return (frame[CLOSE].shift(1) * share).where(share > _MIN_SHARE + rounding + rounding.shift(1), 0.0)

@@ -1,4 +1,4 @@
-"""Series from the bar store: adjusted closes of stored symbols, with features of their bars beside them."""
+"""Series from the bar store: adjusted closes of stored symbols, with features of their bars."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from forecaster.data.bar_features import is_price
 from forecaster.data.bars import Bars
 from forecaster.data.calendars import Calendar, calendar_for
-from forecaster.data.jumps import hold_of
+from forecaster.data.jumps import find_hold
 from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
@@ -24,13 +24,13 @@ class StoredSource(Config):
     """Adjusted closes from the bar store.
 
     Args:
-        symbols: one series each.
-        folder: the store's.
-        max_age_sessions: a symbol that lacks more completed sessions than this is refused; null takes any.
-        max_flagged: for a soft quality rule, on how many days it may be broken; rules that are not named, on any. The
-            default is five times what is found in a decade of a large share's real prices, and 0 for what is not.
-        calendar: the exchange's market identifier code, or each symbol's, where the source's name for it is not in the
-            table.
+        symbols: the symbols, a series each.
+        folder: the folder of the store.
+        max_age_sessions: the maximum number of completed sessions that a symbol may lack; null for no limit.
+        max_flagged: by soft quality rule, the maximum number of days that may break it; other rules have no limit. The
+            defaults are five times what a decade of real prices of a large share has, which is 0 for some rules.
+        calendar: the exchange's market identifier code, for all symbols or by symbol; needed if the source's name of
+            the exchange is unknown.
     """
 
     source: Literal["store"] = "store"
@@ -49,7 +49,7 @@ class StoredSource(Config):
     def _rules_are_known(cls, limits: dict[str, int]) -> dict[str, int]:
         unknown = sorted(limits.keys() - SOFT.keys())
         if unknown:
-            raise ValueError(f"{unknown} are no soft rules; choose from {', '.join(SOFT)}")
+            raise ValueError(f"{unknown} are not soft rules; choose from {', '.join(SOFT)}")
         return limits
 
     @property
@@ -58,10 +58,10 @@ class StoredSource(Config):
         return str(self.folder)
 
     def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return which of `y` and some bar features carry later dividends.
+        """Return those of `y` and the bar features `exogenous` that leak later dividends.
 
         Raises:
-            ConfigError: there is no such bar feature.
+            ConfigError: a bar feature is unknown.
         """
         return (Y, *(name for name in exogenous if is_price(name)))
 
@@ -69,13 +69,13 @@ class StoredSource(Config):
         """Return the adjusted closes as a long frame.
 
         Args:
-            exogenous: bar features that are wanted beside them.
+            exogenous: bar features to add as columns.
 
         Raises:
-            ConfigError: there is no such bar feature.
+            ConfigError: a bar feature is unknown.
             UnknownSymbol: a symbol is not stored.
-            Unconfirmed: a symbol is held back, because its prices jump and nobody has confirmed it.
-            QualityError: a symbol is stale, breaks a hard rule, or a soft one on more days than is allowed.
+            Unconfirmed: a symbol has an unconfirmed jump.
+            QualityError: a symbol is stale, breaks a hard rule, or breaks a soft rule on too many days.
         """
         return pd.concat([self._load(symbol, exogenous) for symbol in self.symbols], ignore_index=True)
 
@@ -83,26 +83,27 @@ class StoredSource(Config):
         bars = BarStore(self.folder).read(symbol)
         if bars is None:
             raise UnknownSymbol(symbol, f"is not in {self.folder}; run pipelines.fetch for it")
-        # an earlier release stored jumps without looking for them
-        hold = bars.held or hold_of(bars)
+        # earlier releases stored bars without looking for jumps
+        hold = bars.held or find_hold(bars)
         if hold:
-            hold.refuse(symbol)
+            raise hold.error_for(symbol)
         calendar = calendar_for(symbol, bars.origin.exchange, self.calendar)
-        self._refuse_stale(bars, calendar)
-        self._refuse_flagged(bars, calendar)
+        self._check_age(bars, calendar)
+        self._check_quality(bars, calendar)
         return bars.long_frame(exogenous)
 
-    def _refuse_flagged(self, bars: Bars, calendar: Calendar) -> None:
+    def _check_quality(self, bars: Bars, calendar: Calendar) -> None:
         for issue in check(bars, calendar.sessions(bars.sessions[0], bars.sessions[-1])).issues:
             if issue.is_hard:
-                raise QualityError(bars.symbol, f"{issue}; fetch it again, or take another source")
+                raise QualityError(bars.symbol, f"{issue}; fetch it again, or use another source")
             limit = self.max_flagged.get(issue.rule, len(issue.days))
             if len(issue.days) > limit:
                 raise QualityError(
-                    bars.symbol, f"{issue}, more days than data.max_flagged allows ({limit}); fetch again, or raise it"
+                    bars.symbol,
+                    f"{issue}, more days than data.max_flagged allows ({limit}); fetch it again, or raise the limit",
                 )
 
-    def _refuse_stale(self, bars: Bars, calendar: Calendar) -> None:
+    def _check_age(self, bars: Bars, calendar: Calendar) -> None:
         if self.max_age_sessions is None:
             return
         last = bars.sessions[-1]

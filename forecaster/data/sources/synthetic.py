@@ -1,4 +1,4 @@
-"""Series made from a seed: sums of sines, and a random walk that looks like prices."""
+"""Synthetic series from a seed: sums of sines, and geometric random walks."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,16 +13,17 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
 
-# the first and the last second that nanoseconds since 1970 can count
+# the range of datetime64[ns], in whole seconds
 FIRST, LAST = np.datetime64("1677-09-21T00:12:44", "s"), np.datetime64("2262-04-11T23:47:16", "s")
 # 800 MB of numbers
-MOST_ROWS = 100_000_000
+MAX_ROWS = 100_000_000
 
 
 class Sine(Config):
-    """One sine: `amplitude * sin(2π (t / period + phase))`, `t` counted in rows.
+    """A sine `amplitude * sin(2π (t / period + phase))`, where `t` counts rows.
 
-    A range `[low, high]` instead of a number draws a value for each series, evenly; for `period` evenly in frequency.
+    A range `[low, high]` instead of a number draws a value for each series uniformly; for `period`, the frequency is
+    uniform.
     """
 
     amplitude: float | tuple[float, float] = 1.0
@@ -38,10 +39,7 @@ class Sine(Config):
 
 
 class SineSource(Config):
-    """Sums of sines with a level, a trend per row and noise.
-
-    `noise` is the standard deviation, whatever its `noise_kind`.
-    """
+    """Sums of sines with a level, a trend per row, and noise with the standard deviation `noise`."""
 
     source: Literal["sine"] = "sine"
     sines: tuple[Sine, ...] = (Sine(),)
@@ -49,8 +47,8 @@ class SineSource(Config):
     trend: float = 0.0
     noise: float = Field(0.1, ge=0)
     noise_kind: Literal["normal", "uniform"] = "normal"
-    n_series: int = Field(1, ge=1, le=MOST_ROWS)
-    length: int = Field(2000, ge=1, le=MOST_ROWS)
+    n_series: int = Field(1, ge=1, le=MAX_ROWS)
+    length: int = Field(2000, ge=1, le=MAX_ROWS)
     start: datetime = datetime(2020, 1, 1)
     freq: str = "h"
     unique_id: str = "sine"
@@ -58,15 +56,15 @@ class SineSource(Config):
 
     @property
     def place(self) -> str:
-        """Return what made the series."""
+        """Return the name of the source."""
         return self.source
 
     def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return that no column carries later dividends."""
+        """Return no column, because none leaks later dividends."""
         return ()
 
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
+        """Return the series as a long frame of `n_series * length` rows, reproducible by the seed."""
         _refuse(exogenous, self.source)
         _check_rows(self.n_series, self.length)
         random = np.random.default_rng(self.seed)
@@ -89,14 +87,14 @@ class SineSource(Config):
 
 
 class RandomWalkSource(Config):
-    """Prices: a geometric random walk with `drift` and `volatility` per row, as log-returns."""
+    """Geometric random walks; `drift` and `volatility` are those of the log returns per row."""
 
     source: Literal["random_walk"] = "random_walk"
     first_price: float = Field(100.0, gt=0)
     drift: float = 0.0002
     volatility: float = Field(0.01, ge=0)
-    n_series: int = Field(1, ge=1, le=MOST_ROWS)
-    length: int = Field(2000, ge=1, le=MOST_ROWS)
+    n_series: int = Field(1, ge=1, le=MAX_ROWS)
+    length: int = Field(2000, ge=1, le=MAX_ROWS)
     start: datetime = datetime(2018, 1, 1)
     freq: str = "B"
     unique_id: str = "walk"
@@ -104,15 +102,15 @@ class RandomWalkSource(Config):
 
     @property
     def place(self) -> str:
-        """Return what made the series."""
+        """Return the name of the source."""
         return self.source
 
     def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return that no column carries later dividends."""
+        """Return no column, because none leaks later dividends."""
         return ()
 
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the series as a long frame of `n_series * length` rows, the same for the same seed."""
+        """Return the series as a long frame of `n_series * length` rows, reproducible by the seed."""
         _refuse(exogenous, self.source)
         _check_rows(self.n_series, self.length)
         random = np.random.default_rng(self.seed)
@@ -129,12 +127,12 @@ class RandomWalkSource(Config):
 
 def _refuse(exogenous: Sequence[str], source: str) -> None:
     if exogenous:
-        raise ConfigError(f"hist_exog, futr_exog: source {source} makes no columns {list(exogenous)}; remove them")
+        raise ConfigError(f"hist_exog, futr_exog: source {source} has no columns {list(exogenous)}; remove them")
 
 
 def _check_rows(n_series: int, length: int) -> None:
-    if n_series * length > MOST_ROWS:
-        raise ConfigError(f"data: {n_series} series of {length} rows are more than {MOST_ROWS} rows; ask for fewer")
+    if n_series * length > MAX_ROWS:
+        raise ConfigError(f"data: {n_series} series of {length} rows exceed {MAX_ROWS} rows; lower n_series or length")
 
 
 def _known_frequency(freq: str) -> str:
@@ -157,17 +155,17 @@ def _times(start: datetime, freq: str, length: int) -> Times:
     frequency = parse(freq)
     first = np.datetime64(start.replace(tzinfo=None), "us")
     if first < FIRST:
-        raise ConfigError(f"data.start: {start} lies before {FIRST}; write a later one")
-    # the first time on the grid at or after start: a weekday, a month's first day
+        raise ConfigError(f"data.start: {start} is before {FIRST}; set a later start")
+    # start on the grid of the frequency: on a weekday, or on a month's first or last day
     if frequency.unit == "B":
         first = np.busday_offset(first.astype("M8[D]"), 0, roll="forward").astype("M8[us]")
     elif frequency.unit in ("MS", "ME"):
         first = frequency.after(first, 1)[0]
-    # reckoned in seconds, for nanoseconds would overflow unseen
+    # computed in seconds, because nanoseconds overflow silently
     seconds = first.astype("M8[s]")
     times = np.concatenate(([seconds], frequency.after(seconds, length - 1)))
     if times[-1] > LAST:
-        raise ConfigError(f"data.length: {length} steps of {freq} from {seconds} reach beyond {LAST}; ask for fewer")
+        raise ConfigError(f"data.length: {length} steps of {freq} from {seconds} end after {LAST}; lower length")
     return times.astype("M8[ns]")
 
 

@@ -1,7 +1,9 @@
-"""Bars from Tiingo's end-of-day prices, with one's own key.
+"""Bars from Tiingo's end-of-day prices, with your API key.
 
-Its prices are as they were traded; ours are adjusted for splits, so all up to today are asked for, and those before a
-split are divided by it: a split after the last date wanted counts too, as it does in the adjusted closes.
+Tiingo returns prices as traded, but bars are adjusted for splits. Requests therefore extend to today, and prices before
+a split are divided by its ratio, even if the split is after the last requested date. Tiingo's adjusted closes do the
+same.
+
 Source: Tiingo's documentation of its end-of-day endpoint.
 """
 
@@ -18,9 +20,9 @@ import pandas as pd
 from pydantic import Field, TypeAdapter
 
 from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, PRICES, SESSION, SPLIT, VOLUME, Bars, Origin
-from forecaster.data.session import AnswerTooLarge, AskedToWait, MarketSession, SessionConfig
-from forecaster.data.sources.answers import Amount, Answer, BadAnswer, Column, read_answer
-from forecaster.data.sources.asking import ask, check_symbol, nothing, wait_of
+from forecaster.data.session import MarketSession, ResponseTooLarge, RetryAfterTooLong, SessionConfig
+from forecaster.data.sources.request import check_symbol, fetch_with_retries, no_bars_error, rate_limit_error
+from forecaster.data.sources.responses import Amount, Column, InvalidResponse, ResponseModel, parse_response
 from forecaster.domain.errors import BadResponse, ConfigError, RateLimited, SourceUnavailable, UnknownSymbol
 
 KEY = "TIINGO_API_KEY"
@@ -30,26 +32,26 @@ _NAMES = {
     "divCash": DIVIDEND, "splitFactor": SPLIT,
 }  # fmt: skip
 _Price = Annotated[float, Field(ge=-1e15, le=1e15)]
-# Tiingo's names of exchanges, as the table of calendars has them
+# Yahoo's exchange names by Tiingo's
 _EXCHANGES = {
     "NYSE": "NYQ", "NYSE ARCA": "PCX", "NYSE MKT": "ASE", "NYSE AMERICAN": "ASE", "AMEX": "ASE", "BATS": "BTS",
     "NASDAQ": "NMS",
 }  # fmt: skip
-# what it says, also with a status of success, when requests, symbols or bytes of an hour, a day or a month are used up
-_USED_UP = ("run over your", "request allocation")
-AnswerT = TypeVar("AnswerT")
+# Tiingo's messages for exceeded quotas, sometimes with a success status
+_QUOTA_MESSAGES = ("run over your", "request allocation")
+ResponseT = TypeVar("ResponseT")
 
 
-class _About(Answer):
-    """What Tiingo says of a symbol."""
+class _About(ResponseModel):
+    """Tiingo's description of a symbol."""
 
     ticker: str
     exchangeCode: str | None = None  # noqa: N815
     startDate: str | None = None  # noqa: N815
 
 
-class _Day(Answer):
-    """One day's prices as they were traded."""
+class _Day(ResponseModel):
+    """A day's prices as traded."""
 
     date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T|$)")]
     open: _Price
@@ -68,13 +70,13 @@ _DAYS: TypeAdapter[tuple[_Day, ...]] = TypeAdapter(Column[_Day])
 
 @dataclass(frozen=True)
 class TiingoSource:
-    """Tiingo's end-of-day endpoint.
+    """A source of bars from Tiingo's end-of-day endpoint.
 
     Args:
-        session: how it is reached.
-        tries: how often a symbol is asked for where a retry can help.
-        backoff_seconds: the longest wait before the first retry; it doubles.
-        known_missing: sessions of each symbol that Tiingo is known not to have.
+        session: the HTTP settings.
+        tries: maximum number of requests for a symbol.
+        backoff_seconds: the longest wait before the first retry; it doubles with each retry.
+        known_missing: by symbol, sessions declared as missing at Tiingo.
     """
 
     session: SessionConfig = field(default_factory=SessionConfig)
@@ -84,17 +86,17 @@ class TiingoSource:
     name: str = "tiingo"
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
-        """Return the daily bars from `first` to `last`, both included.
+        """Return the daily bars from `first` to `last`, inclusive.
 
         Raises:
-            ConfigError: the key is not set, cannot be one, or is not accepted.
-            UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: as their names say.
+            ConfigError: the API key is missing, malformed or rejected.
+            UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: see `forecaster.domain.errors`.
         """
         key, session = _key(), _session(self.session)
-        # as Tiingo spells share classes
+        # Tiingo's spelling of share classes
         ticker = symbol.replace(".", "-").replace("/", "-")
         check_symbol(ticker)
-        return ask(
+        return fetch_with_retries(
             session, lambda: self._fetch(session, key, symbol, ticker, first, last), self.tries, self.backoff_seconds
         )
 
@@ -110,17 +112,19 @@ class TiingoSource:
         path = f"/tiingo/daily/{quote(ticker, safe='')}"
         about = _get(session, key, symbol, _ABOUT, "a description", path, {})
         if about.ticker.casefold() != ticker.casefold():
-            raise BadResponse(symbol, f"Tiingo answered for {about.ticker!r:.40}; check the spelling, try later")
+            raise BadResponse(
+                symbol, f"Tiingo's response is for {about.ticker!r:.40}; check the spelling, or try later"
+            )
         exchange = _EXCHANGES.get(about.exchangeCode or "")
         if exchange is None:
-            raise BadResponse(symbol, f"Tiingo's exchange is none of {sorted(_EXCHANGES)}; take another source")
-        # without an end: a split after `last` divides the prices before it
+            raise BadResponse(symbol, f"Tiingo's exchange is none of {sorted(_EXCHANGES)}; use another source")
+        # no end date, because a split after `last` divides the prices before it
         days = _get(session, key, symbol, _DAYS, "a list of days", f"{path}/prices", {"startDate": str(first)})
         if not days:
-            raise nothing(symbol, "Tiingo", exchange, first, last)
+            raise no_bars_error(symbol, "Tiingo", exchange, first, last)
         bars = Bars(symbol, _frame(symbol, days), self._origin(symbol, exchange, about)).until(last)
         if len(bars) == 0:
-            raise nothing(symbol, "Tiingo", exchange, first, last)
+            raise no_bars_error(symbol, "Tiingo", exchange, first, last)
         return bars
 
     def _origin(self, symbol: str, exchange: str, about: _About) -> Origin:
@@ -138,16 +142,16 @@ class TiingoSource:
 def _key() -> str:
     key = os.environ.get(KEY, "").strip()
     if not key:
-        raise ConfigError(f"source: tiingo needs your key; set the environment variable {KEY}")
-    # an error of its encoding would show the key
+        raise ConfigError(f"source: tiingo needs your API key; set the environment variable {KEY}")
+    # an encoding error would reveal the key
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{KEY} holds characters that no key has; copy the key again")
+        raise ConfigError(f"{KEY} has characters that are not allowed in a key; copy the key again")
     return key
 
 
 @cache
 def _session(config: SessionConfig) -> MarketSession:
-    """Return the process' session of this configuration: a new one would not know when the last request was."""
+    """Return the process's session for these settings, which keeps the pause between requests."""
     return MarketSession(config, _HOST)
 
 
@@ -155,44 +159,46 @@ def _get(
     session: MarketSession,
     key: str,
     symbol: str,
-    kind: TypeAdapter[AnswerT],
+    kind: TypeAdapter[ResponseT],
     what: str,
     path: str,
     query: dict[str, str],
-) -> AnswerT:
+) -> ResponseT:
     headers = {"Authorization": f"Token {key}", "Content-Type": "application/json"}
     try:
         answer = session.get(f"{_HOST}{path}", params=query, headers=headers)
-    except AskedToWait as error:
-        raise wait_of(symbol, "Tiingo", error) from error
-    except AnswerTooLarge as error:
-        raise BadResponse(symbol, f"Tiingo's answer cannot be read: {error}; try later") from error
+    except RetryAfterTooLong as error:
+        raise rate_limit_error(symbol, "Tiingo", error) from error
+    except ResponseTooLarge as error:
+        raise BadResponse(symbol, f"Tiingo's response is invalid: {error}; try later") from error
     except OSError as error:
-        raise SourceUnavailable(symbol, f"Tiingo cannot be reached ({error}); check the network, try later") from error
+        raise SourceUnavailable(
+            symbol, f"Tiingo cannot be reached ({error}); check the network, or try later"
+        ) from error
     status, start = answer.status_code, answer.content[:500].decode(errors="replace")
-    if status == 429 or any(words in start for words in _USED_UP):
+    if status == 429 or any(text in start for text in _QUOTA_MESSAGES):
         raise RateLimited(
             symbol,
-            f"Tiingo asks for fewer requests (status {status}); wait an hour (a month's allocation: until the next) "
-            "and run again",
+            f"Tiingo limits the request rate (status {status}); run again in an hour, or next month if the monthly "
+            "quota is used up",
         )
     if status in (401, 403):
-        raise ConfigError(f"Tiingo does not accept the key in {KEY} (status {status}); correct it")
+        raise ConfigError(f"Tiingo rejects the key in {KEY} (status {status}); correct it")
     if status == 404:
-        raise UnknownSymbol(symbol, "Tiingo does not know it; check its spelling")
+        raise UnknownSymbol(symbol, "Tiingo does not know this symbol; check its spelling")
     if status >= 400:
-        raise SourceUnavailable(symbol, f"Tiingo refuses (status {status}); try later")
+        raise SourceUnavailable(symbol, f"Tiingo refuses the request (status {status}); try later")
     try:
-        return read_answer(kind, answer.content, what)
-    except BadAnswer as error:
-        raise BadResponse(symbol, f"Tiingo's answer cannot be read: {error}; try later") from error
+        return parse_response(kind, answer.content, what)
+    except InvalidResponse as error:
+        raise BadResponse(symbol, f"Tiingo's response is invalid: {error}; try later") from error
 
 
 def _frame(symbol: str, rows: tuple[_Day, ...]) -> pd.DataFrame:
     try:
         days = pd.DatetimeIndex([row.date[:10] for row in rows], name=SESSION)
     except ValueError as error:
-        raise BadResponse(symbol, f"Tiingo's answer cannot be read: a date is none ({error}); try later") from error
+        raise BadResponse(symbol, f"Tiingo's response is invalid: bad date ({error}); try later") from error
     columns = {ours: [getattr(row, theirs) for row in rows] for theirs, ours in _NAMES.items()}
     frame = pd.DataFrame(columns, index=days)
     # the product of the splits after each session
@@ -200,5 +206,5 @@ def _frame(symbol: str, rows: tuple[_Day, ...]) -> pd.DataFrame:
     for name in (*PRICES, DIVIDEND):
         frame[name] /= later
     frame[VOLUME] *= later
-    # a dividend on the day of a split is paid on the new shares, as its close is
+    # a dividend on the day of a split is per new share, like the close
     return frame.assign(**{SPLIT: frame[SPLIT].where(frame[SPLIT] != 1, 0.0)})[list(COLUMNS)]

@@ -1,7 +1,7 @@
-"""Daily bars from Yahoo through yfinance, with its silences made into errors.
+"""Daily bars from Yahoo through yfinance, with errors instead of empty results.
 
-yfinance swallows errors, remembers bad answers and returns empty frames for many reasons. Here every outcome is bars or
-one of the market data errors, and an empty answer is believed only where the exchange had no session.
+yfinance swallows errors, caches bad responses and returns empty frames for many reasons. This module returns bars or
+raises a `MarketDataError`. It accepts an empty response only if the exchange had no session.
 """
 
 import logging
@@ -17,10 +17,16 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.bars import ADJUSTED_CLOSE, COLUMNS, DIVIDEND, FIRST_TRADE_DAYS, SESSION, SPLIT, Bars, Origin
-from forecaster.data.session import AnswerTooLarge, AskedToWait, SessionConfig
-from forecaster.data.sources.answers import BadAnswer
-from forecaster.data.sources.asking import ask, check_symbol, nothing, wait_of, without_blanks
+from forecaster.data.session import ResponseTooLarge, RetryAfterTooLong, SessionConfig
 from forecaster.data.sources.chart import Chart
+from forecaster.data.sources.request import (
+    check_symbol,
+    drop_blank_rows,
+    fetch_with_retries,
+    no_bars_error,
+    rate_limit_error,
+)
+from forecaster.data.sources.responses import InvalidResponse
 from forecaster.data.sources.yahoo_session import YahooSession
 from forecaster.domain.errors import BadResponse, DataError, RateLimited, SourceUnavailable, UnknownSymbol
 
@@ -29,7 +35,7 @@ _YAHOOS_NAMES = {
     "Volume": "volume", "Dividends": DIVIDEND, "Stock Splits": SPLIT,
 }  # fmt: skip
 _CAPITAL_GAINS = "Capital Gains"
-# yfinance keeps one session, one cookie and one cache for the whole process
+# yfinance has one session, one cookie and one cache per process
 _LOCK = threading.Lock()
 _SESSIONS: dict[SessionConfig, YahooSession] = {}
 _LOG = logging.getLogger(__name__)
@@ -37,14 +43,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class YahooSource:
-    """Yahoo's chart endpoint, asked by yfinance.
+    """A source of bars from Yahoo's chart endpoint, through yfinance.
 
     Args:
-        session: how it is reached.
-        cache: a folder for yfinance's time zones and cookies.
-        tries: how often a symbol is asked for where a retry can help.
-        backoff_seconds: the longest wait before the first retry; it doubles.
-        known_missing: sessions of each symbol that Yahoo is known not to have.
+        session: the HTTP settings.
+        cache: a folder for yfinance's cache of time zones and cookies.
+        tries: maximum number of requests for a symbol.
+        backoff_seconds: the longest wait before the first retry; it doubles with each retry.
+        known_missing: by symbol, sessions declared as missing at Yahoo.
     """
 
     session: SessionConfig = field(default_factory=SessionConfig)
@@ -55,21 +61,21 @@ class YahooSource:
     name: str = "yahoo"
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
-        """Return the daily bars from `first` to `last`, both included; dividends include the capital gains of funds.
+        """Return the daily bars from `first` to `last`, inclusive; dividends include a fund's capital gains.
 
         Args:
             symbol: as Yahoo spells it.
-            first: a date.
-            last: a date.
-            exchange: Yahoo's name of the exchange, where an earlier answer has told it.
+            first: the first date.
+            last: the last date.
+            exchange: Yahoo's name of the exchange, if known from an earlier response.
 
         Raises:
-            UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: as their names say.
-            DataError: the cache's folder cannot be written.
+            UnknownSymbol, NoData, RateLimited, SourceUnavailable, BadResponse: see `forecaster.domain.errors`.
+            DataError: the cache folder cannot be written.
         """
         check_symbol(symbol)
         session = self._session()
-        return ask(
+        return fetch_with_retries(
             session,
             lambda: self._fetch_once(session, symbol, first, last, exchange),
             self.tries,
@@ -77,11 +83,11 @@ class YahooSource:
         )
 
     def _session(self) -> YahooSession:
-        """Return the process' session of this configuration: a new one would lose the cookie."""
+        """Return the process's session for these settings, which keeps the cookie."""
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
             if self.session not in _SESSIONS:
-                # a pickle: yfinance is not given what another process has left
+                # yfinance unpickles this file, so never load one from another process
                 for path in self.cache.glob("cookies.db*"):
                     path.unlink(missing_ok=True)
                 _SESSIONS[self.session] = YahooSession(self.session)
@@ -92,22 +98,22 @@ class YahooSource:
     def _fetch_once(
         self, session: YahooSession, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None
     ) -> Bars:
-        with _LOCK, self._errors_of_cache(symbol), _errors_of_answer(symbol, session):
+        with _LOCK, self._yfinance_errors(symbol), _response_errors(symbol, session):
             session.forget()
             frame = self._ask(session, symbol, first, last)
             chart, refusal = session.chart, session.refusal
         if chart is None or frame is None or frame.empty:
             known = chart.meta.exchangeName if chart else None
-            raise nothing(symbol, "Yahoo", known or exchange, first, last, refusal)
+            raise no_bars_error(symbol, "Yahoo", known or exchange, first, last, refusal)
         if _CAPITAL_GAINS in frame:
             frame["Dividends"] += frame[_CAPITAL_GAINS]
         frame = frame.rename(columns=_YAHOOS_NAMES)[list(COLUMNS)].astype(np.float64)
         frame.index = pd.DatetimeIndex(frame.index).tz_localize(None).normalize().rename(SESSION)
         declared = self.known_missing.get(symbol, ())
-        bars = Bars(symbol, without_blanks(frame, declared), self._origin(symbol, chart, declared)).until(last)
+        bars = Bars(symbol, drop_blank_rows(frame, declared), self._origin(symbol, chart, declared)).until(last)
         if len(bars) == 0:
-            raise nothing(symbol, "Yahoo", bars.origin.exchange, first, last)
-        _refuse_contradictions(bars, chart)
+            raise no_bars_error(symbol, "Yahoo", bars.origin.exchange, first, last)
+        _check_consistency(bars, chart)
         return bars
 
     def _origin(self, symbol: str, chart: Chart, declared: tuple[date, ...]) -> Origin:
@@ -127,7 +133,7 @@ class YahooSource:
     def _ask(
         self, session: YahooSession, symbol: str, first: np.datetime64, last: np.datetime64
     ) -> pd.DataFrame | None:
-        """Return yfinance's frame, None where it says that there are no prices."""
+        """Return yfinance's frame, or None if it reports no prices."""
         import yfinance
         from yfinance.data import YfData
 
@@ -135,7 +141,7 @@ class YahooSource:
         yfinance.set_tz_cache_location(str(self.cache))
         yfinance.config.debug.hide_exceptions = False
         ticker = yfinance.Ticker(symbol, session=session)
-        # it holds bad bodies, and adjusted prices from before a dividend
+        # the cache may have bad responses, and prices adjusted before a dividend
         YfData().cache_get.cache_clear()
         try:
             frame: pd.DataFrame = ticker.history(
@@ -153,8 +159,8 @@ class YahooSource:
         return frame
 
     @contextmanager
-    def _errors_of_cache(self, symbol: str) -> Iterator[None]:
-        """Turn what yfinance stumbles over into one of our errors: a chart was checked, so it is mostly its cache."""
+    def _yfinance_errors(self, symbol: str) -> Iterator[None]:
+        """Convert yfinance's internal errors and discard its cache, their usual cause, since charts are validated."""
         from peewee import PeeweeException
 
         try:
@@ -162,15 +168,17 @@ class YahooSource:
         except PeeweeException as error:
             self._discard_cache()
             raise SourceUnavailable(
-                symbol, f"yfinance's cache in {self.cache} cannot be used ({error}) and was removed; try again"
+                symbol, f"yfinance's cache in {self.cache} was unusable ({error}) and is now removed; try again"
             ) from error
         except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, EOFError) as error:
             _LOG.exception("%s: yfinance failed", symbol)
             self._discard_cache()
-            raise BadResponse(symbol, "yfinance cannot read Yahoo's answer; the log says where; try later") from error
+            raise BadResponse(
+                symbol, "yfinance cannot read Yahoo's response; see the traceback in the log, and try later"
+            ) from error
 
     def _discard_cache(self) -> None:
-        """Remove yfinance's cache, which may be what it stumbled over, and let it make a new one."""
+        """Remove yfinance's cache and let yfinance create a new one."""
         from yfinance import cache
 
         for path in self.cache.glob("*.db*"):
@@ -180,44 +188,46 @@ class YahooSource:
 
 
 @contextmanager
-def _errors_of_answer(symbol: str, session: YahooSession) -> Iterator[None]:
-    """Turn what the transport raises and yfinance says of an answer into one of our errors."""
+def _response_errors(symbol: str, session: YahooSession) -> Iterator[None]:
+    """Convert errors of the transport, and yfinance's errors about a response."""
     from curl_cffi.requests.exceptions import HTTPError
     from yfinance import exceptions
 
     try:
         yield
-    except AskedToWait as error:
-        raise wait_of(symbol, "Yahoo", error) from error
+    except RetryAfterTooLong as error:
+        raise rate_limit_error(symbol, "Yahoo", error) from error
     except exceptions.YFRateLimitError as error:
-        raise RateLimited(
-            symbol, "Yahoo asks for fewer requests (status 429); wait some minutes and run again"
-        ) from error
+        raise RateLimited(symbol, "Yahoo limits the request rate (status 429); run again in some minutes") from error
     except exceptions.YFTickerMissingError as error:
         if session.refusal and not session.refusal.startswith("status 404"):
-            raise SourceUnavailable(symbol, f"Yahoo refuses ({session.refusal}); try later") from error
-        raise UnknownSymbol(symbol, "Yahoo does not know it; check its spelling, or whether it was delisted") from error
+            raise SourceUnavailable(symbol, f"Yahoo refuses the request ({session.refusal}); try later") from error
+        raise UnknownSymbol(
+            symbol, "Yahoo does not know this symbol; check its spelling, or whether it was delisted"
+        ) from error
     except exceptions.YFException as error:
-        raise SourceUnavailable(symbol, f"Yahoo is not answering ({error}); try later") from error
-    except (AnswerTooLarge, BadAnswer) as error:
-        raise BadResponse(symbol, f"Yahoo's answer cannot be read: {error}; try later") from error
+        raise SourceUnavailable(symbol, f"Yahoo does not respond ({error}); try later") from error
+    except (ResponseTooLarge, InvalidResponse) as error:
+        raise BadResponse(symbol, f"Yahoo's response is invalid: {error}; try later") from error
     except HTTPError as error:
         if getattr(error.response, "status_code", None) == 404:
-            raise UnknownSymbol(symbol, "Yahoo does not know it (status 404); check its spelling") from error
-        raise SourceUnavailable(symbol, f"Yahoo refuses ({session.refusal or error}); try later") from error
+            raise UnknownSymbol(symbol, "Yahoo does not know this symbol (status 404); check its spelling") from error
+        raise SourceUnavailable(symbol, f"Yahoo refuses the request ({session.refusal or error}); try later") from error
     except OSError as error:
-        raise SourceUnavailable(symbol, f"Yahoo cannot be reached ({error}); check the network, try later") from error
+        raise SourceUnavailable(
+            symbol, f"Yahoo cannot be reached ({error}); check the network, or try later"
+        ) from error
 
 
-def _refuse_contradictions(bars: Bars, chart: Chart) -> None:
-    """Raise BadResponse where an answer is of another symbol, of other bars than daily, or older than it says."""
-    meta, began = chart.meta, bars.origin.first_trade
+def _check_consistency(bars: Bars, chart: Chart) -> None:
+    """Raise BadResponse if a response is for another symbol, not daily, or has bars before the first trade."""
+    meta, first_trade = chart.meta, bars.origin.first_trade
     if str(meta.symbol).casefold() != bars.symbol.casefold():
-        raise BadResponse(bars.symbol, f"Yahoo answered for {meta.symbol}; check the spelling, try later")
+        raise BadResponse(bars.symbol, f"Yahoo's response is for {meta.symbol}; check the spelling, or try later")
     if meta.dataGranularity != "1d":
-        raise BadResponse(bars.symbol, f"Yahoo answered with bars of {meta.dataGranularity}, not of 1d; try later")
-    if began and bars.sessions[0] < np.datetime64(began) - FIRST_TRADE_DAYS:
+        raise BadResponse(bars.symbol, f"Yahoo's response has bars of {meta.dataGranularity}, not of 1d; try later")
+    if first_trade and bars.sessions[0] < np.datetime64(first_trade) - FIRST_TRADE_DAYS:
         raise BadResponse(
             bars.symbol,
-            f"Yahoo's first bar is of {bars.sessions[0]}, and it says that trading began on {began}; try later",
+            f"Yahoo's first bar is of {bars.sessions[0]}, but its first trade date is {first_trade}; try later",
         )

@@ -1,4 +1,4 @@
-"""The session that yfinance asks Yahoo with: each chart is checked before yfinance sees it, and no status is lost."""
+"""The HTTP session of yfinance: it validates charts before yfinance sees them, and keeps the status of refusals."""
 
 import json
 from typing import Any
@@ -13,15 +13,15 @@ _CONSENT = "consent.yahoo.com"
 
 
 class ServerError(OSError):
-    """A chart request was answered with a server's error, which yfinance would take for an empty answer."""
+    """A chart request got a server error, which yfinance would treat as an empty response."""
 
 
 class YahooSession(MarketSession):
     """A session for yfinance.
 
     Attributes:
-        chart: the latest answer with bars or a symbol's description, None where there was none.
-        refusal: the status and reason of the latest chart request, empty where it succeeded.
+        chart: the latest chart; None if there was none.
+        refusal: the status and reason of the latest chart request; empty if it succeeded.
     """
 
     def __init__(self, config: SessionConfig) -> None:
@@ -30,29 +30,29 @@ class YahooSession(MarketSession):
         self.refusal = ""
 
     def forget(self) -> None:
-        """Forget the latest chart."""
+        """Reset `chart` and `refusal`."""
         self.chart, self.refusal = None, ""
 
     def request(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
-        """Send a request; a chart arrives with what was checked and nothing else.
+        """Send a request; a chart response contains the validated fields only.
 
         Raises:
-            ServerError: a chart cannot be had.
-            BadAnswer: a chart is not of the form that it must have.
-            OSError: as `MarketSession.request` says.
+            ServerError: a chart request got a server error.
+            InvalidResponse: a chart is invalid.
+            OSError: see `MarketSession.request`.
         """
         response = super().request(method, url, *arguments, **options)
-        # instead of a chart Yahoo may ask for consent, which yfinance gives
+        # Yahoo may redirect to a consent form, which yfinance submits
         asks_consent = str(urlsplit(response.url).hostname).endswith(_CONSENT)
         if _is_chart(response.url) or (_is_chart(url) and not asks_consent):
-            self._take(response)
+            self._validate(response)
         return response
 
-    def _asked_to_wait(self, url: str, response: Any) -> float | None:
-        """Heed waits for charts alone: they can be had without a cookie and a crumb."""
-        return super()._asked_to_wait(url, response) if _is_chart(url) else None
+    def _seconds_to_wait(self, url: str, response: Any) -> float | None:
+        """Wait only for charts, because they need neither the cookie nor the crumb."""
+        return super()._seconds_to_wait(url, response) if _is_chart(url) else None
 
-    def _take(self, response: Any) -> None:
+    def _validate(self, response: Any) -> None:
         status, content = response.status_code, response.content
         self.forget()
         if status >= 500:

@@ -1,1 +1,1 @@
-"""Alembic's migrations, one file each in `versions`."""
+"""Alembic's migrations: one file for each in `versions`."""

@@ -1,14 +1,14 @@
-"""Alembic's entry: it runs on the connection that it is given."""
+"""Alembic's entry point. It uses the connection in the configuration's attributes."""
 
 from alembic import context
 
 from forecaster.database.tables import METADATA
 
-given = context.config.attributes
+attributes = context.config.attributes
 context.configure(
-    connection=given["connection"],
+    connection=attributes["connection"],
     target_metadata=METADATA,
-    version_table=given["version_table"],
+    version_table=attributes["version_table"],
     transactional_ddl=True,
 )
 context.run_migrations()

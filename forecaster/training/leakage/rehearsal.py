@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from forecaster.data.long_frame import group_rows
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import UNIQUE_ID, Series, Y
@@ -72,7 +73,7 @@ class _Stage:
     @property
     def order(self) -> NDArray[np.int64]:
         """Return where in the frame each row of the series stands."""
-        return np.argsort(pd.factorize(self.frame[UNIQUE_ID])[0], kind="stable")
+        return group_rows(self.frame[UNIQUE_ID]).order
 
     def since(self, part: str) -> Rows:
         """Return which rows of the frame lie in a part or after it."""
@@ -149,7 +150,8 @@ def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: di
 def _shorten(config: TrainConfig, series: Series) -> TrainConfig:
     fit = {"epochs": EPOCHS, "batch_size": min(config.fit.batch_size, _BATCH_SIZE)}
     # fewer rows need not tell their frequency
-    known = {"name": "audit", "freq": config.freq or series.freq}
+    # one fold says of all whether they look ahead: each is cut and fitted by the same code
+    known = {"name": "audit", "freq": config.freq or series.freq, "folds": min(config.folds, 1)}
     return config.model_copy(update={**known, "fit": config.fit.model_copy(update=fit)})
 
 

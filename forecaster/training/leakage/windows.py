@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.data.calendar_features import calendar_features
+from forecaster.data.long_frame import group_rows
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.frequency import parse
@@ -76,12 +77,11 @@ def _check_whole(config: TrainConfig, series: Series, parts: dict[str, Windows],
 
 def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> None:
     """Raise LeakageError unless each row of the series is the frame's, and calendar features are of its time alone."""
-    codes, names = pd.factorize(frame[UNIQUE_ID])
-    order = np.argsort(codes, kind="stable")
-    bounds = np.concatenate(([0], np.cumsum(np.bincount(codes))))
+    groups = group_rows(frame[UNIQUE_ID])
+    order = groups.order
     if (
-        tuple(map(str, names)) != series.unique_ids
-        or not np.array_equal(bounds, series.bounds)
+        groups.unique_ids != series.unique_ids
+        or not np.array_equal(groups.bounds, series.bounds)
         or not np.array_equal(wall_clock(frame)[order], series.timestamps)
     ):
         raise LeakageError("the prepared series are not those of the data; report it with the configuration")

@@ -1,1 +1,1 @@
-"""One file per migration, in the order of their numbers."""
+"""One file for each migration, applied in the order of their numbers."""

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables."""
     op.create_table(
         "actuals",
         sa.Column("unique_id", sa.String(length=200), nullable=False),

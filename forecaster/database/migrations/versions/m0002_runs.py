@@ -1,4 +1,4 @@
-"""The scheduler's runs."""
+"""The table of the scheduler's runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make their table."""
+    """Create the table."""
     op.create_table(
         "runs",
         sa.Column("run_id", sa.Integer(), autoincrement=True, nullable=False),

@@ -1,4 +1,4 @@
-"""One open job of a kind for each model; scores of more steps than a small integer counts."""
+"""Allow one open job of each kind for each model; store a score's step as an integer, not a small integer."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """End all but the first of a model's open jobs, hold them to one, and widen the steps."""
+    """Close all but the first of a model's open jobs, forbid a second one, and widen the column `step`."""
     op.execute(
         "UPDATE jobs SET ended_at = asked_at, outcome = 'asked twice' WHERE ended_at IS NULL AND job_id NOT IN "
         "(SELECT MIN(job_id) FROM jobs WHERE ended_at IS NULL GROUP BY kind, model)"

@@ -1,4 +1,4 @@
-"""Owners of keys, forecasts, actuals and scores; running sums of the scores; no scores of deleted forecasts."""
+"""Add owners to keys, forecasts, actuals and scores; add running sums; delete the scores of deleted forecasts."""
 
 from typing import Any
 
@@ -24,10 +24,10 @@ _SCORES = sa.table(
 
 
 def upgrade() -> None:
-    """Let each see what its key asked for, and sum up what is there."""
-    _own()
-    _own_actuals()
-    _make_sums()
+    """Add an owner to each row, and fill the tables of running sums from the scores."""
+    _add_owners()
+    _add_owner_to_actuals()
+    _create_sum_tables()
     _sum_days()
     _sum_times()
 
@@ -36,8 +36,8 @@ def _owner(**changes: Any) -> sa.Column[str]:
     return sa.Column("owner", sa.String(length=200), nullable=False, **changes)
 
 
-def _own() -> None:
-    """Give every row the owner of the key that asked: the name of that key."""
+def _add_owners() -> None:
+    """Set each row's owner to the name of the key that made the request."""
     for table in ("keys", "requests", "forecasts", "scores"):
         op.add_column(table, _owner(server_default=""))
     op.execute("UPDATE keys SET owner = name")
@@ -45,7 +45,7 @@ def _own() -> None:
         "UPDATE requests SET owner = COALESCE((SELECT name FROM keys WHERE key_id = requests.client), client) "
         "WHERE client <> ''"
     )
-    # keys of one name may have used one idempotency key
+    # keys with the same name may have used the same idempotency key
     op.execute(
         "UPDATE requests SET idempotency_key = NULL, body_digest = NULL WHERE idempotency_key IS NOT NULL AND "
         "request_id NOT IN "
@@ -55,7 +55,7 @@ def _own() -> None:
         requests.drop_constraint("one_answer_per_idempotency_key", type_="unique")
         requests.create_unique_constraint("one_answer_per_idempotency_key", ["owner", "idempotency_key"])
     op.execute("DELETE FROM scores WHERE forecast_id NOT IN (SELECT forecast_id FROM forecasts)")
-    # as they are limited now
+    # larger errors are clipped to this value since this revision
     for error in ("error", "naive_error"):
         op.execute(
             f"UPDATE scores SET {error} = CASE WHEN {error} > 0 THEN 1e150 ELSE -1e150 END "  # noqa: S608
@@ -73,8 +73,8 @@ def _own() -> None:
     op.create_index("forecasts_of_series", "forecasts", ["unique_id", "owner", "last_at"], unique=False)
 
 
-def _own_actuals() -> None:
-    """Copy a series' actuals to each owner with forecasts of it; without forecasts they get the empty owner."""
+def _add_owner_to_actuals() -> None:
+    """Copy each series' actuals to every owner who has forecasts of it, or to the empty owner if nobody has."""
     op.rename_table("actuals", "actuals_of_all")
     op.create_table(
         "actuals",
@@ -93,7 +93,7 @@ def _own_actuals() -> None:
     op.drop_table("actuals_of_all")
 
 
-def _make_sums() -> None:
+def _create_sum_tables() -> None:
     op.create_table(
         "days",
         _owner(),
@@ -160,7 +160,7 @@ def _sum_days() -> None:
                 sum_[f"inside_{level}"] += is_inside
     rows = [
         dict(zip(("owner", "model", "version", "day"), key, strict=True))
-        | {name: sums.spell(value) if isinstance(value, list) else value for name, value in sum_.items()}
+        | {name: sums.dumps(value) if isinstance(value, list) else value for name, value in sum_.items()}
         for key, sum_ in days.items()
     ]
     if rows:

@@ -1,46 +1,46 @@
-"""What a source answers, checked at the boundary: a model of its JSON, and what is wrong by the field's path."""
+"""Validate JSON responses of sources against pydantic models; errors name the field's path."""
 
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-AnswerT = TypeVar("AnswerT")
+ResponseT = TypeVar("ResponseT")
 ItemT = TypeVar("ItemT")
-# the first mistake is enough, and a hostile answer has millions
+# stop at the first mistake, because a hostile response could have millions
 Column = Annotated[tuple[ItemT, ...], FailFast()]
-# beyond these there is no price, volume or day; pandas overflows later
+# bounds of prices, volumes and times; larger values would overflow in pandas
 Amount = Annotated[float, Field(ge=0, le=1e15)]
 Seconds = Annotated[int, Field(ge=-3_000_000_000, le=5_000_000_000)]
 
 
-class BadAnswer(ValueError):
-    """An answer is not of the form that it must have; says which field."""
+class InvalidResponse(ValueError):
+    """A response is not valid; the message names the field."""
 
 
-class Answer(BaseModel):
-    """Base of what a source answers: text is no number, and what is not asked for is left out."""
+class ResponseModel(BaseModel):
+    """Base class of responses: text is not converted to numbers, and unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-def read_answer(kind: TypeAdapter[AnswerT], content: bytes, what: str) -> AnswerT:
-    """Return JSON as what it must be.
+def parse_response(kind: TypeAdapter[ResponseT], content: bytes, what: str) -> ResponseT:
+    """Parse and validate a JSON response.
 
     Args:
-        kind: what it must be.
-        content: the answer.
-        what: the same in words, such as "a chart".
+        kind: the expected type.
+        content: the response body.
+        what: the name of the expected type for error messages, such as "a chart".
 
     Raises:
-        BadAnswer: it is not JSON, or a field is missing or of another kind.
+        InvalidResponse: the content is not JSON, or a field is missing or invalid.
     """
     try:
         return kind.validate_json(content)
     except ValidationError as error:
-        raise BadAnswer(_words(error.errors(include_url=False)[0], what)) from None
+        raise InvalidResponse(_describe(error.errors(include_url=False)[0], what)) from None
 
 
-def _words(mistake: Any, what: str) -> str:
+def _describe(mistake: Any, what: str) -> str:
     if mistake["type"] == "json_invalid":
         return f"it is not JSON ({mistake['ctx']['error']})"
     path = ".".join(str(part) for part in mistake["loc"])

@@ -1,4 +1,4 @@
-"""A stand-in for Yahoo on loopback: chart answers of the recorded form, made from bars, and every way to misbehave."""
+"""A fake Yahoo server on loopback: chart responses from bars, and configurable misbehaviour."""
 
 import gzip
 import json
@@ -21,9 +21,9 @@ import numpy as np
 from forecaster.data.bars import ADJUSTED_CLOSE, DIVIDEND, PRICES, SPLIT, VOLUME, Bars
 
 ZONE = ZoneInfo("America/New_York")
-# status, body and further headers; status 0 waits as many seconds as the body says and closes the connection
+# status, body and extra headers; status 0 sleeps for the seconds in the body and closes the connection
 Answer = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
-# a body that ends before the length that was announced
+# a body shorter than its Content-Length
 CUT = -1
 
 
@@ -32,7 +32,7 @@ BOMB = gzip.compress(bytes(64_000_000), 1)
 
 
 def chart(bars: Bars, first: float, last: float) -> dict[str, Any]:
-    """Return the chart answer with the bars whose opening lies within `first` to `last`, in seconds since 1970."""
+    """Return the chart response with the bars that open within `first` to `last`, in seconds since 1970."""
     opens = np.array([_opening(day.item()) for day in bars.sessions])
     shown = bars.frame[(opens >= first) & (opens < last)]
     stamps = [int(stamp) for stamp in opens[(opens >= first) & (opens < last)]]
@@ -54,7 +54,7 @@ def chart(bars: Bars, first: float, last: float) -> dict[str, Any]:
 
 
 def meta(symbol: str) -> dict[str, Any]:
-    """Return what Yahoo says of a symbol."""
+    """Return Yahoo's description of a symbol."""
     return {
         "currency": "USD", "symbol": symbol, "exchangeName": "NYQ", "fullExchangeName": "NYSE",
         "instrumentType": "EQUITY", "firstTradeDate": 0, "gmtoffset": -18000, "timezone": "EST",
@@ -71,14 +71,14 @@ def _opening(day: Any) -> float:
 
 
 def unknown(symbol: str) -> Answer:
-    """Return what Yahoo answers for a symbol that it does not know."""
+    """Return Yahoo's response for an unknown symbol."""
     error = {"code": "Not Found", "description": "No data found, symbol may be delisted"}
     return 404, json.dumps({"chart": {"result": None, "error": error}}).encode()
 
 
 @dataclass
 class Yahoo:
-    """The stand-in's state: which bars it has, and how the next chart requests for data are answered."""
+    """The server's state: its bars, and the misbehaviour of its next chart responses."""
 
     bars: dict[str, Bars] = field(default_factory=dict)
     misbehave: Callable[[str], Answer | None] | None = None
@@ -89,14 +89,14 @@ class Yahoo:
     url: str = ""
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
-        """Return status and body of a request."""
+        """Return the response of a request."""
         self.requests.append(path)
         if path.endswith("/getcrumb"):
             return self.crumb
         if "/v8/finance/chart/" not in path:
             return 404, b"{}"
         symbol = unquote(path.rpartition("/")[2])
-        # the first request for a symbol only asks for its time zone
+        # yfinance's first request for a symbol only needs the time zone
         if self.misbehave and "period1" in query and (odd := self.misbehave(symbol)):
             return odd
         if symbol not in self.bars:
@@ -108,15 +108,15 @@ class Yahoo:
 
 
 @contextmanager
-def swallowing() -> Iterator[str]:
-    """Accept every connection on a free port of loopback and answer nothing; yields the URL."""
+def unresponsive_server() -> Iterator[str]:
+    """Accept connections on a free port of loopback without ever responding; yield the URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
-def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo]:
-    """Serve on a free port of loopback; with a certificate also as an HTTPS proxy that is every host of Yahoo's."""
+def serve_yahoo(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo]:
+    """Serve on a free port of loopback; with a certificate, also as an HTTPS proxy for all of Yahoo's hosts."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -132,7 +132,7 @@ def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self.connection = context.wrap_socket(self.connection, server_side=True)
-            # the next request of this connection is read through TLS
+            # read the next request of this connection through TLS
             self.rfile = self.connection.makefile("rb")
             self.wfile = cast(Any, self.connection.makefile("wb", 0))
 
@@ -160,7 +160,7 @@ def standing_in(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
 
         def finish(self) -> None:
             super().finish()
-            # the server closes the plain socket only
+            # the server closes only the plain socket
             self.connection.close()
 
         def log_message(self, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""A SQLite file that is replaced, emptied or deleted while open is noticed before anything is lost to it."""
+"""A SQLite file that is replaced, emptied or deleted while open is noticed before a commit is lost."""
 
 import os
 import shutil
@@ -14,7 +14,8 @@ from sqlalchemy import Engine, func, select
 from forecaster.database.backup import copy_database
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key, read_keys
-from forecaster.database.schema import bring_up_to_date
+from forecaster.database.schema import upgrade_schema
+from forecaster.database.sqlite_files import create_sqlite_file
 from forecaster.database.tables import KEYS
 from forecaster.database.uris import database_url, sqlite_file
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable
@@ -28,7 +29,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(file: Path) -> Iterator[Engine]:
     engine = open_engine(f"sqlite:///{file}")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     write(engine)
     yield engine
     engine.dispose()
@@ -45,217 +46,216 @@ def copy_of(file: Path) -> Path:
     return copy
 
 
-def remove(file: Path) -> None:
+def delete(file: Path) -> None:
     file.unlink()
 
 
-def remove_all(file: Path) -> None:
-    for one in file.parent.glob("service.db*"):
-        one.unlink()
+def delete_with_logs(file: Path) -> None:
+    for path in file.parent.glob("service.db*"):
+        path.unlink()
 
 
-def move_away(file: Path) -> None:
+def rename(file: Path) -> None:
     file.rename(file.with_name("elsewhere.db"))
 
 
-def move_away_and_touch(file: Path) -> None:
-    move_away(file)
+def rename_and_create_empty(file: Path) -> None:
+    rename(file)
     file.touch()
 
 
-def empty(file: Path) -> None:
+def truncate(file: Path) -> None:
     file.write_bytes(b"")
 
 
-def put_empty(file: Path) -> None:
+def replace_by_empty_file(file: Path) -> None:
     file.unlink()
     file.touch()
 
 
-def put_rubbish(file: Path) -> None:
+def replace_by_garbage(file: Path) -> None:
     file.unlink()
     file.write_bytes(b"no database" * 1000)
 
 
-def put_another(file: Path) -> None:
+def replace_by_another_database(file: Path) -> None:
     other = open_engine(f"sqlite:///{file.with_name('other.db')}")
-    bring_up_to_date(other)
+    upgrade_schema(other)
     other.dispose()
     file.with_name("other.db").replace(file)
 
 
-def put_fresh(file: Path) -> None:
-    """Do what a pipeline does that finds no database."""
-    remove_all(file)
+def replace_by_new_database(file: Path) -> None:
+    """Delete the database and create a new one, as a pipeline does that finds none."""
+    delete_with_logs(file)
     other = open_engine(f"sqlite:///{file}")
-    bring_up_to_date(other)
+    upgrade_schema(other)
     other.dispose()
 
 
-LOSSES = [remove, remove_all, move_away, empty, put_empty, put_rubbish, put_another, put_fresh]
+LOSSES = [
+    delete,
+    delete_with_logs,
+    rename,
+    truncate,
+    replace_by_empty_file,
+    replace_by_garbage,
+    replace_by_another_database,
+    replace_by_new_database,
+]
 
 
 @pytest.mark.parametrize("lose", LOSSES)
-def test_nothing_is_written_where_the_database_is_gone(
-    engine: Engine, file: Path, lose: Callable[[Path], None]
-) -> None:
+def test_writes_fail_after_the_database_is_lost(engine: Engine, file: Path, lose: Callable[[Path], None]) -> None:
     lose(file)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailable):
             write(engine)
-    # nor is one made anew
-    assert file.exists() == (lose not in (remove, remove_all, move_away))
+    # and no new database is created
+    assert file.exists() == (lose not in (delete, delete_with_logs, rename))
 
 
 @pytest.mark.parametrize("lose", LOSSES)
-def test_a_copy_of_the_database_put_in_its_place_is_used(
+def test_a_copy_put_at_the_path_of_a_lost_database_is_used(
     engine: Engine, file: Path, lose: Callable[[Path], None]
 ) -> None:
     copy = copy_of(file)
     lose(file)
     with pytest.raises(DatabaseUnavailable):
         write(engine)
-    for one in file.parent.glob("service.db-*"):
-        one.unlink()
+    for path in file.parent.glob("service.db-*"):
+        path.unlink()
     copy.replace(file)
     write(engine)
     assert len(read_keys(engine)) == 2
-    with closing(sqlite3.connect(file)) as seen:
-        assert seen.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
+    with closing(sqlite3.connect(file)) as reader:
+        assert reader.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
 
 
-def test_a_replaced_database_does_not_get_the_log_of_the_one_before(engine: Engine, file: Path) -> None:
+def test_the_log_of_a_replaced_database_is_moved_aside(engine: Engine, file: Path) -> None:
     copy = copy_of(file)
-    # which the copy lacks, and which is in the log alone
+    # this commit is only in the log, and not in the copy
     write(engine)
     copy.replace(file)
     write(engine)
     assert len(read_keys(engine)) == 2
     assert list(file.parent.glob("service.db-wal.replaced-*"))
-    with closing(sqlite3.connect(file)) as seen:
-        assert seen.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert seen.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
+    with closing(sqlite3.connect(file)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert reader.execute("SELECT COUNT(*) FROM keys").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("lose", [move_away, move_away_and_touch])
-def test_no_database_is_begun_beside_the_log_of_one_that_is_gone(
+@pytest.mark.parametrize("lose", [rename, rename_and_create_empty])
+def test_no_database_is_created_beside_the_log_of_a_lost_one(
     engine: Engine, file: Path, lose: Callable[[Path], None]
 ) -> None:
     lose(file)
-    # as a command does while the service is running
+    # a command, while the service is running
     other = open_engine(f"sqlite:///{file}")
     with pytest.raises(DatabaseUnavailable, match="holds the last commits"):
-        bring_up_to_date(other)
+        upgrade_schema(other)
     file.with_name("elsewhere.db").replace(file)
     write(engine)
     assert len(read_keys(engine)) == 2
-    bring_up_to_date(other)
+    upgrade_schema(other)
     assert len(read_keys(other)) == 2
     other.dispose()
 
 
-def test_a_database_is_found_by_the_name_that_its_url_spells(tmp_path: Path) -> None:
+def test_a_url_with_escapes_names_the_decoded_path(tmp_path: Path) -> None:
     folder = tmp_path / "jürgen" / "50% + a?"
     url = f"sqlite:///{tmp_path}/jürgen/50%25 + a%3F/b%20c.db"
     engine = open_engine(url)
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     write(engine)
     assert (folder / "b c.db").stat().st_size
-    assert [one.name for one in tmp_path.iterdir()] == ["jürgen"]
+    assert [path.name for path in tmp_path.iterdir()] == ["jürgen"]
     assert sqlite_file(url) == folder / "b c.db"
     copy_database(url, tmp_path / "copy.db")
     engine.dispose()
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory&uri=true", "{}/a.db?timeout=30", "file:{}/a.db"])
-def test_urls_that_name_no_file_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="is not taken"):
+def test_urls_that_name_no_plain_file_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="is not supported"):
         open_engine(f"sqlite:///{name.format(tmp_path)}")
 
 
-def test_a_database_replaced_during_a_transaction_is_not_written(engine: Engine, file: Path) -> None:
+def test_a_transaction_fails_if_the_database_is_replaced_during_it(engine: Engine, file: Path) -> None:
     copy = copy_of(file)
     with pytest.raises(DatabaseUnavailable, match="was replaced or deleted"), transaction(engine) as connection:
         connection.execute(select(func.count()).select_from(KEYS))
         copy.replace(file)
 
 
-@pytest.mark.parametrize("end", ["-wal", "-shm"])
-def test_a_removed_log_costs_nothing_that_was_committed(engine: Engine, file: Path, end: str) -> None:
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_no_commit_is_lost_if_a_log_is_deleted(engine: Engine, file: Path, suffix: str) -> None:
     other = open_engine(f"sqlite:///{file}")
     write(other)
-    file.with_name(file.name + end).unlink()
+    file.with_name(file.name + suffix).unlink()
     with pytest.raises(DatabaseUnavailable):
         write(engine)
-    # by then the old log is closed, and the last connection to close it wrote it into the database
+    # the last connection to close the old log has written it into the database
     write(other)
     write(engine)
     assert len(read_keys(engine)) == 4
     other.dispose()
 
 
-def test_a_database_is_its_owners_alone_from_the_beginning(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = os.umask(0)
-    seen = []
-    honest = os.open
-
-    def watched(path: str, flags: int, mode: int = 0o777) -> int:
-        opened = honest(path, flags, mode)
-        seen.append(stat.S_IMODE(Path(path).stat().st_mode))
-        return opened
-
-    monkeypatch.setattr(os, "open", watched)
+def test_only_the_owner_can_read_a_new_database(file: Path) -> None:
+    umask = os.umask(0)
     try:
+        create_sqlite_file(file)
+        assert modes(file)["service.db"] == 0o600
         engine = open_engine(f"sqlite:///{file}")
-        bring_up_to_date(engine)
+        upgrade_schema(engine)
         write(engine)
     finally:
-        os.umask(before)
-    assert seen[0] == 0o600
+        os.umask(umask)
     assert modes(file) == {"service.db": 0o600, "service.db-wal": 0o600, "service.db-shm": 0o600}
     engine.dispose()
 
 
-def test_what_is_no_file_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_or_device_is_refused_and_keeps_its_permissions(tmp_path: Path) -> None:
     folder, device = tmp_path / "folder", tmp_path / "device"
     folder.mkdir(0o755)
     os.mkfifo(device, 0o666)
     device.chmod(0o666)
     for path, mode in ((folder, 0o755), (device, 0o666)):
-        with pytest.raises(DatabaseUnavailable, match="is no file"):
-            bring_up_to_date(open_engine(f"sqlite:///{path}"))
+        with pytest.raises(DatabaseUnavailable, match="is not a file"):
+            upgrade_schema(open_engine(f"sqlite:///{path}"))
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@[::1", "postgresql://me:secret@host:port/x", "nothing"])
-def test_urls_that_cannot_be_read_are_refused_without_their_password(url: str) -> None:
+def test_invalid_urls_are_refused_without_showing_the_password(url: str) -> None:
     for read in (open_engine, database_url):
-        with pytest.raises(ConfigError, match=r"is none; write") as refused:
+        with pytest.raises(ConfigError, match=r"is not a URL; write") as raised:
             read(url)
-        assert "secret" not in str(refused.value)
+        assert "secret" not in str(raised.value)
 
 
-def test_a_database_that_others_could_read_is_closed_to_them(file: Path) -> None:
+def test_the_permissions_of_an_existing_database_are_restricted_to_its_owner(file: Path) -> None:
     folder = stat.S_IMODE(file.parent.stat().st_mode)
     engine = open_engine(f"sqlite:///{file}")
-    bring_up_to_date(engine)
+    upgrade_schema(engine)
     write(engine)
-    kept = file.with_name("kept")
-    kept.mkdir()
-    # as after a kill, its logs beside it
-    for one in file.parent.glob("service.db*"):
-        if one.suffix != ".lock":
-            shutil.copy(one, kept / one.name)
-            (kept / one.name).chmod(0o666)
-    again = open_engine(f"sqlite:///{kept}/service.db")
-    bring_up_to_date(again)
-    assert len(read_keys(again)) == 1
-    assert set(modes(kept / "service.db").values()) == {0o600}
+    copies = file.with_name("copies")
+    copies.mkdir()
+    # with its logs, as after a kill
+    for path in file.parent.glob("service.db*"):
+        if path.suffix != ".lock":
+            shutil.copy(path, copies / path.name)
+            (copies / path.name).chmod(0o666)
+    reopened = open_engine(f"sqlite:///{copies}/service.db")
+    upgrade_schema(reopened)
+    assert len(read_keys(reopened)) == 1
+    assert set(modes(copies / "service.db").values()) == {0o600}
     assert stat.S_IMODE(file.parent.stat().st_mode) == folder
     engine.dispose()
-    again.dispose()
+    reopened.dispose()
 
 
 def modes(file: Path) -> dict[str, int]:
-    found = [file.with_name(file.name + end) for end in ("", "-wal", "-shm")]
-    return {one.name: stat.S_IMODE(one.stat().st_mode) for one in found}
+    paths = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths if path.exists()}

@@ -1,4 +1,4 @@
-"""Look up what was served."""
+"""Queries about served forecasts."""
 
 import json
 from dataclasses import dataclass
@@ -10,50 +10,56 @@ from sqlalchemy import ColumnElement, Engine, and_, func, select, true
 from forecaster.database.engine import transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
 from forecaster.domain.errors import RequestError
-from forecaster.ledger.entries import AT, WALL_CLOCK_TOLERANCE, matches, unpack
+from forecaster.ledger.entries import AT, WALL_CLOCK_TOLERANCE, match_actuals, unpack_steps
 
-# of answers that are read at once, each of which takes many times its length in memory
-_MOST_CHARACTERS = 4 * 2**20
+# answers take many times their length in memory when they are parsed
+MAX_ANSWER_CHARACTERS = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class Answered:
-    """An answer as it was served: what its forecasts have in common, each of them, and the request's digest, JSON."""
+class StoredAnswer:
+    """An answer as it was served.
+
+    Args:
+        head: the part that all forecasts share, JSON.
+        forecasts: the part of each forecast, JSON.
+        body_digest: of the request's body; None if the request had no idempotency key.
+    """
 
     head: str
     forecasts: list[str]
     body_digest: str | None
 
 
-def find_answer(engine: Engine, owner: str, idempotency_key: str, body_digest: str | None) -> Answered | None:
-    """Return what an owner's key was answered under an idempotency key, None if nothing yet.
+def find_answer(engine: Engine, owner: str, idempotency_key: str, body_digest: str | None) -> StoredAnswer | None:
+    """Return an owner's answer under an idempotency key; None if there is none.
 
-    Where the request under that key had another digest, its forecasts are not read.
+    If the stored request had another digest, the answer's forecasts are not read.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
     with transaction(engine) as connection:
-        wanted = and_(REQUESTS.c.owner == owner, REQUESTS.c.idempotency_key == idempotency_key)
-        request = connection.execute(select(REQUESTS).where(wanted)).one_or_none()
+        same_key = and_(REQUESTS.c.owner == owner, REQUESTS.c.idempotency_key == idempotency_key)
+        request = connection.execute(select(REQUESTS).where(same_key)).one_or_none()
         if request is None:
             return None
         if request.body_digest != body_digest:
-            return Answered(request.head, [], request.body_digest)
+            return StoredAnswer(request.head, [], request.body_digest)
         of_request = select(FORECASTS.c.answer).where(
             FORECASTS.c.request_id == request.request_id, FORECASTS.c.is_shadow.is_(False)
         )
         answers = connection.execute(of_request.order_by(FORECASTS.c.position)).scalars().all()
-    return Answered(request.head, list(answers), request.body_digest)
+    return StoredAnswer(request.head, list(answers), request.body_digest)
 
 
 def forecast_size(engine: Engine, forecast_id: str, owner: str | None = None) -> int:
-    """Return the length of a forecast's answer in characters, 0 if there is none of that id.
+    """Return the length of a forecast's answer in characters; 0 if there is no such forecast.
 
     Args:
         engine: the ledger's.
-        forecast_id: as the client was told it.
-        owner: whose it must be; anybody's when None.
+        forecast_id: from the answer.
+        owner: the forecast must belong to this owner; to any when None.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -64,12 +70,12 @@ def forecast_size(engine: Engine, forecast_id: str, owner: str | None = None) ->
 
 
 def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) -> dict[str, Any] | None:
-    """Return a forecast with its actuals, None if there is none of that id.
+    """Return a forecast with its actuals; None if there is no such forecast.
 
     Args:
         engine: the ledger's.
-        forecast_id: as the client was told it.
-        owner: whose it must be; any owner's when None.
+        forecast_id: from the answer.
+        owner: the forecast must belong to this owner; to any when None.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -109,15 +115,16 @@ def latest_forecasts(
     newest = newest.order_by(FORECASTS.c.answered_at.desc()).limit(limit)
     with transaction(engine) as connection:
         size = connection.execute(select(func.sum(newest.subquery().c.size))).scalar() or 0
-    if size > _MOST_CHARACTERS:
+    if size > MAX_ANSWER_CHARACTERS:
         raise RequestError(
-            f"limit: the last {limit} forecasts have {size} characters, more than {_MOST_CHARACTERS}; ask for fewer"
+            f"limit: the last {limit} forecasts have {size} characters, more than {MAX_ANSWER_CHARACTERS}; ask for "
+            "fewer"
         )
     return _read(engine, wanted, limit)
 
 
 def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:
-    """Return the first and the last time that was forecast of each series, microseconds since 1970.
+    """Return the first and the last forecast time of each series, microseconds since 1970.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -128,7 +135,7 @@ def forecast_spans(engine: Engine) -> dict[str, tuple[int, int]]:
 
 
 def owners_of(engine: Engine, unique_id: str) -> list[str]:
-    """Return who has forecasts of a series.
+    """Return the owners who have forecasts of a series.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -144,18 +151,18 @@ def _is_of(owner: str | None) -> ColumnElement[bool]:
 
 def _read(engine: Engine, wanted: Any, limit: int) -> list[dict[str, Any]]:
     with transaction(engine) as connection:
-        chosen = select(FORECASTS, REQUESTS.c.head).join(REQUESTS, REQUESTS.c.request_id == FORECASTS.c.request_id)
-        newest = chosen.where(wanted).order_by(FORECASTS.c.answered_at.desc()).limit(limit)
+        joined = select(FORECASTS, REQUESTS.c.head).join(REQUESTS, REQUESTS.c.request_id == FORECASTS.c.request_id)
+        newest = joined.where(wanted).order_by(FORECASTS.c.answered_at.desc()).limit(limit)
         rows = connection.execute(newest).all()
         if not rows:
             return []
         first, last = min(row.first_at for row in rows), max(row.last_at for row in rows)
         names, owners = {row.unique_id for row in rows}, {row.owner for row in rows}
         within = ACTUALS.c["at"].between(first - WALL_CLOCK_TOLERANCE, last + WALL_CLOCK_TOLERANCE)
-        came = select(ACTUALS).where(ACTUALS.c.owner.in_(owners), ACTUALS.c.unique_id.in_(names), within)
+        query = select(ACTUALS).where(ACTUALS.c.owner.in_(owners), ACTUALS.c.unique_id.in_(names), within)
         actuals: dict[tuple[str, str], dict[int, float]] = {}
-        for one in connection.execute(came.order_by(ACTUALS.c["at"])):
-            actuals.setdefault((one.owner, one.unique_id), {})[one.at] = one.y
+        for actual in connection.execute(query.order_by(ACTUALS.c["at"])):
+            actuals.setdefault((actual.owner, actual.unique_id), {})[actual.at] = actual.y
     return [_describe(row, actuals) for row in rows]
 
 
@@ -165,14 +172,14 @@ def _describe(row: Any, actuals: dict[tuple[str, str], dict[int, float]]) -> dic
         "answered_at": row.answered_at,
         "is_shadow": row.is_shadow,
         "forecast": json.loads(row.answer),
-        "actual": _came(row, actuals.get((row.owner, row.unique_id), {})),
+        "actual": _actuals_by_step(row, actuals.get((row.owner, row.unique_id), {})),
     }
 
 
-def _came(row: Any, known: dict[int, float]) -> list[float | None]:
-    steps = unpack(row.steps)
-    if not known:
+def _actuals_by_step(row: Any, actuals: dict[int, float]) -> list[float | None]:
+    steps = unpack_steps(row.steps)
+    if not actuals:
         return [None] * len(steps)
-    values = list(known.values())
-    found = matches(steps[:, AT].astype(np.int64), np.array(list(known)), row.tolerance)
-    return [None if number < 0 else values[number] for number in found.tolist()]
+    values = list(actuals.values())
+    found = match_actuals(steps[:, AT].astype(np.int64), np.array(list(actuals)), row.tolerance)
+    return [None if index < 0 else values[index] for index in found.tolist()]

@@ -1,4 +1,4 @@
-"""Bars made of synthetic series, on an exchange's sessions: to try everything that needs prices without a network."""
+"""Synthetic bars on an exchange's sessions, to try pipelines without a network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from forecaster.domain.errors import ConfigError, UnknownSymbol
 from forecaster.domain.series import Y
 
 Generator = SineSource | RandomWalkSource
-# what the sessions decide
-_DECIDED = {"length", "start", "freq", "n_series", "unique_id"}
+# settings that the sessions determine
+_DETERMINED = {"length", "start", "freq", "n_series", "unique_id"}
 
 
 @dataclass(frozen=True)
-class MadeUp:
-    """Generators by symbol: each one's `y` becomes the closes of an exchange's sessions from `start` on.
+class SyntheticBars:
+    """A source of synthetic bars: the `y` of a symbol's generator becomes its closes from `start` on.
 
-    The same sessions always get the same prices, however many are asked for.
+    A session's prices do not depend on the requested range.
     """
 
     series: Mapping[str, Generator]
@@ -31,14 +31,14 @@ class MadeUp:
     name: str = "synthetic"
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
-        """Return the daily bars from `first` to `last`, both included; each opens at the close before it.
+        """Return the daily bars from `first` to `last`, inclusive; each opens at the previous close.
 
         Raises:
-            UnknownSymbol: there is no generator for it.
-            ConfigError: the generator's values are not all above 0, or it sets what the sessions decide.
+            UnknownSymbol: the symbol has no generator.
+            ConfigError: a value of the generator is not above 0, or it sets `length`, `start` or the like.
         """
         if symbol not in self.series:
-            raise UnknownSymbol(symbol, f"there is no series of that name; there are {sorted(self.series)}")
+            raise UnknownSymbol(symbol, f"there is no series of that name; choose from {sorted(self.series)}")
         calendar = get_calendar(self.calendar)
         days = calendar.sessions(self.start, last)
         close = _values(symbol, self.series[symbol], len(days))
@@ -56,13 +56,13 @@ class MadeUp:
 
 
 def _values(symbol: str, generator: Generator, count: int) -> np.ndarray:
-    decided = sorted(generator.model_fields_set & _DECIDED)
-    if decided:
-        raise ConfigError(f"series.{symbol}: {decided} are decided by start, end and calendar; remove them")
+    determined = sorted(generator.model_fields_set & _DETERMINED)
+    if determined:
+        raise ConfigError(f"series.{symbol}: {determined} follow from start, end and calendar; remove them")
     values = generator.model_copy(update={"length": count, "freq": "D"}).load()[Y].to_numpy()
     if not (values > 0).all():
         raise ConfigError(
-            f"series.{symbol}: {(values <= 0).sum()} of {count} values are not above 0, and prices must be; "
-            f"raise level, or train on it without the store, with data: {{source: {generator.source}}}"
+            f"series.{symbol}: {(values <= 0).sum()} of {count} values are not above 0, but prices must be; "
+            f"raise level, or train without the store, with data: {{source: {generator.source}}}"
         )
     return values

@@ -1,4 +1,4 @@
-"""The stock road: prices fetched from the stand-in, trained from the store, forecast over HTTP by `unique_ids`."""
+"""Stocks: fetch prices from a simulated Yahoo, train on the bar store, and forecast over HTTP by `unique_ids`."""
 
 import json
 import shutil
@@ -22,8 +22,8 @@ from forecaster.registry.sync import sync
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT, run_module
+from tests.data.fake_yahoo import Yahoo, serve_yahoo
 from tests.data.prices import Company
-from tests.data.yahoo_stand_in import Yahoo, standing_in
 from tests.service.conftest import wait_until_ready
 
 
@@ -36,10 +36,10 @@ def _run(folder: Path, module: str, *arguments: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stock road")
+    folder = tmp_path_factory.mktemp("stocks")
     last = str(get_calendar("XNYS").last_completed(datetime.now(UTC)))
     company = Company(symbol="ABC", first="2022-01-03", last=last, dividends={"2024-06-13": 2.0})
-    with standing_in(Yahoo({"ABC": company.bars()})) as yahoo:
+    with serve_yahoo(Yahoo({"ABC": company.bars()})) as yahoo:
         job = {"symbols": ["ABC"], "start": "2022-01-03", "session": {"origin": yahoo.url, "pause_seconds": 0}}
         (folder / "fetch.yaml").write_text(yaml.safe_dump(job))
         _run(folder, "pipelines.fetch", "fetch.yaml")
@@ -56,12 +56,12 @@ def _client(folder: Path, bars: Path, **settings: Any) -> TestClient:
     return TestClient(create_app(Settings(cache_dir=cache, tracking_uri="", bars_dir=bars, **settings)))
 
 
-def _ask(client: TestClient, **changes: Any) -> Any:
+def _post(client: TestClient, **changes: Any) -> Any:
     wait_until_ready(client)
     return client.post("/v1/forecasts", json={"model": "stock", "level": [80], **changes})
 
 
-def test_a_stored_symbol_is_forecast_on_its_coming_sessions(folder: Path) -> None:
+def test_stored_symbol_is_forecast_on_future_sessions(folder: Path) -> None:
     mlruns = folder / "mlruns"
     predictor = load_predictor("stock", tracking_uri=f"sqlite:///{mlruns}/mlflow.db", cache=mlruns / "cache")
     bars = BarStore(mlruns / "bars").read("ABC")
@@ -69,38 +69,36 @@ def test_a_stored_symbol_is_forecast_on_its_coming_sessions(folder: Path) -> Non
     assert list(predictor.manifest.hist_exog) == ["volume", "range_within"]
     expected = predictor.predict_frame(bars.long_frame(["volume", "range_within"]), level=(80,))
     with _client(folder, mlruns / "bars") as client:
-        answer = _ask(client, unique_ids=["ABC"]).json()
+        answer = _post(client, unique_ids=["ABC"]).json()
     (forecast,) = answer["forecasts"]
     assert forecast["mean"] == expected["mean"].tolist()
     assert forecast["lo-80"] == expected["lo-80"].tolist()
-    coming = get_calendar("XNYS").after(bars.sessions[-1], 5)
-    assert forecast["ds"] == [f"{day}T00:00:00" for day in coming]
+    sessions = get_calendar("XNYS").after(bars.sessions[-1], 5)
+    assert forecast["ds"] == [f"{day}T00:00:00" for day in sessions]
     assert forecast["ds"] == expected["ds"].dt.strftime("%Y-%m-%dT%H:%M:%S").tolist()
 
 
-def test_a_stale_symbol_is_refused_with_what_is_missing(folder: Path, tmp_path: Path) -> None:
+def test_stale_symbol_is_refused(folder: Path, tmp_path: Path) -> None:
     bars = Path(shutil.copytree(folder / "mlruns" / "bars", tmp_path / "bars"))
     tail = read_tail(bars, "ABC")
     content = json.loads(tail.to_json()) | {"due_at": "2025-01-02T21:30:00+00:00"}
     (bars / "ABC.tail.json").write_text(json.dumps(content))
     with _client(folder, bars) as client:
-        answer = _ask(client, unique_ids=["ABC"])
+        answer = _post(client, unique_ids=["ABC"])
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
     assert f"ABC: the store ends with session {tail.days[-1]}" in answer.json()["detail"]
     assert "complete at 2025-01-02T21:30:00+00:00" in answer.json()["detail"]
 
 
-def test_a_symbol_that_is_held_back_is_not_forecast_and_its_earlier_bars_are_served(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_held_symbol_is_not_forecast_but_its_bars_are_served(folder: Path, tmp_path: Path) -> None:
     store = BarStore(Path(shutil.copytree(folder / "mlruns" / "bars", tmp_path / "bars")))
     bars = store.read("ABC")
     assert bars is not None
     hold = Hold(("2026-01-05",), "the close goes from 177 to 17700 (×100) on 2026-01-05")
     store.write(replace(bars, held=hold), datetime(2999, 1, 1, tzinfo=UTC))
     with _client(folder, store.folder) as client:
-        answer = _ask(client, unique_ids=["ABC"])
+        answer = _post(client, unique_ids=["ABC"])
         served = client.get("/v1/series/ABC").json()
     assert answer.status_code == 409
     assert "ABC: held back from 2026-01-05 on: the close goes from 177 to 17700" in answer.json()["detail"]
@@ -108,34 +106,34 @@ def test_a_symbol_that_is_held_back_is_not_forecast_and_its_earlier_bars_are_ser
     assert served["ds"][-1] == str(bars.sessions[-1])
 
 
-def test_what_cannot_be_asked_for_is_told_why(folder: Path) -> None:
+def test_invalid_unique_ids_are_refused(folder: Path) -> None:
     series = {"unique_id": "ABC", "ds": ["2026-01-02"], "y": [1.0]}
     with _client(folder, folder / "mlruns" / "bars", max_series=3) as client:
-        for changes, status, said in (
+        for changes, status, detail in (
             ({"unique_ids": ["NOBODY"]}, 404, "NOBODY: is not in the bar store"),
             ({"unique_ids": ["../../etc/passwd"]}, 404, "is not in the bar store"),
             ({"unique_ids": ["ABC", "ABC"]}, 422, "unique_ids[1]: 'ABC' is also unique_ids[0]"),
-            ({"unique_ids": ["A", "B", "C", "D"]}, 422, "unique_ids: 4 are more than 3"),
+            ({"unique_ids": ["A", "B", "C", "D"]}, 422, "unique_ids: 4 series, at most 3"),
             ({"unique_ids": []}, 422, "unique_ids"),
-            ({"unique_ids": ["ABC"], "series": [series]}, 422, "series and unique_ids: give one of them"),
-            ({}, 422, "series and unique_ids: give one of them"),
+            ({"unique_ids": ["ABC"], "series": [series]}, 422, "series and unique_ids: give exactly one of them"),
+            ({}, 422, "series and unique_ids: give exactly one of them"),
         ):
-            answer = _ask(client, **changes)
-            assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.json()
+            answer = _post(client, **changes)
+            assert (answer.status_code, detail in answer.json()["detail"]) == (status, True), answer.json()
 
 
-def test_a_training_refuses_what_is_stale_or_not_stored(folder: Path, tmp_path: Path) -> None:
+def test_training_refuses_stale_and_unknown_symbols(folder: Path, tmp_path: Path) -> None:
     config = ROOT / "pipelines" / "configs" / "stock.yaml"
     store = BarStore(tmp_path / "bars")
     with store.lock("OLD"):
         store.write(Company(symbol="OLD").bars(), datetime(2025, 1, 2, tzinfo=UTC))
-    for symbol, said in (("OLD", "OLD: ends on 2024-12-31 and lacks"), ("NOBODY", "NOBODY: is not in")):
+    for symbol, message in (("OLD", "OLD: ends on 2024-12-31 and lacks"), ("NOBODY", "NOBODY: is not in")):
         data = f"data={{source: store, symbols: [{symbol}], folder: {json.dumps(str(tmp_path / 'bars'))}}}"
         done = run_module("pipelines.train", config, "--set", data, cwd=tmp_path)
         assert done.returncode == 1
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     assert Store(uri).names() == []
     client = mlflow.MlflowClient(uri)
-    assert not client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert not client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

@@ -1,4 +1,4 @@
-"""The service and a bare FastAPI route in one process: `python -m benchmarks.beside_bare`, for benchmarks.serving."""
+"""Serve the service and a minimal FastAPI route from one process; `benchmarks.serving` runs it as a subprocess."""
 
 import sys
 
@@ -13,7 +13,7 @@ from service.settings import Settings
 
 
 def main() -> None:
-    """Serve both on `FORECASTER_PORT`, the bare one below /bare."""
+    """Serve both on `FORECASTER_PORT`, the minimal route at /bare."""
     settings = Settings()
     app, bare = create_app(settings), FastAPI()
 

@@ -1,12 +1,12 @@
-"""Made-up bars: on the exchange's sessions, the same prices however many are asked for, and never at or below 0."""
+"""Synthetic bars: prices above 0 on the exchange's sessions, independent of the requested range."""
 
 import numpy as np
 import pytest
 
 from forecaster.data.calendars import get_calendar
 from forecaster.data.quality import check
-from forecaster.data.sources.made_up import Generator, MadeUp
 from forecaster.data.sources.synthetic import RandomWalkSource, Sine, SineSource
+from forecaster.data.sources.synthetic_bars import Generator, SyntheticBars
 from forecaster.domain.errors import ConfigError, UnknownSymbol
 
 START = np.datetime64("2024-01-02")
@@ -18,8 +18,8 @@ SERIES: dict[str, Generator] = {
 
 
 @pytest.mark.parametrize("symbol", ["WALK", "WAVE"])
-def test_the_past_stays_when_more_is_asked_for(symbol: str) -> None:
-    source = MadeUp(SERIES, START, "XNYS")
+def test_prices_do_not_depend_on_the_requested_range(symbol: str) -> None:
+    source = SyntheticBars(SERIES, START, "XNYS")
     short = source.fetch(symbol, START, np.datetime64("2024-06-28"))
     longer = source.fetch(symbol, np.datetime64("2024-03-01"), np.datetime64("2024-12-31"))
     both = longer.until(short.sessions[-1])
@@ -30,10 +30,10 @@ def test_the_past_stays_when_more_is_asked_for(symbol: str) -> None:
     assert len(np.unique(longer.frame["close"])) == len(days)
 
 
-def test_what_cannot_be_prices_is_refused_with_what_to_do() -> None:
+def test_generators_without_valid_prices_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"LOW: \d+ of 252 values are not above 0, .* raise level"):
-        MadeUp(SERIES, START, "XNYS").fetch("LOW", START, np.datetime64("2024-12-31"))
-    with pytest.raises(ConfigError, match=r"LONG: \['length'\] are decided by"):
-        MadeUp({"LONG": SineSource(length=5)}, START, "XNYS").fetch("LONG", START, START)
-    with pytest.raises(UnknownSymbol, match=r"there are \['LOW', 'WALK', 'WAVE'\]"):
-        MadeUp(SERIES, START, "XNYS").fetch("NOBODY", START, START)
+        SyntheticBars(SERIES, START, "XNYS").fetch("LOW", START, np.datetime64("2024-12-31"))
+    with pytest.raises(ConfigError, match=r"LONG: \['length'\] follow from start, end and calendar"):
+        SyntheticBars({"LONG": SineSource(length=5)}, START, "XNYS").fetch("LONG", START, START)
+    with pytest.raises(UnknownSymbol, match=r"choose from \['LOW', 'WALK', 'WAVE'\]"):
+        SyntheticBars(SERIES, START, "XNYS").fetch("NOBODY", START, START)
