@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.middleware import HEADERS, POLICY
+from service.middleware import HEADERS
 from service.problems import problem
 
 MAX_HEAD_BYTES, MAX_TARGET_BYTES, MAX_HEADERS = 64 * 1024, 8 * 1024, 100
@@ -284,5 +284,5 @@ def limited_protocol(limits: ConnectionLimits) -> type[LimitedProtocol]:
 def _as_response(status: HTTPStatus, detail: str) -> bytes:
     response = problem(status, detail, headers={"Connection": "close"})
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
-    lines += [b"%s: %s" % header for header in (*response.raw_headers, *HEADERS, POLICY)]
+    lines += [b"%s: %s" % header for header in (*response.raw_headers, *HEADERS)]
     return b"\r\n".join([*lines, b"", bytes(response.body)])

@@ -52,6 +52,12 @@ class UnknownForecast(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
 
+class NoExample(ServiceError):
+    """The version has no example."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class BodyTimeout(ServiceError):
     """The body does not arrive in time."""
 

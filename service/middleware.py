@@ -19,10 +19,9 @@ from service.metrics import Metrics
 from service.problems import problem, problem_response
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
-# FastAPI's documentation pages load scripts from other sites
-_WITHOUT_POLICY = ("/docs", "/redoc")
-POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 HEADERS = (
+    # for what is no page; the pages have a policy of their own
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -71,7 +70,7 @@ class RequestMiddleware:
             nonlocal status, has_started
             if message["type"] == "http.response.start":
                 status, has_started = message["status"], True
-                _add_headers(message, scope["path"], request_id)
+                _add_headers(message, request_id)
             elif len(message.get("body", b"")) > LARGE_BYTES:
                 await _send_body(message, send)
                 return
@@ -128,10 +127,9 @@ class RequestMiddleware:
             _log.info("%s %s %s in %.1f ms", method, route, status, 1000 * seconds, extra=extra)
 
 
-def _add_headers(message: MutableMapping[str, Any], path: str, request_id: bytes) -> None:
+def _add_headers(message: MutableMapping[str, Any], request_id: bytes) -> None:
     own = {name for name, _ in message["headers"]}
-    policy = () if path.startswith(_WITHOUT_POLICY) else (POLICY,)
-    more = [header for header in (*HEADERS, *policy) if header[0] not in own]
+    more = [header for header in HEADERS if header[0] not in own]
     message["headers"] = [*message["headers"], *more, (b"x-request-id", request_id)]
 
 

@@ -248,7 +248,7 @@ class DriftsOut(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """A served model: its aliases, and for each version the manifest without hashes, with its `intervals`."""
+    """A served model: its aliases, for each version its manifest (without hashes or example) and its `intervals`."""
 
     name: str
     aliases: dict[str, int]
@@ -259,6 +259,39 @@ class ModelsOut(BaseModel):
     """The served models."""
 
     models: list[ModelOut]
+
+
+class ExampleSeries(BaseModel):
+    """The rows before the cutoff, as `POST /v1/forecasts` takes them; `futr_exog` reaches to the end of the horizon."""
+
+    unique_id: str
+    ds: list[str]
+    y: list[float]
+    hist_exog: dict[str, list[float]]
+    futr_exog: dict[str, list[float]]
+
+
+class ExampleForecast(BaseModel):
+    """The forecast of the example; beside `mean` a list `lo-LEVEL` and `hi-LEVEL` for each level."""
+
+    model_config = ConfigDict(extra="allow")
+
+    cutoff: str
+    ds: list[str]
+    mean: list[float]
+
+
+class ExampleOut(BaseModel):
+    """The last window of a version's test part, and its forecast by the evaluated network, which had not seen it."""
+
+    model: str
+    version: int
+    series: ExampleSeries
+    forecast: ExampleForecast
+    actual: list[float] = Field(description="the value at each step of the forecast")
+    is_fitted_on: bool = Field(description="whether the weights that are served were fitted on these rows afterwards")
+    skill: SkillOut
+    warnings: list[str]
 
 
 class StoredSeries(BaseModel):

@@ -149,6 +149,33 @@ class Certificate(_Part):
     warm_started_from: Count | None = None
 
 
+class Example(_Part):
+    """The last window of the test part, and the forecast of it by the evaluated network, which had not seen it.
+
+    Args:
+        unique_id: the series.
+        ds: the times of the inputs and of the horizon, `(input_size + horizon,)`, ISO 8601.
+        y: the values at these times; the last `horizon` are the actuals.
+        hist_exog: by column, `(input_size,)`.
+        futr_exog: by column, `(input_size + horizon,)`.
+        forecast: `mean`, and `lo-LEVEL` and `hi-LEVEL` of each level, `(horizon,)`.
+    """
+
+    unique_id: str
+    ds: tuple[Time, ...]
+    y: tuple[float, ...]
+    hist_exog: dict[str, tuple[float, ...]] = {}
+    futr_exog: dict[str, tuple[float, ...]] = {}
+    forecast: dict[str, tuple[float, ...]]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Return how many values each column has."""
+        groups = {"hist_exog": self.hist_exog, "futr_exog": self.futr_exog, "forecast": self.forecast}
+        columns = {f"{group}.{name}": len(values) for group, found in groups.items() for name, values in found.items()}
+        return {"ds": len(self.ds), "y": len(self.y)} | columns
+
+
 class Manifest(_Part):
     """The description of a registered version.
 
@@ -167,6 +194,7 @@ class Manifest(_Part):
         calendar_features: by feature computed from timestamps, its scale.
         trained_until: the latest time in the training data of the served weights.
         certificate: the leakage audit; a version without it cannot be promoted.
+        example: a stretch of held-out data to show the model with; None in bundles of earlier releases.
         recipe_metrics: metrics on the test part of the same recipe fitted on the train part alone.
         sha256: the hash of each file except the manifest.
     """
@@ -193,6 +221,7 @@ class Manifest(_Part):
     recipe_metrics: dict[str, float]
     skill: Skill
     certificate: Certificate | None = None
+    example: Example | None = None
     libraries: dict[str, str]
     created_at: Instant
     sha256: dict[str, str]

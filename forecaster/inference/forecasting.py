@@ -103,7 +103,7 @@ class Forecaster:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader of these forecasts should know, in words."""
-        return tuple(_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.wanted.columns)))
+        return tuple(forecast_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.wanted.columns)))
 
     def predict(self, inputs: ForecastInputs) -> Forecast:
         """Return the forecasts; none depends on the other series, nor on how many there are.
@@ -147,7 +147,7 @@ def tell_skill(skill: Skill) -> dict[str, Any]:
     return skill.model_dump() | {"is_shown": skill.is_shown}
 
 
-def _warnings(predictor: Predictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
+def forecast_warnings(predictor: Predictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
     warnings = []
     trained = predictor.manifest.horizon
     if horizon > trained:

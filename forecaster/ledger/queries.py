@@ -85,15 +85,32 @@ def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) ->
 
 
 def latest_forecasts(
-    engine: Engine, model: str, unique_id: str, limit: int, owner: str | None = None
+    engine: Engine,
+    model: str,
+    unique_id: str | None,
+    limit: int,
+    owner: str | None = None,
+    is_shadow: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a series' last forecasts with their actuals, newest first; those of all owners when `owner` is None.
+    """Return a model's last forecasts, newest first, with their actuals.
+
+    Args:
+        engine: the ledger's.
+        model: the model's name.
+        unique_id: the series; any when None.
+        limit: how many at most.
+        owner: whose they must be; any owner's when None.
+        is_shadow: a challenger's in the shadow, or those that were served; both when None.
 
     Raises:
         RequestError: their answers are too long to be read at once.
         DatabaseUnavailable: the database does not answer.
     """
-    wanted = and_(FORECASTS.c.model == model, FORECASTS.c.unique_id == unique_id, _is_of(owner))
+    wanted = and_(FORECASTS.c.model == model, _is_of(owner))
+    if unique_id is not None:
+        wanted &= FORECASTS.c.unique_id == unique_id
+    if is_shadow is not None:
+        wanted &= FORECASTS.c.is_shadow.is_(is_shadow)
     newest = select(func.length(FORECASTS.c.answer).label("size")).where(wanted)
     newest = newest.order_by(FORECASTS.c.answered_at.desc()).limit(limit)
     with transaction(engine) as connection:

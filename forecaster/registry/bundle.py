@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MAX_JSON_INTEGER, MODEL, Manifest
-from forecaster.domain.series import Floats, Inputs
+from forecaster.domain.series import MEAN, Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.units import DECAY, SCALES, Unit
 from forecaster.registry.files import check_folder, check_hashes, check_mlmodel, hash_file, read_json
@@ -71,6 +71,7 @@ def read_bundle(folder: Path) -> Bundle:
         check_hashes(folder, manifest.sha256)
         check_mlmodel(folder)
         check_graph((folder / MODEL).read_bytes(), manifest)
+        _check_example(manifest)
     except OSError as error:
         raise BundleError(f"its files cannot be read ({error.strerror}); fetch or register it again") from error
     raw, golden = read_json(folder / CALIBRATION), read_json(folder / GOLDEN)
@@ -107,6 +108,21 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     size = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
     usual = float(np.median(spread)) or float(spread.max()) or size
     return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
+
+
+def _check_example(manifest: Manifest) -> None:
+    if manifest.example is None:
+        return
+    past, whole = manifest.input_size, manifest.input_size + manifest.horizon
+    lengths = {"ds": whole, "y": whole}
+    lengths |= {f"hist_exog.{name}": past for name in manifest.hist_exog}
+    lengths |= {f"futr_exog.{name}": whole for name in manifest.futr_exog}
+    lengths |= {f"forecast.{name}": manifest.horizon for name in (MEAN, *manifest.example.forecast)}
+    if manifest.example.lengths != lengths:
+        raise BundleError(
+            f"{MANIFEST}: example must have {lengths} values, it has {manifest.example.lengths}; "
+            "register the model again"
+        )
 
 
 def _calibration(raw: Mapping[str, Any], manifest: Manifest) -> Calibration:

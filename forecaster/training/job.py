@@ -18,14 +18,15 @@ from forecaster.data.windows import Windows, cut_windows
 from forecaster.database.uris import without_password
 from forecaster.domain.errors import LeakageError, UnknownModel
 from forecaster.domain.levels import LEVELS
-from forecaster.domain.manifest import Certificate
-from forecaster.domain.series import Series
+from forecaster.domain.manifest import Certificate, Example
+from forecaster.domain.series import MEAN, Series, lower, upper
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import devices, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_attempt, remove_checkpoints, work_key
 from forecaster.training.config import TrainConfig, check_adjustment, prepare, split, title
 from forecaster.training.epoch_log import EpochLog
+from forecaster.training.example import last_test_window
 from forecaster.training.export import write_bundle
 from forecaster.training.leakage import certify
 from forecaster.training.manifest import build_manifest
@@ -116,7 +117,8 @@ def _train(
     evaluated = evaluate(config, parts, checkpoints, on_epoch)
     on_epoch.deliver()
     tracking.log_test(evaluated.metrics)
-    _log_plot(parts["test"], series, evaluated, title(config))
+    example = last_test_window(config, series, parts["test"], evaluated)
+    _log_plot(example, title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
         seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
@@ -125,7 +127,7 @@ def _train(
     certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
     fields = build_manifest(config, series, digest, evaluated, served, seen, parts["test"])
-    fields["certificate"] = certificate
+    fields |= {"certificate": certificate, "example": example}
     version = _register(config, store, run_id, served, evaluated, fields, seen, parts, checkpoints / "bundle")
     return RegisteredVersion(run_id, config.name, version, evaluated.metrics)
 
@@ -200,17 +202,8 @@ def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, tags: dict
     tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 
-def _log_plot(test: Windows, series: Series, evaluated: Evaluation, title: str) -> None:
-    last = np.array([len(test) - 1])
-    inputs, actual = test.inputs(last), test.targets(last)[0]
-    times = np.concatenate(
-        [test.input_times(series.timestamps, last)[0], test.target_times(series.timestamps, last)[0]]
-    )
-    mean = evaluated.trained.predict(inputs)[0]
-    bands = {
-        level: (mean + low[0], mean + high[0])
-        for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS).items()
-    }
-    tracking.log_forecast_plot(
-        times, np.concatenate([inputs.target[0], actual]), mean, bands, f"{title}: last test window"
-    )
+def _log_plot(example: Example, title: str) -> None:
+    forecast = {name: np.array(values) for name, values in example.forecast.items()}
+    bands = {level: (forecast[lower(level)], forecast[upper(level)]) for level in LEVELS if lower(level) in forecast}
+    times = np.array(example.ds, dtype="M8[us]")
+    tracking.log_forecast_plot(times, np.array(example.y), forecast[MEAN], bands, f"{title}: last test window")

@@ -21,7 +21,7 @@ async function request(path, options) {
     const answer = await reach(path, options, key);
     if (answer.status !== 401) return read(answer);
     // while this was under way another request may have been given a key
-    if (key === currentKey()) await askForKey(key ? "The service does not accept the last one." : "");
+    if (key === currentKey()) await askForKey(key ? "The service does not accept that key." : "");
   }
 }
 
@@ -30,7 +30,7 @@ async function reach(path, options, key) {
   try {
     return await fetch(path, { ...options, headers });
   } catch {
-    throw new Error("the service cannot be reached; is it running?");
+    throw new Error("the service cannot be reached; check that it is running");
   }
 }
 

@@ -14,13 +14,13 @@ export function loadPlotly() {
   loading ??= new Promise((resolve, reject) => {
     const script = element("script", { src: SCRIPT });
     script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("charts cannot be drawn, for Plotly was not loaded; the tables say the same"));
+    script.onerror = () => reject(new Error("charts cannot be drawn because Plotly did not load; the tables have the same numbers"));
     document.head.append(script);
   });
   return loading;
 }
 
-/** Draw what `build(colours)` returns, `{traces, layout}`, into an element, and say it in words. */
+/** Draw what `build(colours)` returns, `{traces, layout}`, into an element, described by `words`. */
 export async function draw(place, build, words) {
   drawn.set(place, build);
   place.setAttribute("aria-label", words);

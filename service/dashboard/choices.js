@@ -2,9 +2,13 @@
 
 import { readCsv } from "./csv.js";
 import { byId, fillSelect } from "./dom.js";
-import { exampleCsv } from "./example.js";
+import { EXAMPLE, exampleCsv } from "./example.js";
+
+export const NO_EXAMPLE = "This version has no example: an earlier release trained it.";
 
 let models = [];
+// the example whose rows were put into the form
+let taken = null;
 
 /** Fill the form with what the service has. */
 export function offer(served, storedSeries) {
@@ -18,6 +22,8 @@ export function offer(served, storedSeries) {
 /** Offer the chosen model's versions, and what goes with the one that is chosen. */
 export function offerVersions() {
   const model = chosenModel();
+  // an example is of one model
+  if (byId("csv").value === taken?.text) byId("csv").value = "";
   const byAlias = Object.entries(model.aliases).map(([alias, version]) => [`alias ${alias}`, `${alias} (version ${version})`]);
   const byNumber = Object.keys(model.versions).map((version) => [`version ${version}`, `version ${version}`]);
   fillSelect(byId("version"), [...byAlias.sort(), ...byNumber.reverse()]);
@@ -40,13 +46,40 @@ export function describe() {
   byId("horizon").max = maxHorizon;
   byId("store-part").hidden = !isFromStore();
   byId("text-part").hidden = isFromStore();
+  byId("example").disabled = !manifest.has_example;
+  byId("example-note").textContent = manifest.has_example
+    ? "The last window of the test part, from the data this version was trained with."
+    : NO_EXAMPLE;
 }
 
-/** Put a made-up series into the form. */
-export function takeExample(days) {
-  byId("csv").value = exampleCsv(chosenManifest(), days);
-  byId("name").value = "example";
-  byId("example-note").textContent = "This series is made up: a sine, to try the model with.";
+/** Put the rows of an example into the form. */
+export function takeExample(example) {
+  taken = { text: exampleCsv(example), actual: example.actual };
+  byId("csv").value = taken.text;
+  byId("name").value = EXAMPLE;
+}
+
+/** Put the rows of an example into the form where it wants rows and has none. */
+export function offerExample(example) {
+  if (!isFromStore() && byId("csv").value === "") takeExample(example);
+}
+
+/** Return the actuals after the rows in the form, where these are an example's; an empty list otherwise. */
+export function knownActuals() {
+  return !isFromStore() && taken?.text === byId("csv").value ? taken.actual : [];
+}
+
+/** Choose a series by its name: the stored one where there is one, else one of pasted rows. */
+export function chooseSeries(name) {
+  const isStored = isStoredSeries(name);
+  byId(isStored ? "from-store" : "from-text").checked = true;
+  byId(isStored ? "stored" : "name").value = name;
+  describe();
+}
+
+/** Say whether a series is stored. */
+export function isStoredSeries(name) {
+  return [...byId("stored").options].some(({ value }) => value === name);
 }
 
 /** Say whether the series is one of the stored ones. */
@@ -64,11 +97,15 @@ export function chosenModel() {
   return models.find(({ name }) => name === byId("model").value);
 }
 
+/** Return the number of the chosen version. */
+export function chosenNumber() {
+  const [kind, name] = chosenVersion();
+  return kind === "alias" ? chosenModel().aliases[name] : Number(name);
+}
+
 /** Return the chosen version's manifest. */
 export function chosenManifest() {
-  const { aliases, versions } = chosenModel();
-  const [kind, name] = chosenVersion();
-  return versions[kind === "alias" ? aliases[name] : name];
+  return chosenModel().versions[chosenNumber()];
 }
 
 /** Return the request that the form stands for. */

@@ -11,7 +11,7 @@ export function readCsv(text, uniqueId, manifest) {
   const columns = rows[0]?.cells[0].toLowerCase() === "ds" ? rows.shift().cells : ["ds", "y"];
   const place = Object.fromEntries(columns.map((name, number) => [name, number]));
   if (place.y === undefined) throw new Error("the first line has no column y; write ds,y");
-  if (rows.length === 0) throw new Error("there are no rows; paste lines of ds,y, or take the example series");
+  if (rows.length === 0) throw new Error("there are no rows; paste lines of ds,y, or press Example series");
   const isKnown = ({ cells }) => (cells[place.y] ?? "") !== "";
   const known = rows.filter(isKnown);
   const late = rows.find((row, number) => isKnown(row) && number >= known.length);
@@ -37,7 +37,7 @@ function toNumber({ cells, number }, place, name) {
   const text = cells[place] ?? "";
   const value = Number(text);
   if (text === "" || !Number.isFinite(value)) {
-    throw new Error(`line ${number}: '${text}' is no value of ${name}; write a number, as 1.25`);
+    throw new Error(`line ${number}: '${text}' is not a value of ${name}; write a number such as 1.25`);
   }
   return value;
 }

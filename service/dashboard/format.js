@@ -38,7 +38,7 @@ export function percent(share) {
   return share === null || share === undefined ? "–" : `${Math.round(share * 1000) / 10} %`;
 }
 
-/** Return how likely something is by chance. */
+/** Return a p-value; a dash where there is none. */
 export function chance(p) {
   if (p === null || p === undefined) return "–";
   return p < 0.001 ? "below 0.001" : short(p);

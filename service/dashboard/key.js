@@ -18,7 +18,7 @@ export function askForKey(note) {
   return asking;
 }
 
-/** Let the key be forgotten by its button. */
+/** Offer a button that forgets the key. */
 export function offerToForget() {
   byId("forget-key").hidden = currentKey() === null;
   byId("forget-key").addEventListener("click", () => {
@@ -45,7 +45,7 @@ function ask(note) {
       const given = dialog.returnValue === "given";
       dialog.returnValue = "";
       if (given) resolve();
-      else reject(new Error("the service asks for an API key; press Forecast or load the page again to give one"));
+      else reject(new Error("the service needs an API key; press Forecast or reload the page to enter one"));
     };
   });
 }

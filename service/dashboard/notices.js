@@ -1,10 +1,10 @@
-/** What is said aloud: problems, each under its subject until it is gone, and how a request goes. */
+/** Messages: problems, each under its subject until it is solved, and the state of a request. */
 
 import { byId, element } from "./dom.js";
 
 const problems = new Map();
 
-/** Say a problem of a subject, or with null that it is gone. */
+/** Show a problem of a subject; null removes it. */
 export function complain(subject, error) {
   if (error === null) problems.delete(subject);
   else problems.set(subject, error.message);
@@ -12,7 +12,7 @@ export function complain(subject, error) {
   byId("problems").replaceChildren(...[...texts].map((text) => element("p", {}, sentence(text))));
 }
 
-/** Say how a request goes. */
+/** Show the state of a request. */
 export function tell(text) {
   byId("status").textContent = text;
 }
@@ -22,7 +22,7 @@ export function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** Do a subject's work; what goes wrong is said under it, and null returned. */
+/** Do a subject's work; an error is shown under the subject, and null returned. */
 export async function attempt(subject, work) {
   try {
     const done = await work();

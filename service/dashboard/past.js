@@ -1,4 +1,4 @@
-/** A series' last forecasts, from the ledger, against what came. */
+/** A series' last forecasts, from the ledger, beside the actuals. */
 
 import { get } from "./api.js";
 import { draw, wipe } from "./chart.js";
@@ -11,13 +11,13 @@ const MOST = 20;
 // more points than these hide the line that they are on
 const MOST_MARKED = 80;
 const COLUMNS = [
-  { title: "Answered", cell: (one) => instant(one.answered_at), isText: true },
-  { title: "Known until", cell: (one) => time(one.forecast.cutoff), isText: true },
+  { title: "Served", cell: (one) => instant(one.answered_at), isText: true },
+  { title: "Cutoff", cell: (one) => time(one.forecast.cutoff), isText: true },
   { title: "By", cell: by, isText: true },
-  { title: "Steps that came", cell: (one) => `${came(one).length} of ${one.actual.length}` },
-  { title: "Mean error", cell: (one) => short(meanError(one)) },
-  { title: "Inside 80 %", cell: (one) => inside(one, 80) },
-  { title: "Inside 95 %", cell: (one) => inside(one, 95) },
+  { title: "Actuals", cell: (one) => `${scored(one).length} of ${one.actual.length}` },
+  { title: "MAE", cell: (one) => short(meanError(one)) },
+  { title: "In 80 % interval", cell: (one) => inside(one, 80) },
+  { title: "In 95 % interval", cell: (one) => inside(one, 95) },
 ];
 let asked = 0;
 
@@ -41,19 +41,18 @@ export async function showPast(model, uniqueId) {
 
 function note(found, model, uniqueId) {
   if (!uniqueId) return "The series has no name yet.";
-  if (found.length === 0) return `${model} has not forecast ${uniqueId} yet.`;
-  const scored = found.filter((one) => came(one).length > 0).length;
+  if (found.length === 0) return `There are no forecasts of ${uniqueId} by ${model} yet.`;
+  const known = found.filter((one) => scored(one).length > 0).length;
   const times = found.length === 1 ? "The only forecast" : `The last ${found.length} forecasts`;
-  const rest = scored ? `; of ${scored} at least a step has come.` : "; nothing that they foretold has come yet.";
-  return `${times} of ${uniqueId} by ${model}${rest}`;
+  return `${times} of ${uniqueId} by ${model}; ${known || "none"} of them with actuals.`;
 }
 
 function chart(found) {
-  const actual = new Map(found.flatMap((one) => came(one).map((step) => [one.forecast.ds[step], one.actual[step]])));
+  const actual = new Map(found.flatMap((one) => scored(one).map((step) => [one.forecast.ds[step], one.actual[step]])));
   const times = [...actual.keys()].sort();
   const all = new Set([...times, ...found.flatMap((one) => one.forecast.ds)]);
   return ({ accent, ink }) => ({
-    traces: [truth(times, actual, ink), ...found.map((one, place) => foretold(one, place === 0, accent))],
+    traces: [truth(times, actual, ink), ...found.map((one, place) => predicted(one, place === 0, accent))],
     layout: { xaxis: { rangebreaks: closedDays([...all]) } },
   });
 }
@@ -62,7 +61,7 @@ function truth(x, actual, color) {
   return {
     type: "scatter",
     mode: x.length > MOST_MARKED ? "lines" : "lines+markers",
-    name: "What came",
+    name: "Actuals",
     x,
     y: x.map((ds) => actual.get(ds)),
     line: { color, width: 1.3 },
@@ -70,7 +69,7 @@ function truth(x, actual, color) {
   };
 }
 
-function foretold({ forecast, is_shadow: isShadow }, isFirst, color) {
+function predicted({ forecast, is_shadow: isShadow }, isFirst, color) {
   return {
     type: "scatter",
     mode: forecast.ds.length > 1 ? "lines" : "markers",
@@ -85,24 +84,24 @@ function foretold({ forecast, is_shadow: isShadow }, isFirst, color) {
   };
 }
 
-function came({ actual }) {
+function scored({ actual }) {
   return [...actual.keys()].filter((step) => actual[step] !== null);
 }
 
 function by({ model, forecast_by: who, is_shadow: isShadow }) {
   const version = `version ${model.version}`;
   if (who !== "model") return `${who} baseline for ${version}`;
-  return isShadow ? `${version}, unseen` : version;
+  return isShadow ? `${version}, shadow` : version;
 }
 
 function meanError(one) {
-  const errors = came(one).map((step) => Math.abs(one.forecast.mean[step] - one.actual[step]));
+  const errors = scored(one).map((step) => Math.abs(one.forecast.mean[step] - one.actual[step]));
   return errors.length ? errors.reduce((sum, error) => sum + error, 0) / errors.length : null;
 }
 
 function inside(one, level) {
   const [low, high] = [one.forecast[`lo-${level}`], one.forecast[`hi-${level}`]];
-  const steps = low ? came(one).filter((step) => low[step] !== null) : [];
+  const steps = low ? scored(one).filter((step) => low[step] !== null) : [];
   if (steps.length === 0) return "–";
   return `${steps.filter((step) => low[step] <= one.actual[step] && one.actual[step] <= high[step]).length} of ${steps.length}`;
 }

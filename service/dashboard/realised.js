@@ -1,4 +1,4 @@
-/** What came of all of a model's forecasts: its error beside the last value's, and how often intervals held. */
+/** A model's realised skill: its error relative to the last value's, and the coverage of its intervals. */
 
 import { get } from "./api.js";
 import { draw, wipe } from "./chart.js";
@@ -19,8 +19,8 @@ export async function showRealised(model) {
   if (turn !== asked) return;
   byId("realised-figures").hidden = !whole;
   byId("realised-note").textContent = whole
-    ? `${count(whole.n_scores)} steps of ${model} have come, of all series; a baseline’s forecasts are not counted.`
-    : `Nothing that ${model} foretold has come yet; send what comes to POST /v1/actuals.`;
+    ? `${count(whole.n_scores)} steps of ${model} have actuals, over all series. Forecasts by a baseline are not counted.`
+    : `No forecast of ${model} has actuals yet. Send actuals to POST /v1/actuals.`;
   byId("realised-facts").replaceChildren(...(whole ? [facts(figures(whole))] : []));
   byId("realised-tables").replaceChildren(
     ...(whole ? [grouped("By version", "Version", versions), grouped("By step ahead", "Step", steps), folded(grouped("By day", "Day", days))] : []),
@@ -32,20 +32,20 @@ export async function showRealised(model) {
 
 function figures({ relative_mae: relative, bias, coverage }) {
   return [
-    ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
-    ["Bias", short(bias), "mean of forecast less actual"],
-    ...LEVELS.map((level) => [`Inside the ${level} % interval`, percent(coverage[level]), "of what came"]),
+    ["Relative MAE", ratio(relative), "MAE over the last value’s; below 1 is better"],
+    ["Bias", short(bias), "mean of forecast minus actual"],
+    ...LEVELS.map((level) => [`${level} % coverage`, percent(coverage[level]), "actuals in the interval"]),
   ];
 }
 
 function grouped(caption, title, rows) {
   const columns = [
     { title, cell: ({ group }) => group, isText: true },
-    { title: "Steps", cell: ({ n_scores: scores }) => count(scores) },
-    { title: "Relative error", cell: ({ relative_mae: relative }) => ratio(relative) },
-    { title: "Mean error", cell: ({ mae }) => short(mae) },
+    { title: "Scored steps", cell: ({ n_scores: scores }) => count(scores) },
+    { title: "Relative MAE", cell: ({ relative_mae: relative }) => ratio(relative) },
+    { title: "MAE", cell: ({ mae }) => short(mae) },
     { title: "Bias", cell: ({ bias }) => short(bias) },
-    ...LEVELS.map((level) => ({ title: `Inside ${level} %`, cell: ({ coverage }) => percent(coverage[level]) })),
+    ...LEVELS.map((level) => ({ title: `${level} % coverage`, cell: ({ coverage }) => percent(coverage[level]) })),
   ];
   return table(caption, columns, rows);
 }
@@ -56,7 +56,7 @@ function folded(days) {
 
 function drawErrors(place, days) {
   const build = ({ accent, muted }) => ({
-    traces: [series("Relative error", days, (day) => day.relative_mae, accent)],
+    traces: [series("Relative MAE", days, (day) => day.relative_mae, accent)],
     layout: { showlegend: false, yaxis: { rangemode: "tozero" }, shapes: [level(1, muted)] },
   });
   const better = days.filter((day) => day.relative_mae !== null && day.relative_mae < 1).length;
@@ -73,7 +73,7 @@ function drawCoverage(place, days) {
       shapes: LEVELS.map((one, place_) => level(one, [accent, second][place_])),
     },
   });
-  return draw(place, build, "Share of values inside each interval by day; dotted lines are what it should be. The table by day has each.");
+  return draw(place, build, "Coverage of each interval by day; dotted lines are the nominal levels. The table by day has each.");
 }
 
 function series(name, days, value, color) {

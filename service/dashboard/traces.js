@@ -1,14 +1,19 @@
-/** A history and its forecast as what Plotly draws. No text from outside is in them: Plotly would read its tags. */
+/** A history, its forecast and the actuals as what Plotly draws. No text from outside is in them: Plotly would read its tags. */
 
 const DAY = 24 * 60 * 60 * 1000;
 const LEVELS = [95, 80];
 
-/** Return the chart of a history, and of a forecast where there is one; both as the API has them. */
-export function fan(history, forecast, isBaseline) {
+/**
+ * Return the chart of a history, and of a forecast and its actuals where there are any; all as the API has them.
+ *
+ * The history may be empty, and an actual null.
+ */
+export function fan(history, forecast, actual, isBaseline) {
   return (colours) => ({
     traces: [
-      history.bars ? candles(history, colours) : line(history, colours),
+      ...(history.ds.length ? [history.bars ? candles(history, colours) : line(history, colours)] : []),
       ...(forecast ? future(history, forecast, isBaseline, colours) : []),
+      ...(actual.some((value) => value !== null) ? [observed(history, forecast, actual, colours)] : []),
     ],
     layout: {
       xaxis: { rangebreaks: closedDays([...history.ds, ...(forecast?.ds ?? [])]) },
@@ -35,16 +40,16 @@ function line({ ds, y }, { muted }) {
 
 /** Return the bands and the mean, both from the last known value on. */
 function future({ y }, forecast, isBaseline, colours) {
-  const last = y.at(-1);
-  const x = [forecast.cutoff, ...forecast.ds];
+  const last = y.slice(-1);
+  const x = [...last.map(() => forecast.cutoff), ...forecast.ds];
   const mean = {
     type: "scatter",
     mode: "lines+markers",
     name: isBaseline ? "Baseline’s forecast" : "Forecast",
     x,
-    y: [last, ...forecast.mean],
+    y: [...last, ...forecast.mean],
     line: { color: colours.accent, width: 2.5, dash: isBaseline ? "dot" : "solid" },
-    marker: { size: 6, opacity: [0, ...forecast.mean.map(() => 1)] },
+    marker: { size: 6, opacity: [...last.map(() => 0), ...forecast.mean.map(() => 1)] },
   };
   return [...LEVELS.map((level) => band(level, x, last, forecast, colours)), mean];
 }
@@ -53,17 +58,31 @@ function band(level, x, last, forecast, colours) {
   // beyond the trained horizon there are none
   const bounds = (side) => (forecast[`${side}-${level}`] ?? []).filter((value) => value !== null);
   const [low, high] = [bounds("lo"), bounds("hi")];
-  const times = x.slice(0, high.length + 1);
+  const times = x.slice(0, high.length + last.length);
   return {
     type: "scatter",
     mode: "lines",
     name: `${level} % interval`,
     x: [...times, ...times.toReversed()],
-    y: [last, ...high, ...low.toReversed(), last],
+    y: [...last, ...high, ...low.toReversed(), ...last],
     fill: "toself",
     fillcolor: colours[`band-${level}`],
     line: { width: 0, color: colours.accent },
     hoverinfo: "skip",
+  };
+}
+
+/** Return the actuals, from the last known value on. */
+function observed({ y }, forecast, actual, { ink }) {
+  const last = y.slice(-1);
+  return {
+    type: "scatter",
+    mode: "lines+markers",
+    name: "Actuals",
+    x: [...last.map(() => forecast.cutoff), ...forecast.ds.slice(0, actual.length)],
+    y: [...last, ...actual],
+    line: { color: ink, width: 1.5 },
+    marker: { size: 5, opacity: [...last.map(() => 0), ...actual.map(() => 1)] },
   };
 }
 

@@ -1,10 +1,10 @@
-/** A model's versions: their aliases, what they are, what they have shown, and the runs that made them. */
+/** A model's versions: their aliases, networks, skill on the test part, and runs. */
 
 import { byId, element } from "./dom.js";
 import { chance, percent, ratio, time } from "./format.js";
 import { table } from "./table.js";
 
-const SHOWN_OF_RUN = 12;
+const SHOWN_OF_RUN = 8;
 
 /** Show a model's versions, newest first; runs are links where MLflow's address is known. */
 export function showVersions({ name, aliases, versions }, mlflowUrl) {
@@ -14,11 +14,11 @@ export function showVersions({ name, aliases, versions }, mlflowUrl) {
     { title: "Version", cell: ({ version }) => version, isText: true },
     { title: "Aliases", cell: ({ version }) => badges(aliasesOf(version)), isText: true },
     { title: "Network", cell: ({ cell, topology }) => `${cell}, ${topology.replaceAll("_", "-")}`, isText: true },
-    { title: "Knows until", cell: ({ trained_until: until }) => time(until), isText: true },
-    { title: "Relative error", cell: ({ skill }) => ratio(skill.relative_mae) },
-    { title: "By chance", cell: ({ skill }) => chance(skill.p_value) },
-    { title: "Skill", cell: ({ skill }) => (skill.is_shown ? "shown" : "not shown"), isText: true },
-    { title: "Inside 80 %", cell: ({ skill }) => percent(skill.coverage["80"]) },
+    { title: "Trained until", cell: ({ trained_until: until }) => time(until), isText: true },
+    { title: "Relative MAE", cell: ({ skill }) => ratio(skill.relative_mae) },
+    { title: "p-value", cell: ({ skill }) => chance(skill.p_value) },
+    { title: "Skill", cell: ({ skill }) => (skill.is_shown ? "demonstrated" : "none demonstrated"), isText: true },
+    { title: "80 % coverage", cell: ({ skill }) => percent(skill.coverage["80"]) },
     { title: "Run", cell: ({ run_id: run }) => runLink(run, mlflowUrl), isText: true },
   ];
   byId("versions-table").replaceChildren(table(`Versions of ${name}`, columns, rows.reverse()));

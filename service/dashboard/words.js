@@ -1,4 +1,4 @@
-/** What a version has shown, in words. */
+/** The skill of a version, in words. */
 
 import { chance, percent, ratio, time } from "./format.js";
 
@@ -18,7 +18,7 @@ export function maker({ model: { name, version, alias }, forecast_by: by }) {
 
 /** Return how an error is beside a baseline's. */
 export function comparison(relative, baseline) {
-  if (relative === null) return `there is no error of ${baselineName(baseline)} to compare with`;
+  if (relative === null) return `${baselineName(baseline)} has no error to compare with`;
   const difference = percent(Math.abs(1 - relative));
   return `${difference} ${relative < 1 ? "smaller" : "larger"} than that of ${baselineName(baseline)}`;
 }
@@ -31,12 +31,12 @@ export function skillWords({
   const text =
     relative === null
       ? `On its test part${period}, ${comparison(relative, baseline)}.`
-      : `On its test part${period}, in ${windows} windows, the recipe’s error was ${comparison(relative, baseline)}.`;
+      : `On its test part${period}, in ${windows} windows, the recipe’s MAE was ${comparison(relative, baseline)}.`;
   const figures = [
-    ["Relative error", ratio(relative), "over the last value’s; below 1 is better"],
-    ["Windows without overlap", effective ?? "", "fewer than 30 show no skill"],
-    ["By chance", chance(p), p === null ? "too few windows to tell" : "p-value, Diebold–Mariano"],
-    ...Object.entries(coverage).map(([level, share]) => [`Inside the ${level} % interval`, percent(share), "of its test part"]),
+    ["Relative MAE", ratio(relative), "MAE over the last value’s; below 1 is better"],
+    ["Windows without overlap", effective ?? "", "at least 30 are needed to show skill"],
+    ["p-value", chance(p), p === null ? "too few windows to test" : "Diebold–Mariano test"],
+    ...Object.entries(coverage).map(([level, share]) => [`${level} % coverage`, percent(share), "on the test part"]),
   ];
   return { text, figures };
 }

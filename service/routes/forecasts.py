@@ -141,14 +141,20 @@ async def list_forecasts(
     forecast_service: ForecastServiceDep,
     caller: CallerDep,
     model: str,
-    unique_id: Name,
+    unique_id: Name | None = None,
+    is_shadow: bool | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> Response:
-    """Return the last forecasts of a series, newest first. Only forecasts of the API key's owner are returned."""
+    """Return the last forecasts of a model, of one series or of all, newest first.
+
+    Only forecasts of the API key's owner are returned. `is_shadow=false` leaves out a challenger's shadow forecasts,
+    `is_shadow=true` all others.
+    """
     await acquire_slot(request, is_large=False)
 
     def read() -> bytes:
-        found = latest_forecasts(forecast_service.engine, model, unique_id, limit, caller.visible_owner)
+        owner = caller.visible_owner
+        found = latest_forecasts(forecast_service.engine, model, unique_id, limit, owner, is_shadow)
         return StoredForecasts(forecasts=[_stored(row) for row in found]).model_dump_json().encode()
 
     return Response(await run_in_threadpool(read), media_type="application/json")

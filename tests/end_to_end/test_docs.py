@@ -86,8 +86,8 @@ def _anchors(page: Path) -> set[str]:
 def _leaves(nav: object) -> list[str]:
     if isinstance(nav, str):
         return [nav]
-    children = nav.values() if isinstance(nav, dict) else nav
-    assert isinstance(children, list) or isinstance(nav, dict)
+    children = list(nav.values()) if isinstance(nav, dict) else nav
+    assert isinstance(children, list)
     return [leaf for child in children for leaf in _leaves(child)]
 
 

@@ -117,6 +117,19 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit(MANIFEST, lambda m: m["training_data"]["reference"].pop("values")),
         r"\(training_data\)",
     ),
+    "an example without an actual": (edit(MANIFEST, lambda m: m["example"]["y"].pop()), "example must have"),
+    "an example without a forecast": (
+        edit(MANIFEST, lambda m: m["example"]["forecast"].pop("mean")),
+        "example must have",
+    ),
+    "an example of no column of the model": (
+        edit(MANIFEST, lambda m: m["example"]["hist_exog"].update(volume=[0.0] * 24)),
+        "example must have",
+    ),
+    "an example that is not finite": (
+        edit(MANIFEST, lambda m: m["example"].update(y=["inf"] * 28)),
+        r"\(example.y.0",
+    ),
     "windows of another shape": (edit("golden.json", lambda g: g["inputs"]["x"].pop()), "inputs must be"),
     "windows that are not finite": (
         write("golden.json", b'{"inputs": {"x": [[[1e999]]]}, "mean": [[1e999]]}', hashed=True),

@@ -35,6 +35,7 @@ def visit(page: Page, site: str, model: str = "sine") -> None:
     page.goto(site)
     expect(page.locator("#forecast")).to_be_enabled()
     page.select_option("#model", model)
+    expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
 
 
 def paste(page: Page, name: str = "a", length: int = 30) -> None:
@@ -77,8 +78,9 @@ def table_of(page: Page, place: str) -> list[list[str]]:
 def test_a_forecast_asked_for_by_clicking_is_shown_as_the_service_answers_it(quiet: Page, site: str) -> None:
     visit(quiet, site)
     quiet.click("#example")
+    expect(quiet.locator("#csv")).not_to_be_empty()
     rows = quiet.input_value("#csv").splitlines()[1:]
-    assert len(rows) == 48
+    assert len(rows) == 24
     answer = ask(quiet)
     (one,) = answer["forecasts"]
     drawn = traces(quiet, "forecast-chart", ("Forecast", "History", "80 % interval", "95 % interval"))
@@ -91,7 +93,7 @@ def test_a_forecast_asked_for_by_clicking_is_shown_as_the_service_answers_it(qui
     assert drawn["History"]["y"] == [float(row.split(",")[1]) for row in rows]
     shown = table_of(quiet, "#forecast-table")
     names = ("mean", "lo-80", "hi-80", "lo-95", "hi-95")
-    assert [[float(text) for text in row[1:]] for row in shown] == [
+    assert [[float(text) for text in row[1:6]] for row in shown] == [
         pytest.approx([one[name][step] for name in names], abs=1e-4) for step in range(4)
     ]
     relative = answer["skill"]["relative_mae"]
@@ -134,7 +136,7 @@ def test_a_baseline_that_answers_is_named(furnished: dict[str, Any], page: Page)
 
 def test_steps_beyond_the_trained_ones_have_no_band(quiet: Page, site: str) -> None:
     visit(quiet, site)
-    quiet.click("#example")
+    paste(quiet)
     quiet.fill("#horizon", "6")
     ask(quiet)
     drawn = traces(quiet, "forecast-chart", ("Forecast",))
@@ -144,7 +146,7 @@ def test_steps_beyond_the_trained_ones_have_no_band(quiet: Page, site: str) -> N
     expect(quiet.locator("#warnings")).to_contain_text("later steps are rolled out on the model's own output")
 
 
-def test_what_came_is_shown_beside_what_was_foretold(quiet: Page, site: str) -> None:
+def test_past_forecasts_are_shown_beside_the_actuals(quiet: Page, site: str) -> None:
     body = {"model": "sine", "series": [series(unique_id="past")], "level": [80, 95]}
     (one,) = post(site, "/v1/forecasts", body)["forecasts"]
     came = [(one["mean"][0] + one["hi-95"][0]) / 2, one["mean"][1], one["hi-95"][2] + 1]
@@ -153,22 +155,22 @@ def test_what_came_is_shown_beside_what_was_foretold(quiet: Page, site: str) -> 
     visit(quiet, site)
     paste(quiet, "past")
     quiet.locator("#name").blur()
-    drawn = traces(quiet, "past-chart", ("What came", "Forecasts"))
-    assert (drawn["What came"]["x"], drawn["What came"]["y"]) == (one["ds"][:3], came)
+    drawn = traces(quiet, "past-chart", ("Actuals", "Forecasts"))
+    assert (drawn["Actuals"]["x"], drawn["Actuals"]["y"]) == (one["ds"][:3], came)
     assert drawn["Forecasts"]["y"] == one["mean"]
     (row,) = table_of(quiet, "#past-table")
     errors = [abs(mean - y) for mean, y in zip(one["mean"], came, strict=False)]
     assert row[3] == "3 of 4"
     assert float(row[4]) == pytest.approx(sum(errors) / 3, rel=5e-3)
     assert row[6] == "2 of 3"
-    expect(quiet.locator("#realised-note")).to_contain_text("steps of sine have come")
+    expect(quiet.locator("#realised-note")).to_contain_text("steps of sine have actuals")
     with urllib.request.urlopen(f"{site}/v1/skill?model=sine&by=step") as found:
         steps = json.load(found)["realised"]
     by_step = table_of(quiet, "#realised-tables > .scroll:nth-child(2)")
     assert [(row[0], row[1], row[2]) for row in by_step] == [
         (str(step["group"]), str(step["n_scores"]), f"{step['relative_mae']:.3f}") for step in steps
     ]
-    traces(quiet, "error-chart", ("Relative error",))
+    traces(quiet, "error-chart", ("Relative MAE",))
     traces(quiet, "coverage-chart", ("80 % interval", "95 % interval"))
 
 
@@ -210,7 +212,7 @@ def test_versions_are_listed_with_their_runs(furnished: dict[str, Any], models: 
     ("rows", "said"),
     [
         ("2026-01-01T00:00:00,1\n2026-01-01T01:00:00,2", "2 values, the model needs 24"),
-        ("ds,y\n2026-01-01,one", "Line 2: 'one' is no value of y; write a number"),
+        ("ds,y\n2026-01-01,one", "Line 2: 'one' is not a value of y; write a number"),
         ("ds,value\n2026-01-01,1", "no column y"),
         ("2026-01-01,\n2026-01-02,1", "Line 2: rows without y come last"),
         ("", "There are no rows"),
@@ -231,7 +233,7 @@ def test_what_is_wrong_with_rows_is_said_in_words(page: Page, site: str, rows: s
 def test_a_service_that_is_gone_is_said_in_words(furnished: dict[str, Any], page: Page) -> None:
     with serving(Settings(**furnished)) as site:
         visit(page, site)
-        page.click("#example")
+        paste(page)
     page.click("#forecast")
     expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached")
 
@@ -271,14 +273,14 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_alone(page: Page, site: str) ->
     page.get_by_role("button", name="Use this key").click()
     expect(dialog).to_be_hidden()
     expect(page.locator("#forecast")).to_be_enabled()
-    page.click("#example")
+    paste(page)
     ask(page)
     kept = "[Object.values(sessionStorage), Object.values(localStorage), document.cookie]"
     assert page.evaluate(kept) == [[KEY], [], ""]
     page.click("#forget-key")
     expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("alert")).to_contain_text("The service asks for an API key")
+    expect(page.get_by_role("alert")).to_contain_text("The service needs an API key")
 
 
 def test_what_a_model_is_asked_with_is_held_beside_its_training_data(quiet: Page, site: str) -> None:
@@ -288,4 +290,4 @@ def test_what_a_model_is_asked_with_is_held_beside_its_training_data(quiet: Page
     for _ in range(3):
         ask(quiet)
     row = quiet.locator("#drift-table tbody tr").first
-    expect(row).to_contain_text("shifted: the model was trained on other values")
+    expect(row).to_contain_text("shifted: inputs differ from the training data")

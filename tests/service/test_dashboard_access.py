@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from starlette.testclient import TestClient
 
 from service.routes.dashboard import FOLDER
+from tests.service.conftest import series
 from tests.service.site import BARS
+from tests.service.test_dashboard import post
 
 # each text's contrast with the nearest colour behind it. Source: WCAG 2.2, relative luminance and 1.4.3
 CONTRASTS = """() => {
@@ -49,10 +51,12 @@ FOCUSED = """() => {
 
 
 def fill(page: Page, site: str) -> None:
-    """Show a forecast with a warning, what came, and a problem."""
+    """Show a forecast with a warning, past forecasts, and a problem."""
     page.goto(site)
     expect(page.locator("#forecast")).to_be_enabled()
     page.select_option("#model", "walk")
+    expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
+    page.check("#from-store")
     page.select_option("#stored", BARS)
     page.click("#forecast")
     expect(page.locator("#forecast-table table")).to_be_visible()
@@ -61,6 +65,41 @@ def fill(page: Page, site: str) -> None:
     page.check("#from-text")
     page.click("#forecast")
     expect(page.locator("#problems p")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_table_must_be_scrolled_sideways(browser: Browser, site: str, scheme: Any) -> None:
+    body = {"model": "sine", "series": [series(unique_id="wide")], "level": [80, 95]}
+    (one,) = post(site, "/v1/forecasts", body)["forecasts"]
+    post(site, "/v1/actuals", {"actuals": [{"unique_id": "wide", "ds": ds, "y": 1e5} for ds in one["ds"]]})
+    with browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.route("**/v1/models", _widen)
+        page.goto(site)
+        expect(page.locator("#forecast")).to_be_enabled()
+        page.select_option("#model", "sine")
+        expect(page.locator("#past-table caption")).to_contain_text("wide")
+        for place in ("#forecast-table", "#realised-tables", "#versions-table", "#drift-table"):
+            expect(page.locator(f"{place} table").first).to_be_attached()
+        page.locator("details").evaluate_all("(all) => all.forEach((one) => { one.open = true; })")
+        widths = page.locator(".scroll").evaluate_all(
+            "(all) => all.map((one) => [one.getAttribute('aria-label'), one.scrollWidth, one.clientWidth])"
+        )
+    assert len(widths) == 7
+    assert [(name, needs, has) for name, needs, has in widths if needs > has] == []
+
+
+def _widen(route: Route) -> None:
+    """Answer with versions whose words are as long as they become."""
+    answer = route.fetch()
+    content = answer.json()
+    for model in content["models"]:
+        model["aliases"] = dict.fromkeys(("champion", "challenger", "previous"), model["aliases"]["champion"])
+        for version in model["versions"].values():
+            version["cell"], version["topology"] = "simple_rnn", "many_to_many"
+            version["trained_until"] = "2026-01-01T12:34:56"
+            version["skill"]["p_value"] = 0.0123
+    route.fulfill(response=answer, json=content)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -101,10 +140,12 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, site: str) -> None
     expect(page.locator("#forecast")).to_be_enabled()
     tab_to(page, "model")
     page.keyboard.type("w")
+    expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
     assert tab_to(page, "from-store") == ["version", "from-store"]
     page.keyboard.press("ArrowRight")
     assert tab_to(page, "example") == ["name", "csv", "example"]
     page.keyboard.press("Space")
+    expect(page.locator("#csv")).not_to_be_empty()
     assert tab_to(page, "forecast") == ["horizon", "forecast"]
     page.keyboard.press("Enter")
     expect(page.locator("#result-title")).to_have_text("example")
@@ -121,7 +162,7 @@ def test_the_page_tells_what_it_is_made_of(page: Page, site: str) -> None:
     assert page.locator("select, input, textarea").evaluate_all(unnamed) == []
     for landmark in ("banner", "main", "navigation", "form"):
         expect(page.get_by_role(landmark)).to_have_count(1)
-    for region in (BARS, "What came of past forecasts", "Realised skill", "Versions"):
+    for region in (BARS, "Past forecasts and actuals", "Realised skill", "Versions"):
         expect(page.get_by_role("region", name=region, exact=True)).to_have_count(1)
     assert page.locator("[tabindex]").evaluate_all("(all) => all.every((one) => one.tabIndex <= 0)")
     assert page.locator("table:not(:has(caption))").count() == 0
