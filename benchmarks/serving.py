@@ -31,7 +31,7 @@ from forecaster.domain.config import load_config
 from forecaster.domain.errors import ForecasterError
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_indexes, write_index
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.config import TrainConfig
@@ -188,7 +188,7 @@ def inference_rate(deployment: Deployment) -> float:
     index = read_indexes(deployment.cache)[deployment.config.name]
     bundle = read_bundle(bundle_folder(deployment.cache, deployment.config.name, index.aliases[CHAMPION]))
     predictor, windows = (
-        Predictor(bundle),
+        ArrayPredictor(bundle),
         np.random.default_rng(1).normal(size=(MANY_SERIES, deployment.config.input_size)),
     )
     start = time.perf_counter()

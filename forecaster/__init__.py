@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from forecaster.client import AsyncClient, Client
     from forecaster.domain import errors
-    from forecaster.registry.load import load_predictor
-    from forecaster.registry.predictor import Predictor
+    from forecaster.inference.predictor import Predictor, load_predictor
 
 __version__ = "0.1.0"
 
@@ -23,9 +22,9 @@ for _variable in ("MLFLOW_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY"):
 _PUBLIC = {
     "AsyncClient": "forecaster.client",
     "Client": "forecaster.client",
-    "Predictor": "forecaster.registry.predictor",
+    "Predictor": "forecaster.inference.predictor",
     "errors": None,
-    "load_predictor": "forecaster.registry.load",
+    "load_predictor": "forecaster.inference.predictor",
 }
 __all__ = ["AsyncClient", "Client", "Predictor", "__version__", "errors", "load_predictor"]
 

@@ -1,6 +1,5 @@
 """Copy the example configurations into a folder: `python -m pipelines.init configs`."""
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ def init(folder: Path) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for example, target in zip(examples, targets, strict=True):
-            shutil.copyfile(example, target)
+            # the schedule names the other files
+            text = example.read_text(encoding="utf-8").replace("pipelines/configs/", f"{folder.as_posix()}/")
+            target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ForecasterError(f"{folder}: cannot be written ({error}); choose another folder") from error
     return {"files": [str(target) for target in targets]}

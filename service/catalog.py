@@ -28,7 +28,7 @@ from forecaster.registry.cache import (
     read_index,
 )
 from forecaster.registry.files import check_folder
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.sandbox import RETRY_AFTER_SECONDS, Limits, check_bundles
 from service.metrics import Metrics
 from service.settings import Settings
@@ -49,7 +49,7 @@ class Model:
 
     name: str
     index: ModelIndex
-    predictors: Mapping[int, Predictor]
+    predictors: Mapping[int, ArrayPredictor]
 
 
 Catalog = Mapping[str, Model]
@@ -117,14 +117,14 @@ def load_catalog(cache: Path, before: Catalog, trials: Mapping[str, str | None])
     return loaded
 
 
-def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: CacheContents) -> Predictor | None:
+def _load(folder: Path, where: str, trials: Mapping[str, str | None], loaded: CacheContents) -> ArrayPredictor | None:
     """Return a version's predictor, or None after recording the reason in `loaded`."""
     try:
         check_folder(folder)
         digest = identity(folder)
         # only bundles that passed a trial are parsed in this process
         if has_passed(folder, digest) or (digest in trials and trials[digest] is None):
-            return Predictor(read_bundle(folder))
+            return ArrayPredictor(read_bundle(folder))
         if refusal := trials.get(digest):
             raise BundleError(refusal)
         loaded.untried[folder] = digest

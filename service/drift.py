@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from forecaster.domain.manifest import CHANGES, VALUES, Reference, feature_names
 from forecaster.domain.series import Floats
 from forecaster.evaluation.drift import Drift, count_bins, measure_drift
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 
 # when a histogram holds more values than this, its counts are halved, so that older values weigh less
 _MAX_COUNT = 100_000
@@ -57,7 +57,7 @@ class DriftMonitor:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
-        self, owner: str, model: str, version: int, predictor: Predictor, windows: Floats, features: Floats
+        self, owner: str, model: str, version: int, predictor: ArrayPredictor, windows: Floats, features: Floats
     ) -> None:
         """Count the inputs of requests; versions without a reference distribution are skipped.
 

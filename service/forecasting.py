@@ -18,7 +18,7 @@ from forecaster.inference.answers import (
 from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.registry.bands import bands
 from forecaster.registry.cache import CHAMPION
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from service.catalog import Catalog, Model, find_model
 from service.histories import History, read_histories
 from service.limits import LARGE_BYTES
@@ -200,7 +200,7 @@ def forecast_times(clocks: Sequence[Clock], forecaster: Forecaster) -> ForecastT
     )
 
 
-def _inputs(histories: list[History], predictor: Predictor, learnt: list[Floats | None]) -> ForecastInputs:
+def _inputs(histories: list[History], predictor: ArrayPredictor, learnt: list[Floats | None]) -> ForecastInputs:
     manifest = predictor.manifest
     has_calendar = bool(manifest.calendar_features)
     sent = [history.futr_exog for history in histories if history.futr_exog is not None]

@@ -8,7 +8,7 @@ import numpy as np
 from forecaster.data.tails import read_tail
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.series import Floats
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from service.schemas import ForecastRequest, SeriesIn
 from service.settings import Settings
 from service.timestamps import Clock, have_same_times, read_clock
@@ -32,7 +32,9 @@ class History:
     futr_exog: Floats | None = None
 
 
-def read_histories(request: ForecastRequest, predictor: Predictor, steps: int, settings: Settings) -> list[History]:
+def read_histories(
+    request: ForecastRequest, predictor: ArrayPredictor, steps: int, settings: Settings
+) -> list[History]:
     """Return the request's histories, checked against what the model needs to forecast `steps` steps.
 
     Raises:
@@ -70,7 +72,7 @@ def _check_unique(names: list[str], where: str) -> None:
         seen[name] = number
 
 
-def _sent(series: SeriesIn, where: str, predictor: Predictor, steps: int, known_clock: Clock | None) -> History:
+def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, known_clock: Clock | None) -> History:
     manifest, length = predictor.manifest, len(series.y)
     if len(series.ds) != length:
         raise SeriesError(f"{where}: ds has {len(series.ds)} entries and y has {length}; give one time per value")
@@ -104,7 +106,7 @@ def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int
     return [given[name] for name in wanted]
 
 
-def _stored(name: str, where: str, predictor: Predictor, settings: Settings, now: datetime) -> History:
+def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings, now: datetime) -> History:
     tail = read_tail(settings.bars_dir, name)
     tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
     manifest = predictor.manifest

@@ -13,7 +13,7 @@ from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.ledger.entries import Entry, forecast_id, new_request_id
 from forecaster.ledger.running_sums import VersionKey
 from forecaster.registry.cache import CHAMPION
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from service.catalog import Catalog, Model, find_model
 from service.forecast_queue import RequestContext
 from service.forecasting import forecast_times
@@ -173,7 +173,7 @@ def _clocks(parameters: InferenceParameters, batch: int) -> list[Clock]:
     return [read_clock([cutoff], f"parameters.cutoffs[{row}]") for row, cutoff in enumerate(cutoffs or [])]
 
 
-def _horizon(request: InferenceRequest, predictor: Predictor) -> int:
+def _horizon(request: InferenceRequest, predictor: ArrayPredictor) -> int:
     asked = request.parameters.horizon
     horizon = predictor.manifest.horizon if asked is None else asked
     predictor.check_horizon(horizon)

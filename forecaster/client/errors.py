@@ -7,7 +7,7 @@
     ├── ServiceUnavailable  the service cannot be reached or cannot answer now, also after all retries
     └── BadAnswer           the answer does not come from the service
 
-An invalid frame raises `SeriesError`, as `Predictor.predict_frame` does.
+An invalid frame raises `SeriesError`, as `ArrayPredictor.predict_frame` does.
 """
 
 from collections.abc import Mapping, Sequence

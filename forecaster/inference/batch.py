@@ -27,6 +27,7 @@ from forecaster.inference.frames import FrameInputs, read_frame
 from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.registry.bands import bands
 from forecaster.registry.load import Version, load_version
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.training.tracking import TrackingConfig
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int,
         RegistryError, BundleError: the version cannot be had.
         ConfigError, DatabaseUnavailable: the ledger is to be written, or read, and cannot be.
     """
-    version = load_version(config.name, config.alias, config.version, config.tracking.uri, config.cache)
+    version = load_version(config.name, config.alias, config.version, config.tracking.uri, config.cache, ArrayPredictor)
     with open_ledger(database, is_written=config.ledger, is_read=config.adapt_intervals) as engine:
         learnt: Mapping[str, Floats] = {}
         if engine and config.adapt_intervals:
@@ -153,7 +154,7 @@ def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int,
 @dataclass
 class _Job:
     config: BatchConfig
-    version: Version
+    version: Version[ArrayPredictor]
     learnt: Mapping[str, Floats]
     failed: dict[str, str] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from forecaster.data.tails import read_tail, stored_symbols
 from forecaster.domain.config import Config
 from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.domain.series import DS, UNIQUE_ID, Y
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 
 
 def as_the_service(setting: str, default: object, *, ge: float | None = None, le: float | None = None) -> Any:
@@ -82,7 +82,7 @@ class Histories(Protocol):
         """
 
 
-def open_histories(source: FilesSource | TailsSource, predictor: Predictor) -> Histories:
+def open_histories(source: FilesSource | TailsSource, predictor: ArrayPredictor) -> Histories:
     """Return the series of a source.
 
     Raises:
@@ -92,7 +92,7 @@ def open_histories(source: FilesSource | TailsSource, predictor: Predictor) -> H
     return _FileSeries(source, predictor) if isinstance(source, FilesSource) else _StoredSeries(source, predictor)
 
 
-def read_ahead(source: FilesSource | None, predictor: Predictor) -> pd.DataFrame | None:
+def read_ahead(source: FilesSource | None, predictor: ArrayPredictor) -> pd.DataFrame | None:
     """Return the table of what is known ahead, `unique_id, ds` and the model's `futr_exog`; None where it takes none.
 
     Raises:
@@ -114,7 +114,7 @@ def read_ahead(source: FilesSource | None, predictor: Predictor) -> pd.DataFrame
 class _FileSeries:
     """A file's; it is held whole, and its series may be interleaved."""
 
-    def __init__(self, source: FilesSource, predictor: Predictor) -> None:
+    def __init__(self, source: FilesSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
         self._frame = source.load((*manifest.hist_exog, *manifest.futr_exog), keep_bad_numbers=True)
         ids = self._frame[UNIQUE_ID]
@@ -136,7 +136,7 @@ class _FileSeries:
 class _StoredSeries:
     """The store's; one tail at a time is held."""
 
-    def __init__(self, source: TailsSource, predictor: Predictor) -> None:
+    def __init__(self, source: TailsSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
         absent = [*(name for name in manifest.hist_exog if name not in FEATURES), *manifest.futr_exog]
         if absent:

@@ -14,7 +14,7 @@ from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import adapted_probabilities
 from forecaster.ledger.adaptation import NOMINAL_MISCOVERAGE_RATES
 from forecaster.registry.bands import Bands, bands
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 
 MODEL, BASELINE = "model", "baseline"
 _NONE = bands()
@@ -30,8 +30,8 @@ class ForecastInputs:
         values: the target and `hist_exog`, `(n, input_size, 1 + hist_exog)`.
         times: the rows' timestamps, by each series' own clock, `(n, input_size)`; None where no calendar feature is
             taken.
-        futr_exog: over these rows and the steps to come, as `Predictor.known_ahead` takes it; None where none is taken.
-        known: what `Predictor.known_ahead` returns, in place of `times` and `futr_exog`.
+        futr_exog: over these rows and the steps to come, as `known_ahead` takes it; None where none is taken.
+        known: what `ArrayPredictor.known_ahead` returns, in place of `times` and `futr_exog`.
         learnt: each series' adapted miscoverage rates, as `read_miscoverage_rates` returns them; None for a series
             without scores; empty where no series has any.
     """
@@ -80,7 +80,7 @@ class Forecaster:
         RequestError: the horizon, or a column's probability, is beyond what the version answers.
     """
 
-    predictor: Predictor
+    predictor: ArrayPredictor
     horizon: int
     wanted: Bands = _NONE
     without_skill: str = MODEL
@@ -109,7 +109,7 @@ class Forecaster:
         """Return the forecasts; none depends on the other series, nor on how many there are.
 
         Raises:
-            RequestError, SeriesError, TooShortError: as `Predictor.predict_arrays` says, or an interval is not finite.
+            RequestError, SeriesError, TooShortError: as `predict_arrays` says, or an interval is not finite.
             CalendarError: the exchange's calendar ends before the last step.
         """
         predictor, values, wanted = self.predictor, inputs.values, self.wanted.probabilities
@@ -147,7 +147,7 @@ def tell_skill(skill: Skill) -> dict[str, Any]:
     return skill.model_dump() | {"is_shown": skill.is_shown}
 
 
-def forecast_warnings(predictor: Predictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
+def forecast_warnings(predictor: ArrayPredictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
     warnings = []
     trained = predictor.manifest.horizon
     if horizon > trained:

@@ -14,7 +14,7 @@ from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series
 from forecaster.inference.answers import ForecastTimes
 from forecaster.inference.forecasting import Forecast, Forecaster, ForecastInputs
 from forecaster.registry.bands import bands
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FrameInputs:
 
 
 def predict_frame(
-    predictor: Predictor,
+    predictor: ArrayPredictor,
     frame: pd.DataFrame,
     horizon: int | None = None,
     level: tuple[float, ...] | None = None,
@@ -98,7 +98,7 @@ def predict_frame(
 
 
 def read_frame(
-    predictor: Predictor,
+    predictor: ArrayPredictor,
     frame: pd.DataFrame,
     steps: int,
     futr_frame: pd.DataFrame | None = None,

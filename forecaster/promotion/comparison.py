@@ -17,7 +17,7 @@ from forecaster.evaluation.significance import MIN_BLOCKS, compare_losses
 from forecaster.promotion.gate import ChampionComparison, GateConfig
 from forecaster.registry.bundle import Bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.job import WarmStart
 
@@ -96,7 +96,7 @@ def backtest_bundle(bundle: Bundle, config: TrainConfig, backtest_config: Backte
     """
     series = prepare(config, config.data.load(config.exogenous))
     origins = roll(series, config.input_size, config.horizon, backtest_config.n_windows, backtest_config.step_size)
-    inputs, predictor = origins.windows.inputs(), Predictor(bundle)
+    inputs, predictor = origins.windows.inputs(), ArrayPredictor(bundle)
     mean = predictor.predict_arrays(inputs.values, known=inputs.known)
     intervals = intervals_at(backtest_config, origins, mean, [bundle.calibration] * len(origins.cutoffs))
     return Backtest(origins, origins.windows.targets(), {MODEL: mean}, *intervals, (0,), (bundle.calibration,))

@@ -22,7 +22,7 @@ from forecaster.promotion.comparison import Contender, compare
 from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, Decision, Evidence, GateConfig, decide
 from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.sandbox import check_bundles, limits_from_environment
 from forecaster.registry.store import RegisteredModel, Store
 from forecaster.training import attempts, past_runs
@@ -239,7 +239,7 @@ def _recipe(store: Store, run_id: str) -> TrainConfig:
 
 def _measure_latency(bundle: Bundle) -> float:
     """Return the median time to forecast one series, in seconds."""
-    predictor, golden = Predictor(bundle), bundle.golden.inputs.take(slice(0, 1))
+    predictor, golden = ArrayPredictor(bundle), bundle.golden.inputs.take(slice(0, 1))
     seconds = []
     for _ in range(_LATENCY_RUNS):
         begin = time.perf_counter()

@@ -24,7 +24,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
 _MOST_KEPT = 64
 
 
-class Predictor:
+class ArrayPredictor:
     """Answers forecasts from a verified bundle. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle) -> None:

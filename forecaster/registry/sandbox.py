@@ -30,7 +30,7 @@ from forecaster.domain.errors import BundleError, ConfigError, ForecasterError, 
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
 from forecaster.domain.series import Inputs
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.predictor import MAX_BATCH, SIZES, Predictor
+from forecaster.registry.predictor import MAX_BATCH, SIZES, ArrayPredictor
 
 # a trial may have failed because of the machine's state, so it is repeated after this time
 RETRY_AFTER_SECONDS = 3600
@@ -100,7 +100,7 @@ def check_bundles(folders: Sequence[Path], limits: Limits) -> list[str | None]:
 
 def _try(folder: Path) -> None:
     """Raise an error if a bundle does not do what its manifest says."""
-    predictor = Predictor(read_bundle(folder))
+    predictor = ArrayPredictor(read_bundle(folder))
     golden, manifest = predictor.bundle.golden.inputs, predictor.manifest
     for size in SIZES:
         _check_forecast(predictor, golden.take(np.arange(size) % len(golden)))
@@ -123,13 +123,13 @@ def _try(folder: Path) -> None:
         )
 
 
-def _check_forecast(predictor: Predictor, inputs: Inputs) -> None:
+def _check_forecast(predictor: ArrayPredictor, inputs: Inputs) -> None:
     shape, expected = predictor.run(inputs).shape, (len(inputs), predictor.manifest.horizon)
     if shape != expected:
         raise BundleError(f"{MODEL}: the forecast has shape {shape} instead of {expected}; do not serve it")
 
 
-def _check_intervals(predictor: Predictor, inputs: Inputs) -> None:
+def _check_intervals(predictor: ArrayPredictor, inputs: Inputs) -> None:
     bundle = predictor.bundle
     mean = predictor.predict_arrays(inputs.values, known=inputs.known)
     for calibration, is_baseline in ((bundle.calibration, False), (bundle.baseline, True)):

@@ -24,9 +24,9 @@ from forecaster.database.keys import create_key, read_keys
 from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS
 from forecaster.domain.errors import BackupError, ConfigError
+from forecaster.inference.predictor import load_predictor
 from forecaster.ledger.skill import realised_skill
 from forecaster.ledger.writer import Writer
-from forecaster.registry.load import load_predictor
 from forecaster.registry.store import Store
 from service.app import create_app
 from service.settings import Settings

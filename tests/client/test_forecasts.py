@@ -15,8 +15,8 @@ from forecaster.client import AsyncClient, Client, RequestRefused
 from forecaster.data.calendars import get_calendar
 from forecaster.domain.errors import SeriesError
 from forecaster.inference.frames import predict_frame
-from forecaster.registry.load import load_predictor
-from forecaster.registry.predictor import Predictor
+from forecaster.inference.predictor import load_predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
@@ -190,7 +190,7 @@ DAYS = pd.DataFrame(
 )
 
 
-def _trained(folder: Path, name: str, table: pd.DataFrame, **changes: Any) -> Predictor:
+def _trained(folder: Path, name: str, table: pd.DataFrame, **changes: Any) -> ArrayPredictor:
     table.to_csv(folder / f"{name}.csv", index=False)
     data = {"source": "files", "path": str(folder / f"{name}.csv")}
     registered = train(small_config(folder, name=name, data=data, fit={"epochs": 1}, **changes))
@@ -205,19 +205,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sales(folder: Path) -> Predictor:
+def sales(folder: Path) -> ArrayPredictor:
     columns = {"hist_exog": ["visits"], "futr_exog": ["promotion"], "calendar_features": ["day_of_week"]}
     return _trained(folder, "sales", DAYS, **columns)
 
 
 @pytest.fixture(scope="module")
-def prices(folder: Path) -> Predictor:
+def prices(folder: Path) -> ArrayPredictor:
     table = Company(first="2022-01-03", last="2025-12-23").bars().long_frame()
     return _trained(folder, "abc", table, freq="XNYS")
 
 
 @pytest.fixture(scope="module")
-def shop(folder: Path, sales: Predictor, prices: Predictor) -> Iterator[str]:
+def shop(folder: Path, sales: ArrayPredictor, prices: ArrayPredictor) -> Iterator[str]:
     with listening(create_app(Settings(cache_dir=folder / "cache", tracking_uri=""))) as url:
         yield url
 
@@ -231,7 +231,9 @@ def history_and_future(end: int, tz: str | None = None) -> tuple[pd.DataFrame, p
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
-def test_futr_exog_is_sent_for_the_next_steps(shop: str, sales: Predictor, forecast: Forecast, tz: str | None) -> None:
+def test_futr_exog_is_sent_for_the_next_steps(
+    shop: str, sales: ArrayPredictor, forecast: Forecast, tz: str | None
+) -> None:
     # the clocks change within the steps of one of the shops
     changes = (DAYS["ds"] == pd.Timestamp(day) for day in ("2025-10-26", "2025-11-02", "2026-03-08", "2026-03-29"))
     for end in (int(np.argmax(is_change)) + shift for is_change in changes for shift in (-1, 4)):
@@ -263,7 +265,7 @@ def test_missing_columns_and_wrong_times_are_refused(shop: str, forecast: Foreca
         forecast(shop, past, model="sales", futr_df=ahead, horizon=5)
 
 
-def test_forecasts_of_prices_fall_on_sessions(shop: str, prices: Predictor, forecast: Forecast) -> None:
+def test_forecasts_of_prices_fall_on_sessions(shop: str, prices: ArrayPredictor, forecast: Forecast) -> None:
     days = get_calendar("XNYS").sessions(np.datetime64("2022-01-03"), np.datetime64("2025-12-23"))[-30:]
     for tz in (None, "America/New_York"):
         ds = pd.Series(days.astype("M8[ns]")).dt.tz_localize(tz)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forecaster.registry.load import load_predictor
+from forecaster.inference.predictor import load_predictor
 from pipelines.__main__ import COMMANDS
 from tests.conftest import ROOT, TrainedModels, run_module
 
@@ -50,6 +50,9 @@ def test_init_writes_configurations_that_train_reads_and_overwrites_none(tmp_pat
     assert run_module("pipelines", "init", cwd=tmp_path).returncode == 0
     recipe = yaml.safe_load((tmp_path / "configs" / "sine.yaml").read_text())
     assert recipe["train"]["name"] == "sine"
+    schedule = yaml.safe_load((tmp_path / "configs" / "schedule.yaml").read_text())
+    for job in schedule["schedule"]["jobs"]:
+        assert "config" not in job or (tmp_path / job["config"]).exists()
     refused = run_module("pipelines", "train", "configs/sine.yaml", "--set", "modle=1", cwd=tmp_path)
     assert refused.returncode == 2
     assert "configs/sine.yaml, train: modle: unknown key" in refused.stderr

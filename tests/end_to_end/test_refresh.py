@@ -23,7 +23,7 @@ from forecaster.domain.config import load_config
 from forecaster.domain.instants import as_at
 from forecaster.domain.series import Floats
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.scheduling.config import ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
@@ -123,7 +123,9 @@ class Year:
         download = self.folder / "served"
         shutil.rmtree(download, ignore_errors=True)
         download.mkdir()
-        predictor = Predictor(read_bundle(store.download("wave", store.find("wave").aliases["champion"], download)))
+        predictor = ArrayPredictor(
+            read_bundle(store.download("wave", store.find("wave").aliases["champion"], download))
+        )
         y = self.rows(end).to_numpy(dtype=np.float64)
         cutoffs = np.arange((begin - BEGIN).days, len(y) - HORIZON)
         windows: Floats = np.stack([y[cutoff - INPUT_SIZE + 1 : cutoff + 1] for cutoff in cutoffs]).astype(np.float64)

@@ -17,7 +17,7 @@ from forecaster.data.hold import Hold
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
 from forecaster.inference.frames import predict_frame
-from forecaster.registry.load import load_predictor
+from forecaster.inference.predictor import load_predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from service.app import create_app

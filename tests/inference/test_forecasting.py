@@ -10,26 +10,26 @@ from forecaster.domain.errors import RequestError
 from forecaster.domain.series import Floats
 from forecaster.inference.forecasting import Forecast, Forecaster, ForecastInputs
 from forecaster.registry.bands import bands
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from tests.conftest import TrainedModels
 
 WIDE = np.full((4, 2), 0.01)
 
 
-def predictor(models: TrainedModels, **changes: Any) -> Predictor:
+def predictor(models: TrainedModels, **changes: Any) -> ArrayPredictor:
     found = models.predictor(1)
     found.bundle = replace(found.bundle, calibration=replace(found.bundle.calibration, **changes))
     return found
 
 
-def without_skill(models: TrainedModels) -> Predictor:
+def without_skill(models: TrainedModels) -> ArrayPredictor:
     found = models.predictor(1)
     skill = found.manifest.skill.model_copy(update={"relative_mae": 1.5})
     found.manifest = found.manifest.model_copy(update={"skill": skill})
     return found
 
 
-def predict(found: Predictor, learnt: list[Floats | None], level: tuple[float, ...] = (80.0,)) -> Forecast:
+def predict(found: ArrayPredictor, learnt: list[Floats | None], level: tuple[float, ...] = (80.0,)) -> Forecast:
     values = np.sin(np.arange(24) / 2)[None, :, None] + np.arange(float(len(learnt)))[:, None, None]
     return Forecaster(found, 4, bands(level=level)).predict(ForecastInputs(values, learnt=learnt))
 

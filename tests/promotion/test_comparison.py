@@ -13,7 +13,7 @@ from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.promotion.gate import GateConfig
 from forecaster.promotion.promote import PromotionResult, judge, judge_and_promote
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
 from forecaster.training.job import WarmStart, train
@@ -102,7 +102,7 @@ def test_same_recipe_replaces_the_champion_after_a_change_of_regime(
     cutoffs = np.arange(CHANGE - 1, len(y) - 3)[-BACKTEST.n_windows :]
     windows = np.stack([y[cutoff - 13 : cutoff + 1] for cutoff in cutoffs])
     actual = np.stack([y[cutoff + 1 : cutoff + 4] for cutoff in cutoffs])
-    error = np.abs(actual - Predictor(bundle).predict_arrays(windows)).mean()
+    error = np.abs(actual - ArrayPredictor(bundle).predict_arrays(windows)).mean()
     (run,) = runs(folder, "tags.rows = 'since version 1 was trained'")
     ratio = run.data.metrics["test/mae"] / error
     assert champion_reason(result).startswith(f"better: {ratio:.3g} of the champion's MAE")

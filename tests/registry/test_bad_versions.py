@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecaster.domain.errors import BundleError, StoreUnavailable
+from forecaster.inference.predictor import load_predictor
 from forecaster.registry import sync
 from forecaster.registry.bundle import Bundle, read_bundle
 from forecaster.registry.cache import (
@@ -18,7 +19,6 @@ from forecaster.registry.cache import (
     read_refusals,
     write_refusals,
 )
-from forecaster.registry.load import load_predictor
 from forecaster.registry.sandbox import Limits
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync_all

@@ -13,7 +13,7 @@ from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import HASHED_FILES, MANIFEST
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from tests.conftest import TrainedModels
 from tests.registry.bundle_faults import MANY, edit, insert, pipe, rehash, write
 
@@ -191,7 +191,7 @@ def test_every_file_of_a_bundle_is_hashed_and_none_is_a_pickle(folder: Path) -> 
 def test_graph_with_other_golden_forecasts_is_refused(folder: Path) -> None:
     edit("golden.json", lambda golden: golden["mean"][0].__setitem__(0, golden["mean"][0][0] + 0.01))(folder)
     with pytest.raises(BundleError, match=r"golden answers are .* of a window's scale off"):
-        Predictor(read_bundle(folder))
+        ArrayPredictor(read_bundle(folder))
 
 
 def test_file_that_is_not_a_graph_is_refused(folder: Path) -> None:
@@ -217,7 +217,7 @@ def test_calibration_of_an_earlier_release_gets_default_values(folder: Path) -> 
 def test_bundle_of_schema_version_1_still_forecasts() -> None:
     bundle = read_bundle(Path(__file__).parent / "bundles" / "schema-1")
     assert bundle.manifest.schema_version == 1
-    predictor = Predictor(bundle)
+    predictor = ArrayPredictor(bundle)
     mean = predictor.predict_arrays(bundle.golden.inputs.target)
     np.testing.assert_allclose(mean, bundle.golden.mean, rtol=1e-6)
     assert predictor.predict_arrays(bundle.golden.inputs.target, horizon=5).shape == (8, 5)

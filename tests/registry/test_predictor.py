@@ -15,7 +15,7 @@ from forecaster.domain.series import Floats, Inputs, Series
 from forecaster.inference.frames import predict_frame
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bands import bands
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from tests.conftest import TrainedModels
 
 INPUT_SIZE, HORIZON = 24, 4
@@ -23,7 +23,7 @@ windows = arrays(np.float64, (5, INPUT_SIZE), elements=st.floats(-3, 3))
 
 
 @pytest.fixture(scope="module", params=[1, 2])
-def predictor(models: TrainedModels, request: pytest.FixtureRequest) -> Predictor:
+def predictor(models: TrainedModels, request: pytest.FixtureRequest) -> ArrayPredictor:
     return models.predictor(request.param)
 
 
@@ -39,7 +39,7 @@ def frame(
     change=st.floats(1, 9),
 )
 def test_values_after_the_cutoff_do_not_change_a_forecast(
-    predictor: Predictor, values: Floats, cutoff: int, change: float
+    predictor: ArrayPredictor, values: Floats, cutoff: int, change: float
 ) -> None:
     def forecasts(y: Floats) -> Floats:
         """Return the forecasts of all windows of a series, as in an evaluation."""
@@ -61,7 +61,7 @@ def test_values_after_the_cutoff_do_not_change_a_forecast(
 
 
 @given(values=windows)
-def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: Predictor, values: Floats) -> None:
+def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: ArrayPredictor, values: Floats) -> None:
     together = predictor.predict_arrays(values, 6)
     separate = np.concatenate([predictor.predict_arrays(window[None], 6) for window in values])
     many = predictor.predict_arrays(np.tile(values, (300, 1)), 6)[-5:]
@@ -70,12 +70,12 @@ def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: Pr
         np.testing.assert_array_equal(together, other)
 
 
-def test_loaded_predictor_reproduces_the_golden_forecasts(predictor: Predictor) -> None:
+def test_loaded_predictor_reproduces_the_golden_forecasts(predictor: ArrayPredictor) -> None:
     golden = predictor.bundle.golden
     np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.mean)
 
 
-def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predictor: Predictor) -> None:
+def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predictor: ArrayPredictor) -> None:
     import keras
 
     from forecaster.data.preprocessing import Preprocessing
@@ -92,7 +92,7 @@ def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predi
     np.testing.assert_allclose(trained.predict(Inputs(values[:, :, None])), predictor.predict_arrays(values), atol=1e-5)
 
 
-def test_forecasts_of_frames_match_those_of_arrays(predictor: Predictor) -> None:
+def test_forecasts_of_frames_match_those_of_arrays(predictor: ArrayPredictor) -> None:
     random = np.random.default_rng(1)
     parts = {name: random.normal(size=length) for name, length in (("a", 24), ("b", 40), ("c", 31))}
     answer = predict_frame(predictor, pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
@@ -109,7 +109,7 @@ def test_forecasts_of_frames_match_those_of_arrays(predictor: Predictor) -> None
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
-def test_forecast_times_are_right_across_a_clock_change(predictor: Predictor, tz: str | None) -> None:
+def test_forecast_times_are_right_across_a_clock_change(predictor: ArrayPredictor, tz: str | None) -> None:
     for start in ("2026-03-27 22:00", "2026-10-23 22:00", "2026-03-06 23:00"):
         times = pd.date_range(start, periods=60, freq="h", tz=tz)
         for length in range(INPUT_SIZE, 34):
@@ -119,7 +119,7 @@ def test_forecast_times_are_right_across_a_clock_change(predictor: Predictor, tz
             assert answer["ds"].tolist() == list(times[length : length + 8])
 
 
-def test_longer_horizon_is_rolled_out_without_intervals(predictor: Predictor) -> None:
+def test_longer_horizon_is_rolled_out_without_intervals(predictor: ArrayPredictor) -> None:
     values = np.random.default_rng(2).normal(size=(3, INPUT_SIZE))
     short, long = predictor.predict_arrays(values), predictor.predict_arrays(values, 11)
     np.testing.assert_array_equal(long[:, :HORIZON], short)
@@ -131,7 +131,7 @@ def test_longer_horizon_is_rolled_out_without_intervals(predictor: Predictor) ->
     assert np.isnan(spread[:, HORIZON:]).all()
 
 
-BAD: dict[str, tuple[Callable[[Predictor], object], type[Exception], str]] = {
+BAD: dict[str, tuple[Callable[[ArrayPredictor], object], type[Exception], str]] = {
     "too short": (
         lambda p: predict_frame(p, pd.concat([frame(np.zeros(30)), frame(np.zeros(20), "b")])),
         TooShortError,
@@ -147,7 +147,7 @@ BAD: dict[str, tuple[Callable[[Predictor], object], type[Exception], str]] = {
 
 @pytest.mark.parametrize(("predict", "error", "message"), BAD.values(), ids=BAD.keys())
 def test_error_says_why_a_forecast_is_not_possible(
-    predictor: Predictor, predict: Callable[[Predictor], object], error: type[Exception], message: str
+    predictor: ArrayPredictor, predict: Callable[[ArrayPredictor], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         predict(predictor)

@@ -15,8 +15,8 @@ from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.inference.frames import predict_frame
-from forecaster.registry.load import load_predictor
-from forecaster.registry.predictor import Predictor
+from forecaster.inference.predictor import load_predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.training.job import RegisteredVersion, train
 from service.app import create_app
@@ -40,7 +40,7 @@ def table() -> pd.DataFrame:
 @pytest.fixture(scope="module", params=["many_to_one", "many_to_many"])
 def trained(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> tuple[RegisteredVersion, Predictor]:
+) -> tuple[RegisteredVersion, ArrayPredictor]:
     folder = tmp_path_factory.mktemp("sales")
     table().to_csv(folder / "sales.csv", index=False)
     changes: dict[str, Any] = {
@@ -59,7 +59,7 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def client(trained: tuple[RegisteredVersion, Predictor]) -> Iterator[TestClient]:
+def client(trained: tuple[RegisteredVersion, ArrayPredictor]) -> Iterator[TestClient]:
     cache = trained[1].bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
         wait_until_ready(client)
@@ -84,7 +84,7 @@ def series(**changes: Any) -> dict[str, Any]:
     return body | changes
 
 
-def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, Predictor]) -> None:
+def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, ArrayPredictor]) -> None:
     registered, predictor = trained
     # without the promotion column, promotions would cause most of the error
     assert registered.metrics["relative_mae"] < 0.45
@@ -94,7 +94,9 @@ def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, P
     assert predictor.manifest.max_horizon == HORIZON
 
 
-def test_http_forecast_equals_python_forecast(trained: tuple[RegisteredVersion, Predictor], client: TestClient) -> None:
+def test_http_forecast_equals_python_forecast(
+    trained: tuple[RegisteredVersion, ArrayPredictor], client: TestClient
+) -> None:
     past, ahead = history()
     expected = predict_frame(trained[1], past, level=(80,), futr_frame=ahead)
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
@@ -107,7 +109,7 @@ def test_http_forecast_equals_python_forecast(trained: tuple[RegisteredVersion, 
 
 
 def test_batch_reads_future_values_from_a_file(
-    trained: tuple[RegisteredVersion, Predictor], client: TestClient, tmp_path: Path
+    trained: tuple[RegisteredVersion, ArrayPredictor], client: TestClient, tmp_path: Path
 ) -> None:
     past, ahead = history()
     # the future values of the series `other` lack a row
@@ -141,7 +143,7 @@ def test_batch_reads_future_values_from_a_file(
 
 
 def test_calendar_features_cover_history_and_forecast_days(
-    trained: tuple[RegisteredVersion, Predictor],
+    trained: tuple[RegisteredVersion, ArrayPredictor],
 ) -> None:
     days = np.array(
         [np.arange("2025-11-01", "2025-11-25", dtype="M8[D]"), np.arange("2025-12-01", "2025-12-25", dtype="M8[D]")]
@@ -154,7 +156,9 @@ def test_calendar_features_cover_history_and_forecast_days(
     np.testing.assert_array_equal(known, np.concatenate([futr, expected], axis=2))
 
 
-def test_forecast_depends_on_each_column_within_the_input_window(trained: tuple[RegisteredVersion, Predictor]) -> None:
+def test_forecast_depends_on_each_column_within_the_input_window(
+    trained: tuple[RegisteredVersion, ArrayPredictor],
+) -> None:
     predictor = trained[1]
     past, ahead = history()
     before = predict_frame(predictor, past, futr_frame=ahead)["mean"].to_numpy()
@@ -195,7 +199,7 @@ def test_roll_out_with_exogenous_columns_is_refused(client: TestClient) -> None:
     assert "horizon: 5 is outside 1 to 4" in answer.json()["detail"]
 
 
-def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, Predictor]) -> None:
+def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, ArrayPredictor]) -> None:
     past, ahead = history()
     for frame, futr_frame, message in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),

@@ -22,10 +22,10 @@ from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.manifest import MANIFEST
 from forecaster.domain.series import Floats
+from forecaster.inference.predictor import load_predictor
 from forecaster.registry.bundle import identity
 from forecaster.registry.cache import bundle_folder, mark_passed
-from forecaster.registry.load import load_predictor
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
@@ -320,7 +320,7 @@ def test_nothing_is_ready_before_there_is_a_model(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def sales(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def sales(tmp_path_factory: pytest.TempPathFactory) -> ArrayPredictor:
     """Train a model that takes a column known afterwards, one known ahead, and the weekday."""
     folder = tmp_path_factory.mktemp("sales")
     rows = np.arange(800)
@@ -335,7 +335,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return load_predictor("sales", tracking_uri=uri, cache=folder / "cache")
 
 
-def test_what_is_known_ahead_is_a_second_input(sales: Predictor) -> None:
+def test_what_is_known_ahead_is_a_second_input(sales: ArrayPredictor) -> None:
     cache = sales.bundle.folder.parents[1]
     x, known = windows(features=2), np.random.default_rng(1).normal(size=(3, 28, 2))
     with (

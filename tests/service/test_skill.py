@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.domain.manifest import Skill
-from forecaster.registry.load import load_predictor
-from forecaster.registry.predictor import Predictor
+from forecaster.inference.predictor import load_predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
@@ -25,7 +25,7 @@ PRICES = np.linspace(90, 110, 24) + np.sin(np.arange(24))
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def walk(tmp_path_factory: pytest.TempPathFactory) -> ArrayPredictor:
     """Return a predictor of a random walk, which shows no skill."""
     folder = tmp_path_factory.mktemp("walk")
     changes = {
@@ -66,7 +66,7 @@ def test_answer_contains_skill(client: TestClient, models: TrainedModels) -> Non
     assert (skill["n_windows"], skill["n_effective"], skill["is_shown"]) == (133, 33, True)
 
 
-def test_model_without_skill_is_served_with_a_warning(walk: Predictor) -> None:
+def test_model_without_skill_is_served_with_a_warning(walk: ArrayPredictor) -> None:
     assert not walk.manifest.skill.is_shown
     with serving(walk.bundle.folder.parents[1]) as client:
         answer = answer_of(client)
@@ -76,7 +76,7 @@ def test_model_without_skill_is_served_with_a_warning(walk: Predictor) -> None:
     assert [text for text in answer["warnings"] if text.startswith("no demonstrated skill")]
 
 
-def test_without_skill_setting_serves_the_baseline(walk: Predictor) -> None:
+def test_without_skill_setting_serves_the_baseline(walk: ArrayPredictor) -> None:
     with serving(walk.bundle.folder.parents[1], without_skill="baseline") as client:
         answer = answer_of(client)
         longer = answer_of(client, horizon=6)

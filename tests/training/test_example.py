@@ -9,7 +9,7 @@ import pytest
 from forecaster.domain.manifest import Example
 from forecaster.domain.series import MEAN, Series, lower, upper
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.predictor import Predictor
+from forecaster.registry.predictor import ArrayPredictor
 from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.job import train
 from tests.conftest import TrainedModels, small_config
@@ -19,7 +19,7 @@ def data_of(config: TrainConfig) -> Series:
     return prepare(config, config.data.load(config.exogenous))
 
 
-def example_of(predictor: Predictor) -> Example:
+def example_of(predictor: ArrayPredictor) -> Example:
     found = predictor.manifest.example
     assert found is not None
     return found
