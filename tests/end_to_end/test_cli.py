@@ -15,7 +15,7 @@ from tests.conftest import ROOT, TrainedModels, run_module
 
 def complete(line: str) -> list[str]:
     """Return what argcomplete's shell function would be offered for a command line."""
-    request = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_STDOUT_FILENAME": ""}
+    request = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     read, write = os.pipe()
     # argcomplete writes to descriptor 8
     command = f"exec {sys.executable} -m pipelines 8>&{write}"
