@@ -54,12 +54,13 @@ secrets:  ## make the secrets of docker-compose.yml that are missing, in deploy/
 images:  ## build the images with Docker
 	docker compose build
 
-check: setup  ## lint, type-check, check the layers of imports
+check: setup  ## lint, type-check, check imports, the README's size and the words of messages and docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@test $$(wc -c < README.md) -le 6000 || { echo "README.md: $$(wc -c < README.md) bytes, at most 6000" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/domain/test_words.py
 
 docs: .venv-docs/.installed  ## build the docs and the API reference into site/
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict

@@ -186,7 +186,7 @@ class ForecastQueue:
 
 
 def _settle(result: asyncio.Future[Written], outcome: Written | Exception) -> None:
-    # whoever asked may be gone
+    # the client may have gone
     if result.done():
         return
     if isinstance(outcome, Exception):

@@ -92,7 +92,7 @@ class BatchConfig(Config):
 
 @dataclass(frozen=True)
 class Batch:
-    """What came of a batch.
+    """The result of a batch.
 
     Args:
         head: by which version, by whom, with which skill and warnings; the file's metadata too.

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-# folders of Python files, and Markdown files, that must have no banned phrase
-CLEAN = ("forecaster/data", "forecaster/domain", "forecaster/evaluation")
+PACKAGES = ("forecaster", "service", "pipelines", "benchmarks", "deploy")
+PAGES = ("README.md", "CHANGELOG.md", "docs")
 BANNED = ("whoever", "whosoever", "thereof", "what came", "such asking", "the how manieth", "of those that")
 _PATTERN = re.compile(
     r"\b(" + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in BANNED) + r")\b", re.IGNORECASE
@@ -39,8 +39,11 @@ def _banned_phrases(text: str) -> list[str]:
 
 
 def _files() -> list[Path]:
-    paths = [ROOT / name for name in CLEAN]
-    return [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    modules = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
+    pages = [
+        file for name in PAGES for file in ((ROOT / name).rglob("*.md") if (ROOT / name).is_dir() else [ROOT / name])
+    ]
+    return sorted([*modules, *pages])
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(ROOT)))
