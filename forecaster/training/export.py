@@ -1,5 +1,6 @@
 """Export a trained network as a bundle, after checking that its graph gives the network's forecasts."""
 
+import importlib
 import importlib.metadata
 import platform
 import shutil
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
 GOLDEN_WINDOWS = 8
-_LIBRARIES = ("keras", "mlflow", "ndonnx", "numpy", "onnx", "onnxruntime", "spox", "tensorflow")
+_LIBRARIES = ("keras", "mlflow", "ndonnx", "numpy", "onnx", "onnxruntime", "spox")
 
 
 def write_bundle(
@@ -126,4 +127,8 @@ def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Inputs, mean: Flo
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    import keras
+
+    # TensorFlow is installed as `tensorflow` or as `tensorflow-cpu`
+    backend = importlib.import_module(keras.backend.backend())
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES} | {backend.__name__: backend.__version__}
