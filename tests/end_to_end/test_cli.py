@@ -1,6 +1,7 @@
 """The command `forecaster`."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def complete(line: str) -> list[str]:
     request = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     read, write = os.pipe()
     # argcomplete writes to descriptor 8
-    command = f"exec {sys.executable} -m pipelines 8>&{write}"
+    command = f"exec {shlex.quote(sys.executable)} -m pipelines 8>&{write}"
     subprocess.run(["bash", "-c", command], cwd=ROOT, env=os.environ | request, pass_fds=(write,), check=False)
     os.close(write)
     with os.fdopen(read) as completions:

@@ -73,7 +73,7 @@ def test_rate_limit_stops_the_batch_and_the_next_run_resumes(job: tuple[Yahoo, P
     assert done.returncode == 3
     answer = json.loads(done.stdout.splitlines()[-1])
     assert [row["symbol"] for row in answer["stored"]] == ["S00", "S01", "S02", "S03", "S04"]
-    assert "Yahoo asks for fewer requests" in answer["failed"]["S05"]
+    assert "Yahoo limits the request rate" in answer["failed"]["S05"]
     assert list(answer["failed"].values())[1:] == ["not fetched: rate limit"] * 6
     yahoo.misbehave = None
     again = run_module("pipelines.fetch", "job.yaml", cwd=folder)
@@ -120,7 +120,7 @@ def test_unresponsive_proxy_stops_the_batch_within_half_a_minute(tmp_path: Path)
         "error: 199 symbols (S001, S002, S003, S004, S005, …): not fetched: the source cannot be reached"
     ]
     # times that the pipeline reports, because imports are slow on a busy machine
-    seconds = [float(match) for match in re.findall(r"\((?:no answer for )(\d+) s\)", done.stderr)]
+    seconds = [float(match) for match in re.findall(r"\((?:no response for )(\d+) s\)", done.stderr)]
     assert seconds and max(seconds) < 25
 
 
@@ -187,10 +187,10 @@ def test_unreachable_yahoo_is_reported_within_half_a_minute(tmp_path: Path) -> N
         ("source=files", "calendar: files do not name their exchange"),
         ("files={A: a.csv}", "files: is required for source: files, and not allowed"),
         ("symbols=AAA", "symbols: must be a list; write [AAA]"),
-        ("symbols=[ON]", "symbols.0: YAML reads True here, where text is needed; write it in quotes"),
-        ("symbols=[A, no]", "symbols.1: YAML reads False here"),
-        ("symbols=[0700]", "symbols.0: YAML reads 448 here"),
-        ("symbols=[2024-01-02]", "symbols.0: YAML reads 2024-01-02 here"),
+        ("symbols=[ON]", "symbols.0: must be text, but YAML reads it as True; put it in quotes"),
+        ("symbols=[A, no]", "symbols.1: must be text, but YAML reads it as False"),
+        ("symbols=[0700]", "symbols.0: must be text, but YAML reads it as 448"),
+        ("symbols=[2024-01-02]", "symbols.0: must be text, but YAML reads it as 2024-01-02"),
         ("symbols=['A?B']", "symbols: ['A?B'] are not valid symbols of yahoo: write letters"),
         ("symbols=[..]", "symbols: ['..'] are not valid symbols of yahoo"),
         ("start=2023-02-29", "day is out of range for month"),

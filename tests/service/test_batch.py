@@ -392,7 +392,7 @@ def test_a_forecast_that_cannot_enter_the_ledger_is_not_written(models: TrainedM
     job |= {"cache": str(models.cache), "tracking": {"uri": ""}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     for database, status, said in (
-        ("", 2, "database URL: '' is none"),
+        ("", 2, "database URL: '' is not a URL"),
         ("sqlite:///spoilt.db", 1, "the database does not answer"),
         ("postgresql://nobody:secret@127.0.0.1:1/none", 1, "the database does not answer"),
     ):

@@ -219,7 +219,7 @@ def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, ArrayPr
 
 
 def test_configuration_with_missing_columns_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"source sine makes no columns \['rain'\]"):
+    with pytest.raises(ConfigError, match=r"source sine has no columns \['rain'\]"):
         train(small_config(tmp_path, hist_exog=["rain"]))
     with pytest.raises(ConfigError, match="are listed twice, or are one of unique_id, ds, y"):
         small_config(tmp_path, hist_exog=["y"])

@@ -275,7 +275,7 @@ def test_a_forecast_that_cannot_enter_the_ledger_is_not_answered(own: TestClient
     (tmp_path / DATABASE).rename(tmp_path / "elsewhere.db")
     answer = own.post(INFER, json=infer_body(windows(1), cutoffs=["2026-01-01"]))
     assert answer.status_code == 503
-    assert answer.json() == {"error": "the ledger cannot be read or written just now; try again in a moment"}
+    assert answer.json() == {"error": "the database is unavailable; retry"}
     assert "Retry-After" in answer.headers
     # which needs none is answered
     assert own.post(INFER, json=infer_body(windows(1))).status_code == 200

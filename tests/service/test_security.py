@@ -61,7 +61,7 @@ def test_key_is_stored_as_a_digest_and_shown_once(engine: Engine, url: str, tmp_
     assert revoked.returncode == 0
     assert read_keys(engine)[0].revoked_at is not None
     again = run_module("pipelines.keys", "revoke", stored.key_id, "--database", url, cwd=tmp_path)
-    assert "revoked already" in again.stderr
+    assert "revoked before" in again.stderr
 
 
 ROUTES = [
@@ -82,6 +82,7 @@ ROUTES = [
     ("forecast", "GET", "/v2/models/sine/versions/1"),
     ("forecast", "GET", "/v2/models/sine/versions/1/ready"),
     ("forecast", "POST", "/v2/models/sine/versions/1/infer"),
+    ("forecast", "GET", "/v1/models/sine/versions/1/example"),
     ("actuals", "POST", "/v1/actuals"),
     ("admin", "GET", "/metrics"),
 ]
