@@ -229,7 +229,7 @@ def test_failure_to_open_a_run_does_not_block_the_next_attempt(tmp_path: Path, m
 def test_ctrl_c_ends_the_run_as_killed_and_registers_nothing(tmp_path: Path) -> None:
     status, stderr = _train_until_ctrl_c(tmp_path)
     assert status == 130
-    assert "the same command continues" in stderr
+    assert "run the same command to continue" in stderr
     assert "Traceback" not in stderr
     assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
     assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
