@@ -77,7 +77,7 @@ def test_the_baseline_forecasts_where_no_skill_is_shown_and_the_policy_says_so(m
 
 
 def test_what_no_series_could_be_answered_is_refused_before_any(models: TrainedModels) -> None:
-    for horizon, level, said in ((41, 80.0, "horizon: 41 is outside 1 to 40"), (4, 99.9, "beyond the calibrated")):
+    for horizon, level, said in ((41, 80.0, "horizon: 41 is outside 1 to 40"), (4, 99.9, "outside the calibrated")):
         with pytest.raises(RequestError, match=said):
             Forecaster(models.predictor(1), horizon, bands(level=(level,)))
 

@@ -291,6 +291,6 @@ def test_list_shows_the_next_runs_and_once_runs_a_job_now(sandbox: SchedulerSand
     assert wait_for_exit(sandbox.start_scheduler("--once", "nightly", "--database", other))[0] == 3
     assert [line["database"] for line in sandbox.journal("begin")] == [sandbox.url, other]
     status, _, err = wait_for_exit(sandbox.start_scheduler("--once", "other"))
-    assert status == 2 and "there are close, nightly, on-request, forget" in err
+    assert status == 2 and "the jobs are close, nightly, on-request, forget" in err
     done = run_module("pipelines.schedule", "--help", cwd=sandbox.folder)
     assert done.returncode == 0 and "--once score" in done.stdout

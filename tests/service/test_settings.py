@@ -30,7 +30,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("FORECASTER_HOST", "0.0.0.0", "listening beyond loopback requires an API key; create one"),
         ("FORECASTER_RATE_LIMIT", "a lot", "such as 600/minute"),
-        ("FORECASTER_DATABASE_URL", "mysql://me:secret@host/db", "'mysql' is not taken"),
+        ("FORECASTER_DATABASE_URL", "mysql://me:secret@host/db", "'mysql' is not supported"),
         ("FORECASTER_PORT", "eighty", "valid integer"),
         ("FORECASTER_PORT", "70000", "less than or equal to 65535"),
         ("FORECASTER_REFRESH_SECONDS", "0", "greater than 0"),
