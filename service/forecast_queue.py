@@ -85,22 +85,22 @@ _Waiting = tuple[_Asked, "asyncio.Future[Written]"]
 
 @dataclass
 class ForecastQueue:
-    """Forecasts, and has what it forecasts written; looks at what it is asked on the way."""
+    """Forecasts tasks, commits them to the ledger, and counts their inputs for drift."""
 
     settings: Settings
     metrics: Metrics
     writer: Writer
     drift: DriftMonitor = field(default_factory=DriftMonitor, init=False)
-    # what adaptive intervals have learnt; replaced as a whole
-    allowed: Mapping[VersionKey, Mapping[str, Floats]] = field(default_factory=dict, init=False)
+    # of each version and series, for adaptive intervals; replaced as a whole
+    miscoverage_rates: Mapping[VersionKey, Mapping[str, Floats]] = field(default_factory=dict, init=False)
     _batcher: Batcher[_Asked, Written] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepare to collect what comes at the same time."""
+        """Make the queue of small requests."""
         self._batcher = Batcher(self._together, self.settings.batch_size, self.settings.batch_delay_seconds)
 
     async def answer_with_others(self, task: Task, context: RequestContext) -> Written:
-        """Answer a small request, here and now, with those that come at the same time.
+        """Forecast a small request on the event loop, together with those that wait.
 
         Raises:
             DatabaseUnavailable: the ledger cannot be written.
@@ -109,12 +109,12 @@ class ForecastQueue:
         return await self._batcher.ask((task, context))
 
     async def answer_alone(self, preparing: Callable[[], Task], context: RequestContext) -> Written:
-        """Answer a large request by another thread, which prepares it too; errors as the others' and `preparing`'s."""
+        """Prepare and forecast a large request in another thread; raises the errors of both."""
         entry = await run_in_threadpool(lambda: self._forecast([(preparing(), context)])[0])
         return entry, await self.write(entry)
 
     async def write(self, entry: Entry) -> bool:
-        """Write an entry, and say whether it is new, once it is committed.
+        """Commit an entry; return whether it is new.
 
         Raises:
             DatabaseUnavailable: the ledger cannot be written.
@@ -126,7 +126,7 @@ class ForecastQueue:
         return outcome
 
     def _together(self, batch: list[_Waiting]) -> None:
-        """Answer small requests that came at the same time, and let each know when all are written."""
+        """Forecast the waiting requests; each gets its entry once all are committed."""
         done: list[tuple[Entry, asyncio.Future[Written]]] = []
         groups: dict[Forecaster, list[_Waiting]] = {}
         for one in batch:
@@ -153,10 +153,10 @@ class ForecastQueue:
             written.add_done_callback(tell_loop)
 
     def _those_that_can(self, group: list[_Waiting]) -> list[tuple[Entry, asyncio.Future[Written]]]:
-        """Return the entries of tasks of one forecaster; who asks for what cannot be forecast is told so."""
+        """Return the entries of tasks of one forecaster; a task that cannot be forecast gets its error."""
         try:
             entries = self._forecast([asked for asked, _ in group])
-        # whatever it is, who waits is told; one of them may be to blame, so each is tried by itself
+        # every waiting request needs an answer; a single task may be at fault, so each is retried by itself
         except Exception as error:
             if len(group) > 1:
                 return [done for one in group for done in self._those_that_can([one])]
@@ -167,7 +167,9 @@ class ForecastQueue:
     def _forecast(self, asked: list[_Asked]) -> list[Entry]:
         """Return the entries of tasks of one forecaster."""
         begin = time.perf_counter()
-        learnt = [self.allowed.get((context.owner, task.model.name, task.version), {}) for task, context in asked]
+        learnt = [
+            self.miscoverage_rates.get((context.owner, task.model.name, task.version), {}) for task, context in asked
+        ]
         results = forecast([task for task, _ in asked], learnt)
         entries = [as_entry(one.answer, **vars(context)) for one, (_, context) in zip(results, asked, strict=True)]
         task = asked[0][0]

@@ -46,14 +46,14 @@ class ForecastService:
     engine: Engine = field(init=False)
     upkeep: Engine = field(init=False)
     writer: Writer = field(init=False)
-    recorder: ForecastQueue = field(init=False)
+    queue: ForecastQueue = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
         url = self.settings.database_url
         self.engine, self.upkeep = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
         self.writer = Writer(open_engine(url))
-        self.recorder = ForecastQueue(self.settings, self.metrics, self.writer)
+        self.queue = ForecastQueue(self.settings, self.metrics, self.writer)
 
     @property
     def last_problem(self) -> str | None:
@@ -89,7 +89,7 @@ class ForecastService:
             DatabaseUnavailable: the database does not answer.
         """
         if self.settings.adapt_intervals:
-            self.recorder.allowed = read_all_miscoverage_rates(self.upkeep)
+            self.queue.miscoverage_rates = read_all_miscoverage_rates(self.upkeep)
 
     def close(self) -> None:
         """Write what waits, and let go of the database."""
@@ -115,10 +115,10 @@ class ForecastService:
         if not is_large and request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
             task = prepare(request, catalog, self.settings)
-            entry, is_new = await self.recorder.answer_with_others(task, context)
+            entry, is_new = await self.queue.answer_with_others(task, context)
         else:
             preparing = partial(prepare, request, catalog, self.settings)
-            entry, is_new = await self.recorder.answer_alone(preparing, context)
+            entry, is_new = await self.queue.answer_alone(preparing, context)
         if not is_new:
             # somebody with the same key was faster
             return await self.answer(request, catalog, context, is_large=is_large)

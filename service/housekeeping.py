@@ -62,7 +62,7 @@ def _delete_old_forecasts(forecast_service: ForecastService) -> None:
 
 def _update_drift_metrics(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
     for name in catalog:
-        for version, (_, drifts) in forecast_service.recorder.drift.read(name).items():
+        for version, (_, drifts) in forecast_service.queue.drift.read(name).items():
             for variable, drift in drifts.items():
                 metrics.drift.labels(name, version, variable).set(drift.psi)
 
@@ -104,7 +104,7 @@ def _check_champion(
     champion = model.index.aliases.get(CHAMPION)
     if champion is None:
         return
-    monitor = forecast_service.recorder.drift
+    monitor = forecast_service.queue.drift
     champion_sums = {owner: total for (owner, *other), total in sums.items() if other == [name, champion]}
     for owner in sorted(champion_sums.keys() | monitor.owners(name)):
         total = champion_sums.get(owner)

@@ -1,4 +1,4 @@
-"""How a version answers, over HTTP and in batches alike: who forecasts, the intervals, and the warnings."""
+"""One forecast function for HTTP, batches and Python: the model or its baseline, the intervals, and the warnings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _SCORED = bound_probabilities(LEVELS)
 
 @dataclass(frozen=True)
 class ForecastInputs:
-    """What the forecasts of `n` series start from.
+    """The inputs of `n` series.
 
     Args:
         values: the target and `hist_exog`, `(n, input_size, 1 + hist_exog)`.
@@ -49,7 +49,7 @@ class Forecast:
 
     Args:
         mean: `(n, horizon)`.
-        columns: the names of what was asked for beside it.
+        columns: the names of the requested columns beside the mean.
         spread: their values, `(n, horizon, columns)`, NaN where nothing is calibrated.
         bounds: of the scored intervals, `(n, horizon, 2 × levels)`, likewise.
         is_adapted: of each series, whether its actuals have moved its intervals, `(n,)`.
@@ -68,7 +68,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A version, and what is asked of it whichever the series. Safe to share between threads.
+    """A version with the settings that all series of a request share. Safe to share between threads.
 
     Args:
         predictor: the version.
@@ -86,7 +86,7 @@ class Forecaster:
     without_skill: str = MODEL
 
     def __post_init__(self) -> None:
-        """Refuse what no series could be answered."""
+        """Check the horizon and the columns."""
         self.predictor.check_horizon(self.horizon)
         self.predictor.check_probabilities(self.wanted.probabilities, self.is_baseline)
 
@@ -115,7 +115,7 @@ class Forecaster:
         predictor, values, wanted = self.predictor, inputs.values, self.wanted.probabilities
         mean = self._mean(inputs)
         bounds = predictor.bounds(values, mean, LEVELS, self.is_baseline)
-        # what most ask for is what is scored
+        # most requests ask for the scored intervals
         spread = bounds if wanted == _SCORED else predictor.quantiles(values, mean, wanted, self.is_baseline)
         follows = predictor.bundle.calibration.is_adaptive and not self.is_baseline
         is_adapted = tuple(one is not None and follows for one in inputs.learnt or [None] * len(values))
@@ -134,7 +134,7 @@ class Forecaster:
 
     def _mean(self, inputs: ForecastInputs) -> Floats:
         if self.is_baseline:
-            # it needs no calendar that reaches far enough
+            # the baseline needs no calendar
             return self.predictor.predict_baseline(inputs.values, self.horizon)
         known = inputs.known
         if known is None:
@@ -143,11 +143,12 @@ class Forecaster:
 
 
 def tell_skill(skill: Skill) -> dict[str, Any]:
-    """Return what clients are told of a version's skill: the manifest's figures, and whether they show any."""
+    """Return a version's skill as clients see it: the manifest's figures, and whether they show skill."""
     return skill.model_dump() | {"is_shown": skill.is_shown}
 
 
 def forecast_warnings(predictor: ArrayPredictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
+    """Return what a reader of these forecasts should know, one sentence each."""
     warnings = []
     trained = predictor.manifest.horizon
     if horizon > trained:
@@ -178,7 +179,7 @@ def _why_no_skill(skill: Skill) -> str:
 
 
 def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:
-    """Return each series' allowed shares of misses, `(n, horizon, levels)`; the levels' own where none is learnt."""
+    """Return each series' miscoverage rates, `(n, horizon, levels)`; the nominal ones where a series has no scores."""
     shares = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(learnt), horizon, 1))
     for row, known in enumerate(learnt):
         if known is not None:

@@ -117,7 +117,7 @@ async def infer_by_version(request: Request, name: str, version: str) -> Respons
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     state, resources = request.app.state, request.state.resources
     catalog, settings, limits = state.model_store.catalog, state.settings, state.limits
-    recorder: ForecastQueue = state.forecast_service.recorder
+    queue: ForecastQueue = state.forecast_service.queue
     context = RequestContext(request.state.caller.client, request.state.caller.owner)
     body = await read_body(request, settings)
     length = _json_length(request, body)
@@ -130,7 +130,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         await acquire_slot(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
 
         def work() -> tuple[bytes, int | None, Entry | None]:
-            answer = infer(asked, body[length:], catalog, name, version, settings, context, recorder.allowed)
+            answer = infer(asked, body[length:], catalog, name, version, settings, context, queue.miscoverage_rates)
             header = to_json(answer.header)
             if answer.binary is None:
                 return header, None, answer.entry
@@ -138,7 +138,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
 
         content, header_length, entry = await run_in_threadpool(work)
         if entry is not None:
-            await recorder.write(entry)
+            await queue.write(entry)
     resources.body.resize(0)
     resources.answer.resize(min(len(content), n_bytes))
     resources.release_slot(limits.large)

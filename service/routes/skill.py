@@ -56,7 +56,7 @@ async def read_drift(
 
     It covers the requests of the API key's owner to this process.
     """
-    inputs = forecast_service.recorder.drift.read(find_model(model_store.catalog, model).name, caller.visible_owner)
+    inputs = forecast_service.queue.drift.read(find_model(model_store.catalog, model).name, caller.visible_owner)
     versions = [
         VersionDrift(
             version=version,

@@ -141,7 +141,9 @@ def test_intervals_follow_the_ledger_as_the_services_do(models: TrainedModels, t
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
         # what the service does by itself each minute
         with open_database(database) as engine:
-            app.state.forecast_service.recorder.allowed = {("", "sine", 1): read_miscoverage_rates(engine, "sine", 1)}
+            app.state.forecast_service.queue.miscoverage_rates = {
+                ("", "sine", 1): read_miscoverage_rates(engine, "sine", 1)
+            }
         answer = client.post("/v1/forecasts", json=request).json()
     assert [one["is_adapted"] for one in answer["forecasts"]] == [True, False, False]
     history().to_csv(tmp_path / "h.csv", index=False)
