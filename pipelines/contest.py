@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from forecaster.backtesting.backtest import BacktestConfig
-from forecaster.promotion.promote import backtest_version
+from forecaster.promotion.judge import backtest_version
 from forecaster.promotion.selection import Candidate, choose
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig

@@ -11,7 +11,8 @@ from forecaster.backtesting.tracking import BacktestRun
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.promotion.gate import KEPT, PROMOTED, SHADOW, Decision, GateConfig
-from forecaster.promotion.promote import check_certified, judge, make_champion
+from forecaster.promotion.judge import check_certified, judge
+from forecaster.promotion.promote import make_champion
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.tracking import TrackingConfig

@@ -18,8 +18,9 @@ from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
 from forecaster.training.config import TrainConfig
-from forecaster.training.job import RegisteredVersion, WarmStart, train
+from forecaster.training.job import RegisteredVersion, train
 from forecaster.training.lock import training_lock
+from forecaster.training.warm_start import WarmStart
 from pipelines.command import config_parser, format_table, load_sections, report_waiting, run
 from pipelines.fetch import FetchConfig, fetch
 from pipelines.promote import PromoteConfig, as_row, check_no_ignored_keys

@@ -26,8 +26,8 @@ from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
 from forecaster.models.cells import CELLS
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training.config import TrainConfig, split
-from forecaster.training.job import WarmStart
 from forecaster.training.stages import fit_recipe, refit
+from forecaster.training.warm_start import WarmStart
 
 MODEL = "model"
 RIDGE = "ridge"

@@ -17,8 +17,9 @@ from forecaster.evaluation.plots import coverage_figure, errors_figure
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import CHECKPOINTS, WORK, remove_checkpoints, work_key
-from forecaster.training.config import TrainConfig, prepare, title
-from forecaster.training.job import WarmStart, digest_series, log_inputs
+from forecaster.training.config import TrainConfig, title
+from forecaster.training.dataset import load_dataset, log_inputs
+from forecaster.training.warm_start import WarmStart
 
 # rows of a logged table
 _MOST_ROWS = 2000
@@ -55,13 +56,12 @@ def run_backtest(
     Raises:
         DataError, TrainingError, WorkspaceError, StoreUnavailable: as their names say.
     """
-    frame = config.data.load(config.exogenous)
-    series = prepare(config, frame)
-    digest = digest_series(series)
+    dataset = load_dataset(config)
+    series = dataset.series
     inputs = (
         config.model_dump_json(exclude={"tracking"}),
         backtest_config.model_dump_json(),
-        digest,
+        dataset.digest,
         warm.tags if warm else "",
     )
     name = f"backtest-{work_key(*inputs)}"
@@ -73,7 +73,7 @@ def run_backtest(
         with tracking.tracked_run(
             config.tracking, f"{title(config)} backtest", tags, replace_existing=replace_existing
         ) as run_id:
-            log_inputs(config, frame, digest, tags)
+            log_inputs(config, dataset, tags)
             tracking.log_setup({"backtest": backtest_config.model_dump(mode="json")}, {}, "backtest.yaml")
             result = backtest(config, backtest_config, series, checkpoints, warm)
             metrics = score(result, backtest_config, series)

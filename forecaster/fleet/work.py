@@ -22,8 +22,8 @@ from forecaster.fleet.plan import Order
 from forecaster.promotion.promote import judge_and_promote
 from forecaster.registry.store import Store
 from forecaster.training import past_runs
-from forecaster.training.config import prepare
-from forecaster.training.job import digest_series, train
+from forecaster.training.dataset import load_dataset
+from forecaster.training.job import train
 from forecaster.training.lock import training_lock
 
 FAILED, TRIED = "failed", "tried"
@@ -97,24 +97,27 @@ def _backtest(order: Order) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     # fleets of the same recipe share finished backtests
     with FileLock(file.with_suffix(".lock")):
-        series = prepare(order.train, order.train.data.load(order.train.exogenous))
-        digest = digest_series(series)
+        dataset = load_dataset(order.train)
         if file.exists():
             done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if done["digest"] == digest:
+            if done["digest"] == dataset.digest:
                 return {**done["answer"], "reason": "backtested before, and nothing has changed since"}
         if order.tracked:
             tags = {"fleet": order.folder.name, "symbol": order.symbol}
             metrics = run_backtest(order.train, order.backtest_config, tags, replace_existing=True).metrics
         else:
-            checkpoints = order.train.tracking.checkpoints / f"fleet-{order.folder.name}-{digest[:16]}"
+            checkpoints = order.train.tracking.checkpoints / f"fleet-{order.folder.name}-{dataset.digest[:16]}"
             metrics = score(
-                backtest(order.train, order.backtest_config, series, checkpoints), order.backtest_config, series
+                backtest(order.train, order.backtest_config, dataset.series, checkpoints),
+                order.backtest_config,
+                dataset.series,
             )
             shutil.rmtree(checkpoints, ignore_errors=True)
         answer = {"outcome": TRIED, **_figures(metrics, order.backtest_config.levels), "reason": ""}
         with write_atomically(file, is_locked=True) as draft:
-            draft.write_text(json.dumps({"digest": digest, "answer": answer, "metrics": metrics}), encoding="utf-8")
+            draft.write_text(
+                json.dumps({"digest": dataset.digest, "answer": answer, "metrics": metrics}), encoding="utf-8"
+            )
     return answer
 
 

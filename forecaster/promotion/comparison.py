@@ -1,6 +1,5 @@
 """Compare a challenger with the champion: on the rows since the champion's training, if there are enough of them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,13 @@ from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.domain.series import Series
 from forecaster.evaluation.probabilistic import coverage
 from forecaster.evaluation.significance import MIN_BLOCKS, compare_losses
+from forecaster.promotion.contenders import Contender
 from forecaster.promotion.gate import ChampionComparison, GateConfig
 from forecaster.registry.bundle import Bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import ArrayPredictor
 from forecaster.training.config import TrainConfig, prepare
-from forecaster.training.job import WarmStart
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A version that is compared: the challenger or the champion.
-
-    Args:
-        version: its number.
-        config: its recipe.
-        bundle: its verified bundle.
-        warm: the version whose weights it started from, and the number of epochs; None for random weights.
-    """
-
-    version: int
-    config: TrainConfig
-    bundle: Bundle
-    warm: tuple[int, int] | None = None
+from forecaster.training.warm_start import WarmStart
 
 
 def compare(

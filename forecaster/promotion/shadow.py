@@ -20,7 +20,8 @@ from forecaster.promotion.gate import (
     GateConfig,
     compare_with_champion,
 )
-from forecaster.promotion.promote import is_in_shadow, make_champion
+from forecaster.promotion.judge import is_in_shadow
+from forecaster.promotion.promote import make_champion
 from forecaster.registry.cache import CHALLENGER, CHAMPION, PREVIOUS
 from forecaster.registry.store import Store
 from forecaster.training import past_runs

@@ -5,26 +5,23 @@ fitted on every window up to the latest observation; the metrics in its manifest
 evaluated on held-out parts before.
 """
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from forecaster.data.windows import Windows, cut_windows
-from forecaster.database.uris import without_password
 from forecaster.domain.errors import LeakageError, UnknownModel
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.manifest import Certificate, Example
-from forecaster.domain.series import MEAN, Series, lower, upper
+from forecaster.domain.series import MEAN, Inputs, lower, upper
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
-from forecaster.training import devices, past_runs, tracking
+from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_attempt, remove_checkpoints, work_key
-from forecaster.training.config import TrainConfig, check_adjustment, prepare, split, title
+from forecaster.training.config import TrainConfig, check_adjustment, split, title
+from forecaster.training.dataset import Dataset, load_dataset, log_inputs
 from forecaster.training.epoch_log import EpochLog
 from forecaster.training.example import last_test_window
 from forecaster.training.export import write_bundle
@@ -32,28 +29,11 @@ from forecaster.training.leakage import certify
 from forecaster.training.manifest import build_manifest
 from forecaster.training.residuals import calibrate_naive
 from forecaster.training.stages import Evaluation, evaluate, refit
+from forecaster.training.warm_start import WarmStart
 
 _PARITY_WINDOWS = 256
-
-
-@dataclass(frozen=True)
-class WarmStart:
-    """The weights that a served network starts from, in place of random weights.
-
-    Args:
-        model: a bundle's Keras file, which holds the weights.
-        version: the version that the bundle belongs to.
-        epochs: how many epochs the served network is fitted for.
-    """
-
-    model: Path
-    version: int
-    epochs: int
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Return the tags of a run that uses this warm start."""
-        return {past_runs.WARM_FROM: str(self.version), past_runs.WARM_EPOCHS: str(self.epochs)}
+# the bundle's folder, beside the checkpoints
+_BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -84,64 +64,66 @@ def train(
             nothing is registered.
     """
     check_adjustment(config)
-    frame = config.data.load(config.exogenous)
-    series = prepare(config, frame)
-    parts = split(config, series)
+    dataset = load_dataset(config)
+    parts = split(config, dataset.series)
     store = store or Store(config.tracking.uri, create=True)
-    digest = digest_series(series)
-    work = work_key(config.model_dump_json(exclude={"tracking"}), digest)
+    work = work_key(config.model_dump_json(exclude={"tracking"}), dataset.digest)
     with past_runs.locked_checkpoints(config.tracking, work) as checkpoints:
         registered = None if force_new else _find_registered(config, store, work)
         if registered is None:
             tags = {WORK: work, ATTEMPT: get_attempt(checkpoints), MODEL: config.name, CHECKPOINTS: work}
             tags |= warm.tags if warm else {}
             with tracking.tracked_run(config.tracking, title(config), tags) as run_id:
-                log_inputs(config, frame, digest, {"kind": "training"})
-                registered = _train(config, frame, series, parts, store, run_id, digest, checkpoints, warm)
+                log_inputs(config, dataset, {"kind": "training"})
+                metrics = _write_bundle(config, dataset, parts, checkpoints, warm)
+                source = tracking.log_bundle(checkpoints / _BUNDLE)
+                version = store.register(config.name, source, run_id)
+                registered = RegisteredVersion(run_id, config.name, version, metrics)
         remove_checkpoints(checkpoints)
     return registered
 
 
-def _train(
-    config: TrainConfig,
-    frame: pd.DataFrame,
-    series: Series,
-    parts: dict[str, Windows],
-    store: Store,
-    run_id: str,
-    digest: str,
-    checkpoints: Path,
-    warm: WarmStart | None,
-) -> RegisteredVersion:
+def _write_bundle(
+    config: TrainConfig, dataset: Dataset, parts: dict[str, Windows], checkpoints: Path, warm: WarmStart | None
+) -> dict[str, float]:
+    """Evaluate, refit and audit the recipe, and write its bundle; return the recipe's metrics."""
     on_epoch = EpochLog(checkpoints / "epochs.jsonl", config.tracking.patience_seconds)
     evaluated = evaluate(config, parts, checkpoints, on_epoch)
     on_epoch.deliver()
     tracking.log_test(evaluated.metrics)
-    example = last_test_window(config, series, parts["test"], evaluated)
+    example = last_test_window(config, dataset.series, parts["test"], evaluated)
     _log_plot(example, title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
-        seen = cut_windows(series, config.input_size, config.horizon, config.step_size)
+        seen = cut_windows(dataset.series, config.input_size, config.horizon, config.step_size)
         epochs = warm.epochs if warm else evaluated.history.best_epoch + 1
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
-    certificate = _certify(config, frame, evaluated, served, checkpoints, warm)
+    certificate = _certify(config, dataset, evaluated, served, checkpoints, warm)
     on_epoch.deliver()
-    fields = build_manifest(config, series, digest, evaluated, served, seen, parts["test"])
+    fields = build_manifest(config, dataset, evaluated, served, seen, parts["test"])
     fields |= {"certificate": certificate, "example": example}
-    version = _register(config, store, run_id, served, evaluated, fields, seen, parts, checkpoints / "bundle")
-    return RegisteredVersion(run_id, config.name, version, evaluated.metrics)
+    calibrations = {"model": evaluated.calibration, "naive": calibrate_naive(config, parts)}
+    # left half-written by a killed training
+    shutil.rmtree(checkpoints / _BUNDLE, ignore_errors=True)
+    write_bundle(served, calibrations, fields, _parity_inputs(seen), checkpoints / _BUNDLE)
+    return evaluated.metrics
+
+
+def _parity_inputs(seen: Windows) -> Inputs:
+    sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
+    return seen.inputs(sample)
 
 
 def _certify(
     config: TrainConfig,
-    frame: pd.DataFrame,
+    dataset: Dataset,
     evaluated: Evaluation,
     served: TrainedNetwork,
     checkpoints: Path,
     warm: WarmStart | None,
 ) -> Certificate:
     try:
-        return certify(config, frame, evaluated, served, warm.version if warm else None)
+        return certify(config, dataset.frame, evaluated, served, warm.version if warm else None)
     except LeakageError:
         # so that the same training starts afresh once its code is fixed
         for fit in checkpoints.glob("*.npz"):
@@ -160,46 +142,6 @@ def _find_registered(config: TrainConfig, store: Store, work: str) -> Registered
             past_runs.close_run(config.tracking, run_id)
             return RegisteredVersion(run_id, config.name, versions[run_id], metrics)
     return None
-
-
-def digest_series(series: Series) -> str:
-    """Return the SHA-256 of the series' names, times and values."""
-    digest = hashlib.sha256()
-    known = () if series.known is None else (series.known,)
-    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values, *known):
-        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
-
-
-def _register(
-    config: TrainConfig,
-    store: Store,
-    run_id: str,
-    served: TrainedNetwork,
-    evaluated: Evaluation,
-    fields: dict[str, Any],
-    seen: Windows,
-    parts: dict[str, Windows],
-    folder: Path,
-) -> int:
-    sample = np.linspace(0, len(seen) - 1, min(len(seen), _PARITY_WINDOWS)).astype(np.int64)
-    inputs = seen.inputs(sample)
-    # left half-written by a killed training
-    shutil.rmtree(folder, ignore_errors=True)
-    calibrations = {"model": evaluated.calibration, "naive": calibrate_naive(config, parts)}
-    write_bundle(served, calibrations, fields, inputs, folder)
-    source = tracking.log_bundle(folder)
-    return store.register(config.name, source, run_id)
-
-
-def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, tags: dict[str, str]) -> None:
-    """Log the recipe and the dataset to the active run, with `tags` in addition to the recipe's own."""
-    model = config.model
-    own = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon), "dataset_digest": digest}
-    recipe = config.model_dump(mode="json")
-    recipe["tracking"]["uri"] = without_password(config.tracking.uri)
-    tracking.log_setup(recipe, own | devices.describe() | tags)
-    tracking.log_dataset(frame, config.data.source, digest, config.data.place)
 
 
 def _log_plot(example: Example, title: str) -> None:

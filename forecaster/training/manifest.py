@@ -15,13 +15,13 @@ from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import MIN_WINDOWS, diebold_mariano
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training.config import TrainConfig, get_sessions
+from forecaster.training.dataset import Dataset
 from forecaster.training.stages import Evaluation
 
 
 def build_manifest(
     config: TrainConfig,
-    series: Series,
-    digest: str,
+    dataset: Dataset,
     evaluated: Evaluation,
     served: TrainedNetwork,
     seen: Windows,
@@ -31,13 +31,13 @@ def build_manifest(
 
     Args:
         config: the recipe.
-        series: the data.
-        digest: the data's digest.
+        dataset: its data.
         evaluated: the recipe's evaluation on the held-out parts.
         served: the network to register.
         seen: the windows that `served` was fitted on.
         test: the test part's windows.
     """
+    series = dataset.series
     return {
         "name": config.name,
         "topology": config.model.topology,
@@ -50,7 +50,7 @@ def build_manifest(
         "sessions": get_sessions(config),
         "is_positive": evaluated.trained.preprocessing.target.needs_positive,
         "training_data": TrainingData(
-            digest=digest,
+            digest=dataset.digest,
             n_series=len(series),
             rows=len(series.values),
             first=str(series.timestamps.min()),

@@ -11,12 +11,14 @@ import pytest
 
 from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.promotion.gate import GateConfig
-from forecaster.promotion.promote import PromotionResult, judge, judge_and_promote
+from forecaster.promotion.judge import judge
+from forecaster.promotion.promote import PromotionResult, judge_and_promote
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig
-from forecaster.training.job import WarmStart, train
+from forecaster.training.job import train
+from forecaster.training.warm_start import WarmStart
 from tests.backup.installation import move_artifacts
 from tests.conftest import small_config
 

@@ -19,7 +19,7 @@ from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
 from forecaster.evaluation.metrics import mae
 from forecaster.promotion.gate import GateConfig
-from forecaster.promotion.promote import check_certified, judge
+from forecaster.promotion.judge import check_certified, judge
 from forecaster.promotion.selection import choose
 from forecaster.registry.store import Store
 from forecaster.training.job import train

@@ -11,9 +11,10 @@ import pytest
 from forecaster.domain.manifest import KERAS_MODEL, Certificate
 from forecaster.registry.cache import bundle_folder
 from forecaster.training.config import TrainConfig, prepare, split
-from forecaster.training.job import WarmStart, train
+from forecaster.training.job import train
 from forecaster.training.leakage import N_CUTOFFS, certify
 from forecaster.training.stages import evaluate
+from forecaster.training.warm_start import WarmStart
 from tests.conftest import TrainedModels, small_config
 
 ROWS = 700

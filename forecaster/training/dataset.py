@@ -1,0 +1,57 @@
+"""The dataset of a recipe: the data that it declares, loaded, checked, identified by a digest, and logged."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from forecaster.database.uris import without_password
+from forecaster.domain.series import Series
+from forecaster.training import devices, tracking
+from forecaster.training.config import TrainConfig, prepare
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The data of a recipe.
+
+    Args:
+        frame: the long frame, as loaded.
+        series: its series, with calendar features.
+        digest: the SHA-256 of the series' names, times and values.
+    """
+
+    frame: pd.DataFrame
+    series: Series
+    digest: str
+
+
+def load_dataset(config: TrainConfig) -> Dataset:
+    """Load a recipe's data and check them against the recipe.
+
+    Raises:
+        ConfigError, DataError: as the data source and `prepare` raise them.
+    """
+    frame = config.data.load(config.exogenous)
+    series = prepare(config, frame)
+    return Dataset(frame, series, _digest(series))
+
+
+def log_inputs(config: TrainConfig, dataset: Dataset, tags: dict[str, str]) -> None:
+    """Log the recipe and its dataset to the active run, with `tags` in addition to the recipe's own."""
+    model = config.model
+    own = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon)}
+    own["dataset_digest"] = dataset.digest
+    recipe = config.model_dump(mode="json")
+    recipe["tracking"]["uri"] = without_password(config.tracking.uri)
+    tracking.log_setup(recipe, own | devices.describe() | tags)
+    tracking.log_dataset(dataset.frame, config.data.source, dataset.digest, config.data.place)
+
+
+def _digest(series: Series) -> str:
+    digest = hashlib.sha256()
+    known = () if series.known is None else (series.known,)
+    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values, *known):
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
