@@ -38,21 +38,24 @@ class Sine(Config):
         return period
 
 
-class SineSource(Config):
-    """Sums of sines with a level, a trend per row, and noise with the standard deviation `noise`."""
+class _SyntheticSource(Config):
+    """What the synthetic sources share: size, times, names and seed."""
 
-    source: Literal["sine"] = "sine"
-    sines: tuple[Sine, ...] = (Sine(),)
-    level: float = 0.0
-    trend: float = 0.0
-    noise: float = Field(0.1, ge=0)
-    noise_kind: Literal["normal", "uniform"] = "normal"
+    source: str
     n_series: int = Field(1, ge=1, le=MAX_ROWS)
     length: int = Field(2000, ge=1, le=MAX_ROWS)
-    start: datetime = datetime(2020, 1, 1)
-    freq: str = "h"
-    unique_id: str = "sine"
+    start: datetime
+    freq: str
+    unique_id: str
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("freq")
+    @classmethod
+    def _is_known(cls, freq: str) -> str:
+        try:
+            return str(parse(freq))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def place(self) -> str:
@@ -64,10 +67,41 @@ class SineSource(Config):
         return ()
 
     def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the series as a long frame of `n_series * length` rows, reproducible by the seed."""
-        _refuse(exogenous, self.source)
-        _check_rows(self.n_series, self.length)
-        random = np.random.default_rng(self.seed)
+        """Return the series as a long frame of `n_series * length` rows, reproducible by the seed.
+
+        Raises:
+            ConfigError: exogenous columns are requested, there are too many rows, or a time is out of range.
+        """
+        if exogenous:
+            raise ConfigError(
+                f"hist_exog, futr_exog: source {self.source} has no columns {list(exogenous)}; remove them"
+            )
+        if self.n_series * self.length > MAX_ROWS:
+            raise ConfigError(
+                f"data: {self.n_series} series of {self.length} rows exceed {MAX_ROWS} rows; lower n_series or length"
+            )
+        y = self._values(np.random.default_rng(self.seed))
+        return _long_frame(y, self.unique_id, _times(self.start, self.freq, self.length))
+
+    def _values(self, random: np.random.Generator) -> Floats:
+        """Return the values, `(n_series, length)`."""
+        raise NotImplementedError
+
+
+class SineSource(_SyntheticSource):
+    """Sums of sines with a level, a trend per row, and noise with the standard deviation `noise`."""
+
+    source: Literal["sine"] = "sine"
+    sines: tuple[Sine, ...] = (Sine(),)
+    level: float = 0.0
+    trend: float = 0.0
+    noise: float = Field(0.1, ge=0)
+    noise_kind: Literal["normal", "uniform"] = "normal"
+    start: datetime = datetime(2020, 1, 1)
+    freq: str = "h"
+    unique_id: str = "sine"
+
+    def _values(self, random: np.random.Generator) -> Floats:
         t = np.arange(self.length, dtype=np.float64)
         y = np.tile(self.level + self.trend * t, (self.n_series, 1))
         for sine in self.sines:
@@ -78,68 +112,24 @@ class SineSource(Config):
             y += random.uniform(-1, 1, y.shape) * self.noise * np.sqrt(3)
         else:
             y += random.normal(0, self.noise, y.shape)
-        return _long_frame(y, self.unique_id, _times(self.start, self.freq, self.length))
-
-    @field_validator("freq")
-    @classmethod
-    def _is_known(cls, freq: str) -> str:
-        return _known_frequency(freq)
+        return y
 
 
-class RandomWalkSource(Config):
+class RandomWalkSource(_SyntheticSource):
     """Geometric random walks; `drift` and `volatility` are those of the log returns per row."""
 
     source: Literal["random_walk"] = "random_walk"
     first_price: float = Field(100.0, gt=0)
     drift: float = 0.0002
     volatility: float = Field(0.01, ge=0)
-    n_series: int = Field(1, ge=1, le=MAX_ROWS)
-    length: int = Field(2000, ge=1, le=MAX_ROWS)
     start: datetime = datetime(2018, 1, 1)
     freq: str = "B"
     unique_id: str = "walk"
-    seed: int = Field(0, ge=0, lt=2**31)
 
-    @property
-    def place(self) -> str:
-        """Return the name of the source."""
-        return self.source
-
-    def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return no column, because none leaks later dividends."""
-        return ()
-
-    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
-        """Return the series as a long frame of `n_series * length` rows, reproducible by the seed."""
-        _refuse(exogenous, self.source)
-        _check_rows(self.n_series, self.length)
-        random = np.random.default_rng(self.seed)
+    def _values(self, random: np.random.Generator) -> Floats:
         returns = random.normal(self.drift, self.volatility, (self.n_series, self.length))
         returns[:, 0] = 0.0
-        prices = self.first_price * np.exp(np.cumsum(returns, axis=1))
-        return _long_frame(prices, self.unique_id, _times(self.start, self.freq, self.length))
-
-    @field_validator("freq")
-    @classmethod
-    def _is_known(cls, freq: str) -> str:
-        return _known_frequency(freq)
-
-
-def _refuse(exogenous: Sequence[str], source: str) -> None:
-    if exogenous:
-        raise ConfigError(f"hist_exog, futr_exog: source {source} has no columns {list(exogenous)}; remove them")
-
-
-def _check_rows(n_series: int, length: int) -> None:
-    if n_series * length > MAX_ROWS:
-        raise ConfigError(f"data: {n_series} series of {length} rows exceed {MAX_ROWS} rows; lower n_series or length")
-
-
-def _known_frequency(freq: str) -> str:
-    try:
-        return str(parse(freq))
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
+        return np.asarray(self.first_price * np.exp(np.cumsum(returns, axis=1)))
 
 
 def _inverted(period: float | tuple[float, float]) -> float | tuple[float, float]:
