@@ -8,7 +8,6 @@ selected their learning rates on the validation part.
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.report import Row, report
 from forecaster.domain.config import load_config
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
 from forecaster.domain.levels import LEVELS
@@ -129,7 +129,7 @@ def measured(config: TrainConfig) -> dict[str, float]:
 
 def on_all_cores(function: Callable[[TrainConfig], T], configs: Sequence[TrainConfig]) -> Iterator[T]:
     """Yield the function's result for each recipe, in order; each core runs one training at a time."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from tqdm(pool.map(function, configs), total=len(configs), unit="training", dynamic_ncols=True)
 

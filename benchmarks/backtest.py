@@ -8,7 +8,6 @@ on one core and on all cores.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from forecaster.backtesting.backtest import BacktestConfig, backtest, fit_for_se
 from forecaster.backtesting.origins import known_at, roll
 from forecaster.backtesting.report import score
 from forecaster.domain.config import build_config
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.series import Floats
 from forecaster.evaluation.statistical import forecast_histories
@@ -93,7 +93,7 @@ def compare_auto_ets() -> int:
     """Time AutoETS with one process and with one process per core, and print the table."""
     walks = np.cumsum(np.random.default_rng(1).normal(size=(N_SERIES, ETS_WINDOWS + ETS_ROWS)), axis=1)
     histories = [walk[start : start + ETS_ROWS] for walk in walks for start in range(ETS_WINDOWS)]
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     seconds = {}
     for n_processes in (1, cores):
         start = time.perf_counter()

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.exits import FAILED, SUCCESS
 from forecaster.training.tracking import git_revision
 
@@ -73,7 +74,7 @@ def machine() -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cores(),
         "load_average": round(os.getloadavg()[0], 1),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }

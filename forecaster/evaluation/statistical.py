@@ -6,13 +6,13 @@ Source: Garza, Mergenthaler Canseco, Challú & Olivares (2022), StatsForecast.
 """
 
 import multiprocessing
-import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import DataError
 from forecaster.domain.series import Floats
 
@@ -41,7 +41,7 @@ def forecast_histories(
         DataError: the model cannot be fitted to a history.
     """
     tasks = [(name, history[-MAX_ROWS:], horizon, season_length) for history in histories]
-    n_processes = n_processes or len(os.sched_getaffinity(0))
+    n_processes = n_processes or usable_cores()
     if len(tasks) < _MIN_PARALLEL or n_processes == 1:
         results = [_forecast(task) for task in tasks]
     else:

@@ -10,6 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, cast
 
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import FleetError
 from forecaster.fleet.plan import FleetConfig, OrderResult
 from forecaster.fleet.work import ENVIRONMENT
@@ -70,7 +71,7 @@ def run_locally(config: FleetConfig, orders: Sequence[str], logs: Path) -> Itera
     Raises:
         FleetError: a process cannot be started.
     """
-    count = min(config.workers or len(os.sched_getaffinity(0)), len(orders))
+    count = min(config.workers or usable_cores(), len(orders))
     queue = deque(enumerate(orders))
     workers: list[_Worker] = []
     try:

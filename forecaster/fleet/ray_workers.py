@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import ConfigError, FleetError
 from forecaster.fleet.plan import FleetConfig, OrderResult
 from forecaster.fleet.work import ENVIRONMENT, execute_order
@@ -84,7 +85,7 @@ def _connected(config: FleetConfig, n_orders: int) -> Iterator[tuple[Any, int]]:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if config.ray_address is None:
-            count = min(config.workers or len(os.sched_getaffinity(0)), n_orders)
+            count = min(config.workers or usable_cores(), n_orders)
             own = {"num_cpus": count, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             ray.init(address="local", **own, **quiet)
         else:

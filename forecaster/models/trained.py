@@ -1,6 +1,5 @@
 """A trained network: its weights, its configuration and its fitted transforms, which together make a forecast."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
+from forecaster.domain.cores import usable_cores
 from forecaster.domain.series import Floats, Inputs
 from forecaster.models.network import ModelConfig, trace_forecast
 from forecaster.models.topologies import TOPOLOGIES
@@ -78,5 +78,5 @@ def open_session(graph: "onnx.ModelProto") -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = usable_cores()
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
