@@ -8,9 +8,12 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from forecaster.client import AsyncClient, Client
-    from forecaster.domain import errors
+    from forecaster import errors
+    from forecaster.client import AsyncClient, Client, Retries
+    from forecaster.domain.config import load_config
     from forecaster.inference.predictor import Predictor, load_predictor
+    from forecaster.training.config import TrainConfig
+    from forecaster.training.job import train
 
 __version__ = "0.1.0"
 
@@ -18,24 +21,38 @@ __version__ = "0.1.0"
 for _variable in ("MLFLOW_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "true")
 
-# where each public name is defined; None: the name is a module
+# where each public name is defined; `errors` is a module
 _PUBLIC = {
     "AsyncClient": "forecaster.client",
     "Client": "forecaster.client",
     "Predictor": "forecaster.inference.predictor",
-    "errors": None,
+    "Retries": "forecaster.client",
+    "TrainConfig": "forecaster.training.config",
+    "errors": "forecaster",
+    "load_config": "forecaster.domain.config",
     "load_predictor": "forecaster.inference.predictor",
+    "train": "forecaster.training.job",
 }
-__all__ = ["AsyncClient", "Client", "Predictor", "__version__", "errors", "load_predictor"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Predictor",
+    "Retries",
+    "TrainConfig",
+    "__version__",
+    "errors",
+    "load_config",
+    "load_predictor",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _PUBLIC[name]
-    if module is None:
-        return importlib.import_module(f"forecaster.domain.{name}")
-    return getattr(importlib.import_module(module), name)
+    if name == "errors":
+        return importlib.import_module("forecaster.errors")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

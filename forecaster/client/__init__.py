@@ -4,7 +4,8 @@ It needs no model, registry or training library, only the service's address.
 """
 
 from forecaster.client.client import AsyncClient, Client
-from forecaster.client.errors import (
+from forecaster.client.retries import Retries
+from forecaster.domain.errors import (
     BadAnswer,
     ClientError,
     NotAllowed,
@@ -12,7 +13,6 @@ from forecaster.client.errors import (
     ServiceUnavailable,
     TooManyRequests,
 )
-from forecaster.client.retries import Retries
 
 __all__ = [
     "AsyncClient",

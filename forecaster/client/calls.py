@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pandas as pd
 
-from forecaster.client.errors import RequestRefused
 from forecaster.client.exchange import Call, Request
 from forecaster.client.frames import format_times, read_forecasts, read_histories
 from forecaster.data.long_frame import read_long_frame
+from forecaster.domain.errors import RequestRefused
 from forecaster.domain.series import DS, UNIQUE_ID, Y
 
 ACTUALS_PER_REQUEST = 50_000

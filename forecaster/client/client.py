@@ -10,9 +10,9 @@ import httpx2
 import pandas as pd
 
 from forecaster.client import calls
-from forecaster.client.errors import ClientError
 from forecaster.client.exchange import Call, Pause, Request, Result, with_retries
 from forecaster.client.retries import Retries
+from forecaster.domain.errors import ClientError
 
 SERIES_PER_REQUEST = 1000
 
@@ -128,7 +128,7 @@ class Client:
 
         Raises:
             SeriesError: the frame is invalid; nothing was sent.
-            ClientError: see `forecaster.client.errors`.
+            ClientError: see `forecaster.domain.errors`.
         """
         return self._run(
             calls.forecast(df, model, alias, version, horizon, level, quantiles, futr_df, self._series_per_request)
@@ -138,7 +138,7 @@ class Client:
         """Return the served models: each with `name`, `aliases` and `versions`, which holds each version's manifest.
 
         Raises:
-            ClientError: see `forecaster.client.errors`.
+            ClientError: see `forecaster.domain.errors`.
         """
         return self._run(calls.models())
 
@@ -150,7 +150,7 @@ class Client:
 
         Raises:
             SeriesError: the frame is invalid; nothing was sent.
-            ClientError: see `forecaster.client.errors`.
+            ClientError: see `forecaster.domain.errors`.
         """
         return self._run(calls.actuals(df))
 
@@ -158,7 +158,7 @@ class Client:
         """Return a served forecast with its actuals.
 
         Raises:
-            ClientError: see `forecaster.client.errors`.
+            ClientError: see `forecaster.domain.errors`.
         """
         return self._run(calls.forecast_by_id(forecast_id))
 
@@ -166,7 +166,7 @@ class Client:
         """Return the realised skill of a model's served forecasts.
 
         Raises:
-            ClientError: see `forecaster.client.errors`.
+            ClientError: see `forecaster.domain.errors`.
         """
         return self._run(calls.skill(model))
 

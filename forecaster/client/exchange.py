@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from forecaster.client.errors import BadAnswer, NotAllowed, RequestRefused, ServiceUnavailable, TooManyRequests
 from forecaster.client.retries import RETRIED_STATUSES, Retries, read_retry_after
+from forecaster.domain.errors import BadAnswer, NotAllowed, RequestRefused, ServiceUnavailable, TooManyRequests
 
 # errors that are retried: the request or its answer was lost; a timeout is not, because the answer would be slow again
 RETRIED_ERRORS = (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError)
@@ -53,7 +53,7 @@ def exchange(request: Request, retries: Retries) -> Steps[Any]:
     """Yield a request, and its retries if a retry may help; return the JSON of the answer.
 
     Raises:
-        RequestRefused, NotAllowed, TooManyRequests, ServiceUnavailable, BadAnswer: see `forecaster.client.errors`.
+        RequestRefused, NotAllowed, TooManyRequests, ServiceUnavailable, BadAnswer: see `forecaster.domain.errors`.
     """
     n_retries = 0
     while True:

@@ -30,16 +30,28 @@
     ├── ScheduleError          a scheduled job cannot run now
     ├── FleetError             a fleet's workers cannot be started or reached, or its table cannot be written
     ├── BackupError            a backup cannot be made, trusted or restored
-    └── RequestError           a forecast request is invalid (horizon, level, both alias and version …)
+    ├── RequestError           a forecast request is invalid (horizon, level, both alias and version …)
+    └── ClientError            the HTTP client's base class; raised itself if its address or key is invalid
+        ├── RequestRefused     the service refuses the request; a retry would not help
+        │   ├── NotAllowed         the key is missing or unknown, or lacks a scope
+        │   └── TooManyRequests    the service limits the request rate, also after all retries
+        ├── ServiceUnavailable  the service cannot be reached or cannot answer now, also after all retries
+        └── BadAnswer          the answer does not come from the service
 
 Each message names the field, file and row, where there is one, and says what to do next.
 """
 
+import copyreg
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 __all__ = [
     "BackupError",
+    "BadAnswer",
     "BadResponse",
     "BundleError",
     "CalendarError",
+    "ClientError",
     "ConfigError",
     "DataError",
     "DatabaseUnavailable",
@@ -49,17 +61,21 @@ __all__ = [
     "LeakageError",
     "MarketDataError",
     "NoData",
+    "NotAllowed",
     "ParityError",
     "QualityError",
     "RateLimited",
     "RegistryError",
     "RequestError",
+    "RequestRefused",
     "ScheduleError",
     "SeriesError",
+    "ServiceUnavailable",
     "SourceUnavailable",
     "SourceUnreachable",
     "StaleData",
     "StoreUnavailable",
+    "TooManyRequests",
     "TooShortError",
     "TrainingError",
     "Unconfirmed",
@@ -72,6 +88,10 @@ __all__ = [
 
 class ForecasterError(Exception):
     """Base class of all errors of this project."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the error cross a process boundary whole, whatever its constructor takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ConfigError(ForecasterError):
@@ -213,3 +233,48 @@ class BackupError(ForecasterError):
 
 class RequestError(ForecasterError):
     """A forecast request is invalid."""
+
+
+class ClientError(ForecasterError):
+    """A request through the client failed."""
+
+
+class RequestRefused(ClientError):
+    """The service refuses the request.
+
+    Args:
+        status: the HTTP status, 4xx.
+        detail: the service's explanation.
+        errors: the mistakes in the request's body, each with `location` and `message`.
+    """
+
+    def __init__(self, status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(f"refused ({status}): {detail}")
+        self.status = status
+        self.detail = detail
+        self.errors = [dict(mistake) for mistake in errors]
+
+
+class NotAllowed(RequestRefused):
+    """The key is missing or unknown (401), or lacks the scope for the request (403)."""
+
+
+class TooManyRequests(RequestRefused):
+    """The service limits the request rate (429).
+
+    Args:
+        detail: the service's explanation.
+        retry_after_seconds: the delay that the service asks for; None if it names none.
+    """
+
+    def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(429, detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServiceUnavailable(ClientError):
+    """The service cannot be reached, does not answer in time, or answers that it cannot now (5xx)."""
+
+
+class BadAnswer(ClientError):
+    """The answer does not come from the service: another program listens at the address."""

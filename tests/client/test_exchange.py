@@ -21,10 +21,8 @@ from forecaster.client import (
     Retries,
     ServiceUnavailable,
     TooManyRequests,
-    errors,
 )
 from forecaster.client.retries import read_retry_after
-from forecaster.domain.errors import ForecasterError
 from tests.client.conftest import frame
 
 Server = Callable[..., Any]
@@ -282,10 +280,3 @@ def test_pauses_grow_up_to_the_limit_and_are_random() -> None:
 )
 def test_retry_after_is_parsed(text: str | None, seconds: float | None) -> None:
     assert read_retry_after(text, datetime(2026, 1, 1, tzinfo=UTC)) == seconds
-
-
-def test_all_errors_derive_from_client_error() -> None:
-    for name in errors.__all__:
-        assert issubclass(getattr(errors, name), ClientError)
-        assert name in (errors.__doc__ or "")
-    assert issubclass(ClientError, ForecasterError)

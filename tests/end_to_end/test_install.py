@@ -120,7 +120,18 @@ with TestClient(create_app(Settings(tracking_uri="", database_url="sqlite:///l.d
 
 
 def test_public_names_are_these_and_each_is_importable() -> None:
-    assert forecaster.__all__ == ["AsyncClient", "Client", "Predictor", "__version__", "errors", "load_predictor"]
+    assert forecaster.__all__ == [
+        "AsyncClient",
+        "Client",
+        "Predictor",
+        "Retries",
+        "TrainConfig",
+        "__version__",
+        "errors",
+        "load_config",
+        "load_predictor",
+        "train",
+    ]
     for name in forecaster.__all__:
         assert getattr(forecaster, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
