@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 import yaml
 
+from forecaster.training.job import train
 from tests.conftest import run_module, small_config, start_module
 from tests.fleet.test_fleet import wait_until
 
@@ -55,8 +56,7 @@ def test_next_command_ends_the_run_of_a_killed_backtest(tmp_path: Path) -> None:
 
 def test_training_ends_the_run_of_a_killed_promotion_but_not_of_a_live_one(tmp_path: Path) -> None:
     _write_job(tmp_path)
-    done = run_module("pipelines.train", "job.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train(small_config(tmp_path, fit={"epochs": 1}, refit=False))
     _kill(_start_backtest("pipelines.promote", tmp_path))
     assert _runs(tmp_path)[1:] == [("backtest", "RUNNING")]
     live = _start_backtest("pipelines.promote", tmp_path)

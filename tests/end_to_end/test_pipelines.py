@@ -84,14 +84,14 @@ def test_concurrent_trainings_on_a_new_store_succeed(folder: Path, tmp_path: Pat
     uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
     processes = [
         start_module("pipelines.train", "job.yaml", "--set", uri, f"seed={seed}", "fit.epochs=1", cwd=tmp_path)
-        for seed in range(3)
+        for seed in range(2)
     ]
     versions = set()
     for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         versions.add(json.loads(out.splitlines()[-1])["version"])
-    assert versions == {1, 2, 3}
+    assert versions == {1, 2}
 
 
 @pytest.mark.parametrize("pipeline", ["train", "promote", "fetch", "demo", "forecast", "backup", "restore"])
