@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.series import Floats
-from forecaster.inference.answers import as_entry
+from forecaster.inference.answers import ledger_entry
 from forecaster.inference.forecasting import Forecaster
 from forecaster.ledger.entries import Entry
 from forecaster.ledger.running_sums import VersionKey
@@ -99,7 +99,7 @@ class ForecastQueue:
         """Make the queue of small requests."""
         self._batcher = Batcher(self._together, self.settings.batch_size, self.settings.batch_delay_seconds)
 
-    async def answer_with_others(self, task: Task, context: RequestContext) -> Written:
+    async def answer_small(self, task: Task, context: RequestContext) -> Written:
         """Forecast a small request on the event loop, together with those that wait.
 
         Raises:
@@ -108,7 +108,7 @@ class ForecastQueue:
         """
         return await self._batcher.ask((task, context))
 
-    async def answer_alone(self, preparing: Callable[[], Task], context: RequestContext) -> Written:
+    async def answer_large(self, preparing: Callable[[], Task], context: RequestContext) -> Written:
         """Prepare and forecast a large request in another thread; raises the errors of both."""
         entry = await run_in_threadpool(lambda: self._forecast([(preparing(), context)])[0])
         return entry, await self.write(entry)
@@ -171,7 +171,7 @@ class ForecastQueue:
             self.miscoverage_rates.get((context.owner, task.model.name, task.version), {}) for task, context in asked
         ]
         results = forecast([task for task, _ in asked], learnt)
-        entries = [as_entry(one.answer, **vars(context)) for one, (_, context) in zip(results, asked, strict=True)]
+        entries = [ledger_entry(one.answer, **vars(context)) for one, (_, context) in zip(results, asked, strict=True)]
         task = asked[0][0]
         model = task.model.name
         self.metrics.inference.labels(model).observe(time.perf_counter() - begin)

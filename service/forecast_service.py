@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, is_in_place, open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import ForecasterError, RequestError
-from forecaster.inference.answers import as_entry
+from forecaster.inference.answers import ledger_entry
 from forecaster.inference.forecasting import MODEL
 from forecaster.ledger.adaptation import read_all_miscoverage_rates
 from forecaster.ledger.queries import StoredAnswer, find_answer
@@ -44,14 +44,14 @@ class ForecastService:
     _problem: str | None = field(default=None, init=False)
     # for reading; for what takes long; the writer has one of its own, so that readers cannot keep it waiting
     engine: Engine = field(init=False)
-    upkeep: Engine = field(init=False)
+    maintenance_engine: Engine = field(init=False)
     writer: Writer = field(init=False)
     queue: ForecastQueue = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare; nothing is connected to yet."""
         url = self.settings.database_url
-        self.engine, self.upkeep = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
+        self.engine, self.maintenance_engine = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
         self.writer = Writer(open_engine(url))
         self.queue = ForecastQueue(self.settings, self.metrics, self.writer)
 
@@ -75,7 +75,7 @@ class ForecastService:
                 return
 
     def _open(self) -> None:
-        upgrade_schema(self.upkeep)
+        upgrade_schema(self.maintenance_engine)
         for engine in (self.engine, self.writer.engine):
             # each is to know which database it began with
             with transaction(engine):
@@ -89,12 +89,12 @@ class ForecastService:
             DatabaseUnavailable: the database does not answer.
         """
         if self.settings.adapt_intervals:
-            self.queue.miscoverage_rates = read_all_miscoverage_rates(self.upkeep)
+            self.queue.miscoverage_rates = read_all_miscoverage_rates(self.maintenance_engine)
 
     def close(self) -> None:
         """Write what waits, and let go of the database."""
         self.writer.stop()
-        for engine in (self.writer.engine, self.engine, self.upkeep):
+        for engine in (self.writer.engine, self.engine, self.maintenance_engine):
             engine.dispose()
 
     async def answer(
@@ -109,22 +109,22 @@ class ForecastService:
             DatabaseUnavailable: the ledger cannot be read or written.
             ForecasterError: as `forecast` says.
         """
-        before = await self.find_answered(context)
+        before = await self.find_stored_answer(context)
         if before is not None:
             return before, False
         if not is_large and request.series and sum(len(one.ds) for one in request.series) <= _FEW:
             # sooner done than handed to another thread
             task = prepare(request, catalog, self.settings)
-            entry, is_new = await self.queue.answer_with_others(task, context)
+            entry, is_new = await self.queue.answer_small(task, context)
         else:
             preparing = partial(prepare, request, catalog, self.settings)
-            entry, is_new = await self.queue.answer_alone(preparing, context)
+            entry, is_new = await self.queue.answer_large(preparing, context)
         if not is_new:
             # somebody with the same key was faster
             return await self.answer(request, catalog, context, is_large=is_large)
         return StoredAnswer(entry.head, [one.answer for one in entry.forecasts], context.body_digest), True
 
-    async def find_answered(self, context: RequestContext) -> StoredAnswer | None:
+    async def find_stored_answer(self, context: RequestContext) -> StoredAnswer | None:
         """Return what was answered under a request's idempotency key, None if nothing was or it has no key.
 
         Raises:
@@ -155,7 +155,7 @@ class ForecastService:
             settings = self.settings.model_copy(update={"without_skill": MODEL})
             task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, settings)
             (result,) = forecast([task], [{}])
-            entry = as_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
+            entry = ledger_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
             # waited for, so that no more of them are in memory than are made at once
             self.writer.submit([entry]).result()
         except ForecasterError as error:

@@ -10,10 +10,10 @@ from forecaster.domain.series import Floats
 from forecaster.inference.answers import (
     Answer,
     ForecastTimes,
-    describe_series,
+    describe_forecasts,
     describe_version,
+    matching_tolerance,
     scored_steps,
-    tolerance_of,
 )
 from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.registry.bands import bands
@@ -173,9 +173,9 @@ def forecast(tasks: list[Task], learnt: Sequence[Mapping[str, Floats]]) -> list[
     inputs = _inputs(histories, forecaster.predictor, shares)
     made = forecaster.predict(inputs)
     times = forecast_times([history.clock for history in histories], forecaster)
-    described = describe_series(made, [history.unique_id for history in histories], times)
+    described = describe_forecasts(made, [history.unique_id for history in histories], times)
     windows, features = inputs.values[:, :, 0], _features(inputs)
-    steps, tolerance = scored_steps(made, times), tolerance_of(forecaster)
+    steps, tolerance = scored_steps(made, times), matching_tolerance(forecaster)
     answers, end = [], 0
     for task in tasks:
         rows = slice(end, end := end + len(task.histories))

@@ -5,10 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from forecaster.domain.errors import RequestError, UnknownModel
-from forecaster.domain.instants import now_at
+from forecaster.domain.instants import now_microseconds
 from forecaster.domain.manifest import Manifest
 from forecaster.domain.series import MEAN, Floats
-from forecaster.inference.answers import Answer, as_entry, describe_series, describe_version, scored_steps, tolerance_of
+from forecaster.inference.answers import (
+    Answer,
+    describe_forecasts,
+    describe_version,
+    ledger_entry,
+    matching_tolerance,
+    scored_steps,
+)
 from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.ledger.entries import Entry, forecast_id, new_request_id
 from forecaster.ledger.running_sums import VersionKey
@@ -131,7 +138,7 @@ def infer(
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
     values = arrays[VALUES]
     clocks = _clocks(request.parameters, len(values))
-    request_id = new_request_id(now_at())
+    request_id = new_request_id(now_microseconds())
     names = request.parameters.unique_ids or [forecast_id(request_id, window) for window in range(len(values))]
     shares = allowed.get((context.owner, name, number), {})
     learnt = [shares.get(one) for one in names]
@@ -143,12 +150,12 @@ def infer(
         alias = CHAMPION if version is None else None
         answer = Answer(
             describe_version(forecaster, name, number, alias, model.index.runs[number]),
-            describe_series(forecast, names, times),
+            describe_forecasts(forecast, names, times),
             values[:, -1, 0],
             scored_steps(forecast, times),
-            tolerance_of(forecaster),
+            matching_tolerance(forecaster),
         )
-        entry = as_entry(answer, client=context.client, owner=context.owner, request_id=request_id)
+        entry = ledger_entry(answer, client=context.client, owner=context.owner, request_id=request_id)
         parameters["request_id"] = request_id
     outputs, behind = write_tensors(request, {MEAN: forecast.mean})
     header = {"model_name": name, "model_version": str(number), "parameters": parameters, "outputs": outputs}

@@ -19,7 +19,7 @@ from forecaster.registry.bundle import Bundle
 # bounds the memory of one run, however many series are asked for
 MAX_BATCH = 1024
 # onnxruntime keeps memory for each size of batch that it has seen, so there are few
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
 # kinds of intervals whose residuals' quantiles are kept
 _MOST_KEPT = 64
 
@@ -227,7 +227,7 @@ class ArrayPredictor:
         for begin in range(0, len(inputs), MAX_BATCH):
             count = min(MAX_BATCH, len(inputs) - begin)
             # the last window is repeated
-            padded = np.minimum(np.arange(SIZES[bisect_left(SIZES, count)]), count - 1) + begin
+            padded = np.minimum(np.arange(BATCH_SIZES[bisect_left(BATCH_SIZES, count)]), count - 1) + begin
             parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 

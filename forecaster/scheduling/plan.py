@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from forecaster.domain.exits import BAD_CONFIG, TRAINING_FAILED
-from forecaster.domain.instants import SECOND, as_at, as_moment
+from forecaster.domain.instants import SECOND, from_microseconds, to_microseconds
 from forecaster.scheduling.config import RETRAIN, JobConfig, RetryConfig
 from forecaster.scheduling.runs import ASKED, DUE, JobState, Run
 
@@ -48,9 +48,9 @@ def next_step(job: JobConfig, state: JobState, now: int, catch_up: timedelta) ->
         catch_up: how late a run may begin.
     """
     oldest = now - catch_up // timedelta(microseconds=1)
-    due = job.when.latest(as_moment(state.last_due_at), as_moment(now)) if job.when else None
+    due = job.when.latest(from_microseconds(state.last_due_at), from_microseconds(now)) if job.when else None
     if due is not None:
-        due_at = as_at(due)
+        due_at = to_microseconds(due)
         if due_at < oldest:
             return Miss(due_at)
         return Start(DUE, due_at, replaces=tuple(run for run in state.retries if run.cause == DUE))

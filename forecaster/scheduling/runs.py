@@ -14,7 +14,7 @@ from forecaster.database import retraining
 from forecaster.database.engine import dialect_insert, transaction
 from forecaster.database.retraining import RetrainRequest
 from forecaster.database.tables import RUNS
-from forecaster.domain.instants import SECOND, now_at
+from forecaster.domain.instants import SECOND, now_microseconds
 
 # causes
 DUE, ASKED, ONCE = "due", "asked", "once"
@@ -99,7 +99,7 @@ class Runs:
             job: its name.
             model: the model that the job retrains on request; None if it serves no requests.
         """
-        now = now_at()
+        now = now_microseconds()
         with transaction(self.engine) as connection:
             last = connection.execute(select(func.max(RUNS.c.due_at)).where(RUNS.c.job == job, _was_due(now))).scalar()
             if last is None:
@@ -144,7 +144,7 @@ class Runs:
             if (
                 request_id is not None
                 and retry_of is None
-                and not retraining.claim_request(connection, request_id, now_at() - self.lost_after)
+                and not retraining.claim_request(connection, request_id, now_microseconds() - self.lost_after)
             ):
                 return None
             inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(*RUNS.c)
@@ -159,7 +159,7 @@ class Runs:
     def send_heartbeat(self, run: Run) -> None:
         """Record that a run is still running."""
         with transaction(self.engine) as connection:
-            connection.execute(update(RUNS).where(_is_open(run)).values(alive_at=now_at()))
+            connection.execute(update(RUNS).where(_is_open(run)).values(alive_at=now_microseconds()))
 
     def is_lost(self, run: Run) -> bool:
         """Return whether the process of an open run is gone. The caller holds the job's lock and has just read the run.
@@ -178,7 +178,7 @@ class Runs:
 
     def seems_lost(self, run: Run) -> bool:
         """Return whether an open run's last heartbeat is too old, if the clocks of both machines agree."""
-        return run.alive_at < now_at() - self.lost_after
+        return run.alive_at < now_microseconds() - self.lost_after
 
     def finish(self, run: Run, state: str, exit_code: int | None, outcome: str, again_at: int | None) -> bool:
         """Record how a run ended, and close its retraining request unless the run is retried.
@@ -198,7 +198,7 @@ class Runs:
             "exit_code": exit_code,
             "outcome": outcome,
             "again_at": again_at,
-            "ended_at": now_at(),
+            "ended_at": now_microseconds(),
         }
         with transaction(self.engine) as connection:
             was_open = bool(connection.execute(update(RUNS).where(_is_open(run)).values(values)).rowcount)
@@ -211,12 +211,12 @@ class Runs:
         with transaction(self.engine) as connection:
             is_first = _count(connection, run, LOST) == 0
         # not in the future, even if the clock of its machine is ahead
-        again_at = min(run.alive_at, now_at()) if is_first and run.cause != ONCE else None
+        again_at = min(run.alive_at, now_microseconds()) if is_first and run.cause != ONCE else None
         return LostRun(again_at is not None) if self.finish(run, LOST, None, reason, again_at) else None
 
     def record_missed(self, job: str, due_at: int, reason: str) -> bool:
         """Record that a due moment was missed; return False if another scheduler has recorded it."""
-        row = self._row(job, DUE, due_at, 1, MISSED) | {"ended_at": now_at(), "outcome": reason}
+        row = self._row(job, DUE, due_at, 1, MISSED) | {"ended_at": now_microseconds(), "outcome": reason}
         with transaction(self.engine) as connection:
             inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.run_id)
             return connection.execute(inserted).first() is not None
@@ -243,7 +243,7 @@ class Runs:
 
     def delete_before(self, at: int) -> int:
         """Delete runs that ended before a moment, except the latest due run of each job; return their number."""
-        newest = select(func.max(RUNS.c.due_at)).where(_was_due(now_at())).group_by(RUNS.c.job)
+        newest = select(func.max(RUNS.c.due_at)).where(_was_due(now_microseconds())).group_by(RUNS.c.job)
         is_old = (RUNS.c.ended_at < at) & RUNS.c.again_at.is_(None) & RUNS.c.due_at.not_in(newest)
         with transaction(self.engine) as connection:
             return connection.execute(delete(RUNS).where(is_old)).rowcount
@@ -254,7 +254,7 @@ class Runs:
         Args:
             models: the models that jobs retrain.
         """
-        claimed_before, unserved = now_at() - self.lost_after, []
+        claimed_before, unserved = now_microseconds() - self.lost_after, []
         with transaction(self.engine) as connection:
             for request in retraining.open_requests(connection, claimed_before):
                 if request.model not in models and retraining.claim_request(connection, request.job_id, claimed_before):
@@ -266,10 +266,10 @@ class Runs:
     def count_requests(self) -> int:
         """Return how many retraining requests wait."""
         with transaction(self.engine) as connection:
-            return len(retraining.open_requests(connection, now_at() - self.lost_after))
+            return len(retraining.open_requests(connection, now_microseconds() - self.lost_after))
 
     def _row(self, job: str, cause: str, due_at: int, attempt: int, state: str) -> dict[str, object]:
-        now = now_at()
+        now = now_microseconds()
         return {
             "job": job,
             "cause": cause,

@@ -15,7 +15,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from forecaster.data.calendars import NAMES, get_calendar, session_edges
 from forecaster.domain.config import Config
 from forecaster.domain.errors import CalendarError
-from forecaster.domain.instants import as_moment
+from forecaster.domain.instants import from_microseconds
 
 _TICK, _DAY = timedelta(microseconds=1), timedelta(days=1)
 
@@ -158,7 +158,7 @@ class SessionTrigger(Config):
         return edges, int(np.searchsorted(edges, edge, side="right"))
 
     def _due(self, edge: np.datetime64) -> datetime:
-        return as_moment(int(edge.astype(np.int64))) + self._offset
+        return from_microseconds(int(edge.astype(np.int64))) + self._offset
 
     @property
     def _offset(self) -> timedelta:

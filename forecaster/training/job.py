@@ -199,7 +199,7 @@ def log_inputs(config: TrainConfig, frame: pd.DataFrame, digest: str, tags: dict
     recipe = config.model_dump(mode="json")
     recipe["tracking"]["uri"] = without_password(config.tracking.uri)
     tracking.log_setup(recipe, own | devices.describe() | tags)
-    tracking.log_dataset(frame, config.data.source, digest, config.data.place)
+    tracking.log_dataset(frame, config.data.source, digest, config.data.location)
 
 
 def _log_plot(example: Example, title: str) -> None:

@@ -29,9 +29,9 @@ def without_skill(models: TrainedModels) -> ArrayPredictor:
     return found
 
 
-def predict(found: ArrayPredictor, learnt: list[Floats | None], level: tuple[float, ...] = (80.0,)) -> Forecast:
-    values = np.sin(np.arange(24) / 2)[None, :, None] + np.arange(float(len(learnt)))[:, None, None]
-    return Forecaster(found, 4, bands(level=level)).predict(ForecastInputs(values, learnt=learnt))
+def predict(found: ArrayPredictor, rates: list[Floats | None], level: tuple[float, ...] = (80.0,)) -> Forecast:
+    values = np.sin(np.arange(24) / 2)[None, :, None] + np.arange(float(len(rates)))[:, None, None]
+    return Forecaster(found, 4, bands(level=level)).predict(ForecastInputs(values, miscoverage_rates=rates))
 
 
 @pytest.mark.parametrize("is_adaptive", [True, False])
@@ -39,7 +39,7 @@ def test_scores_move_the_intervals_of_adaptive_versions_alone(models: TrainedMod
     found = predictor(models, is_adaptive=is_adaptive)
     static, moved = (predict(found, [one]) for one in (None, WIDE))
     assert moved.is_adapted == (is_adaptive,)
-    assert np.array_equal(static.spread, moved.spread) is not is_adaptive
+    assert np.array_equal(static.band_values, moved.band_values) is not is_adaptive
     np.testing.assert_array_equal(static.mean, moved.mean)
 
 
@@ -50,7 +50,7 @@ def test_intervals_that_have_not_adapted_do_not_depend_on_those_that_have(
     found = predictor(models, is_adaptive=True)
     alone, beside = predict(found, [None, None, None], level), predict(found, [None, WIDE, None], level)
     assert beside.is_adapted == (False, True, False)
-    for one, other in ((alone.spread, beside.spread), (alone.bounds, beside.bounds)):
+    for one, other in ((alone.band_values, beside.band_values), (alone.bounds, beside.bounds)):
         np.testing.assert_array_equal(one[[0, 2]], other[[0, 2]])
         assert not np.array_equal(one[1], other[1])
 
@@ -58,7 +58,7 @@ def test_intervals_that_have_not_adapted_do_not_depend_on_those_that_have(
 def test_what_is_served_is_what_is_scored(models: TrainedModels) -> None:
     found = predictor(models, is_adaptive=True)
     made = predict(found, [None, WIDE], (80.0, 95.0))
-    np.testing.assert_array_equal(made.spread, made.bounds)
+    np.testing.assert_array_equal(made.band_values, made.bounds)
     assert made.columns == ("lo-80", "hi-80", "lo-95", "hi-95")
 
 
@@ -69,7 +69,7 @@ def test_the_baseline_forecasts_where_no_skill_is_shown_and_the_policy_says_so(m
         (without_skill(models), "model", "model"),
         (without_skill(models), "baseline", "naive"),
     ):
-        made = Forecaster(found, 4, without_skill=policy).predict(ForecastInputs(values, learnt=[WIDE]))
+        made = Forecaster(found, 4, without_skill=policy).predict(ForecastInputs(values, miscoverage_rates=[WIDE]))
         assert made.forecast_by == by
         assert made.is_adapted == (by == "model",)
         assert (made.mean == values[0, -1]).all() == (by == "naive")
@@ -83,8 +83,9 @@ def test_what_no_series_could_be_answered_is_refused_before_any(models: TrainedM
 
 
 def test_an_answer_warns_where_its_intervals_rest_on_few_independent_windows(models: TrainedModels) -> None:
-    def said(**changes: Any) -> str:
-        return "\n".join(Forecaster(predictor(models, **changes), 4, bands(level=(80.0,))).warnings)
+    def warnings(n_effective: float) -> str:
+        return "\n".join(Forecaster(predictor(models, n_effective=n_effective), 4, bands(level=(80.0,))).warnings)
 
-    assert "worth 16 independent ones: an 80 % interval's coverage is known to ± 20 points" in said(n_effective=16.0)
-    assert "independent" not in said(n_effective=200.0)
+    expected = "effectively 16 independent ones: an 80 % interval's coverage is known to ± 20 points"
+    assert expected in warnings(16.0)
+    assert "independent" not in warnings(200.0)

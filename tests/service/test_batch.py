@@ -289,7 +289,7 @@ def test_an_interrupted_batch_leaves_the_old_file_whole(models: TrainedModels, t
         ("futr={path: x.csv}", 1, "futr: the model takes nothing that is known ahead"),
         ("out=f.csv", 2, "out: must end with .parquet"),
         ("quantiles=[.5]", 2, "level and quantiles: give one of them"),
-        ("data={source: store, symbols: [A, A]}", 2, "['A'] are named twice"),
+        ("data={source: store, symbols: [A, A]}", 2, "['A'] are repeated"),
         ("data={source: store, folder: empty}", 1, "nothing is stored in empty"),
     ],
 )

@@ -134,7 +134,7 @@ def test_batch_reads_future_values_from_a_file(
     for column in ("mean", "lo-80", "hi-80"):
         assert frame[column].tolist() == expected[column]
     assert "promotion is not a finite number" in batch.failed["other"]
-    with pytest.raises(RequestError, match=r"futr: the model supports \['promotion'\] ahead; set the file"):
+    with pytest.raises(RequestError, match=r"futr: missing; set a file with \['promotion'\]"):
         forecast_batch(
             build_config(raw | {"futr": None}, BatchConfig, "test"),
             f"sqlite:///{tmp_path}/l.db",

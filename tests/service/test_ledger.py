@@ -279,7 +279,7 @@ def test_each_minute_reads_sums_and_no_scores(own: TestClient) -> None:
     state = own.app.state  # type: ignore[attr-defined]
     send(own, forecast(own)["forecasts"][0], [100.0] * 4)
     read: list[str] = []
-    event.listen(state.forecast_service.upkeep, "before_cursor_execute", lambda *what: read.append(what[2]))
+    event.listen(state.forecast_service.maintenance_engine, "before_cursor_execute", lambda *what: read.append(what[2]))
     housekeeping.run_tasks(state.forecast_service, state.model_store.catalog, state.metrics)
     assert read
     assert [one for one in read if re.search(r"\bscores\b", one)] == []

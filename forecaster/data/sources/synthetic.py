@@ -55,7 +55,7 @@ class SineSource(Config):
     seed: int = Field(0, ge=0, lt=2**31)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return the name of the source."""
         return self.source
 
@@ -101,7 +101,7 @@ class RandomWalkSource(Config):
     seed: int = Field(0, ge=0, lt=2**31)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return the name of the source."""
         return self.source
 
