@@ -211,7 +211,7 @@ def test_versions_are_listed_with_their_runs(furnished: dict[str, Any], models: 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("2026-01-01T00:00:00,1\n2026-01-01T01:00:00,2", "2 values, the model needs 24"),
+        ("2026-01-01T00:00:00,1\n2026-01-01T01:00:00,2", "has 2 values, and the model needs 24"),
         ("ds,y\n2026-01-01,one", "Line 2: 'one' is not a value of y; write a number"),
         ("ds,value\n2026-01-01,1", "no column y"),
         ("2026-01-01,\n2026-01-02,1", "Line 2: rows without y come last"),

@@ -360,7 +360,7 @@ def test_what_is_known_ahead_is_a_second_input(sales: ArrayPredictor) -> None:
         for inputs, said in (
             ([tensor(x)], r"the model takes \['known', 'x'\], got \['x'\]"),
             ([tensor(x), tensor(known[:, :-1], "known")], r"\('known'\).shape: \[3, 27, 2\]; the model takes"),
-            ([tensor(x), tensor(known[:2], "known")], "known: shape"),
+            ([tensor(x), tensor(known[:2], "known")], "known: has the shape"),
         ):
             with pytest.raises(InferenceServerException, match=said):
                 client.infer("sales", inputs)
