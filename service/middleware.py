@@ -20,7 +20,7 @@ from service.problems import problem, problem_response
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 HEADERS = (
-    # for what is no page; the pages have a policy of their own
+    # for all responses except the pages, which have their own policy
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),

@@ -70,13 +70,13 @@ def test_each_numeric_datatype_is_forecast_from_in_double(
 @pytest.mark.parametrize(
     ("datatype", "number", "said"),
     [
-        ("INT8", 128, "data: number 23 is no INT8, a whole number from -128 to 127; correct it, or send FP64"),
-        ("INT16", 0.5, "data: number 23 is no INT16"),
-        ("UINT8", -1, "data: number 23 is no UINT8, a whole number from 0 to 255"),
-        ("UINT32", 2**32, "data: number 23 is no UINT32"),
-        ("INT64", 2**53 + 1, "number 23 is ±2**53 or beyond, where float64 does not hold every whole number"),
-        ("UINT64", 2**63 + 2**11, "number 23 is ±2**53 or beyond"),
-        ("FP16", 70000, "number 23 is not finite"),
+        ("INT8", 128, "data: value 23 is not an integer from -128 to 127, as INT8 requires; correct it, or send FP64"),
+        ("INT16", 0.5, "data: value 23 is not an integer from -32768 to 32767, as INT16 requires"),
+        ("UINT8", -1, "data: value 23 is not an integer from 0 to 255, as UINT8 requires"),
+        ("UINT32", 2**32, "data: value 23 is not an integer from 0 to 4294967295, as UINT32 requires"),
+        ("INT64", 2**53 + 1, "value 23 is ±2**53 or beyond, where float64 cannot represent every integer"),
+        ("UINT64", 2**63 + 2**11, "value 23 is ±2**53 or beyond"),
+        ("FP16", 70000, "value 23 is not finite"),
     ],
 )
 def test_a_number_that_its_datatype_does_not_hold_is_refused(
@@ -96,35 +96,38 @@ def test_whole_numbers_that_would_be_rounded_are_refused_as_bytes_too(
     header = json.dumps(body(datatype=datatype, data=None, parameters={"binary_data_size": len(raw)})).encode()
     answer = client.post(INFER, content=header + raw, headers={LENGTH: str(len(header))})
     assert answer.status_code == 400
-    assert "number 23 is ±2**53 or beyond" in answer.json()["error"]
+    assert "value 23 is ±2**53 or beyond" in answer.json()["error"]
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "text among numbers": (body(data=[VALUE] * 23 + [str(VALUE)]), "data: number 23 is no number"),
-    "a flag among numbers": (body(data=[True] + [VALUE] * 23), "data: number 0 is no number"),
-    "null among numbers": (body(data=[None] + [VALUE] * 23), "data: number 0 is no number"),
-    "an object among numbers": (body(data=[{"a": VALUE}] + [VALUE] * 23), "data: number 0 is no number"),
-    "too few": (body(data=[VALUE] * 23), "data: not [1, 24, 1] numbers; give them row by row"),
-    "nested otherwise": (body(data=[[VALUE] * 24]), "data: not [1, 24, 1] numbers"),
-    "ragged": (body(shape=[2, 24, 1], data=[[[VALUE]] * 23, [[VALUE]] * 25]), "data: not [2, 24, 1] numbers"),
-    "nested too deep": (body(data=[[[[VALUE]]] * 24]), "data: number 0 is no number"),
-    "half nested": (body(data=[VALUE] + [[VALUE]] * 23), "data: not [1, 24, 1] numbers"),
-    "beyond double": (body(data=[10**400] + [VALUE] * 23), "data: a number is beyond what FP64 holds"),
-    "beyond single": (body(datatype="FP32", data=[1e300] + [VALUE] * 23), "number 0 is not finite"),
-    "no data": (body(data=None), "neither data nor binary_data_size"),
+    "text among numbers": (body(data=[VALUE] * 23 + [str(VALUE)]), "data: value 23 is not a number"),
+    "a flag among numbers": (body(data=[True] + [VALUE] * 23), "data: value 0 is not a number"),
+    "null among numbers": (body(data=[None] + [VALUE] * 23), "data: value 0 is not a number"),
+    "an object among numbers": (body(data=[{"a": VALUE}] + [VALUE] * 23), "data: value 0 is not a number"),
+    "too few": (body(data=[VALUE] * 23), "data: does not have the shape [1, 24, 1]; send a flat list"),
+    "nested otherwise": (body(data=[[VALUE] * 24]), "data: does not have the shape [1, 24, 1]"),
+    "ragged": (
+        body(shape=[2, 24, 1], data=[[[VALUE]] * 23, [[VALUE]] * 25]),
+        "data: does not have the shape [2, 24, 1]",
+    ),
+    "nested too deep": (body(data=[[[[VALUE]]] * 24]), "data: value 0 is not a number"),
+    "half nested": (body(data=[VALUE] + [[VALUE]] * 23), "data: does not have the shape [1, 24, 1]"),
+    "beyond double": (body(data=[10**400] + [VALUE] * 23), "data: a value is too large for FP64"),
+    "beyond single": (body(datatype="FP32", data=[1e300] + [VALUE] * 23), "value 0 is not finite"),
+    "no data": (body(data=None), "data and binary_data_size are both missing"),
     "data of no list": (body(data=VALUE), "inputs[0].data: Input should be a valid array"),
     "negative size": (body(shape=[-1, 24, 1]), "inputs[0].shape[0]: Input should be greater than or equal to 0"),
     "huge size": (body(shape=[10**30, 24, 1]), "inputs[0]"),
-    "bytes that are not there": (body(parameters={"binary_data_size": 8}), "adds up to 8, and 0 bytes lie"),
+    "bytes that are not there": (body(parameters={"binary_data_size": 8}), "of all inputs is 8, but 0 bytes follow"),
     "flags": (
         body(datatype="BOOL", data=[True] * 24),
-        "datatype: BOOL holds no numbers, which are all that models take",
+        "datatype: BOOL is not numeric; send the values as FP64",
     ),
     "an unknown datatype": (
         body(datatype="BF16"),
         "inputs[0].datatype: Input should be 'FP64', 'FP32', 'FP16', 'INT8',",
     ),
-    "both": (body(parameters={"binary_data_size": 0}), "data and binary_data_size: give one of them"),
+    "both": (body(parameters={"binary_data_size": 0}), "data and binary_data_size: send one of them"),
     "unknown parameter": (body(parameters={"shared_memory_region": "a"}), "shared_memory_region: Extra inputs"),
     "no inputs": ({"inputs": []}, "inputs: List should have at least 1 item"),
     "three inputs": ({"inputs": body()["inputs"] * 3}, "inputs: List should have at most 2 items"),
@@ -163,8 +166,8 @@ def binary_request(values: Floats, size: int | None = None) -> tuple[bytes, byte
         ("", None, LENGTH),
         ("1", None, "body: Invalid JSON"),
         (None, None, "body: Invalid JSON"),
-        ("right", 191, "adds up to 191, and 192 bytes lie behind the JSON"),
-        ("right", 10**30, "bytes lie behind the JSON"),
+        ("right", 191, "of all inputs is 191, but 192 bytes follow the JSON"),
+        ("right", 10**30, "bytes follow the JSON"),
         ("right", -1, "binary_data_size: Input should be greater than or equal to 0"),
     ],
 )
@@ -182,7 +185,7 @@ def test_too_few_bytes_for_the_shape_are_refused(client: TestClient) -> None:
     header = header.replace(b"[1, 23, 1]", b"[1, 24, 1]")
     answer = client.post(INFER, content=header + raw, headers={LENGTH: str(len(header))})
     assert answer.status_code == 400
-    assert "binary_data_size is 184, its shape and datatype need 192" in answer.json()["error"]
+    assert "binary_data_size is 184, but the shape and datatype need 192" in answer.json()["error"]
 
 
 numbers = st.one_of(st.floats(), st.integers(-(2**70), 2**70))
