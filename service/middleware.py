@@ -128,9 +128,9 @@ class RequestMiddleware:
 
 
 def _add_headers(message: MutableMapping[str, Any], request_id: bytes) -> None:
-    own = {name for name, _ in message["headers"]}
-    more = [header for header in HEADERS if header[0] not in own]
-    message["headers"] = [*message["headers"], *more, (b"x-request-id", request_id)]
+    names = {name for name, _ in message["headers"]}
+    missing = [header for header in HEADERS if header[0] not in names]
+    message["headers"] = [*message["headers"], *missing, (b"x-request-id", request_id)]
 
 
 async def _send_body(message: Message, send: Send) -> None:

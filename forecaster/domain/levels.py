@@ -1,4 +1,4 @@
-"""Interval levels, 0–100: those that are evaluated and scored, and the probabilities of a level's bounds."""
+"""Levels of intervals, 0–100: the evaluated and scored levels, and the probabilities of a level's bounds."""
 
 from collections.abc import Sequence
 
