@@ -130,7 +130,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit(MANIFEST, lambda m: m["example"].update(y=["inf"] * 28)),
         r"\(example.y.0",
     ),
-    "windows of another shape": (edit("golden.json", lambda g: g["inputs"]["x"].pop()), "inputs must be"),
+    "windows of another shape": (edit("golden.json", lambda g: g["inputs"]["x"].pop()), "inputs must have the shapes"),
     "windows that are not finite": (
         write("golden.json", b'{"inputs": {"x": [[[1e999]]]}, "mean": [[1e999]]}', hashed=True),
         "malformed",

@@ -421,7 +421,7 @@ def test_a_batch_is_its_owners_and_its_names_fit_the_ledger(models: TrainedModel
     _, batch = forecast(job)
     assert [(row.owner, row.unique_id) for row in entered(beside(job))] == [("shop", "a")]
     assert batch.failed.keys() == {names[1]}
-    assert "names of 1 to 200 characters without NUL, this one has 201; rename the series" in batch.failed[names[1]]
+    assert "the name has 201 characters, but the ledger stores names of 1 to 200" in batch.failed[names[1]]
     frame, batch = forecast(job.model_copy(update={"ledger": False}))
     assert set(frame["unique_id"]) == set(names)
     assert len(entered(beside(job))) == 1
