@@ -23,7 +23,7 @@ from forecaster.ledger.entries import pack_steps, unpack_steps
 from forecaster.ledger.writer import write
 
 # forecasts in one transaction
-_BATCH_SIZE = 1000
+BATCH_SIZE = 1000
 # characters of a series' name
 _MAX_NAME_LENGTH = 200
 
@@ -118,7 +118,7 @@ class Spool:
         self._file.seek(0)
         version = [head["model"]["name"], head["model"]["version"]]
         n_new = 0
-        while lines := list(islice(self._file, _BATCH_SIZE)):
+        while lines := list(islice(self._file, BATCH_SIZE)):
             entries = []
             for described, last_value, packed, digest in map(json.loads, lines):
                 steps = unpack_steps(bytes.fromhex(packed))[None]
