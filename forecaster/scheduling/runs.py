@@ -187,7 +187,7 @@ class Runs:
             run: an open run.
             state: `SUCCEEDED`, `FAILED` or `LOST`.
             exit_code: of its process; None if it could not be started or was lost.
-            outcome: in words.
+            outcome: the outcome, as text.
             again_at: when to retry, microseconds since 1970; None for never.
 
         Returns:
