@@ -114,17 +114,17 @@ def test_forecasts_of_a_file_equal_the_services_answer(
 
 @pytest.mark.parametrize("without_skill", ["model", "baseline"])
 def test_forecasts_of_the_bar_store_equal_the_services_answer(
-    furnished: dict[str, Any], tmp_path: Path, without_skill: str
+    site_settings: dict[str, Any], tmp_path: Path, without_skill: str
 ) -> None:
-    settings = Settings(**furnished, without_skill=without_skill)
+    settings = Settings(**site_settings, without_skill=without_skill)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         # all stored symbols, in the store's order
         request = {"model": "walk", "unique_ids": [HOSTILE, BARS], "level": [80]}
         answer = client.post("/v1/forecasts", json=request).json()
-    data = {"source": "store", "folder": furnished["bars_dir"]}
+    data = {"source": "store", "folder": site_settings["bars_dir"]}
     changes = {"name": "walk", "data": data, "level": [80], "without_skill": without_skill}
-    frame, _ = forecast(config(furnished["cache_dir"], tmp_path, **changes))
+    frame, _ = forecast(config(site_settings["cache_dir"], tmp_path, **changes))
     assert answer["forecast_by"] == ("naive" if without_skill == "baseline" else "model")
     assert_same(frame, answer)
 
@@ -156,15 +156,18 @@ def test_scores_in_the_ledger_adapt_intervals_as_in_the_service(models: TrainedM
 
 
 def test_settings_of_the_service_are_the_defaults_of_batches(
-    furnished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bars, database = Path(shutil.copytree(furnished["bars_dir"], tmp_path / "bars")), f"sqlite:///{tmp_path}/ledger.db"
+    bars, database = (
+        Path(shutil.copytree(site_settings["bars_dir"], tmp_path / "bars")),
+        f"sqlite:///{tmp_path}/ledger.db",
+    )
     tail = json.loads((bars / f"{BARS}.tail.json").read_text())
     (bars / "OLD.tail.json").write_text(json.dumps(tail | {"symbol": "OLD", "due_at": "2025-01-02T21:30:00+00:00"}))
     variables = {"BARS_DIR": bars, "STALE_AFTER_HOURS": "1e6", "WITHOUT_SKILL": "baseline", "ADAPT_INTERVALS": "false"}
     for name, value in variables.items():
         monkeypatch.setenv(f"FORECASTER_{name}", str(value))
-    settings = Settings(cache_dir=furnished["cache_dir"], tracking_uri="", database_url=database)
+    settings = Settings(cache_dir=site_settings["cache_dir"], tracking_uri="", database_url=database)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         request = {"model": "sine", "series": as_series(history()), "level": [80]}
@@ -243,20 +246,22 @@ def test_invalid_series_are_reported_and_do_not_stop_the_others(models: TrainedM
     assert len(stored_forecasts(database)) == 2
 
 
-def test_stale_damaged_and_missing_symbols_do_not_stop_the_others(furnished: dict[str, Any], tmp_path: Path) -> None:
-    bars = Path(shutil.copytree(furnished["bars_dir"], tmp_path / "bars"))
+def test_stale_damaged_and_missing_symbols_do_not_stop_the_others(
+    site_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    bars = Path(shutil.copytree(site_settings["bars_dir"], tmp_path / "bars"))
     tail = json.loads((bars / f"{BARS}.tail.json").read_text())
     (bars / "OLD.tail.json").write_text(json.dumps(tail | {"symbol": "OLD", "due_at": "2025-01-02T21:30:00+00:00"}))
     (bars / "HALF.tail.json").write_text('{"symbol": "HALF", "ds": [')
     data: dict[str, Any] = {"source": "store", "folder": bars}
     changes: dict[str, Any] = {"name": "walk", "level": [80], "data": data}
-    frame, batch = forecast(config(furnished["cache_dir"], tmp_path, **changes))
+    frame, batch = forecast(config(site_settings["cache_dir"], tmp_path, **changes))
     assert batch.failed.keys() == {"OLD", "HALF"}
     assert "the next was complete at 2025-01-02T21:30:00" in batch.failed["OLD"]
     assert "cannot be read" in batch.failed["HALF"]
     assert set(frame["unique_id"]) == {BARS, HOSTILE}
     selection = {"data": data | {"symbols": [BARS, "NOBODY", "OLD"], "stale_after_hours": 1e6}}
-    frame, batch = forecast(config(furnished["cache_dir"], tmp_path, **changes | selection))
+    frame, batch = forecast(config(site_settings["cache_dir"], tmp_path, **changes | selection))
     assert frame["unique_id"].unique().tolist() == [BARS, "OLD"]
     assert batch.failed.keys() == {"NOBODY"}
     assert "is not in the bar store" in batch.failed["NOBODY"]
