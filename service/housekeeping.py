@@ -32,18 +32,18 @@ async def run_housekeeping(forecast_service: ForecastService, model_store: Model
 
 def run_tasks(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
     """Run the tasks in order. The first that fails is logged and ends the round, as most need the database."""
-    tallies: dict[VersionKey, ScoreSums] = {}
+    sums: dict[VersionKey, ScoreSums] = {}
 
-    def read_tallies() -> None:
-        tallies.update(sums_since(forecast_service.maintenance_engine, now_microseconds() // DAY - SKILL_DAYS))
+    def read_sums() -> None:
+        sums.update(sums_since(forecast_service.maintenance_engine, now_microseconds() // DAY - SKILL_DAYS))
 
     tasks: dict[str, Callable[[], None]] = {
         "deleting old forecasts": lambda: _delete_old_forecasts(forecast_service),
-        "reading realised skill": read_tallies,
-        "updating the metrics of realised skill": lambda: _update_skill_metrics(tallies, metrics),
+        "reading realised skill": read_sums,
+        "updating the metrics of realised skill": lambda: _update_skill_metrics(sums, metrics),
         "updating adaptive intervals": forecast_service.load_miscoverage_rates,
         "updating the metrics of input drift": lambda: _update_drift_metrics(forecast_service, catalog, metrics),
-        "checking champions": lambda: _check_champions(forecast_service, catalog, tallies, metrics),
+        "checking champions": lambda: _check_champions(forecast_service, catalog, sums, metrics),
     }
     for name, task in tasks.items():
         try:
@@ -78,11 +78,11 @@ def _update_skill_metrics(sums: Mapping[VersionKey, ScoreSums], metrics: Metrics
     """Set the metrics of realised skill, over all owners."""
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
-    together: dict[tuple[str, int], ScoreSums] = {}
-    for (_, model, version), tally in sums.items():
-        together.setdefault((model, version), ScoreSums()).add(tally)
-    for (model, version), tally in together.items():
-        skill = skill_from_sums(tally)
+    by_version: dict[tuple[str, int], ScoreSums] = {}
+    for (_, model, version), total in sums.items():
+        by_version.setdefault((model, version), ScoreSums()).add(total)
+    for (model, version), total in by_version.items():
+        skill = skill_from_sums(total)
         metrics.scores.labels(model, version).set(skill.n_scores)
         if skill.relative_mae is not None:
             metrics.relative_mae.labels(model, version).set(skill.relative_mae)

@@ -58,7 +58,7 @@ class TailsSource(Config):
 
     @field_validator("symbols")
     @classmethod
-    def _are_named_once(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _are_unique(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
         repeated = sorted({symbol for symbol in symbols or () if (symbols or ()).count(symbol) > 1})
         if repeated:
             raise ValueError(f"{repeated} are repeated; list each symbol once")
