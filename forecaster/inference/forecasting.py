@@ -177,8 +177,8 @@ def _why_no_skill(skill: Skill) -> str:
     better = f"on its test part the model is better than the {skill.baseline} baseline"
     if skill.p_value is None or skill.n_effective < MIN_EFFECTIVE_WINDOWS:
         return (
-            f"{better}, but {skill.n_effective} windows without overlap are too few to be sure; it takes "
-            f"{MIN_EFFECTIVE_WINDOWS}"
+            f"{better}, but {skill.n_effective} windows without overlap are too few to show skill (at least "
+            f"{MIN_EFFECTIVE_WINDOWS})"
         )
     return f"{better}, but maybe by chance (p {skill.p_value:.2g})"
 
