@@ -133,7 +133,7 @@ def replace_postgres(url: str, copy: Path, changes: Sequence[Update] = ()) -> It
     process is killed.
 
     Args:
-        url: the database's.
+        url: the URL of the database.
         copy: a file that `copy_database` wrote.
         changes: updates to run in the same transaction, after the copy is restored.
 

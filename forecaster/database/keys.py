@@ -54,7 +54,7 @@ def create_key(engine: Engine, name: str, scopes: Sequence[str], owner: str | No
     """Create a key and return it. It cannot be read again later.
 
     Args:
-        engine: the database's.
+        engine: the engine of the database.
         name: a name for people, 1 to 200 characters.
         scopes: at least one of `SCOPES`.
         owner: `name` when None; empty for the owner of the data that was recorded before any key existed.

@@ -46,7 +46,7 @@ def open_requests(connection: Connection, claimed_before: int, model: str | None
     """Return the requests that can be claimed, the oldest first.
 
     Args:
-        connection: of a transaction.
+        connection: a connection with a transaction.
         claimed_before: microseconds since 1970; a claim older than this that led to no run no longer counts.
         model: only requests for this model; for all models when None.
     """

@@ -59,7 +59,7 @@ def record_actuals(engine: Engine, actuals: Sequence[Actual], owner: str = "", *
     can write in between. After an error, send all actuals again.
 
     Args:
-        engine: the ledger's.
+        engine: the engine of the database that holds the ledger.
         actuals: in any order; of several for the same time, the last counts.
         owner: only this owner's forecasts are scored.
         is_for_all: whether to store them for every other owner with forecasts of the series, too.

@@ -73,7 +73,7 @@ def retry_at(job: JobConfig, retry: RetryConfig, exit_code: int | None, failures
     Args:
         job: the run's job.
         retry: how often to retry.
-        exit_code: of the run's process; None if it could not be started.
+        exit_code: the exit code of the run's process; None if it could not be started.
         failures: failed attempts at the run's due moment, including this one.
         now: microseconds since 1970.
     """

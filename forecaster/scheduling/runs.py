@@ -80,7 +80,7 @@ class Runs:
     """The table `runs`, as used by the schedulers of one place.
 
     Args:
-        engine: the database's.
+        engine: the engine of the database.
         place: machine and folder; schedulers at the same place see each other's locks.
         lost_after_seconds: a run of another place is lost after this time without a heartbeat.
     """
@@ -96,7 +96,7 @@ class Runs:
         """Return the state of a job. A new job is added; what was due before that does not run.
 
         Args:
-            job: its name.
+            job: the name of the job.
             model: the model that the job retrains on request; None if it serves no requests.
         """
         now = now_microseconds()
@@ -130,10 +130,10 @@ class Runs:
         """Start a run; return None if another scheduler has started it.
 
         Args:
-            job: its name.
+            job: the name of the job.
             cause: `DUE`, `ASKED` or `ONCE`.
             due_at: the due moment.
-            attempt: from 1 on.
+            attempt: the number of the attempt, from 1.
             request_id: the retraining request, which the first attempt claims.
             retry_of: the id of the run that this attempt retries.
             replaces: runs whose retries this run makes superfluous.
@@ -186,7 +186,7 @@ class Runs:
         Args:
             run: an open run.
             state: `SUCCEEDED`, `FAILED` or `LOST`.
-            exit_code: of its process; None if it could not be started or was lost.
+            exit_code: the exit code of its process; None if it could not be started or was lost.
             outcome: the outcome, as text.
             again_at: when to retry, microseconds since 1970; None for never.
 
