@@ -23,7 +23,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Miss:
-    """Record a due moment as missed, because it is too long ago."""
+    """Record a due time as missed, because it is too long ago."""
 
     due_at: int
 
@@ -39,7 +39,7 @@ def next_step(job: JobConfig, state: JobState, now: int, catch_up: timedelta) ->
     """Return the next step for a job, or None if nothing is due.
 
     Due moments come first: only the latest of them runs, so what was missed runs once, and the run replaces the retries
-    of earlier due moments. Then come retries, then retraining requests.
+    of earlier due times. Then come retries, then retraining requests.
 
     Args:
         job: a job that is not running.
@@ -74,7 +74,7 @@ def retry_at(job: JobConfig, retry: RetryConfig, exit_code: int | None, failures
         job: the run's job.
         retry: how often to retry.
         exit_code: the exit code of the run's process; None if it could not be started.
-        failures: failed attempts at the run's due moment, including this one.
+        failures: failed attempts at the run's due time, including this one.
         now: microseconds since 1970.
     """
     if exit_code == BAD_CONFIG or (job.run == RETRAIN and exit_code == TRAINING_FAILED) or failures >= retry.attempts:

@@ -56,7 +56,7 @@ class Runner:
         self._is_database_down = False
 
     def run_if_due(self, job: JobConfig) -> None:
-        """Run a job once if a due moment, a retry or a request is waiting for it."""
+        """Run a job once if a due time, a retry or a request is waiting for it."""
         if self._stop.requested.is_set():
             return
         try:

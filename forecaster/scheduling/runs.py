@@ -1,6 +1,6 @@
 """The runs of jobs in the database: claimed by one scheduler, kept alive by heartbeats, finished, lost or retried.
 
-Two constraints coordinate schedulers on any database: a job has one run for each due moment and attempt, and a job has
+Two constraints coordinate schedulers on any database: a job has one run for each due time and attempt, and a job has
 at most one run that has not ended.
 """
 
@@ -47,7 +47,7 @@ class JobState:
     """What the database supports about a job.
 
     Args:
-        last_due_at: the latest due moment that was run or missed, or when the job was first seen.
+        last_due_at: the latest due time that was run or missed, or when the job was first seen.
         retries: the ended runs that are to be retried, the oldest first.
         open_run: the run that has not ended.
         requests: the retraining requests that wait for the job.
@@ -132,7 +132,7 @@ class Runs:
         Args:
             job: the name of the job.
             cause: `DUE`, `ASKED` or `ONCE`.
-            due_at: the due moment.
+            due_at: the due time.
             attempt: the number of the attempt, from 1.
             request_id: the retraining request, which the first attempt claims.
             retry_of: the id of the run that this attempt retries.
@@ -215,7 +215,7 @@ class Runs:
         return LostRun(again_at is not None) if self.finish(run, LOST, None, reason, again_at) else None
 
     def record_missed(self, job: str, due_at: int, reason: str) -> bool:
-        """Record that a due moment was missed; return False if another scheduler has recorded it."""
+        """Record that a due time was missed; return False if another scheduler has recorded it."""
         row = self._row(job, DUE, due_at, 1, MISSED) | {"ended_at": now_microseconds(), "outcome": reason}
         with transaction(self.engine) as connection:
             inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.run_id)
@@ -231,7 +231,7 @@ class Runs:
         return was_dropped
 
     def count_failures(self, run: Run) -> int:
-        """Return how many attempts at the run's due moment have failed; lost runs do not count."""
+        """Return how many attempts at the run's due time have failed; lost runs do not count."""
         with transaction(self.engine) as connection:
             return _count(connection, run, FAILED)
 
@@ -287,7 +287,7 @@ def _is_open(run: Run) -> ColumnElement[bool]:
 
 
 def _was_due(now: int) -> ColumnElement[bool]:
-    # a later due moment was recorded before the clock was set back
+    # a later due time was recorded before the clock was set back
     return (RUNS.c.cause == DUE) & (RUNS.c.due_at <= now)
 
 

@@ -46,7 +46,7 @@ def test_the_database_allows_one_claim_for_each_due_moment_and_attempt(
     here, there = (Runs(sandbox_on_either_database.engine, place, 600) for place in ("here", "there"))
     first = here.claim("score", DUE, 1)
     assert first is not None
-    # neither the same due moment, nor another one while the first runs
+    # neither the same due time, nor another one while the first runs
     assert [there.claim("score", DUE, 1), there.claim("score", DUE, 2)] == [None, None]
     assert there.claim("other", DUE, 1) is not None
     assert here.finish(first, "failed", 1, "", 5)

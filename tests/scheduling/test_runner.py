@@ -1,4 +1,4 @@
-"""The runner: missed due moments run once, failures are retried, and retraining requests are served."""
+"""The runner: missed due times run once, failures are retried, and retraining requests are served."""
 
 import time
 from datetime import timedelta
