@@ -40,7 +40,7 @@ def test_a_job_never_runs_twice_at_the_same_time(sandbox_on_either_database: Sch
     assert [line["event"] for line in sandbox.journal()] == ["begin", "end"] * 2
 
 
-def test_the_database_allows_one_claim_for_each_due_moment_and_attempt(
+def test_the_database_allows_one_claim_for_each_due_time_and_attempt(
     sandbox_on_either_database: SchedulerSandbox,
 ) -> None:
     here, there = (Runs(sandbox_on_either_database.engine, place, 600) for place in ("here", "there"))

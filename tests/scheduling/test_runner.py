@@ -16,7 +16,7 @@ from forecaster.scheduling.runs import DUE, ONCE, Runs
 from tests.scheduling.conftest import RETRAIN, ManualScheduler, SchedulerSandbox, daily_cron, overdue
 
 
-def test_missed_due_moments_run_once(sandbox: SchedulerSandbox) -> None:
+def test_missed_due_times_run_once(sandbox: SchedulerSandbox) -> None:
     minutes = sorted(int(daily_cron(timedelta(minutes=ago)).split()[0]) for ago in (10, 20, 30))
     scheduler = ManualScheduler(sandbox, {"when": {"cron": f"{','.join(map(str, minutes))} * * * *"}})
     # what was due before a job was added does not run
