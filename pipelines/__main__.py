@@ -11,7 +11,7 @@ import argcomplete
 import forecaster
 from forecaster.domain.exits import BAD_CONFIG
 
-# by group, each command and what it does; modules are imported once a command is chosen, because some take seconds
+# the help of each command, by group; a module is imported once its command is chosen, because some take seconds
 GROUPS: dict[str, dict[str, str]] = {
     "Start": {
         "demo": "train, register, promote and serve a model, and plot its forecast",

@@ -12,7 +12,7 @@ from pipelines.command import add_database_option, config_parser, format_table, 
 
 
 def forecast(config: BatchConfig, database: str) -> dict[str, Any]:
-    """Forecast every series and write the file; one that fails leaves the others, and is in the answer with why."""
+    """Forecast every series and write the file; return the counts, and the reason for each series that failed."""
     with tqdm(unit="series", dynamic_ncols=True) as bar:
 
         def show(done: int, count: int) -> None:
@@ -21,7 +21,7 @@ def forecast(config: BatchConfig, database: str) -> dict[str, Any]:
 
         batch = forecast_batch(config, database, show)
     out = str(config.out) if batch.done else None
-    _say(batch, out)
+    _print_results(batch, out)
     return {
         **batch.head,
         "series": batch.done,
@@ -39,18 +39,19 @@ def status(answer: dict[str, Any]) -> int:
     return PARTLY_FAILED if answer["failed"] else 0
 
 
-def _say(batch: Batch, out: str | None) -> None:
+def _print_results(batch: Batch, out: str | None) -> None:
     if batch.failed:
         table = format_table([{"series": name, "reason": reason} for name, reason in batch.failed.items()])
         sys.stdout.write(f"{table}\n")
     for text in batch.head["warnings"]:
         sys.stderr.write(f"warning: {text}\n")
     model = batch.head["model"]
-    done = f"{batch.done} series, {batch.rows} rows, by {model['name']} version {model['version']}"
-    sys.stdout.write(f"{done}: {out}\n" if out else "no series could be forecast; nothing was written\n")
+    written = f"{out}: {batch.done} series, {batch.rows} rows, forecast by {model['name']} version {model['version']}"
+    sys.stdout.write(f"{written}\n" if out else "no series could be forecast; nothing was written\n")
     if batch.entered is not None and out:
-        known = f", {batch.done - batch.entered} were there already" if batch.entered < batch.done else ""
-        sys.stdout.write(f"{batch.entered} forecasts entered the ledger{known}\n")
+        n_known = batch.done - batch.entered
+        known = f"; it already had {n_known}" if n_known else ""
+        sys.stdout.write(f"{batch.entered} forecasts were written to the ledger{known}\n")
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = config_parser(
         "forecast",
-        "Forecast the series of a file, or those of the bar store, into a Parquet file, as the service would.",
+        "Forecast the series of a file or of the bar store without a service, and write a Parquet file.",
         "python -m pipelines.forecast pipelines/configs/stock.yaml --set 'data.symbols=[SPY]' horizon=3\n"
         "  python -m pipelines.forecast pipelines/configs/sine.yaml --set data.path=new.csv out=forecasts.parquet",
     )

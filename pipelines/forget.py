@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from forecaster.database.schema import open_database
-from forecaster.domain.instants import DAY, now_at
+from forecaster.domain.instants import DAY, now_microseconds
 from forecaster.ledger.retention import forget_before, forget_client, forget_owner, forget_series
 from pipelines.command import add_database_option, command_parser, run
 
@@ -20,7 +20,7 @@ def forget(arguments: argparse.Namespace) -> dict[str, Any]:
         elif arguments.owner is not None:
             count = forget_owner(engine, arguments.owner)
         else:
-            count = forget_before(engine, now_at() - int(arguments.older_than_days * DAY))
+            count = forget_before(engine, now_microseconds() - int(arguments.older_than_days * DAY))
     return {"forgotten": count}
 
 

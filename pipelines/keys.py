@@ -12,7 +12,7 @@ from forecaster.database.schema import open_database
 from pipelines.command import add_database_option, command_parser, format_table, run
 
 
-def create(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+def create_api_key(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     """Create a key. Only the result contains it; the database stores its digest."""
     owner = arguments.name if arguments.owner is None else arguments.owner
     key = create_key(engine, arguments.name, arguments.scope, owner)
@@ -20,13 +20,13 @@ def create(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"key": key, "name": arguments.name, "owner": owner, "scopes": arguments.scope}
 
 
-def revoke(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+def revoke_api_key(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     """Revoke a key. The service refuses it within `FORECASTER_KEYS_REFRESH_SECONDS`."""
     revoke_key(engine, arguments.key_id)
     return {"revoked": arguments.key_id}
 
 
-def show(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+def list_keys(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     """List the keys, without their secrets."""
     rows = [
         {
@@ -65,11 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         "of requests made while no key existed)",
     )
     creation.add_argument("--scope", required=True, nargs="+", choices=SCOPES, help="permissions of the key")
-    creation.set_defaults(do=create)
-    commands.add_parser("list", help="list the keys, without their secrets").set_defaults(do=show)
+    creation.set_defaults(do=create_api_key)
+    commands.add_parser("list", help="list the keys, without their secrets").set_defaults(do=list_keys)
     revocation = commands.add_parser("revoke", help="revoke a key")
     revocation.add_argument("key_id", metavar="KEY_ID", help="id of the key, as list shows it")
-    revocation.set_defaults(do=revoke)
+    revocation.set_defaults(do=revoke_api_key)
     for command in commands.choices.values():
         add_database_option(command)
     return parser

@@ -150,7 +150,7 @@ if __name__ == "__main__":
         "Fetch data, train a version, backtest it, and promote it if it passes the gate.\n\n"
         "An interrupted run continues when it is started again. If recipe and data have not changed, it does nothing.\n"
         "The last line is JSON with the outcome and its reason. Exit status: 0 promoted, kept out or in the shadow,\n"
-        "1 failed, 2 invalid configuration, 3 unfit data, 4 training failed.",
+        "1 failed, 2 invalid configuration, 3 invalid data, 4 training failed.",
         "python -m pipelines.retrain pipelines/configs/stock.yaml\n"
         "  python -m pipelines.retrain pipelines/configs/stock.yaml --set train.fit.epochs=10 retrain.warm_epochs=3",
     )

@@ -22,14 +22,14 @@ from pipelines.command import add_database_option, config_parser, format_table, 
 N_LISTED = 3
 
 
-def show(config: ScheduleConfig, now: datetime) -> dict[str, Any]:
+def list_next_runs(config: ScheduleConfig, now: datetime) -> dict[str, Any]:
     """Print and return the next runs of each job."""
     rows = [row for job in config.jobs for row in _next_runs(job, now)]
     sys.stdout.write(format_table(rows) + "\n")
     return {"next": [{"job": row["job"], "at": row["UTC"]} for row in rows if row["UTC"]]}
 
 
-def once(config: ScheduleConfig, name: str, database: str) -> dict[str, Any]:
+def run_once(config: ScheduleConfig, name: str, database: str) -> dict[str, Any]:
     """Run one job now; return its outcome."""
     job = next((job for job in config.jobs if job.name == name), None)
     if job is None:
@@ -47,7 +47,7 @@ def once(config: ScheduleConfig, name: str, database: str) -> dict[str, Any]:
     return {"job": name, "exit_code": result.exit_code, "outcome": result.outcome}
 
 
-def keep(config: ScheduleConfig, database: str) -> dict[str, Any]:
+def run_when_due(config: ScheduleConfig, database: str) -> dict[str, Any]:
     """Run due jobs until a signal stops the scheduler."""
     engine = open_engine(database)
     try:
@@ -81,10 +81,10 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     logs.set_up_from_environment()
     config = load_config(arguments.config, ScheduleConfig, arguments.overrides, "schedule")
     if arguments.list:
-        return show(config, datetime.now(UTC))
+        return list_next_runs(config, datetime.now(UTC))
     if arguments.once is not None:
-        return once(config, arguments.once, arguments.database)
-    return keep(config, arguments.database)
+        return run_once(config, arguments.once, arguments.database)
+    return run_when_due(config, arguments.database)
 
 
 if __name__ == "__main__":

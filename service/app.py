@@ -29,7 +29,7 @@ DESCRIPTION = "Time-series forecasts from registered recurrent models, each with
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; it loads its models at startup."""
-    # FastAPI's page for the API loads scripts from another site; dashboard.page has one that does not
+    # FastAPI's documentation page loads scripts from another site; dashboard.page serves one that does not
     pages: dict[str, Any] = {"docs_url": None, "redoc_url": None, "swagger_ui_oauth2_redirect_url": None}
     app = FastAPI(title="forecaster", version=__version__, description=DESCRIPTION, lifespan=_lifespan, **pages)
     metrics = Metrics()

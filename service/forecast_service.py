@@ -1,4 +1,4 @@
-"""Answers with a place in the ledger: each is committed there before its client sees it."""
+"""The forecast service: every answer is committed to the ledger before the client receives it."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, is_in_place, open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import ForecasterError, RequestError
-from forecaster.inference.answers import as_entry
+from forecaster.inference.answers import ledger_entry
 from forecaster.inference.forecasting import MODEL
 from forecaster.ledger.adaptation import read_all_miscoverage_rates
 from forecaster.ledger.queries import StoredAnswer, find_answer
@@ -26,106 +26,109 @@ from service.metrics import Metrics
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
-# how often a database that does not answer is asked again
+# interval between attempts to open a database that does not answer
 RETRY_SECONDS = 2
-# rows of history
-_FEW = 2000
-# clients are not told where the database is
-_AWAY = "the database does not answer; see the log"
+# requests with up to this many rows of history are small: forecasting them costs less than changing threads
+_MAX_SMALL_ROWS = 2000
+# readiness is public, so it must not show the address of the database
+_UNAVAILABLE = "the database does not answer; see the log"
 _log = logging.getLogger("forecaster.service")
 
 
 @dataclass
 class ForecastService:
-    """The service's side of the ledger."""
+    """Answers forecast requests with the help of the ledger.
+
+    Attributes:
+        engine: for short reads.
+        maintenance_engine: for slow queries. The writer has its own engine, so that neither kind can delay it.
+    """
 
     settings: Settings
     metrics: Metrics
     _problem: str | None = field(default=None, init=False)
-    # for reading; for what takes long; the writer has one of its own, so that readers cannot keep it waiting
     engine: Engine = field(init=False)
-    upkeep: Engine = field(init=False)
+    maintenance_engine: Engine = field(init=False)
     writer: Writer = field(init=False)
     queue: ForecastQueue = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepare; nothing is connected to yet."""
+        """Create the engines, the writer and the queue; nothing connects to the database yet."""
         url = self.settings.database_url
-        self.engine, self.upkeep = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
+        self.engine, self.maintenance_engine = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
         self.writer = Writer(open_engine(url))
         self.queue = ForecastQueue(self.settings, self.metrics, self.writer)
 
     @property
     def last_problem(self) -> str | None:
         """Return why the ledger cannot be used, None if it can."""
-        return self._problem or (None if is_in_place(self.engine) else _AWAY)
+        return self._problem or (None if is_in_place(self.engine) else _UNAVAILABLE)
 
     async def open(self) -> None:
-        """Bring the tables up to date and learn from the scores, as soon as the database answers."""
+        """Upgrade the tables and load the adaptive intervals; retry until the database answers."""
         while True:
             try:
                 await asyncio.to_thread(self._open)
-            # whatever it is, the next try may do better
+            # the next attempt may succeed, whatever the error
             except Exception as error:
                 _log.error("the database cannot be used: %s", error)
-                self._problem = _AWAY
+                self._problem = _UNAVAILABLE
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._problem = None
                 return
 
     def _open(self) -> None:
-        upgrade_schema(self.upkeep)
+        upgrade_schema(self.maintenance_engine)
         for engine in (self.engine, self.writer.engine):
-            # each is to know which database it began with
+            # connect now, because an engine remembers the database file that it opened
             with transaction(engine):
                 pass
-        self.learn()
+        self.load_miscoverage_rates()
 
-    def learn(self) -> None:
-        """Let intervals follow what they have covered so far.
+    def load_miscoverage_rates(self) -> None:
+        """Update the adaptive intervals from the scores in the ledger.
 
         Raises:
             DatabaseUnavailable: the database does not answer.
         """
         if self.settings.adapt_intervals:
-            self.queue.miscoverage_rates = read_all_miscoverage_rates(self.upkeep)
+            self.queue.miscoverage_rates = read_all_miscoverage_rates(self.maintenance_engine)
 
     def close(self) -> None:
-        """Write what waits, and let go of the database."""
+        """Write the waiting entries and close all connections to the database."""
         self.writer.stop()
-        for engine in (self.writer.engine, self.engine, self.upkeep):
+        for engine in (self.writer.engine, self.engine, self.maintenance_engine):
             engine.dispose()
 
     async def answer(
         self, request: ForecastRequest, catalog: Catalog, context: RequestContext, *, is_large: bool = False
     ) -> tuple[StoredAnswer, bool]:
-        """Answer a request, and say whether that is new, once the ledger has it; under the same key, the same.
+        """Return the answer to a request once the ledger has it, and whether it is new.
 
-        A large request is always answered by another thread.
+        A retry with the same idempotency key gets the stored answer. Large requests are forecast in a worker thread.
 
         Raises:
             RequestError: the idempotency key was used for another request.
             DatabaseUnavailable: the ledger cannot be read or written.
-            ForecasterError: as `forecast` says.
+            ForecasterError: as for `forecast`.
         """
-        before = await self.find_answered(context)
-        if before is not None:
-            return before, False
-        if not is_large and request.series and sum(len(one.ds) for one in request.series) <= _FEW:
-            # sooner done than handed to another thread
+        stored = await self.find_stored_answer(context)
+        if stored is not None:
+            return stored, False
+        if not is_large and request.series and sum(len(series.ds) for series in request.series) <= _MAX_SMALL_ROWS:
             task = prepare(request, catalog, self.settings)
-            entry, is_new = await self.queue.answer_with_others(task, context)
+            entry, is_new = await self.queue.answer_small(task, context)
         else:
-            preparing = partial(prepare, request, catalog, self.settings)
-            entry, is_new = await self.queue.answer_alone(preparing, context)
+            entry, is_new = await self.queue.answer_large(partial(prepare, request, catalog, self.settings), context)
         if not is_new:
-            # somebody with the same key was faster
+            # a concurrent request with the same idempotency key was answered first
             return await self.answer(request, catalog, context, is_large=is_large)
-        return StoredAnswer(entry.head, [one.answer for one in entry.forecasts], context.body_digest), True
+        answers = [served.answer for served in entry.forecasts]
+        return StoredAnswer(entry.head, answers, context.body_digest), True
 
-    async def find_answered(self, context: RequestContext) -> StoredAnswer | None:
-        """Return what was answered under a request's idempotency key, None if nothing was or it has no key.
+    async def find_stored_answer(self, context: RequestContext) -> StoredAnswer | None:
+        """Return the stored answer under a request's idempotency key; None if there is no answer or no key.
 
         Raises:
             RequestError: the key was used for another request.
@@ -133,30 +136,30 @@ class ForecastService:
         """
         if context.idempotency_key is None:
             return None
-        before = await run_in_threadpool(
+        stored = await run_in_threadpool(
             find_answer, self.engine, context.owner, context.idempotency_key, context.body_digest
         )
-        if before is not None and before.body_digest != context.body_digest:
-            raise RequestError("Idempotency-Key: it was used for another request; take a new one for each")
-        return before
+        if stored is not None and stored.body_digest != context.body_digest:
+            raise RequestError("Idempotency-Key: it was used for another request; use a new key for each request")
+        return stored
 
     def has_shadow(self, request: ForecastRequest, catalog: Catalog) -> bool:
-        """Say whether a challenger answers this request too: a share of those for another champion."""
+        """Return whether the challenger forecasts this request too: it forecasts a random share of the champion's."""
         aliases = catalog[request.model].index.aliases
         if CHALLENGER not in aliases or aliases[CHALLENGER] == aliases.get(CHAMPION):
             return False
         is_champions = request.version is None and request.alias in (None, CHAMPION)
-        return is_champions and random.random() < self.settings.shadow_share  # noqa: S311  # a sample, no secret
+        return is_champions and random.random() < self.settings.shadow_share  # noqa: S311  # a sample, not a secret
 
     def shadow(self, request: ForecastRequest, catalog: Catalog, context: RequestContext) -> None:
-        """Let the challenger answer the champion's request, unseen."""
+        """Forecast a champion's request with the challenger, and write the forecasts to the ledger only."""
         try:
-            # by the model itself, whatever its clients would get: its own skill is to be known
+            # never the baseline, because the shadow measures the model's own skill
             settings = self.settings.model_copy(update={"without_skill": MODEL})
             task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, settings)
             (result,) = forecast([task], [{}])
-            entry = as_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
-            # waited for, so that no more of them are in memory than are made at once
+            entry = ledger_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
+            # wait for the commit, so that entries do not pile up in memory
             self.writer.submit([entry]).result()
         except ForecasterError as error:
             self.metrics.shadow_failures.labels(request.model).inc()
@@ -164,5 +167,5 @@ class ForecastService:
 
 
 def digest_body(body: bytes) -> str:
-    """Return a request's digest, SHA-256."""
+    """Return the SHA-256 of a request's body."""
     return hashlib.sha256(body).hexdigest()

@@ -1,4 +1,4 @@
-"""The forecast handler: a request becomes a task, tasks of one forecaster are answered together; supports no HTTP."""
+"""The forecast handler, without HTTP: a request becomes a task, and tasks with the same forecaster share a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from forecaster.domain.series import Floats
 from forecaster.inference.answers import (
     Answer,
     ForecastTimes,
-    describe_series,
+    describe_forecasts,
     describe_version,
+    matching_tolerance,
     scored_steps,
-    tolerance_of,
 )
 from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.registry.bands import bands
@@ -26,22 +26,22 @@ from service.schemas import ForecastRequest
 from service.settings import Settings
 from service.timestamps import Clock
 
-# of a number or a time in an answer, with quotes and a comma
+# bytes of a number or a time in an answer, with quotes and a comma
 POINT_BYTES = 26
-# each is a file to read where it is stored
-_FEW_SERIES = 100
+# requests for more series are large, because each stored series is read from a file
+_MAX_SMALL_SERIES = 100
 
 
 @dataclass(frozen=True)
 class Task:
-    """A request that can be answered.
+    """A validated request with its histories.
 
     Args:
-        model: the model that is asked.
-        version: which of its versions answers.
-        alias: by which it was asked for; None where by number.
-        forecaster: that version, and what is asked of it; tasks of one forecaster are forecast together.
-        histories: what each forecast starts from.
+        model: the requested model.
+        version: the number of the version that forecasts.
+        alias: the alias that selected the version; None if its number did.
+        forecaster: the version with the request's settings; tasks with the same forecaster are forecast together.
+        histories: the history of each series.
     """
 
     model: Model
@@ -53,12 +53,12 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task's answer, and what input drift is measured by.
+    """A task's answer, and the inputs that are counted for drift.
 
     Args:
-        answer: what the client gets and the ledger has.
-        windows: the target's values that each forecast started from, `(n, input_size)`.
-        features: the exogenous columns' last rows, `(n, hist_exog + futr_exog)`.
+        answer: the answer for the client and the ledger.
+        windows: the target's values in each input window, `(n, input_size)`.
+        features: the exogenous values in the last row of each window, `(n, hist_exog + futr_exog)`.
     """
 
     answer: Answer
@@ -68,13 +68,13 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request asks for, before its histories are looked at.
+    """A validated request before its histories are read.
 
     Args:
-        model: the model that is asked.
-        version: which of its versions answers.
-        forecaster: that version, and what is asked of it.
-        n_series: how many are forecast.
+        model: the requested model.
+        version: the number of the version that forecasts.
+        forecaster: the version with the request's settings.
+        n_series: number of series.
     """
 
     model: Model
@@ -84,35 +84,35 @@ class Plan:
 
     @property
     def n_points(self) -> int:
-        """Return how many times and numbers the answer has: `ds`, `mean` and what is wanted beside it."""
-        return self.n_series * self.forecaster.horizon * (2 + len(self.forecaster.wanted.columns))
+        """Return the number of times and numbers in the answer: `ds`, `mean` and the requested columns."""
+        return self.n_series * self.forecaster.horizon * (2 + len(self.forecaster.bands.columns))
 
     @property
     def n_bytes(self) -> int:
-        """Return about how long the answer is."""
+        """Return the approximate size of the answer in bytes."""
         return self.n_points * POINT_BYTES
 
     @property
     def is_large(self) -> bool:
-        """Say whether the answer takes so long to make that others should not wait for it."""
-        return self.n_bytes > LARGE_BYTES or self.n_series > _FEW_SERIES
+        """Return whether forecasting takes so long that other requests must not wait for it."""
+        return self.n_bytes > LARGE_BYTES or self.n_series > _MAX_SMALL_SERIES
 
 
 def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan:
-    """Return what a request asks for, checked; nothing of its answer's size has been allocated yet.
+    """Validate a request before any memory is allocated for its answer.
 
     Args:
-        request: what is asked.
-        catalog: the models.
-        settings: the limits, among others.
+        request: the request.
+        catalog: the served models.
+        settings: the limits, and the choice between model and baseline.
 
     Raises:
         UnknownModel: the model, alias or version is not served.
-        RequestError: the request contradicts itself, goes beyond what the model answers, or has too large an answer.
+        RequestError: the request contradicts itself, the model does not support it, or the answer would be too large.
     """
     if request.alias is not None and request.version is not None:
         raise RequestError("alias and version: give one of them, not both")
-    wanted = bands(
+    requested_bands = bands(
         None if request.level is None else tuple(request.level),
         None if request.quantiles is None else tuple(request.quantiles),
     )
@@ -120,27 +120,27 @@ def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan
     version = model.index.version_of(model.name, request.alias, request.version)
     predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
-    forecaster = Forecaster(predictor, horizon, wanted, settings.without_skill)
+    forecaster = Forecaster(predictor, horizon, requested_bands, settings.without_skill)
     planned = Plan(model, version, forecaster, len(request.series or request.unique_ids or ()))
     if planned.n_points > settings.max_points:
         raise RequestError(
-            f"horizon: {planned.n_series} series of {horizon} steps are more than {settings.max_points} points, "
-            f"in {2 + len(wanted.columns)} columns; ask in several requests"
+            f"horizon: {planned.n_series} series of {horizon} steps in {2 + len(requested_bands.columns)} columns are "
+            f"more than {settings.max_points} points; split them into several requests"
         )
     return planned
 
 
 def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Task:
-    """Return a request as a task, checked.
+    """Validate a request and read its histories.
 
     Args:
-        request: what is asked.
-        catalog: the models.
-        settings: the limits, among others.
+        request: the request.
+        catalog: the served models.
+        settings: the limits, the bar store, and the choice between model and baseline.
 
     Raises:
-        UnknownModel, RequestError: as `plan` says.
-        DataError: a series breaks a rule, is not stored, or is stale.
+        UnknownModel, RequestError: as for `plan`.
+        DataError: a series is invalid, not stored, or stale.
     """
     planned = plan(request, catalog, settings)
     forecaster = planned.forecaster
@@ -153,62 +153,62 @@ def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> T
     )
 
 
-def forecast(tasks: list[Task], learnt: Sequence[Mapping[str, Floats]]) -> list[TaskResult]:
-    """Return the answers to tasks of one forecaster, in one run of the model.
+def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]]) -> list[TaskResult]:
+    """Return the results of tasks with the same forecaster, in one run of the model.
 
     Args:
-        tasks: at least one.
-        learnt: for each of them, by series the shares of misses that are allowed now, `(steps, levels)`.
+        tasks: at least one task.
+        miscoverage_rates: for each task, the adapted miscoverage rates by series, `(steps, levels)`.
 
     Raises:
-        RequestError, SeriesError: a forecast of one of them is not finite, or cannot be.
+        RequestError, SeriesError: a task's forecast is not finite, or its values are invalid.
     """
     forecaster = tasks[0].forecaster
     histories = [history for task in tasks for history in task.histories]
-    shares = [
-        of_task.get(history.unique_id)
-        for task, of_task in zip(tasks, learnt, strict=True)
+    rates = [
+        rates_of_task.get(history.unique_id)
+        for task, rates_of_task in zip(tasks, miscoverage_rates, strict=True)
         for history in task.histories
     ]
-    inputs = _inputs(histories, forecaster.predictor, shares)
-    made = forecaster.predict(inputs)
+    inputs = _inputs(histories, forecaster.predictor, rates)
+    predicted = forecaster.predict(inputs)
     times = forecast_times([history.clock for history in histories], forecaster)
-    described = describe_series(made, [history.unique_id for history in histories], times)
+    described = describe_forecasts(predicted, [history.unique_id for history in histories], times)
     windows, features = inputs.values[:, :, 0], _features(inputs)
-    steps, tolerance = scored_steps(made, times), tolerance_of(forecaster)
-    answers, end = [], 0
+    steps, tolerance = scored_steps(predicted, times), matching_tolerance(forecaster)
+    results, end = [], 0
     for task in tasks:
         rows = slice(end, end := end + len(task.histories))
         run_id = task.model.index.runs[task.version]
         head = describe_version(forecaster, task.model.name, task.version, task.alias, run_id)
         answer = Answer(head, described[rows], windows[rows, -1], steps[rows], tolerance)
-        answers.append(TaskResult(answer, windows[rows], features[rows]))
-    return answers
+        results.append(TaskResult(answer, windows[rows], features[rows]))
+    return results
 
 
 def forecast_times(clocks: Sequence[Clock], forecaster: Forecaster) -> ForecastTimes:
-    """Return when forecasts that follow these clocks are of, made once for all clocks that end alike."""
+    """Return the forecast times of series with these clocks, computed once for all clocks with the same end."""
     frequency, horizon = forecaster.predictor.frequency, forecaster.horizon
-    coming = {clock.end: (clock, clock.next_times(frequency, horizon)) for clock in clocks}
-    spelt = {end: clock.format(np.concatenate([clock.wall[-1:], times])) for end, (clock, times) in coming.items()}
-    instants = {end: clock.instants(times) for end, (clock, times) in coming.items()}
+    next_times = {clock.end: (clock, clock.next_times(frequency, horizon)) for clock in clocks}
+    texts = {end: clock.format(np.concatenate([clock.wall[-1:], times])) for end, (clock, times) in next_times.items()}
+    instants = {end: clock.instants(times) for end, (clock, times) in next_times.items()}
     ends = [clock.end for clock in clocks]
     return ForecastTimes(
-        [spelt[end][0] for end in ends],
-        [spelt[end][1:] for end in ends],
+        [texts[end][0] for end in ends],
+        [texts[end][1:] for end in ends],
         np.stack([instants[end] for end in ends]),
     )
 
 
-def _inputs(histories: list[History], predictor: ArrayPredictor, learnt: list[Floats | None]) -> ForecastInputs:
+def _inputs(histories: list[History], predictor: ArrayPredictor, rates: list[Floats | None]) -> ForecastInputs:
     manifest = predictor.manifest
     has_calendar = bool(manifest.calendar_features)
-    sent = [history.futr_exog for history in histories if history.futr_exog is not None]
+    futr_exog = [history.futr_exog for history in histories if history.futr_exog is not None]
     return ForecastInputs(
         np.stack([history.values for history in histories]),
-        np.stack([one.clock.wall[-manifest.input_size :] for one in histories]) if has_calendar else None,
-        np.stack(sent) if sent else None,
-        learnt=learnt,
+        np.stack([history.clock.wall[-manifest.input_size :] for history in histories]) if has_calendar else None,
+        np.stack(futr_exog) if futr_exog else None,
+        miscoverage_rates=rates,
     )
 
 

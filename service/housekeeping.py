@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from forecaster.database.retraining import request_retraining
-from forecaster.domain.instants import DAY, now_at
+from forecaster.domain.instants import DAY, now_microseconds
 from forecaster.domain.manifest import CHANGES, VALUES
 from forecaster.evaluation.drift import Drift
 from forecaster.ledger.retention import forget_before
@@ -32,18 +32,18 @@ async def run_housekeeping(forecast_service: ForecastService, model_store: Model
 
 def run_tasks(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
     """Run the tasks in order. The first that fails is logged and ends the round, as most need the database."""
-    tallies: dict[VersionKey, ScoreSums] = {}
+    sums: dict[VersionKey, ScoreSums] = {}
 
-    def read_tallies() -> None:
-        tallies.update(sums_since(forecast_service.upkeep, now_at() // DAY - SKILL_DAYS))
+    def read_sums() -> None:
+        sums.update(sums_since(forecast_service.maintenance_engine, now_microseconds() // DAY - SKILL_DAYS))
 
     tasks: dict[str, Callable[[], None]] = {
         "deleting old forecasts": lambda: _delete_old_forecasts(forecast_service),
-        "reading realised skill": read_tallies,
-        "updating the metrics of realised skill": lambda: _update_skill_metrics(tallies, metrics),
-        "updating adaptive intervals": forecast_service.learn,
+        "reading realised skill": read_sums,
+        "updating the metrics of realised skill": lambda: _update_skill_metrics(sums, metrics),
+        "updating adaptive intervals": forecast_service.load_miscoverage_rates,
         "updating the metrics of input drift": lambda: _update_drift_metrics(forecast_service, catalog, metrics),
-        "checking champions": lambda: _check_champions(forecast_service, catalog, tallies, metrics),
+        "checking champions": lambda: _check_champions(forecast_service, catalog, sums, metrics),
     }
     for name, task in tasks.items():
         try:
@@ -57,7 +57,7 @@ def run_tasks(forecast_service: ForecastService, catalog: Catalog, metrics: Metr
 def _delete_old_forecasts(forecast_service: ForecastService) -> None:
     keep_days = forecast_service.settings.keep_days
     if keep_days:
-        forget_before(forecast_service.upkeep, now_at() - int(keep_days * DAY))
+        forget_before(forecast_service.maintenance_engine, now_microseconds() - int(keep_days * DAY))
 
 
 def _update_drift_metrics(forecast_service: ForecastService, catalog: Catalog, metrics: Metrics) -> None:
@@ -78,11 +78,11 @@ def _update_skill_metrics(sums: Mapping[VersionKey, ScoreSums], metrics: Metrics
     """Set the metrics of realised skill, over all owners."""
     for gauge in (metrics.relative_mae, metrics.coverage, metrics.scores):
         gauge.clear()
-    together: dict[tuple[str, int], ScoreSums] = {}
-    for (_, model, version), tally in sums.items():
-        together.setdefault((model, version), ScoreSums()).add(tally)
-    for (model, version), tally in together.items():
-        skill = skill_from_sums(tally)
+    by_version: dict[tuple[str, int], ScoreSums] = {}
+    for (_, model, version), total in sums.items():
+        by_version.setdefault((model, version), ScoreSums()).add(total)
+    for (model, version), total in by_version.items():
+        skill = skill_from_sums(total)
         metrics.scores.labels(model, version).set(skill.n_scores)
         if skill.relative_mae is not None:
             metrics.relative_mae.labels(model, version).set(skill.relative_mae)
@@ -116,7 +116,7 @@ def _check_champion(
         )
         by = f" in requests of '{owner}'" if owner else ""
         text = "; ".join(reasons)
-        if reasons and request_retraining(forecast_service.upkeep, name, f"version {champion}{by}: {text}"):
+        if reasons and request_retraining(forecast_service.maintenance_engine, name, f"version {champion}{by}: {text}"):
             metrics.retrainings.labels(name).inc()
             _log.warning("model '%s': retraining requested: %s", name, text)
 

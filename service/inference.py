@@ -1,14 +1,21 @@
-"""The Open Inference Protocol's handler: a request and a catalog in, an answer out; supports no HTTP."""
+"""The handler of the Open Inference Protocol, without HTTP: from a request and a catalog to an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from forecaster.domain.errors import RequestError, UnknownModel
-from forecaster.domain.instants import now_at
+from forecaster.domain.instants import now_microseconds
 from forecaster.domain.manifest import Manifest
 from forecaster.domain.series import MEAN, Floats
-from forecaster.inference.answers import Answer, as_entry, describe_series, describe_version, scored_steps, tolerance_of
+from forecaster.inference.answers import (
+    Answer,
+    describe_forecasts,
+    describe_version,
+    ledger_entry,
+    matching_tolerance,
+    scored_steps,
+)
 from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.ledger.entries import Entry, forecast_id, new_request_id
 from forecaster.ledger.running_sums import VersionKey
@@ -27,13 +34,12 @@ VALUES, KNOWN = "x", "known"
 
 @dataclass(frozen=True)
 class InferenceAnswer:
-    """An answer.
+    """The answer to an inference request.
 
     Args:
-        header: its JSON.
-        binary: the bytes behind it; None where there are none to come.
-        entry: what the ledger must have before the client sees it; None where the request does not say of when its
-            windows are.
+        header: the JSON part.
+        binary: the bytes after the JSON; None if all outputs are in the JSON.
+        entry: the entry to commit to the ledger before the client receives the answer; None without `cutoffs`.
     """
 
     header: dict[str, Any]
@@ -42,7 +48,7 @@ class InferenceAnswer:
 
 
 def find_version(catalog: Catalog, name: str, version: str | None) -> tuple[Model, int]:
-    """Return a served model and one of its versions, the champion when None.
+    """Return a served model and the number of a version; the champion's when `version` is None.
 
     Raises:
         UnknownModel: the model or the version is not served, or there is no champion.
@@ -57,16 +63,16 @@ def find_version(catalog: Catalog, name: str, version: str | None) -> tuple[Mode
 
 
 def describe(catalog: Catalog, name: str, version: str | None) -> ModelMetadata:
-    """Return a version's tensors.
+    """Return the metadata of a version's tensors.
 
     Raises:
-        UnknownModel: as `find_version` says.
+        UnknownModel: as for `find_version`.
     """
     model, number = find_version(catalog, name, version)
     manifest = model.predictors[number].manifest
     return ModelMetadata(
         name=name,
-        versions=[str(one) for one in sorted(model.predictors)],
+        versions=[str(known) for known in sorted(model.predictors)],
         platform="onnxruntime_onnx",
         inputs=[
             TensorMetadata(name=tensor, datatype=FP64, shape=[-1, *shape])
@@ -76,23 +82,26 @@ def describe(catalog: Catalog, name: str, version: str | None) -> ModelMetadata:
     )
 
 
-def points(request: InferenceRequest, catalog: Catalog, name: str, version: str | None, settings: Settings) -> int:
-    """Return how many numbers the answer to `request` will have, as its shapes say; nothing has been allocated yet.
+def count_points(
+    request: InferenceRequest, catalog: Catalog, name: str, version: str | None, settings: Settings
+) -> int:
+    """Return the number of values in the answer to a request, before any memory is allocated for them.
 
     Raises:
-        UnknownModel: as `find_version` says.
-        RequestError: the horizon is beyond what the model answers, or they are too many.
+        UnknownModel: as for `find_version`.
+        RequestError: the model does not support the horizon, or the answer would be too large.
     """
     model, number = find_version(catalog, name, version)
     horizon = _horizon(request, model.predictors[number])
     batch = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=0)
-    # a batch that is too large by itself is refused in better words
-    if min(batch, settings.max_series) * horizon > settings.max_points:
+    # `read_tensors` refuses a batch above max_series, with a clearer message
+    n_points = min(batch, settings.max_series) * horizon
+    if n_points > settings.max_points:
         raise RequestError(
             f"{VALUES}: {batch} windows of {horizon} steps are more than {settings.max_points} points; "
-            "ask in several requests"
+            "split them into several requests"
         )
-    return min(batch, settings.max_series) * horizon
+    return n_points
 
 
 def infer(
@@ -103,26 +112,26 @@ def infer(
     version: str | None,
     settings: Settings,
     context: RequestContext,
-    allowed: Mapping[VersionKey, Mapping[str, Floats]],
+    miscoverage_rates: Mapping[VersionKey, Mapping[str, Floats]],
 ) -> InferenceAnswer:
-    """Return the answer to `request`, shaped as `InferenceResponse`.
+    """Return the answer to a request; its header has the fields of `InferenceResponse`.
 
     Args:
-        request: the JSON.
-        binary: the bytes behind it.
-        catalog: what is served.
-        name: of the model.
-        version: the champion when None.
-        settings: the largest batch, and what is served where a model shows no skill.
-        context: who asks.
-        allowed: what adaptive intervals have learnt.
+        request: the JSON part of the request.
+        binary: the bytes after the JSON.
+        catalog: the served models.
+        name: the model's name.
+        version: the version's number; the champion when None.
+        settings: the largest batch, and the choice between model and baseline.
+        context: the sender of the request.
+        miscoverage_rates: the adapted miscoverage rates, by version and series.
 
     Raises:
-        UnknownModel: as `find_version` says.
-        RequestError: the tensors are not what the model takes, the horizon is beyond it, or the names and cutoffs are
-            not one for each window.
+        UnknownModel: as for `find_version`.
+        RequestError: the tensors are invalid, the model does not support the horizon, or there is not one cutoff and
+            one name for each window.
         SeriesError: a value is not above 0 although the model takes logarithms.
-        CalendarError: a cutoff, or a step after it, lies outside of the exchange's calendar.
+        CalendarError: a cutoff, or a step after it, lies outside the exchange's calendar.
     """
     model, number = find_version(catalog, name, version)
     predictor = model.predictors[number]
@@ -131,11 +140,11 @@ def infer(
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
     values = arrays[VALUES]
     clocks = _clocks(request.parameters, len(values))
-    request_id = new_request_id(now_at())
+    request_id = new_request_id(now_microseconds())
     names = request.parameters.unique_ids or [forecast_id(request_id, window) for window in range(len(values))]
-    shares = allowed.get((context.owner, name, number), {})
-    learnt = [shares.get(one) for one in names]
-    forecast = forecaster.predict(ForecastInputs(values, known=arrays.get(KNOWN), learnt=learnt))
+    rates_by_series = miscoverage_rates.get((context.owner, name, number), {})
+    rates = [rates_by_series.get(unique_id) for unique_id in names]
+    forecast = forecaster.predict(ForecastInputs(values, known=arrays.get(KNOWN), miscoverage_rates=rates))
     parameters = {"forecast_by": forecast.forecast_by}
     entry: Entry | None = None
     if clocks:
@@ -143,45 +152,45 @@ def infer(
         alias = CHAMPION if version is None else None
         answer = Answer(
             describe_version(forecaster, name, number, alias, model.index.runs[number]),
-            describe_series(forecast, names, times),
+            describe_forecasts(forecast, names, times),
             values[:, -1, 0],
             scored_steps(forecast, times),
-            tolerance_of(forecaster),
+            matching_tolerance(forecaster),
         )
-        entry = as_entry(answer, client=context.client, owner=context.owner, request_id=request_id)
+        entry = ledger_entry(answer, client=context.client, owner=context.owner, request_id=request_id)
         parameters["request_id"] = request_id
-    outputs, behind = write_tensors(request, {MEAN: forecast.mean})
+    outputs, output_bytes = write_tensors(request, {MEAN: forecast.mean})
     header = {"model_name": name, "model_version": str(number), "parameters": parameters, "outputs": outputs}
-    return InferenceAnswer(header if request.id is None else header | {"id": request.id}, behind, entry)
+    return InferenceAnswer(header if request.id is None else header | {"id": request.id}, output_bytes, entry)
 
 
 def _clocks(parameters: InferenceParameters, batch: int) -> list[Clock]:
-    """Return of when each window's last row is, none where the request does not say.
+    """Return the clock of each window, which ends at its cutoff; empty if the request has no cutoffs.
 
     Raises:
-        RequestError: there is not one cutoff, or not one name, for each window.
+        RequestError: there is not one cutoff and one name for each window, or there are names without cutoffs.
     """
     cutoffs, names = parameters.cutoffs, parameters.unique_ids
     if cutoffs is None and names is not None:
         raise RequestError(
-            "parameters.unique_ids: without cutoffs a forecast cannot enter the ledger; give the time of each window's "
-            "last row as cutoffs, or leave out unique_ids"
+            "parameters.unique_ids: needs cutoffs too, without which no forecast enters the ledger; send the time of "
+            "each window's last row as cutoffs, or leave out unique_ids"
         )
     for field, given in (("cutoffs", cutoffs), ("unique_ids", names)):
         if given is not None and len(given) != batch:
-            raise RequestError(f"parameters.{field}: {len(given)} for {batch} windows; give one for each")
+            raise RequestError(f"parameters.{field}: needs {batch} entries, one for each window, but has {len(given)}")
     return [read_clock([cutoff], f"parameters.cutoffs[{row}]") for row, cutoff in enumerate(cutoffs or [])]
 
 
 def _horizon(request: InferenceRequest, predictor: ArrayPredictor) -> int:
-    asked = request.parameters.horizon
-    horizon = predictor.manifest.horizon if asked is None else asked
+    requested = request.parameters.horizon
+    horizon = predictor.manifest.horizon if requested is None else requested
     predictor.check_horizon(horizon)
     return horizon
 
 
 def _shapes(manifest: Manifest, steps: int) -> dict[str, tuple[int, int]]:
-    """Return each input's rows and features for a forecast that needs `steps` known ahead."""
+    """Return the rows and features of each input, if known columns must cover `steps` forecast steps."""
     shapes = {VALUES: (manifest.input_size, 1 + len(manifest.hist_exog))}
-    features = len(manifest.futr_exog) + len(manifest.calendar_features)
-    return shapes | {KNOWN: (manifest.input_size + steps, features)} if features else shapes
+    n_known = len(manifest.futr_exog) + len(manifest.calendar_features)
+    return shapes | {KNOWN: (manifest.input_size + steps, n_known)} if n_known else shapes

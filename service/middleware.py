@@ -20,7 +20,7 @@ from service.problems import problem, problem_response
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 HEADERS = (
-    # for what is no page; the pages have a policy of their own
+    # for all responses except the pages, which have their own policy
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -128,9 +128,9 @@ class RequestMiddleware:
 
 
 def _add_headers(message: MutableMapping[str, Any], request_id: bytes) -> None:
-    own = {name for name, _ in message["headers"]}
-    more = [header for header in HEADERS if header[0] not in own]
-    message["headers"] = [*message["headers"], *more, (b"x-request-id", request_id)]
+    names = {name for name, _ in message["headers"]}
+    missing = [header for header in HEADERS if header[0] not in names]
+    message["headers"] = [*message["headers"], *missing, (b"x-request-id", request_id)]
 
 
 async def _send_body(message: Message, send: Send) -> None:

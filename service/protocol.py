@@ -16,15 +16,15 @@ Count = Annotated[int, Strict(), Field(ge=0)]
 
 
 class _AsArray:
-    """Makes an array of a flat list of numbers while it is parsed; any other list is checked later, by its shape.
+    """Parses a flat list of numbers as an array, and leaves any other list as it is; `read_tensors` checks its shape.
 
-    As Python objects the numbers would take four times the memory.
+    Python objects would take four times the memory of the array.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         number = core_schema.float_schema(strict=True, allow_inf_nan=False)
         flat = core_schema.no_info_after_validator_function(np.array, core_schema.list_schema(number, fail_fast=True))
-        # named once where it is no list at all, and not once for each of the two
+        # one error instead of one for each choice of the union
         return core_schema.union_schema(
             [flat, core_schema.list_schema(core_schema.any_schema())],
             mode="left_to_right",
@@ -40,22 +40,22 @@ Datatype = Literal["FP64", "FP32", "FP16", "INT8", "INT16", "INT32", "INT64", "U
 
 
 def _is_numeric(datatype: Any) -> Any:
-    """Refuse the protocol's other datatypes."""
+    """Refuse the protocol's datatypes that are not numbers."""
     if datatype in ("BOOL", "BYTES"):
         raise PydanticCustomError(
-            "datatype", "{datatype} holds no numbers, which are all that models take; send FP64", {"datatype": datatype}
+            "datatype", "{datatype} is not numeric; send the values as FP64", {"datatype": datatype}
         )
     return datatype
 
 
 class InputParameters(_Part):
-    """Of an input: how many of the bytes behind the JSON are its own."""
+    """The parameters of an input: how many of the bytes after the JSON belong to it."""
 
     binary_data_size: Count | None = None
 
 
 class InputTensor(_Part):
-    """An input: its numbers are in `data`, row by row or nested as `shape` says, or among the bytes behind the JSON."""
+    """An input. Its values are in `data`, as a flat or a nested list, or in the bytes after the JSON."""
 
     name: str = Field(max_length=200)
     shape: list[Count] = Field(max_length=8)
@@ -65,41 +65,41 @@ class InputTensor(_Part):
 
 
 class OutputParameters(_Part):
-    """Of an output that is asked for: whether it is to come as bytes."""
+    """The parameters of a requested output: whether to return it as bytes after the JSON."""
 
     binary_data: Flag | None = None
 
 
 class RequestedOutput(_Part):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
 class InferenceParameters(_Part):
-    """Of a request: how far to forecast, whether outputs come as bytes, and of which series and times its windows are.
+    """The parameters of a request: the horizon, the format of the outputs, and the series and cutoffs of the windows.
 
-    With `cutoffs` the forecasts enter the ledger.
+    Forecasts with `cutoffs` enter the ledger.
     """
 
-    horizon: Whole | None = Field(None, description="steps; the trained horizon when left out")
+    horizon: Whole | None = Field(None, description="number of steps; default: the trained horizon")
     binary_data_output: Flag = False
     cutoffs: list[Time] | None = Field(
         None,
         fail_fast=True,
-        description="the time of each window's last row, ISO 8601; a list, or a string that holds it as JSON",
+        description="the time of each window's last row, ISO 8601; a list, or a string that holds a list as JSON",
     )
     unique_ids: list[Name] | None = Field(
         None,
         fail_fast=True,
-        description="the series of each window, likewise; names are made where there are only cutoffs",
+        description="the series of each window, in the same form; default: generated names",
     )
 
     @field_validator("cutoffs", "unique_ids", mode="before")
     @classmethod
     def _read_text(cls, value: Any) -> Any:
-        """Return what a string holds: by the protocol, parameters are strings, numbers and booleans."""
+        """Parse a string as JSON, because the protocol allows only strings, numbers and booleans as parameters."""
         if not isinstance(value, str):
             return value
         try:
@@ -109,7 +109,7 @@ class InferenceParameters(_Part):
 
 
 class InferenceRequest(_Part):
-    """The inputs of a model, and which outputs are wanted; all when left out."""
+    """The inputs of a model, and the requested outputs (default: all)."""
 
     id: str | None = Field(None, max_length=200, description="repeated in the answer")
     parameters: InferenceParameters = InferenceParameters()
@@ -118,7 +118,7 @@ class InferenceRequest(_Part):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor's name, datatype and shape, -1 where it varies."""
+    """A tensor's name, datatype and shape, with -1 for the batch."""
 
     name: str
     datatype: str
@@ -136,7 +136,7 @@ class ModelMetadata(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """What answers, and what it understands beside the protocol."""
+    """The server's name and version, and the extensions of the protocol that it supports."""
 
     name: str
     version: str
@@ -144,26 +144,26 @@ class ServerMetadata(BaseModel):
 
 
 class ServerLive(BaseModel):
-    """That the server answers."""
+    """Whether the server is alive."""
 
     live: bool
 
 
 class ServerReady(BaseModel):
-    """Whether a model can be asked."""
+    """Whether any model can forecast."""
 
     ready: bool
 
 
 class ModelReady(BaseModel):
-    """Whether this model can be asked."""
+    """Whether this model can forecast."""
 
     name: str
     ready: bool
 
 
 class OutputTensor(BaseModel):
-    """An output; its numbers row by row in `data`, or behind the JSON."""
+    """An output. Its values are in `data`, row by row, or in the bytes after the JSON."""
 
     name: str
     datatype: str
@@ -173,19 +173,19 @@ class OutputTensor(BaseModel):
 
 
 class InferenceResponse(BaseModel):
-    """Outputs, and which version made them."""
+    """The outputs, and the version that computed them."""
 
     model_name: str
     model_version: str
     id: str = ""
     parameters: dict[str, str] = Field(
-        description="`forecast_by`: `model`, or the baseline that is served in its place; `request_id`, where the "
-        "ledger has the forecasts: of window n, counted from 0, under `REQUEST_ID-n`"
+        description="`forecast_by`: `model`, or the name of the baseline served instead; `request_id`, if the "
+        "forecasts are in the ledger: the forecast of window n, counted from 0, has the id `REQUEST_ID-n`"
     )
     outputs: list[OutputTensor]
 
 
 class InferenceProblem(BaseModel):
-    """An error, as the protocol spells it."""
+    """An error in the protocol's format."""
 
     error: str

@@ -272,7 +272,7 @@ class ExampleSeries(BaseModel):
 
 
 class ExampleForecast(BaseModel):
-    """The forecast of the example; beside `mean` a list `lo-LEVEL` and `hi-LEVEL` for each level."""
+    """The forecast of the example: `mean`, with `lo-LEVEL` and `hi-LEVEL` for each level."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -25,12 +25,12 @@ def forecast(
     level: Sequence[float] | None,
     quantiles: Sequence[float] | None,
     futr_df: pd.DataFrame | None,
-    most_series: int,
+    max_series: int,
 ) -> Call[pd.DataFrame]:
     """Request forecasts of a frame: read the model's manifest, send what it needs, and join the answers."""
     description = yield Request("GET", f"/v1/models/{quote(model, safe='')}")
     manifest = _manifest(description, alias, version)
-    histories = read_histories(df, futr_df, manifest, most_series)
+    histories = read_histories(df, futr_df, manifest, max_series)
     # futr_df covers the trained horizon: request all its steps, so that their times can be compared with futr_df's
     is_valid = horizon is None or 1 <= horizon <= manifest["horizon"]
     requested_horizon = manifest["horizon"] if histories.futr_times is not None and is_valid else horizon
@@ -61,10 +61,10 @@ def _manifest(description: Mapping[str, Any], alias: str | None, version: int | 
     number = description["aliases"].get(alias or "champion") if version is None else version
     manifest: Mapping[str, Any] | None = description["versions"].get(str(number))
     if manifest is None:
-        wanted = f"alias '{alias or 'champion'}'" if version is None else f"version {version}"
+        missing = f"alias '{alias or 'champion'}'" if version is None else f"version {version}"
         raise RequestRefused(
             404,
-            f"model '{description['name']}' has no {wanted}; it has the aliases {sorted(description['aliases'])} and "
+            f"model '{description['name']}' has no {missing}; it has the aliases {sorted(description['aliases'])} and "
             f"the versions {sorted(map(int, description['versions']))}",
         )
     return manifest

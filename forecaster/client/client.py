@@ -118,8 +118,8 @@ class Client:
         Args:
             df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
             model: the registered model's name.
-            alias: of the version, `champion` when None. Give an alias or a version, not both.
-            version: its number.
+            alias: the version's alias, `champion` when None. Give an alias or a version, not both.
+            version: the version's number.
             horizon: steps; the trained horizon when None.
             level: coverages of intervals, 0–100. Give levels or quantiles, not both.
             quantiles: probabilities, 0–1.

@@ -95,7 +95,7 @@ def _read(response: httpx2.Response) -> Any:
 def _failure(response: httpx2.Response, retry_after_seconds: float | None) -> Exception:
     status, (detail, mistakes) = response.status_code, _problem(response)
     if status == 429:
-        when = "" if retry_after_seconds is None else f"; ask again in {retry_after_seconds:g} s"
+        when = "" if retry_after_seconds is None else f"; retry in {retry_after_seconds:g} s"
         return TooManyRequests(f"{detail}{when}", retry_after_seconds)
     if status in (401, 403):
         return NotAllowed(status, f"{detail}; check the client's key")

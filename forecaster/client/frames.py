@@ -19,7 +19,7 @@ _UTC_OFFSET = r"(?:Z|[+-]\d\d:\d\d)$"
 
 @dataclass(frozen=True)
 class Histories:
-    """What to send of a long frame, and what is needed to read the answers.
+    """The histories to send, and what is needed to read the answers.
 
     Args:
         series: the entries of request bodies, one for each series.
@@ -43,7 +43,7 @@ class Histories:
 
 
 def read_histories(
-    frame: pd.DataFrame, futr_frame: pd.DataFrame | None, manifest: Mapping[str, Any], most_series: int
+    frame: pd.DataFrame, futr_frame: pd.DataFrame | None, manifest: Mapping[str, Any], max_series: int
 ) -> Histories:
     """Select the rows and columns of a frame that a model takes.
 
@@ -51,8 +51,8 @@ def read_histories(
         frame: `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`; other columns are ignored.
         futr_frame: `unique_id, ds` and the model's `futr_exog` for the trained horizon's steps after each series' last
             row; in any order; further rows are ignored.
-        manifest: of the version, from the service.
-        most_series: the largest number of series in a request.
+        manifest: the version's manifest, from the service.
+        max_series: the largest number of series in a request.
 
     Raises:
         SeriesError: a column is missing or of the wrong type, a value is missing or not finite, timestamps are not
@@ -80,7 +80,7 @@ def read_histories(
         cutoffs=cutoffs,
         futr_times=None if futr is None else futr[DS],
         is_wall_clock=manifest["sessions"] is not None or parse(manifest["freq"]).is_wall_clock,
-        batch_size=max(1, min(most_series, MAX_VALUES_PER_REQUEST // n_values)),
+        batch_size=max(1, min(max_series, MAX_VALUES_PER_REQUEST // n_values)),
     )
 
 
@@ -124,7 +124,7 @@ def read_forecasts(forecasts: Sequence[Mapping[str, Any]], histories: Histories,
 
     Args:
         forecasts: one for each series of `histories`, in the same order.
-        histories: what was sent.
+        histories: the histories that were sent.
         horizon: how many steps of each forecast to return; all when None.
 
     Raises:

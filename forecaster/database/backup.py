@@ -30,7 +30,7 @@ _ROUTINES = text("""
     WHERE pronamespace = CAST('public' AS regnamespace)
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = CAST('pg_proc' AS regclass) AND objid = oid AND deptype = 'e')
 """)
-# report only problems, and do not wait forever for a table that somebody has locked
+# report only problems, and do not wait forever for a table that another process has locked
 _BEGIN = ("BEGIN;", "SET client_min_messages = warning;", "SET lock_timeout = '30s';")
 _HEAD_BYTES = 4096
 _READY = "ready\n"
@@ -133,7 +133,7 @@ def replace_postgres(url: str, copy: Path, changes: Sequence[Update] = ()) -> It
     process is killed.
 
     Args:
-        url: the database's.
+        url: the URL of the database.
         copy: a file that `copy_database` wrote.
         changes: updates to run in the same transaction, after the copy is restored.
 
@@ -225,7 +225,7 @@ def _copy_sqlite(url: str, file: Path) -> None:
             closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_SECONDS)) as live,
             closing(sqlite3.connect(file)) as copy,
         ):
-            # in one step: in several, SQLite starts over whenever somebody writes
+            # in one step: in several, SQLite starts over whenever another process writes
             live.backup(copy)
             # so that the copy is a single file, without logs
             copy.execute("PRAGMA journal_mode=DELETE")

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, insert, select, update
 from forecaster.database.engine import transaction
 from forecaster.database.tables import KEYS
 from forecaster.domain.errors import RequestError
-from forecaster.domain.instants import now_at
+from forecaster.domain.instants import now_microseconds
 
 # request forecasts, send actuals, use the operator's routes; `all` extends the other scopes to all owners' data
 ALL = "all"
@@ -54,7 +54,7 @@ def create_key(engine: Engine, name: str, scopes: Sequence[str], owner: str | No
     """Create a key and return it. It cannot be read again later.
 
     Args:
-        engine: the database's.
+        engine: the engine of the database.
         name: a name for people, 1 to 200 characters.
         scopes: at least one of `SCOPES`.
         owner: `name` when None; empty for the owner of the data that was recorded before any key existed.
@@ -77,7 +77,7 @@ def create_key(engine: Engine, name: str, scopes: Sequence[str], owner: str | No
         "name": name,
         "owner": name if owner is None else owner,
         "scopes": " ".join(scope for scope in SCOPES if scope in scopes),
-        "created_at": now_at(),
+        "created_at": now_microseconds(),
     }
     with transaction(engine) as connection:
         connection.execute(insert(KEYS).values(row))
@@ -93,7 +93,7 @@ def revoke_key(engine: Engine, key_id: str) -> None:
     """
     is_valid = (KEYS.c.key_id == key_id) & KEYS.c.revoked_at.is_(None)
     with transaction(engine) as connection:
-        changed = connection.execute(update(KEYS).where(is_valid).values(revoked_at=now_at()))
+        changed = connection.execute(update(KEYS).where(is_valid).values(revoked_at=now_microseconds()))
     if not changed.rowcount:
         raise RequestError(f"key '{key_id}': it does not exist, or was revoked before; list the keys")
 

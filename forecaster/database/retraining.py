@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, select, update
 
 from forecaster.database.engine import dialect_insert, transaction
 from forecaster.database.tables import JOBS, RUNS
-from forecaster.domain.instants import DAY, now_at
+from forecaster.domain.instants import DAY, now_microseconds
 
 RETRAIN = "retrain"
 
@@ -20,7 +20,7 @@ def request_retraining(engine: Engine, model: str, reason: str) -> bool:
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    now = now_at()
+    now = now_microseconds()
     # for a day after a request, most evidence still comes from before the retraining
     is_recent = JOBS.c.ended_at.is_(None) | (JOBS.c.asked_at > now - DAY)
     recent = select(JOBS.c.job_id).where(JOBS.c.model == model, JOBS.c.kind == RETRAIN, is_recent)
@@ -46,7 +46,7 @@ def open_requests(connection: Connection, claimed_before: int, model: str | None
     """Return the requests that can be claimed, the oldest first.
 
     Args:
-        connection: of a transaction.
+        connection: a connection with a transaction.
         claimed_before: microseconds since 1970; a claim older than this that led to no run no longer counts.
         model: only requests for this model; for all models when None.
     """
@@ -60,13 +60,13 @@ def open_requests(connection: Connection, claimed_before: int, model: str | None
 def claim_request(connection: Connection, job_id: int, claimed_before: int) -> bool:
     """Claim a request; return whether this call did. Of several concurrent calls only one returns True."""
     wanted = (JOBS.c.job_id == job_id) & _can_be_claimed(claimed_before)
-    return bool(connection.execute(update(JOBS).where(wanted).values(taken_at=now_at())).rowcount)
+    return bool(connection.execute(update(JOBS).where(wanted).values(taken_at=now_microseconds())).rowcount)
 
 
 def close_request(connection: Connection, job_id: int, outcome: str) -> None:
     """Record the outcome of a request, unless it was recorded before."""
     wanted = (JOBS.c.job_id == job_id) & JOBS.c.ended_at.is_(None)
-    connection.execute(update(JOBS).where(wanted).values(ended_at=now_at(), outcome=outcome))
+    connection.execute(update(JOBS).where(wanted).values(ended_at=now_microseconds(), outcome=outcome))
 
 
 def _can_be_claimed(claimed_before: int) -> ColumnElement[bool]:

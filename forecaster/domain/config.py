@@ -147,5 +147,5 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 def _item(items: list[Any], index: str, key: str) -> Any:
     if not (index.isdecimal() and len(index) < 10 and int(index) < len(items)):
-        raise ConfigError(f"--set {key}: '{index}' is no index of a list of {len(items)} items; count from 0")
+        raise ConfigError(f"--set {key}: '{index}' is not an index of a list of {len(items)} items; count from 0")
     return items[int(index)]

@@ -9,16 +9,16 @@ DAY = 24 * HOUR
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def now_at() -> int:
+def now_microseconds() -> int:
     """Return the current Unix time in microseconds."""
     return time.time_ns() // 1000
 
 
-def as_at(moment: datetime) -> int:
+def to_microseconds(value: datetime) -> int:
     """Convert a datetime with a time zone to Unix microseconds."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (value - _EPOCH) // timedelta(microseconds=1)
 
 
-def as_moment(at: int) -> datetime:
+def from_microseconds(microseconds: int) -> datetime:
     """Convert Unix microseconds to a datetime in UTC."""
-    return _EPOCH + timedelta(microseconds=at)
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -1,8 +1,8 @@
-"""Levels of intervals, 0–100: which are evaluated and scored, and the probabilities that a level stands for."""
+"""Levels of intervals, 0–100: the evaluated and scored levels, and the probabilities of a level's bounds."""
 
 from collections.abc import Sequence
 
-# the intervals that are evaluated, and scored of every served forecast, whichever the client asked for
+# the levels of the intervals that are evaluated, and that are scored for every forecast, whatever the client requests
 LEVELS = (80, 95)
 
 
@@ -17,5 +17,5 @@ def bound_probabilities(levels: Sequence[float]) -> tuple[float, ...]:
 
 
 def miscoverage_rate(level: float) -> float:
-    """Return the share of values (0–1) that an interval of `level` (0–100) is meant to leave outside."""
+    """Return the nominal share (0–1) of actuals outside an interval of `level` (0–100)."""
     return 1 - level / 100

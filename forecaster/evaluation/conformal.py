@@ -135,9 +135,9 @@ def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Flo
     ordered, n = np.sort(residuals, axis=0), len(residuals)
     tails = np.minimum(probabilities, 1 - probabilities)
     m = np.maximum(n_effective, 1 + 1e-9)[:, None]
-    place = np.clip((tails * (m + 1) - 1) / (m - 1) * (n - 1), 0, None)
+    rank = np.clip((tails * (m + 1) - 1) / (m - 1) * (n - 1), 0, None)
     # a rank just below an integer is that integer with a rounding error
-    low = np.floor(place + 1e-6).astype(np.int64)
+    low = np.floor(rank + 1e-6).astype(np.int64)
     ranks = np.where(probabilities < 0.5, low, n - 1 - low)
     found = np.take_along_axis(ordered.T, ranks, axis=1)
     found[:, probabilities == 0.5] = np.median(ordered, axis=0)[:, None]

@@ -1,1 +1,1 @@
-"""From windows of input to forecasts with intervals: the same over HTTP and in batches."""
+"""Forecasts with intervals from input windows: one implementation for HTTP, batches and Python."""

@@ -1,4 +1,4 @@
-"""Forecasts as clients get them and as the ledger has them, over HTTP and in batches alike."""
+"""Forecasts as clients receive them and as the ledger stores them, for HTTP and batches alike."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from forecaster.domain.instants import now_at
+from forecaster.domain.instants import now_microseconds
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
-from forecaster.inference.forecasting import Forecast, Forecaster, tell_skill
+from forecaster.inference.forecasting import Forecast, Forecaster, describe_skill
 from forecaster.ledger.entries import WALL_CLOCK_TOLERANCE, Entry, ServedForecast, forecast_id, new_request_id
 
 
 @dataclass(frozen=True)
 class ForecastTimes:
-    """When forecasts are of.
+    """The cutoffs and the forecast times of `n` series.
 
     Args:
-        cutoffs: each series' last time, ISO 8601, `(n,)`.
-        ds: the times of the steps, likewise, `(n, horizon)`.
-        instants: the same in microseconds since 1970, of UTC where there are zones, `(n, horizon)`.
+        cutoffs: the last time of each history, ISO 8601, `(n,)`.
+        ds: the times of the forecast steps, ISO 8601, `(n, horizon)`.
+        instants: the same times in microseconds since 1970, in UTC if they have a zone, `(n, horizon)`.
     """
 
     cutoffs: Sequence[str]
@@ -32,14 +32,14 @@ class ForecastTimes:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered.
+    """The answer to a request for `n` series.
 
     Args:
-        head: what its forecasts have in common: `model`, `forecast_by`, `skill`, `warnings`.
-        forecasts: each series' `unique_id`, `cutoff`, `ds`, `is_adapted`, `mean` and what is beside it.
-        last_values: the value that each forecast started from, `(n,)`.
-        steps: what each is scored by, `(n, horizon, 6)`, columns as the ledger has them.
-        tolerance: how far from a step's time an actual may be and still be of it, microseconds.
+        head: the fields that all forecasts share: `model`, `forecast_by`, `skill`, `warnings`.
+        forecasts: for each series `unique_id`, `cutoff`, `ds`, `is_adapted`, `mean` and the requested columns.
+        last_values: the last value of each history, `(n,)`.
+        steps: the values to score, `(n, horizon, 6)`, with the ledger's columns.
+        tolerance: an actual within this many microseconds of a step's time belongs to the step.
     """
 
     head: dict[str, Any]
@@ -50,25 +50,25 @@ class Answer:
 
 
 def describe_version(forecaster: Forecaster, name: str, version: int, alias: str | None, run_id: str) -> dict[str, Any]:
-    """Return what the forecasts of a registered version have in common.
+    """Return the head of an answer: the fields that all forecasts of a request share.
 
     Args:
-        forecaster: the version, and what is asked of it.
-        name: the model's.
-        version: its number.
-        alias: by which it was asked for; None where by number.
-        run_id: of the MLflow run that made it.
+        forecaster: the version, with the request's settings.
+        name: the model's name.
+        version: the version's number.
+        alias: the alias that selected the version; None if its number did.
+        run_id: the version's MLflow run.
     """
     return {
         "model": {"name": name, "version": version, "alias": alias, "run_id": run_id},
         "forecast_by": forecaster.forecast_by,
-        "skill": tell_skill(forecaster.predictor.manifest.skill),
+        "skill": describe_skill(forecaster.predictor.manifest.skill),
         "warnings": list(forecaster.warnings),
     }
 
 
-def describe_series(forecast: Forecast, unique_ids: Sequence[str], times: ForecastTimes) -> list[dict[str, Any]]:
-    """Return each series' forecast as clients get it, null where a bound is not calibrated."""
+def describe_forecasts(forecast: Forecast, unique_ids: Sequence[str], times: ForecastTimes) -> list[dict[str, Any]]:
+    """Return each series' forecast as clients receive it, with null for a bound that is not calibrated."""
     return [
         {
             UNIQUE_ID: unique_id,
@@ -76,23 +76,23 @@ def describe_series(forecast: Forecast, unique_ids: Sequence[str], times: Foreca
             DS: times.ds[row],
             "is_adapted": forecast.is_adapted[row],
             MEAN: forecast.mean[row].tolist(),
-            **{name: _with_nulls(forecast.spread[row, :, number]) for number, name in enumerate(forecast.columns)},
+            **{name: _with_nulls(forecast.band_values[row, :, number]) for number, name in enumerate(forecast.columns)},
         }
         for row, unique_id in enumerate(unique_ids)
     ]
 
 
 def scored_steps(forecast: Forecast, times: ForecastTimes) -> Floats:
-    """Return what forecasts are scored by, `(n, horizon, 6)`, columns as the ledger has them."""
+    """Return the values to score, `(n, horizon, 6)`, with the ledger's columns."""
     return np.concatenate([times.instants[:, :, None], forecast.mean[:, :, None], forecast.bounds], axis=2)
 
 
-def tolerance_of(forecaster: Forecaster) -> int:
-    """Return how far from a step's time an actual may be and still be of it, microseconds."""
+def matching_tolerance(forecaster: Forecaster) -> int:
+    """Return how far the time of an actual may be from a step's time to belong to the step, in microseconds."""
     return WALL_CLOCK_TOLERANCE if forecaster.predictor.frequency.is_wall_clock else 0
 
 
-def as_entry(
+def ledger_entry(
     answer: Answer,
     *,
     client: str = "",
@@ -102,29 +102,29 @@ def as_entry(
     is_shadow: bool = False,
     request_id: str | None = None,
 ) -> Entry:
-    """Return an answer as the ledger takes it, each forecast with its id.
+    """Return an answer as a ledger entry, in which each forecast has an id.
 
     Args:
-        answer: what is answered.
-        client: the key that asked; empty where none is needed.
-        owner: whose that key is.
-        idempotency_key: under which the same is answered again.
-        body_digest: of the request.
-        is_shadow: whether no client sees it.
-        request_id: a new one when None.
+        answer: the answer.
+        client: the id of the API key; empty if no key is required.
+        owner: the key's owner.
+        idempotency_key: the key under which a retry of the request gets the same answer.
+        body_digest: the digest of the request's body.
+        is_shadow: whether the forecasts are made in the shadow, unseen by the client.
+        request_id: the request's id; a new one when None.
     """
-    now = now_at()
+    now = now_microseconds()
     request_id = request_id or new_request_id(now)
     forecasts = tuple(
         ServedForecast(
-            unique_id=one[UNIQUE_ID],
-            last_value=float(last),
+            unique_id=described[UNIQUE_ID],
+            last_value=float(last_value),
             steps=steps,
             tolerance=answer.tolerance,
-            # in ASCII: one letter beyond it would make each character of the answer take four bytes
-            answer=to_json({"forecast_id": forecast_id(request_id, position), **one}, ensure_ascii=True).decode(),
+            # ASCII only: with any other character, Python stores all of the string in two or four bytes each
+            answer=to_json({"forecast_id": forecast_id(request_id, position), **described}, ensure_ascii=True).decode(),
         )
-        for position, (one, last, steps) in enumerate(
+        for position, (described, last_value, steps) in enumerate(
             zip(answer.forecasts, answer.last_values, answer.steps, strict=True)
         )
     )

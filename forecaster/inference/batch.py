@@ -1,6 +1,7 @@
-"""Forecasts of many series without a service, the same as it would answer: a configuration in, a Parquet file out.
+"""Batch forecasts: forecast many series without a service, with the service's results, and write a Parquet file.
 
-They enter the ledger once all are made, before the file appears. A batch that is killed and run again enters each once.
+All forecasts are written to the ledger before the file appears. A batch that is killed and run again writes each
+forecast to the ledger once.
 """
 
 import json
@@ -19,9 +20,9 @@ from forecaster.domain.config import Config
 from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats
-from forecaster.inference.answers import describe_version, tolerance_of
-from forecaster.inference.batch_ledger import Spool, check_name, open_ledger
-from forecaster.inference.batch_series import BatchSource, as_the_service, open_histories, read_ahead
+from forecaster.inference.answers import describe_version, matching_tolerance
+from forecaster.inference.batch_ledger import Spool, check_unique_id, open_ledger
+from forecaster.inference.batch_series import BatchSource, open_histories, read_futr_table, service_default
 from forecaster.inference.forecasting import Forecast, Forecaster, ForecastInputs
 from forecaster.inference.frames import FrameInputs, read_frame
 from forecaster.ledger.adaptation import read_miscoverage_rates
@@ -33,32 +34,34 @@ from forecaster.training.tracking import TrackingConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-# under which the file's metadata say, as JSON, by whom and of what kind the forecasts are
+# the key of the file's metadata, which hold the head of the answer as JSON
 METADATA = b"forecaster"
-_NAMED = 5
+# failures that the error of a strict batch names
+_MAX_NAMED = 5
 
 
 class BatchConfig(Config):
-    """What is forecast, by which version, and where it is written.
+    """The series to forecast, the version that forecasts them, and the file to write.
 
     Args:
         name: the registered model.
-        alias: `champion` when neither alias nor version is given.
-        version: instead of an alias.
+        alias: the version's alias; `champion` when neither alias nor version is given.
+        version: the version's number, instead of an alias.
         data: a file with a long frame, or the bar store.
-        futr: a file with what the model supports ahead, for the steps to come.
-        horizon: steps; the trained horizon when null.
-        level: intervals' coverage, 0–100; or
-        quantiles: 0–1.
-        without_skill: what answers where a model shows no skill; what the service is set to when not given.
-        adapt_intervals: whether intervals follow what the ledger says they covered, likewise.
-        ledger: whether the forecasts enter the ledger, which scores them when their actuals come.
-        owner: whose forecasts they are, and whose actuals move their intervals; empty for those who ask the service
-            without a key.
-        strict: whether one series that cannot be forecast refuses them all.
-        series_at_once: how many are held, with their forecasts.
-        out: the Parquet file, replaced as a whole.
-        tracking: where MLflow is; an empty `uri` looks in the cache alone.
+        futr: a file with the model's `futr_exog` for the forecast steps.
+        horizon: number of steps; the trained horizon when null.
+        level: coverages of intervals, 0–100. Give levels or quantiles, not both.
+        quantiles: probabilities, 0–1.
+        without_skill: `model` or `baseline`: what forecasts if the model shows no skill. Default: the service's
+            setting.
+        adapt_intervals: whether the scores in the ledger adapt the intervals. Default: the service's setting.
+        ledger: whether to write the forecasts to the ledger, where later actuals score them.
+        owner: the owner of the forecasts, whose scores adapt the intervals; empty for the owner of requests without a
+            key.
+        strict: whether a series that cannot be forecast fails the whole batch.
+        series_at_once: number of series in memory at once, with their forecasts.
+        out: the Parquet file, written atomically.
+        tracking: MLflow; with an empty `uri`, only the cache is used.
         cache: the folder of verified bundles, which the service may share.
     """
 
@@ -70,8 +73,8 @@ class BatchConfig(Config):
     horizon: int | None = Field(None, ge=1, le=1_000_000)
     level: tuple[float, ...] | None = None
     quantiles: tuple[float, ...] | None = None
-    without_skill: Literal["model", "baseline"] = as_the_service("without_skill", "model")
-    adapt_intervals: bool = as_the_service("adapt_intervals", default=True)
+    without_skill: Literal["model", "baseline"] = service_default("without_skill", "model")
+    adapt_intervals: bool = service_default("adapt_intervals", default=True)
     ledger: bool = True
     owner: str = Field("", max_length=200)
     strict: bool = False
@@ -81,10 +84,10 @@ class BatchConfig(Config):
     cache: Path = Path("mlruns/cache")
 
     @model_validator(mode="after")
-    def _is_clear(self) -> "BatchConfig":
-        for one, other in (("alias", "version"), ("level", "quantiles")):
-            if getattr(self, one) is not None and getattr(self, other) is not None:
-                raise ValueError(f"{one} and {other}: give one of them, not both")
+    def _is_unambiguous(self) -> "BatchConfig":
+        for first, second in (("alias", "version"), ("level", "quantiles")):
+            if getattr(self, first) is not None and getattr(self, second) is not None:
+                raise ValueError(f"{first} and {second}: give one of them, not both")
         if self.out.suffix != ".parquet":
             raise ValueError(f"out: must end with .parquet, got {self.out}")
         return self
@@ -95,11 +98,11 @@ class Batch:
     """The result of a batch.
 
     Args:
-        head: by which version, by whom, with which skill and warnings; the file's metadata too.
-        done: how many series were forecast.
-        rows: how many rows were written.
-        failed: why, by series, in words.
-        entered: how many forecasts are new in the ledger; None where it was not to be written.
+        head: the version, its skill and the warnings, as in the service's answers; also in the file's metadata.
+        done: number of series that were forecast.
+        rows: number of rows that were written.
+        failed: the reason for each series that failed, by name.
+        entered: number of forecasts that are new in the ledger; None if the ledger was not written.
     """
 
     head: dict[str, Any]
@@ -109,26 +112,26 @@ class Batch:
     entered: int | None
 
 
-def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int, int], None]) -> Batch:
-    """Forecast every series of `config.data` and write them; one that cannot be forecast leaves the others.
+def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[int, int], None]) -> Batch:
+    """Forecast every series of `config.data` and write the file; a series that fails does not stop the others.
 
     Args:
-        config: what is wanted.
-        database: the service's, which has the ledger.
-        on_series: told now and then how many series are done, and of how many.
+        config: the configuration.
+        database: the URL of the service's database, which holds the ledger.
+        on_progress: called with the number of series that are done and the number of all series.
 
     Raises:
-        RequestError: the model does not answer what is wanted, of any series.
-        DataError: the data are no series, the file cannot be written, or, where `strict`, a series failed.
-        RegistryError, BundleError: the version cannot be had.
-        ConfigError, DatabaseUnavailable: the ledger is to be written, or read, and cannot be.
+        RequestError: the model does not support the request, whatever the series.
+        DataError: the data are not series, the file cannot be written, or the batch is strict and a series failed.
+        RegistryError, BundleError: the version cannot be found or loaded.
+        ConfigError, DatabaseUnavailable: the ledger cannot be read or written.
     """
     version = load_version(config.name, config.alias, config.version, config.tracking.uri, config.cache, ArrayPredictor)
     with open_ledger(database, is_written=config.ledger, is_read=config.adapt_intervals) as engine:
-        learnt: Mapping[str, Floats] = {}
+        rates: Mapping[str, Floats] = {}
         if engine and config.adapt_intervals:
-            learnt = read_miscoverage_rates(engine, config.name, version.number, config.owner)
-        job = _Job(config, version, learnt)
+            rates = read_miscoverage_rates(engine, config.name, version.number, config.owner)
+        job = _Job(config, version, rates)
         histories = open_histories(config.data, version.predictor)
         count = len(histories.names)
         entered: int | None = None
@@ -136,17 +139,17 @@ def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int,
         with _parquet(config.out, head) as write, Spool(config.out.parent) as spool:
             for begin in range(0, count, config.series_at_once):
                 numbers = range(begin, min(begin + config.series_at_once, count))
-                pieces = list(job.read({histories.names[number]: number for number in numbers}, histories.read))
-                for inputs, forecast in job.forecast(pieces):
-                    write(job.frame(inputs, forecast))
+                frames = list(job.read({histories.names[number]: number for number in numbers}, histories.read))
+                for inputs, forecast in job.forecast(frames):
+                    write(job.as_rows(inputs, forecast))
                     if config.ledger:
                         spool.add(inputs, forecast)
-                on_series(numbers.stop, count)
+                on_progress(numbers.stop, count)
             if job.failed and config.strict:
-                named = "; ".join(f"{name}: {reason}" for name, reason in [*job.failed.items()][:_NAMED])
+                named = "; ".join(f"{name}: {reason}" for name, reason in [*job.failed.items()][:_MAX_NAMED])
                 raise DataError(f"{len(job.failed)} of {count} series failed, and strict allows none: {named}")
             if engine and config.ledger:
-                entered = spool.enter(engine, job.head, tolerance_of(job.forecaster), config.owner)
+                entered = spool.enter(engine, job.head, matching_tolerance(job.forecaster), config.owner)
     done = count - len(job.failed)
     return Batch(head, done, done * job.forecaster.horizon, job.failed, entered)
 
@@ -155,54 +158,54 @@ def forecast_batch(config: BatchConfig, database: str, on_series: Callable[[int,
 class _Job:
     config: BatchConfig
     version: Version[ArrayPredictor]
-    learnt: Mapping[str, Floats]
+    miscoverage_rates: Mapping[str, Floats]
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what no series would be answered."""
+        """Check all that does not depend on the series."""
         config, version, predictor = self.config, self.version, self.version.predictor
         horizon = predictor.manifest.horizon if config.horizon is None else config.horizon
-        wanted = bands(config.level, config.quantiles)
-        self.forecaster = Forecaster(predictor, horizon, wanted, config.without_skill)
+        requested = bands(config.level, config.quantiles)
+        self.forecaster = Forecaster(predictor, horizon, requested, config.without_skill)
         self.head = describe_version(self.forecaster, config.name, version.number, version.alias, version.run_id)
-        self._ahead = read_ahead(config.futr, predictor)
+        self._futr_frame = read_futr_table(config.futr, predictor)
 
     def read(
         self, numbers: Mapping[str, int], read: "Callable[[int], pd.DataFrame]"
     ) -> "Iterator[tuple[str, pd.DataFrame]]":
-        """Yield the series that can be read."""
+        """Yield the name and the frame of each series that can be read; record why the others failed."""
         for name, number in numbers.items():
             try:
                 if self.config.ledger:
-                    check_name(name)
+                    check_unique_id(name)
                 yield name, read(number)
             except DataError as error:
                 self.failed[name] = str(error)
 
-    def forecast(self, pieces: "list[tuple[str, pd.DataFrame]]") -> Iterator[tuple[FrameInputs, Forecast]]:
-        """Yield forecasts of these series, in their order; those that fail are found by halving."""
-        if not pieces:
+    def forecast(self, frames: "list[tuple[str, pd.DataFrame]]") -> Iterator[tuple[FrameInputs, Forecast]]:
+        """Yield the forecasts of series in their order; if a batch of series fails, its halves are forecast."""
+        if not frames:
             return
         try:
-            yield self._together(pieces)
+            yield self._forecast_batch(frames)
         except (DataError, RequestError) as error:
-            middle = len(pieces) // 2
+            middle = len(frames) // 2
             if middle == 0:
-                self.failed[pieces[0][0]] = str(error)
+                self.failed[frames[0][0]] = str(error)
                 return
-            yield from self.forecast(pieces[:middle])
-            yield from self.forecast(pieces[middle:])
+            yield from self.forecast(frames[:middle])
+            yield from self.forecast(frames[middle:])
 
-    def _together(self, pieces: "list[tuple[str, pd.DataFrame]]") -> tuple[FrameInputs, Forecast]:
+    def _forecast_batch(self, frames: "list[tuple[str, pd.DataFrame]]") -> tuple[FrameInputs, Forecast]:
         import pandas as pd
 
-        together, forecaster = pd.concat([piece for _, piece in pieces]), self.forecaster
-        inputs = read_frame(forecaster.predictor, together, forecaster.horizon, self._ahead, self.config.data.place)
-        learnt = [self.learnt.get(unique_id) for unique_id in inputs.unique_ids]
-        asked = ForecastInputs(inputs.values, inputs.times, inputs.futr_exog, learnt=learnt)
-        return inputs, forecaster.predict(asked)
+        frame, forecaster, where = pd.concat([frame for _, frame in frames]), self.forecaster, self.config.data.location
+        inputs = read_frame(forecaster.predictor, frame, forecaster.horizon, self._futr_frame, where)
+        rates = [self.miscoverage_rates.get(unique_id) for unique_id in inputs.unique_ids]
+        forecast_inputs = ForecastInputs(inputs.values, inputs.times, inputs.futr_exog, miscoverage_rates=rates)
+        return inputs, forecaster.predict(forecast_inputs)
 
-    def frame(self, inputs: FrameInputs, forecast: Forecast) -> "pd.DataFrame":
+    def as_rows(self, inputs: FrameInputs, forecast: Forecast) -> "pd.DataFrame":
         """Return forecasts as rows of the file."""
         return inputs.as_frame(forecast).assign(
             is_adapted=np.repeat(forecast.is_adapted, self.forecaster.horizon),
@@ -214,10 +217,10 @@ class _Job:
 
 @contextmanager
 def _parquet(path: Path, head: dict[str, Any]) -> "Iterator[Callable[[pd.DataFrame], None]]":
-    """Yield what appends a frame; the file appears at the end, whole, unless nothing was appended.
+    """Yield a function that appends a frame. The file appears when the block ends, if anything was appended.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -239,7 +242,7 @@ def _parquet(path: Path, head: dict[str, Any]) -> "Iterator[Callable[[pd.DataFra
             if writer is not None:
                 writer.close()
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}); free space, or set out") from error
+        raise DataError(f"{path}: cannot be written ({error}); free disk space, or set out to another file") from error
     finally:
         if writer is not None:
             with suppress(OSError):

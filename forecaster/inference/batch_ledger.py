@@ -1,4 +1,4 @@
-"""A batch's forecasts on their way into the ledger: they wait in a file until all are made, and each enters it once."""
+"""The ledger of a batch: its forecasts are spooled to a file, and written to the ledger once all have been made."""
 
 import json
 import tempfile
@@ -16,29 +16,29 @@ from sqlalchemy import Engine
 from forecaster.database.schema import open_database
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable, SeriesError
-from forecaster.inference.answers import Answer, as_entry, describe_series, scored_steps
+from forecaster.inference.answers import Answer, describe_forecasts, ledger_entry, scored_steps
 from forecaster.inference.forecasting import Forecast
 from forecaster.inference.frames import FrameInputs
 from forecaster.ledger.entries import pack_steps, unpack_steps
 from forecaster.ledger.writer import write
 
 # forecasts in one transaction
-_AT_ONCE = 1000
-# of a series' name, in characters
-_LONGEST = 200
+BATCH_SIZE = 1000
+# characters of a series' name
+_MAX_NAME_LENGTH = 200
 
 
 @contextmanager
 def open_ledger(database: str, *, is_written: bool, is_read: bool) -> Iterator[Engine | None]:
-    """Yield the database that has the ledger; None where it is not written, and there is nothing to read.
+    """Yield the engine of the database that holds the ledger; None if there is nothing to read or write.
 
     Args:
-        database: its URL.
-        is_written: whether forecasts enter it; then it is made where there is none.
-        is_read: whether intervals follow it; a SQLite file that does not exist has nothing to tell.
+        database: the URL of the database.
+        is_written: whether forecasts will be written; a missing SQLite database is then created.
+        is_read: whether adaptive intervals will be read; a missing SQLite database has none.
 
     Raises:
-        ConfigError, DatabaseUnavailable: it cannot be open_database.
+        ConfigError, DatabaseUnavailable: the database cannot be opened.
     """
     file = sqlite_file(database)
     if not is_written and (not is_read or (file is not None and not file.is_file())):
@@ -57,73 +57,73 @@ def open_ledger(database: str, *, is_written: bool, is_read: bool) -> Iterator[E
         yield engine
 
 
-def check_name(unique_id: str) -> None:
-    """Raise SeriesError unless the ledger takes a series of this name."""
-    if not 1 <= len(unique_id) <= _LONGEST or "\0" in unique_id:
+def check_unique_id(unique_id: str) -> None:
+    """Raise SeriesError unless the ledger can store a series of this name."""
+    if not 1 <= len(unique_id) <= _MAX_NAME_LENGTH or "\0" in unique_id:
         raise SeriesError(
-            f"unique_id: the ledger takes names of 1 to {_LONGEST} characters without NUL, this one has "
-            f"{len(unique_id)}; rename the series, or set ledger: false"
+            f"unique_id: the name has {len(unique_id)} characters, but the ledger stores names of 1 to "
+            f"{_MAX_NAME_LENGTH} characters without NUL; rename the series, or set ledger: false"
         )
 
 
 class Spool:
-    """Forecasts that wait to enter the ledger, in a file without a name: memory holds few of a large batch."""
+    """A temporary file of forecasts that will be written to the ledger, so that a large batch takes little memory."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare; the file will be in `folder`."""
+        """Choose the file's folder; the file is created when the context is entered."""
         self._folder = folder
 
     def __enter__(self) -> "Spool":
-        """Open the file.
+        """Create the file.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the file cannot be created.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file, and it is gone."""
+        """Close the file, which deletes it."""
         self._file.close()
 
     def add(self, inputs: FrameInputs, forecast: Forecast) -> None:
-        """Let forecasts wait, with what they were made from.
+        """Append forecasts, with the digests of their inputs.
 
         Raises:
             OSError: the file cannot be written.
         """
         times = inputs.forecast_times()
         steps = scored_steps(forecast, times)
-        for row, described in enumerate(describe_series(forecast, inputs.unique_ids, times)):
+        for row, described in enumerate(describe_forecasts(forecast, inputs.unique_ids, times)):
             last_value = float(inputs.values[row, -1, 0])
             line = to_json([described, last_value, pack_steps(steps[row]).hex(), inputs.digest(row)])
             self._file.write(line + b"\n")
 
     def enter(self, engine: Engine, head: dict[str, Any], tolerance: int, owner: str) -> int:
-        """Write all that wait to the ledger, but for those that it has; return how many are new.
+        """Write the forecasts that the ledger lacks; return their number.
 
-        Each is a request of its own. Its idempotency key is a digest of the version, the inputs and the forecast, so a
-        batch that is killed and run again enters none twice.
+        Each forecast becomes a request. Its idempotency key is a digest of the version, the inputs and the forecast, so
+        that a batch that is killed and run again writes no forecast twice.
 
         Args:
-            engine: the ledger's.
-            head: what the forecasts have in common, as `describe_version` returns it.
-            tolerance: as `tolerance_of` returns it.
-            owner: whose they are.
+            engine: the engine of the database that holds the ledger.
+            head: the result of `describe_version`.
+            tolerance: the result of `matching_tolerance`.
+            owner: the owner of the forecasts.
 
         Raises:
-            DatabaseUnavailable: the database does not answer; some may have been written.
+            DatabaseUnavailable: the database does not answer; a part of the forecasts may have been written.
         """
         self._file.seek(0)
         version = [head["model"]["name"], head["model"]["version"]]
         n_new = 0
-        while lines := list(islice(self._file, _AT_ONCE)):
+        while lines := list(islice(self._file, BATCH_SIZE)):
             entries = []
             for described, last_value, packed, digest in map(json.loads, lines):
                 steps = unpack_steps(bytes.fromhex(packed))[None]
                 key = sha256(to_json([*version, digest, described])).hexdigest()
                 answer = Answer(head, [described], np.array([last_value]), steps, tolerance)
-                entries.append(as_entry(answer, owner=owner, idempotency_key=f"batch-{key}", body_digest=digest))
+                entries.append(ledger_entry(answer, owner=owner, idempotency_key=f"batch-{key}", body_digest=digest))
             n_new += sum(write(engine, entries))
         return n_new

@@ -1,4 +1,4 @@
-"""The series of a batch: of a table in a file, or of the bar store's tails; each one is read, and fails, by itself."""
+"""The series of a batch, from a file or from the tails of the bar store. Each series is read on its own."""
 
 import os
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from forecaster.domain.series import DS, UNIQUE_ID, Y
 from forecaster.registry.predictor import ArrayPredictor
 
 
-def as_the_service(setting: str, default: object, *, ge: float | None = None, le: float | None = None) -> Any:
-    """Return a field that is as the service is set, by `FORECASTER_*` variables, where the configuration says nothing.
+def service_default(setting: str, default: object, *, ge: float | None = None, le: float | None = None) -> Any:
+    """Return a field whose default is a setting of the service, read from its `FORECASTER_*` variable.
 
     Args:
-        setting: the field of the service's settings.
-        default: that field's default.
-        ge: the least value.
-        le: the largest.
+        setting: the name of the setting.
+        default: the setting's default.
+        ge: the minimum.
+        le: the maximum.
     """
 
     def from_variable() -> object:
@@ -37,30 +37,31 @@ def as_the_service(setting: str, default: object, *, ge: float | None = None, le
 
 
 class TailsSource(Config):
-    """Stored symbols, as the service reads them.
+    """Symbols of the bar store, read as the service reads them.
 
     Args:
-        symbols: which; every stored one when null.
-        folder: the bar store's; the service's when not given.
-        stale_after_hours: how long a session may have ended and not be stored, likewise.
+        symbols: the symbols; null for all stored symbols.
+        folder: the folder of the bar store. Default: the service's setting.
+        stale_after_hours: hours after the end of a session until stored bars without it are stale. Default: the
+            service's setting.
     """
 
     source: Literal["store"] = "store"
     symbols: tuple[str, ...] | None = Field(None, min_length=1)
-    folder: Path = as_the_service("bars_dir", "mlruns/bars")
-    stale_after_hours: float = as_the_service("stale_after_hours", 24, ge=0, le=1e7)
+    folder: Path = service_default("bars_dir", "mlruns/bars")
+    stale_after_hours: float = service_default("stale_after_hours", 24, ge=0, le=1e7)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return the store's folder."""
         return str(self.folder)
 
     @field_validator("symbols")
     @classmethod
-    def _are_named_once(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _are_unique(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
         repeated = sorted({symbol for symbol in symbols or () if (symbols or ()).count(symbol) > 1})
         if repeated:
-            raise ValueError(f"{repeated} are named twice")
+            raise ValueError(f"{repeated} are repeated; list each symbol once")
         return symbols
 
 
@@ -68,17 +69,17 @@ BatchSource = Annotated[FilesSource | TailsSource, Field(discriminator="source")
 
 
 class Histories(Protocol):
-    """Series by number."""
+    """Series that are read by number."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Return what each is called."""
+        """Return the name of each series."""
 
     def read(self, number: int) -> pd.DataFrame:
         """Return a series as a long frame, with the columns that the model takes.
 
         Raises:
-            DataError: it cannot be had.
+            DataError: the series cannot be read.
         """
 
 
@@ -86,23 +87,24 @@ def open_histories(source: FilesSource | TailsSource, predictor: ArrayPredictor)
     """Return the series of a source.
 
     Raises:
-        FileFormatError, SeriesError: the file is no table of series, or a row is of none.
-        RequestError: nothing is stored, or the model takes columns that the store does not have.
+        FileFormatError, SeriesError: the file is not a table of series, or a row names no series.
+        RequestError: nothing is stored, or the model takes columns that the store lacks.
     """
     return _FileSeries(source, predictor) if isinstance(source, FilesSource) else _StoredSeries(source, predictor)
 
 
-def read_ahead(source: FilesSource | None, predictor: ArrayPredictor) -> pd.DataFrame | None:
-    """Return the table of what is known ahead, `unique_id, ds` and the model's `futr_exog`; None where it takes none.
+def read_futr_table(source: FilesSource | None, predictor: ArrayPredictor) -> pd.DataFrame | None:
+    """Return the table `unique_id, ds` and the model's `futr_exog`; None if the model takes no `futr_exog`.
 
     Raises:
-        RequestError: there is none and the model takes some, or the other way round.
-        FileFormatError: it is no such table.
+        RequestError: the model takes `futr_exog` and there is no file, or there is a file and the model takes none.
+        FileFormatError: the file cannot be read as this table.
     """
     names = tuple(predictor.manifest.futr_exog)
     if bool(names) != (source is not None):
-        is_missing = f"the model supports {list(names)} ahead; set the file that has them for the steps to come"
-        raise RequestError(f"futr: {is_missing if names else 'the model takes nothing that is known ahead; remove it'}")
+        if names:
+            raise RequestError(f"futr: missing; set a file with {list(names)} for the forecast steps")
+        raise RequestError("futr: the model takes no futr_exog; remove this key")
     if source is None:
         return None
     columns = source.columns or Columns(unique_id=UNIQUE_ID)
@@ -112,17 +114,17 @@ def read_ahead(source: FilesSource | None, predictor: ArrayPredictor) -> pd.Data
 
 
 class _FileSeries:
-    """A file's; it is held whole, and its series may be interleaved."""
+    """The series of a file, which is read as a whole. Rows of different series may be mixed."""
 
     def __init__(self, source: FilesSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
         self._frame = source.load((*manifest.hist_exog, *manifest.futr_exog), keep_bad_numbers=True)
         ids = self._frame[UNIQUE_ID]
-        nameless = np.flatnonzero((ids.isna() | (ids == "")).to_numpy())
-        if len(nameless):
+        missing = np.flatnonzero((ids.isna() | (ids == "")).to_numpy())
+        if len(missing):
             raise SeriesError(
-                f"{source.path}, {self._frame.index.name or 'row'} {self._frame.index[nameless[0]]}: unique_id is "
-                f"missing ({len(nameless)} such rows); name the series"
+                f"{source.path}, {self._frame.index.name or 'row'} {self._frame.index[missing[0]]}: unique_id is "
+                f"missing ({len(missing)} such rows); name the series"
             )
         self._frame[UNIQUE_ID] = ids.astype(str)
         self._groups = group_rows(self._frame[UNIQUE_ID])
@@ -134,13 +136,13 @@ class _FileSeries:
 
 
 class _StoredSeries:
-    """The store's; one tail at a time is held."""
+    """The series of the bar store. Only one tail is in memory at a time."""
 
     def __init__(self, source: TailsSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
-        absent = [*(name for name in manifest.hist_exog if name not in FEATURES), *manifest.futr_exog]
-        if absent:
-            raise RequestError(f"data: the model takes {absent}, which the store does not have; give a file")
+        missing = [*(name for name in manifest.hist_exog if name not in FEATURES), *manifest.futr_exog]
+        if missing:
+            raise RequestError(f"data: the bar store lacks the model's columns {missing}; set a file")
         self.names: Sequence[str] = source.symbols or stored_symbols(source.folder)
         if not self.names:
             raise RequestError(f"data: nothing is stored in {source.folder}; run pipelines.fetch")
@@ -151,7 +153,7 @@ class _StoredSeries:
         name, manifest = self.names[number], self._predictor.manifest
         tail = read_tail(self._folder, name)
         tail.check_usable(self._now, self._patience)
-        # what lies before the inputs is not looked at, as the service does not
+        # like the service, ignore earlier rows
         last = slice(-manifest.input_size, None)
         columns = dict(zip((Y, *manifest.hist_exog), tail.values(tuple(manifest.hist_exog))[last].T, strict=True))
         return pd.DataFrame({UNIQUE_ID: name, DS: tail.days[last].astype("M8[us]"), **columns})

@@ -28,19 +28,20 @@ class ForecastInputs:
 
     Args:
         values: the target and `hist_exog`, `(n, input_size, 1 + hist_exog)`.
-        times: the rows' timestamps, by each series' own clock, `(n, input_size)`; None where no calendar feature is
-            taken.
-        futr_exog: over these rows and the steps to come, as `known_ahead` takes it; None where none is taken.
-        known: what `ArrayPredictor.known_ahead` returns, in place of `times` and `futr_exog`.
-        learnt: each series' adapted miscoverage rates, as `read_miscoverage_rates` returns them; None for a series
-            without scores; empty where no series has any.
+        times: the timestamps of these rows, in each series' local time, `(n, input_size)`; None if the model takes no
+            calendar features.
+        futr_exog: the values for these rows and the forecast steps, as `known_ahead` takes them; None if the model
+            takes none.
+        known: the result of `ArrayPredictor.known_ahead`, instead of `times` and `futr_exog`.
+        miscoverage_rates: each series' adapted rates, as `read_miscoverage_rates` returns them, None for a series
+            without scores; empty if no series has scores.
     """
 
     values: Floats
     times: Times | None = None
     futr_exog: Floats | None = None
     known: Floats | None = None
-    learnt: Sequence[Floats | None] = ()
+    miscoverage_rates: Sequence[Floats | None] = ()
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,17 @@ class Forecast:
 
     Args:
         mean: `(n, horizon)`.
-        columns: the names of the requested columns beside the mean.
-        spread: their values, `(n, horizon, columns)`, NaN where nothing is calibrated.
-        bounds: of the scored intervals, `(n, horizon, 2 × levels)`, likewise.
-        is_adapted: of each series, whether its actuals have moved its intervals, `(n,)`.
-        forecast_by: `model`, or the baseline that forecasts in its place.
-        warnings: what a reader should know, in words.
+        columns: the names of the requested columns besides the mean.
+        band_values: the values of these columns, `(n, horizon, columns)`, NaN where the step is not calibrated.
+        bounds: the bounds of the scored intervals, `(n, horizon, 2 × levels)`, NaN where the step is not calibrated.
+        is_adapted: for each series, whether its actuals have adapted its intervals, `(n,)`.
+        forecast_by: `model`, or the name of the baseline that forecasts instead.
+        warnings: warnings to show with the forecasts.
     """
 
     mean: Floats
     columns: tuple[str, ...]
-    spread: Floats
+    band_values: Floats
     bounds: Floats
     is_adapted: tuple[bool, ...]
     forecast_by: str
@@ -72,27 +73,27 @@ class Forecaster:
 
     Args:
         predictor: the version.
-        horizon: steps.
-        wanted: the columns beside the mean.
-        without_skill: what forecasts where the model shows no skill, `model` or `baseline`.
+        horizon: number of steps.
+        bands: the requested columns besides the mean.
+        without_skill: `model` or `baseline`: what forecasts if the model shows no skill.
 
     Raises:
-        RequestError: the horizon, or a column's probability, is beyond what the version answers.
+        RequestError: the version does not support the horizon, or the probability of a column.
     """
 
     predictor: ArrayPredictor
     horizon: int
-    wanted: Bands = _NONE
+    bands: Bands = _NONE
     without_skill: str = MODEL
 
     def __post_init__(self) -> None:
         """Check the horizon and the columns."""
         self.predictor.check_horizon(self.horizon)
-        self.predictor.check_probabilities(self.wanted.probabilities, self.is_baseline)
+        self.predictor.check_probabilities(self.bands.probabilities, self.is_baseline)
 
     @cached_property
     def is_baseline(self) -> bool:
-        """Say whether the baseline forecasts in the model's place."""
+        """Return whether the baseline forecasts instead of the model."""
         return self.without_skill == BASELINE and not self.predictor.manifest.skill.is_shown
 
     @property
@@ -102,35 +103,38 @@ class Forecaster:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """Return what a reader of these forecasts should know, in words."""
-        return tuple(forecast_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.wanted.columns)))
+        """Return the warnings to show with the forecasts."""
+        return tuple(forecast_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.bands.columns)))
 
     def predict(self, inputs: ForecastInputs) -> Forecast:
-        """Return the forecasts; none depends on the other series, nor on how many there are.
+        """Return the forecasts; a series' forecast does not depend on the other series or on their number.
 
         Raises:
-            RequestError, SeriesError, TooShortError: as `predict_arrays` says, or an interval is not finite.
+            RequestError, SeriesError, TooShortError: as for `predict_arrays`, or an interval is not finite.
             CalendarError: the exchange's calendar ends before the last step.
         """
-        predictor, values, wanted = self.predictor, inputs.values, self.wanted.probabilities
+        predictor, values, probabilities = self.predictor, inputs.values, self.bands.probabilities
         mean = self._mean(inputs)
         bounds = predictor.bounds(values, mean, LEVELS, self.is_baseline)
-        # most requests ask for the scored intervals
-        spread = bounds if wanted == _SCORED else predictor.quantiles(values, mean, wanted, self.is_baseline)
-        follows = predictor.bundle.calibration.is_adaptive and not self.is_baseline
-        is_adapted = tuple(one is not None and follows for one in inputs.learnt or [None] * len(values))
+        # most requests are for the scored intervals
+        is_scored = probabilities == _SCORED
+        band_values = bounds if is_scored else predictor.quantiles(values, mean, probabilities, self.is_baseline)
+        is_adaptive = predictor.bundle.calibration.is_adaptive and not self.is_baseline
+        is_adapted = tuple(
+            rates is not None and is_adaptive for rates in inputs.miscoverage_rates or [None] * len(values)
+        )
         rows = np.flatnonzero(is_adapted)
         if len(rows):
-            shares = _shares([inputs.learnt[row] for row in rows.tolist()], self.horizon)
-            past, around = values[rows], mean[rows]
-            if spread is not bounds:
-                adapted = adapted_probabilities(wanted, LEVELS, shares)
-                spread[rows] = predictor.quantiles(past, around, wanted, adapted=adapted)
-            adapted = adapted_probabilities(_SCORED, LEVELS, shares)
-            bounds[rows] = predictor.bounds(past, around, LEVELS, adapted=adapted)
-        if np.isinf(spread).any() or np.isinf(bounds).any():
-            raise RequestError("series: values so large have no finite interval; check their size and unit")
-        return Forecast(mean, self.wanted.columns, spread, bounds, is_adapted, self.forecast_by, self.warnings)
+            rates = _fill_rates([inputs.miscoverage_rates[row] for row in rows.tolist()], self.horizon)
+            past, means = values[rows], mean[rows]
+            if not is_scored:
+                adapted = adapted_probabilities(probabilities, LEVELS, rates)
+                band_values[rows] = predictor.quantiles(past, means, probabilities, adapted=adapted)
+            adapted = adapted_probabilities(_SCORED, LEVELS, rates)
+            bounds[rows] = predictor.bounds(past, means, LEVELS, adapted=adapted)
+        if np.isinf(band_values).any() or np.isinf(bounds).any():
+            raise RequestError("series: the values are too large for finite intervals; check their size and unit")
+        return Forecast(mean, self.bands.columns, band_values, bounds, is_adapted, self.forecast_by, self.warnings)
 
     def _mean(self, inputs: ForecastInputs) -> Floats:
         if self.is_baseline:
@@ -142,18 +146,18 @@ class Forecaster:
         return self.predictor.predict_arrays(inputs.values, self.horizon, known)
 
 
-def tell_skill(skill: Skill) -> dict[str, Any]:
-    """Return a version's skill as clients see it: the manifest's figures, and whether they show skill."""
+def describe_skill(skill: Skill) -> dict[str, Any]:
+    """Return a version's skill as clients receive it: the manifest's metrics, and whether they show skill."""
     return skill.model_dump() | {"is_shown": skill.is_shown}
 
 
 def forecast_warnings(predictor: ArrayPredictor, horizon: int, is_baseline: bool, has_bands: bool) -> list[str]:
-    """Return what a reader of these forecasts should know, one sentence each."""
+    """Return the warnings to show with a version's forecasts, one sentence each."""
     warnings = []
     trained = predictor.manifest.horizon
     if horizon > trained:
-        how = "are the baseline's" if is_baseline else "are rolled out on the model's own output"
-        text = f"horizon {horizon} exceeds the trained {trained}: later steps {how}"
+        source = "are the baseline's" if is_baseline else "are rolled out on the model's own output"
+        text = f"horizon {horizon} exceeds the trained {trained}: later steps {source}"
         warnings.append(text + (" and have no intervals" if has_bands else ""))
     skill = predictor.manifest.skill
     if not skill.is_shown:
@@ -162,7 +166,7 @@ def forecast_warnings(predictor: ArrayPredictor, horizon: int, is_baseline: bool
     calibration = predictor.bundle.baseline if is_baseline else predictor.bundle.calibration
     if has_bands and calibration is not None and calibration.n_effective < MIN_EFFECTIVE_WINDOWS:
         n = calibration.n_effective
-        text = f"intervals rest on {calibration.n_windows} windows that are worth {n:.0f} independent ones"
+        text = f"intervals are calibrated on {calibration.n_windows} windows, effectively {n:.0f} independent ones"
         warnings.append(f"{text}: an 80 % interval's coverage is known to ± {200 * (0.8 * 0.2 / n) ** 0.5:.0f} points")
     return warnings
 
@@ -173,16 +177,17 @@ def _why_no_skill(skill: Skill) -> str:
     better = f"on its test part the model is better than the {skill.baseline} baseline"
     if skill.p_value is None or skill.n_effective < MIN_EFFECTIVE_WINDOWS:
         return (
-            f"{better}, but {skill.n_effective} windows without overlap are too few to tell ({MIN_EFFECTIVE_WINDOWS})"
+            f"{better}, but {skill.n_effective} windows without overlap are too few to show skill (at least "
+            f"{MIN_EFFECTIVE_WINDOWS})"
         )
     return f"{better}, but maybe by chance (p {skill.p_value:.2g})"
 
 
-def _shares(learnt: Sequence[Floats | None], horizon: int) -> Floats:
-    """Return each series' miscoverage rates, `(n, horizon, levels)`; the nominal ones where a series has no scores."""
-    shares = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(learnt), horizon, 1))
-    for row, known in enumerate(learnt):
-        if known is not None:
-            steps = min(horizon, len(known))
-            shares[row, :steps] = known[:steps]
-    return shares
+def _fill_rates(miscoverage_rates: Sequence[Floats | None], horizon: int) -> Floats:
+    """Return each series' miscoverage rates, `(n, horizon, levels)`, nominal for steps without scores."""
+    filled = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(miscoverage_rates), horizon, 1))
+    for row, rates in enumerate(miscoverage_rates):
+        if rates is not None:
+            steps = min(horizon, len(rates))
+            filled[row, :steps] = rates[:steps]
+    return filled

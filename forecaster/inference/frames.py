@@ -1,4 +1,4 @@
-"""Forecasts from long frames and as long frames, for callers that have pandas; the service has arrays alone."""
+"""Forecasts of long frames as long frames, for callers that use pandas; the service uses only arrays."""
 
 import warnings
 from dataclasses import dataclass
@@ -19,15 +19,16 @@ from forecaster.registry.predictor import ArrayPredictor
 
 @dataclass(frozen=True)
 class FrameInputs:
-    """What `n` series of a frame are forecast from, and when.
+    """The inputs of the `n` series of a frame, and the times of their forecasts.
 
     Args:
-        unique_ids: their names.
+        unique_ids: the names of the series.
         values: the target and `hist_exog`, `(n, input_size, 1 + hist_exog)`.
-        times: the inputs' timestamps, by each series' own clock, `(n, input_size)`.
-        futr_exog: over the inputs and the steps to come, as `known_ahead` takes it; None where the model takes none.
-        cutoffs: each series' last time, `(n,)`, with the frame's zone.
-        ds: the times to come, series by series, `(n × steps,)`.
+        times: the timestamps of the inputs, in each series' local time, `(n, input_size)`.
+        futr_exog: the values for the inputs and the forecast steps, as `known_ahead` takes them; None if the model
+            takes none.
+        cutoffs: the last time of each series, `(n,)`, in the frame's zone.
+        ds: the times of the forecast steps, series by series, `(n × steps,)`.
     """
 
     unique_ids: tuple[str, ...]
@@ -38,28 +39,28 @@ class FrameInputs:
     ds: "pd.Series[pd.Timestamp]"
 
     def as_frame(self, forecast: Forecast) -> pd.DataFrame:
-        """Return these series' forecasts as `unique_id, cutoff, ds, mean`, and the columns beside it."""
+        """Return the forecasts of these series as `unique_id, cutoff, ds, mean` and the requested columns."""
         steps = forecast.mean.shape[1]
-        found = {
+        columns = {
             UNIQUE_ID: np.repeat(self.unique_ids, steps),
             CUTOFF: self.cutoffs.repeat(steps).reset_index(drop=True),
             DS: self.ds,
             MEAN: forecast.mean.ravel(),
         }
-        spread = {name: forecast.spread[:, :, number].ravel() for number, name in enumerate(forecast.columns)}
-        return pd.DataFrame(found | spread)
+        bands = {name: forecast.band_values[:, :, number].ravel() for number, name in enumerate(forecast.columns)}
+        return pd.DataFrame(columns | bands)
 
     def digest(self, row: int) -> str:
-        """Return the SHA-256 of what one series' forecast is made from."""
+        """Return the SHA-256 of the inputs of the series at `row`."""
         arrays = [self.values, self.times] if self.futr_exog is None else [self.values, self.times, self.futr_exog]
         return sha256(b"".join(array[row].tobytes() for array in arrays)).hexdigest()
 
     def forecast_times(self) -> ForecastTimes:
-        """Return when the forecasts are of, each time in its own offset."""
+        """Return the cutoffs and the forecast times, each with its own UTC offset."""
         shape = len(self.unique_ids), -1
         utc = self.ds if self.ds.dt.tz is None else self.ds.dt.tz_convert("UTC").dt.tz_localize(None)
         instants = utc.to_numpy().astype("M8[us]").astype(np.int64).reshape(shape)
-        return ForecastTimes(_spell(self.cutoffs), np.reshape(_spell(self.ds), shape).tolist(), instants)
+        return ForecastTimes(_format(self.cutoffs), np.reshape(_format(self.ds), shape).tolist(), instants)
 
 
 def predict_frame(
@@ -73,28 +74,28 @@ def predict_frame(
     """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
 
     Args:
-        predictor: as `load_predictor` returns it.
+        predictor: the predictor of a version.
         frame: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
-        horizon: steps; the trained horizon when None.
-        level: intervals' coverage, 0–100; or
-        quantiles: 0–1, not both.
-        futr_frame: `unique_id, ds` and the model's `futr_exog` for the steps after each series' last row, at least
-            `steps_ahead(horizon)` of them.
+        horizon: number of steps; the trained horizon when None.
+        level: coverages of intervals, 0–100. Give levels or quantiles, not both.
+        quantiles: probabilities, 0–1.
+        futr_frame: `unique_id, ds` and the model's `futr_exog` for at least `steps_ahead(horizon)` steps after each
+            series' last row.
 
     Raises:
-        SeriesError, TooShortError, RequestError: as `check_long_frame` and `Forecaster` say.
+        SeriesError, TooShortError, RequestError: as for `check_long_frame` and `Forecaster`.
     """
     trained = predictor.manifest.horizon
     forecaster = Forecaster(predictor, trained if horizon is None else horizon, bands(level, quantiles))
-    read = read_frame(predictor, frame, forecaster.horizon, futr_frame)
-    forecast = forecaster.predict(ForecastInputs(read.values, read.times, read.futr_exog))
+    inputs = read_frame(predictor, frame, forecaster.horizon, futr_frame)
+    forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
     if forecaster.horizon > trained:
         warnings.warn(
             f"horizon {forecaster.horizon} exceeds the trained {trained}: later steps are rolled out on the model's "
             "own output and have no intervals",
             stacklevel=2,
         )
-    return read.as_frame(forecast)
+    return inputs.as_frame(forecast)
 
 
 def read_frame(
@@ -104,53 +105,54 @@ def read_frame(
     futr_frame: pd.DataFrame | None = None,
     where: str = "frame",
 ) -> FrameInputs:
-    """Return a long frame's series, checked against what the model needs to forecast `steps` steps.
+    """Return the inputs of a long frame's series, after checking that the model can forecast them.
 
     Args:
-        predictor: whose inputs they become.
+        predictor: the predictor of the version that will forecast.
         frame: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
-        steps: of the forecast.
+        steps: number of steps to forecast.
         futr_frame: `unique_id, ds` and the model's `futr_exog` for the steps after each series' last row.
-        where: what to call the frame in an error.
+        where: the name of the frame in error messages.
 
     Raises:
-        SeriesError, TooShortError, CalendarError: as `check_long_frame` and `read_futr_frame` say.
+        SeriesError, TooShortError, CalendarError: as for `check_long_frame` and `read_futr_frame`.
     """
     manifest, frequency = predictor.manifest, predictor.frequency
     futr_exog = tuple(manifest.futr_exog)
     series = check_long_frame(frame, frequency, manifest.input_size, where, tuple(manifest.hist_exog), futr_exog)
-    # from the frame itself, for the array's wall clock cannot tell the two hours of a repeated one apart
-    last = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
-    told = None
+    # read from the frame: local time, as the arrays hold it, is ambiguous in an hour that a clock change repeats
+    cutoffs = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
+    known = None
     if futr_exog:
-        ahead = read_futr_frame(futr_frame, futr_exog, series, _coming(frequency, last, predictor.steps_ahead(steps)))
-        told = np.concatenate([_lasts(series, series.known, manifest.input_size), ahead], axis=1)
+        future_times = _next_times(frequency, cutoffs, predictor.steps_ahead(steps))
+        future = read_futr_frame(futr_frame, futr_exog, series, future_times)
+        known = np.concatenate([_last_rows(series, series.known, manifest.input_size), future], axis=1)
     return FrameInputs(
         series.unique_ids,
-        _lasts(series, series.values, manifest.input_size),
-        _lasts(series, series.timestamps, manifest.input_size),
-        told,
-        last,
-        _coming(frequency, last, steps),
+        _last_rows(series, series.values, manifest.input_size),
+        _last_rows(series, series.timestamps, manifest.input_size),
+        known,
+        cutoffs,
+        _next_times(frequency, cutoffs, steps),
     )
 
 
-def _lasts(series: Series, rows: Any, count: int) -> Any:
+def _last_rows(series: Series, array: Any, count: int) -> Any:
     """Return the last `count` rows of each series, `(n_series, count, …)`."""
-    return np.stack([rows[within][-count:] for _, within in series])
+    return np.stack([array[rows][-count:] for _, rows in series])
 
 
-def _coming(frequency: Step, last: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":
-    """Return the timestamps after each one of `last`: days by the zone's own clock, hours by elapsed time."""
-    zone = last.dt.tz
+def _next_times(frequency: Step, cutoffs: "pd.Series[Any]", steps: int) -> "pd.Series[Any]":
+    """Return the next `steps` timestamps after each cutoff: days in local time, hours in elapsed time."""
+    zone = cutoffs.dt.tz
     is_elapsed = zone is not None and not frequency.is_wall_clock
-    clock = (last.dt.tz_convert("UTC") if is_elapsed else last).dt.tz_localize(None).to_numpy()
-    coming = pd.Series(np.concatenate([frequency.after(one, steps) for one in clock]))
-    return localize(coming, zone, frequency.is_wall_clock)
+    clock = (cutoffs.dt.tz_convert("UTC") if is_elapsed else cutoffs).dt.tz_localize(None).to_numpy()
+    times = pd.Series(np.concatenate([frequency.after(cutoff, steps) for cutoff in clock]))
+    return localize(times, zone, frequency.is_wall_clock)
 
 
-def _spell(times: "pd.Series[pd.Timestamp]") -> list[str]:
-    """Return timestamps in ISO 8601, as the service spells them."""
+def _format(times: "pd.Series[pd.Timestamp]") -> list[str]:
+    """Return timestamps in ISO 8601, in the service's format."""
     is_whole = bool((times.dt.microsecond == 0).all())
-    spelt = (time.isoformat(timespec="seconds" if is_whole else "microseconds") for time in times)
-    return [f"{text[:-6]}Z" if text.endswith("+00:00") else text for text in spelt]
+    texts = (time.isoformat(timespec="seconds" if is_whole else "microseconds") for time in times)
+    return [f"{text[:-6]}Z" if text.endswith("+00:00") else text for text in texts]

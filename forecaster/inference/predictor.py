@@ -1,4 +1,4 @@
-"""A registered model in Python, pandas frames in and out: `load_predictor("sine").predict_frame(history)`."""
+"""Forecasts of a registered model in Python, from frames: `load_predictor("sine").predict_frame(history)`."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Predictor(ArrayPredictor):
         quantiles: tuple[float, ...] | None = None,
         futr_frame: pd.DataFrame | None = None,
     ) -> pd.DataFrame:
-        """Return forecasts of every series of a long frame; arguments and errors as `frames.predict_frame` has them."""
+        """Return forecasts of every series of a long frame; see `frames.predict_frame` for arguments and errors."""
         return predict_frame(self, frame, horizon, level, quantiles, futr_frame)
 
 

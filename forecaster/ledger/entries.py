@@ -39,18 +39,18 @@ class Entry:
     """An answered request.
 
     Args:
-        request_id: from `new_request_id`.
+        request_id: the result of `new_request_id`.
         answered_at: microseconds since 1970.
         client: the id of the API key; empty if the service needs none.
         model: the model's name.
-        version: its version.
+        version: the number of the version.
         forecast_by: `model`, or the baseline that was served instead.
         head: the part of the answer that all forecasts share, the JSON that the client received.
         forecasts: one for each series.
         owner: the key's owner, who also owns the forecasts.
         is_shadow: whether a challenger made the forecasts in the shadow, unseen by the client.
         idempotency_key: the client's key for repeating the request; None if it sent none.
-        body_digest: of the request's body, to notice another request under the same key.
+        body_digest: the digest of the request's body, to notice another request under the same key.
     """
 
     request_id: str

@@ -56,8 +56,8 @@ def paired_losses(engine: Engine, model: str, challenger: int, champion: int, si
     Forecasts by a baseline do not count. Several forecasts of a series from one cutoff count once.
 
     Args:
-        engine: the ledger's.
-        model: its name.
+        engine: the engine of the database that holds the ledger.
+        model: the name of the model.
         challenger: the version that forecasts in the shadow.
         champion: the version that is served.
         since: only forecasts whose first step is later, microseconds since 1970.

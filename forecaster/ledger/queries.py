@@ -23,7 +23,7 @@ class StoredAnswer:
     Args:
         head: the part that all forecasts share, JSON.
         forecasts: the part of each forecast, JSON.
-        body_digest: of the request's body; None if the request had no idempotency key.
+        body_digest: the digest of the request's body; None if the request had no idempotency key.
     """
 
     head: str
@@ -57,8 +57,8 @@ def forecast_size(engine: Engine, forecast_id: str, owner: str | None = None) ->
     """Return the length of a forecast's answer in characters; 0 if there is no such forecast.
 
     Args:
-        engine: the ledger's.
-        forecast_id: from the answer.
+        engine: the engine of the database that holds the ledger.
+        forecast_id: the id in the answer.
         owner: the forecast must belong to this owner; to any when None.
 
     Raises:
@@ -73,8 +73,8 @@ def find_forecast(engine: Engine, forecast_id: str, owner: str | None = None) ->
     """Return a forecast with its actuals; None if there is no such forecast.
 
     Args:
-        engine: the ledger's.
-        forecast_id: from the answer.
+        engine: the engine of the database that holds the ledger.
+        forecast_id: the id in the answer.
         owner: the forecast must belong to this owner; to any when None.
 
     Raises:
@@ -95,12 +95,12 @@ def latest_forecasts(
     """Return a model's last forecasts, newest first, with their actuals.
 
     Args:
-        engine: the ledger's.
+        engine: the engine of the database that holds the ledger.
         model: the model's name.
         unique_id: the series; any when None.
-        limit: how many at most.
-        owner: whose they must be; any owner's when None.
-        is_shadow: a challenger's in the shadow, or those that were served; both when None.
+        limit: the maximum number of forecasts.
+        owner: the forecasts must belong to this owner; to any when None.
+        is_shadow: True for shadow forecasts, False for served forecasts; both when None.
 
     Raises:
         RequestError: their answers are too long to be read at once.

@@ -18,7 +18,7 @@ def forget_before(engine: Engine, at: int) -> int:
     """Delete requests, forecasts and actuals from before a moment; return the number of deleted forecasts.
 
     Args:
-        engine: the ledger's.
+        engine: the engine of the database that holds the ledger.
         at: microseconds since 1970. Actuals are deleted if both their time and their arrival lie before it.
 
     Raises:

@@ -89,7 +89,7 @@ def update_sums(connection: Connection, removed: Iterable[dict[str, Any]], added
     """Subtract removed scores from the running sums and add new ones.
 
     Args:
-        connection: of a transaction in which `lock_scores` was called.
+        connection: a connection with a transaction in which `lock_scores` was called.
         removed: rows of `SCORES`.
         added: rows of `SCORES`.
     """
@@ -112,7 +112,7 @@ def sums_since(engine: Engine, since_day: int) -> dict[VersionKey, ScoreSums]:
     """Return the sums over recent days, by owner, model and version.
 
     Args:
-        engine: the ledger's.
+        engine: the engine of the database that holds the ledger.
         since_day: the first day, in days since 1970.
 
     Raises:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from forecaster.database.engine import transaction, upsert_rows
 from forecaster.database.tables import ACTUALS, FORECASTS, SCORES
-from forecaster.domain.instants import now_at
+from forecaster.domain.instants import now_microseconds
 from forecaster.ledger.entries import (
     AT,
     HIGH_80,
@@ -59,7 +59,7 @@ def record_actuals(engine: Engine, actuals: Sequence[Actual], owner: str = "", *
     can write in between. After an error, send all actuals again.
 
     Args:
-        engine: the ledger's.
+        engine: the engine of the database that holds the ledger.
         actuals: in any order; of several for the same time, the last counts.
         owner: only this owner's forecasts are scored.
         is_for_all: whether to store them for every other owner with forecasts of the series, too.
@@ -106,7 +106,7 @@ def _store(connection: Connection, owner: str, unique_id: str, values: dict[int,
     of_series = (ACTUALS.c.owner == owner) & (ACTUALS.c.unique_id == unique_id)
     rows = connection.execute(select(ACTUALS).where(of_series, ACTUALS.c["at"].between(min(values), max(values))))
     known = {row.at: row.y for row in rows}
-    now = now_at()
+    now = now_microseconds()
     changed: list[dict[str, Any]] = [
         {"owner": owner, "unique_id": unique_id, "at": at, "y": y, "received_at": now}
         for at, y in values.items()

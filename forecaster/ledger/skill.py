@@ -62,8 +62,8 @@ def realised_skill(
     """Return the realised skill of a model, one entry for each group in ascending order, at most the last 1000.
 
     Args:
-        engine: the ledger's.
-        model: its name.
+        engine: the engine of the database that holds the ledger.
+        model: the name of the model.
         by: a name in `GROUPS`; one entry for all scores when None.
         version: only this version.
         unique_id: only this series.

@@ -1,4 +1,4 @@
-"""The columns that a request asks for besides the mean: intervals by level, or quantiles."""
+"""The requested columns besides the mean: intervals by level, or quantiles."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,5 +33,5 @@ def bands(level: tuple[float, ...] | None = None, quantiles: tuple[float, ...] |
     levels = sorted(set(level or ()))
     if not all(0 < value < 100 for value in levels):
         raise RequestError(f"level: each must be above 0 and below 100, got {levels}")
-    columns = tuple(name for one in levels for name in (lower(one), upper(one)))
+    columns = tuple(name for value in levels for name in (lower(value), upper(value)))
     return Bands(columns, bound_probabilities(levels))

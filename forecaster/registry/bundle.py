@@ -1,6 +1,6 @@
-"""A bundle on disk: read only if it is exactly what its manifest says, so that nothing unknown is ever loaded.
+"""A bundle on disk. It is read only if its files are exactly those of its manifest, so nothing unknown is loaded.
 
-Errors name files within the bundle and never where it lies, so that anybody may be shown them.
+Error messages name files inside the bundle but not its folder, so that they can be shown to any client.
 """
 
 import json
@@ -26,25 +26,25 @@ GOLDEN_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs, and the means `(n, horizon)` that the exporting process got for them."""
+    """Inputs, and the means `(n, horizon)` that the exporting process computed for them."""
 
     inputs: Inputs
     mean: Floats
 
     def check(self, mean: Floats) -> None:
-        """Raise BundleError unless `mean` `(n, horizon)` agrees, relative to each window's scale."""
+        """Raise BundleError unless `mean` `(n, horizon)` equals the golden means, up to `GOLDEN_TOLERANCE`."""
         scale = window_scale(self.inputs.target, self.mean)
         worst = float(np.max(np.abs(mean - self.mean) / scale))
         if not worst <= GOLDEN_TOLERANCE:
             raise BundleError(
-                f"golden answers are {worst:.1e} of a window's scale off (limit {GOLDEN_TOLERANCE:g}); "
+                f"golden forecasts are off by {worst:.1e} of a window's scale (limit {GOLDEN_TOLERANCE:g}); "
                 "export the model again with this version of onnxruntime"
             )
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its folder, its promises, and its numbers; `baseline` is None before schema version 2."""
+    """A verified bundle. `baseline` is the calibration of the baseline, None before schema version 2."""
 
     folder: Path
     manifest: Manifest
@@ -54,16 +54,16 @@ class Bundle:
 
     @property
     def graph(self) -> Path:
-        """Return the file of the graph that forecasts."""
+        """Return the file of the forecast graph."""
         return self.folder / self.manifest.graphs["forecast"]
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Return the bundle in `folder`, every file of it named, hashed and of the expected form.
+    """Return the bundle in `folder`, after checking every file.
 
     Raises:
-        BundleError: a file is missing, unknown, changed, too large, no regular one or malformed, the graph is not what
-            this program exports or not what the manifest says, or MLmodel would run code.
+        BundleError: a file is missing, unknown, changed, too large, not regular or malformed, the graph is not one that
+            this program exports or contradicts the manifest, or MLmodel would run code.
     """
     try:
         check_folder(folder)
@@ -73,10 +73,10 @@ def read_bundle(folder: Path) -> Bundle:
         check_graph((folder / MODEL).read_bytes(), manifest)
         _check_example(manifest)
     except OSError as error:
-        raise BundleError(f"its files cannot be read ({error.strerror}); fetch or register it again") from error
+        raise BundleError(f"its files cannot be read ({error.strerror}); download or register it again") from error
     raw, golden = read_json(folder / CALIBRATION), read_json(folder / GOLDEN)
     try:
-        # schema version 1 had the model's alone
+        # schema version 1 had only the model's calibration
         calibrations = {"model": raw} if manifest.schema_version == 1 else raw
         return Bundle(
             folder,
@@ -90,7 +90,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def identity(folder: Path) -> str:
-    """Return the hash that stands for a verified bundle: its manifest's, which has those of all other files."""
+    """Return the hash that identifies a verified bundle: its manifest's, since that holds the hashes of all others."""
     return hash_file(folder / MANIFEST)
 
 
@@ -100,53 +100,53 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def window_scale(inputs: Floats, mean: Floats) -> Floats:
-    """Return what differences are measured against, `(n, 1)`: each window's range, and where it is flat the usual one.
+    """Return the scale of each window `(n, 1)`: its range, or the median range if the window is constant.
 
-    Where all windows are flat it is the size of the largest value or forecast.
+    If all windows are constant, the scale is the largest absolute value or forecast.
     """
-    spread = np.ptp(inputs, axis=1, keepdims=True)
-    size = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
-    usual = float(np.median(spread)) or float(spread.max()) or size
-    return np.asarray(np.where(spread > 1e-9 * size, spread, usual))
+    ranges = np.ptp(inputs, axis=1, keepdims=True)
+    largest = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
+    usual = float(np.median(ranges)) or float(ranges.max()) or largest
+    return np.asarray(np.where(ranges > 1e-9 * largest, ranges, usual))
 
 
 def _check_example(manifest: Manifest) -> None:
     if manifest.example is None:
         return
-    past, whole = manifest.input_size, manifest.input_size + manifest.horizon
-    lengths = {"ds": whole, "y": whole}
-    lengths |= {f"hist_exog.{name}": past for name in manifest.hist_exog}
-    lengths |= {f"futr_exog.{name}": whole for name in manifest.futr_exog}
+    n_inputs, n_rows = manifest.input_size, manifest.input_size + manifest.horizon
+    lengths = {"ds": n_rows, "y": n_rows}
+    lengths |= {f"hist_exog.{name}": n_inputs for name in manifest.hist_exog}
+    lengths |= {f"futr_exog.{name}": n_rows for name in manifest.futr_exog}
     lengths |= {f"forecast.{name}": manifest.horizon for name in (MEAN, *manifest.example.forecast)}
     if manifest.example.lengths != lengths:
         raise BundleError(
-            f"{MANIFEST}: example must have {lengths} values, it has {manifest.example.lengths}; "
+            f"{MANIFEST}: the columns of example must have the lengths {lengths}, but have {manifest.example.lengths}; "
             "register the model again"
         )
 
 
 def _calibration(raw: Mapping[str, Any], manifest: Manifest) -> Calibration:
-    # what had not been chosen yet: RiskMetrics' decay, no long run, and intervals that always adapt
-    old: dict[str, Any] = {"scale": "constant", "decay": DECAY, "pull": 0.0, "long_run": 0.0, "least": 1.0}
-    known = old | {"n_effective": raw["n_windows"], "is_adaptive": True} | dict(raw)
-    unit = Unit(str(known["scale"]), *(float(known[name]) for name in ("decay", "pull", "long_run", "least")))
+    # defaults for bundles of earlier releases: RiskMetrics' decay, no long-run variance, adaptive intervals
+    defaults: dict[str, Any] = {"scale": "constant", "decay": DECAY, "pull": 0.0, "long_run": 0.0, "least": 1.0}
+    fields = defaults | {"n_effective": raw["n_windows"], "is_adaptive": True} | dict(raw)
+    unit = Unit(str(fields["scale"]), *(float(fields[name]) for name in ("decay", "pull", "long_run", "least")))
     calibration = Calibration(
         np.array(raw["probabilities"], dtype=np.float64),
         np.array(raw["residuals"], dtype=np.float64),
         int(raw["n_windows"]),
-        float(known["n_effective"]),
+        float(fields["n_effective"]),
         unit,
-        is_adaptive=bool(known["is_adaptive"]),
+        is_adaptive=bool(fields["is_adaptive"]),
     )
     grid, residuals = calibration.probabilities, calibration.residuals
     if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
         raise ValueError("probabilities must increase between 0 and 1")
     if residuals.shape != (manifest.horizon, len(grid)):
-        raise ValueError(f"residuals must have {manifest.horizon} rows of {len(grid)} probabilities")
+        raise ValueError(f"residuals must have {manifest.horizon} rows and {len(grid)} columns")
     if not np.isfinite(residuals).all() or (np.diff(residuals) < 0).any():
         raise ValueError("residuals must be finite and increase with the probabilities")
     if not 1 <= calibration.n_windows < MAX_JSON_INTEGER or not 0 < calibration.n_effective <= calibration.n_windows:
-        raise ValueError("n_windows must be above 0, and not beyond all counting; n_effective no more than that")
+        raise ValueError("n_windows must be between 1 and 2**53, and n_effective between 0 and n_windows")
     _check_unit(unit, manifest)
     return calibration
 
@@ -155,22 +155,25 @@ def _check_unit(unit: Unit, manifest: Manifest) -> None:
     if unit.scale not in SCALES:
         raise ValueError(f"scale {unit.scale!a} is unknown")
     if unit.scale == "returns" and not manifest.is_positive:
-        raise ValueError("scale returns needs a series above 0")
+        raise ValueError("scale returns needs a target above 0")
     if not (0 < unit.decay <= 1 and 0 <= unit.pull <= 1 and 0 <= unit.long_run < np.inf and 0 < unit.least < np.inf):
         raise ValueError("decay and pull must lie between 0 and 1, long_run and least must be finite and positive")
 
 
 def _golden(raw: Mapping[str, Any], manifest: Manifest) -> Golden:
-    # schema version 1 wrote the target alone
+    # schema version 1 held only the target
     feeds = {"x": np.array(raw["inputs"])[:, :, None]} if isinstance(raw["inputs"], list) else raw["inputs"]
     arrays = {name: np.array(feed, dtype=np.float64) for name, feed in feeds.items()}
     mean = np.array(raw["mean"], dtype=np.float64)
     shapes = {name: array.shape for name, array in arrays.items()}
     expected = {name: (len(mean), *shape) for name, shape in manifest.shapes.items()}
     if not len(mean) or mean.shape[1:] != (manifest.horizon,) or shapes != expected:
-        raise ValueError(f"inputs must be {expected}, they are {shapes}, and means {(len(mean), manifest.horizon)}")
+        raise ValueError(
+            f"inputs must have the shapes {expected} and mean {(len(mean), manifest.horizon)}, but they have {shapes} "
+            f"and {mean.shape}"
+        )
     if not all(np.isfinite(array).all() for array in (mean, *arrays.values())):
-        raise ValueError("inputs and means must be finite")
+        raise ValueError("inputs and mean must be finite")
     return Golden(Inputs(arrays["x"], arrays.get("known")), mean)
 
 
@@ -183,4 +186,4 @@ def _read_manifest(folder: Path) -> Manifest:
             ".".join(map(str, mistake["loc"])) or mistake["msg"].removeprefix("Value error, ")
             for mistake in error.errors()
         )
-        raise BundleError(f"{MANIFEST}: not one that this version reads ({where}); register the model again") from error
+        raise BundleError(f"{MANIFEST}: this version cannot read it ({where}); register the model again") from error

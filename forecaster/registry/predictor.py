@@ -1,4 +1,4 @@
-"""The predictor: a bundle answering, arrays in and out."""
+"""The predictor: forecasts of a bundle, from arrays to arrays."""
 
 from bisect import bisect_left
 from functools import lru_cache
@@ -16,34 +16,34 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.registry.bundle import Bundle
 
-# bounds the memory of one run, however many series are asked for
+# bounds the memory of a run, whatever the number of series
 MAX_BATCH = 1024
-# onnxruntime keeps memory for each size of batch that it has seen, so there are few
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
-# kinds of intervals whose residuals' quantiles are kept
-_MOST_KEPT = 64
+# batches are padded to these sizes, because onnxruntime keeps memory for each batch size that it has run
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
+# cached residual quantiles: one array for each set of requested probabilities
+_MAX_CACHED = 64
 
 
 class ArrayPredictor:
-    """Answers forecasts from a verified bundle. Safe to share between threads."""
+    """Forecasts from a verified bundle. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Load the forecast graph and replay the golden inputs.
 
         Raises:
-            BundleError: the graph cannot be loaded or does not answer its golden inputs.
+            BundleError: the graph cannot be loaded, or does not reproduce the golden means.
         """
         self.bundle = bundle
-        self._residuals = lru_cache(_MOST_KEPT)(self._residual_quantiles)
+        self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
         options = onnxruntime.SessionOptions()
-        # two threads gain nothing on small recurrent graphs: processes scale it
+        # more threads do not speed up small recurrent graphs; more processes do
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self.frequency: Step = bundle.manifest.sessions or parse(bundle.manifest.freq)
-            # as bytes, so that nothing is looked for beside it, and no error names a path
+            # as bytes: onnxruntime then reads no other file, and its errors name no path
             graph = bundle.graph.read_bytes()
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             bundle.golden.check(self.run(bundle.golden.inputs))
@@ -57,10 +57,10 @@ class ArrayPredictor:
         """Return the mean forecast, rolled out beyond the trained horizon.
 
         Args:
-            inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used. Where the model
+            inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used. If the model
                 takes `hist_exog`, `(batch, at least input_size, 1 + hist_exog)`, the target first.
-            horizon: steps; the trained horizon when None.
-            known: as `known_ahead` returns it, where the model takes anything known ahead.
+            horizon: number of steps; the trained horizon when None.
+            known: the result of `known_ahead`; None if the model has no known columns.
 
         Returns:
             `(batch, horizon)`, raw values.
@@ -87,49 +87,49 @@ class ArrayPredictor:
         if not np.isfinite(mean).all():
             row = int(np.flatnonzero(~np.isfinite(mean).all(axis=1))[0])
             raise RequestError(
-                f"series {row}: its values lead to a forecast that is not finite; check their size and unit"
+                f"series {row}: the forecast is not finite; check the size and unit of the series' values"
             )
         return mean
 
     def known_ahead(
         self, times: Times | None, horizon: int | None = None, futr_exog: Floats | None = None
     ) -> Floats | None:
-        """Return what the graph is told of the inputs' times and of those to come, None where it takes nothing.
+        """Return the known columns, which hold `futr_exog` and the calendar features; None if the model has none.
 
         Args:
-            times: the last `input_size` timestamps of each series, by its own clock, `(batch, input_size)`; not looked
-                at where the model takes no calendar features.
-            horizon: steps; the trained horizon when None.
-            futr_exog: raw values of the manifest's `futr_exog`, in its order, over the inputs and the steps to come,
+            times: the last `input_size` timestamps of each series, in its local time, `(batch, input_size)`; ignored if
+                the model takes no calendar features.
+            horizon: number of steps; the trained horizon when None.
+            futr_exog: raw values of the manifest's `futr_exog`, in its order, for the inputs and the forecast steps,
                 `(batch, input_size + steps_ahead(horizon), futr_exog)`.
 
         Returns:
             `(batch, input_size + steps_ahead(horizon), futr_exog + calendar_features)`.
 
         Raises:
-            RequestError: the model takes calendar features, and there are no times.
-            CalendarError: the exchange's calendar ends before that.
+            RequestError: the model takes calendar features, and `times` is None.
+            CalendarError: the exchange's calendar ends before the last step.
         """
         names = tuple(self.manifest.calendar_features)
         if not names:
             return futr_exog
         if times is None:
-            raise RequestError(f"times: the model takes {list(names)}; give the inputs' timestamps")
+            raise RequestError(f"times: missing; the model takes {list(names)}, so give the timestamps of the inputs")
         steps = self.steps_ahead(self.manifest.horizon if horizon is None else horizon)
-        lasts, number = np.unique(times[:, -1], return_inverse=True)
-        coming = np.stack([self.frequency.after(last, steps) for last in lasts])[number]
-        told = calendar_features(names, np.concatenate([times, coming], axis=1), self.frequency)
-        return told if futr_exog is None else np.concatenate([futr_exog, told], axis=2)
+        cutoffs, index = np.unique(times[:, -1], return_inverse=True)
+        next_times = np.stack([self.frequency.after(cutoff, steps) for cutoff in cutoffs])[index]
+        features = calendar_features(names, np.concatenate([times, next_times], axis=1), self.frequency)
+        return features if futr_exog is None else np.concatenate([futr_exog, features], axis=2)
 
     def steps_ahead(self, horizon: int) -> int:
-        """Return how many steps must be known ahead for a forecast of `horizon`: whole trained horizons."""
+        """Return the number of steps that known columns must cover for `horizon` steps: whole trained horizons."""
         return -(-horizon // self.manifest.horizon) * self.manifest.horizon
 
     def predict_baseline(self, inputs: Floats, horizon: int | None = None) -> Floats:
-        """Return the last value carried on, `(batch, horizon)`: what is served where a model shows no skill.
+        """Return the naive forecast, `(batch, horizon)`: the last value at each step.
 
         Raises:
-            SeriesError: a value is not above 0 although the model takes logarithms, as its intervals' unit may.
+            SeriesError: a value is not above 0 although the model, or the unit of its intervals, takes logarithms.
         """
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0].astype(np.float64)
         self._check_positive(past)
@@ -143,15 +143,15 @@ class ArrayPredictor:
         is_baseline: bool = False,
         adapted: Floats | None = None,
     ) -> Floats:
-        """Return quantiles `(batch, horizon, probabilities)` around `mean` `(batch, horizon)`, NaN beyond calibration.
+        """Return quantiles `(batch, horizon, probabilities)` of forecasts, NaN for steps that are not calibrated.
 
         Args:
-            inputs: what `mean` was forecast from, as `predict_arrays` takes it.
-            mean: as `predict_arrays` returned it.
+            inputs: the inputs of the forecasts, as `predict_arrays` takes them.
+            mean: the mean forecasts, `(batch, horizon)`.
             probabilities: 0–1.
-            is_baseline: whether `mean` is the baseline's; then its own residuals are taken, NaN where there are none.
-            adapted: the probabilities to look up in place of `probabilities`, `(batch, horizon, probabilities)`, of
-                adaptive intervals.
+            is_baseline: whether the baseline made `mean`; its own residuals are then used, or NaN if there are none.
+            adapted: for adaptive intervals, the probabilities to look up instead of `probabilities`,
+                `(batch, horizon, probabilities)`.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
@@ -160,7 +160,7 @@ class ArrayPredictor:
         result = np.full((*mean.shape, len(probabilities)), np.nan)
         if calibration is None:
             return result
-        # units × residuals, whose quantiles many requests share
+        # the quantiles of the residuals are cached, and scaled by each window's unit
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         residuals = self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
@@ -177,36 +177,36 @@ class ArrayPredictor:
         is_baseline: bool = False,
         adapted: Floats | None = None,
     ) -> Floats:
-        """Return each level's lower and upper bound, `(batch, horizon, 2 × levels)`, NaN where it is not calibrated.
+        """Return each level's lower and upper bound, `(batch, horizon, 2 × levels)`, NaN for steps without calibration.
 
         Args:
-            inputs: as `quantiles` takes them.
-            mean: as `quantiles` takes it.
+            inputs: as for `quantiles`.
+            mean: as for `quantiles`.
             levels: 0–100.
-            is_baseline: as `quantiles` takes it.
-            adapted: as `quantiles` takes them, for each level's lower and upper bound.
+            is_baseline: as for `quantiles`.
+            adapted: as for `quantiles`, for each level's lower and upper bound.
         """
         calibration = self._calibration(is_baseline)
         result = np.full((*mean.shape, 2 * len(levels)), np.nan)
-        known = [
+        supported = [
             number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)
         ]
-        columns = [column for number in known for column in (2 * number, 2 * number + 1)]
+        columns = [column for number in supported for column in (2 * number, 2 * number + 1)]
         result[:, :, columns] = self.quantiles(
             inputs,
             mean,
-            bound_probabilities([levels[number] for number in known]),
+            bound_probabilities([levels[number] for number in supported]),
             is_baseline,
             None if adapted is None else adapted[:, :, columns],
         )
         return result
 
     def check_horizon(self, horizon: int) -> None:
-        """Raise RequestError unless `horizon` can be answered."""
+        """Raise RequestError unless the version can forecast `horizon` steps."""
         if not 1 <= horizon <= self.manifest.max_horizon:
             raise RequestError(
                 f"horizon: {horizon} is outside 1 to {self.manifest.max_horizon} "
-                f"(trained for {self.manifest.horizon}, longer is rolled out); ask for fewer steps"
+                f"(the trained horizon is {self.manifest.horizon}; longer ones are rolled out); request fewer steps"
             )
 
     def check_probabilities(self, probabilities: tuple[float, ...], is_baseline: bool = False) -> None:
@@ -217,17 +217,17 @@ class ArrayPredictor:
         """Raise TooShortError unless `length` values are enough for a forecast."""
         if length < self.manifest.input_size:
             raise TooShortError(
-                f"{where}: {length} values, the model needs {self.manifest.input_size}: "
-                f"{self.manifest.input_size - length} more are missing before the first"
+                f"{where}: has {length} values, and the model needs {self.manifest.input_size}; add "
+                f"{self.manifest.input_size - length} earlier values"
             )
 
     def run(self, inputs: Inputs) -> Floats:
-        """Return what the graph answers, `(n, horizon)`, finite or not; `predict_arrays` checks and rolls out."""
+        """Return the output of the graph, `(n, horizon)`; unlike `predict_arrays`, do not check that it is finite."""
         parts = []
         for begin in range(0, len(inputs), MAX_BATCH):
             count = min(MAX_BATCH, len(inputs) - begin)
-            # the last window is repeated
-            padded = np.minimum(np.arange(SIZES[bisect_left(SIZES, count)]), count - 1) + begin
+            # pad with the last window
+            padded = np.minimum(np.arange(BATCH_SIZES[bisect_left(BATCH_SIZES, count)]), count - 1) + begin
             parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
@@ -240,18 +240,18 @@ class ArrayPredictor:
 
     def _check_features(self, inputs: Floats, known: Floats | None, horizon: int) -> None:
         manifest = self.manifest
-        wanted = {"inputs": 1 + len(manifest.hist_exog), "known": len(manifest.futr_exog | manifest.calendar_features)}
+        n_inputs, n_known = 1 + len(manifest.hist_exog), len(manifest.futr_exog | manifest.calendar_features)
         rows = manifest.input_size + self.steps_ahead(horizon)
-        if inputs.ndim + (wanted["inputs"] == 1) < 3 or (inputs.ndim == 3 and inputs.shape[2] != wanted["inputs"]):
+        if inputs.ndim + (n_inputs == 1) < 3 or (inputs.ndim == 3 and inputs.shape[2] != n_inputs):
             raise RequestError(
-                f"inputs: shape {inputs.shape}; the model takes the target and {list(manifest.hist_exog)} along the "
-                "last axis"
+                f"inputs: has the shape {inputs.shape}; the last axis must hold the target and "
+                f"{list(manifest.hist_exog)}"
             )
         shape = None if known is None else known.shape
-        if shape != ((len(inputs), rows, wanted["known"]) if wanted["known"] else None):
+        if shape != ((len(inputs), rows, n_known) if n_known else None):
             raise RequestError(
-                f"known: shape {shape}; the model takes {[*manifest.futr_exog, *manifest.calendar_features]} of {rows} "
-                "rows; make it with known_ahead"
+                f"known: has the shape {shape}; the model takes {rows} rows of "
+                f"{[*manifest.futr_exog, *manifest.calendar_features]}; create it with known_ahead"
             )
 
     def _check_positive(self, window: Floats) -> None:
@@ -259,5 +259,5 @@ class ArrayPredictor:
             row, column = np.argwhere(~(window > 0))[0]
             raise SeriesError(
                 f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
-                "is not above 0, and the model takes logarithms; correct it"
+                "is not above 0, but the model takes logarithms; correct the value"
             )

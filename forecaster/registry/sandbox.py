@@ -30,7 +30,7 @@ from forecaster.domain.errors import BundleError, ConfigError, ForecasterError, 
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
 from forecaster.domain.series import Inputs
 from forecaster.registry.bundle import read_bundle
-from forecaster.registry.predictor import MAX_BATCH, SIZES, ArrayPredictor
+from forecaster.registry.predictor import BATCH_SIZES, MAX_BATCH, ArrayPredictor
 
 # a trial may have failed because of the machine's state, so it is repeated after this time
 RETRY_AFTER_SECONDS = 3600
@@ -102,7 +102,7 @@ def _try(folder: Path) -> None:
     """Raise an error if a bundle does not do what its manifest says."""
     predictor = ArrayPredictor(read_bundle(folder))
     golden, manifest = predictor.bundle.golden.inputs, predictor.manifest
-    for size in SIZES:
+    for size in BATCH_SIZES:
         _check_forecast(predictor, golden.take(np.arange(size) % len(golden)))
     for value in _PROBES:
         for size in (1, MAX_BATCH):

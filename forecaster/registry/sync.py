@@ -93,8 +93,8 @@ def sync_all(
         lost = frozenset()
     else:
         problems.append(
-            f"the registry no longer has what is served ({len(lost)} models), and was perhaps emptied or replaced; the "
-            "cache is kept. To remove them: python -m forecaster.registry.sync --allow-empty"
+            f"the registry no longer has any of the {len(lost)} served models, and may have been emptied or replaced; "
+            "the cache is kept. To remove the models: python -m forecaster.registry.sync --allow-empty"
         )
     # models with refused versions come last
     for model in sorted(models, key=lambda model: bool(read_refusals(cache, model.name))):

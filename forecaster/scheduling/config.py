@@ -30,7 +30,7 @@ class RetryConfig(Config):
     Args:
         attempts: in total, including the first.
         first_seconds: the delay before the first retry.
-        factor: by which the delay grows with each retry.
+        factor: the factor by which the delay grows with each retry.
         most_seconds: the longest delay.
     """
 
@@ -131,9 +131,9 @@ class ScheduleConfig(Config):
     """The jobs, and the settings that they share.
 
     Args:
-        folder: for locks and the output of each job's last run; not shared between machines.
-        catch_up_hours: a missed due moment or retry older than this is not made up for.
-        poll_seconds: how often the database is asked which runs are due.
+        folder: the folder of locks and of the output of each job's last run; not shared between machines.
+        catch_up_hours: a missed due time or retry older than this is not run.
+        poll_seconds: the interval between checks for due runs.
         lost_after_seconds: a run of another machine is lost after this time without a heartbeat.
         at_once: how many jobs run at the same time.
         keep_days: how long ended runs are kept.

@@ -43,7 +43,7 @@ class Metrics:
             "last_lost_timestamp_seconds", "When a run of the job was last found to be lost.", **by_job
         )
         self.last_missed = Gauge(
-            "last_missed_timestamp_seconds", "When a due moment of the job was last found to be missed.", **by_job
+            "last_missed_timestamp_seconds", "When a due time of the job was last found to be missed.", **by_job
         )
         self.seconds = Histogram("run_seconds", "Duration of a run.", buckets=_SECONDS, **by_job)
         self.runs = Counter("runs", "Attempts by outcome.", labelnames=["job", "outcome"], **common)

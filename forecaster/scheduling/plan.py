@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from forecaster.domain.exits import BAD_CONFIG, TRAINING_FAILED
-from forecaster.domain.instants import SECOND, as_at, as_moment
+from forecaster.domain.instants import SECOND, from_microseconds, to_microseconds
 from forecaster.scheduling.config import RETRAIN, JobConfig, RetryConfig
 from forecaster.scheduling.runs import ASKED, DUE, JobState, Run
 
@@ -23,7 +23,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Miss:
-    """Record a due moment as missed, because it is too long ago."""
+    """Record a due time as missed, because it is too long ago."""
 
     due_at: int
 
@@ -39,7 +39,7 @@ def next_step(job: JobConfig, state: JobState, now: int, catch_up: timedelta) ->
     """Return the next step for a job, or None if nothing is due.
 
     Due moments come first: only the latest of them runs, so what was missed runs once, and the run replaces the retries
-    of earlier due moments. Then come retries, then retraining requests.
+    of earlier due times. Then come retries, then retraining requests.
 
     Args:
         job: a job that is not running.
@@ -48,9 +48,9 @@ def next_step(job: JobConfig, state: JobState, now: int, catch_up: timedelta) ->
         catch_up: how late a run may begin.
     """
     oldest = now - catch_up // timedelta(microseconds=1)
-    due = job.when.latest(as_moment(state.last_due_at), as_moment(now)) if job.when else None
+    due = job.when.latest(from_microseconds(state.last_due_at), from_microseconds(now)) if job.when else None
     if due is not None:
-        due_at = as_at(due)
+        due_at = to_microseconds(due)
         if due_at < oldest:
             return Miss(due_at)
         return Start(DUE, due_at, replaces=tuple(run for run in state.retries if run.cause == DUE))
@@ -73,8 +73,8 @@ def retry_at(job: JobConfig, retry: RetryConfig, exit_code: int | None, failures
     Args:
         job: the run's job.
         retry: how often to retry.
-        exit_code: of the run's process; None if it could not be started.
-        failures: failed attempts at the run's due moment, including this one.
+        exit_code: the exit code of the run's process; None if it could not be started.
+        failures: failed attempts at the run's due time, including this one.
         now: microseconds since 1970.
     """
     if exit_code == BAD_CONFIG or (job.run == RETRAIN and exit_code == TRAINING_FAILED) or failures >= retry.attempts:

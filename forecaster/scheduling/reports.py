@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from forecaster.domain.errors import ConfigError
-from forecaster.domain.instants import as_moment
+from forecaster.domain.instants import from_microseconds
 from forecaster.scheduling.metrics import Metrics
 
 WEBHOOK = "FORECASTER_WEBHOOK_URL"
@@ -48,7 +48,7 @@ class FailureReporter:
 
     def report(self, failure: Failure) -> None:
         """Report a failure; a problem with the webhook is only logged and counted."""
-        due = as_moment(failure.due_at).isoformat(timespec="seconds")
+        due = from_microseconds(failure.due_at).isoformat(timespec="seconds")
         fields = {
             "job": failure.job,
             "due": due,

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable, ScheduleError
 from forecaster.domain.exits import SUCCESS
-from forecaster.domain.instants import DAY, as_moment, now_at
+from forecaster.domain.instants import DAY, from_microseconds, now_microseconds
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.pipeline_process import PipelineProcess, ProcessResult, job_lock, shorten
@@ -56,7 +56,7 @@ class Runner:
         self._is_database_down = False
 
     def run_if_due(self, job: JobConfig) -> None:
-        """Run a job once if a due moment, a retry or a request is waiting for it."""
+        """Run a job once if a due time, a retry or a request is waiting for it."""
         if self._stop.requested.is_set():
             return
         try:
@@ -77,7 +77,7 @@ class Runner:
         """
         with job_lock(self._config.folder, job.name) as lock:
             if lock is not None:
-                run = self._runs.claim(job.name, ONCE, now_at()) if self._wait_until_free(job) else None
+                run = self._runs.claim(job.name, ONCE, now_microseconds()) if self._wait_until_free(job) else None
                 if run:
                     return self._execute(job, run, lock, has_terminal=True)
         raise ScheduleError(f"job '{job.name}': it is already running; wait until it ends")
@@ -90,7 +90,7 @@ class Runner:
                     _log.warning("a retraining of '%s' was requested, but no job of the schedule retrains it", model)
             self._metrics.waiting.set(self._runs.count_requests())
             self.update_metrics()
-            self._runs.delete_before(now_at() - int(self._config.keep_days * DAY))
+            self._runs.delete_before(now_microseconds() - int(self._config.keep_days * DAY))
         except DatabaseUnavailable as error:
             self._note_database_down(error)
 
@@ -110,7 +110,7 @@ class Runner:
                 if not self._settle(job, state.open_run):
                     return None
                 continue
-            step = next_step(job, state, now_at(), self._catch_up)
+            step = next_step(job, state, now_microseconds(), self._catch_up)
             if isinstance(step, Start):
                 return self._claim(job, step)
             if isinstance(step, Miss):
@@ -157,7 +157,8 @@ class Runner:
         reason = f"missed by more than {self._config.catch_up_hours:g} hours"
         if self._runs.record_missed(job.name, due_at, reason):
             self._metrics.runs.labels(job.name, MISSED).inc()
-            _log.warning("job '%s', due %s: %s", job.name, as_moment(due_at).isoformat(timespec="seconds"), reason)
+            due = from_microseconds(due_at).isoformat(timespec="seconds")
+            _log.warning("job '%s', due %s: %s", job.name, due, reason)
 
     def _execute(self, job: JobConfig, run: Run, lock: int | None, has_terminal: bool = False) -> ProcessResult:
         _log.info("job '%s' started", job.name, extra=_fields(run))
@@ -204,9 +205,9 @@ class Runner:
             return FAILED, None
         if result.was_stopped:
             # the next scheduler retries it, as it would after a kill
-            return LOST, now_at()
+            return LOST, now_microseconds()
         failures = self._runs.count_failures(run) + 1
-        return FAILED, retry_at(job, self._config.retry_for(job), result.exit_code, failures, now_at())
+        return FAILED, retry_at(job, self._config.retry_for(job), result.exit_code, failures, now_microseconds())
 
     def _report_failure(self, job: JobConfig, run: Run, reason: str, exit_code: int | None = None) -> None:
         code = run.exit_code if exit_code is None else exit_code
@@ -243,5 +244,5 @@ def _place(folder: Path) -> str:
 
 
 def _fields(run: Run) -> dict[str, object]:
-    due = as_moment(run.due_at).isoformat(timespec="seconds")
+    due = from_microseconds(run.due_at).isoformat(timespec="seconds")
     return {"job": run.job, "run_id": run.run_id, "due": due, "attempt": run.attempt}

@@ -1,6 +1,6 @@
 """The runs of jobs in the database: claimed by one scheduler, kept alive by heartbeats, finished, lost or retried.
 
-Two constraints coordinate schedulers on any database: a job has one run for each due moment and attempt, and a job has
+Two constraints coordinate schedulers on any database: a job has one run for each due time and attempt, and a job has
 at most one run that has not ended.
 """
 
@@ -14,7 +14,7 @@ from forecaster.database import retraining
 from forecaster.database.engine import dialect_insert, transaction
 from forecaster.database.retraining import RetrainRequest
 from forecaster.database.tables import RUNS
-from forecaster.domain.instants import SECOND, now_at
+from forecaster.domain.instants import SECOND, now_microseconds
 
 # causes
 DUE, ASKED, ONCE = "due", "asked", "once"
@@ -47,7 +47,7 @@ class JobState:
     """What the database supports about a job.
 
     Args:
-        last_due_at: the latest due moment that was run or missed, or when the job was first seen.
+        last_due_at: the latest due time that was run or missed, or when the job was first seen.
         retries: the ended runs that are to be retried, the oldest first.
         open_run: the run that has not ended.
         requests: the retraining requests that wait for the job.
@@ -80,7 +80,7 @@ class Runs:
     """The table `runs`, as used by the schedulers of one place.
 
     Args:
-        engine: the database's.
+        engine: the engine of the database.
         place: machine and folder; schedulers at the same place see each other's locks.
         lost_after_seconds: a run of another place is lost after this time without a heartbeat.
     """
@@ -96,10 +96,10 @@ class Runs:
         """Return the state of a job. A new job is added; what was due before that does not run.
 
         Args:
-            job: its name.
+            job: the name of the job.
             model: the model that the job retrains on request; None if it serves no requests.
         """
-        now = now_at()
+        now = now_microseconds()
         with transaction(self.engine) as connection:
             last = connection.execute(select(func.max(RUNS.c.due_at)).where(RUNS.c.job == job, _was_due(now))).scalar()
             if last is None:
@@ -130,10 +130,10 @@ class Runs:
         """Start a run; return None if another scheduler has started it.
 
         Args:
-            job: its name.
+            job: the name of the job.
             cause: `DUE`, `ASKED` or `ONCE`.
-            due_at: the due moment.
-            attempt: from 1 on.
+            due_at: the due time.
+            attempt: the number of the attempt, from 1.
             request_id: the retraining request, which the first attempt claims.
             retry_of: the id of the run that this attempt retries.
             replaces: runs whose retries this run makes superfluous.
@@ -144,7 +144,7 @@ class Runs:
             if (
                 request_id is not None
                 and retry_of is None
-                and not retraining.claim_request(connection, request_id, now_at() - self.lost_after)
+                and not retraining.claim_request(connection, request_id, now_microseconds() - self.lost_after)
             ):
                 return None
             inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(*RUNS.c)
@@ -159,7 +159,7 @@ class Runs:
     def send_heartbeat(self, run: Run) -> None:
         """Record that a run is still running."""
         with transaction(self.engine) as connection:
-            connection.execute(update(RUNS).where(_is_open(run)).values(alive_at=now_at()))
+            connection.execute(update(RUNS).where(_is_open(run)).values(alive_at=now_microseconds()))
 
     def is_lost(self, run: Run) -> bool:
         """Return whether the process of an open run is gone. The caller holds the job's lock and has just read the run.
@@ -178,7 +178,7 @@ class Runs:
 
     def seems_lost(self, run: Run) -> bool:
         """Return whether an open run's last heartbeat is too old, if the clocks of both machines agree."""
-        return run.alive_at < now_at() - self.lost_after
+        return run.alive_at < now_microseconds() - self.lost_after
 
     def finish(self, run: Run, state: str, exit_code: int | None, outcome: str, again_at: int | None) -> bool:
         """Record how a run ended, and close its retraining request unless the run is retried.
@@ -186,8 +186,8 @@ class Runs:
         Args:
             run: an open run.
             state: `SUCCEEDED`, `FAILED` or `LOST`.
-            exit_code: of its process; None if it could not be started or was lost.
-            outcome: in words.
+            exit_code: the exit code of its process; None if it could not be started or was lost.
+            outcome: the outcome, as text.
             again_at: when to retry, microseconds since 1970; None for never.
 
         Returns:
@@ -198,7 +198,7 @@ class Runs:
             "exit_code": exit_code,
             "outcome": outcome,
             "again_at": again_at,
-            "ended_at": now_at(),
+            "ended_at": now_microseconds(),
         }
         with transaction(self.engine) as connection:
             was_open = bool(connection.execute(update(RUNS).where(_is_open(run)).values(values)).rowcount)
@@ -211,12 +211,12 @@ class Runs:
         with transaction(self.engine) as connection:
             is_first = _count(connection, run, LOST) == 0
         # not in the future, even if the clock of its machine is ahead
-        again_at = min(run.alive_at, now_at()) if is_first and run.cause != ONCE else None
+        again_at = min(run.alive_at, now_microseconds()) if is_first and run.cause != ONCE else None
         return LostRun(again_at is not None) if self.finish(run, LOST, None, reason, again_at) else None
 
     def record_missed(self, job: str, due_at: int, reason: str) -> bool:
-        """Record that a due moment was missed; return False if another scheduler has recorded it."""
-        row = self._row(job, DUE, due_at, 1, MISSED) | {"ended_at": now_at(), "outcome": reason}
+        """Record that a due time was missed; return False if another scheduler has recorded it."""
+        row = self._row(job, DUE, due_at, 1, MISSED) | {"ended_at": now_microseconds(), "outcome": reason}
         with transaction(self.engine) as connection:
             inserted = dialect_insert(connection, RUNS).values(row).on_conflict_do_nothing().returning(RUNS.c.run_id)
             return connection.execute(inserted).first() is not None
@@ -231,7 +231,7 @@ class Runs:
         return was_dropped
 
     def count_failures(self, run: Run) -> int:
-        """Return how many attempts at the run's due moment have failed; lost runs do not count."""
+        """Return how many attempts at the run's due time have failed; lost runs do not count."""
         with transaction(self.engine) as connection:
             return _count(connection, run, FAILED)
 
@@ -243,7 +243,7 @@ class Runs:
 
     def delete_before(self, at: int) -> int:
         """Delete runs that ended before a moment, except the latest due run of each job; return their number."""
-        newest = select(func.max(RUNS.c.due_at)).where(_was_due(now_at())).group_by(RUNS.c.job)
+        newest = select(func.max(RUNS.c.due_at)).where(_was_due(now_microseconds())).group_by(RUNS.c.job)
         is_old = (RUNS.c.ended_at < at) & RUNS.c.again_at.is_(None) & RUNS.c.due_at.not_in(newest)
         with transaction(self.engine) as connection:
             return connection.execute(delete(RUNS).where(is_old)).rowcount
@@ -254,7 +254,7 @@ class Runs:
         Args:
             models: the models that jobs retrain.
         """
-        claimed_before, unserved = now_at() - self.lost_after, []
+        claimed_before, unserved = now_microseconds() - self.lost_after, []
         with transaction(self.engine) as connection:
             for request in retraining.open_requests(connection, claimed_before):
                 if request.model not in models and retraining.claim_request(connection, request.job_id, claimed_before):
@@ -266,10 +266,10 @@ class Runs:
     def count_requests(self) -> int:
         """Return how many retraining requests wait."""
         with transaction(self.engine) as connection:
-            return len(retraining.open_requests(connection, now_at() - self.lost_after))
+            return len(retraining.open_requests(connection, now_microseconds() - self.lost_after))
 
     def _row(self, job: str, cause: str, due_at: int, attempt: int, state: str) -> dict[str, object]:
-        now = now_at()
+        now = now_microseconds()
         return {
             "job": job,
             "cause": cause,
@@ -287,7 +287,7 @@ def _is_open(run: Run) -> ColumnElement[bool]:
 
 
 def _was_due(now: int) -> ColumnElement[bool]:
-    # a later due moment was recorded before the clock was set back
+    # a later due time was recorded before the clock was set back
     return (RUNS.c.cause == DUE) & (RUNS.c.due_at <= now)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
-from forecaster.domain.instants import as_moment, now_at
+from forecaster.domain.instants import from_microseconds, now_microseconds
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics, serve
 from forecaster.scheduling.reports import FailureReporter
@@ -100,14 +100,15 @@ def _repeat(name: str, task: Callable[[], None], trigger: Trigger | None, poll_s
     """Run a task when its trigger fires, and every `poll_seconds` of elapsed time, until the stop event is set."""
     try:
         while not stop.is_set():
-            begin = as_moment(now_at())
+            begin = from_microseconds(now_microseconds())
             try:
                 task()
             except Exception:
                 # a failing job must not stop the others
                 _log.exception("%s: failed unexpectedly; next attempt in at most %g s", name, poll_seconds)
-            # counted from the begin, so that a moment that passed during the task is not missed
-            due_seconds = (trigger.after(begin) - as_moment(now_at())).total_seconds() if trigger else poll_seconds
+            # counted from the beginning of the task, so that a time that passed while it ran is not missed
+            now = from_microseconds(now_microseconds())
+            due_seconds = (trigger.after(begin) - now).total_seconds() if trigger else poll_seconds
             stop.wait(max(0.0, min(due_seconds, poll_seconds)))
     finally:
         stop.set()

@@ -1,6 +1,6 @@
 """Triggers, which say when a job is due: a cron expression in a time zone, or minutes from an exchange's open or close.
 
-Both answer two questions about moments in UTC: which due moment comes next, and which was the latest.
+Both answer two questions about moments in UTC: which due time comes next, and which was the latest.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from forecaster.data.calendars import NAMES, get_calendar, session_edges
 from forecaster.domain.config import Config
 from forecaster.domain.errors import CalendarError
-from forecaster.domain.instants import as_moment
+from forecaster.domain.instants import from_microseconds
 
 _TICK, _DAY = timedelta(microseconds=1), timedelta(days=1)
 
@@ -57,7 +57,7 @@ class CronTrigger(Config):
         return zone
 
     def after(self, moment: datetime) -> datetime:
-        """Return the first due moment after `moment`, in UTC."""
+        """Return the first due time after `moment`, in UTC."""
         moment = moment.astimezone(UTC)
         # near a clock change of this size, moments and local times may be in a different order
         change = self._clock_change(self._clock_change(_DAY, moment), moment)
@@ -69,7 +69,7 @@ class CronTrigger(Config):
         return due
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
-        """Return the last due moment after `after` and no later than `until`, in UTC; None if there is none."""
+        """Return the last due time after `after` and no later than `until`, in UTC; None if there is none."""
         reach = timedelta(hours=1)
         while True:
             begin = max(after, until - reach)
@@ -82,7 +82,7 @@ class CronTrigger(Config):
 
     @property
     def display_zone(self) -> str:
-        """The zone in which to show due moments."""
+        """The zone in which to show due times."""
         return self.zone
 
     @cached_property
@@ -98,7 +98,7 @@ class CronTrigger(Config):
         return abs(self._local(moment + reach) - self._local(moment - reach) - 2 * reach)
 
     def _moments(self, local: datetime) -> list[datetime]:
-        """Return the due moments of a local time; a time in a gap is read with the UTC offset from before the gap."""
+        """Return the due times of a local time; a time in a gap is read with the UTC offset from before the gap."""
         zone = ZoneInfo(self.zone)
         first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
         is_every_hour = self.cron.split()[1] in ("*", "*/1")
@@ -130,7 +130,7 @@ class SessionTrigger(Config):
         return exchange
 
     def after(self, moment: datetime) -> datetime:
-        """Return the first due moment after `moment`, in UTC.
+        """Return the first due time after `moment`, in UTC.
 
         Raises:
             CalendarError: the calendar has no later session.
@@ -141,14 +141,14 @@ class SessionTrigger(Config):
         return self._due(edges[position])
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
-        """Return the last due moment after `after` and no later than `until`, in UTC; None if there is none."""
+        """Return the last due time after `after` and no later than `until`, in UTC; None if there is none."""
         edges, position = self._locate(until)
         due = self._due(edges[position - 1]) if position else None
         return due if due and due > after else None
 
     @property
     def display_zone(self) -> str:
-        """The zone in which to show due moments."""
+        """The zone in which to show due times."""
         return get_calendar(self.exchange).zone
 
     def _locate(self, moment: datetime) -> tuple[Any, int]:
@@ -158,7 +158,7 @@ class SessionTrigger(Config):
         return edges, int(np.searchsorted(edges, edge, side="right"))
 
     def _due(self, edge: np.datetime64) -> datetime:
-        return as_moment(int(edge.astype(np.int64))) + self._offset
+        return from_microseconds(int(edge.astype(np.int64))) + self._offset
 
     @property
     def _offset(self) -> timedelta:

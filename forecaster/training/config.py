@@ -106,7 +106,7 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
         DataError: the frame does not meet the configuration's requirements.
         ConfigError: a calendar feature is unknown, or needs an exchange's sessions.
     """
-    sessions, where = get_sessions(config), config.data.place
+    sessions, where = get_sessions(config), config.data.location
     check_names(config.calendar_features, sessions)
     hist = [exog.column for exog in config.hist_exog]
     length = config.input_size + config.horizon
@@ -130,8 +130,8 @@ def check_adjustment(config: TrainConfig) -> None:
             continue
         key = "transforms" if column == Y else f"column {column}: transforms"
         raise ConfigError(
-            f"{key}: prices of {config.data.place} are adjusted, so a later dividend multiplies every earlier price by "
-            "a factor, and the network would see it; put log and last_value first, which cancel it"
+            f"{key}: prices of {config.data.location} are adjusted, so a later dividend multiplies every earlier price "
+            "by a factor, and the network would see it; put log and last_value first, which cancel it"
             + (", or use prices that are not adjusted" if config.data.source == "files" else "")
         )
 

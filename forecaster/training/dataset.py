@@ -46,7 +46,7 @@ def log_inputs(config: TrainConfig, dataset: Dataset, tags: dict[str, str]) -> N
     recipe = config.model_dump(mode="json")
     recipe["tracking"]["uri"] = without_password(config.tracking.uri)
     tracking.log_setup(recipe, own | devices.describe() | tags)
-    tracking.log_dataset(dataset.frame, config.data.source, dataset.digest, config.data.place)
+    tracking.log_dataset(dataset.frame, config.data.source, dataset.digest, config.data.location)
 
 
 def _digest(series: Series) -> str:

@@ -35,8 +35,9 @@ async def create_actuals(request: Request, forecast_service: ForecastServiceDep,
     actuals = await run_in_threadpool(_as_actuals, body)
     del body
     resources.release_slot(limits.large)
-    take = partial(record_actuals, forecast_service.upkeep, actuals, caller.owner, is_for_all=caller.is_for_all)
-    return ActualsOut(accepted=len(actuals), changed=await run_in_threadpool(take))
+    engine = forecast_service.maintenance_engine
+    record = partial(record_actuals, engine, actuals, caller.owner, is_for_all=caller.is_for_all)
+    return ActualsOut(accepted=len(actuals), changed=await run_in_threadpool(record))
 
 
 def _as_actuals(body: ActualsRequest) -> list[Actual]:

@@ -1,6 +1,6 @@
-"""The pages: the dashboard at `/`, the API's at `/docs`, their files, and the scripts of Plotly and Swagger UI.
+"""The pages: the dashboard at `/` and the API's documentation at `/docs`, with their scripts and style sheets.
 
-The scripts come from installed packages, which are found without being imported.
+The scripts of Plotly and Swagger UI come from installed packages, which are located without importing them.
 """
 
 import os
@@ -14,10 +14,10 @@ from service.dependencies import ModelStoreDep
 from service.problems import responses
 from service.schemas import DashboardSettings
 
-# name, and the folder in it
+# each package with its folder of scripts
 PACKAGES: list[str | tuple[str, str]] = [("plotly", "package_data"), ("fastapi_standalone_docs", "static/swagger")]
 FOLDER = Path(__file__).parents[1] / "dashboard"
-# Plotly and Swagger UI size their parts by style attributes; scripts, and all else, are this service's files alone
+# inline styles are allowed because Plotly and Swagger UI use them; everything else must come from this service
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
@@ -26,29 +26,29 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # asked each time whether it has changed, which costs an ETag and not the file
+    # browsers revalidate each file, which costs an ETag comparison instead of a download
     "Cache-Control": "no-cache",
 }
 
-# the pages themselves have no data, and ask for a key where one is needed
+# public: the pages contain no data, and request a key if the service requires one
 page = APIRouter()
 router = APIRouter(tags=["dashboard"])
 
 
 class Files(StaticFiles):
-    """The files of the pages, and those that Plotly's package and Swagger UI's bring."""
+    """The files of the pages, including those from the packages of Plotly and Swagger UI."""
 
     def __init__(self) -> None:
-        """Find them, without importing Plotly."""
+        """Locate the folders without importing the packages."""
         super().__init__(directory=FOLDER, packages=PACKAGES)
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
-        """Return a file, or that the client's copy is still good, under the page's policy."""
-        answer = super().file_response(full_path, stat_result, scope, status_code)
-        answer.headers.update(HEADERS)
-        return answer
+        """Return a file, or 304 if the client's copy is current, with the headers of the pages."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(HEADERS)
+        return response
 
 
 FILES = Files()
@@ -62,7 +62,7 @@ async def read_page(request: Request) -> Response:
 
 @page.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
 async def read_docs(request: Request) -> Response:
-    """Return the page that shows the API and lets it be tried."""
+    """Return the interactive documentation of the API."""
     return _page("docs.html", request)
 
 
@@ -73,5 +73,5 @@ def _page(name: str, request: Request) -> Response:
 
 @router.get("/v1/dashboard-settings", responses=responses())
 async def read_dashboard_settings(model_store: ModelStoreDep) -> DashboardSettings:
-    """Return what the page must know of this installation."""
+    """Return the settings that the dashboard needs."""
     return DashboardSettings(mlflow_url=model_store.settings.mlflow_url)

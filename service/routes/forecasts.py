@@ -88,7 +88,7 @@ async def _replay(request: Request, raw: bytes, error: ForecasterError) -> Respo
         raise error
     state, resources = request.app.state, request.state.resources
     await acquire_slot(request, is_large=True)
-    stored = await state.forecast_service.find_answered(await run_in_threadpool(_context, request, raw))
+    stored = await state.forecast_service.find_stored_answer(await run_in_threadpool(_context, request, raw))
     if stored is None:
         raise error
     is_ndjson = _accepts_ndjson(request.headers.get("accept", ""))

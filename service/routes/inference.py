@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: what Triton, KServe and MLServer speak, and their clients."""
+"""The Open Inference Protocol, version 2, which Triton, KServe, MLServer and their clients use."""
 
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +12,7 @@ from service.dependencies import ModelStoreDep, acquire_slot, parse_request, rea
 from service.exceptions import MalformedBody
 from service.forecast_queue import ForecastQueue, RequestContext
 from service.forecasting import POINT_BYTES
-from service.inference import describe, find_version, infer, points
+from service.inference import count_points, describe, find_version, infer
 from service.limits import LARGE_BYTES
 from service.problems import ANY_ROUTE
 from service.protocol import (
@@ -31,13 +31,16 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 _ANY: dict[int | str, dict[str, Any]] = {
     status: {"model": InferenceProblem, "description": HTTPStatus(status).phrase} for status in ANY_ROUTE
 }
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": InferenceProblem, "description": "not served"}, **_ANY}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {
+    404: {"model": InferenceProblem, "description": "the model or version is not served"},
+    **_ANY,
+}
 _REFUSED: dict[int | str, dict[str, Any]] = {
-    400: {"model": InferenceProblem, "description": "not what the model takes"},
+    400: {"model": InferenceProblem, "description": "invalid inputs"},
     413: {"model": InferenceProblem, "description": "the body is too large"},
     **_UNKNOWN,
 }
-# the body is read by a dependency, so OpenAPI is told of it here
+# the route reads the body itself, so FastAPI does not add it to OpenAPI
 _REQUEST_BODY = {
     "required": True,
     "content": {
@@ -52,25 +55,25 @@ _INFER: dict[str, Any] = {
 }
 
 router = APIRouter(prefix="/v2", tags=["inference"], responses=_ANY)
-# open to everybody, as the protocol's clients expect of them
+# without authentication, as the protocol's clients expect
 probes = APIRouter(prefix="/v2/health", tags=["inference"])
 
 
 @router.get("")
 async def read_server(request: Request) -> ServerMetadata:
-    """Say what answers."""
+    """Return the server's name and version, and the supported extensions."""
     return ServerMetadata(name=request.app.title, version=request.app.version, extensions=["binary_tensor_data"])
 
 
 @probes.get("/live")
 async def read_server_liveness() -> ServerLive:
-    """Say that the process answers."""
+    """Return true while the process runs."""
     return ServerLive(live=True)
 
 
-@probes.get("/ready", responses={503: {"model": ServerReady, "description": "no model can be served yet"}})
+@probes.get("/ready", responses={503: {"model": ServerReady, "description": "no model is served yet"}})
 async def read_server_readiness(model_store: ModelStoreDep, response: Response) -> ServerReady:
-    """Say whether any model can be asked."""
+    """Return whether any model can forecast."""
     if not model_store.catalog:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return ServerReady(ready=bool(model_store.catalog))
@@ -78,39 +81,39 @@ async def read_server_readiness(model_store: ModelStoreDep, response: Response) 
 
 @router.get("/models/{name}", responses=_UNKNOWN)
 async def read_model_metadata(name: str, model_store: ModelStoreDep) -> ModelMetadata:
-    """Return the champion's tensors."""
+    """Return the metadata of the champion's tensors."""
     return describe(model_store.catalog, name, None)
 
 
 @router.get("/models/{name}/versions/{version}", responses=_UNKNOWN)
 async def read_version_metadata(name: str, version: str, model_store: ModelStoreDep) -> ModelMetadata:
-    """Return a version's tensors."""
+    """Return the metadata of a version's tensors."""
     return describe(model_store.catalog, name, version)
 
 
 @router.get("/models/{name}/ready", responses=_UNKNOWN)
 async def read_model_readiness(name: str, model_store: ModelStoreDep) -> ModelReady:
-    """Say that the champion can be asked."""
+    """Return true if the champion can forecast."""
     find_version(model_store.catalog, name, None)
     return ModelReady(name=name, ready=True)
 
 
 @router.get("/models/{name}/versions/{version}/ready", responses=_UNKNOWN)
 async def read_version_readiness(name: str, version: str, model_store: ModelStoreDep) -> ModelReady:
-    """Say that a version can be asked."""
+    """Return true if the version can forecast."""
     find_version(model_store.catalog, name, version)
     return ModelReady(name=name, ready=True)
 
 
 @router.post("/models/{name}/infer", **_INFER)
 async def infer_by_model(request: Request, name: str) -> Response:
-    """Forecast a batch of windows by the champion."""
+    """Forecast a batch of windows with the champion."""
     return await _infer(request, name, None)
 
 
 @router.post("/models/{name}/versions/{version}/infer", **_INFER)
 async def infer_by_version(request: Request, name: str, version: str) -> Response:
-    """Forecast a batch of windows by a version."""
+    """Forecast a batch of windows with a version."""
     return await _infer(request, name, version)
 
 
@@ -122,15 +125,16 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     body = await read_body(request, settings)
     length = _json_length(request, body)
     async with limits.admit():
-        asked = await parse_request(request, InferenceRequest, body[:length])
-        n_points = points(asked, catalog, name, version, settings)
-        # for the ledger each is written once more, beside its time
-        n_bytes = POINT_BYTES * n_points * (1 if asked.parameters.cutoffs is None else 3)
+        inference_request = await parse_request(request, InferenceRequest, body[:length])
+        n_points = count_points(inference_request, catalog, name, version, settings)
+        # the ledger's entry holds each value again, with its time
+        n_bytes = POINT_BYTES * n_points * (1 if inference_request.parameters.cutoffs is None else 3)
         resources.answer.resize(n_bytes)
         await acquire_slot(request, is_large=max(len(body), n_bytes) > LARGE_BYTES)
 
         def work() -> tuple[bytes, int | None, Entry | None]:
-            answer = infer(asked, body[length:], catalog, name, version, settings, context, queue.miscoverage_rates)
+            rates = queue.miscoverage_rates
+            answer = infer(inference_request, body[length:], catalog, name, version, settings, context, rates)
             header = to_json(answer.header)
             if answer.binary is None:
                 return header, None, answer.entry
@@ -149,14 +153,13 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
 
 
 def _json_length(request: Request, body: bytes) -> int:
-    """Return how much of a body is JSON.
+    """Return the length of a body's JSON in bytes.
 
     Raises:
-        MalformedBody: the header that says so does not.
+        MalformedBody: the header with the length is invalid.
     """
     length = request.headers.get(LENGTH_HEADER, str(len(body)))
     if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body)):
-        raise MalformedBody(
-            [FieldError(location=LENGTH_HEADER, message=f"must be the length of the body's JSON, up to {len(body)}")]
-        )
+        message = f"must be the length of the body's JSON in bytes, at most {len(body)}"
+        raise MalformedBody([FieldError(location=LENGTH_HEADER, message=message)])
     return int(length)

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from forecaster.inference.forecasting import forecast_warnings, tell_skill
+from forecaster.inference.forecasting import describe_skill, forecast_warnings
 from service.catalog import Model, find_model
 from service.dependencies import ModelStoreDep
 from service.exceptions import NoExample
@@ -54,7 +54,7 @@ async def read_example(name: str, version: int, model_store: ModelStoreDep) -> E
         ),
         actual=list(example.y[past:]),
         is_fitted_on=_wall_clock(manifest.trained_until) >= _wall_clock(example.ds[-1]),
-        skill=SkillOut.model_validate(tell_skill(manifest.skill)),
+        skill=SkillOut.model_validate(describe_skill(manifest.skill)),
         warnings=forecast_warnings(predictor, manifest.horizon, is_baseline=False, has_bands=True),
     )
 
@@ -69,7 +69,7 @@ def _describe(model: Model) -> ModelOut:
             "run_id": model.index.runs[version],
             **predictor.manifest.model_dump(exclude=_NOT_SHOWN),
             "has_example": predictor.manifest.example is not None,
-            "skill": tell_skill(predictor.manifest.skill),
+            "skill": describe_skill(predictor.manifest.skill),
             "intervals": predictor.bundle.calibration.summary(),
         }
         for version, predictor in model.predictors.items()

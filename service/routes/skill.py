@@ -1,4 +1,4 @@
-"""GroupSkill skill of forecasts, and drift of inputs."""
+"""Realised skill of forecasts, and drift of inputs."""
 
 from typing import Annotated, Any
 

@@ -32,8 +32,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.backup.installation import DUE, elsewhere, entry, fill_ledger, sizes, write_bars
 from tests.conftest import TrainedModels, run_module
-from tests.service.conftest import forecast_request as ask
-from tests.service.conftest import wait_until_ready
+from tests.service.conftest import forecast_request, wait_until_ready
 
 
 def forecast(locations: Locations, cache: Path, key: str | None = None) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def forecast(locations: Locations, cache: Path, key: str | None = None) -> dict[
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        answer = client.post("/v1/forecasts", json=ask(), headers=headers)
+        answer = client.post("/v1/forecasts", json=forecast_request(), headers=headers)
         assert answer.status_code == 200, answer.text
         content: dict[str, Any] = answer.json()
         return content

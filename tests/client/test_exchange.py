@@ -109,7 +109,7 @@ def test_a_retry_waits_as_long_as_the_service_asks_for(
 
 def test_a_retry_after_beyond_patience_seconds_is_an_error_at_once(fake_server: Server, call: Any) -> None:
     with fake_server((429, {"Retry-After": "3600"}, {"detail": "enough for today"})) as server:
-        with pytest.raises(TooManyRequests, match="enough for today; ask again in 3600 s") as raised:
+        with pytest.raises(TooManyRequests, match="enough for today; retry in 3600 s") as raised:
             call(server.url, "models")
         assert (raised.value.retry_after_seconds, raised.value.status) == (3600, 429)
         assert len(server.requests) == 1

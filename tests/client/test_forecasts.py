@@ -119,7 +119,7 @@ INVALID: dict[str, tuple[pd.DataFrame, dict[str, Any], type[Exception], str]] = 
     "text for times": (frame().astype({"ds": str}), {}, SeriesError, "ds holds object, not timestamps"),
     "unsorted": (frame().iloc[::-1], {}, SeriesError, "sort by ds"),
     "older rows last": (pd.concat([frame(30, start="2026-02-01"), frame(30)]), {}, SeriesError, "sort by ds"),
-    "too short": (frame(20), {}, RequestRefused, "20 values, the model needs 24"),
+    "too short": (frame(20), {}, RequestRefused, "has 20 values, and the model needs 24"),
     "gap": (frame().drop(index=20), {}, RequestRefused, r"ds\[15\]: .* is not one step of h after"),
     "unknown model": (frame(), {"model": "nobody"}, RequestRefused, "there is no model 'nobody'"),
     "model of any text": (frame(), {"model": "a/../b?c#d"}, RequestRefused, r"refused \(404\)"),

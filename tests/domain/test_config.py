@@ -57,7 +57,7 @@ def test_overrides_set_nested_keys_and_list_items(file: Path) -> None:
         ("data.freq=fortnight", "data.freq: freq: 'fortnight' is not a frequency"),
         ("name=../evil", "name: "),
         ("transforms=[{kind: standardize}, {kind: log}]", "log must come first"),
-        ("data.sines.2.period=3", "'2' is no index of a list of 2 items"),
+        ("data.sines.2.period=3", "'2' is not an index of a list of 2 items"),
         ("horizon.steps=3", "'horizon' is a value, not a mapping"),
         ("horizon", "write dotted.key=value"),
         ("horizon=[", "not YAML"),

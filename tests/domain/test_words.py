@@ -1,4 +1,4 @@
-"""Plain English: prose in code and docs has no banned phrase."""
+"""Plain English: prose in code, tests and docs has no banned phrase."""
 
 import io
 import re
@@ -9,9 +9,12 @@ import pytest
 
 from tests.conftest import ROOT
 
-PACKAGES = ("forecaster", "service", "pipelines", "benchmarks", "deploy")
+PACKAGES = ("forecaster", "service", "pipelines", "benchmarks", "deploy", "tests")
 PAGES = ("README.md", "CHANGELOG.md", "docs")
-BANNED = ("whoever", "whosoever", "thereof", "what came", "such asking", "the how manieth", "of those that")
+BANNED = (
+    *("whoever", "whosoever", "thereof", "what came", "such asking", "the how manieth", "of those that"),
+    *("is told", "are told", "is said", "are said", "be had", "as it came", "as they came"),
+)
 _PATTERN = re.compile(
     r"\b(" + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in BANNED) + r")\b", re.IGNORECASE
 )
@@ -20,12 +23,14 @@ _PROSE = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE",
 
 
 def _prose(source: str) -> str:
-    """Return the strings and comments of Python source in their lines, with blanks instead of code."""
+    """Return the strings, comments and test names of Python source in their lines, with blanks instead of code."""
     lines = [[" "] * len(line) for line in source.splitlines()]
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in _PROSE:
+        is_test_name = token.type == tokenize.NAME and token.string.startswith("test_")
+        if token.type not in _PROSE and not is_test_name:
             continue
         text = token.string.replace("#", " ") if token.type == tokenize.COMMENT else token.string
+        text = text.replace("_", " ") if is_test_name else text
         for number, part in enumerate(text.split("\n")):
             begin = token.start[1] if number == 0 else 0
             line = lines[token.start[0] - 1 + number]
@@ -39,7 +44,8 @@ def _banned_phrases(text: str) -> list[str]:
 
 
 def _files() -> list[Path]:
-    modules = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
+    # this module quotes the phrases
+    modules = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py") if file != Path(__file__)]
     pages = [
         file for name in PAGES for file in ((ROOT / name).rglob("*.md") if (ROOT / name).is_dir() else [ROOT / name])
     ]
@@ -52,17 +58,19 @@ def test_prose_has_no_banned_phrase(path: Path) -> None:
     assert _banned_phrases(_prose(text) if path.suffix == ".py" else text) == []
 
 
-def test_scan_finds_phrases_in_comments_docstrings_and_messages_only() -> None:
+def test_scan_finds_phrases_in_comments_strings_and_test_names_only() -> None:
     source = '''"""Read what
 came."""
 whoever = 1
 raise ValueError(f"{whose} of those that")
 # of those
 # that Thereof
+def test_what_came(is_told): pass
 '''
     assert _banned_phrases(_prose(source)) == [
         "1: 'what\\ncame'",
         "4: 'of those that'",
         "5: 'of those\\n  that'",
         "6: 'Thereof'",
+        "7: 'what came'",
     ]

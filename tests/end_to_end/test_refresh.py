@@ -20,7 +20,7 @@ from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import RUNS
 from forecaster.domain.config import load_config
-from forecaster.domain.instants import as_at
+from forecaster.domain.instants import to_microseconds
 from forecaster.domain.series import Floats
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.predictor import ArrayPredictor
@@ -76,9 +76,9 @@ class Year:
         while self.now < day:
             self.now += timedelta(days=1)
             self.write()
-            noon = as_at(self.now + timedelta(hours=12))
+            noon = to_microseconds(self.now + timedelta(hours=12))
             for module in ("runner", "runs"):
-                self.patch.setattr(f"forecaster.scheduling.{module}.now_at", partial(int, noon))
+                self.patch.setattr(f"forecaster.scheduling.{module}.now_microseconds", partial(int, noon))
             for job in self.config.jobs:
                 self.runner.run_if_due(job)
 

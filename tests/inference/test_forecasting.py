@@ -1,4 +1,4 @@
-"""Answers obey what a version chose for its intervals, do not depend on each other, and say on how little they rest."""
+"""The forecast function: adaptive intervals, independence of series, the baseline, and warnings."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,75 +16,78 @@ from tests.conftest import TrainedModels
 WIDE = np.full((4, 2), 0.01)
 
 
-def predictor(models: TrainedModels, **changes: Any) -> ArrayPredictor:
-    found = models.predictor(1)
-    found.bundle = replace(found.bundle, calibration=replace(found.bundle.calibration, **changes))
-    return found
+def load(models: TrainedModels, **changes: Any) -> ArrayPredictor:
+    """Return a predictor with some fields of its calibration changed."""
+    predictor = models.predictor(1)
+    predictor.bundle = replace(predictor.bundle, calibration=replace(predictor.bundle.calibration, **changes))
+    return predictor
 
 
-def without_skill(models: TrainedModels) -> ArrayPredictor:
-    found = models.predictor(1)
-    skill = found.manifest.skill.model_copy(update={"relative_mae": 1.5})
-    found.manifest = found.manifest.model_copy(update={"skill": skill})
-    return found
+def load_without_skill(models: TrainedModels) -> ArrayPredictor:
+    predictor = models.predictor(1)
+    skill = predictor.manifest.skill.model_copy(update={"relative_mae": 1.5})
+    predictor.manifest = predictor.manifest.model_copy(update={"skill": skill})
+    return predictor
 
 
-def predict(found: ArrayPredictor, learnt: list[Floats | None], level: tuple[float, ...] = (80.0,)) -> Forecast:
-    values = np.sin(np.arange(24) / 2)[None, :, None] + np.arange(float(len(learnt)))[:, None, None]
-    return Forecaster(found, 4, bands(level=level)).predict(ForecastInputs(values, learnt=learnt))
+def predict(predictor: ArrayPredictor, rates: list[Floats | None], level: tuple[float, ...] = (80.0,)) -> Forecast:
+    """Return forecasts of as many series as there are miscoverage rates."""
+    values = np.sin(np.arange(24) / 2)[None, :, None] + np.arange(float(len(rates)))[:, None, None]
+    return Forecaster(predictor, 4, bands(level=level)).predict(ForecastInputs(values, miscoverage_rates=rates))
 
 
 @pytest.mark.parametrize("is_adaptive", [True, False])
-def test_scores_move_the_intervals_of_adaptive_versions_alone(models: TrainedModels, is_adaptive: bool) -> None:
-    found = predictor(models, is_adaptive=is_adaptive)
-    static, moved = (predict(found, [one]) for one in (None, WIDE))
-    assert moved.is_adapted == (is_adaptive,)
-    assert np.array_equal(static.spread, moved.spread) is not is_adaptive
-    np.testing.assert_array_equal(static.mean, moved.mean)
+def test_scores_adapt_the_intervals_of_adaptive_versions_only(models: TrainedModels, is_adaptive: bool) -> None:
+    predictor = load(models, is_adaptive=is_adaptive)
+    static, adapted = (predict(predictor, [rates]) for rates in (None, WIDE))
+    assert adapted.is_adapted == (is_adaptive,)
+    assert np.array_equal(static.band_values, adapted.band_values) is not is_adaptive
+    np.testing.assert_array_equal(static.mean, adapted.mean)
 
 
 @pytest.mark.parametrize("level", [(80.0,), (80.0, 95.0), (33.0, 70.0, 90.0)])
-def test_intervals_that_have_not_adapted_do_not_depend_on_those_that_have(
+def test_intervals_without_scores_do_not_depend_on_adapted_intervals(
     models: TrainedModels, level: tuple[float, ...]
 ) -> None:
-    found = predictor(models, is_adaptive=True)
-    alone, beside = predict(found, [None, None, None], level), predict(found, [None, WIDE, None], level)
-    assert beside.is_adapted == (False, True, False)
-    for one, other in ((alone.spread, beside.spread), (alone.bounds, beside.bounds)):
-        np.testing.assert_array_equal(one[[0, 2]], other[[0, 2]])
-        assert not np.array_equal(one[1], other[1])
+    predictor = load(models, is_adaptive=True)
+    static, mixed = predict(predictor, [None, None, None], level), predict(predictor, [None, WIDE, None], level)
+    assert mixed.is_adapted == (False, True, False)
+    for before, after in ((static.band_values, mixed.band_values), (static.bounds, mixed.bounds)):
+        np.testing.assert_array_equal(before[[0, 2]], after[[0, 2]])
+        assert not np.array_equal(before[1], after[1])
 
 
-def test_what_is_served_is_what_is_scored(models: TrainedModels) -> None:
-    found = predictor(models, is_adaptive=True)
-    made = predict(found, [None, WIDE], (80.0, 95.0))
-    np.testing.assert_array_equal(made.spread, made.bounds)
-    assert made.columns == ("lo-80", "hi-80", "lo-95", "hi-95")
+def test_served_intervals_equal_the_scored_intervals(models: TrainedModels) -> None:
+    forecast = predict(load(models, is_adaptive=True), [None, WIDE], (80.0, 95.0))
+    np.testing.assert_array_equal(forecast.band_values, forecast.bounds)
+    assert forecast.columns == ("lo-80", "hi-80", "lo-95", "hi-95")
 
 
-def test_the_baseline_forecasts_where_no_skill_is_shown_and_the_policy_says_so(models: TrainedModels) -> None:
+def test_baseline_forecasts_for_a_model_without_skill_if_the_setting_says_so(models: TrainedModels) -> None:
     values = np.sin(np.arange(24) / 2)[None, :, None]
-    for found, policy, by in (
+    for predictor, setting, forecast_by in (
         (models.predictor(1), "baseline", "model"),
-        (without_skill(models), "model", "model"),
-        (without_skill(models), "baseline", "naive"),
+        (load_without_skill(models), "model", "model"),
+        (load_without_skill(models), "baseline", "naive"),
     ):
-        made = Forecaster(found, 4, without_skill=policy).predict(ForecastInputs(values, learnt=[WIDE]))
-        assert made.forecast_by == by
-        assert made.is_adapted == (by == "model",)
-        assert (made.mean == values[0, -1]).all() == (by == "naive")
-    assert "this is the forecast of the naive baseline" in made.warnings[0]
+        inputs = ForecastInputs(values, miscoverage_rates=[WIDE])
+        forecast = Forecaster(predictor, 4, without_skill=setting).predict(inputs)
+        assert forecast.forecast_by == forecast_by
+        assert forecast.is_adapted == (forecast_by == "model",)
+        assert (forecast.mean == values[0, -1]).all() == (forecast_by == "naive")
+    assert "this is the forecast of the naive baseline" in forecast.warnings[0]
 
 
-def test_what_no_series_could_be_answered_is_refused_before_any(models: TrainedModels) -> None:
-    for horizon, level, said in ((41, 80.0, "horizon: 41 is outside 1 to 40"), (4, 99.9, "outside the calibrated")):
-        with pytest.raises(RequestError, match=said):
+def test_unsupported_horizon_and_level_are_refused(models: TrainedModels) -> None:
+    for horizon, level, message in ((41, 80.0, "horizon: 41 is outside 1 to 40"), (4, 99.9, "outside the calibrated")):
+        with pytest.raises(RequestError, match=message):
             Forecaster(models.predictor(1), horizon, bands(level=(level,)))
 
 
-def test_an_answer_warns_where_its_intervals_rest_on_few_independent_windows(models: TrainedModels) -> None:
-    def said(**changes: Any) -> str:
-        return "\n".join(Forecaster(predictor(models, **changes), 4, bands(level=(80.0,))).warnings)
+def test_few_independent_windows_cause_a_warning(models: TrainedModels) -> None:
+    def warnings(n_effective: float) -> str:
+        return "\n".join(Forecaster(load(models, n_effective=n_effective), 4, bands(level=(80.0,))).warnings)
 
-    assert "worth 16 independent ones: an 80 % interval's coverage is known to ± 20 points" in said(n_effective=16.0)
-    assert "independent" not in said(n_effective=200.0)
+    expected = "effectively 16 independent ones: an 80 % interval's coverage is known to ± 20 points"
+    assert expected in warnings(16.0)
+    assert "independent" not in warnings(200.0)

@@ -63,7 +63,7 @@ def insert(name: str, key: str, text: str) -> Damage:
 
 
 def pipe(name: str) -> Damage:
-    """Return a change that puts a named pipe in place of a file: whoever opens it waits for ever."""
+    """Return a change that replaces a file with a named pipe, which blocks each process that opens it."""
 
     def damage(folder: Path) -> None:
         (folder / name).unlink()

@@ -130,7 +130,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit(MANIFEST, lambda m: m["example"].update(y=["inf"] * 28)),
         r"\(example.y.0",
     ),
-    "windows of another shape": (edit("golden.json", lambda g: g["inputs"]["x"].pop()), "inputs must be"),
+    "windows of another shape": (edit("golden.json", lambda g: g["inputs"]["x"].pop()), "inputs must have the shapes"),
     "windows that are not finite": (
         write("golden.json", b'{"inputs": {"x": [[[1e999]]]}, "mean": [[1e999]]}', hashed=True),
         "malformed",
@@ -190,7 +190,7 @@ def test_every_file_of_a_bundle_is_hashed_and_none_is_a_pickle(folder: Path) -> 
 
 def test_graph_with_other_golden_forecasts_is_refused(folder: Path) -> None:
     edit("golden.json", lambda golden: golden["mean"][0].__setitem__(0, golden["mean"][0][0] + 0.01))(folder)
-    with pytest.raises(BundleError, match=r"golden answers are .* of a window's scale off"):
+    with pytest.raises(BundleError, match=r"golden forecasts are off by .* of a window's scale"):
         ArrayPredictor(read_bundle(folder))
 
 

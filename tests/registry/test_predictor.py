@@ -137,7 +137,7 @@ BAD: dict[str, tuple[Callable[[ArrayPredictor], object], type[Exception], str]] 
         TooShortError,
         "1 of 2 series are too short: 'b' has 20 rows, needs 24",
     ),
-    "short arrays": (lambda p: p.predict_arrays(np.zeros((2, 20))), TooShortError, "4 more are missing"),
+    "short arrays": (lambda p: p.predict_arrays(np.zeros((2, 20))), TooShortError, "add 4 earlier values"),
     "horizon 0": (lambda p: p.predict_arrays(np.zeros((1, 24)), 0), RequestError, "outside 1 to 40"),
     "horizon a million": (lambda p: p.predict_arrays(np.zeros((1, 24)), 1_000_000), RequestError, "outside 1 to 40"),
     "another frequency": (lambda p: predict_frame(p, frame(np.zeros(30), freq="D")), SeriesError, "one step of h"),

@@ -20,7 +20,7 @@ from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import JOBS, RUNS
 from forecaster.domain.config import load_config
-from forecaster.domain.instants import SECOND, as_at, now_at
+from forecaster.domain.instants import SECOND, now_microseconds, to_microseconds
 from forecaster.scheduling.config import JobConfig, ScheduleConfig
 from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.reports import FailureReporter
@@ -110,7 +110,7 @@ class SchedulerSandbox:
 
     def add_job(self, ago: timedelta, job: str = "score") -> None:
         """Record that the job was added that long ago, so that what was due since is run."""
-        at = as_at(datetime.now(UTC) - ago)
+        at = to_microseconds(datetime.now(UTC) - ago)
         row = {
             "job": job, "cause": "due", "due_at": at, "attempt": 1, "state": "added",
             "started_at": at, "alive_at": at, "ended_at": at, "place": "",
@@ -120,8 +120,9 @@ class SchedulerSandbox:
 
     def request_retraining(self, model: str, claimed_seconds_ago: float | None = None) -> int:
         """Insert a retraining request, as the service does; return its id."""
-        claimed_at = None if claimed_seconds_ago is None else now_at() - int(claimed_seconds_ago * SECOND)
-        row = {"kind": "retrain", "model": model, "reason": "drift", "asked_at": now_at(), "taken_at": claimed_at}
+        now = now_microseconds()
+        claimed_at = None if claimed_seconds_ago is None else now - int(claimed_seconds_ago * SECOND)
+        row = {"kind": "retrain", "model": model, "reason": "drift", "asked_at": now, "taken_at": claimed_at}
         with transaction(self.engine) as connection:
             key = connection.execute(insert(JOBS).values(row)).inserted_primary_key
         assert key is not None

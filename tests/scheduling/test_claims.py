@@ -10,7 +10,7 @@ from forecaster.database import retraining
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import DatabaseUnavailable, ScheduleError
-from forecaster.domain.instants import DAY, SECOND, now_at
+from forecaster.domain.instants import DAY, SECOND, now_microseconds
 from forecaster.scheduling.runs import DUE, Runs
 from tests.postgres import postgres_server
 from tests.scheduling.conftest import RETRAIN, ManualScheduler, SchedulerSandbox, overdue
@@ -40,13 +40,13 @@ def test_a_job_never_runs_twice_at_the_same_time(sandbox_on_either_database: Sch
     assert [line["event"] for line in sandbox.journal()] == ["begin", "end"] * 2
 
 
-def test_the_database_allows_one_claim_for_each_due_moment_and_attempt(
+def test_the_database_allows_one_claim_for_each_due_time_and_attempt(
     sandbox_on_either_database: SchedulerSandbox,
 ) -> None:
     here, there = (Runs(sandbox_on_either_database.engine, place, 600) for place in ("here", "there"))
     first = here.claim("score", DUE, 1)
     assert first is not None
-    # neither the same due moment, nor another one while the first runs
+    # neither the same due time, nor another one while the first runs
     assert [there.claim("score", DUE, 1), there.claim("score", DUE, 2)] == [None, None]
     assert there.claim("other", DUE, 1) is not None
     assert here.finish(first, "failed", 1, "", 5)
@@ -81,7 +81,7 @@ def test_a_due_job_runs_once_if_many_schedulers_poll_at_the_same_time(
 def test_a_lost_run_is_retried_once(sandbox: SchedulerSandbox) -> None:
     scheduler = ManualScheduler(sandbox, overdue(), lost_after_seconds=1)
     sandbox.add_job(timedelta(hours=1))
-    elsewhere, at = Runs(sandbox.engine, "elsewhere", 1), now_at() - 30 * SECOND
+    elsewhere, at = Runs(sandbox.engine, "elsewhere", 1), now_microseconds() - 30 * SECOND
     assert elsewhere.claim("score", DUE, at)
     # the last heartbeat is recent
     scheduler.run_if_due()
@@ -172,7 +172,7 @@ def test_only_one_of_many_claims_gets_a_retraining_request(sandbox_on_either_dat
     def claim() -> None:
         barrier.wait()
         with transaction(sandbox_on_either_database.engine) as connection:
-            claimed.append(retraining.claim_request(connection, request_id, now_at() - 60 * SECOND))
+            claimed.append(retraining.claim_request(connection, request_id, now_microseconds() - 60 * SECOND))
 
     threads = [threading.Thread(target=claim) for _ in range(6)]
     for thread in threads:

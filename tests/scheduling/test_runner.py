@@ -1,4 +1,4 @@
-"""The runner: missed due moments run once, failures are retried, and retraining requests are served."""
+"""The runner: missed due times run once, failures are retried, and retraining requests are served."""
 
 import time
 from datetime import timedelta
@@ -11,12 +11,12 @@ from sqlalchemy import update
 from forecaster.database.engine import transaction
 from forecaster.database.tables import JOBS, RUNS
 from forecaster.domain.errors import ConfigError
-from forecaster.domain.instants import SECOND, now_at
+from forecaster.domain.instants import SECOND, now_microseconds
 from forecaster.scheduling.runs import DUE, ONCE, Runs
 from tests.scheduling.conftest import RETRAIN, ManualScheduler, SchedulerSandbox, daily_cron, overdue
 
 
-def test_missed_due_moments_run_once(sandbox: SchedulerSandbox) -> None:
+def test_missed_due_times_run_once(sandbox: SchedulerSandbox) -> None:
     minutes = sorted(int(daily_cron(timedelta(minutes=ago)).split()[0]) for ago in (10, 20, 30))
     scheduler = ManualScheduler(sandbox, {"when": {"cron": f"{','.join(map(str, minutes))} * * * *"}})
     # what was due before a job was added does not run
@@ -29,7 +29,7 @@ def test_missed_due_moments_run_once(sandbox: SchedulerSandbox) -> None:
     scheduler.run_if_due()
     (run,) = sandbox.runs()
     assert (run.state, run.exit_code, run.attempt, run.cause) == ("succeeded", 0, 1, "due")
-    assert timedelta(minutes=9) < timedelta(microseconds=now_at() - run.due_at) < timedelta(minutes=12)
+    assert timedelta(minutes=9) < timedelta(microseconds=now_microseconds() - run.due_at) < timedelta(minutes=12)
     assert run.outcome == '{"outcome": "promoted", "argv": []}'
     assert len(sandbox.journal("begin")) == 1
     assert scheduler.metric("runs_total", outcome="succeeded") == 1
@@ -67,7 +67,7 @@ def test_metrics_include_runs_of_other_and_earlier_schedulers(sandbox: Scheduler
         ("failure", "lost"): then,
     }
     # a run of another scheduler
-    run = Runs(sandbox.engine, "elsewhere", 600).claim("score", ONCE, now_at())
+    run = Runs(sandbox.engine, "elsewhere", 600).claim("score", ONCE, now_microseconds())
     assert run is not None
     Runs(sandbox.engine, "elsewhere", 600).finish(run, "succeeded", 0, "{}", None)
     scheduler.runner.do_housekeeping()
@@ -132,9 +132,9 @@ def test_a_due_run_replaces_the_retry_of_an_earlier_run(sandbox: SchedulerSandbo
     scheduler = ManualScheduler(sandbox, overdue())
     sandbox.add_job(timedelta(hours=1))
     runs = Runs(sandbox.engine, "elsewhere", 600)
-    before = runs.claim("score", DUE, now_at() - 600 * SECOND)
+    before = runs.claim("score", DUE, now_microseconds() - 600 * SECOND)
     assert before is not None
-    runs.finish(before, "failed", 1, "error: before", now_at())
+    runs.finish(before, "failed", 1, "error: before", now_microseconds())
     scheduler.run_if_due()
     scheduler.run_if_due()
     assert [(run.state, run.attempt, run.again_at) for run in sandbox.runs()] == [
@@ -149,7 +149,7 @@ def test_a_retry_older_than_catch_up_hours_is_given_up(sandbox: SchedulerSandbox
     runs = Runs(sandbox.engine, "elsewhere", 600)
     run = runs.claim("score", DUE, 1)
     assert run is not None
-    runs.finish(run, "failed", 1, "error: before", now_at() - 25 * 3600 * SECOND)
+    runs.finish(run, "failed", 1, "error: before", now_microseconds() - 25 * 3600 * SECOND)
     scheduler.run_if_due()
     scheduler.run_if_due()
     assert [(run.state, run.again_at) for run in sandbox.runs()] == [("failed", None)]
@@ -217,7 +217,7 @@ def test_old_runs_are_deleted_except_the_latest_of_each_job(sandbox: SchedulerSa
     scheduler = ManualScheduler(sandbox, overdue(), keep_days=1)
     runs = Runs(sandbox.engine, "here", 600)
     for days in (5, 4, 3):
-        run = runs.claim("score", DUE, now_at() - days * 86400 * SECOND)
+        run = runs.claim("score", DUE, now_microseconds() - days * 86400 * SECOND)
         assert run is not None
         runs.finish(run, "succeeded", 0, "{}", None)
     with sandbox.engine.begin() as connection:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from forecaster.domain.instants import DAY, now_at
+from forecaster.domain.instants import DAY, now_microseconds
 from forecaster.scheduling.scheduler import run_jobs_when_due
 from tests.postgres import fresh_database
 from tests.scheduling.conftest import (
@@ -58,7 +58,7 @@ def test_jobs_and_retries_run_on_time_after_the_clock_is_set_back(
         ("retrain-stock", "succeeded", 2),
     }
     (due,) = [run.due_at for run in after if run.job == "score"]
-    assert due == before.due_at - DAY < now_at()
+    assert due == before.due_at - DAY < now_microseconds()
 
 
 def test_a_signal_during_the_start_stops_the_scheduler(postgres: str, tmp_path: Path) -> None:

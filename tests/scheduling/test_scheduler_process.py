@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 
-from forecaster.domain.instants import as_moment
+from forecaster.domain.instants import from_microseconds
 from forecaster.scheduling.metrics import Metrics
 from forecaster.scheduling.reports import Failure, FailureReporter
 from tests.conftest import ROOT, run_module
@@ -48,8 +48,8 @@ def test_a_job_starts_on_time_and_an_idle_scheduler_stops_at_once(sandbox: Sched
     assert time.monotonic() - begin < 5
     assert (status, json.loads(out)) == (0, {"is_finished": True})
     (run,) = sandbox.runs()
-    assert abs(as_moment(run.due_at) - due) < timedelta(milliseconds=1)
-    assert timedelta(0) <= as_moment(run.started_at) - due < timedelta(seconds=2)
+    assert abs(from_microseconds(run.due_at) - due) < timedelta(milliseconds=1)
+    assert timedelta(0) <= from_microseconds(run.started_at) - due < timedelta(seconds=2)
 
 
 def test_a_first_signal_lets_running_jobs_finish_and_starts_no_others(sandbox: SchedulerSandbox) -> None:

@@ -1,4 +1,4 @@
-"""Triggers: the next and the latest due moment, about clock changes, half days and holidays."""
+"""Triggers: the next and the latest due time, about clock changes, half days and holidays."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -20,7 +20,7 @@ def at(text: str) -> datetime:
 
 
 def next_moments(trigger: CronTrigger | SessionTrigger, moment: str, count: int) -> list[str]:
-    """Return the next due moments, in UTC and without the year."""
+    """Return the next due times, in UTC and without the year."""
     moments, due = [], at(moment)
     for _ in range(count):
         due = trigger.after(due)
@@ -35,7 +35,7 @@ def next_moments(trigger: CronTrigger | SessionTrigger, moment: str, count: int)
         # 02:30 does not exist on 8 March: due once, an hour later
         ("30 2 * * *", "2026-03-07T12:00", ["03-08 07:30", "03-09 06:30"]),
         ("0,30 2 * * *", "2026-03-07T12:00", ["03-08 07:00", "03-08 07:30", "03-09 06:00"]),
-        # after the change, but before the due moment
+        # after the change, but before the due time
         ("30 2 * * *", "2026-03-08T07:10", ["03-08 07:30", "03-09 06:30"]),
         # 01:30 occurs twice on 1 November: due the first time only
         ("30 1 * * *", "2026-10-31T12:00", ["11-01 05:30", "11-02 06:30"]),
@@ -51,7 +51,7 @@ def next_moments(trigger: CronTrigger | SessionTrigger, moment: str, count: int)
         ("0 9 * * mon-fri", "2026-03-06T00:00", ["03-06 14:00", "03-09 13:00", "03-10 13:00"]),
     ],
 )
-def test_a_clock_change_neither_skips_nor_repeats_a_due_moment(cron: str, moment: str, due: list[str]) -> None:
+def test_a_clock_change_neither_skips_nor_repeats_a_due_time(cron: str, moment: str, due: list[str]) -> None:
     assert next_moments(CronTrigger(cron=cron, zone=NEW_YORK), moment, len(due)) == due
 
 
@@ -80,7 +80,7 @@ def moments_by_local_time(zone: str, change: datetime) -> dict[datetime, list[da
 
 
 def enumerate_due(minutes: set[int], hours: set[int] | None, zone: str, change: datetime) -> list[datetime]:
-    """Return the due moments in the days about a clock change; every hour is due when `hours` is None."""
+    """Return the due times in the days about a clock change; every hour is due when `hours` is None."""
     by_local = moments_by_local_time(zone, change)
     local, last, gap, due = min(by_local), max(by_local), timedelta(0), set()
     while local <= last:
@@ -102,7 +102,7 @@ def enumerate_due(minutes: set[int], hours: set[int] | None, zone: str, change: 
     begin=integers(-26 * 60, 60),
     seconds=sets(integers(0, 30 * 3600), max_size=20),
 )
-def test_due_moments_about_a_clock_change_are_those_of_an_enumeration(
+def test_due_times_about_a_clock_change_are_those_of_an_enumeration(
     change: tuple[str, str], minutes: set[int], hours: set[int] | None, begin: int, seconds: set[int]
 ) -> None:
     zone, then = change[0], at(change[1])
@@ -130,7 +130,7 @@ def test_session_triggers_follow_half_days_holidays_and_clock_changes() -> None:
     assert next_moments(before, "2026-03-06T00:00", 2) == ["03-06 14:15", "03-09 13:15"]
 
 
-def test_latest_returns_the_last_due_moment_however_long_ago() -> None:
+def test_latest_returns_the_last_due_time_however_long_ago() -> None:
     closes = SessionTrigger(exchange="XNYS", edge="close", minutes=0)
     assert closes.latest(at("2026-11-01T00:00"), at("2026-11-29T12:00")) == at("2026-11-27T18:00")
     assert closes.latest(at("2026-11-27T18:00"), at("2026-11-29T12:00")) is None

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels
-from tests.service.site import furnish, serving
+from tests.service.site import create_site, serving
 
 
 def series(length: int = 30, unique_id: str = "a", start: str = "2026-01-01T00:00:00") -> dict[str, Any]:
@@ -45,15 +45,15 @@ def client(models: TrainedModels) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def furnished(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return settings of a service with two models and stored series."""
-    return furnish(tmp_path_factory.mktemp("site"), models)
+def site_settings(models: TrainedModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the settings of a service with two models and stored series."""
+    return create_site(tmp_path_factory.mktemp("site"), models)
 
 
 @pytest.fixture(scope="module")
-def site(furnished: dict[str, Any]) -> Iterator[str]:
+def site(site_settings: dict[str, Any]) -> Iterator[str]:
     """Yield the URL of a service with two models and stored series."""
-    with serving(Settings(**furnished)) as url:
+    with serving(Settings(**site_settings)) as url:
         yield url
 
 

@@ -1,6 +1,6 @@
-"""Draw docs/images/dashboard.png anew: `python -m tests.service.screenshot docs/images/dashboard.png`.
+"""Take the screenshot of the dashboard: `python -m tests.service.screenshot docs/images/dashboard.png`.
 
-It trains a small model of made-up hourly values with a daily and a weekly pattern, serves it and opens the dashboard.
+It trains a small model of synthetic hourly values with a daily and a weekly pattern, and serves it.
 """
 
 import io
@@ -39,22 +39,22 @@ SIZE = {"width": 1280, "height": 800}
 COLOURS = 128
 
 
-def photograph(url: str, file: Path) -> None:
-    """Write the page at `url`, in light colours, to a PNG of few colours."""
+def take_screenshot(url: str, file: Path) -> None:
+    """Write the page at `url`, in the light scheme, to a PNG with a small palette."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
         page.goto(url)
         expect(page.locator("#forecast-chart .legendtext").last).to_be_visible()
         expect(page.locator("#evidence dl")).to_be_visible()
-        shot = page.screenshot()
+        screenshot = page.screenshot()
         browser.close()
-    image = Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    image = Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     image.save(file, optimize=True)
 
 
 def main() -> None:
-    """Train, serve, photograph."""
+    """Train a model, serve it and take the screenshot."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         registered = train(small_config(folder, **RECIPE))
@@ -68,7 +68,7 @@ def main() -> None:
             tracking_uri="",
         )
         with serving(settings) as url:
-            photograph(url, Path(sys.argv[1]))
+            take_screenshot(url, Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The service on a real socket, as a browser meets it, and two models and some stored series to show."""
+"""A service on a socket for browser tests, with two models and two stored series."""
 
 import shutil
 import threading
@@ -27,7 +27,7 @@ N_BARS = 90
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
-    """Run the service in a thread, yield its URL once it is up, and stop it."""
+    """Run the service in a thread; yield its URL once it serves a model."""
     server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -45,8 +45,8 @@ def _has_models(server: uvicorn.Server) -> bool:
     return bool(app.state.model_store.catalog)
 
 
-def furnish(folder: Path, models: TrainedModels) -> dict[str, Any]:
-    """Return settings of a service with the trained models' sine, a walk without skill, and two stored series."""
+def create_site(folder: Path, models: TrainedModels) -> dict[str, Any]:
+    """Return the settings of a service with the model `sine`, a random walk without skill, and two stored series."""
     changes = {
         "name": "walk",
         "data": {"source": "random_walk", "length": 800, "seed": 5},
@@ -70,7 +70,7 @@ def furnish(folder: Path, models: TrainedModels) -> dict[str, Any]:
 
 
 def stored_tail(symbol: str) -> Tail:
-    """Return the last weekdays of a made-up symbol."""
+    """Return the tail of a synthetic symbol."""
     close = 100 + np.cumsum(np.random.default_rng(7).normal(size=N_BARS))
     days = np.busday_offset(np.datetime64("2026-01-05"), np.arange(N_BARS))
     bars = {"open": close - 0.5, "high": close + 1, "low": close - 1, "close": close, "volume": np.full(N_BARS, 1e6)}

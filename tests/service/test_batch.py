@@ -1,4 +1,4 @@
-"""A batch writes what the service answers, series by series; what cannot be forecast is named and leaves the others."""
+"""Batch forecasts: they equal the service's answers, enter the ledger once, and report the series that fail."""
 
 import json
 import shutil
@@ -30,12 +30,12 @@ from tests.service.conftest import wait_until_ready
 from tests.service.site import BARS, HOSTILE
 
 HOURS = 30
-# the third series ends where the clocks of Europe change
+# the third series ends at a clock change in Europe
 FIRST = pd.Timestamp("2026-03-26T01:00")
 
 
 def history(names: tuple[str, ...] = ("b", "a", "c"), tz: str | None = None) -> pd.DataFrame:
-    """Return interleaved series of each its own end."""
+    """Return interleaved series that end on different days."""
     random = np.random.default_rng(1)
     parts = [
         pd.DataFrame(
@@ -55,18 +55,18 @@ def config(cache: Path, folder: Path, **changes: Any) -> BatchConfig:
     return build_config(raw | changes, BatchConfig, "test")
 
 
-def beside(config: BatchConfig) -> str:
-    """Return the URL of a database of its own."""
+def new_database(config: BatchConfig) -> str:
+    """Return the URL of a database next to the batch's file."""
     return f"sqlite:///{config.out.parent}/database/ledger.db"
 
 
 def forecast(config: BatchConfig, database: str | None = None) -> tuple[pd.DataFrame, Batch]:
-    batch = forecast_batch(config, database or beside(config), lambda done, count: None)
+    batch = forecast_batch(config, database or new_database(config), lambda done, count: None)
     return pd.read_parquet(config.out), batch
 
 
-def sent(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a frame as a request's series."""
+def as_series(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame as the series of a request."""
     return [
         {"unique_id": name, "ds": [time.isoformat() for time in rows["ds"]], "y": rows["y"].tolist()}
         for name, rows in frame.groupby("unique_id", sort=False)
@@ -76,33 +76,33 @@ def sent(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def assert_same(frame: pd.DataFrame, answer: dict[str, Any]) -> None:
     """Compare a batch with the service's answer, bit by bit."""
     columns = list(answer["forecasts"][0])[6:]
-    given = ["unique_id", "cutoff", "ds", "mean"]
-    assert list(frame) == [*given, *columns, "is_adapted", "forecast_by", "model", "version"]
-    rows = list(frame.groupby("unique_id", sort=False))
-    assert [name for name, _ in rows] == [one["unique_id"] for one in answer["forecasts"]]
-    for (_, own), one in zip(rows, answer["forecasts"], strict=True):
-        assert own["ds"].tolist() == [pd.Timestamp(time) for time in one["ds"]]
-        assert set(own["cutoff"]) == {pd.Timestamp(one["cutoff"])}
+    first_columns = ["unique_id", "cutoff", "ds", "mean"]
+    assert list(frame) == [*first_columns, *columns, "is_adapted", "forecast_by", "model", "version"]
+    groups = list(frame.groupby("unique_id", sort=False))
+    assert [name for name, _ in groups] == [served["unique_id"] for served in answer["forecasts"]]
+    for (_, rows), served in zip(groups, answer["forecasts"], strict=True):
+        assert rows["ds"].tolist() == [pd.Timestamp(time) for time in served["ds"]]
+        assert set(rows["cutoff"]) == {pd.Timestamp(served["cutoff"])}
         for column in ("mean", *columns):
-            np.testing.assert_array_equal(own[column], np.array(one[column], dtype=float))
-        assert set(own["is_adapted"]) == {one["is_adapted"]}
+            np.testing.assert_array_equal(rows[column], np.array(served[column], dtype=float))
+        assert set(rows["is_adapted"]) == {served["is_adapted"]}
     assert set(frame["version"]) == {answer["model"]["version"]}
     assert set(frame["forecast_by"]) == {answer["forecast_by"]}
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin"])
 @pytest.mark.parametrize(
-    "wanted", [{"level": [80, 95]}, {"quantiles": [0.1, 0.75]}, {"level": [50], "horizon": 6}, {"version": 2}]
+    "options", [{"level": [80, 95]}, {"quantiles": [0.1, 0.75]}, {"level": [50], "horizon": 6}, {"version": 2}]
 )
-def test_a_file_is_forecast_as_the_service_answers_it(
-    client: TestClient, models: TrainedModels, tmp_path: Path, wanted: dict[str, Any], tz: str | None
+def test_forecasts_of_a_file_equal_the_services_answer(
+    client: TestClient, models: TrainedModels, tmp_path: Path, options: dict[str, Any], tz: str | None
 ) -> None:
     history(tz=tz).to_parquet(tmp_path / "h.parquet")
     data = {"source": "files", "path": tmp_path / "h.parquet"}
     frame, batch = forecast(
-        config(models.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | wanted)
+        config(models.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | options)
     )
-    answer = client.post("/v1/forecasts", json={"model": "sine", "series": sent(history(tz=tz))} | wanted).json()
+    answer = client.post("/v1/forecasts", json={"model": "sine", "series": as_series(history(tz=tz))} | options).json()
     assert_same(frame, answer)
     assert str(frame["ds"].dt.tz) == str(frame["cutoff"].dt.tz) == str(tz)
     head = json.loads(pq.read_schema(tmp_path / "out.parquet").metadata[b"forecaster"])
@@ -113,31 +113,31 @@ def test_a_file_is_forecast_as_the_service_answers_it(
 
 
 @pytest.mark.parametrize("without_skill", ["model", "baseline"])
-def test_the_store_is_forecast_as_the_service_answers_it(
-    furnished: dict[str, Any], tmp_path: Path, without_skill: str
+def test_forecasts_of_the_bar_store_equal_the_services_answer(
+    site_settings: dict[str, Any], tmp_path: Path, without_skill: str
 ) -> None:
-    settings = Settings(**furnished, without_skill=without_skill)
+    settings = Settings(**site_settings, without_skill=without_skill)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
-        # as many as are stored, sorted as the store sorts them
-        asked = {"model": "walk", "unique_ids": [HOSTILE, BARS], "level": [80]}
-        answer = client.post("/v1/forecasts", json=asked).json()
-    data = {"source": "store", "folder": furnished["bars_dir"]}
+        # all stored symbols, in the store's order
+        request = {"model": "walk", "unique_ids": [HOSTILE, BARS], "level": [80]}
+        answer = client.post("/v1/forecasts", json=request).json()
+    data = {"source": "store", "folder": site_settings["bars_dir"]}
     changes = {"name": "walk", "data": data, "level": [80], "without_skill": without_skill}
-    frame, _ = forecast(config(furnished["cache_dir"], tmp_path, **changes))
+    frame, _ = forecast(config(site_settings["cache_dir"], tmp_path, **changes))
     assert answer["forecast_by"] == ("naive" if without_skill == "baseline" else "model")
     assert_same(frame, answer)
 
 
-def test_intervals_follow_the_ledger_as_the_services_do(models: TrainedModels, tmp_path: Path) -> None:
+def test_scores_in_the_ledger_adapt_intervals_as_in_the_service(models: TrainedModels, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/ledger.db"
     settings = Settings(cache_dir=models.cache, tracking_uri="", database_url=database)
-    request = {"model": "sine", "series": sent(history()), "level": [50, 80, 95]}
+    request = {"model": "sine", "series": as_series(history()), "level": [50, 80, 95]}
     app = create_app(settings)
     with TestClient(app) as client:
         wait_until_ready(client)
-        (one,) = client.post("/v1/forecasts", json=request | {"series": request["series"][:1]}).json()["forecasts"]
-        actuals = [{"unique_id": "b", "ds": time, "y": 100.0} for time in one["ds"]]
+        (served,) = client.post("/v1/forecasts", json=request | {"series": request["series"][:1]}).json()["forecasts"]
+        actuals = [{"unique_id": "b", "ds": time, "y": 100.0} for time in served["ds"]]
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
         # what the service does by itself each minute
         with open_database(database) as engine:
@@ -145,7 +145,7 @@ def test_intervals_follow_the_ledger_as_the_services_do(models: TrainedModels, t
                 ("", "sine", 1): read_miscoverage_rates(engine, "sine", 1)
             }
         answer = client.post("/v1/forecasts", json=request).json()
-    assert [one["is_adapted"] for one in answer["forecasts"]] == [True, False, False]
+    assert [served["is_adapted"] for served in answer["forecasts"]] == [True, False, False]
     history().to_csv(tmp_path / "h.csv", index=False)
     changes = {"data": {"source": "files", "path": tmp_path / "h.csv"}, "level": [50, 80, 95]}
     adapted, _ = forecast(config(models.cache, tmp_path, **changes), database)
@@ -155,56 +155,64 @@ def test_intervals_follow_the_ledger_as_the_services_do(models: TrainedModels, t
     assert (adapted["hi-80"] > plain["hi-80"])[:4].all()
 
 
-def test_what_the_service_is_set_to_holds_for_batches(
-    furnished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_settings_of_the_service_are_the_defaults_of_batches(
+    site_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bars, database = Path(shutil.copytree(furnished["bars_dir"], tmp_path / "bars")), f"sqlite:///{tmp_path}/ledger.db"
+    bars, database = (
+        Path(shutil.copytree(site_settings["bars_dir"], tmp_path / "bars")),
+        f"sqlite:///{tmp_path}/ledger.db",
+    )
     tail = json.loads((bars / f"{BARS}.tail.json").read_text())
     (bars / "OLD.tail.json").write_text(json.dumps(tail | {"symbol": "OLD", "due_at": "2025-01-02T21:30:00+00:00"}))
-    chosen = {"BARS_DIR": bars, "STALE_AFTER_HOURS": "1e6", "WITHOUT_SKILL": "baseline", "ADAPT_INTERVALS": "false"}
-    for name, value in chosen.items():
+    variables = {"BARS_DIR": bars, "STALE_AFTER_HOURS": "1e6", "WITHOUT_SKILL": "baseline", "ADAPT_INTERVALS": "false"}
+    for name, value in variables.items():
         monkeypatch.setenv(f"FORECASTER_{name}", str(value))
-    settings = Settings(cache_dir=furnished["cache_dir"], tracking_uri="", database_url=database)
+    settings = Settings(cache_dir=site_settings["cache_dir"], tracking_uri="", database_url=database)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
-        request = {"model": "sine", "series": sent(history()), "level": [80]}
-        filed = client.post("/v1/forecasts", json=request).json()
-        actuals = [{"unique_id": "b", "ds": time, "y": 100.0} for time in filed["forecasts"][0]["ds"]]
+        request = {"model": "sine", "series": as_series(history()), "level": [80]}
+        from_file = client.post("/v1/forecasts", json=request).json()
+        actuals = [{"unique_id": "b", "ds": time, "y": 100.0} for time in from_file["forecasts"][0]["ds"]]
         assert client.post("/v1/actuals", json={"actuals": actuals}).json()["accepted"] == len(actuals)
-        asked = {"model": "walk", "unique_ids": [HOSTILE, "OLD", BARS], "level": [80]}
-        stored = client.post("/v1/forecasts", json=asked).json()
+        request = {"model": "walk", "unique_ids": [HOSTILE, "OLD", BARS], "level": [80]}
+        from_store = client.post("/v1/forecasts", json=request).json()
     with open_database(database) as engine:
         assert read_miscoverage_rates(engine, "sine", 1)
     history().to_parquet(tmp_path / "h.parquet")
     for name, data, answer in (
-        ("sine", {"source": "files", "path": tmp_path / "h.parquet"}, filed),
-        ("walk", {"source": "store"}, stored),
+        ("sine", {"source": "files", "path": tmp_path / "h.parquet"}, from_file),
+        ("walk", {"source": "store"}, from_store),
     ):
         changes: dict[str, Any] = {"name": name, "data": data, "level": [80]}
         assert_same(forecast(config(settings.cache_dir, tmp_path, **changes), database)[0], answer)
-    monkeypatch.setenv("FORECASTER_WITHOUT_SKILL", "anybody")
+    monkeypatch.setenv("FORECASTER_WITHOUT_SKILL", "neither")
     with pytest.raises(ConfigError, match=r"without_skill: .*'model' or 'baseline'"):
         config(settings.cache_dir, tmp_path, **changes)
 
 
-def spoilt(folder: Path) -> Path:
-    """Write series of which two are good, among others that break each its rule; return the file."""
+def write_invalid_series(folder: Path) -> Path:
+    """Write two valid series and four invalid series, each with its own mistake; return the file."""
     frame = history(("a", "hole", "b", "word", "short", "back"))
     name, row = frame["unique_id"], frame.groupby("unique_id").cumcount()
     frame["y"] = frame["y"].astype(str).mask((name == "word") & (row == 3), "many")
     frame["ds"] = frame["ds"].where(~((name == "back") & (row == 9)), pd.Timestamp("2026-03-01"))
     frame = frame[~((name == "hole") & (row == 5)) & ~((name == "short") & (row < 20))]
-    frame.to_csv(folder / "spoilt.csv", index=False)
-    return folder / "spoilt.csv"
+    frame.to_csv(folder / "series.csv", index=False)
+    return folder / "series.csv"
 
 
-SAID = {"hole": "is not one step of h", "word": "y is not a finite number", "short": "needs 24", "back": "is earlier"}
+REASONS = {
+    "hole": "is not one step of h",
+    "word": "y is not a finite number",
+    "short": "needs 24",
+    "back": "is earlier",
+}
 
 
-def test_a_spoilt_series_is_named_and_leaves_the_others(models: TrainedModels, tmp_path: Path) -> None:
+def test_invalid_series_are_reported_and_do_not_stop_the_others(models: TrainedModels, tmp_path: Path) -> None:
     job: dict[str, Any] = {
         "name": "sine",
-        "data": {"source": "files", "path": str(spoilt(tmp_path))},
+        "data": {"source": "files", "path": str(write_invalid_series(tmp_path))},
         "tracking": {"uri": models.config.tracking.uri},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"forecast": job}))
@@ -213,11 +221,11 @@ def test_a_spoilt_series_is_named_and_leaves_the_others(models: TrainedModels, t
     done = run_module("pipelines.forecast", "job.yaml", *changes, cwd=tmp_path, FORECASTER_DATABASE_URL=database)
     assert done.returncode == 3, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["failed"].keys() == SAID.keys()
-    for name, said in SAID.items():
-        assert said in answer["failed"][name]
-        assert any(line.split()[:1] == [name] and said in line for line in done.stdout.splitlines()[:-1])
-    assert "spoilt.csv" in answer["failed"]["word"]
+    assert answer["failed"].keys() == REASONS.keys()
+    for name, reason in REASONS.items():
+        assert reason in answer["failed"][name]
+        assert any(line.split()[:1] == [name] and reason in line for line in done.stdout.splitlines()[:-1])
+    assert "series.csv" in answer["failed"]["word"]
     frame = pd.read_parquet(tmp_path / "f.parquet")
     history(("a", "hole", "b", "word", "short", "back")).query("unique_id in ('a', 'b')").to_parquet(
         tmp_path / "h.parquet"
@@ -234,67 +242,67 @@ def test_a_spoilt_series_is_named_and_leaves_the_others(models: TrainedModels, t
     assert "4 of 6 series failed, and strict allows none: " in refused.stderr
     assert (tmp_path / "f.parquet").read_bytes() == before
     assert not list(tmp_path.glob(".*.draft"))
-    # what is refused as a whole is not in the ledger either
-    assert len(entered(database)) == 2
+    # a strict batch that fails writes nothing to the ledger
+    assert len(stored_forecasts(database)) == 2
 
 
-def test_a_stored_symbol_that_is_stale_spoilt_or_absent_leaves_the_others(
-    furnished: dict[str, Any], tmp_path: Path
+def test_stale_damaged_and_missing_symbols_do_not_stop_the_others(
+    site_settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    bars = Path(shutil.copytree(furnished["bars_dir"], tmp_path / "bars"))
+    bars = Path(shutil.copytree(site_settings["bars_dir"], tmp_path / "bars"))
     tail = json.loads((bars / f"{BARS}.tail.json").read_text())
     (bars / "OLD.tail.json").write_text(json.dumps(tail | {"symbol": "OLD", "due_at": "2025-01-02T21:30:00+00:00"}))
     (bars / "HALF.tail.json").write_text('{"symbol": "HALF", "ds": [')
     data: dict[str, Any] = {"source": "store", "folder": bars}
     changes: dict[str, Any] = {"name": "walk", "level": [80], "data": data}
-    frame, batch = forecast(config(furnished["cache_dir"], tmp_path, **changes))
+    frame, batch = forecast(config(site_settings["cache_dir"], tmp_path, **changes))
     assert batch.failed.keys() == {"OLD", "HALF"}
     assert "the next was complete at 2025-01-02T21:30:00" in batch.failed["OLD"]
     assert "cannot be read" in batch.failed["HALF"]
     assert set(frame["unique_id"]) == {BARS, HOSTILE}
-    chosen = {"data": data | {"symbols": [BARS, "NOBODY", "OLD"], "stale_after_hours": 1e6}}
-    frame, batch = forecast(config(furnished["cache_dir"], tmp_path, **changes | chosen))
+    selection = {"data": data | {"symbols": [BARS, "NOBODY", "OLD"], "stale_after_hours": 1e6}}
+    frame, batch = forecast(config(site_settings["cache_dir"], tmp_path, **changes | selection))
     assert frame["unique_id"].unique().tolist() == [BARS, "OLD"]
     assert batch.failed.keys() == {"NOBODY"}
     assert "is not in the bar store" in batch.failed["NOBODY"]
 
 
-def test_an_interrupted_batch_leaves_the_old_file_whole(models: TrainedModels, tmp_path: Path) -> None:
+def test_interrupted_batch_keeps_the_old_file(models: TrainedModels, tmp_path: Path) -> None:
     history().to_parquet(tmp_path / "h.parquet")
     data = {"source": "files", "path": tmp_path / "h.parquet"}
     job = config(models.cache, tmp_path, data=data, series_at_once=1)
     forecast(job)
     before = job.out.read_bytes()
-    seen = []
+    progress = []
 
     def stop(done: int, count: int) -> None:
-        seen.append((done, count))
+        progress.append((done, count))
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        forecast_batch(job, beside(job), stop)
-    # told series by series, so never more than one was held
-    assert seen == [(1, 3), (2, 3)]
+        forecast_batch(job, new_database(job), stop)
+    # one series was in memory at a time
+    assert progress == [(1, 3), (2, 3)]
     assert job.out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["database", "h.parquet", "out.parquet"]
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "said"),
+    ("change", "status", "message"),
     [
         ("horizon=41", 1, "horizon: 41 is outside 1 to 40"),
         ("level=[99.9]", 1, "lies outside the calibrated range"),
         ("version=9", 1, "model 'sine' has no version 9"),
-        ("futr={path: x.csv}", 1, "futr: the model takes nothing that is known ahead"),
+        ("futr={path: x.csv}", 1, "futr: the model takes no futr_exog; remove this key"),
         ("out=f.csv", 2, "out: must end with .parquet"),
         ("quantiles=[.5]", 2, "level and quantiles: give one of them"),
-        ("data={source: store, symbols: [A, A]}", 2, "['A'] are named twice"),
+        ("data={source: store, symbols: [A, A]}", 2, "['A'] are repeated"),
         ("data={source: store, folder: empty}", 1, "nothing is stored in empty"),
     ],
 )
-def test_what_no_series_would_be_answered_is_refused_before_any(
-    models: TrainedModels, tmp_path: Path, change: str, status: int, said: str
+def test_invalid_batch_fails_before_any_series_is_forecast(
+    models: TrainedModels, tmp_path: Path, change: str, status: int, message: str
 ) -> None:
     history().to_csv(tmp_path / "h.csv", index=False)
     job = {"name": "sine", "data": {"source": "files", "path": "h.csv"}, "level": [80], "out": "f.parquet"}
@@ -302,56 +310,56 @@ def test_what_no_series_would_be_answered_is_refused_before_any(
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = run_module("pipelines.forecast", "job.yaml", "--set", change, cwd=tmp_path)
     assert done.returncode == status, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "f.parquet").exists()
 
 
-def entered(database: str) -> list[Any]:
+def stored_forecasts(database: str) -> list[Any]:
     """Return the forecasts in a ledger."""
     with open_database(database) as engine, transaction(engine) as connection:
         return list(connection.execute(select(FORECASTS).order_by(FORECASTS.c.forecast_id)))
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin"])
-@pytest.mark.parametrize("wanted", [{"level": [80, 95]}, {"quantiles": [0.1]}, {"level": [50], "horizon": 6}])
-def test_a_batch_is_in_the_ledger_as_the_services_answer_is(
-    models: TrainedModels, tmp_path: Path, wanted: dict[str, Any], tz: str | None
+@pytest.mark.parametrize("options", [{"level": [80, 95]}, {"quantiles": [0.1]}, {"level": [50], "horizon": 6}])
+def test_batch_enters_the_ledger_like_the_services_answer(
+    models: TrainedModels, tmp_path: Path, options: dict[str, Any], tz: str | None
 ) -> None:
     database = f"sqlite:///{tmp_path}/ledger.db"
     history(tz=tz).to_parquet(tmp_path / "h.parquet")
     data = {"source": "files", "path": tmp_path / "h.parquet"}
-    job = config(models.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | wanted)
+    job = config(models.cache, tmp_path, **{"level": None, "data": data, "series_at_once": 2} | options)
     _, batch = forecast(job, database)
     assert batch.entered == 3
     with TestClient(create_app(Settings(cache_dir=models.cache, tracking_uri="", database_url=database))) as client:
         wait_until_ready(client)
-        request = {"model": "sine", "series": sent(history(tz=tz))} | wanted
+        request = {"model": "sine", "series": as_series(history(tz=tz))} | options
         answer = client.post("/v1/forecasts", json=request).json()
-        for one in answer["forecasts"]:
-            asked = {"model": "sine", "unique_id": one["unique_id"]}
-            of_service, of_batch = client.get("/v1/forecasts", params=asked).json()["forecasts"]
+        for forecast_out in answer["forecasts"]:
+            query = {"model": "sine", "unique_id": forecast_out["unique_id"]}
+            of_service, of_batch = client.get("/v1/forecasts", params=query).json()["forecasts"]
             ids = [found["forecast"].pop("forecast_id") for found in (of_service, of_batch)]
-            assert ids[0] == one["forecast_id"] != ids[1]
+            assert ids[0] == forecast_out["forecast_id"] != ids[1]
             times = [[pd.Timestamp(time) for time in found["forecast"].pop("ds")] for found in (of_service, of_batch)]
-            # the service supports offsets alone, so it writes what comes after a change of clocks in the old one
+            # the same times: requests have UTC offsets and no zones, so after a clock change the service's text differs
             assert times[0] == times[1]
             for found in (of_service, of_batch):
                 found.pop("answered_at")
             assert of_service == of_batch
-            # the same actuals score both, by the same bounds
-            actuals = [{"unique_id": one["unique_id"], "ds": one["ds"][0], "y": 0.5}]
+            # the same actual scores both
+            actuals = [{"unique_id": forecast_out["unique_id"], "ds": forecast_out["ds"][0], "y": 0.5}]
             assert client.post("/v1/actuals", json={"actuals": actuals}).json()["changed"] == 1
         by_series = client.get("/v1/skill", params={"model": "sine", "by": "unique_id"}).json()["realised"]
     assert [(found["group"], found["n_scores"]) for found in by_series] == [("a", 2), ("b", 2), ("c", 2)]
-    rows = sorted(entered(database), key=lambda row: (row.unique_id, row.answered_at))
-    for own, other in zip(rows[::2], rows[1::2], strict=True):
-        assert (own.unique_id, own.steps, own.last_value) == (other.unique_id, other.steps, other.last_value)
-        assert (own.first_at, own.last_at, own.tolerance) == (other.first_at, other.last_at, other.tolerance)
+    rows = sorted(stored_forecasts(database), key=lambda row: (row.unique_id, row.answered_at))
+    for row, other in zip(rows[::2], rows[1::2], strict=True):
+        assert (row.unique_id, row.steps, row.last_value) == (other.unique_id, other.steps, other.last_value)
+        assert (row.first_at, row.last_at, row.tolerance) == (other.first_at, other.last_at, other.tolerance)
 
 
 @pytest.mark.parametrize("is_killed_at", [0, 1, 2])
-def test_a_batch_that_is_killed_and_run_again_is_in_the_ledger_once(
+def test_batch_that_is_killed_and_run_again_enters_the_ledger_once(
     models: TrainedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed_at: int
 ) -> None:
     history().to_parquet(tmp_path / "h.parquet")
@@ -365,21 +373,21 @@ def test_a_batch_that_is_killed_and_run_again_is_in_the_ledger_once(
         return write(engine, entries)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_ledger, "_AT_ONCE", 1)
+        patch.setattr(batch_ledger, "BATCH_SIZE", 1)
         patch.setattr(batch_ledger, "write", write_some)
         with pytest.raises(KeyboardInterrupt):
             forecast(job)
     assert not job.out.exists()
-    assert len(entered(beside(job))) == is_killed_at
+    assert len(stored_forecasts(new_database(job))) == is_killed_at
     frame, batch = forecast(job)
     assert batch.entered == 3 - is_killed_at
-    before = entered(beside(job))
+    before = stored_forecasts(new_database(job))
     again, batch = forecast(job)
     assert batch.entered == 0
-    assert entered(beside(job)) == before
+    assert stored_forecasts(new_database(job)) == before
     pd.testing.assert_frame_equal(frame, again, check_exact=True)
     assert sorted(row.unique_id for row in before) == ["a", "b", "c"]
-    # another answer is another forecast: fewer steps, other columns, another row of the history
+    # other inputs, another horizon or another version make a new forecast
     changed = history().assign(y=lambda rows: rows["y"].where(rows["unique_id"] != "b", rows["y"] + 1))
     changed.to_parquet(tmp_path / "h.parquet")
     assert forecast(job)[1].entered == 1
@@ -387,22 +395,22 @@ def test_a_batch_that_is_killed_and_run_again_is_in_the_ledger_once(
     assert forecast(job.model_copy(update={"version": 2}))[1].entered == 3
 
 
-def test_a_forecast_that_cannot_enter_the_ledger_is_not_written(models: TrainedModels, tmp_path: Path) -> None:
+def test_no_file_is_written_without_the_ledger(models: TrainedModels, tmp_path: Path) -> None:
     history().to_csv(tmp_path / "h.csv", index=False)
-    (tmp_path / "spoilt.db").write_text("not a database" * 100)
+    (tmp_path / "damaged.db").write_text("not a database" * 100)
     job = {"name": "sine", "data": {"source": "files", "path": "h.csv"}, "level": [80], "out": "f.parquet"}
     job |= {"cache": str(models.cache), "tracking": {"uri": ""}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    for database, status, said in (
+    for database, status, message in (
         ("", 2, "database URL: '' is not a URL"),
-        ("sqlite:///spoilt.db", 1, "the database does not answer"),
+        ("sqlite:///damaged.db", 1, "the database does not answer"),
         ("postgresql://nobody:secret@127.0.0.1:1/none", 1, "the database does not answer"),
     ):
         done = run_module("pipelines.forecast", "job.yaml", "--database", database, cwd=tmp_path)
         assert done.returncode == status, done.stderr
         (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert error.startswith("error: ledger: ")
-        assert said in error
+        assert message in error
         assert "set ledger: false to forecast without it" in error
         assert "secret" not in done.stderr
         assert not (tmp_path / "f.parquet").exists()
@@ -413,22 +421,22 @@ def test_a_forecast_that_cannot_enter_the_ledger_is_not_written(models: TrainedM
         (tmp_path / "f.parquet").unlink()
 
 
-def test_a_batch_is_its_owners_and_its_names_fit_the_ledger(models: TrainedModels, tmp_path: Path) -> None:
+def test_batch_has_an_owner_and_refuses_names_that_are_too_long(models: TrainedModels, tmp_path: Path) -> None:
     names = ("a", "n" * 201)
     history(names).to_parquet(tmp_path / "h.parquet")
     data = {"source": "files", "path": tmp_path / "h.parquet"}
     job = config(models.cache, tmp_path, data=data, owner="shop")
     _, batch = forecast(job)
-    assert [(row.owner, row.unique_id) for row in entered(beside(job))] == [("shop", "a")]
+    assert [(row.owner, row.unique_id) for row in stored_forecasts(new_database(job))] == [("shop", "a")]
     assert batch.failed.keys() == {names[1]}
-    assert "names of 1 to 200 characters without NUL, this one has 201; rename the series" in batch.failed[names[1]]
+    assert "the name has 201 characters, but the ledger stores names of 1 to 200" in batch.failed[names[1]]
     frame, batch = forecast(job.model_copy(update={"ledger": False}))
     assert set(frame["unique_id"]) == set(names)
-    assert len(entered(beside(job))) == 1
+    assert len(stored_forecasts(new_database(job))) == 1
 
 
 @pytest.mark.parametrize("name", ["sine", "stock"])
-def test_the_shipped_jobs_have_a_batch(name: str) -> None:
+def test_shipped_jobs_have_a_batch(name: str) -> None:
     shipped = load_config(ROOT / "pipelines" / "configs" / f"{name}.yaml", BatchConfig, section="forecast")
     assert shipped.name == name
     assert shipped.level == (80, 95)

@@ -1,4 +1,4 @@
-"""The dashboard is there for everybody: by keyboard, by ear, in the dark, on a phone; and nothing else gets in."""
+"""The dashboard's accessibility (keyboard, screen reader, contrast, small screens) and its content policy."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.service.conftest import series
 from tests.service.site import BARS
 from tests.service.test_dashboard import post
 
-# each text's contrast with the nearest colour behind it. Source: WCAG 2.2, relative luminance and 1.4.3
+# the contrast of each text with its background. Source: WCAG 2.2, relative luminance and 1.4.3
 CONTRASTS = """() => {
   const parse = (colour) => {
     const [r, g, b, a] = colour.match(/[\\d.]+/g).map(Number);
@@ -50,7 +50,7 @@ FOCUSED = """() => {
 }"""
 
 
-def fill(page: Page, site: str) -> None:
+def fill_dashboard(page: Page, site: str) -> None:
     """Show a forecast with a warning, past forecasts, and a problem."""
     page.goto(site)
     expect(page.locator("#forecast")).to_be_enabled()
@@ -68,10 +68,10 @@ def fill(page: Page, site: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_table_must_be_scrolled_sideways(browser: Browser, site: str, scheme: Any) -> None:
+def test_no_table_is_wider_than_the_page(browser: Browser, site: str, scheme: Any) -> None:
     body = {"model": "sine", "series": [series(unique_id="wide")], "level": [80, 95]}
-    (one,) = post(site, "/v1/forecasts", body)["forecasts"]
-    post(site, "/v1/actuals", {"actuals": [{"unique_id": "wide", "ds": ds, "y": 1e5} for ds in one["ds"]]})
+    (served,) = post(site, "/v1/forecasts", body)["forecasts"]
+    post(site, "/v1/actuals", {"actuals": [{"unique_id": "wide", "ds": ds, "y": 1e5} for ds in served["ds"]]})
     with browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
         page.route("**/v1/models", _widen)
@@ -79,8 +79,8 @@ def test_no_table_must_be_scrolled_sideways(browser: Browser, site: str, scheme:
         expect(page.locator("#forecast")).to_be_enabled()
         page.select_option("#model", "sine")
         expect(page.locator("#past-table caption")).to_contain_text("wide")
-        for place in ("#forecast-table", "#realised-tables", "#versions-table", "#drift-table"):
-            expect(page.locator(f"{place} table").first).to_be_attached()
+        for table in ("#forecast-table", "#realised-tables", "#versions-table", "#drift-table"):
+            expect(page.locator(f"{table} table").first).to_be_attached()
         page.locator("details").evaluate_all("(all) => all.forEach((one) => { one.open = true; })")
         widths = page.locator(".scroll").evaluate_all(
             "(all) => all.map((one) => [one.getAttribute('aria-label'), one.scrollWidth, one.clientWidth])"
@@ -90,7 +90,7 @@ def test_no_table_must_be_scrolled_sideways(browser: Browser, site: str, scheme:
 
 
 def _widen(route: Route) -> None:
-    """Answer with versions whose words are as long as they become."""
+    """Answer with versions whose texts are as long as possible."""
     answer = route.fetch()
     content = answer.json()
     for model in content["models"]:
@@ -103,10 +103,10 @@ def _widen(route: Route) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_what_lies_behind_it(browser: Browser, site: str, scheme: Any) -> None:
+def test_every_text_has_enough_contrast(browser: Browser, site: str, scheme: Any) -> None:
     with browser.new_context(color_scheme=scheme) as context:
         page = context.new_page()
-        fill(page, site)
+        fill_dashboard(page, site)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(14, 19, 26)") == (scheme == "dark")
         found = page.evaluate(CONTRASTS)
@@ -116,14 +116,14 @@ def test_every_text_stands_out_from_what_lies_behind_it(browser: Browser, site: 
     assert [(text, contrast) for text, contrast in found if contrast < 4.5] == []
 
 
-def test_a_change_of_scheme_redraws_the_charts(page: Page, site: str) -> None:
-    fill(page, site)
+def test_charts_follow_the_colour_scheme(page: Page, site: str) -> None:
+    fill_dashboard(page, site)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("() => document.getElementById('forecast-chart').layout.paper_bgcolor === '#171e27'")
 
 
 def tab_to(page: Page, name: str) -> list[str]:
-    """Press Tab until the element of that id has the focus; return the ids on the way, each seen to have it."""
+    """Press Tab until the element with the id `name` has the focus; return the ids of all elements on the way."""
     passed = []
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -135,7 +135,7 @@ def tab_to(page: Page, name: str) -> list[str]:
     raise AssertionError(f"{name} is not reached: {passed}")
 
 
-def test_everything_can_be_done_with_the_keyboard(page: Page, site: str) -> None:
+def test_forecast_can_be_requested_with_the_keyboard(page: Page, site: str) -> None:
     page.goto(site)
     expect(page.locator("#forecast")).to_be_enabled()
     tab_to(page, "model")
@@ -150,14 +150,14 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, site: str) -> None
     page.keyboard.press("Enter")
     expect(page.locator("#result-title")).to_have_text("example")
     expect(page.locator("#forecast-table tbody tr")).to_have_count(4)
-    # and the tables, which scroll, are reached too
+    # scrollable tables can have the focus too
     assert tab_to(page, "shown") == ["shown"]
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "The forecast, step by step"
 
 
-def test_the_page_tells_what_it_is_made_of(page: Page, site: str) -> None:
-    fill(page, site)
+def test_page_has_landmarks_labels_and_captions(page: Page, site: str) -> None:
+    fill_dashboard(page, site)
     unnamed = "(all) => all.filter((one) => !one.labels.length).map((one) => one.id)"
     assert page.locator("select, input, textarea").evaluate_all(unnamed) == []
     for landmark in ("banner", "main", "navigation", "form"):
@@ -173,16 +173,16 @@ def test_the_page_tells_what_it_is_made_of(page: Page, site: str) -> None:
     assert page.locator("html").get_attribute("lang") == "en"
 
 
-def test_nothing_is_wider_than_a_phone(browser: Browser, site: str) -> None:
+def test_page_fits_a_phone(browser: Browser, site: str) -> None:
     with browser.new_context(viewport={"width": 360, "height": 740}) as context:
         page = context.new_page()
-        fill(page, site)
+        fill_dashboard(page, site)
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         small = "(all) => all.filter((one) => one.checkVisibility() && one.offsetHeight < 24).map((one) => one.id)"
         assert page.locator("button, select, textarea").evaluate_all(small) == []
 
 
-def test_only_this_services_scripts_run(client: TestClient) -> None:
+def test_content_policy_allows_only_the_services_own_files(client: TestClient) -> None:
     answer = client.get("/")
     assert answer.headers["Content-Type"].startswith("text/html")
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
@@ -201,7 +201,7 @@ def test_only_this_services_scripts_run(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/dashboard/plotly.min.js", "/dashboard/main.js"])
-def test_what_has_not_changed_is_not_sent_again(client: TestClient, path: str) -> None:
+def test_unchanged_file_is_not_sent_again(client: TestClient, path: str) -> None:
     first = client.get(path)
     assert first.status_code == 200
     again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
@@ -211,12 +211,12 @@ def test_what_has_not_changed_is_not_sent_again(client: TestClient, path: str) -
 
 
 @pytest.mark.parametrize("path", ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "nothing.js", "%00", "/etc/passwd"])
-def test_files_beside_the_pages_are_not_served(client: TestClient, path: str) -> None:
+def test_files_outside_the_dashboards_folder_are_not_served(client: TestClient, path: str) -> None:
     assert client.get(f"/dashboard/{path}").status_code == 404
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.js")), ids=lambda file: file.name)
-def test_no_module_makes_html_of_text(file: Path) -> None:
+def test_no_module_creates_html_from_text(file: Path) -> None:
     text = file.read_text()
     assert not [
         word for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(") if word in text

@@ -1,4 +1,4 @@
-"""The dashboard's rows: an example's and pasted ones become what a request has."""
+"""The rows of the dashboard's form, from an example or pasted, become the series of a request."""
 
 from typing import Any
 
@@ -21,36 +21,36 @@ def read(page: Page, text: str, **changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_an_example_has_the_columns_that_the_model_takes(loaded: Page) -> None:
+def test_example_has_the_columns_of_the_model(loaded: Page) -> None:
     exog: dict[str, Any] = {"hist_exog": {"load": []}, "futr_exog": {"heat": {}}}
-    known, coming = ["2026-01-01T00:00:00", "2026-01-02T00:00:00"], ["2026-01-03T00:00:00"]
+    past, future = ["2026-01-01T00:00:00", "2026-01-02T00:00:00"], ["2026-01-03T00:00:00"]
     series = {
         "unique_id": "a",
-        "ds": known,
+        "ds": past,
         "y": [0.1, 2e-7],
         "hist_exog": {"load": [1, 2.5]},
         "futr_exog": {"heat": [3, 4, -5]},
     }
-    call = "async (one) => (await import('/dashboard/example.js')).exampleCsv(one)"
-    text = loaded.evaluate(call, {"series": series, "forecast": {"ds": coming}})
+    call = "async (example) => (await import('/dashboard/example.js')).exampleCsv(example)"
+    text = loaded.evaluate(call, {"series": series, "forecast": {"ds": future}})
     assert text.splitlines()[0] == "ds,y,load,heat"
     assert read(loaded, text, **exog) == series
 
 
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("header", ["", "ds{0}y\n"])
-def test_pasted_rows_become_a_series(loaded: Page, mark: str, header: str) -> None:
-    text = f'{header.format(mark)}2026-01-01{mark}1.5\r\n\n"2026-01-02" {mark} -2e3\n'
+def test_pasted_rows_become_a_series(loaded: Page, delimiter: str, header: str) -> None:
+    text = f'{header.format(delimiter)}2026-01-01{delimiter}1.5\r\n\n"2026-01-02" {delimiter} -2e3\n'
     expected = {"unique_id": "a", "ds": ["2026-01-01", "2026-01-02"], "y": [1.5, -2000], "hist_exog": {}}
     assert read(loaded, text) == expected | {"futr_exog": {}}
 
 
-def test_columns_may_stand_in_any_order(loaded: Page) -> None:
+def test_columns_may_be_in_any_order(loaded: Page) -> None:
     found = read(loaded, "ds,other,y\n2026-01-01,7,1")
     assert found["y"] == [1]
 
 
-def test_without_charts_the_tables_remain(page: Page, site: str) -> None:
+def test_tables_work_without_charts(page: Page, site: str) -> None:
     page.route("**/plotly.min.js", lambda route: route.abort())
     page.goto(site)
     expect(page.locator("#forecast")).to_be_enabled()
@@ -63,7 +63,7 @@ def test_without_charts_the_tables_remain(page: Page, site: str) -> None:
     expect(page.locator("#forecast-table tbody tr")).to_have_count(4)
 
 
-def test_without_a_model_it_is_said_what_to_do(page: Page, site: str) -> None:
+def test_dashboard_without_models_tells_what_to_do(page: Page, site: str) -> None:
     page.route("**/v1/models", lambda route: route.fulfill(json={"models": []}))
     page.goto(site)
     expect(page.locator("#problems")).to_contain_text("No model is served yet; train and promote one")

@@ -1,4 +1,4 @@
-"""What shows a model off without a request of one's own: its example, and the newest forecast that was served."""
+"""What the dashboard shows first: the newest served forecast of a model, or the version's example."""
 
 import shutil
 from pathlib import Path
@@ -24,34 +24,34 @@ from tests.service.conftest import forecast_request, series, wait_until_ready
 EXAMPLE = "/v1/models/sine/versions/1/example"
 
 
-def test_an_example_can_be_requested_as_it_stands(client: TestClient, models: TrainedModels) -> None:
+def test_example_is_a_valid_forecast_request(client: TestClient, models: TrainedModels) -> None:
     found = client.get(EXAMPLE).json()
-    kept = models.predictor(1).manifest.example
-    assert kept is not None
-    assert found["series"]["y"] + found["actual"] == list(kept.y)
-    assert found["forecast"]["mean"] == list(kept.forecast["mean"])
+    example = models.predictor(1).manifest.example
+    assert example is not None
+    assert found["series"]["y"] + found["actual"] == list(example.y)
+    assert found["forecast"]["mean"] == list(example.forecast["mean"])
     assert found["is_fitted_on"] is True
     answer = client.post("/v1/forecasts", json={"model": "sine", "series": [found["series"]], "level": [80, 95]})
     assert answer.status_code == 200, answer.text
-    (one,) = answer.json()["forecasts"]
-    assert (one["cutoff"], one["ds"]) == (found["forecast"]["cutoff"], found["forecast"]["ds"])
+    (served,) = answer.json()["forecasts"]
+    assert (served["cutoff"], served["ds"]) == (found["forecast"]["cutoff"], found["forecast"]["ds"])
     assert found["skill"] == answer.json()["skill"]
-    # an answer to a client, where the example is a forecast of the evaluated network
-    assert not np.allclose(one["mean"], found["forecast"]["mean"], rtol=1e-4)
+    # the evaluated network made the example's forecast, and the served network this one
+    assert not np.allclose(served["mean"], found["forecast"]["mean"], rtol=1e-4)
 
 
-def test_the_list_of_models_says_where_there_is_one_and_does_not_hold_it(client: TestClient) -> None:
+def test_list_of_models_tells_which_versions_have_an_example(client: TestClient) -> None:
     for version in client.get("/v1/models/sine").json()["versions"].values():
         assert version["has_example"] is True
         assert "example" not in version
 
 
 @pytest.mark.parametrize("path", ["/v1/models/nobody/versions/1/example", "/v1/models/sine/versions/9/example"])
-def test_an_unknown_version_has_none(client: TestClient, path: str) -> None:
+def test_example_of_an_unknown_version_is_not_found(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_a_version_of_an_earlier_release_is_served_without_one(models: TrainedModels, tmp_path: Path) -> None:
+def test_version_of_an_earlier_release_is_served_without_an_example(models: TrainedModels, tmp_path: Path) -> None:
     shutil.copytree(models.cache, tmp_path / "cache")
     folder = tmp_path / "cache" / "sine" / "1"
     edit(MANIFEST, lambda manifest: manifest.pop("example"))(folder)
@@ -65,9 +65,7 @@ def test_a_version_of_an_earlier_release_is_served_without_one(models: TrainedMo
         assert client.post("/v1/forecasts", json=forecast_request(version=1)).status_code == 200
 
 
-def test_the_newest_forecast_of_any_series_is_found_but_no_shadow_and_none_of_another_owner(
-    models: TrainedModels, tmp_path: Path
-) -> None:
+def test_newest_forecast_excludes_other_owners_and_on_request_the_shadow(models: TrainedModels, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/l.db"
     engine = open_engine(url)
     upgrade_schema(engine)
@@ -83,13 +81,13 @@ def test_the_newest_forecast_of_any_series_is_found_but_no_shadow_and_none_of_an
 
         def newest(key: str, **query: str) -> list[str]:
             found = client.get("/v1/forecasts", params={"model": "sine", "limit": "1"} | query, headers=keys[key])
-            return [one["forecast"]["unique_id"] for one in found.json()["forecasts"]]
+            return [stored["forecast"]["unique_id"] for stored in found.json()["forecasts"]]
 
         assert newest("shop") == ["unseen"]
         assert newest("shop", is_shadow="false") == ["second"]
         assert newest("shop", is_shadow="false", unique_id="first") == ["first"]
         assert newest("rival", is_shadow="false") == []
-        # the example is data of the training set
+        # the example belongs to no owner, but needs the scope `forecast`
         assert client.get(EXAMPLE, headers=keys["rival"]).status_code == 200
         assert client.get(EXAMPLE, headers=keys["sensor"]).status_code == 403
         assert client.get(EXAMPLE).status_code == 401

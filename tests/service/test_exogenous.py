@@ -134,7 +134,7 @@ def test_batch_reads_future_values_from_a_file(
     for column in ("mean", "lo-80", "hi-80"):
         assert frame[column].tolist() == expected[column]
     assert "promotion is not a finite number" in batch.failed["other"]
-    with pytest.raises(RequestError, match=r"futr: the model supports \['promotion'\] ahead; set the file"):
+    with pytest.raises(RequestError, match=r"futr: missing; set a file with \['promotion'\]"):
         forecast_batch(
             build_config(raw | {"futr": None}, BatchConfig, "test"),
             f"sqlite:///{tmp_path}/l.db",
@@ -212,9 +212,11 @@ def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, ArrayPr
     ):
         with pytest.raises(SeriesError, match=message):
             predict_frame(trained[1], frame, futr_frame=futr_frame)
-    with pytest.raises(RequestError, match="known: shape None; the model takes"):
+    with pytest.raises(RequestError, match="known: has the shape None; the model takes"):
         trained[1].predict_arrays(np.zeros((1, INPUT_SIZE, 2)))
-    with pytest.raises(RequestError, match=r"inputs: shape \(1, 24\); the model takes the target and \['visits'\]"):
+    with pytest.raises(
+        RequestError, match=r"inputs: has the shape \(1, 24\); the last axis must hold the target and \['visits'\]"
+    ):
         trained[1].predict_arrays(np.zeros((1, INPUT_SIZE)))
 
 

@@ -1,4 +1,4 @@
-"""docs/http-api.md is true: each of its requests is answered, and each route has one."""
+"""docs/http-api.md: every documented request works, and every route has a documented request."""
 
 import json
 import re
@@ -34,8 +34,8 @@ def client(models: TrainedModels, tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def filled(body: str) -> str:
-    """Return a request of the page with its ellipses filled with hours and values."""
+def fill_ellipses(body: str) -> str:
+    """Return the body of a documented request with times and values instead of ellipses."""
     hours = series(24)
     times = ", ".join(json.dumps(f"{ds}Z") for ds in hours["ds"])
     values = ", ".join(map(str, hours["y"]))
@@ -43,19 +43,19 @@ def filled(body: str) -> str:
     return body.replace("[…]", f"[{values}]")
 
 
-def test_each_request_is_answered_and_each_route_has_one(client: TestClient) -> None:
+def test_documented_requests_work_and_cover_every_route(client: TestClient) -> None:
     ids = {"{symbol}": "ABC"}
-    asked = set()
-    # forecasts first, for the others speak of them
-    for method, template, body in sorted(REQUESTS, key=lambda one: one[:2] != ("POST", "/v1/forecasts")):
+    documented = set()
+    # forecasts first, because other requests need their ids
+    for method, template, body in sorted(REQUESTS, key=lambda request: request[:2] != ("POST", "/v1/forecasts")):
         path = template
         for name, value in ids.items():
             path = path.replace(name, value)
-        answer = client.request(method, path, content=filled(body) or None)
+        answer = client.request(method, path, content=fill_ellipses(body) or None)
         assert answer.status_code == 200, f"{method} {path}: {answer.text}"
         if (method, path) == ("POST", "/v1/forecasts"):
             ids["{forecast_id}"] = answer.json()["forecasts"][0]["forecast_id"]
-        asked.add((method, path.partition("?")[0]))
+        documented.add((method, path.partition("?")[0]))
     routes = {
         (method.upper(), re.sub(r"\{\w+\}", "[^/]+", path))
         for path, methods in client.get("/openapi.json").json()["paths"].items()
@@ -64,18 +64,18 @@ def test_each_request_is_answered_and_each_route_has_one(client: TestClient) -> 
     missing = {
         (method, path)
         for method, path in routes
-        if not any(method == other and re.fullmatch(path, one) for other, one in asked)
+        if not any(method == verb and re.fullmatch(path, example) for verb, example in documented)
     }
     assert missing == set()
 
 
-def test_the_table_of_errors_names_each_status_that_is_told(client: TestClient) -> None:
+def test_table_of_errors_lists_every_status(client: TestClient) -> None:
     statuses = {
         int(status)
         for path, methods in client.get("/openapi.json").json()["paths"].items()
         if not path.startswith(("/v2", "/health"))
-        for one in methods.values()
-        for status in one["responses"]
+        for operation in methods.values()
+        for status in operation["responses"]
     }
     table = PAGE.partition("| status | when |")[2]
     named = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(",")}

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, asked by its own client over a real socket."""
+"""The Open Inference Protocol: Triton's client over a socket, the ledger, and errors."""
 
 import json
 import re
@@ -55,12 +55,12 @@ def windows(batch: int = 3, features: int = 1) -> Floats:
 
 
 def tensor(values: np.ndarray, name: str = "x", *, is_binary: bool = True) -> InferInput:
-    found = InferInput(name, list(values.shape), "FP32" if values.dtype == np.float32 else "FP64")
-    found.set_data_from_numpy(values, binary_data=is_binary)
-    return found
+    inputs = InferInput(name, list(values.shape), "FP32" if values.dtype == np.float32 else "FP64")
+    inputs.set_data_from_numpy(values, binary_data=is_binary)
+    return inputs
 
 
-def test_the_server_and_its_models_are_described(triton: InferenceServerClient) -> None:
+def test_server_and_models_have_metadata(triton: InferenceServerClient) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("sine")
@@ -83,7 +83,7 @@ def test_the_server_and_its_models_are_described(triton: InferenceServerClient) 
 @pytest.mark.parametrize("version", ["", "1", "2"])
 @pytest.mark.parametrize("is_binary", [True, False])
 @pytest.mark.parametrize("wants_binary", [True, False, None])
-def test_inference_equals_the_predictor_bit_by_bit(
+def test_output_equals_the_predictors_bit_by_bit(
     triton: InferenceServerClient,
     models: TrainedModels,
     version: str,
@@ -94,16 +94,16 @@ def test_inference_equals_the_predictor_bit_by_bit(
     answer = triton.infer("sine", [tensor(windows(), is_binary=is_binary)], version, outputs=outputs, request_id="7")
     expected = models.predictor(int(version or 1)).predict_arrays(windows())
     np.testing.assert_array_equal(answer.as_numpy("mean"), expected)
-    said = answer.get_response()
-    assert (said["model_name"], said["model_version"], said["id"]) == ("sine", version or "1", "7")
-    assert said["parameters"] == {"forecast_by": "model"}
-    (output,) = said["outputs"]
+    response = answer.get_response()
+    assert (response["model_name"], response["model_version"], response["id"]) == ("sine", version or "1", "7")
+    assert response["parameters"] == {"forecast_by": "model"}
+    (output,) = response["outputs"]
     assert ("data" in output) == (wants_binary is False)
     assert output["datatype"] == "FP64"
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
-def test_single_precision_is_taken_and_answered_in_double(
+def test_single_precision_input_gets_double_precision_output(
     triton: InferenceServerClient, models: TrainedModels, is_binary: bool
 ) -> None:
     single = windows().astype(np.float32)
@@ -112,7 +112,7 @@ def test_single_precision_is_taken_and_answered_in_double(
     np.testing.assert_array_equal(answer.as_numpy("mean"), expected)
 
 
-def test_a_horizon_may_be_asked_for(triton: InferenceServerClient, models: TrainedModels) -> None:
+def test_horizon_parameter_sets_the_number_of_steps(triton: InferenceServerClient, models: TrainedModels) -> None:
     for horizon in (1, 4, 6):
         answer = triton.infer("sine", [tensor(windows())], parameters={"horizon": horizon})
         np.testing.assert_array_equal(
@@ -120,11 +120,11 @@ def test_a_horizon_may_be_asked_for(triton: InferenceServerClient, models: Train
         )
 
 
-def test_the_baseline_is_served_where_the_settings_say_so(models: TrainedModels, tmp_path: Path) -> None:
+def test_without_skill_setting_serves_the_baseline(models: TrainedModels, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(models.cache, tmp_path / "cache"))
     folder = bundle_folder(cache, "sine", 1)
     edit(MANIFEST, lambda manifest: manifest["skill"].update(relative_mae=1.5))(folder)
-    # what is not would be served only after its trial
+    # the service would first try a bundle without this record
     mark_passed(folder, identity(folder))
     with (
         listening(create_app(Settings(cache_dir=cache, tracking_uri="", without_skill="baseline"))) as url,
@@ -135,31 +135,41 @@ def test_the_baseline_is_served_where_the_settings_say_so(models: TrainedModels,
         assert answer.get_response()["parameters"] == {"forecast_by": "naive"}
 
 
-def test_what_the_client_asks_wrongly_is_said_in_our_words(triton: InferenceServerClient) -> None:
+def test_invalid_request_gets_a_clear_error(triton: InferenceServerClient) -> None:
     good = tensor(windows())
     flags = InferInput("x", [3, 24, 1], "BOOL")
     flags.set_data_from_numpy(windows() > 0)
     texts = InferInput("x", [3, 24, 1], "BYTES")
     texts.set_data_from_numpy(windows().astype(str).astype(object))
     times = ["2026-01-01T00:00:00Z"] * 3
-    for inputs, asked, status, said in (
+    for inputs, changes, status, message in (
         ([tensor(windows(), "y")], {}, "400", r"the model takes \['x'\], got \['y'\]"),
         ([good, good], {}, "400", r"the model takes \['x'\], got \['x', 'x'\]"),
         ([tensor(windows(features=2))], {}, "400", r"shape: \[3, 24, 2\]; the model takes \[batch, 24, 1\]"),
         ([tensor(windows()[:, :-1])], {}, "400", r"shape: \[3, 23, 1\]; the model takes \[batch, 24, 1\]"),
         ([tensor(windows()[:, :, 0])], {}, "400", r"shape: \[3, 24\]; the model takes"),
-        ([tensor(windows(51))], {}, "400", "a batch of 51 is outside 1 to 50; ask in several requests"),
+        ([tensor(windows(51))], {}, "400", "a batch of 51 is outside 1 to 50; split it into several requests"),
         ([tensor(windows(0))], {}, "400", "a batch of 0 is outside"),
-        ([flags], {}, "400", r"inputs\[0\].datatype: BOOL holds no numbers, which are all that models take; send FP64"),
-        ([texts], {}, "400", r"inputs\[0\].datatype: BYTES holds no numbers"),
+        ([flags], {}, "400", r"inputs\[0\].datatype: BOOL is not numeric; send the values as FP64"),
+        ([texts], {}, "400", r"inputs\[0\].datatype: BYTES is not numeric"),
         (
             [good],
             {"parameters": {"unique_ids": ["a"] * 3}},
             "400",
-            "unique_ids: without cutoffs a forecast cannot enter",
+            "unique_ids: needs cutoffs too, without which no forecast enters",
         ),
-        ([good], {"parameters": {"cutoffs": times[:2]}}, "400", "cutoffs: 2 for 3 windows; give one for each"),
-        ([good], {"parameters": {"cutoffs": times, "unique_ids": ["a"]}}, "400", "unique_ids: 1 for 3 windows"),
+        (
+            [good],
+            {"parameters": {"cutoffs": times[:2]}},
+            "400",
+            "cutoffs: needs 3 entries, one for each window, but has 2",
+        ),
+        (
+            [good],
+            {"parameters": {"cutoffs": times, "unique_ids": ["a"]}},
+            "400",
+            "unique_ids: needs 3 entries, one for each window",
+        ),
         (
             [good],
             {"parameters": {"cutoffs": [*times[:2], "soon"]}},
@@ -168,7 +178,7 @@ def test_what_the_client_asks_wrongly_is_said_in_our_words(triton: InferenceServ
         ),
         ([good], {"parameters": {"cutoffs": "soon"}}, "400", "parameters.cutoffs: Input should be a list, or a string"),
         ([good], {"parameters": {"cutoffs": times, "unique_ids": ["a", "b", ""]}}, "400", r"unique_ids\[2\]: String"),
-        ([tensor(windows() * np.nan)], {}, "400", r"inputs\[0\] \('x'\): number 0 is not finite"),
+        ([tensor(windows() * np.nan)], {}, "400", r"inputs\[0\] \('x'\): value 0 is not finite"),
         ([good], {"outputs": [InferRequestedOutput("median")]}, "400", "no such output; there are"),
         ([good], {"parameters": {"level": 80}}, "400", "parameters.level: Extra inputs are not permitted"),
         ([good], {"parameters": {"horizon": 41}}, "400", "horizon: 41 is outside 1 to 40"),
@@ -178,8 +188,8 @@ def test_what_the_client_asks_wrongly_is_said_in_our_words(triton: InferenceServ
         ([good], {"request_compression_algorithm": "gzip"}, "400", "Invalid JSON"),
         ([tensor(windows(50, 24)), tensor(windows(50, 24))], {}, "413", "the body is larger than 200000 bytes"),
     ):
-        with pytest.raises(InferenceServerException, match=said) as raised:
-            triton.infer(**{"model_name": "sine", "inputs": inputs} | asked)
+        with pytest.raises(InferenceServerException, match=message) as raised:
+            triton.infer(**{"model_name": "sine", "inputs": inputs} | changes)
         assert raised.value.status() == status
     with pytest.raises(InferenceServerException, match="Not Found"):
         triton.get_model_config("sine")
@@ -189,8 +199,8 @@ DATABASE = "ledger.db"
 
 
 @pytest.fixture
-def own(models: TrainedModels, tmp_path: Path) -> Iterator[TestClient]:
-    """A service with a ledger of its own."""
+def ledger_client(models: TrainedModels, tmp_path: Path) -> Iterator[TestClient]:
+    """Yield a client of a service with a new ledger."""
     settings = Settings(
         cache_dir=models.cache,
         tracking_uri="",
@@ -208,97 +218,100 @@ def infer_body(values: Floats, **parameters: Any) -> dict[str, Any]:
     return {"inputs": [x], "parameters": parameters}
 
 
-def n_forecasts(folder: Path) -> int:
+def count_forecasts(folder: Path) -> int:
     with open_database(f"sqlite:///{folder}/{DATABASE}") as engine, transaction(engine) as connection:
         return connection.execute(select(func.count()).select_from(FORECASTS)).scalar_one()
 
 
 @pytest.mark.parametrize("zone", ["", "Z", "+02:00"])
 @pytest.mark.parametrize("is_text", [False, True])
-def test_with_cutoffs_a_forecast_is_in_the_ledger_and_scored_as_below_v1(
-    own: TestClient, tmp_path: Path, zone: str, is_text: bool
+def test_forecasts_with_cutoffs_enter_the_ledger_and_are_scored_like_those_of_v1(
+    ledger_client: TestClient, tmp_path: Path, zone: str, is_text: bool
 ) -> None:
-    sent = [series(24 + row, name) for row, name in enumerate("abc")]
-    for one in sent:
-        one["ds"] = [f"{ds}{zone}" for ds in one["ds"]]
-    expected = own.post("/v1/forecasts", json={"model": "sine", "series": sent, "horizon": 3}).json()
-    values = np.array([one["y"][-24:] for one in sent])[:, :, None]
-    told: dict[str, Any] = {"unique_ids": ["a", "b", "c"], "cutoffs": [one["ds"][-1] for one in sent]}
+    histories = [series(24 + row, name) for row, name in enumerate("abc")]
+    for history in histories:
+        history["ds"] = [f"{ds}{zone}" for ds in history["ds"]]
+    expected = ledger_client.post("/v1/forecasts", json={"model": "sine", "series": histories, "horizon": 3}).json()
+    values = np.array([history["y"][-24:] for history in histories])[:, :, None]
+    parameters: dict[str, Any] = {
+        "unique_ids": ["a", "b", "c"], "cutoffs": [history["ds"][-1] for history in histories],
+    }  # fmt: skip
     if is_text:
-        told = {name: json.dumps(value) for name, value in told.items()}
-    answer = own.post(INFER, json=infer_body(values, horizon=3, **told)).json()
-    assert answer["outputs"][0]["data"] == [mean for one in expected["forecasts"] for mean in one["mean"]]
-    for window, one in enumerate(expected["forecasts"]):
-        # 80 and 95 % intervals are scored, whoever asks
-        high = own.post("/v1/forecasts", json={"model": "sine", "series": [sent[window]], "level": [80, 95]}).json()
-        found = own.get(f"/v1/forecasts/{answer['parameters']['request_id']}-{window}").json()
-        id_ = {"forecast_id": f"{answer['parameters']['request_id']}-{window}"}
-        assert found["forecast"] == one | id_
+        parameters = {name: json.dumps(value) for name, value in parameters.items()}
+    answer = ledger_client.post(INFER, json=infer_body(values, horizon=3, **parameters)).json()
+    assert answer["outputs"][0]["data"] == [mean for served in expected["forecasts"] for mean in served["mean"]]
+    for window, served in enumerate(expected["forecasts"]):
+        # the 80 and 95 % intervals are scored, even if the request has no levels
+        request = {"model": "sine", "series": [histories[window]], "level": [80, 95]}
+        with_levels = ledger_client.post("/v1/forecasts", json=request).json()
+        forecast_id = f"{answer['parameters']['request_id']}-{window}"
+        found = ledger_client.get(f"/v1/forecasts/{forecast_id}").json()
+        assert found["forecast"] == served | {"forecast_id": forecast_id}
         assert {name: found[name] for name in ("model", "forecast_by", "skill", "warnings")} == {
             name: expected[name] for name in ("model", "forecast_by", "skill", "warnings")
         }
-        y = high["forecasts"][0]["hi-80"][0] + 1e-9
-        actuals = [{"unique_id": one["unique_id"], "ds": one["ds"][0], "y": y}]
-        assert own.post("/v1/actuals", json={"actuals": actuals}).json()["changed"] == 1
-        assert own.get(f"/v1/forecasts/{id_['forecast_id']}").json()["actual"] == [y, None, None]
-    (realised,) = own.get("/v1/skill", params={"model": "sine"}).json()["realised"]
-    # of each series the answer below v1, that with intervals, and the one below v2
+        y = with_levels["forecasts"][0]["hi-80"][0] + 1e-9
+        actuals = [{"unique_id": served["unique_id"], "ds": served["ds"][0], "y": y}]
+        assert ledger_client.post("/v1/actuals", json={"actuals": actuals}).json()["changed"] == 1
+        assert ledger_client.get(f"/v1/forecasts/{forecast_id}").json()["actual"] == [y, None, None]
+    (realised,) = ledger_client.get("/v1/skill", params={"model": "sine"}).json()["realised"]
+    # three forecasts of each series: v1 without levels, v1 with levels, and v2
     assert realised["n_scores"] == 9
     assert realised["coverage"] == {"80": 0, "95": 1}
-    # and so is the last value, beside which they are judged
+    # all three have the same last value, against which they are scored
     with open_database(f"sqlite:///{tmp_path}/{DATABASE}") as engine, transaction(engine) as connection:
         rows = connection.execute(select(FORECASTS.c.unique_id, FORECASTS.c.last_value).distinct()).all()
-    assert sorted(map(tuple, rows)) == [(one["unique_id"], one["y"][-1]) for one in sent]
+    assert sorted(map(tuple, rows)) == [(history["unique_id"], history["y"][-1]) for history in histories]
 
 
-def test_a_series_without_a_name_is_called_as_its_forecast(own: TestClient, tmp_path: Path) -> None:
+def test_default_name_of_a_series_is_its_forecast_id(ledger_client: TestClient, tmp_path: Path) -> None:
     cutoffs = ["2026-01-01T00:00:00Z", "2026-01-01T05:00:00Z"]
     path = "/v2/models/sine/versions/2/infer"
-    answer = own.post(path, json=infer_body(windows(2), cutoffs=cutoffs, binary_data_output=True))
+    answer = ledger_client.post(path, json=infer_body(windows(2), cutoffs=cutoffs, binary_data_output=True))
     length = int(answer.headers["Inference-Header-Content-Length"])
     request_id = json.loads(answer.content[:length])["parameters"]["request_id"]
     for window, hour in enumerate(("01", "06")):
         name = f"{request_id}-{window}"
-        found = own.get(f"/v1/forecasts/{name}").json()
+        found = ledger_client.get(f"/v1/forecasts/{name}").json()
         assert (found["forecast"]["unique_id"], found["model"]["version"], found["model"]["alias"]) == (name, 2, None)
         assert found["forecast"]["ds"][0] == f"2026-01-01T{hour}:00:00Z"
-    assert n_forecasts(tmp_path) == 2
+    assert count_forecasts(tmp_path) == 2
 
 
-def test_without_cutoffs_nothing_is_in_the_ledger_and_the_answer_has_no_id(own: TestClient, tmp_path: Path) -> None:
-    answer = own.post(INFER, json=infer_body(windows(2)))
+def test_forecasts_without_cutoffs_do_not_enter_the_ledger(ledger_client: TestClient, tmp_path: Path) -> None:
+    answer = ledger_client.post(INFER, json=infer_body(windows(2)))
     assert answer.json()["parameters"] == {"forecast_by": "model"}
-    assert n_forecasts(tmp_path) == 0
+    assert count_forecasts(tmp_path) == 0
 
 
-def test_a_forecast_that_cannot_enter_the_ledger_is_not_answered(own: TestClient, tmp_path: Path) -> None:
+def test_request_with_cutoffs_fails_without_the_ledger(ledger_client: TestClient, tmp_path: Path) -> None:
     (tmp_path / DATABASE).rename(tmp_path / "elsewhere.db")
-    answer = own.post(INFER, json=infer_body(windows(1), cutoffs=["2026-01-01"]))
+    answer = ledger_client.post(INFER, json=infer_body(windows(1), cutoffs=["2026-01-01"]))
     assert answer.status_code == 503
     assert answer.json() == {"error": "the database is unavailable; retry"}
     assert "Retry-After" in answer.headers
-    # which needs none is answered
-    assert own.post(INFER, json=infer_body(windows(1))).status_code == 200
+    # without cutoffs, the ledger is not needed
+    assert ledger_client.post(INFER, json=infer_body(windows(1))).status_code == 200
 
 
-def test_a_forecast_is_the_owners_whose_key_asked(own: TestClient, tmp_path: Path) -> None:
+def test_forecasts_belong_to_the_owner_of_the_key(ledger_client: TestClient, tmp_path: Path) -> None:
     with open_database(f"sqlite:///{tmp_path}/{DATABASE}") as engine:
         keys = [create_key(engine, name, ["forecast"]) for name in ("shop", "other")]
     shop, other = ({"Authorization": f"Bearer {key}"} for key in keys)
     deadline = time.monotonic() + 20
-    while own.get("/v2", headers=shop).status_code != 200 or own.get("/v2").status_code != 401:
+    while ledger_client.get("/v2", headers=shop).status_code != 200 or ledger_client.get("/v2").status_code != 401:
         assert time.monotonic() < deadline, "the keys are never read"
-    told = infer_body(windows(1), cutoffs=["2026-01-01"], unique_ids=["a"])
-    request_id = own.post(INFER, json=told, headers=shop).json()["parameters"]["request_id"]
-    assert own.get(f"/v1/forecasts/{request_id}-0", headers=shop).status_code == 200
-    assert own.get(f"/v1/forecasts/{request_id}-0", headers=other).status_code == 404
+    request = infer_body(windows(1), cutoffs=["2026-01-01"], unique_ids=["a"])
+    request_id = ledger_client.post(INFER, json=request, headers=shop).json()["parameters"]["request_id"]
+    assert ledger_client.get(f"/v1/forecasts/{request_id}-0", headers=shop).status_code == 200
+    assert ledger_client.get(f"/v1/forecasts/{request_id}-0", headers=other).status_code == 404
     with open_database(f"sqlite:///{tmp_path}/{DATABASE}") as engine, transaction(engine) as connection:
         (row,) = connection.execute(select(FORECASTS.c.owner, REQUESTS.c.client).join_from(FORECASTS, REQUESTS, true()))
     assert row.owner == "shop"
     assert keys[0].startswith(f"fc_{row.client}_")
 
 
-def test_errors_below_v2_are_the_protocols_and_elsewhere_problems(client: TestClient) -> None:
+def test_errors_follow_the_protocol_below_v2_and_are_problems_elsewhere(client: TestClient) -> None:
     for answer, status in (
         (client.get("/v2/nowhere"), 404),
         (client.get(INFER), 405),
@@ -312,7 +325,7 @@ def test_errors_below_v2_are_the_protocols_and_elsewhere_problems(client: TestCl
     assert client.get("/v1/v2").headers["content-type"] == "application/problem+json"
 
 
-def test_nothing_is_ready_before_there_is_a_model(tmp_path: Path) -> None:
+def test_server_without_a_model_is_live_but_not_ready(tmp_path: Path) -> None:
     with TestClient(create_app(Settings(cache_dir=tmp_path, tracking_uri=""))) as client:
         assert client.get("/v2/health/live").json() == {"live": True}
         answer = client.get("/v2/health/ready")
@@ -321,7 +334,7 @@ def test_nothing_is_ready_before_there_is_a_model(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sales(tmp_path_factory: pytest.TempPathFactory) -> ArrayPredictor:
-    """Train a model that takes a column known afterwards, one known ahead, and the weekday."""
+    """Train a model with a `hist_exog` column, a `futr_exog` column and a calendar feature."""
     folder = tmp_path_factory.mktemp("sales")
     rows = np.arange(800)
     days = pd.date_range("2023-11-01", periods=len(rows))
@@ -343,30 +356,30 @@ def test_what_is_known_ahead_is_a_second_input(sales: ArrayPredictor) -> None:
         InferenceServerClient(url.removeprefix("http://")) as client,
     ):
         described = client.get_model_metadata("sales")["inputs"]
-        assert [(one["name"], one["shape"]) for one in described] == [("x", [-1, 24, 2]), ("known", [-1, 28, 2])]
+        assert [(given["name"], given["shape"]) for given in described] == [("x", [-1, 24, 2]), ("known", [-1, 28, 2])]
         for order in (1, -1):
             for is_binary in (True, False):
                 inputs = [tensor(x), tensor(known, "known", is_binary=is_binary)][::order]
                 mean = client.infer("sales", inputs).as_numpy("mean")
                 np.testing.assert_array_equal(mean, sales.predict_arrays(x, known=known))
-        # what is known ahead reaches over the trained horizon, however few steps are asked for
+        # known columns cover the trained horizon, even if fewer steps are requested
         fewer = client.infer("sales", [tensor(x), tensor(known, "known")], parameters={"horizon": 2}).as_numpy("mean")
         np.testing.assert_array_equal(fewer, sales.predict_arrays(x, 2, known), strict=True)
-        # what is known ahead comes as it is, so that a cutoff decides times alone
-        told = {"cutoffs": ["2026-01-31"] * 3, "horizon": 2}
-        recorded = client.infer("sales", [tensor(x), tensor(known, "known")], parameters=told)
+        # the request holds the calendar features too, so cutoffs do not change the forecast
+        parameters = {"cutoffs": ["2026-01-31"] * 3, "horizon": 2}
+        recorded = client.infer("sales", [tensor(x), tensor(known, "known")], parameters=parameters)
         np.testing.assert_array_equal(recorded.as_numpy("mean"), fewer, strict=True)
         assert len(recorded.get_response()["parameters"]["request_id"]) == 32
-        for inputs, said in (
+        for inputs, message in (
             ([tensor(x)], r"the model takes \['known', 'x'\], got \['x'\]"),
             ([tensor(x), tensor(known[:, :-1], "known")], r"\('known'\).shape: \[3, 27, 2\]; the model takes"),
-            ([tensor(x), tensor(known[:2], "known")], "known: shape"),
+            ([tensor(x), tensor(known[:2], "known")], "known: has the shape"),
         ):
-            with pytest.raises(InferenceServerException, match=said):
+            with pytest.raises(InferenceServerException, match=message):
                 client.infer("sales", inputs)
 
 
-def test_the_program_in_the_docs_runs(address: str, models: TrainedModels) -> None:
+def test_documented_program_runs(address: str, models: TrainedModels) -> None:
     page = (ROOT / "docs" / "http-api.md").read_text().split("## Open Inference Protocol")[1]
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}

@@ -77,7 +77,7 @@ def test_max_points_counts_columns(models: TrainedModels, url: str) -> None:
         # four columns: ds, mean and the two bounds of a level
         answer = client.post("/v1/forecasts", json=forecast_request(horizon=4, level=[80]))
         assert answer.status_code == 422
-        assert "1 series of 4 steps are more than 15 points, in 4 columns" in answer.json()["detail"]
+        assert "1 series of 4 steps in 4 columns are more than 15 points" in answer.json()["detail"]
         assert client.post("/v1/forecasts", json=forecast_request(horizon=3, level=[80])).status_code == 200
 
 

@@ -157,7 +157,7 @@ def test_owners_in_one_batch_keep_their_own_intervals(models: TrainedModels, eng
         shop, bank = Client(client, engine, "shop"), Client(client, engine, "bank")
         wait_for_keys(shop, bank)
         shop.send(shop.forecast(), 100.0)
-        app.state.forecast_service.learn()
+        app.state.forecast_service.load_miscoverage_rates()
         answers = list(pool.map(lambda owner: owner.forecast()["is_adapted"], [shop, bank] * 10))
     assert answers == [True, False] * 10
 

@@ -238,7 +238,7 @@ def test_max_points_limits_the_answer(models: TrainedModels, url: str) -> None:
         wait_until_ready(client)
         answer = client.post("/v1/forecasts", json=forecast_request())
     assert answer.status_code == 422
-    assert "1 series of 4 steps are more than 3 points" in answer.json()["detail"]
+    assert "1 series of 4 steps in 4 columns are more than 3 points" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

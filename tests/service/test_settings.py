@@ -1,4 +1,4 @@
-"""Settings: docs/settings.md lists each, and a bad value is named before anything starts."""
+"""Settings: docs/settings.md lists all of them, and the service refuses invalid values by name."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ from service.settings import Settings
 from tests.conftest import ROOT, run_module
 
 
-def test_the_docs_list_each_variable_with_its_default() -> None:
+def test_docs_list_every_variable_with_its_default() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
     table = dict(re.findall(r"^\| `FORECASTER_(\w+)` \| (?:`([^|`]*)` )?\|", page, re.MULTILINE))
     expected = {name.upper(): str(field.default) for name, field in Settings.model_fields.items()}
@@ -26,7 +26,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("FORECASTER_HOST", "0.0.0.0", "listening beyond loopback requires an API key; create one"),
         ("FORECASTER_RATE_LIMIT", "a lot", "such as 600/minute"),
@@ -38,16 +38,16 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("FORECASTER_LOG_LEVEL", "loud", "'critical', 'error', 'warning', 'info' or 'debug'"),
     ],
 )
-def test_a_bad_setting_is_named_and_nothing_starts(tmp_path: Path, name: str, value: str, said: str) -> None:
+def test_invalid_setting_is_named_and_stops_the_start(tmp_path: Path, name: str, value: str, message: str) -> None:
     done = run_module("service", cwd=tmp_path, **{name: value})
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {name}: ")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_occupied_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -108,7 +108,7 @@ OTHERS: dict[str, Fault] = {
     "a seed that depends on test": (
         fits.fit_depends_on_test, MANY_TO_ONE, "another configuration|configuration's seed"
     ),
-    "windows that are told of the next in their batch": (
+    "windows that see the next window of their batch": (
         data.order_within_the_batch, MANY_TO_ONE, "transformed values change with the other windows"
     ),
     "a memoised recipe": (fits.recipe_is_memoised, MANY_TO_ONE, "stayed the same"),

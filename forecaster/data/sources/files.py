@@ -47,7 +47,7 @@ class FilesSource(Config):
     date_format: str | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return the file's path."""
         return str(self.path)
 

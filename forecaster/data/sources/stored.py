@@ -53,7 +53,7 @@ class StoredSource(Config):
         return limits
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return the store's folder."""
         return str(self.folder)
 

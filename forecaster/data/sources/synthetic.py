@@ -58,7 +58,7 @@ class _SyntheticSource(Config):
             raise ValueError(str(error)) from error
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return the name of the source."""
         return self.source
 
