@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+# messages of MLflow, ONNX Runtime and gzip, which the errors quote
+QUOTED = {"out-of-date database schema", "Failed to allocate memory", "ended before the end-of-stream marker"}
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -67,9 +69,31 @@ def test_every_key_of_a_training_is_documented() -> None:
 
 
 def test_each_exit_status_is_documented() -> None:
-    section = (DOCS / "operations.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
+    section = (DOCS / "operations" / "troubleshooting.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
     documented = {int(status) for status in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
     assert documented == {status for name, status in vars(exits).items() if name.isupper()}
+
+
+def test_each_error_message_is_one_of_the_program() -> None:
+    section = (DOCS / "operations" / "troubleshooting.md").read_text().split("## Error messages\n")[1]
+    cells = re.findall(r"^\| (`.*?) \| ", section, re.MULTILINE)
+    messages = {message for cell in cells for message in re.findall(r"`([^`]+)`", cell)}
+    # an ellipsis stands for values
+    fragments = {part.strip() for message in messages - QUOTED for part in message.split("…")} - {""}
+    literals = _literals()
+    assert {part for part in fragments if not any(part in literal for literal in literals)} == set()
+
+
+def _literals() -> set[str]:
+    """Return the strings of the program, without docstrings."""
+    literals = set()
+    for folder in ("forecaster", "service", "pipelines", "tests/stack"):
+        for path in (ROOT / folder).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+            constants = [node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+            literals |= {node.value for node in constants if isinstance(node.value, str)}
+    return literals
 
 
 def _source(module: str) -> Path:
