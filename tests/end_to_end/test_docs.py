@@ -3,13 +3,22 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.domain import exits
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, build_config
+from forecaster.fleet.plan import FleetConfig
+from forecaster.inference.batch import BatchConfig
+from forecaster.promotion.gate import GateConfig
+from forecaster.scheduling.config import JobConfig, Pipeline, ScheduleConfig
 from forecaster.training.config import TrainConfig
+from pipelines.__main__ import COMMANDS
+from pipelines.fetch import FetchConfig
+from pipelines.retrain import RetrainConfig
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -66,6 +75,42 @@ def test_every_key_of_a_training_is_documented() -> None:
         key for key in _keys(TrainConfig) if f"`{key}`" not in text and f"`.{key.rpartition('.')[2]}`" not in text
     }
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("page", "model"),
+    [
+        ("evaluation.md", BacktestConfig),
+        ("evaluation.md", GateConfig),
+        ("market-data.md", FetchConfig),
+        ("operations/batch-forecasts.md", BatchConfig),
+        ("operations/scale-out.md", FleetConfig),
+        ("operations/scheduling.md", JobConfig),
+        ("operations/scheduling.md", RetrainConfig),
+        ("operations/scheduling.md", ScheduleConfig),
+    ],
+)
+def test_every_key_of_a_section_is_documented(page: str, model: type[Config]) -> None:
+    text = (DOCS / page).read_text()
+    assert {key for key in model.model_fields if not re.search(rf"`{key}\b", text)} == set()
+
+
+def test_each_pipeline_that_a_schedule_runs_is_documented() -> None:
+    (row,) = re.findall(r"^\| `run` \|.*$", (DOCS / "operations" / "scheduling.md").read_text(), re.MULTILINE)
+    assert set(get_args(Pipeline)) <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_the_recipe_of_the_guide_is_a_configuration() -> None:
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "models.md").read_text(), re.DOTALL)
+    assert build_config(yaml.safe_load(recipe)["train"], TrainConfig, "models.md").name == "sales"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_example_configurations_exist(page: Path) -> None:
+    text = page.read_text()
+    assert set(re.findall(r"(?:^ {4}|^```bash\n|`)forecaster ([a-z]+)", text, re.MULTILINE)) <= {*COMMANDS}
+    examples = {path.name for path in (ROOT / "pipelines" / "configs").iterdir()}
+    assert set(re.findall(r"(?<!benchmarks/)configs/(\w+\.yaml)", text)) <= examples
 
 
 def test_each_exit_status_is_documented() -> None:
