@@ -113,6 +113,12 @@ def test_commands_and_example_configurations_exist(page: Path) -> None:
     assert set(re.findall(r"(?<!benchmarks/)configs/(\w+\.yaml)", text)) <= examples
 
 
+def test_each_variable_of_the_compose_file_is_documented() -> None:
+    variables = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    page = (DOCS / "operations" / "compose.md").read_text()
+    assert {name for name in variables if f"`{name}`" not in page} == set()
+
+
 def test_each_exit_status_is_documented() -> None:
     section = (DOCS / "operations" / "troubleshooting.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
     documented = {int(status) for status in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
