@@ -1,5 +1,5 @@
 # Three images: `serve` (without TensorFlow), `train` and `train-gpu`. Every package is a wheel that is checked by its hash.
-# docs/operations.md, "Images", says how to renew the digest. A mirror of the same image: --build-arg BASE=…
+# docs/operations/compose.md, "Images", says how to renew the digest. A mirror of the same image: --build-arg BASE=…
 ARG BASE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 # Build stages: pip and its caches stay here.

@@ -31,8 +31,8 @@ CREATE = (
 
 
 def blocks() -> list[str]:
-    """Return the indented command blocks of the documentation's section on upgrades."""
-    section = (ROOT / "docs" / "operations.md").read_text().partition("\n## Upgrade\n")[2].partition("\n## ")[0]
+    """Return the indented command blocks of the documentation's section on upgrades in Compose."""
+    section = (ROOT / "docs/operations/upgrade.md").read_text().partition("\n## In Compose\n")[2].partition("\n## ")[0]
     return re.findall(r"(?:^    .*\n)+", section, flags=re.MULTILINE)
 
 

@@ -3,17 +3,28 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.domain import exits
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, build_config
+from forecaster.fleet.plan import FleetConfig
+from forecaster.inference.batch import BatchConfig
+from forecaster.promotion.gate import GateConfig
+from forecaster.scheduling.config import JobConfig, Pipeline, ScheduleConfig
 from forecaster.training.config import TrainConfig
+from pipelines.__main__ import COMMANDS
+from pipelines.fetch import FetchConfig
+from pipelines.retrain import RetrainConfig
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+# messages of MLflow, ONNX Runtime and gzip, which the errors quote
+QUOTED = {"out-of-date database schema", "Failed to allocate memory", "ended before the end-of-stream marker"}
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -66,10 +77,74 @@ def test_every_key_of_a_training_is_documented() -> None:
     assert not missing
 
 
+@pytest.mark.parametrize(
+    ("page", "model"),
+    [
+        ("evaluation.md", BacktestConfig),
+        ("evaluation.md", GateConfig),
+        ("market-data.md", FetchConfig),
+        ("operations/batch-forecasts.md", BatchConfig),
+        ("operations/scale-out.md", FleetConfig),
+        ("operations/scheduling.md", JobConfig),
+        ("operations/scheduling.md", RetrainConfig),
+        ("operations/scheduling.md", ScheduleConfig),
+    ],
+)
+def test_every_key_of_a_section_is_documented(page: str, model: type[Config]) -> None:
+    text = (DOCS / page).read_text()
+    assert {key for key in model.model_fields if not re.search(rf"`{key}\b", text)} == set()
+
+
+def test_each_pipeline_that_a_schedule_runs_is_documented() -> None:
+    (row,) = re.findall(r"^\| `run` \|.*$", (DOCS / "operations" / "scheduling.md").read_text(), re.MULTILINE)
+    assert set(get_args(Pipeline)) <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_the_recipe_of_the_guide_is_a_configuration() -> None:
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "models.md").read_text(), re.DOTALL)
+    assert build_config(yaml.safe_load(recipe)["train"], TrainConfig, "models.md").name == "sales"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_example_configurations_exist(page: Path) -> None:
+    text = page.read_text()
+    assert set(re.findall(r"(?:^ {4}|^```bash\n|`)forecaster ([a-z]+)", text, re.MULTILINE)) <= {*COMMANDS}
+    examples = {path.name for path in (ROOT / "pipelines" / "configs").iterdir()}
+    assert set(re.findall(r"(?<!benchmarks/)configs/(\w+\.yaml)", text)) <= examples
+
+
+def test_each_variable_of_the_compose_file_is_documented() -> None:
+    variables = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    page = (DOCS / "operations" / "compose.md").read_text()
+    assert {name for name in variables if f"`{name}`" not in page} == set()
+
+
 def test_each_exit_status_is_documented() -> None:
-    section = (DOCS / "operations.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
+    section = (DOCS / "operations" / "troubleshooting.md").read_text().split("## Exit statuses\n")[1].split("\n## ")[0]
     documented = {int(status) for status in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
     assert documented == {status for name, status in vars(exits).items() if name.isupper()}
+
+
+def test_each_error_message_is_one_of_the_program() -> None:
+    section = (DOCS / "operations" / "troubleshooting.md").read_text().split("## Error messages\n")[1]
+    cells = re.findall(r"^\| (`.*?) \| ", section, re.MULTILINE)
+    messages = {message for cell in cells for message in re.findall(r"`([^`]+)`", cell)}
+    # an ellipsis stands for values
+    fragments = {part.strip() for message in messages - QUOTED for part in message.split("…")} - {""}
+    literals = _literals()
+    assert {part for part in fragments if not any(part in literal for literal in literals)} == set()
+
+
+def _literals() -> set[str]:
+    """Return the strings of the program, without docstrings."""
+    literals = set()
+    for folder in ("forecaster", "service", "pipelines", "tests/stack"):
+        for path in (ROOT / folder).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+            constants = [node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+            literals |= {node.value for node in constants if isinstance(node.value, str)}
+    return literals
 
 
 def _source(module: str) -> Path:

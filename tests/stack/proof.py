@@ -69,7 +69,7 @@ class StackProof:
         self.stack, self.left_out = plan(state, self.variables, images)
 
     def __enter__(self) -> "StackProof":
-        """Start the stack as docs/operations.md says: first create a key, then start everything."""
+        """Start the stack as docs/operations/compose.md says: first create a key, then start everything."""
         begin = time.monotonic()
         try:
             self.stack.up("migrate")
