@@ -33,11 +33,25 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_tree_names_each_file() -> None:
-    tree = (DOCS / "design.md").read_text().split("## The files")[1]
-    named = set(re.findall(r"\b([\w-]+\.(?:py|yaml))\b", tree))
     packages = [ROOT / name for name in ("forecaster", "service", "pipelines", "benchmarks", "deploy")]
-    modules = {path.name for package in packages for path in package.rglob("*.py")} - {"__init__.py", "__main__.py"}
-    assert named == modules | {path.name for path in (ROOT / "pipelines" / "configs").iterdir()}
+    modules = {path for package in packages for path in package.rglob("*.py") if not path.name.startswith("__")}
+    configs = (ROOT / "pipelines" / "configs").iterdir()
+    assert _files_in_the_tree() == {str(path.relative_to(ROOT)) for path in (*modules, *configs)}
+
+
+def _files_in_the_tree() -> set[str]:
+    """Return the path of each file in the tree: a folder holds the names on its line and on deeper lines below it."""
+    files: set[str] = set()
+    folders: list[tuple[int, str]] = []
+    for line in (DOCS / "design.md").read_text().split("## The files")[1].splitlines():
+        indent = len(line) - len(line.lstrip())
+        folders = [(depth, name) for depth, name in folders if depth < indent]
+        folder = re.match(r"\s+([\w-]+/)", line)
+        if folder:
+            folders.append((indent, folder[1]))
+        path = "".join(name for _, name in folders)
+        files |= {path + name for name in re.findall(r"\b[\w-]+\.(?:py|yaml)\b", line)}
+    return files
 
 
 def test_the_layers_are_those_that_are_checked() -> None:
