@@ -25,9 +25,9 @@ from forecaster.database.engine import open_engine
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.config import build_config
 from forecaster.evaluation import choice
+from forecaster.inference.predictor import Predictor
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
-from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.config import TrainConfig
@@ -83,8 +83,8 @@ class TrainedModels:
     def store(self) -> Store:
         return Store(self.config.tracking.uri)
 
-    def predictor(self, version: int) -> ArrayPredictor:
-        return ArrayPredictor(read_bundle(bundle_folder(self.cache, "sine", version)))
+    def predictor(self, version: int) -> Predictor:
+        return Predictor(read_bundle(bundle_folder(self.cache, "sine", version)))
 
 
 @pytest.fixture(scope="session")

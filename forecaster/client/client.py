@@ -88,6 +88,10 @@ class Client:
         self._retries = retries or Retries()
         self._series_per_request = series_per_request
 
+    def __repr__(self) -> str:
+        # without the key
+        return f"Client({str(self._http.base_url)!r})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -206,6 +210,9 @@ class AsyncClient:
         self._http = httpx2.AsyncClient(**_Connection(url, key, timeout_seconds).options)
         self._retries = retries or Retries()
         self._series_per_request = series_per_request
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({str(self._http.base_url)!r})"
 
     async def __aenter__(self) -> Self:
         return self

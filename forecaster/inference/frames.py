@@ -1,6 +1,5 @@
 """Forecasts of long frames as long frames, for callers that use pandas; the service uses only arrays."""
 
-import warnings
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -12,8 +11,7 @@ from forecaster.data.long_frame import check_long_frame, localize, read_futr_fra
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times
 from forecaster.inference.answers import ForecastTimes
-from forecaster.inference.forecasting import Forecast, Forecaster, ForecastInputs
-from forecaster.registry.bands import bands
+from forecaster.inference.forecasting import Forecast
 from forecaster.registry.predictor import ArrayPredictor
 
 
@@ -61,41 +59,6 @@ class FrameInputs:
         utc = self.ds if self.ds.dt.tz is None else self.ds.dt.tz_convert("UTC").dt.tz_localize(None)
         instants = utc.to_numpy().astype("M8[us]").astype(np.int64).reshape(shape)
         return ForecastTimes(_format(self.cutoffs), np.reshape(_format(self.ds), shape).tolist(), instants)
-
-
-def predict_frame(
-    predictor: ArrayPredictor,
-    frame: pd.DataFrame,
-    horizon: int | None = None,
-    level: tuple[float, ...] | None = None,
-    quantiles: tuple[float, ...] | None = None,
-    futr_frame: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
-
-    Args:
-        predictor: the predictor of a version.
-        frame: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
-        horizon: number of steps; the trained horizon when None.
-        level: coverages of intervals, 0–100. Give levels or quantiles, not both.
-        quantiles: probabilities, 0–1.
-        futr_frame: `unique_id, ds` and the model's `futr_exog` for at least `steps_ahead(horizon)` steps after each
-            series' last row.
-
-    Raises:
-        SeriesError, TooShortError, RequestError: as for `check_long_frame` and `Forecaster`.
-    """
-    trained = predictor.manifest.horizon
-    forecaster = Forecaster(predictor, trained if horizon is None else horizon, bands(level, quantiles))
-    inputs = read_frame(predictor, frame, forecaster.horizon, futr_frame)
-    forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
-    if forecaster.horizon > trained:
-        warnings.warn(
-            f"horizon {forecaster.horizon} exceeds the trained {trained}: later steps are rolled out on the model's "
-            "own output and have no intervals",
-            stacklevel=2,
-        )
-    return inputs.as_frame(forecast)
 
 
 def read_frame(

@@ -1,28 +1,97 @@
 """Forecasts of a registered model in Python, from frames: `load_predictor("sine").predict_frame(history)`."""
 
+import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 
 import pandas as pd
 
 from forecaster.database.uris import default_tracking_uri
-from forecaster.inference.frames import predict_frame
+from forecaster.domain.errors import RequestError
+from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
+from forecaster.inference.frames import read_frame
+from forecaster.registry.bands import bands
 from forecaster.registry.load import load_version
 from forecaster.registry.predictor import ArrayPredictor
 
 
 class Predictor(ArrayPredictor):
-    """A version that forecasts the series of a long frame."""
+    """A version that forecasts the series of a long frame. Safe to share between threads."""
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return (
+            f"{type(self).__name__}({manifest.name!r}, freq={manifest.freq!r}, input_size={manifest.input_size}, "
+            f"horizon={manifest.horizon}, relative_mae={manifest.skill.relative_mae})"
+        )
 
     def predict_frame(
         self,
-        frame: pd.DataFrame,
+        df: pd.DataFrame,
+        *,
         horizon: int | None = None,
-        level: tuple[float, ...] | None = None,
-        quantiles: tuple[float, ...] | None = None,
-        futr_frame: pd.DataFrame | None = None,
+        level: Sequence[float] | None = None,
+        quantiles: Sequence[float] | None = None,
+        futr_df: pd.DataFrame | None = None,
     ) -> pd.DataFrame:
-        """Return forecasts of every series of a long frame; see `frames.predict_frame` for arguments and errors."""
-        return predict_frame(self, frame, horizon, level, quantiles, futr_frame)
+        """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
+
+        The frame's `attrs` hold `skill`, `forecast_by` and `warnings`, as those of the client's frames do.
+
+            predictor = load_predictor("sine")
+            forecast = predictor.predict_frame(history, horizon=12, level=[80, 95])
+
+        Args:
+            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
+            horizon: number of steps; the trained horizon when None.
+            level: coverages of intervals, 0–100. Give levels or quantiles, not both.
+            quantiles: probabilities, 0–1.
+            futr_df: `unique_id, ds` and the model's `futr_exog` for at least `steps_ahead(horizon)` steps after each
+                series' last row.
+
+        Raises:
+            SeriesError: a column is missing or of the wrong type, or a row is invalid.
+            TooShortError: a series has fewer rows than the model's `input_size`.
+            RequestError: the model does not support the horizon, a level or a quantile.
+            CalendarError: the exchange's calendar ends before the last step.
+        """
+        trained = self.manifest.horizon
+        steps = trained if horizon is None else _whole_number("horizon", horizon)
+        forecaster = Forecaster(self, steps, bands(_numbers("level", level), _numbers("quantiles", quantiles)))
+        inputs = read_frame(self, df, steps, futr_df, where="df")
+        forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
+        if steps > trained:
+            warnings.warn(
+                f"horizon {steps} exceeds the trained {trained}: later steps are rolled out on the model's own output "
+                "and have no intervals",
+                stacklevel=2,
+            )
+        frame = inputs.as_frame(forecast)
+        frame.attrs = {
+            "skill": describe_skill(self.manifest.skill),
+            "forecast_by": forecast.forecast_by,
+            "warnings": list(forecast.warnings),
+        }
+        return frame
+
+
+def _numbers(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return levels or quantiles as `bands` takes them."""
+    if values is None:
+        return None
+    if isinstance(values, str | Real) or not all(isinstance(value, Real) for value in values):
+        raise RequestError(f"{name}: must be a list of numbers, such as {_EXAMPLES[name]}, got {values!r}")
+    return tuple(float(value) for value in values)
+
+
+_EXAMPLES = {"level": [80, 95], "quantiles": [0.1, 0.9]}
+
+
+def _whole_number(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise RequestError(f"{name}: must be a whole number, got {value!r}")
+    return int(value)
 
 
 def load_predictor(

@@ -55,5 +55,7 @@ def _synced(name: str, tracking_uri: str, cache: Path) -> ModelIndex:
 def _cached(name: str, cache: Path) -> ModelIndex:
     indexes = read_indexes(cache)
     if name not in indexes:
-        raise UnknownModel(f"there is no model '{name}' in {cache}; it has {sorted(indexes)}")
+        raise UnknownModel(
+            f"there is no model '{name}' in the cache {cache}, which has {sorted(indexes)}; set a tracking URI"
+        )
     return indexes[name]

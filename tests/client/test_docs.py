@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from forecaster import client, errors
-from forecaster.inference.frames import predict_frame
 from tests.client.conftest import frame
 from tests.conftest import ROOT, TrainedModels
 
@@ -31,7 +30,7 @@ def test_the_documented_programs_return_the_predictors_forecasts(
 ) -> None:
     first, second = PROGRAMS
     found = _run(first, url, tmp_path / "one", monkeypatch)["forecast"]
-    expected = predict_frame(models.predictor(1), frame(), 4, (80, 95))
+    expected = models.predictor(1).predict_frame(frame(), horizon=4, level=[80, 95])
     pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
     for found in _run(second, url, tmp_path / "two", monkeypatch)["forecasts"]:
         columns = ["unique_id", "cutoff", "ds", "mean"]

@@ -14,9 +14,7 @@ import pytest
 from forecaster.client import AsyncClient, Client, RequestRefused
 from forecaster.data.calendars import get_calendar
 from forecaster.domain.errors import SeriesError
-from forecaster.inference.frames import predict_frame
-from forecaster.inference.predictor import load_predictor
-from forecaster.registry.predictor import ArrayPredictor
+from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
@@ -74,11 +72,11 @@ FRAMES = {
 
 @pytest.mark.parametrize("df", FRAMES.values(), ids=FRAMES.keys())
 def test_a_forecast_is_the_predictors(url: str, models: TrainedModels, forecast: Forecast, df: pd.DataFrame) -> None:
-    assert_same(forecast(url, df, level=[80, 95]), predict_frame(models.predictor(1), df, level=(80, 95)))
+    assert_same(forecast(url, df, level=[80, 95]), models.predictor(1).predict_frame(df, level=(80, 95)))
 
 
 def test_version_horizon_and_quantiles_are_passed_on(url: str, models: TrainedModels, forecast: Forecast) -> None:
-    expected = predict_frame(models.predictor(2), frame(), horizon=2, quantiles=(0.1, 0.975))
+    expected = models.predictor(2).predict_frame(frame(), horizon=2, quantiles=(0.1, 0.975))
     answer = forecast(url, frame(), version=2, horizon=2, quantiles=(0.975, 0.1))
     assert_same(answer, expected)
     assert answer.attrs["model"]["version"] == 2
@@ -89,7 +87,7 @@ def test_a_horizon_beyond_the_trained_has_no_bounds_and_a_warning(
 ) -> None:
     answer = forecast(url, frame(), horizon=6, level=[80])
     with pytest.warns(UserWarning, match="rolled out"):
-        assert_same(answer, predict_frame(models.predictor(1), frame(), 6, (80,)))
+        assert_same(answer, models.predictor(1).predict_frame(frame(), horizon=6, level=[80]))
     assert "rolled out" in answer.attrs["warnings"][0]
 
 
@@ -107,7 +105,7 @@ def test_many_series_are_split_into_several_requests(url: str, models: TrainedMo
     df = pd.concat([frame(24, str(number)).assign(y=random.normal(size=24)) for number in range(120)])
     with Client(url, series_per_request=50) as client:
         answer = client.forecast(df, model="sine", level=[80])
-    assert_same(answer, predict_frame(models.predictor(1), df, level=(80,)))
+    assert_same(answer, models.predictor(1).predict_frame(df, level=(80,)))
     assert answer.attrs["model"]["alias"] == "champion"
     with Client(url) as client, pytest.raises(RequestRefused, match="120 series, at most 50"):
         client.forecast(df, model="sine")
@@ -190,7 +188,7 @@ DAYS = pd.DataFrame(
 )
 
 
-def _trained(folder: Path, name: str, table: pd.DataFrame, **changes: Any) -> ArrayPredictor:
+def _trained(folder: Path, name: str, table: pd.DataFrame, **changes: Any) -> Predictor:
     table.to_csv(folder / f"{name}.csv", index=False)
     data = {"source": "files", "path": str(folder / f"{name}.csv")}
     registered = train(small_config(folder, name=name, data=data, fit={"epochs": 1}, **changes))
@@ -205,19 +203,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sales(folder: Path) -> ArrayPredictor:
+def sales(folder: Path) -> Predictor:
     columns = {"hist_exog": ["visits"], "futr_exog": ["promotion"], "calendar_features": ["day_of_week"]}
     return _trained(folder, "sales", DAYS, **columns)
 
 
 @pytest.fixture(scope="module")
-def prices(folder: Path) -> ArrayPredictor:
+def prices(folder: Path) -> Predictor:
     table = Company(first="2022-01-03", last="2025-12-23").bars().long_frame()
     return _trained(folder, "abc", table, freq="XNYS")
 
 
 @pytest.fixture(scope="module")
-def shop(folder: Path, sales: ArrayPredictor, prices: ArrayPredictor) -> Iterator[str]:
+def shop(folder: Path, sales: Predictor, prices: Predictor) -> Iterator[str]:
     with listening(create_app(Settings(cache_dir=folder / "cache", tracking_uri=""))) as url:
         yield url
 
@@ -231,18 +229,16 @@ def history_and_future(end: int, tz: str | None = None) -> tuple[pd.DataFrame, p
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
-def test_futr_exog_is_sent_for_the_next_steps(
-    shop: str, sales: ArrayPredictor, forecast: Forecast, tz: str | None
-) -> None:
+def test_futr_exog_is_sent_for_the_next_steps(shop: str, sales: Predictor, forecast: Forecast, tz: str | None) -> None:
     # the clocks change within the steps of one of the shops
     changes = (DAYS["ds"] == pd.Timestamp(day) for day in ("2025-10-26", "2025-11-02", "2026-03-08", "2026-03-29"))
     for end in (int(np.argmax(is_change)) + shift for is_change in changes for shift in (-1, 4)):
         past, ahead = history_and_future(end, tz)
-        expected = predict_frame(sales, past, level=(80,), futr_frame=ahead)
+        expected = sales.predict_frame(past, level=(80,), futr_df=ahead)
         shuffled = ahead.sample(frac=1, random_state=1)
         assert_same(forecast(shop, past, model="sales", level=[80], futr_df=shuffled), expected)
         fewer = forecast(shop, past, model="sales", level=[80], futr_df=ahead, horizon=3)
-        assert_same(fewer, predict_frame(sales, past, horizon=3, level=(80,), futr_frame=ahead))
+        assert_same(fewer, sales.predict_frame(past, horizon=3, level=(80,), futr_df=ahead))
 
 
 def test_missing_columns_and_wrong_times_are_refused(shop: str, forecast: Forecast) -> None:
@@ -265,13 +261,13 @@ def test_missing_columns_and_wrong_times_are_refused(shop: str, forecast: Foreca
         forecast(shop, past, model="sales", futr_df=ahead, horizon=5)
 
 
-def test_forecasts_of_prices_fall_on_sessions(shop: str, prices: ArrayPredictor, forecast: Forecast) -> None:
+def test_forecasts_of_prices_fall_on_sessions(shop: str, prices: Predictor, forecast: Forecast) -> None:
     days = get_calendar("XNYS").sessions(np.datetime64("2022-01-03"), np.datetime64("2025-12-23"))[-30:]
     for tz in (None, "America/New_York"):
         ds = pd.Series(days.astype("M8[ns]")).dt.tz_localize(tz)
         df = pd.DataFrame({"unique_id": "ABC", "ds": ds, "y": np.linspace(100, 110, 30)})
         answer = forecast(shop, df, model="abc", level=[80])
-        assert_same(answer, predict_frame(prices, df, level=(80,)))
+        assert_same(answer, prices.predict_frame(df, level=(80,)))
         assert answer["ds"].dt.strftime("%d").tolist() == ["24", "26", "29", "30"]
 
 

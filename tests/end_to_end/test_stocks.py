@@ -16,7 +16,6 @@ from forecaster.data.calendars import get_calendar
 from forecaster.data.hold import Hold
 from forecaster.data.store import BarStore
 from forecaster.data.tails import read_tail
-from forecaster.inference.frames import predict_frame
 from forecaster.inference.predictor import load_predictor
 from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
@@ -68,7 +67,7 @@ def test_stored_symbol_is_forecast_on_future_sessions(folder: Path) -> None:
     bars = BarStore(mlruns / "bars").read("ABC")
     assert bars is not None
     assert list(predictor.manifest.hist_exog) == ["volume", "range_within"]
-    expected = predict_frame(predictor, bars.long_frame(["volume", "range_within"]), level=(80,))
+    expected = predictor.predict_frame(bars.long_frame(["volume", "range_within"]), level=(80,))
     with _client(folder, mlruns / "bars") as client:
         answer = _post(client, unique_ids=["ABC"]).json()
     (forecast,) = answer["forecasts"]

@@ -12,10 +12,9 @@ from hypothesis.extra.numpy import arrays
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import RequestError, SeriesError, TooShortError
 from forecaster.domain.series import Floats, Inputs, Series
-from forecaster.inference.frames import predict_frame
+from forecaster.inference.predictor import Predictor
 from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bands import bands
-from forecaster.registry.predictor import ArrayPredictor
 from tests.conftest import TrainedModels
 
 INPUT_SIZE, HORIZON = 24, 4
@@ -23,7 +22,7 @@ windows = arrays(np.float64, (5, INPUT_SIZE), elements=st.floats(-3, 3))
 
 
 @pytest.fixture(scope="module", params=[1, 2])
-def predictor(models: TrainedModels, request: pytest.FixtureRequest) -> ArrayPredictor:
+def predictor(models: TrainedModels, request: pytest.FixtureRequest) -> Predictor:
     return models.predictor(request.param)
 
 
@@ -39,7 +38,7 @@ def frame(
     change=st.floats(1, 9),
 )
 def test_values_after_the_cutoff_do_not_change_a_forecast(
-    predictor: ArrayPredictor, values: Floats, cutoff: int, change: float
+    predictor: Predictor, values: Floats, cutoff: int, change: float
 ) -> None:
     def forecasts(y: Floats) -> Floats:
         """Return the forecasts of all windows of a series, as in an evaluation."""
@@ -56,12 +55,12 @@ def test_values_after_the_cutoff_do_not_change_a_forecast(
     # rows of a frame before the last `input_size` do not count either
     older = values.copy()
     older[: cutoff - INPUT_SIZE] += change
-    one, other = (predict_frame(predictor, frame(y[:cutoff]), level=(80,)) for y in (values, older))
+    one, other = (predictor.predict_frame(frame(y[:cutoff]), level=(80,)) for y in (values, older))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 @given(values=windows)
-def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: ArrayPredictor, values: Floats) -> None:
+def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: Predictor, values: Floats) -> None:
     together = predictor.predict_arrays(values, 6)
     separate = np.concatenate([predictor.predict_arrays(window[None], 6) for window in values])
     many = predictor.predict_arrays(np.tile(values, (300, 1)), 6)[-5:]
@@ -70,12 +69,12 @@ def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: Ar
         np.testing.assert_array_equal(together, other)
 
 
-def test_loaded_predictor_reproduces_the_golden_forecasts(predictor: ArrayPredictor) -> None:
+def test_loaded_predictor_reproduces_the_golden_forecasts(predictor: Predictor) -> None:
     golden = predictor.bundle.golden
     np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.mean)
 
 
-def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predictor: ArrayPredictor) -> None:
+def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predictor: Predictor) -> None:
     import keras
 
     from forecaster.data.preprocessing import Preprocessing
@@ -92,10 +91,10 @@ def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predi
     np.testing.assert_allclose(trained.predict(Inputs(values[:, :, None])), predictor.predict_arrays(values), atol=1e-5)
 
 
-def test_forecasts_of_frames_match_those_of_arrays(predictor: ArrayPredictor) -> None:
+def test_forecasts_of_frames_match_those_of_arrays(predictor: Predictor) -> None:
     random = np.random.default_rng(1)
     parts = {name: random.normal(size=length) for name, length in (("a", 24), ("b", 40), ("c", 31))}
-    answer = predict_frame(predictor, pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
+    answer = predictor.predict_frame(pd.concat([frame(y, name) for name, y in parts.items()]), level=(80, 95))
     assert list(answer) == ["unique_id", "cutoff", "ds", "mean", "lo-80", "hi-80", "lo-95", "hi-95"]
     mean = predictor.predict_arrays(np.stack([y[-INPUT_SIZE:] for y in parts.values()]))
     np.testing.assert_array_equal(answer["mean"], mean.ravel())
@@ -109,17 +108,17 @@ def test_forecasts_of_frames_match_those_of_arrays(predictor: ArrayPredictor) ->
 
 
 @pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin", "America/New_York"])
-def test_forecast_times_are_right_across_a_clock_change(predictor: ArrayPredictor, tz: str | None) -> None:
+def test_forecast_times_are_right_across_a_clock_change(predictor: Predictor, tz: str | None) -> None:
     for start in ("2026-03-27 22:00", "2026-10-23 22:00", "2026-03-06 23:00"):
         times = pd.date_range(start, periods=60, freq="h", tz=tz)
         for length in range(INPUT_SIZE, 34):
             known = pd.DataFrame({"unique_id": "a", "ds": times[:length], "y": np.zeros(length)})
             with pytest.warns(UserWarning, match="horizon 8 exceeds the trained 4: later steps are rolled out"):
-                answer = predict_frame(predictor, known, horizon=8)
+                answer = predictor.predict_frame(known, horizon=8)
             assert answer["ds"].tolist() == list(times[length : length + 8])
 
 
-def test_longer_horizon_is_rolled_out_without_intervals(predictor: ArrayPredictor) -> None:
+def test_longer_horizon_is_rolled_out_without_intervals(predictor: Predictor) -> None:
     values = np.random.default_rng(2).normal(size=(3, INPUT_SIZE))
     short, long = predictor.predict_arrays(values), predictor.predict_arrays(values, 11)
     np.testing.assert_array_equal(long[:, :HORIZON], short)
@@ -131,23 +130,23 @@ def test_longer_horizon_is_rolled_out_without_intervals(predictor: ArrayPredicto
     assert np.isnan(spread[:, HORIZON:]).all()
 
 
-BAD: dict[str, tuple[Callable[[ArrayPredictor], object], type[Exception], str]] = {
+BAD: dict[str, tuple[Callable[[Predictor], object], type[Exception], str]] = {
     "too short": (
-        lambda p: predict_frame(p, pd.concat([frame(np.zeros(30)), frame(np.zeros(20), "b")])),
+        lambda p: p.predict_frame(pd.concat([frame(np.zeros(30)), frame(np.zeros(20), "b")])),
         TooShortError,
         "1 of 2 series are too short: 'b' has 20 rows, needs 24",
     ),
     "short arrays": (lambda p: p.predict_arrays(np.zeros((2, 20))), TooShortError, "add 4 earlier values"),
     "horizon 0": (lambda p: p.predict_arrays(np.zeros((1, 24)), 0), RequestError, "outside 1 to 40"),
     "horizon a million": (lambda p: p.predict_arrays(np.zeros((1, 24)), 1_000_000), RequestError, "outside 1 to 40"),
-    "another frequency": (lambda p: predict_frame(p, frame(np.zeros(30), freq="D")), SeriesError, "one step of h"),
-    "NaN": (lambda p: predict_frame(p, frame(np.full(30, np.nan))), SeriesError, "not a finite number"),
+    "another frequency": (lambda p: p.predict_frame(frame(np.zeros(30), freq="D")), SeriesError, "one step of h"),
+    "NaN": (lambda p: p.predict_frame(frame(np.full(30, np.nan))), SeriesError, "not a finite number"),
 }
 
 
 @pytest.mark.parametrize(("predict", "error", "message"), BAD.values(), ids=BAD.keys())
 def test_error_says_why_a_forecast_is_not_possible(
-    predictor: ArrayPredictor, predict: Callable[[ArrayPredictor], object], error: type[Exception], message: str
+    predictor: Predictor, predict: Callable[[Predictor], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         predict(predictor)

@@ -14,9 +14,7 @@ from forecaster.domain.config import build_config
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.inference.batch import BatchConfig, forecast_batch
-from forecaster.inference.frames import predict_frame
-from forecaster.inference.predictor import load_predictor
-from forecaster.registry.predictor import ArrayPredictor
+from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.registry.store import Store
 from forecaster.training.job import RegisteredVersion, train
 from service.app import create_app
@@ -40,7 +38,7 @@ def table() -> pd.DataFrame:
 @pytest.fixture(scope="module", params=["many_to_one", "many_to_many"])
 def trained(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> tuple[RegisteredVersion, ArrayPredictor]:
+) -> tuple[RegisteredVersion, Predictor]:
     folder = tmp_path_factory.mktemp("sales")
     table().to_csv(folder / "sales.csv", index=False)
     changes: dict[str, Any] = {
@@ -59,7 +57,7 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def client(trained: tuple[RegisteredVersion, ArrayPredictor]) -> Iterator[TestClient]:
+def client(trained: tuple[RegisteredVersion, Predictor]) -> Iterator[TestClient]:
     cache = trained[1].bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
         wait_until_ready(client)
@@ -84,7 +82,7 @@ def series(**changes: Any) -> dict[str, Any]:
     return body | changes
 
 
-def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, ArrayPredictor]) -> None:
+def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, Predictor]) -> None:
     registered, predictor = trained
     # without the promotion column, promotions would cause most of the error
     assert registered.metrics["relative_mae"] < 0.45
@@ -94,22 +92,20 @@ def test_model_learns_from_exogenous_columns(trained: tuple[RegisteredVersion, A
     assert predictor.manifest.max_horizon == HORIZON
 
 
-def test_http_forecast_equals_python_forecast(
-    trained: tuple[RegisteredVersion, ArrayPredictor], client: TestClient
-) -> None:
+def test_http_forecast_equals_python_forecast(trained: tuple[RegisteredVersion, Predictor], client: TestClient) -> None:
     past, ahead = history()
-    expected = predict_frame(trained[1], past, level=(80,), futr_frame=ahead)
+    expected = trained[1].predict_frame(past, level=(80,), futr_df=ahead)
     answer = client.post("/v1/forecasts", json={"model": "sales", "series": [series()], "level": [80]})
     (forecast,) = answer.json()["forecasts"]
     assert forecast["mean"] == expected["mean"].tolist()
     assert forecast["hi-80"] == expected["hi-80"].tolist()
     # futr_frame may have additional rows, in any order
     more = pd.concat([ahead, ahead.assign(unique_id="other"), history(804)[1]]).iloc[::-1]
-    pd.testing.assert_frame_equal(predict_frame(trained[1], past, level=(80,), futr_frame=more), expected)
+    pd.testing.assert_frame_equal(trained[1].predict_frame(past, level=(80,), futr_df=more), expected)
 
 
 def test_batch_reads_future_values_from_a_file(
-    trained: tuple[RegisteredVersion, ArrayPredictor], client: TestClient, tmp_path: Path
+    trained: tuple[RegisteredVersion, Predictor], client: TestClient, tmp_path: Path
 ) -> None:
     past, ahead = history()
     # the future values of the series `other` lack a row
@@ -143,7 +139,7 @@ def test_batch_reads_future_values_from_a_file(
 
 
 def test_calendar_features_cover_history_and_forecast_days(
-    trained: tuple[RegisteredVersion, ArrayPredictor],
+    trained: tuple[RegisteredVersion, Predictor],
 ) -> None:
     days = np.array(
         [np.arange("2025-11-01", "2025-11-25", dtype="M8[D]"), np.arange("2025-12-01", "2025-12-25", dtype="M8[D]")]
@@ -157,20 +153,20 @@ def test_calendar_features_cover_history_and_forecast_days(
 
 
 def test_forecast_depends_on_each_column_within_the_input_window(
-    trained: tuple[RegisteredVersion, ArrayPredictor],
+    trained: tuple[RegisteredVersion, Predictor],
 ) -> None:
     predictor = trained[1]
     past, ahead = history()
-    before = predict_frame(predictor, past, futr_frame=ahead)["mean"].to_numpy()
+    before = predictor.predict_frame(past, futr_df=ahead)["mean"].to_numpy()
     for changed_past, changed_ahead in (
         (past.assign(visits=past["visits"] + 5), ahead),
         (past.assign(promotion=1 - past["promotion"]), ahead),
         (past, ahead.assign(promotion=1 - ahead["promotion"])),
     ):
-        assert (predict_frame(predictor, changed_past, futr_frame=changed_ahead)["mean"].to_numpy() != before).all()
+        assert (predictor.predict_frame(changed_past, futr_df=changed_ahead)["mean"].to_numpy() != before).all()
     old = past.index < past.index[-INPUT_SIZE]
     changed = past.assign(visits=past["visits"].where(~old, 0.0), promotion=past["promotion"].where(~old, 9.0))
-    np.testing.assert_array_equal(predict_frame(predictor, changed, futr_frame=ahead)["mean"], before)
+    np.testing.assert_array_equal(predictor.predict_frame(changed, futr_df=ahead)["mean"], before)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +195,7 @@ def test_roll_out_with_exogenous_columns_is_refused(client: TestClient) -> None:
     assert "horizon: 5 is outside 1 to 4" in answer.json()["detail"]
 
 
-def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, ArrayPredictor]) -> None:
+def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, Predictor]) -> None:
     past, ahead = history()
     for frame, futr_frame, message in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
@@ -211,7 +207,7 @@ def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, ArrayPr
         (past, ahead.assign(ds=ahead["ds"].astype(str)), "column ds holds object, not timestamps"),
     ):
         with pytest.raises(SeriesError, match=message):
-            predict_frame(trained[1], frame, futr_frame=futr_frame)
+            trained[1].predict_frame(frame, futr_df=futr_frame)
     with pytest.raises(RequestError, match="known: has the shape None; the model takes"):
         trained[1].predict_arrays(np.zeros((1, INPUT_SIZE, 2)))
     with pytest.raises(

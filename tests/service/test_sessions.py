@@ -10,9 +10,7 @@ from starlette.testclient import TestClient
 
 from forecaster.data.calendars import get_calendar
 from forecaster.domain.errors import SeriesError
-from forecaster.inference.frames import predict_frame
-from forecaster.inference.predictor import load_predictor
-from forecaster.registry.predictor import ArrayPredictor
+from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.registry.store import Store
 from forecaster.training.job import train
 from service.app import create_app
@@ -23,7 +21,7 @@ from tests.service.conftest import wait_until_ready
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> ArrayPredictor:
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("sessions")
     prices = Company(first="2022-01-03", last="2025-12-23").bars().long_frame()
     prices.to_csv(folder / "prices.csv", index=False)
@@ -41,7 +39,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> ArrayPredictor:
 
 
 @pytest.fixture(scope="module")
-def client(predictor: ArrayPredictor) -> Iterator[TestClient]:
+def client(predictor: Predictor) -> Iterator[TestClient]:
     cache = predictor.bundle.folder.parents[1]
     with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
         wait_until_ready(client)
@@ -62,11 +60,9 @@ def history(last: str, length: int = 30) -> pd.DataFrame:
         ("2025-04-16", ["2025-04-17", "2025-04-21", "2025-04-22", "2025-04-23"]),
     ],
 )
-def test_forecasts_fall_on_sessions(
-    predictor: ArrayPredictor, client: TestClient, last: str, coming: list[str]
-) -> None:
+def test_forecasts_fall_on_sessions(predictor: Predictor, client: TestClient, last: str, coming: list[str]) -> None:
     frame = history(last)
-    in_process = predict_frame(predictor, frame)
+    in_process = predictor.predict_frame(frame)
     assert in_process["ds"].dt.strftime("%Y-%m-%d").tolist() == coming
     series = {"unique_id": "ABC", "ds": frame["ds"].dt.strftime("%Y-%m-%d").tolist(), "y": frame["y"].tolist()}
     (answer,) = client.post("/v1/forecasts", json={"model": "abc", "series": [series]}).json()["forecasts"]
@@ -74,10 +70,10 @@ def test_forecasts_fall_on_sessions(
     assert answer["mean"] == in_process["mean"].tolist()
 
 
-def test_missing_session_is_named(predictor: ArrayPredictor, client: TestClient) -> None:
+def test_missing_session_is_named(predictor: Predictor, client: TestClient) -> None:
     frame = history("2025-12-23").drop(index=25)
     with pytest.raises(SeriesError, match="is not one step of XNYS"):
-        predict_frame(predictor, frame)
+        predictor.predict_frame(frame)
     series = {"unique_id": "ABC", "ds": frame["ds"].dt.strftime("%Y-%m-%d").tolist(), "y": frame["y"].tolist()}
     answer = client.post("/v1/forecasts", json={"model": "abc", "series": [series]})
     assert answer.status_code == 422
@@ -94,7 +90,7 @@ def test_forecast_beyond_the_calendar_is_refused(client: TestClient) -> None:
 
 
 def test_manifest_has_the_calendar_but_the_model_route_omits_closed_days(
-    predictor: ArrayPredictor, client: TestClient
+    predictor: Predictor, client: TestClient
 ) -> None:
     assert predictor.manifest.freq == "XNYS"
     assert predictor.manifest.sessions is not None
