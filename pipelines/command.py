@@ -19,7 +19,7 @@ from forecaster.domain.exits import BAD_CONFIG, FAILED, INTERRUPTED
 def command_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of `python -m pipelines.NAME`, or of `forecaster NAME`; `examples` has one example per line."""
     program = f"python -m pipelines.{name}"
-    if sys.argv[0].startswith("forecaster "):
+    if is_installed_command():
         program = f"forecaster {name}"
         # `forecaster init` writes the example configurations into configs/
         examples = examples.replace("python -m pipelines.", "forecaster ").replace("pipelines/configs/", "configs/")
@@ -30,6 +30,11 @@ def command_parser(name: str, description: str, examples: str) -> argparse.Argum
         epilog=f"{heading}:\n  {examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def is_installed_command() -> bool:
+    """Return whether the program runs as `forecaster NAME`, and not as `python -m pipelines.NAME`."""
+    return sys.argv[0].startswith("forecaster ")
 
 
 class _Parser(argparse.ArgumentParser):

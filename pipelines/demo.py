@@ -29,11 +29,12 @@ from forecaster.registry.cache import CHAMPION
 from forecaster.registry.store import Store
 from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.job import RegisteredVersion, train
-from pipelines.command import command_parser, run
+from pipelines.command import command_parser, is_installed_command, run
 
 CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
 READY_TIMEOUT_SECONDS = 90
+_MLFLOW_UI = "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
 # the overrides of the two models that compete
 MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=many_to_many", "model.cell=gru"])
 
@@ -189,10 +190,11 @@ def _print_forecast(frame: pd.DataFrame, answer: dict[str, Any], errors: dict[st
 
 
 def _print_next_steps(plot: Path) -> None:
+    serve, ui = ("forecaster serve", _MLFLOW_UI) if is_installed_command() else ("make serve", "make ui")
     sys.stdout.write(
         f"\nPlot: {plot}\n"
-        "Compare the runs: make ui, then open http://127.0.0.1:5000\n"
-        "Call the service: make serve, then open http://127.0.0.1:8000/docs, or run\n"
+        f"Compare the runs: {ui}, then open http://127.0.0.1:5000\n"
+        f"Call the service: {serve}, then open http://127.0.0.1:8000/docs, or run\n"
         f"  curl http://127.0.0.1:8000/v1/forecasts -d @{FOLDER}/request.json\n\n"
     )
 

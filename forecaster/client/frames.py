@@ -163,7 +163,7 @@ def _read_times(texts: list[str], histories: Histories) -> "pd.Series[pd.Timesta
 
 
 def _check_futr_times(histories: Histories, ds: "pd.Series[pd.Timestamp]", steps: int) -> None:
-    """Check after the forecast that futr_df has its times: only the service supports an exchange's next sessions."""
+    """Check after the forecast that futr_df has its times: only the service knows an exchange's next sessions."""
     given = histories.futr_times
     if given is None:
         return

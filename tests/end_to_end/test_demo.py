@@ -48,8 +48,10 @@ def test_demo_runs_twice_on_a_price_file(tmp_path: Path) -> None:
     # both trainings are repeatable, so the same one of the two versions is better each time
     champions = []
     for _ in range(2):
-        done = run_module("pipelines.demo", "--data", "prices.csv", cwd=tmp_path)
+        done = run_module("pipelines", "demo", "--data", "prices.csv", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+        assert "forecaster serve" in done.stdout
+        assert "make" not in done.stdout
         model = json.loads(done.stdout.splitlines()[-1])["model"]
         assert model["name"] == "stock"
         champions.append(model["version"])
@@ -63,15 +65,20 @@ def test_demo_runs_twice_on_a_price_file(tmp_path: Path) -> None:
 
 
 def _run_readme_example(folder: Path) -> None:
-    """Run the README's Python example on the output of the demo."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """Run the README's Python example on the output of the demo; it prints the README's rows, but for rounding."""
+    ((example, shown),) = re.findall(
+        r"```python\n(.*?)```\n\n((?:    .*\n)+)", (ROOT / "README.md").read_text(), re.DOTALL
+    )
     command = [sys.executable, "-c", example]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "lo-95" in done.stdout
-    assert "2026-05-05 23:00:00" in done.stdout
+    printed, expected = ([line.split() for line in text.splitlines()] for text in (done.stdout, shown))
+    assert [words[:5] for words in printed] == [words[:5] for words in expected]
+    for line, expected_line in zip(printed[1:], expected[1:], strict=True):
+        numbers = [float(word) for word in expected_line[5:]]
+        assert [float(word) for word in line[5:]] == pytest.approx(numbers, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ def predictor(models: TrainedModels) -> Predictor:
 
 def test_levels_may_be_any_sequence_of_numbers(predictor: Predictor) -> None:
     expected = predictor.predict_frame(frame(), level=(80, 95))
-    for level in ([80, 95], np.array([80, 95]), pd.Series([80.0, 95.0])):
+    sequences: list[Any] = [[80, 95], np.array([80, 95]), pd.Series([80.0, 95.0])]
+    for level in sequences:
         pd.testing.assert_frame_equal(predictor.predict_frame(frame(), level=level), expected)
 
 
@@ -49,7 +50,7 @@ def test_frame_holds_the_skill_and_the_warnings(predictor: Predictor) -> None:
     assert attrs["forecast_by"] == "model"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rolled_out = predictor.predict_frame(frame(), horizon=np.int64(8))
+        rolled_out = predictor.predict_frame(frame(), horizon=8)
     # the warning points to the caller
     assert [warning.filename for warning in caught] == [__file__]
     assert any("horizon 8 exceeds the trained 4" in text for text in rolled_out.attrs["warnings"])
