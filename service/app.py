@@ -19,8 +19,8 @@ from service.limits import Limits
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.protocol import InferenceRequest
+from service.requests import ActualsRequest, ForecastRequest
 from service.routes import actuals, dashboard, forecasts, health, inference, models, operations, series, skill
-from service.schemas import ActualsRequest, ForecastRequest
 from service.settings import Settings
 from service.tracing import trace
 

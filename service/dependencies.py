@@ -15,7 +15,7 @@ from service.keyring import Caller
 from service.limits import LARGE_BYTES, Limits, RequestResources
 from service.metrics import Metrics
 from service.problems import truncate
-from service.schemas import FieldError
+from service.responses import FieldError
 from service.settings import Settings
 
 MAX_ERRORS_LISTED = 20

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from forecaster.domain.errors import ForecasterError
-from service.schemas import FieldError
+from service.responses import FieldError
 
 
 class ServiceError(ForecasterError):

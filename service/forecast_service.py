@@ -23,7 +23,7 @@ from service.catalog import Catalog
 from service.forecast_queue import ForecastQueue, RequestContext
 from service.forecasting import forecast, prepare
 from service.metrics import Metrics
-from service.schemas import ForecastRequest
+from service.requests import ForecastRequest
 from service.settings import Settings
 
 # interval between attempts to open a database that does not answer

@@ -22,7 +22,7 @@ from forecaster.registry.predictor import ArrayPredictor
 from service.catalog import Catalog, Model, find_model
 from service.histories import History, read_histories
 from service.limits import LARGE_BYTES
-from service.schemas import ForecastRequest
+from service.requests import ForecastRequest
 from service.settings import Settings
 from service.timestamps import Clock
 

@@ -9,7 +9,7 @@ from forecaster.data.tails import read_tail
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.series import Floats
 from forecaster.registry.predictor import ArrayPredictor
-from service.schemas import ForecastRequest, SeriesIn
+from service.requests import ForecastRequest, SeriesIn
 from service.settings import Settings
 from service.timestamps import Clock, have_same_times, read_clock
 

@@ -26,7 +26,7 @@ from forecaster.domain.errors import (
 )
 from service.exceptions import MalformedBody, ServiceError
 from service.protocol import InferenceProblem
-from service.schemas import FieldError, Problem
+from service.responses import FieldError, Problem
 
 # the status of each domain error whose message clients see: errors in the request or in a symbol's stored bars
 SHOWN: dict[type[ForecasterError], HTTPStatus] = {

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict, field_validator
 from pydantic_core import PydanticCustomError, core_schema, from_json
 
-from service.schemas import Name, Time, Whole
+from service.requests import Name, Time, Whole
 
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]

@@ -9,7 +9,8 @@ from forecaster.domain.errors import RequestError
 from forecaster.ledger.scoring import Actual, record_actuals
 from service.dependencies import CallerDep, ForecastServiceDep, parse_request, read_body, request_body
 from service.problems import responses
-from service.schemas import ActualsOut, ActualsRequest
+from service.requests import ActualsRequest
+from service.responses import ActualsOut
 from service.timestamps import instant
 
 router = APIRouter(prefix="/v1/actuals", tags=["evaluation"])

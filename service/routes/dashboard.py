@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from service.dependencies import ModelStoreDep
 from service.problems import responses
-from service.schemas import DashboardSettings
+from service.responses import DashboardSettings
 
 # each package with its folder of scripts
 PACKAGES: list[str | tuple[str, str]] = [("plotly", "package_data"), ("fastapi_standalone_docs", "static/swagger")]

@@ -17,7 +17,8 @@ from service.forecast_service import digest_body
 from service.forecasting import plan
 from service.limits import LARGE_BYTES
 from service.problems import responses
-from service.schemas import FieldError, ForecastRequest, ForecastResponse, Name, StoredForecast, StoredForecasts
+from service.requests import ForecastRequest, Name
+from service.responses import FieldError, ForecastResponse, StoredForecast, StoredForecasts
 from service.timestamps import format_instant
 
 router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"])

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response, status
 
 from service.dependencies import ModelStoreDep
-from service.schemas import Liveness, Readiness
+from service.responses import Liveness, Readiness
 
 router = APIRouter(prefix="/health", tags=["health"])
 

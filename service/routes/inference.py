@@ -25,7 +25,7 @@ from service.protocol import (
     ServerMetadata,
     ServerReady,
 )
-from service.schemas import FieldError
+from service.responses import FieldError
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _ANY: dict[int | str, dict[str, Any]] = {

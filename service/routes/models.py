@@ -10,7 +10,7 @@ from service.catalog import Model, find_model
 from service.dependencies import ModelStoreDep
 from service.exceptions import NoExample
 from service.problems import responses
-from service.schemas import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut, SkillOut
+from service.responses import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut, SkillOut
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 # fields of a manifest that the list of models leaves out, to keep it short

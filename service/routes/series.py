@@ -7,7 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from forecaster.data.tails import read_tail, stored_symbols
 from service.dependencies import ModelStoreDep
 from service.problems import responses
-from service.schemas import Name, StoredBars, StoredSeries
+from service.requests import Name
+from service.responses import StoredBars, StoredSeries
 
 router = APIRouter(prefix="/v1/series", tags=["series"])
 

@@ -10,7 +10,8 @@ from forecaster.ledger.skill import GROUPS, GroupSkill, realised_skill
 from service.catalog import find_model
 from service.dependencies import CallerDep, ForecastServiceDep, ModelStoreDep
 from service.problems import responses
-from service.schemas import DriftOut, DriftsOut, Name, RealisedOut, RealisedSkill, Time, VersionDrift
+from service.requests import Name, Time
+from service.responses import DriftOut, DriftsOut, RealisedOut, RealisedSkill, VersionDrift
 from service.timestamps import instant
 
 router = APIRouter(prefix="/v1", tags=["evaluation"])

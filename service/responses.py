@@ -1,49 +1,9 @@
-"""Request and response schemas, as OpenAPI shows them. Requests must not have unknown fields or non-finite numbers."""
+"""Schemas of responses, as OpenAPI shows them."""
 
-import math
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-Number = Annotated[float, Strict(), AllowInfNan(False)]
-Whole = Annotated[int, Strict()]
-
-
-def _check_iso_8601(time: Any) -> Any:
-    """Refuse numbers, which pydantic would read as seconds since 1970."""
-    if not isinstance(time, str) or time[4:5] != "-":
-        raise PydanticCustomError("time", "Input should be an ISO 8601 date or time, such as 2026-01-31T00:00:00Z")
-    return time
-
-
-def _check_width(columns: Any) -> Any:
-    """Refuse so many columns that validating each would take minutes."""
-    if isinstance(columns, dict) and len(columns) > MAX_COLUMNS:
-        raise PydanticCustomError("columns", f"Input should have at most {MAX_COLUMNS} columns")
-    return columns
-
-
-MAX_COLUMNS = 500
-Time = Annotated[datetime, BeforeValidator(_check_iso_8601)]
-# PostgreSQL cannot store NUL in text
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-# report only the first invalid value of a long list
-Times = Annotated[list[Time], FailFast()]
-Numbers = Annotated[list[Number], FailFast()]
-Columns = Annotated[dict[str, Numbers], BeforeValidator(_check_width)]
-
-# two days of the demo's hourly sine, the input size of its model
-_HOURS = [f"2026-01-0{1 + hour // 24}T{hour % 24:02d}:00:00Z" for hour in range(48)]
-EXAMPLE_REQUEST: dict[str, JsonValue] = {
-    "model": "sine",
-    "series": [
-        {"unique_id": "a", "ds": [*_HOURS], "y": [round(math.sin(math.tau * hour / 24), 2) for hour in range(48)]}
-    ],
-    "horizon": 3,
-    "level": [80, 95],
-}
 EXAMPLE_RESPONSE: dict[str, JsonValue] = {
     "model": {"name": "sine", "version": 3, "alias": "champion", "run_id": "0123456789abcdef0123456789abcdef"},
     "forecasts": [
@@ -74,37 +34,6 @@ EXAMPLE_RESPONSE: dict[str, JsonValue] = {
     },
     "warnings": [],
 }
-
-
-class SeriesIn(BaseModel):
-    """The history of a series, oldest first. Times may be dates, or times with or without a zone."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    unique_id: Name
-    ds: Times
-    y: Numbers
-    # default_factory, because pydantic's deep copy of a default dict is as slow as parsing a short series
-    hist_exog: Columns = Field(default_factory=dict)
-    futr_exog: Columns = Field(default_factory=dict)
-    stat_exog: Annotated[dict[str, Number], BeforeValidator(_check_width)] = Field(default_factory=dict)
-
-
-class ForecastRequest(BaseModel):
-    """A model, the series to forecast, a horizon, and intervals (`level`, 0–100) or `quantiles` (0–1)."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_REQUEST]})
-
-    model: str = Field(max_length=250)
-    alias: str | None = Field(None, max_length=250, description="default: `champion`, if no version is given")
-    version: Whole | None = Field(None, description="version to use instead of an alias")
-    series: list[SeriesIn] | None = Field(None, fail_fast=True, min_length=1, description="histories of the series")
-    unique_ids: list[Name] | None = Field(
-        None, fail_fast=True, min_length=1, description="symbols of the bar store, instead of `series`"
-    )
-    horizon: Whole | None = Field(None, description="number of steps; default: the trained horizon")
-    level: list[Number] | None = Field(None, max_length=20)
-    quantiles: list[Number] | None = Field(None, max_length=40)
 
 
 class ServedModel(BaseModel):
@@ -174,28 +103,6 @@ class StoredForecasts(BaseModel):
     """The last forecasts of a series, newest first."""
 
     forecasts: list[StoredForecast]
-
-
-class ActualIn(BaseModel):
-    """An actual: the observed value of a series at a time."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    unique_id: Name
-    ds: Time
-    # the mean of larger values could overflow
-    y: Annotated[Number, Field(ge=-1e150, le=1e150)]
-
-
-class ActualsRequest(BaseModel):
-    """Actuals. Sending an actual again changes nothing; a corrected value replaces the earlier one."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"actuals": [{"unique_id": "a", "ds": "2026-01-03T00:00:00Z", "y": 0.43}]}]},
-    )
-
-    actuals: Annotated[list[ActualIn], FailFast()] = Field(min_length=1)
 
 
 class ActualsOut(BaseModel):
