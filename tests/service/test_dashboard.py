@@ -266,7 +266,7 @@ def test_api_key_is_requested_and_kept_in_its_tab_only(page: Page, site: str) ->
     page.route("**/v1/**", guard)
     page.goto(site)
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("An API key is needed")
+    expect(dialog).to_contain_text("API key required")
     page.get_by_label("API key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("does not accept")
