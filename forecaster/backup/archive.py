@@ -18,7 +18,7 @@ from forecaster.domain.files import write_atomically
 from forecaster.registry.files import hash_file
 
 CONTENTS = "manifest.json"
-_NAMED = 3
+_MAX_NAMES_SHOWN = 3
 
 
 class _Part(BaseModel):
@@ -204,4 +204,4 @@ def _check_files(path: Path, folder: Path, contents: Contents) -> None:
     changed = sorted(name for name in found & contents.files.keys() if hash_file(folder / name) != contents.files[name])
     for names, problem in ((missing, "missing"), (unknown, "not listed"), (changed, "changed since it was written")):
         if names:
-            raise BackupError(f"{path}: {names[:_NAMED]} ({len(names)}): {problem}; use another backup")
+            raise BackupError(f"{path}: {names[:_MAX_NAMES_SHOWN]} ({len(names)}): {problem}; use another backup")

@@ -27,7 +27,7 @@ from forecaster.database.uris import without_password
 from forecaster.domain.errors import BackupError, ConfigError
 from forecaster.registry.artifact_locations import COLUMNS, relocation_updates
 
-_MOUNTED = "is a mount point, which cannot be replaced; use a folder below it, or mount the folder above it"
+_MOUNT_POINT_ERROR = "is a mount point, which cannot be replaced; use a folder below it, or mount the folder above it"
 
 
 def restore(
@@ -109,7 +109,7 @@ class _Swap:
     def check(self) -> None:
         """Refuse a path that a rename cannot replace, and the remains of a killed restore."""
         if os.path.ismount(self.path):
-            raise BackupError(f"{self.path}: {_MOUNTED}")
+            raise BackupError(f"{self.path}: {_MOUNT_POINT_ERROR}")
         old = self._sibling("replaced")
         if os.path.lexists(old):
             raise BackupError(
@@ -238,7 +238,7 @@ def _rename(path: Path, target: Path, undo: ExitStack) -> None:
     except OSError as error:
         # a bind mount in the same file system, which `ismount` does not recognize
         if error.errno == errno.EBUSY:
-            raise BackupError(f"{path}: {_MOUNTED}") from error
+            raise BackupError(f"{path}: {_MOUNT_POINT_ERROR}") from error
         raise
     undo.callback(target.rename, path)
 

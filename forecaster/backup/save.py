@@ -15,7 +15,7 @@ from forecaster.registry.artifact_locations import existing_columns, locations_o
 
 PARTS = ("registry", "bars", "database")
 REGISTRY, ARTIFACTS, BARS, DATABASE = "registry/mlflow.db", "registry/artifacts", "bars", "database/service.db"
-_NAMED = 3
+_MAX_NAMES_SHOWN = 3
 # called with the name of each file or location, once it is saved or restored
 OnFile = Callable[[str], None]
 
@@ -83,8 +83,8 @@ def _add_registry(tar: Archive, locations: Locations, folder: Path, on_file: OnF
         missing = missing_artifacts(connection, locations.root)
     if missing:
         raise BackupError(
-            f"{missing[:_NAMED]} ({len(missing)}): the registry needs them, but they do not exist; set --artifacts to "
-            "MLflow's folder, or delete versions whose files are lost"
+            f"{missing[:_MAX_NAMES_SHOWN]} ({len(missing)}): the registry needs them, but they do not exist; set "
+            "--artifacts to MLflow's folder, or delete versions whose files are lost"
         )
     copy.unlink()
     for path in _files(locations.root):

@@ -10,9 +10,9 @@ from forecaster.data.jumps import MIN_JUMP, robust_deviation
 from forecaster.domain.errors import BadResponse, QualityError
 
 # relative tolerances: corrections of a close are larger; adjustments differ only by float32 rounding
-_CLOSE, _ADJUSTMENT = 1e-4, 5e-7
+_CLOSE_TOLERANCE, _ADJUSTMENT_TOLERANCE = 1e-4, 5e-7
 # tolerance of daily returns, in standard deviations; the returns of two symbols differ by about 1
-_RETURNS = 0.25
+_RETURNS_TOLERANCE = 0.25
 
 
 def describe_change(old: Bars, fresh: Bars) -> str | None:
@@ -22,12 +22,12 @@ def describe_change(old: Bars, fresh: Bars) -> str | None:
         return f"session {lost[0]} is gone"
     both = pd.merge(old.frame, fresh.frame, left_index=True, right_index=True, suffixes=("", "_now"))
     for name, before, now, tolerance in (
-        ("close", both[CLOSE], both[f"{CLOSE}_now"], _CLOSE),
+        ("close", both[CLOSE], both[f"{CLOSE}_now"], _CLOSE_TOLERANCE),
         (
             "adjustment",
             both[ADJUSTED_CLOSE] / both[CLOSE],
             both[f"{ADJUSTED_CLOSE}_now"] / both[f"{CLOSE}_now"],
-            _ADJUSTMENT,
+            _ADJUSTMENT_TOLERANCE,
         ),
     ):
         wrong = np.flatnonzero(~np.isclose(now, before, rtol=tolerance))
@@ -74,7 +74,7 @@ def check_returns(old: Bars, fresh: Bars) -> None:
     both = pd.DataFrame({"stored": old.frame[CLOSE], "now": fresh.frame[CLOSE]}).dropna()
     deviation = robust_deviation(both["stored"].to_numpy())
     differences = np.diff(np.log(both["now"].to_numpy() / both["stored"].to_numpy()))
-    if deviation > 0 and np.median(np.abs(differences)) > _RETURNS * deviation:
+    if deviation > 0 and np.median(np.abs(differences)) > _RETURNS_TOLERANCE * deviation:
         raise QualityError(
             old.symbol,
             "most returns differ from the stored returns, as if from another symbol; nothing was stored: try later, "

@@ -10,7 +10,7 @@ from typing import Any
 from forecaster.domain.errors import Unconfirmed
 
 # a message lists at most this many days; a series whose unit changes daily has thousands of jumps
-SHOWN = 3
+MAX_DAYS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Hold:
 
     def message_for(self, symbol: str) -> str:
         """Return the error message: what is held back, why, and what to do."""
-        flags = " ".join(f"--confirm {symbol}:{day}" for day in self.days[:SHOWN])
-        flags += " …" if len(self.days) > SHOWN else ""
+        flags = " ".join(f"--confirm {symbol}:{day}" for day in self.days[:MAX_DAYS_SHOWN])
+        flags += " …" if len(self.days) > MAX_DAYS_SHOWN else ""
         return (
             f"held back from {self.days[0]} on: {self.seen}, which no dividend or split explains; "
             f"fetch again when the source has corrected it, or run pipelines.fetch CONFIG {flags} if it is right"

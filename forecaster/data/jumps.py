@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from forecaster.data.bars import CLOSE, DIVIDEND, OPEN, Bars
-from forecaster.data.hold import SHOWN, Hold
+from forecaster.data.hold import MAX_DAYS_SHOWN, Hold
 from forecaster.domain.series import Floats
 
 # log ratios: no smaller move is a jump, and any move beyond `CERTAIN_JUMP` is; a series of nothing but jumps, whose
@@ -26,7 +26,7 @@ MOVE_DEVIATIONS, GAP_DEVIATIONS = 15.0, 10.0
 # fewer returns give no estimate of the standard deviation
 MIN_RETURNS = 20
 # tolerance, in log units, between a jump and the confirmed jump of the same day
-_SAME = 0.1
+_CONFIRMED_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def find_hold(bars: Bars) -> Hold | None:
     jumps = [jump for jump in find_jumps(bars) if not _is_confirmed(jump, bars)]
     if not jumps:
         return None
-    more = f"; and {len(jumps) - SHOWN} more" if len(jumps) > SHOWN else ""
-    return Hold(tuple(jump.day for jump in jumps), "; ".join(map(str, jumps[:SHOWN])) + more)
+    more = f"; and {len(jumps) - MAX_DAYS_SHOWN} more" if len(jumps) > MAX_DAYS_SHOWN else ""
+    return Hold(tuple(jump.day for jump in jumps), "; ".join(map(str, jumps[:MAX_DAYS_SHOWN])) + more)
 
 
 def robust_deviation(close: Floats) -> float:
@@ -91,4 +91,4 @@ def _unexplained(prices: Floats, previous: Floats, dividends: Floats) -> Any:
 
 
 def _is_confirmed(jump: Jump, bars: Bars) -> bool:
-    return abs(bars.confirmed.get(jump.day, np.inf) - jump.move) < _SAME
+    return abs(bars.confirmed.get(jump.day, np.inf) - jump.move) < _CONFIRMED_TOLERANCE

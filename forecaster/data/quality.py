@@ -21,7 +21,7 @@ OUTLIER_Z = 15.0
 STALE_DAYS = 5
 # relative tolerance between our adjusted close and the source's, on top of rounding
 ADJUSTED_TOLERANCE = 1e-6
-_TOLERANCE = 1e-4
+_PRICE_TOLERANCE = 1e-4
 # log ratio of the smallest split that exceeds usual daily returns
 _MIN_SPLIT = np.log(1.2)
 Rule = Callable[[Bars, Times], tuple[Times, str]]
@@ -166,7 +166,7 @@ def _half_unit(prices: Floats) -> Floats:
 def _inconsistent(bars: Bars, expected: Times) -> tuple[Times, str]:
     frame = bars.frame
     top, bottom = frame[[OPEN, CLOSE]].max(axis=1), frame[[OPEN, CLOSE]].min(axis=1)
-    wrong = (frame[HIGH] < top * (1 - _TOLERANCE)) | (frame[LOW] > bottom * (1 + _TOLERANCE))
+    wrong = (frame[HIGH] < top * (1 - _PRICE_TOLERANCE)) | (frame[LOW] > bottom * (1 + _PRICE_TOLERANCE))
     return bars.sessions[wrong.to_numpy()], "open or close lies outside the range from low to high"
 
 
@@ -210,9 +210,9 @@ def _stale(bars: Bars, expected: Times) -> tuple[Times, str]:
 
 def _dividend_not_adjusted(bars: Bars, expected: Times) -> tuple[Times, str]:
     factor = (bars.frame[ADJUSTED_CLOSE] / bars.frame[CLOSE]).to_numpy()
-    paid = np.flatnonzero((bars.frame[DIVIDEND] / bars.frame[CLOSE] > 10 * _TOLERANCE).to_numpy())
+    paid = np.flatnonzero((bars.frame[DIVIDEND] / bars.frame[CLOSE] > 10 * _PRICE_TOLERANCE).to_numpy())
     paid = paid[paid > 0]
-    ignored = paid[np.abs(factor[paid] / factor[paid - 1] - 1) < _TOLERANCE]
+    ignored = paid[np.abs(factor[paid] / factor[paid - 1] - 1) < _PRICE_TOLERANCE]
     return bars.sessions[ignored], "the adjusted close ignores a dividend"
 
 

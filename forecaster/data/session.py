@@ -22,7 +22,7 @@ PROBE_SECONDS = 4.0
 # a longer Retry-After is an error
 MAX_RETRY_AFTER = 10.0
 _MAX_WAITS = 3
-_BUSY = (429, 503)
+_BUSY_STATUSES = (429, 503)
 
 
 class SessionConfig(Config):
@@ -130,7 +130,7 @@ class MarketSession(requests.Session):  # type: ignore[misc]
 
     def _seconds_to_wait(self, url: str, response: Any) -> float | None:
         """Return the `Retry-After` of a busy source in seconds, or None."""
-        return retry_after(response.headers.get("Retry-After")) if response.status_code in _BUSY else None
+        return retry_after(response.headers.get("Retry-After")) if response.status_code in _BUSY_STATUSES else None
 
     def _send_in_time(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
         """Send a request with the remaining time as its timeout."""

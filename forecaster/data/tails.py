@@ -16,7 +16,7 @@ from forecaster.domain.series import Floats, Times
 
 _SUFFIX = ".tail.json"
 _BARS = ("open", "high", "low", "close", "volume")
-_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+_KEPT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def file_name(symbol: str) -> str:
     Upper-case letters, digits, `-`, `_` and `.` are kept; other bytes, including lower-case letters, become `%` and
     two hexadecimal digits.
     """
-    return "".join(chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in symbol.encode())
+    return "".join(chr(byte) if chr(byte) in _KEPT_CHARACTERS else f"%{byte:02X}" for byte in symbol.encode())
 
 
 def symbol_of(name: str) -> str:

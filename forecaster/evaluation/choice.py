@@ -19,7 +19,7 @@ from forecaster.evaluation.probabilistic import interval_scores
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.units import SCALES, Unit
 
-_BLOCKS = 4
+_N_BLOCKS = 4
 # minimum number of cutoffs, in horizons; with fewer, differences of scores are not significant
 MIN_HORIZONS = 40
 # static intervals are chosen if their score is lower by at least this share, at this significance level
@@ -122,7 +122,7 @@ class _Trial:
 
 def _trial(residuals: Residuals, cutoffs: Times, sizes: Floats, unit: Unit) -> _Trial:
     numbers, horizon = np.searchsorted(cutoffs, residuals.cutoffs), residuals.actual.shape[1]
-    borders = np.arange(1, _BLOCKS + 1) * len(cutoffs) // _BLOCKS
+    borders = np.arange(1, _N_BLOCKS + 1) * len(cutoffs) // _N_BLOCKS
     units, blocks = np.empty((len(numbers), 1)), list[tuple[Calibration, int]]()
     for begin, end in itertools.pairwise(borders):
         # leave out the last horizon before the block, because its actuals are not known when the block begins

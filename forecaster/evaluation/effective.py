@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from forecaster.domain.series import Floats, Times
 
 # dependence is measured on misses of this central share of the residuals
-_INSIDE = 0.8
+_CENTRAL_COVERAGE = 0.8
 
 
 def effective_windows(residuals: Floats, cutoffs: Times | NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -25,7 +25,7 @@ def effective_windows(residuals: Floats, cutoffs: Times | NDArray[np.int64]) -> 
     """
     n, horizon = residuals.shape
     numbers = np.unique(cutoffs, return_inverse=True)[1]
-    tail = (1 - _INSIDE) / 2
+    tail = (1 - _CENTRAL_COVERAGE) / 2
     low, high = np.quantile(residuals, [tail, 1 - tail], axis=0)
     missed = ((residuals < low) | (residuals > high)).astype(np.float64)
     missed -= missed.mean(axis=0)

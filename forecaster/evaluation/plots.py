@@ -10,7 +10,7 @@ from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.metrics import by_step, mae
 
 # number of cutoffs in the rolling mean of coverage
-_WINDOW = 100
+_ROLLING_CUTOFFS = 100
 
 
 def forecast_figure(
@@ -80,7 +80,7 @@ def coverage_figure(
             axes.plot(times, share, style, color=color, label=f"{level} %, {kind}")
         axes.axhline(level / 100, color=color, linewidth=0.6)
     axes.set_ylim(0, 1.02)
-    axes.set_ylabel(f"coverage of the last {_WINDOW} cutoffs")
+    axes.set_ylabel(f"coverage of the last {_ROLLING_CUTOFFS} cutoffs")
     axes.legend(fontsize="small", loc="lower left")
     figure.autofmt_xdate()
     return figure
@@ -98,7 +98,7 @@ def _figure(width: float, title: str) -> tuple[Any, Any]:
 def _rolling(cutoffs: Times, numbers: NDArray[np.int64], inside: Floats) -> tuple[Times, Floats]:
     counts = np.bincount(numbers, minlength=len(cutoffs))
     sums = np.bincount(numbers, inside, minlength=len(counts))
-    window = min(_WINDOW, len(counts))
+    window = min(_ROLLING_CUTOFFS, len(counts))
     kernel = np.ones(window)
     share = np.convolve(sums, kernel, "valid") / np.maximum(np.convolve(counts, kernel, "valid"), 1)
     return cutoffs[window - 1 :], share

@@ -17,7 +17,7 @@ from forecaster.training.config import TrainConfig
 
 Task = Literal["retrain", "backtest"]
 _PLACEHOLDER = "{symbol}"
-_NAMED = 5
+_MAX_NAMES_SHOWN = 5
 
 
 class FleetConfig(Config):
@@ -60,7 +60,7 @@ class FleetConfig(Config):
     def _check_symbols(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
         repeated = sorted({symbol for symbol in symbols or () if (symbols or ()).count(symbol) > 1})
         if repeated:
-            raise ValueError(f"{repeated[:_NAMED]} are listed twice; remove the repetitions")
+            raise ValueError(f"{repeated[:_MAX_NAMES_SHOWN]} are listed twice; remove the repetitions")
         return symbols
 
     @field_validator("out")
@@ -151,9 +151,9 @@ def _check_names(name: str, symbols: tuple[str, ...]) -> None:
     wrong = [symbol for symbol in symbols if not re.search(pattern, name.replace(_PLACEHOLDER, symbol))]
     if wrong:
         raise ConfigError(
-            f"fleet.name: '{name}' gives no valid model name ({pattern}) for {wrong[:_NAMED]}"
-            f"{' and others' if len(wrong) > _NAMED else ''}; remove them from fleet.symbols and retrain each of them "
-            "separately under another name"
+            f"fleet.name: '{name}' gives no valid model name ({pattern}) for {wrong[:_MAX_NAMES_SHOWN]}"
+            f"{' and others' if len(wrong) > _MAX_NAMES_SHOWN else ''}; remove them from fleet.symbols and "
+            "retrain each of them separately under another name"
         )
 
 

@@ -15,7 +15,7 @@ from forecaster.fleet.plan import FleetConfig, OrderResult
 from forecaster.fleet.work import ENVIRONMENT, execute_order
 
 # a local Ray listens only on loopback (on any system, despite the first name) and requires a token
-_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 # orders and results are a few kilobytes
 _OBJECT_STORE_BYTES = 80 * 2**20
 _CONNECT_SECONDS = 10
@@ -76,7 +76,7 @@ def _connected(config: FleetConfig, n_orders: int) -> Iterator[tuple[Any, int]]:
     """Connect to Ray, and yield it and the number of workers to start."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if config.ray_address is None:
-        os.environ.update(_LOCAL)
+        os.environ.update(_LOCAL_SETTINGS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray

@@ -35,7 +35,7 @@ ENVIRONMENT = {
     # progress bars of many workers at once are unreadable
     "TQDM_DISABLE": "1",
 }
-_LOCKED, _TRIES, _MOST_SECONDS = "database is locked", 6, 10.0
+_LOCKED_MESSAGE, _MAX_ATTEMPTS, _MAX_DELAY_SECONDS = "database is locked", 6, 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -63,15 +63,15 @@ def execute_order(text: str) -> str:
 
 def _execute_with_retries(order: Order) -> dict[str, Any]:
     """Execute an order, and retry it while SQLite is locked by others; a retry continues where the order stopped."""
-    for attempt in range(1, _TRIES + 1):
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
         try:
             return _WORK[order.do](order)
         except Exception as error:
-            if _LOCKED not in str(error) or attempt == _TRIES:
+            if _LOCKED_MESSAGE not in str(error) or attempt == _MAX_ATTEMPTS:
                 raise
-            _log.warning("symbol %s: %s; attempt %d of %d", order.symbol, _LOCKED, attempt, _TRIES)
+            _log.warning("symbol %s: %s; attempt %d of %d", order.symbol, _LOCKED_MESSAGE, attempt, _MAX_ATTEMPTS)
         # a random delay, so that not all workers retry at the same time
-        time.sleep(random.uniform(0, min(2.0**attempt, _MOST_SECONDS)))  # noqa: S311
+        time.sleep(random.uniform(0, min(2.0**attempt, _MAX_DELAY_SECONDS)))  # noqa: S311
     raise AssertionError("unreachable")
 
 

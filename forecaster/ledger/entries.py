@@ -1,4 +1,4 @@
-"""What the writer takes: an answered request with its forecasts, as arrays."""
+"""Entries of the ledger: an answered request with its forecasts, as arrays."""
 
 import secrets
 import threading

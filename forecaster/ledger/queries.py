@@ -117,7 +117,7 @@ def latest_forecasts(
         size = connection.execute(select(func.sum(newest.subquery().c.size))).scalar() or 0
     if size > MAX_ANSWER_CHARACTERS:
         raise RequestError(
-            f"limit: the last {limit} forecasts have {size} characters, more than {MAX_ANSWER_CHARACTERS}; ask for "
+            f"limit: the last {limit} forecasts have {size} characters, more than {MAX_ANSWER_CHARACTERS}; request "
             "fewer"
         )
     return _read(engine, wanted, limit)

@@ -60,7 +60,7 @@ class ChampionComparison:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gate supports about a challenger.
+    """The evidence by which the gate judges a challenger.
 
     Args:
         metrics: the metrics of its backtest, named as by `report.score`.

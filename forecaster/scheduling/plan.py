@@ -38,8 +38,8 @@ class Drop:
 def next_step(job: JobConfig, state: JobState, now: int, catch_up: timedelta) -> Start | Miss | Drop | None:
     """Return the next step for a job, or None if nothing is due.
 
-    Due moments come first: only the latest of them runs, so what was missed runs once, and the run replaces the retries
-    of earlier due times. Then come retries, then retraining requests.
+    Due times come first. Only the latest runs, so several missed due times give one run, which replaces the retries of
+    earlier due times. Then come retries, then retraining requests.
 
     Args:
         job: a job that is not running.

@@ -12,7 +12,7 @@ from forecaster.domain.instants import from_microseconds
 from forecaster.scheduling.metrics import Metrics
 
 WEBHOOK = "FORECASTER_WEBHOOK_URL"
-_ATTEMPTS = 2
+_MAX_ATTEMPTS = 2
 _log = logging.getLogger("forecaster.schedule")
 
 
@@ -64,7 +64,7 @@ class FailureReporter:
 
     def _send(self, message: dict[str, object]) -> None:
         problem = ""
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             problem = self._post(message)
             if not problem:
                 return

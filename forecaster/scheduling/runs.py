@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class JobState:
-    """What the database supports about a job.
+    """The state of a job in the database.
 
     Args:
         last_due_at: the latest due time that was run or missed, or when the job was first seen.
@@ -61,7 +61,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class LostRun:
-    """What follows from a lost run: whether it is retried."""
+    """A run that was lost, and whether it is retried."""
 
     is_retried: bool
 

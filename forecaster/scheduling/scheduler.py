@@ -54,8 +54,8 @@ def run_scheduler(config: ScheduleConfig, engine: Engine) -> bool:
 def run_jobs_when_due(config: ScheduleConfig, runner: Runner, stop: Stop) -> None:
     """Run each job when it is due until a stop is requested; then wait for the running jobs.
 
-    The database supports which runs are due, so nothing is remembered between polls. A job that has to wait for others
-    asks the database when it starts.
+    Each poll reads from the database which runs are due. A job that has to wait for a free slot reads it when it
+    starts.
 
     Raises:
         CalendarError: an exchange's calendar has no further session.

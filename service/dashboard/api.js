@@ -1,15 +1,15 @@
-/** The service's API: every failure becomes an error whose message is for people. */
+/** Requests to the service's API. Every failure becomes an error with a message for the user. */
 
 import { askForKey, currentKey } from "./key.js";
 
-/** Return what a GET answers; entries of `query` that are null are left out. */
+/** Send a GET request and return the decoded response; null entries of `query` are left out. */
 export function get(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null);
   const search = new URLSearchParams(given).toString();
   return request(search ? `${path}?${search}` : path, {});
 }
 
-/** Return what a POST of `body` as JSON answers. */
+/** Send `body` as JSON in a POST request and return the decoded response. */
 export function post(path, body) {
   const headers = { "Content-Type": "application/json" };
   return request(path, { method: "POST", body: JSON.stringify(body), headers });
@@ -18,14 +18,14 @@ export function post(path, body) {
 async function request(path, options) {
   for (;;) {
     const key = currentKey();
-    const answer = await reach(path, options, key);
-    if (answer.status !== 401) return read(answer);
-    // while this was under way another request may have been given a key
+    const response = await send(path, options, key);
+    if (response.status !== 401) return decode(response);
+    // another request may have got a key in the meantime
     if (key === currentKey()) await askForKey(key ? "The service does not accept that key." : "");
   }
 }
 
-async function reach(path, options, key) {
+async function send(path, options, key) {
   const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
   try {
     return await fetch(path, { ...options, headers });
@@ -34,8 +34,8 @@ async function reach(path, options, key) {
   }
 }
 
-async function read(answer) {
-  const content = await answer.json().catch(() => null);
-  if (answer.ok && content !== null) return content;
-  throw new Error(content?.detail ?? `the service answered ${answer.status} ${answer.statusText}`);
+async function decode(response) {
+  const content = await response.json().catch(() => null);
+  if (response.ok && content !== null) return content;
+  throw new Error(content?.detail ?? `the service answered ${response.status} ${response.statusText}`);
 }

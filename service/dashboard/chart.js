@@ -1,4 +1,4 @@
-/** Charts by Plotly, in the page's colours, drawn again when those change. */
+/** Plotly charts in the page's colours, redrawn when the colour scheme changes. */
 
 import { element } from "./dom.js";
 
@@ -20,26 +20,26 @@ export function loadPlotly() {
   return loading;
 }
 
-/** Draw what `build(colours)` returns, `{traces, layout}`, into an element, described by `words`. */
-export async function draw(place, build, words) {
-  drawn.set(place, build);
-  place.setAttribute("aria-label", words);
+/** Draw the `{traces, layout}` that `build(colours)` returns into an element with the ARIA label `label`. */
+export async function draw(target, build, label) {
+  drawn.set(target, build);
+  target.setAttribute("aria-label", label);
   const plotly = await loadPlotly();
-  // a later one has come
-  if (drawn.get(place) !== build) return;
+  // a later call has replaced this chart
+  if (drawn.get(target) !== build) return;
   const colours = readColours();
   const { traces, layout } = build(colours);
-  await plotly.react(place, traces, merge(usualLayout(colours), layout), CONFIG);
+  await plotly.react(target, traces, merge(baseLayout(colours), layout), CONFIG);
 }
 
-/** Empty a chart. */
-export function wipe(place) {
-  drawn.delete(place);
-  if (window.Plotly) window.Plotly.purge(place);
+/** Remove a chart. */
+export function clearChart(target) {
+  drawn.delete(target);
+  if (window.Plotly) window.Plotly.purge(target);
 }
 
 DARK.addEventListener("change", () => {
-  for (const [place, build] of drawn) draw(place, build, place.getAttribute("aria-label"));
+  for (const [target, build] of drawn) draw(target, build, target.getAttribute("aria-label"));
 });
 
 function readColours() {
@@ -48,7 +48,7 @@ function readColours() {
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
-function usualLayout({ ink, muted, line, card }) {
+function baseLayout({ ink, muted, line, card }) {
   const axis = { gridcolor: line, linecolor: line, zeroline: false, automargin: true, tickfont: { color: muted } };
   return {
     font: { family: "system-ui, sans-serif", size: 13, color: ink },
@@ -60,11 +60,11 @@ function usualLayout({ ink, muted, line, card }) {
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: ink } },
     hovermode: "x",
     hoverlabel: { bgcolor: card, bordercolor: muted, font: { color: ink } },
-    // a finger that scrolls the page must not zoom the chart
+    // on a touch screen, scrolling the page must not zoom the chart
     dragmode: TOUCH.matches ? false : "zoom",
   };
 }
 
-function merge(usual, special) {
-  return { ...usual, ...special, xaxis: { ...usual.xaxis, ...special.xaxis }, yaxis: { ...usual.yaxis, ...special.yaxis } };
+function merge(base, layout) {
+  return { ...base, ...layout, xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis } };
 }

@@ -1,4 +1,4 @@
-/** What is chosen in the form: a model, its version, a series, how far ahead. */
+/** The form: the chosen model, version, series and horizon. */
 
 import { readCsv } from "./csv.js";
 import { byId, fillSelect } from "./dom.js";
@@ -7,23 +7,23 @@ import { EXAMPLE, exampleCsv } from "./example.js";
 export const NO_EXAMPLE = "This version has no example: an earlier release trained it.";
 
 let models = [];
-// the example whose rows were put into the form
-let taken = null;
+// the example whose rows were last put into the form
+let usedExample = null;
 
-/** Fill the form with what the service has. */
-export function offer(served, storedSeries) {
+/** Fill the form with the served models and the stored series. */
+export function fillForm(served, storedSeries) {
   models = served;
   fillSelect(byId("model"), models.map(({ name }) => [name, name]));
   fillSelect(byId("stored"), storedSeries.map((name) => [name, name]));
   byId("from-store").disabled = storedSeries.length === 0;
-  offerVersions();
+  fillVersions();
 }
 
-/** Offer the chosen model's versions, and what goes with the one that is chosen. */
-export function offerVersions() {
+/** Fill the list of versions of the chosen model, and update the rest of the form. */
+export function fillVersions() {
   const model = chosenModel();
-  // an example is of one model
-  if (byId("csv").value === taken?.text) byId("csv").value = "";
+  // the example belongs to another model
+  if (byId("csv").value === usedExample?.text) byId("csv").value = "";
   const byAlias = Object.entries(model.aliases).map(([alias, version]) => [`alias ${alias}`, `${alias} (version ${version})`]);
   const byNumber = Object.keys(model.versions).map((version) => [`version ${version}`, `version ${version}`]);
   fillSelect(byId("version"), [...byAlias.sort(), ...byNumber.reverse()]);
@@ -31,11 +31,11 @@ export function offerVersions() {
   const isDaily = sessions !== null || freq === "B" || freq === "D";
   const fromStore = isDaily && !byId("from-store").disabled;
   byId(fromStore ? "from-store" : "from-text").checked = true;
-  describe();
+  updateForm();
 }
 
-/** Say what the chosen version needs, and show the part of the form that is meant. */
-export function describe() {
+/** Describe the inputs of the chosen version, and show the fields for the chosen source. */
+export function updateForm() {
   const manifest = chosenManifest();
   const { input_size: inputSize, horizon, max_horizon: maxHorizon, freq, cell, topology } = manifest;
   byId("needs").textContent =
@@ -53,41 +53,41 @@ export function describe() {
 }
 
 /** Put the rows of an example into the form. */
-export function takeExample(example) {
-  taken = { text: exampleCsv(example), actual: example.actual };
-  byId("csv").value = taken.text;
+export function fillExample(example) {
+  usedExample = { text: exampleCsv(example), actual: example.actual };
+  byId("csv").value = usedExample.text;
   byId("name").value = EXAMPLE;
 }
 
-/** Put the rows of an example into the form where it wants rows and has none. */
-export function offerExample(example) {
-  if (!isFromStore() && byId("csv").value === "") takeExample(example);
+/** Put the rows of an example into the form if pasted rows are chosen and there are none. */
+export function fillExampleIfEmpty(example) {
+  if (!isFromStore() && byId("csv").value === "") fillExample(example);
 }
 
-/** Return the actuals after the rows in the form, where these are an example's; an empty list otherwise. */
+/** Return the actuals of the example if its rows are in the form; an empty list otherwise. */
 export function knownActuals() {
-  return !isFromStore() && taken?.text === byId("csv").value ? taken.actual : [];
+  return !isFromStore() && usedExample?.text === byId("csv").value ? usedExample.actual : [];
 }
 
-/** Choose a series by its name: the stored one where there is one, else one of pasted rows. */
+/** Choose a series by name: the stored series if it exists, else pasted rows. */
 export function chooseSeries(name) {
   const isStored = isStoredSeries(name);
   byId(isStored ? "from-store" : "from-text").checked = true;
   byId(isStored ? "stored" : "name").value = name;
-  describe();
+  updateForm();
 }
 
-/** Say whether a series is stored. */
+/** Return whether a series is stored. */
 export function isStoredSeries(name) {
   return [...byId("stored").options].some(({ value }) => value === name);
 }
 
-/** Say whether the series is one of the stored ones. */
+/** Return whether a stored series is chosen. */
 export function isFromStore() {
   return byId("from-store").checked;
 }
 
-/** Return the name of the series that is meant. */
+/** Return the name of the chosen series. */
 export function chosenSeries() {
   return isFromStore() ? byId("stored").value : byId("name").value;
 }
@@ -108,8 +108,8 @@ export function chosenManifest() {
   return chosenModel().versions[chosenNumber()];
 }
 
-/** Return the request that the form stands for. */
-export function asRequest() {
+/** Return the request for the form's choices. */
+export function buildRequest() {
   const [kind, name] = chosenVersion();
   const horizon = byId("horizon").value;
   return {
@@ -117,11 +117,11 @@ export function asRequest() {
     [kind]: kind === "alias" ? name : Number(name),
     level: [80, 95],
     ...(horizon ? { horizon: Number(horizon) } : {}),
-    ...(isFromStore() ? { unique_ids: [chosenSeries()] } : { series: [typedSeries()] }),
+    ...(isFromStore() ? { unique_ids: [chosenSeries()] } : { series: [pastedSeries()] }),
   };
 }
 
-function typedSeries() {
+function pastedSeries() {
   if (!byId("name").value) throw new Error("the series has no name; give it one");
   return readCsv(byId("csv").value, byId("name").value, chosenManifest());
 }

@@ -1,27 +1,27 @@
-/** Pasted rows: `ds,y`, and beside them the columns that a model takes. */
+/** Parse pasted rows: `ds,y` and the model's exogenous columns. */
 
 /**
- * Return a text's series as a request has it.
+ * Return the series in a text, in the format of a request.
  *
- * The first line may name the columns. Rows without `y`, after all others, are what is known ahead.
+ * The first line may be a header. Rows without `y` must come last; they hold the values known ahead.
  */
 export function readCsv(text, uniqueId, manifest) {
-  const lines = text.split(/\r?\n/).map((line, place) => ({ cells: split(line), number: place + 1 }));
+  const lines = text.split(/\r?\n/).map((line, index) => ({ cells: split(line), number: index + 1 }));
   const rows = lines.filter(({ cells }) => cells.some((cell) => cell !== ""));
   const columns = rows[0]?.cells[0].toLowerCase() === "ds" ? rows.shift().cells : ["ds", "y"];
-  const place = Object.fromEntries(columns.map((name, number) => [name, number]));
-  if (place.y === undefined) throw new Error("the first line has no column y; write ds,y");
+  const position = Object.fromEntries(columns.map((name, index) => [name, index]));
+  if (position.y === undefined) throw new Error("the first line has no column y; write ds,y");
   if (rows.length === 0) throw new Error("there are no rows; paste lines of ds,y, or press Example series");
-  const isKnown = ({ cells }) => (cells[place.y] ?? "") !== "";
+  const isKnown = ({ cells }) => (cells[position.y] ?? "") !== "";
   const known = rows.filter(isKnown);
   const late = rows.find((row, number) => isKnown(row) && number >= known.length);
   if (late) throw new Error(`line ${late.number}: rows without y come last; give the missing value before it`);
-  const take = (from, name) => from.map((row) => toNumber(row, place[name], name));
+  const take = (from, name) => from.map((row) => toNumber(row, position[name], name));
   const chosen = (from, names) =>
-    Object.fromEntries(names.filter((name) => name in place).map((name) => [name, take(from, name)]));
+    Object.fromEntries(names.filter((name) => name in position).map((name) => [name, take(from, name)]));
   return {
     unique_id: uniqueId,
-    ds: known.map(({ cells }) => cells[place.ds]),
+    ds: known.map(({ cells }) => cells[position.ds]),
     y: take(known, "y"),
     hist_exog: chosen(known, Object.keys(manifest.hist_exog)),
     futr_exog: chosen(rows, Object.keys(manifest.futr_exog)),
@@ -29,12 +29,12 @@ export function readCsv(text, uniqueId, manifest) {
 }
 
 function split(line) {
-  const mark = [",", ";", "\t"].find((one) => line.includes(one)) ?? ",";
-  return line.split(mark).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
+  const delimiter = [",", ";", "\t"].find((candidate) => line.includes(candidate)) ?? ",";
+  return line.split(delimiter).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
 }
 
-function toNumber({ cells, number }, place, name) {
-  const text = cells[place] ?? "";
+function toNumber({ cells, number }, position, name) {
+  const text = cells[position] ?? "";
   const value = Number(text);
   if (text === "" || !Number.isFinite(value)) {
     throw new Error(`line ${number}: '${text}' is not a value of ${name}; write a number such as 1.25`);

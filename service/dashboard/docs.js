@@ -1,4 +1,4 @@
-/** The API's page: Swagger UI on this service's own description of its API. */
+/** The API page: Swagger UI with this service's OpenAPI document. */
 
 import { currentKey } from "./key.js";
 
@@ -8,8 +8,8 @@ function followScheme() {
   document.documentElement.classList.toggle("dark-mode", DARK.matches);
 }
 
-/** Add the API key that the dashboard was given in this tab. */
-function withKey(request) {
+/** Add the API key that was entered on the dashboard in this tab. */
+function addKey(request) {
   const key = currentKey();
   if (key) request.headers.Authorization = `Bearer ${key}`;
   return request;
@@ -21,7 +21,7 @@ window.SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#api",
   deepLinking: true,
-  // it would ask another host
+  // the validator would send requests to another host
   validatorUrl: null,
-  requestInterceptor: withKey,
+  requestInterceptor: addKey,
 });

@@ -13,17 +13,17 @@ const COLUMNS = [
   { title: "Input", cell: ({ input }) => NAMES[input] ?? input, isText: true },
   { title: "Values received", cell: ({ values }) => count(values) },
   { title: "PSI", cell: ({ psi }) => short(psi) },
-  { title: "Drift", cell: ({ psi }) => inWords(psi), isText: true },
+  { title: "Drift", cell: ({ psi }) => driftLabel(psi), isText: true },
 ];
-let asked = 0;
+let lastRequest = 0;
 
 /** Show the drift of a model's inputs. */
 export async function showDrift(model) {
-  asked += 1;
-  const turn = asked;
+  lastRequest += 1;
+  const request = lastRequest;
   const { versions } = await get("v1/drift", { model });
-  // another model has been chosen meanwhile
-  if (turn !== asked) return;
+  // another model has been chosen in the meantime
+  if (request !== lastRequest) return;
   const rows = versions.flatMap(({ version, n_values: values, drift }) =>
     Object.entries(drift).map(([input, { psi }]) => ({ version, input, values, psi })),
   );
@@ -31,7 +31,7 @@ export async function showDrift(model) {
   byId("drift-table").replaceChildren(...(rows.length ? [table(`Inputs of ${model}`, COLUMNS, rows)] : []));
 }
 
-function inWords(psi) {
+function driftLabel(psi) {
   if (psi < STABLE) return "stable";
   return psi > SHIFTED ? "shifted: inputs differ from the training data" : "moderate";
 }

@@ -1,8 +1,8 @@
-/** A version's example: the last window of its test part, with its actuals and the forecast that was made without them. */
+/** A version's example: the last window of its test part, with the forecast and the actuals. */
 
 import { get } from "./api.js";
 
-// the series that the form names so; an example's own name would make its forecast one of the real series
+// the example's name in the form: under its own name, its forecast would be one of the real series
 export const EXAMPLE = "example";
 
 /** Return the example of a model's version. */
@@ -10,7 +10,7 @@ export function readExample(model, version) {
   return get(`v1/models/${encodeURIComponent(model)}/versions/${version}/example`);
 }
 
-/** Return an example's rows as text: those before the cutoff, and after it what is known ahead. */
+/** Return an example's rows as CSV: the history, and the values known ahead after the cutoff. */
 export function exampleCsv({ series, forecast }) {
   const { ds, y, hist_exog: hist, futr_exog: futr } = series;
   const columns = [y, ...Object.values(hist), ...Object.values(futr)];

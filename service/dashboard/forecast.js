@@ -1,13 +1,13 @@
-/** The forecast: the history of the series, what the service answers, its actuals, and the skill of the version. */
+/** The forecast with the history of its series, its actuals and the skill of the version. */
 
 import { get, post } from "./api.js";
-import { draw, wipe } from "./chart.js";
+import { clearChart, draw } from "./chart.js";
 import { byId, element } from "./dom.js";
-import { alike, instant, isMidnight, number, time } from "./format.js";
-import { sentence } from "./notices.js";
+import { instant, isMidnight, number, sameDecimals, time } from "./format.js";
+import { capitalize } from "./notices.js";
 import { facts, table } from "./table.js";
-import { fan } from "./traces.js";
-import { maker, NO_SKILL, skillWords } from "./words.js";
+import { forecastChart } from "./traces.js";
+import { describeSkill, madeBy, NO_SKILL } from "./words.js";
 
 const LEVELS = [80, 95];
 let current = null;
@@ -27,8 +27,8 @@ export function showHistory(name, history, note) {
   return drawCurrent(`History of ${name}, ${history.ds.length} rows.`);
 }
 
-/** Return the service's answer to a request of one series, and the history that it had. */
-export async function askFor(request) {
+/** Request a forecast of one series; return the answer and the history that it was made from. */
+export async function requestForecast(request) {
   const [sent] = request.series ?? [];
   const [answer, history] = await Promise.all([
     post("v1/forecasts", request),
@@ -37,17 +37,17 @@ export async function askFor(request) {
   return { answer, history };
 }
 
-/** Show an answer after its history, and the actuals that are known of it. */
+/** Show an answer with its history and the known actuals. */
 export function showForecast({ answer, history, actual = [] }) {
-  const [one] = answer.forecasts;
-  current = { history, forecast: one, actual, isBaseline: answer.forecast_by !== "model" };
-  return show(one.unique_id, `${maker(answer)} Cutoff: ${time(one.cutoff)}.`, answer.warnings, answer.skill);
+  const [forecast] = answer.forecasts;
+  current = { history, forecast, actual, isBaseline: answer.forecast_by !== "model" };
+  return show(forecast.unique_id, `${madeBy(answer)} Cutoff: ${time(forecast.cutoff)}.`, answer.warnings, answer.skill);
 }
 
-/** Show a forecast of the ledger, after its history where that is stored. */
+/** Show a forecast from the ledger, with its history if that is stored. */
 export function showServed({ forecast, actual, ...answer }, history) {
   current = { history: upTo(history, forecast.cutoff), forecast, actual, isBaseline: answer.forecast_by !== "model" };
-  const by = `${maker(answer)} Served ${instant(answer.answered_at)}. Cutoff: ${time(forecast.cutoff)}.`;
+  const by = `${madeBy(answer)} Served ${instant(answer.answered_at)}. Cutoff: ${time(forecast.cutoff)}.`;
   return show(forecast.unique_id, by, answer.warnings, answer.skill);
 }
 
@@ -61,33 +61,33 @@ export function showExample({ model, version, series, forecast, actual, is_fitte
   return show(title, by, warnings, skill);
 }
 
-/** Say that there is nothing to show yet, and why. */
+/** Show that there is no forecast yet, and why. */
 export function showNothing(why) {
   current = null;
   byId("result-title").textContent = "Forecast";
   byId("result-by").textContent = why;
   for (const id of ["warnings", "evidence", "forecast-table"]) byId(id).replaceChildren();
-  wipe(byId("forecast-chart"));
+  clearChart(byId("forecast-chart"));
 }
 
 function show(title, by, warnings, skill) {
   byId("result-title").textContent = title;
   byId("result-by").textContent = by;
   byId("warnings").replaceChildren(...warnings.map(warning));
-  const { text, figures } = skillWords(skill);
+  const { text, figures } = describeSkill(skill);
   byId("evidence").replaceChildren(element("p", {}, text), facts(figures));
-  byId("forecast-table").replaceChildren(asTable(current));
+  byId("forecast-table").replaceChildren(forecastTable(current));
   return drawCurrent(describe(title, current));
 }
 
-/** Draw what is current, with as much history as is chosen. */
-export function drawCurrent(words = byId("forecast-chart").getAttribute("aria-label")) {
+/** Draw the current forecast with the chosen number of history rows. */
+export function drawCurrent(label = byId("forecast-chart").getAttribute("aria-label")) {
   if (current === null) return null;
   const { history, forecast, actual, isBaseline } = current;
   const rows = byId("shown").value;
   byId("chart-note").textContent = note(history);
   const shown = rows === "all" ? history : lastOf(history, Number(rows));
-  return draw(byId("forecast-chart"), fan(shown, forecast, actual, isBaseline), words);
+  return draw(byId("forecast-chart"), forecastChart(shown, forecast, actual, isBaseline), label);
 }
 
 function note({ ds, bars }) {
@@ -95,43 +95,44 @@ function note({ ds, bars }) {
   return bars ? "Hollow bars rose, filled bars fell. Prices are adjusted." : "";
 }
 
-function describe(title, { forecast: one, actual }) {
-  const bounds = one["lo-80"]?.at(-1);
-  const sure = typeof bounds === "number" ? `, 80 % interval ${number(bounds)} to ${number(one["hi-80"].at(-1))}` : "";
+function describe(title, { forecast, actual }) {
+  const bounds = forecast["lo-80"]?.at(-1);
+  const interval =
+    typeof bounds === "number" ? `, 80 % interval ${number(bounds)} to ${number(forecast["hi-80"].at(-1))}` : "";
   return (
-    `Chart of ${title}: history, and ${one.ds.length} steps of forecast, ` +
-    `from ${number(one.mean[0])} to ${number(one.mean.at(-1))}${sure}` +
+    `Chart of ${title}: history, and ${forecast.ds.length} steps of forecast, ` +
+    `from ${number(forecast.mean[0])} to ${number(forecast.mean.at(-1))}${interval}` +
     `${actual.some((value) => value !== null) ? ", with actuals" : ""}. The table below has each step.`
   );
 }
 
 function warning(text) {
-  if (!text.startsWith(NO_SKILL)) return element("p", { class: "warning" }, `${sentence(text)}.`);
+  if (!text.startsWith(NO_SKILL)) return element("p", { class: "warning" }, `${capitalize(text)}.`);
   const rest = text.slice(NO_SKILL.length).replace(/^: /, "");
-  return element("p", { class: "warning strong" }, element("strong", {}, sentence(NO_SKILL)), ` ${sentence(rest)}.`);
+  return element("p", { class: "warning strong" }, element("strong", {}, capitalize(NO_SKILL)), ` ${capitalize(rest)}.`);
 }
 
-function asTable({ forecast: one, actual }) {
+function forecastTable({ forecast, actual }) {
   const names = LEVELS.flatMap((level) => [`lo-${level}`, `hi-${level}`]);
   const titles = LEVELS.flatMap((level) => [`${level} % from`, `${level} % to`]);
-  const write = alike([...actual, ...["mean", ...names].flatMap((name) => one[name] ?? [])]);
-  const isDay = one.ds.every(isMidnight);
+  const format = sameDecimals([...actual, ...["mean", ...names].flatMap((name) => forecast[name] ?? [])]);
+  const isDay = forecast.ds.every(isMidnight);
   const columns = [
-    { title: "Time", cell: (step) => time(one.ds[step], isDay), isText: true },
-    { title: "Forecast", cell: (step) => write(one.mean[step]) },
-    ...names.map((name, place) => ({ title: titles[place], cell: (step) => write(one[name]?.[step]) })),
-    ...(actual.length ? [{ title: "Actual", cell: (step) => write(actual[step]) }] : []),
+    { title: "Time", cell: (step) => time(forecast.ds[step], isDay), isText: true },
+    { title: "Forecast", cell: (step) => format(forecast.mean[step]) },
+    ...names.map((name, place) => ({ title: titles[place], cell: (step) => format(forecast[name]?.[step]) })),
+    ...(actual.length ? [{ title: "Actual", cell: (step) => format(actual[step]) }] : []),
   ];
-  return table("The forecast, step by step", columns, [...one.ds.keys()]);
+  return table("The forecast, step by step", columns, [...forecast.ds.keys()]);
 }
 
-/** Return a history up to a time; times of one series sort as texts. */
+/** Return a history up to a time; the timestamps of a series sort as strings. */
 function upTo(history, cutoff) {
   return lastOf(history, Infinity, history.ds.filter((ds) => ds <= cutoff).length);
 }
 
 function lastOf({ ds, y, bars }, rows, end = ds.length) {
-  const cut = (values) => values.slice(Math.max(end - rows, 0), end);
-  const cutBars = bars && Object.fromEntries(Object.entries(bars).map(([name, values]) => [name, cut(values)]));
-  return { ds: cut(ds), y: cut(y), bars: cutBars };
+  const slice = (values) => values.slice(Math.max(end - rows, 0), end);
+  const cutBars = bars && Object.fromEntries(Object.entries(bars).map(([name, values]) => [name, slice(values)]));
+  return { ds: slice(ds), y: slice(y), bars: cutBars };
 }

@@ -1,16 +1,16 @@
-/** The API key: asked for when the service wants one, and kept in this tab alone. */
+/** The API key: requested from the user when the service requires it, and kept only in this tab. */
 
 import { byId } from "./dom.js";
 
-const PLACE = "forecaster-key";
+const STORAGE_KEY = "forecaster-key";
 let asking = null;
 
-/** Return the key in use, null without one. */
+/** Return the current key, or null. */
 export function currentKey() {
-  return sessionStorage.getItem(PLACE);
+  return sessionStorage.getItem(STORAGE_KEY);
 }
 
-/** Ask for a key, once however many requests want one; an error where none is given. */
+/** Ask the user for a key, once for all waiting requests; throw an error if the user cancels. */
 export function askForKey(note) {
   asking ??= ask(note).finally(() => {
     asking = null;
@@ -18,11 +18,11 @@ export function askForKey(note) {
   return asking;
 }
 
-/** Offer a button that forgets the key. */
-export function offerToForget() {
+/** Set up the button that forgets the key. */
+export function setUpForgetButton() {
   byId("forget-key").hidden = currentKey() === null;
   byId("forget-key").addEventListener("click", () => {
-    sessionStorage.removeItem(PLACE);
+    sessionStorage.removeItem(STORAGE_KEY);
     location.reload();
   });
 }
@@ -35,7 +35,7 @@ function ask(note) {
   return new Promise((resolve, reject) => {
     byId("key-form").onsubmit = (event) => {
       event.preventDefault();
-      sessionStorage.setItem(PLACE, field.value.trim());
+      sessionStorage.setItem(STORAGE_KEY, field.value.trim());
       field.value = "";
       byId("forget-key").hidden = false;
       dialog.close("given");

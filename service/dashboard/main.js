@@ -1,4 +1,4 @@
-/** The page: what is chosen in the form decides what is shown beside it. */
+/** The page: handles the form's events and shows the results. */
 
 import { get } from "./api.js";
 import { loadPlotly } from "./chart.js";
@@ -7,18 +7,18 @@ import { byId } from "./dom.js";
 import { showDrift } from "./drift.js";
 import { readExample } from "./example.js";
 import {
-  askFor, drawCurrent, showExample, showForecast, showHistory, showNothing, showServed, storedHistory,
+  drawCurrent, requestForecast, showExample, showForecast, showHistory, showNothing, showServed, storedHistory,
 } from "./forecast.js";
-import { offerToForget } from "./key.js";
-import { attempt, complain, tell } from "./notices.js";
+import { setUpForgetButton } from "./key.js";
+import { attempt, showProblem, showStatus } from "./notices.js";
 import { findOpening } from "./opening.js";
 import { showPast } from "./past.js";
 import { showRealised } from "./realised.js";
 import { showVersions } from "./versions.js";
 
 let mlflowUrl = "";
-// of two answers, only the one to the later request is shown
-let turn = 0;
+// the number of the latest action: the results of earlier actions are discarded
+let latestAction = 0;
 
 async function start() {
   const [{ models }, { series }, settings] = await Promise.all([
@@ -28,7 +28,7 @@ async function start() {
   ]);
   mlflowUrl = settings.mlflow_url;
   if (models.length === 0) throw new Error("no model is served yet; train and promote one, then reload this page");
-  choices.offer(models, series);
+  choices.fillForm(models, series);
   listen();
   byId("forecast").disabled = false;
   onModel();
@@ -36,13 +36,13 @@ async function start() {
 
 function listen() {
   byId("model").addEventListener("change", () => {
-    choices.offerVersions();
+    choices.fillVersions();
     onModel();
   });
-  byId("version").addEventListener("change", choices.describe);
+  byId("version").addEventListener("change", choices.updateForm);
   for (const id of ["from-store", "from-text"]) {
     byId(id).addEventListener("change", () => {
-      choices.describe();
+      choices.updateForm();
       onSeries();
     });
   }
@@ -62,24 +62,24 @@ function onModel() {
   attempt("history", openModel);
 }
 
-/** Show the newest forecast that was served of the model, else its example, else the history of a stored series. */
+/** Show the model's newest served forecast, else its example, else the history of a stored series. */
 async function openModel() {
-  const mine = begin();
+  const action = begin();
   const result = byId("result");
   result.setAttribute("aria-busy", "true");
   try {
-    await showOpening(mine);
+    await showOpening(action);
   } finally {
-    if (mine === turn) result.setAttribute("aria-busy", "false");
+    if (action === latestAction) result.setAttribute("aria-busy", "false");
   }
 }
 
-async function showOpening(mine) {
+async function showOpening(action) {
   const { name } = choices.chosenModel();
   const [number, manifest] = [choices.chosenNumber(), choices.chosenManifest()];
   const readStored = (series) => (choices.isStoredSeries(series) ? storedHistory(series) : null);
   const { served, history, example } = await findOpening({ name, number, hasExample: manifest.has_example }, readStored);
-  if (mine !== turn) return;
+  if (action !== latestAction) return;
   if (!served && !example) {
     const why = `${choices.NO_EXAMPLE} Choose a series and press Forecast.`;
     showNothing(why);
@@ -87,49 +87,49 @@ async function showOpening(mine) {
     return;
   }
   if (served) choices.chooseSeries(served.forecast.unique_id);
-  else choices.offerExample(example);
+  else choices.fillExampleIfEmpty(example);
   attempt("past", () => showPast(name, choices.chosenSeries()));
   await (served ? showServed(served, history) : showExample(example));
 }
 
-/** Begin something whose result is shown unless something else begins before; return its number. */
+/** Begin an action and return its number; its result is shown unless another action begins first. */
 function begin() {
-  turn += 1;
+  latestAction += 1;
   byId("result").setAttribute("aria-busy", "false");
-  complain("forecast", null);
-  tell("");
-  return turn;
+  showProblem("forecast", null);
+  showStatus("");
+  return latestAction;
 }
 
 function onSeries(note = "Press Forecast to request a forecast.") {
-  const mine = begin();
+  const action = begin();
   attempt("past", () => showPast(choices.chosenModel().name, choices.chosenSeries()));
   if (!choices.isFromStore()) return;
   const name = choices.chosenSeries();
   attempt("history", async () => {
     const history = await storedHistory(name);
-    if (mine === turn) await showHistory(name, history, note);
+    if (action === latestAction) await showHistory(name, history, note);
   });
 }
 
 async function onExample() {
   await attempt("forecast", async () => {
-    const mine = begin();
+    const action = begin();
     const example = await readExample(choices.chosenModel().name, choices.chosenNumber());
-    if (mine !== turn) return;
-    choices.takeExample(example);
+    if (action !== latestAction) return;
+    choices.fillExample(example);
     attempt("past", () => showPast(choices.chosenModel().name, choices.chosenSeries()));
     await showExample(example);
   });
 }
 
 async function onForecast() {
-  const mine = begin();
-  tell("Waiting for the service…");
+  const action = begin();
+  showStatus("Waiting for the service…");
   const actual = choices.knownActuals();
-  const answered = await attempt("forecast", () => askFor(choices.asRequest()));
-  if (mine !== turn) return;
-  tell(answered ? `Forecast of ${answered.answer.forecasts[0].ds.length} steps.` : "");
+  const answered = await attempt("forecast", () => requestForecast(choices.buildRequest()));
+  if (action !== latestAction) return;
+  showStatus(answered ? `Forecast of ${answered.answer.forecasts[0].ds.length} steps.` : "");
   if (answered === null) return;
   attempt("chart", () => showForecast({ ...answered, actual }));
   const result = byId("result");
@@ -139,6 +139,6 @@ async function onForecast() {
 }
 
 byId("forecast").disabled = true;
-offerToForget();
+setUpForgetButton();
 attempt("chart", loadPlotly);
 attempt("start", start);

@@ -1,35 +1,35 @@
-/** Messages: problems, each under its subject until it is solved, and the state of a request. */
+/** Messages: each subject's current problem, and the status of a request. */
 
 import { byId, element } from "./dom.js";
 
 const problems = new Map();
 
-/** Show a problem of a subject; null removes it. */
-export function complain(subject, error) {
+/** Show the problem of a subject; null removes it. */
+export function showProblem(subject, error) {
   if (error === null) problems.delete(subject);
   else problems.set(subject, error.message);
   const texts = new Set(problems.values());
-  byId("problems").replaceChildren(...[...texts].map((text) => element("p", {}, sentence(text))));
+  byId("problems").replaceChildren(...[...texts].map((text) => element("p", {}, capitalize(text))));
 }
 
-/** Show the state of a request. */
-export function tell(text) {
+/** Show the status of a request. */
+export function showStatus(text) {
   byId("status").textContent = text;
 }
 
-/** Return a text that begins with a capital. */
-export function sentence(text) {
+/** Return a text with its first letter capitalized. */
+export function capitalize(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** Do a subject's work; an error is shown under the subject, and null returned. */
-export async function attempt(subject, work) {
+/** Run a task; if it fails, show the error as the subject's problem and return null. */
+export async function attempt(subject, task) {
   try {
-    const done = await work();
-    complain(subject, null);
-    return done;
+    const result = await task();
+    showProblem(subject, null);
+    return result;
   } catch (error) {
-    complain(subject, error);
+    showProblem(subject, error);
     return null;
   }
 }

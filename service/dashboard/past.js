@@ -1,66 +1,68 @@
-/** A series' last forecasts, from the ledger, beside the actuals. */
+/** The last forecasts of a series from the ledger, with their actuals. */
 
 import { get } from "./api.js";
-import { draw, wipe } from "./chart.js";
+import { clearChart, draw } from "./chart.js";
 import { byId } from "./dom.js";
 import { instant, short, time } from "./format.js";
 import { table } from "./table.js";
 import { closedDays } from "./traces.js";
 
-const MOST = 20;
-// more points than these hide the line that they are on
-const MOST_MARKED = 80;
+const MAX_FORECASTS = 20;
+// more markers would hide the line
+const MAX_MARKERS = 80;
 const COLUMNS = [
-  { title: "Served", cell: (one) => instant(one.answered_at), isText: true },
-  { title: "Cutoff", cell: (one) => time(one.forecast.cutoff), isText: true },
-  { title: "By", cell: by, isText: true },
-  { title: "Actuals", cell: (one) => `${scored(one).length} of ${one.actual.length}` },
-  { title: "MAE", cell: (one) => short(meanError(one)) },
-  { title: "In 80 % interval", cell: (one) => inside(one, 80) },
-  { title: "In 95 % interval", cell: (one) => inside(one, 95) },
+  { title: "Served", cell: (entry) => instant(entry.answered_at), isText: true },
+  { title: "Cutoff", cell: (entry) => time(entry.forecast.cutoff), isText: true },
+  { title: "By", cell: madeBy, isText: true },
+  { title: "Actuals", cell: (entry) => `${scored(entry).length} of ${entry.actual.length}` },
+  { title: "MAE", cell: (entry) => short(meanError(entry)) },
+  { title: "In 80 % interval", cell: (entry) => nInside(entry, 80) },
+  { title: "In 95 % interval", cell: (entry) => nInside(entry, 95) },
 ];
-let asked = 0;
+let lastRequest = 0;
 
-/** Show what the ledger has of a model's forecasts of a series. */
+/** Show a model's last forecasts of a series from the ledger. */
 export async function showPast(model, uniqueId) {
-  asked += 1;
-  const turn = asked;
-  const found = uniqueId ? (await get("v1/forecasts", { model, unique_id: uniqueId, limit: MOST })).forecasts : [];
-  // another series has been chosen meanwhile
-  if (turn !== asked) return;
-  byId("past-note").textContent = note(found, model, uniqueId);
-  byId("past-figure").hidden = found.length === 0;
-  if (found.length === 0) {
+  lastRequest += 1;
+  const request = lastRequest;
+  const query = { model, unique_id: uniqueId, limit: MAX_FORECASTS };
+  const forecasts = uniqueId ? (await get("v1/forecasts", query)).forecasts : [];
+  // another series has been chosen in the meantime
+  if (request !== lastRequest) return;
+  byId("past-note").textContent = note(forecasts, model, uniqueId);
+  byId("past-figure").hidden = forecasts.length === 0;
+  if (forecasts.length === 0) {
     byId("past-table").replaceChildren();
-    wipe(byId("past-chart"));
+    clearChart(byId("past-chart"));
     return;
   }
-  byId("past-table").replaceChildren(table(`Last forecasts of ${uniqueId}`, COLUMNS, found));
-  await draw(byId("past-chart"), chart(found), `${byId("past-note").textContent} The table below has the errors.`);
+  byId("past-table").replaceChildren(table(`Last forecasts of ${uniqueId}`, COLUMNS, forecasts));
+  await draw(byId("past-chart"), chart(forecasts), `${byId("past-note").textContent} The table below has the errors.`);
 }
 
-function note(found, model, uniqueId) {
+function note(forecasts, model, uniqueId) {
   if (!uniqueId) return "The series has no name yet.";
-  if (found.length === 0) return `There are no forecasts of ${uniqueId} by ${model} yet.`;
-  const known = found.filter((one) => scored(one).length > 0).length;
-  const times = found.length === 1 ? "The only forecast" : `The last ${found.length} forecasts`;
+  if (forecasts.length === 0) return `There are no forecasts of ${uniqueId} by ${model} yet.`;
+  const known = forecasts.filter((entry) => scored(entry).length > 0).length;
+  const times = forecasts.length === 1 ? "The only forecast" : `The last ${forecasts.length} forecasts`;
   return `${times} of ${uniqueId} by ${model}; ${known || "none"} of them with actuals.`;
 }
 
-function chart(found) {
-  const actual = new Map(found.flatMap((one) => scored(one).map((step) => [one.forecast.ds[step], one.actual[step]])));
+function chart(forecasts) {
+  const pairs = (entry) => scored(entry).map((step) => [entry.forecast.ds[step], entry.actual[step]]);
+  const actual = new Map(forecasts.flatMap(pairs));
   const times = [...actual.keys()].sort();
-  const all = new Set([...times, ...found.flatMap((one) => one.forecast.ds)]);
+  const all = new Set([...times, ...forecasts.flatMap((entry) => entry.forecast.ds)]);
   return ({ accent, ink }) => ({
-    traces: [truth(times, actual, ink), ...found.map((one, place) => predicted(one, place === 0, accent))],
+    traces: [actualTrace(times, actual, ink), ...forecasts.map((entry, place) => forecastTrace(entry, place === 0, accent))],
     layout: { xaxis: { rangebreaks: closedDays([...all]) } },
   });
 }
 
-function truth(x, actual, color) {
+function actualTrace(x, actual, color) {
   return {
     type: "scatter",
-    mode: x.length > MOST_MARKED ? "lines" : "lines+markers",
+    mode: x.length > MAX_MARKERS ? "lines" : "lines+markers",
     name: "Actuals",
     x,
     y: x.map((ds) => actual.get(ds)),
@@ -69,7 +71,7 @@ function truth(x, actual, color) {
   };
 }
 
-function predicted({ forecast, is_shadow: isShadow }, isFirst, color) {
+function forecastTrace({ forecast, is_shadow: isShadow }, isFirst, color) {
   return {
     type: "scatter",
     mode: forecast.ds.length > 1 ? "lines" : "markers",
@@ -88,20 +90,21 @@ function scored({ actual }) {
   return [...actual.keys()].filter((step) => actual[step] !== null);
 }
 
-function by({ model, forecast_by: who, is_shadow: isShadow }) {
+function madeBy({ model, forecast_by: by, is_shadow: isShadow }) {
   const version = `version ${model.version}`;
-  if (who !== "model") return `${who} baseline for ${version}`;
+  if (by !== "model") return `${by} baseline for ${version}`;
   return isShadow ? `${version}, shadow` : version;
 }
 
-function meanError(one) {
-  const errors = scored(one).map((step) => Math.abs(one.forecast.mean[step] - one.actual[step]));
+function meanError(entry) {
+  const errors = scored(entry).map((step) => Math.abs(entry.forecast.mean[step] - entry.actual[step]));
   return errors.length ? errors.reduce((sum, error) => sum + error, 0) / errors.length : null;
 }
 
-function inside(one, level) {
-  const [low, high] = [one.forecast[`lo-${level}`], one.forecast[`hi-${level}`]];
-  const steps = low ? scored(one).filter((step) => low[step] !== null) : [];
+function nInside(entry, level) {
+  const [low, high] = [entry.forecast[`lo-${level}`], entry.forecast[`hi-${level}`]];
+  const steps = low ? scored(entry).filter((step) => low[step] !== null) : [];
   if (steps.length === 0) return "–";
-  return `${steps.filter((step) => low[step] <= one.actual[step] && one.actual[step] <= high[step]).length} of ${steps.length}`;
+  const inside = steps.filter((step) => low[step] <= entry.actual[step] && entry.actual[step] <= high[step]);
+  return `${inside.length} of ${steps.length}`;
 }

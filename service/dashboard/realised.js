@@ -1,44 +1,45 @@
 /** A model's realised skill: its error relative to the last value's, and the coverage of its intervals. */
 
 import { get } from "./api.js";
-import { draw, wipe } from "./chart.js";
+import { clearChart, draw } from "./chart.js";
 import { byId, element } from "./dom.js";
 import { count, percent, ratio, short } from "./format.js";
 import { facts, table } from "./table.js";
 
 const LEVELS = [80, 95];
-let asked = 0;
+let lastRequest = 0;
 
 /** Show a model's realised skill. */
 export async function showRealised(model) {
-  asked += 1;
-  const turn = asked;
+  lastRequest += 1;
+  const request = lastRequest;
   const read = async (by) => (await get("v1/skill", { model, by })).realised;
   const [[whole], days, steps, versions] = await Promise.all([null, "day", "step", "version"].map(read));
-  // another model has been chosen meanwhile
-  if (turn !== asked) return;
+  // another model has been chosen in the meantime
+  if (request !== lastRequest) return;
   byId("realised-figures").hidden = !whole;
   byId("realised-note").textContent = whole
     ? `${count(whole.n_scores)} steps of ${model} have actuals, over all series. Forecasts by a baseline are not counted.`
     : `No forecast of ${model} has actuals yet. Send actuals to POST /v1/actuals.`;
   byId("realised-facts").replaceChildren(...(whole ? [facts(figures(whole))] : []));
+  const tables = [groupTable("By version", "Version", versions), groupTable("By step ahead", "Step", steps)];
   byId("realised-tables").replaceChildren(
-    ...(whole ? [grouped("By version", "Version", versions), grouped("By step ahead", "Step", steps), folded(grouped("By day", "Day", days))] : []),
+    ...(whole ? [...tables, collapsed(groupTable("By day", "Day", days))] : []),
   );
   const [errors, coverage] = [byId("error-chart"), byId("coverage-chart")];
-  if (!whole) [errors, coverage].forEach(wipe);
+  if (!whole) [errors, coverage].forEach(clearChart);
   else await Promise.all([drawErrors(errors, days), drawCoverage(coverage, days)]);
 }
 
 function figures({ relative_mae: relative, bias, coverage }) {
   return [
-    ["Relative MAE", ratio(relative), "MAE over the last value’s; below 1 is better"],
+    ["Relative MAE", ratio(relative), "MAE divided by the last value’s; below 1 is better"],
     ["Bias", short(bias), "mean of forecast minus actual"],
     ...LEVELS.map((level) => [`${level} % coverage`, percent(coverage[level]), "actuals in the interval"]),
   ];
 }
 
-function grouped(caption, title, rows) {
+function groupTable(caption, title, rows) {
   const columns = [
     { title, cell: ({ group }) => group, isText: true },
     { title: "Scored steps", cell: ({ n_scores: scores }) => count(scores) },
@@ -50,7 +51,7 @@ function grouped(caption, title, rows) {
   return table(caption, columns, rows);
 }
 
-function folded(days) {
+function collapsed(days) {
   return element("details", {}, element("summary", {}, "The charts as a table, by day"), days);
 }
 
@@ -65,12 +66,12 @@ function drawErrors(place, days) {
 
 function drawCoverage(place, days) {
   const build = ({ accent, second }) => ({
-    traces: LEVELS.map((one, place_) =>
-      series(`${one} % interval`, days, (day) => 100 * (day.coverage[one] ?? NaN), [accent, second][place_]),
+    traces: LEVELS.map((nominal, position) =>
+      series(`${nominal} % interval`, days, (day) => 100 * (day.coverage[nominal] ?? NaN), [accent, second][position]),
     ),
     layout: {
       yaxis: { range: [0, 104], ticksuffix: " %" },
-      shapes: LEVELS.map((one, place_) => level(one, [accent, second][place_])),
+      shapes: LEVELS.map((nominal, position) => level(nominal, [accent, second][position])),
     },
   });
   return draw(place, build, "Coverage of each interval by day; dotted lines are the nominal levels. The table by day has each.");

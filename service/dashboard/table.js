@@ -1,37 +1,37 @@
-/** Tables, with a caption, that scroll within themselves where they are too wide or too long. */
+/** Tables with a caption, which scroll by themselves if they are too wide or too long. */
 
 import { element } from "./dom.js";
 
 /**
  * Return a table.
  *
- * `columns` are `{title, cell, isText}`: `cell(row)` gives a text or an element; the first column heads its row.
+ * `columns` are `{title, cell, isText}`. `cell(row)` returns a text or an element. The first column has the row headers.
  */
 export function table(caption, columns, rows) {
-  const heads = columns.map(({ title, isText }) => element("th", { scope: "col", class: isText ? "text" : "" }, title));
-  const body = rows.map((row) => element("tr", {}, ...columns.map((column, place) => cell(column, place, row))));
-  const made = element(
+  const headers = columns.map(({ title, isText }) => element("th", { scope: "col", class: isText ? "text" : "" }, title));
+  const body = rows.map((row) => element("tr", {}, ...columns.map((column, position) => cell(column, position, row))));
+  const result = element(
     "table",
     {},
     element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...heads)),
+    element("thead", {}, element("tr", {}, ...headers)),
     element("tbody", {}, ...body),
   );
-  // to be scrolled with the keyboard it must take the focus
-  return element("div", { class: "scroll", role: "group", "aria-label": caption, tabindex: "0" }, made);
+  // only a focusable element can be scrolled with the keyboard
+  return element("div", { class: "scroll", role: "group", "aria-label": caption, tabindex: "0" }, result);
 }
 
-function cell({ cell: content, isText }, place, row) {
+function cell({ cell: content, isText }, position, row) {
   const kind = isText ? "text" : "";
-  return place === 0
+  return position === 0
     ? element("th", { scope: "row", class: kind }, content(row))
     : element("td", { class: kind }, content(row));
 }
 
-/** Return figures with their names, side by side. */
-export function facts(pairs) {
-  const made = pairs.map(([name, value, note]) =>
+/** Return a list of `[name, value, note]` figures, shown side by side. */
+export function facts(figures) {
+  const result = figures.map(([name, value, note]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value, note ? element("small", {}, note) : "")),
   );
-  return element("dl", { class: "facts" }, ...made);
+  return element("dl", { class: "facts" }, ...result);
 }

@@ -1,23 +1,23 @@
-/** A history, its forecast and the actuals as what Plotly draws. No text from outside is in them: Plotly would read its tags. */
+/** Plotly traces of a history, its forecast and its actuals; without text from the data, because Plotly parses its tags. */
 
 const DAY = 24 * 60 * 60 * 1000;
 const LEVELS = [95, 80];
 
 /**
- * Return the chart of a history, and of a forecast and its actuals where there are any; all as the API has them.
+ * Return the chart of a history and, if there are any, a forecast and its actuals, in the API's format.
  *
- * The history may be empty, and an actual null.
+ * The history may be empty, and an actual may be null.
  */
-export function fan(history, forecast, actual, isBaseline) {
+export function forecastChart(history, forecast, actual, isBaseline) {
   return (colours) => ({
     traces: [
       ...(history.ds.length ? [history.bars ? candles(history, colours) : line(history, colours)] : []),
-      ...(forecast ? future(history, forecast, isBaseline, colours) : []),
-      ...(actual.some((value) => value !== null) ? [observed(history, forecast, actual, colours)] : []),
+      ...(forecast ? forecastTraces(history, forecast, isBaseline, colours) : []),
+      ...(actual.some((value) => value !== null) ? [actualTrace(history, forecast, actual, colours)] : []),
     ],
     layout: {
       xaxis: { rangebreaks: closedDays([...history.ds, ...(forecast?.ds ?? [])]) },
-      ...(forecast ? { shapes: [cut(forecast.cutoff, colours)] } : {}),
+      ...(forecast ? { shapes: [cutoffLine(forecast.cutoff, colours)] } : {}),
     },
   });
 }
@@ -38,8 +38,8 @@ function line({ ds, y }, { muted }) {
   return { type: "scatter", mode: "lines", name: "History", x: ds, y, line: { color: muted, width: 1.8 } };
 }
 
-/** Return the bands and the mean, both from the last known value on. */
-function future({ y }, forecast, isBaseline, colours) {
+/** Return the bands and the mean, starting at the last value of the history. */
+function forecastTraces({ y }, forecast, isBaseline, colours) {
   const last = y.slice(-1);
   const x = [...last.map(() => forecast.cutoff), ...forecast.ds];
   const mean = {
@@ -55,7 +55,7 @@ function future({ y }, forecast, isBaseline, colours) {
 }
 
 function band(level, x, last, forecast, colours) {
-  // beyond the trained horizon there are none
+  // there are no bounds beyond the trained horizon
   const bounds = (side) => (forecast[`${side}-${level}`] ?? []).filter((value) => value !== null);
   const [low, high] = [bounds("lo"), bounds("hi")];
   const times = x.slice(0, high.length + last.length);
@@ -72,8 +72,8 @@ function band(level, x, last, forecast, colours) {
   };
 }
 
-/** Return the actuals, from the last known value on. */
-function observed({ y }, forecast, actual, { ink }) {
+/** Return the actuals, starting at the last value of the history. */
+function actualTrace({ y }, forecast, actual, { ink }) {
   const last = y.slice(-1);
   return {
     type: "scatter",
@@ -86,12 +86,12 @@ function observed({ y }, forecast, actual, { ink }) {
   };
 }
 
-function cut(cutoff, { muted }) {
+function cutoffLine(cutoff, { muted }) {
   const line = { color: muted, width: 1, dash: "dot" };
   return { type: "line", xref: "x", yref: "paper", x0: cutoff, x1: cutoff, y0: 0, y1: 1, line };
 }
 
-/** Return the days without a bar, where there is one on most days, so that they leave no hole. */
+/** Return the days without data in a series of mostly daily data, so that the chart leaves no gaps for them. */
 export function closedDays(times) {
   const days = [...new Set(times.map((time) => Date.parse(`${time.slice(0, 10)}T00:00:00Z`)))].sort((a, b) => a - b);
   const span = (days.at(-1) - days[0]) / DAY + 1;

@@ -1,10 +1,10 @@
 /** A model's versions: their aliases, networks, skill on the test part, and runs. */
 
 import { byId, element } from "./dom.js";
-import { chance, percent, ratio, time } from "./format.js";
+import { percent, pValue, ratio, time } from "./format.js";
 import { table } from "./table.js";
 
-const SHOWN_OF_RUN = 8;
+const RUN_ID_CHARS = 8;
 
 /** Show a model's versions, newest first; runs are links where MLflow's address is known. */
 export function showVersions({ name, aliases, versions }, mlflowUrl) {
@@ -16,7 +16,7 @@ export function showVersions({ name, aliases, versions }, mlflowUrl) {
     { title: "Network", cell: ({ cell, topology }) => `${cell}, ${topology.replaceAll("_", "-")}`, isText: true },
     { title: "Trained until", cell: ({ trained_until: until }) => time(until), isText: true },
     { title: "Relative MAE", cell: ({ skill }) => ratio(skill.relative_mae) },
-    { title: "p-value", cell: ({ skill }) => chance(skill.p_value) },
+    { title: "p-value", cell: ({ skill }) => pValue(skill.p_value) },
     { title: "Skill", cell: ({ skill }) => (skill.is_shown ? "demonstrated" : "none demonstrated"), isText: true },
     { title: "80 % coverage", cell: ({ skill }) => percent(skill.coverage["80"]) },
     { title: "Run", cell: ({ run_id: run }) => runLink(run, mlflowUrl), isText: true },
@@ -29,7 +29,7 @@ function badges(names) {
 }
 
 function runLink(run, mlflowUrl) {
-  const id = element("code", { title: run }, run.slice(0, SHOWN_OF_RUN));
+  const id = element("code", { title: run }, run.slice(0, RUN_ID_CHARS));
   if (!mlflowUrl) return id;
   const href = `${mlflowUrl}/#/runs/${encodeURIComponent(run)}`;
   return element("a", { href, rel: "noopener noreferrer", "aria-label": `MLflow run ${run}` }, id);

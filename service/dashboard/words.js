@@ -1,30 +1,30 @@
-/** The skill of a version, in words. */
+/** Sentences about forecasts and the skill of a version. */
 
-import { chance, percent, ratio, time } from "./format.js";
+import { percent, pValue, ratio, time } from "./format.js";
 
 export const NO_SKILL = "no demonstrated skill";
 const BASELINES = { naive: "the last value" };
 
-/** Return a baseline's name for people. */
+/** Return the display name of a baseline. */
 export function baselineName(name) {
   return BASELINES[name] ?? `the ${name} baseline`;
 }
 
-/** Return who made a forecast. */
-export function maker({ model: { name, version, alias }, forecast_by: by }) {
+/** Return a sentence that names the model or the baseline that made a forecast. */
+export function madeBy({ model: { name, version, alias }, forecast_by: by }) {
   const model = `${name}, version ${version}${alias ? ` (${alias})` : ""}`;
   return by === "model" ? `By ${model}.` : `By the ${by} baseline, ${baselineName(by)}, in place of ${model}.`;
 }
 
-/** Return how an error is beside a baseline's. */
+/** Return a phrase that compares an error with a baseline's. */
 export function comparison(relative, baseline) {
   if (relative === null) return `${baselineName(baseline)} has no error to compare with`;
   const difference = percent(Math.abs(1 - relative));
   return `${difference} ${relative < 1 ? "smaller" : "larger"} than that of ${baselineName(baseline)}`;
 }
 
-/** Return a version's skill as one sentence and its figures. */
-export function skillWords({
+/** Return a sentence about a version's skill, and its figures. */
+export function describeSkill({
   baseline, relative_mae: relative, p_value: p, n_windows: windows, n_effective: effective, coverage, first, last,
 }) {
   const period = first && last ? ` from ${time(first).slice(0, 10)} to ${time(last).slice(0, 10)}` : "";
@@ -33,9 +33,9 @@ export function skillWords({
       ? `On its test part${period}, ${comparison(relative, baseline)}.`
       : `On its test part${period}, in ${windows} windows, the recipe’s MAE was ${comparison(relative, baseline)}.`;
   const figures = [
-    ["Relative MAE", ratio(relative), "MAE over the last value’s; below 1 is better"],
+    ["Relative MAE", ratio(relative), "MAE divided by the last value’s; below 1 is better"],
     ["Windows without overlap", effective ?? "", "at least 30 are needed to show skill"],
-    ["p-value", chance(p), p === null ? "too few windows to test" : "Diebold–Mariano test"],
+    ["p-value", pValue(p), p === null ? "too few windows to test" : "Diebold–Mariano test"],
     ...Object.entries(coverage).map(([level, share]) => [`${level} % coverage`, percent(share), "on the test part"]),
   ];
   return { text, figures };

@@ -22,10 +22,10 @@ _LARGE_LIMIT = 4096 * MIB
 class Registry:
     """A copy of the trained model's MLflow store."""
 
-    def __init__(self, target: Target, room: Path) -> None:
+    def __init__(self, target: Target, workspace: Path) -> None:
         import mlflow
 
-        self.file = room / "mlflow.db"
+        self.file = workspace / "mlflow.db"
         shutil.copyfile(target.store / "mlruns" / "mlflow.db", self.file)
         self.uri = f"sqlite:///{self.file}"
         self.client = mlflow.MlflowClient(self.uri)
@@ -92,14 +92,14 @@ def _champion(name: str, change: Damage, limit: int = MEMORY_LIMIT) -> Callable[
     """Publish a harmful champion, then a good one: forecasts go on, memory stays low, and the good one is served."""
 
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        registry = Registry(target, room)
-        with target.service(room, limit, TRACKING_URI=registry.uri) as service:
+        workspace = target.workspace(name)
+        registry = Registry(target, workspace)
+        with target.service(workspace, limit, TRACKING_URI=registry.uri) as service:
             bad, good = registry.publish(change, "champion"), 0
             answered_by: list[int | None] = []
             start = time.monotonic()
             while time.monotonic() < start + _WATCHED_SECONDS + _SERVED_SECONDS and service.is_alive:
-                answered_by.append(_answering_version(service))
+                answered_by.append(_served_version(service))
                 if not good and time.monotonic() > start + _WATCHED_SECONDS:
                     good = registry.publish(alias="champion")
                 if good and answered_by[-1] == good:
@@ -119,7 +119,7 @@ def _champion(name: str, change: Damage, limit: int = MEMORY_LIMIT) -> Callable[
     return run
 
 
-def _answering_version(service: Service) -> int | None:
+def _served_version(service: Service) -> int | None:
     try:
         status, answer = service.forecast(timeout=5)
     except OSError:
@@ -131,14 +131,14 @@ def _unreadable(name: str, change: Damage) -> Callable[[Target], Outcome]:
     """Publish an unreadable version, then a good champion, which must be served."""
 
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        registry = Registry(target, room)
-        with target.service(room, TRACKING_URI=registry.uri) as service:
+        workspace = target.workspace(name)
+        registry = Registry(target, workspace)
+        with target.service(workspace, TRACKING_URI=registry.uri) as service:
             bad, good = registry.publish(change), registry.publish(alias="champion")
             start = time.monotonic()
-            while time.monotonic() < start + _SERVED_SECONDS and _answering_version(service) != good:
+            while time.monotonic() < start + _SERVED_SECONDS and _served_version(service) != good:
                 time.sleep(0.2)
-            served = _answering_version(service)
+            served = _served_version(service)
             if served == good:
                 return Outcome(True, f"version {good} is served {time.monotonic() - start:.0f} s after it was promoted")
             problem = service.request("GET", "/health/ready")[1].get("last_problem")
@@ -165,9 +165,9 @@ def _emptied(name: str, empty: Callable[[Registry], None]) -> Callable[[Target],
     """Remove every model from the registry: the cached versions must still be served."""
 
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        registry = Registry(target, room)
-        with target.service(room, TRACKING_URI=registry.uri) as service:
+        workspace = target.workspace(name)
+        registry = Registry(target, workspace)
+        with target.service(workspace, TRACKING_URI=registry.uri) as service:
             empty(registry)
             start = time.monotonic()
             end = start + _SYNCED_SECONDS
@@ -179,7 +179,7 @@ def _emptied(name: str, empty: Callable[[Registry], None]) -> Callable[[Target],
                     # a sync has refused the empty registry; wait for the next sync too
                     end = min(end, time.monotonic() + 6)
                 time.sleep(0.2)
-            seconds, left = time.monotonic() - start, len(list((room / "cache").glob("*/*/manifest.json")))
+            seconds, left = time.monotonic() - start, len(list((workspace / "cache").glob("*/*/manifest.json")))
             problem = service.request("GET", "/health/ready")[1].get("last_problem")
         return Outcome(left > 0, f"forecasts go on for {seconds:.0f} s, {left} version cached; {str(problem)[:90]}")
 

@@ -17,9 +17,9 @@ _TRIAL = {"n_windows": 60, "refit": "each"}
 
 def _refused(name: str, write: Callable[[Path], None], limit: int | None = MEMORY_LIMIT) -> Callable[[Target], Outcome]:
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        write(room)
-        done = target.run("pipelines.train", "job.yaml", cwd=room, timeout=45, limit=limit)
+        workspace = target.workspace(name)
+        write(workspace)
+        done = target.run("pipelines.train", "job.yaml", cwd=workspace, timeout=45, limit=limit)
         if done.code == BAD_CONFIG and not done.is_traceback:
             return Outcome(True, f"exit 2: {last_line(done.err)}")
         if done.code == 0:
@@ -30,43 +30,43 @@ def _refused(name: str, write: Callable[[Path], None], limit: int | None = MEMOR
     return run
 
 
-def _duplicate_keys(room: Path) -> None:
-    (room / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "fit": {"epochs": 1}}) + "horizon: 1\n")
+def _duplicate_keys(workspace: Path) -> None:
+    (workspace / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "fit": {"epochs": 1}}) + "horizon: 1\n")
 
 
-def _negative_seed(room: Path) -> None:
+def _negative_seed(workspace: Path) -> None:
     data = {**RECIPE["data"], "seed": -1}
-    (room / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "data": data, "fit": {"epochs": 1}}))
+    (workspace / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "data": data, "fit": {"epochs": 1}}))
 
 
-def _rows(room: Path) -> None:
-    (room / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "data": {"source": "sine", "length": 10**13}}))
+def _rows(workspace: Path) -> None:
+    (workspace / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "data": {"source": "sine", "length": 10**13}}))
 
 
-def _truncated_gzip(room: Path) -> None:
+def _truncated_gzip(workspace: Path) -> None:
     import gzip
 
     rows = "".join(f"2026-01-01T{row % 24:02d}:00:00,{row}\n" for row in range(5000))
     whole = gzip.compress(f"ds,y\n{rows}".encode())
-    (room / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
-    (room / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "data": {"source": "files", "path": "a.csv.gz"}}))
+    (workspace / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
+    (workspace / "job.yaml").write_text(yaml.safe_dump({**RECIPE, "data": {"source": "files", "path": "a.csv.gz"}}))
 
 
-def _deep_nesting(room: Path) -> None:
-    (room / "job.yaml").write_text("name: " + "[" * 5000 + "]" * 5000)
+def _deep_nesting(workspace: Path) -> None:
+    (workspace / "job.yaml").write_text("name: " + "[" * 5000 + "]" * 5000)
 
 
 def _kill_backtest(target: Target) -> Outcome:
-    room = target.room("killed backtest")
-    (room / "job.yaml").write_text(yaml.safe_dump({"train": RECIPE, "backtest": _TRIAL}))
-    process = target.start("pipelines.backtest", "job.yaml", cwd=room, limit=None)
-    database, deadline = room / "mlruns" / "mlflow.db", time.monotonic() + 60
-    while time.monotonic() < deadline and not list((room / "mlruns" / "checkpoints").glob("backtest-*/0/*")):
+    workspace = target.workspace("killed backtest")
+    (workspace / "job.yaml").write_text(yaml.safe_dump({"train": RECIPE, "backtest": _TRIAL}))
+    process = target.start("pipelines.backtest", "job.yaml", cwd=workspace, limit=None)
+    database, deadline = workspace / "mlruns" / "mlflow.db", time.monotonic() + 60
+    while time.monotonic() < deadline and not list((workspace / "mlruns" / "checkpoints").glob("backtest-*/0/*")):
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
     again = target.run(
-        "pipelines.backtest", "job.yaml", "--set", "refit=never", "n_windows=2", cwd=room, timeout=90, limit=None
+        "pipelines.backtest", "job.yaml", "--set", "refit=never", "n_windows=2", cwd=workspace, timeout=90, limit=None
     )
     with sqlite3.connect(database) as connection:
         states = [row[0] for row in connection.execute("SELECT status FROM runs ORDER BY start_time")]

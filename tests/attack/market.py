@@ -19,7 +19,7 @@ import yaml
 
 from forecaster.data.calendars import get_calendar
 from tests.attack.attack import Attack, Outcome, last_line
-from tests.attack.target import RECIPE, Done, Target
+from tests.attack.target import RECIPE, CommandResult, Target
 from tests.data.fake_yahoo import Answer, Yahoo, serve_yahoo
 from tests.data.prices import Company
 
@@ -33,7 +33,7 @@ Falsify = Callable[[dict[str, Any]], None]
 
 
 @dataclass
-class FalseYahoo(Yahoo):
+class FalsifiedYahoo(Yahoo):
     """A simulated Yahoo whose bars are falsified."""
 
     falsify: Falsify = lambda result: None
@@ -110,10 +110,10 @@ def _quarterly(result: dict[str, Any]) -> None:
     _keep(result, list(range(0, len(result["timestamp"]), 63)))
 
 
-def _write_job(room: Path, yahoo: Yahoo, **changes: Any) -> None:
+def _write_job(workspace: Path, yahoo: Yahoo, **changes: Any) -> None:
     session = {"origin": yahoo.url, "pause_seconds": 0, "timeout_seconds": 5}
     job = {"symbols": [SYMBOL], "start": START, "session": session} | changes
-    (room / "job.yaml").write_text(yaml.safe_dump(job))
+    (workspace / "job.yaml").write_text(yaml.safe_dump(job))
 
 
 def _stored(target: Target) -> Path:
@@ -121,18 +121,18 @@ def _stored(target: Target) -> Path:
     with _STORING:
         folder = target.folder / "stored"
         if not (folder / "mlruns").exists():
-            room = target.room("stored")
+            workspace = target.workspace("stored")
             with serve_yahoo(Yahoo({SYMBOL: _company().bars()})) as yahoo:
-                _write_job(room, yahoo, end=STORED_UNTIL)
-                done = target.run("pipelines.fetch", "job.yaml", cwd=room)
+                _write_job(workspace, yahoo, end=STORED_UNTIL)
+                done = target.run("pipelines.fetch", "job.yaml", cwd=workspace)
             if done.code != 0:
                 raise RuntimeError(f"pipelines.fetch cannot prepare the attacks: {done.err[-2000:]}")
         return folder
 
 
-def _closes(room: Path) -> dict[np.datetime64, float]:
+def _closes(workspace: Path) -> dict[np.datetime64, float]:
     """Return the stored closes by session."""
-    file = room / "mlruns" / "bars" / f"{SYMBOL}.parquet"
+    file = workspace / "mlruns" / "bars" / f"{SYMBOL}.parquet"
     if not file.exists():
         return {}
     table = pq.read_table(file, columns=["session", "close"]).to_pandas()
@@ -140,7 +140,7 @@ def _closes(room: Path) -> dict[np.datetime64, float]:
     return dict(zip(days, table["close"].tolist(), strict=True))
 
 
-def _ended(done: Done) -> str:
+def _exit_summary(done: CommandResult) -> str:
     return f"exit {done.code}: {'traceback, ' if done.is_traceback else ''}{last_line(done.err)}"
 
 
@@ -148,59 +148,59 @@ def _updated_by(name: str, falsify: Falsify) -> Callable[[Target], Outcome]:
     """Update a valid store from a false source: no stored session may be lost."""
 
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        shutil.copytree(_stored(target) / "mlruns", room / "mlruns")
-        before = _closes(room)
-        with serve_yahoo(FalseYahoo({SYMBOL: _company().bars()}, falsify=falsify)) as yahoo:
-            _write_job(room, yahoo)
-            done = target.run("pipelines.fetch", "job.yaml", cwd=room)
-        after = _closes(room)
+        workspace = target.workspace(name)
+        shutil.copytree(_stored(target) / "mlruns", workspace / "mlruns")
+        before = _closes(workspace)
+        with serve_yahoo(FalsifiedYahoo({SYMBOL: _company().bars()}, falsify=falsify)) as yahoo:
+            _write_job(workspace, yahoo)
+            done = target.run("pipelines.fetch", "job.yaml", cwd=workspace)
+        after = _closes(workspace)
         lost = len(before.keys() - after.keys())
         if lost:
             return Outcome(
                 False, f"{len(before)} stored bars, {lost} of them lost, {len(after)} left, exit {done.code}"
             )
         held = done.code != 0 and not done.is_traceback
-        return Outcome(held, f"all {len(before)} stored bars kept; {_ended(done)}")
+        return Outcome(held, f"all {len(before)} stored bars kept; {_exit_summary(done)}")
 
     return run
 
 
 def _shortened_file(target: Target) -> Outcome:
-    room = target.room("shortened file")
+    workspace = target.workspace("shortened file")
     whole = _company().bars().frame.reset_index()
     job = {"symbols": [SYMBOL], "start": START, "source": "files", "files": {SYMBOL: "a.csv"}, "calendar": "XNYS"}
-    (room / "job.yaml").write_text(yaml.safe_dump(job))
-    whole.to_csv(room / "a.csv", index=False)
-    target.run("pipelines.fetch", "job.yaml", cwd=room)
-    before = _closes(room)
+    (workspace / "job.yaml").write_text(yaml.safe_dump(job))
+    whole.to_csv(workspace / "a.csv", index=False)
+    target.run("pipelines.fetch", "job.yaml", cwd=workspace)
+    before = _closes(workspace)
     # the short file lacks a session of the overlap, so that all sessions are read again
-    whole.tail(60).drop(index=whole.index[-5]).to_csv(room / "a.csv", index=False)
-    done = target.run("pipelines.fetch", "job.yaml", cwd=room)
-    after = _closes(room)
+    whole.tail(60).drop(index=whole.index[-5]).to_csv(workspace / "a.csv", index=False)
+    done = target.run("pipelines.fetch", "job.yaml", cwd=workspace)
+    after = _closes(workspace)
     lost = len(before.keys() - after.keys())
     held = not lost and bool(before) and not done.is_traceback
-    return Outcome(held, f"{len(before)} stored bars, {lost} lost; {_ended(done)}")
+    return Outcome(held, f"{len(before)} stored bars, {lost} lost; {_exit_summary(done)}")
 
 
 def _trained_on(name: str, falsify: Falsify, **company: Any) -> Callable[[Target], Outcome]:
     """Fetch a new symbol from a false source and train on it: the fetch or the training must fail."""
 
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        with serve_yahoo(FalseYahoo({SYMBOL: _company(**company).bars()}, falsify=falsify)) as yahoo:
-            _write_job(room, yahoo, start="2023-01-03")
-            done = target.run("pipelines.fetch", "job.yaml", cwd=room)
-        after = _closes(room)
+        workspace = target.workspace(name)
+        with serve_yahoo(FalsifiedYahoo({SYMBOL: _company(**company).bars()}, falsify=falsify)) as yahoo:
+            _write_job(workspace, yahoo, start="2023-01-03")
+            done = target.run("pipelines.fetch", "job.yaml", cwd=workspace)
+        after = _closes(workspace)
         if not after:
-            return Outcome(not done.is_traceback and done.code != 0, f"nothing stored; {_ended(done)}")
+            return Outcome(not done.is_traceback and done.code != 0, f"nothing stored; {_exit_summary(done)}")
         data = {"source": "store", "symbols": [SYMBOL]}
         chain = [{"kind": kind} for kind in ("log", "last_value", "standardize")]
         recipe = RECIPE | {"data": data, "freq": "XNYS", "transforms": chain, "fit": {"epochs": 1}}
-        (room / "train.yaml").write_text(yaml.safe_dump(recipe))
-        trained = target.run("pipelines.train", "train.yaml", cwd=room, timeout=90, limit=None)
+        (workspace / "train.yaml").write_text(yaml.safe_dump(recipe))
+        trained = target.run("pipelines.train", "train.yaml", cwd=workspace, timeout=90, limit=None)
         if trained.code == 0:
-            closes = json.loads((room / "mlruns" / "bars" / f"{SYMBOL}.tail.json").read_text())["bars"]["close"]
+            closes = json.loads((workspace / "mlruns" / "bars" / f"{SYMBOL}.tail.json").read_text())["bars"]["close"]
             spread = f"closes from {min(closes):.4g} to {max(closes):.4g}"
             return Outcome(False, f"{len(after)} bars stored (exit {done.code}), trained and registered: {spread}")
         return Outcome(not trained.is_traceback, f"the training is refused: {last_line(trained.err)}")
@@ -212,14 +212,14 @@ def _refused_as_new(name: str, falsify: Falsify) -> Callable[[Target], Outcome]:
     """Fetch a new symbol from a false source: the fetch must fail and store nothing."""
 
     def run(target: Target) -> Outcome:
-        room = target.room(name)
-        with serve_yahoo(FalseYahoo({SYMBOL: _company().bars()}, falsify=falsify)) as yahoo:
-            _write_job(room, yahoo)
-            done = target.run("pipelines.fetch", "job.yaml", cwd=room)
-        after = _closes(room)
+        workspace = target.workspace(name)
+        with serve_yahoo(FalsifiedYahoo({SYMBOL: _company().bars()}, falsify=falsify)) as yahoo:
+            _write_job(workspace, yahoo)
+            done = target.run("pipelines.fetch", "job.yaml", cwd=workspace)
+        after = _closes(workspace)
         if after:
             return Outcome(False, f"{len(after)} bars stored as {SYMBOL}, exit {done.code}")
-        return Outcome(done.code != 0 and not done.is_traceback, f"nothing stored; {_ended(done)}")
+        return Outcome(done.code != 0 and not done.is_traceback, f"nothing stored; {_exit_summary(done)}")
 
     return run
 
@@ -228,14 +228,14 @@ def _lost_tail(target: Target) -> Outcome:
     """Remove or truncate the tail file, as a kill -9 or a damaged disk does; the next fetch must repair it."""
     results = []
     for damage in ("missing", "cut"):
-        room = target.room(f"tail {damage}")
-        shutil.copytree(_stored(target) / "mlruns", room / "mlruns")
-        tail = room / "mlruns" / "bars" / f"{SYMBOL}.tail.json"
+        workspace = target.workspace(f"tail {damage}")
+        shutil.copytree(_stored(target) / "mlruns", workspace / "mlruns")
+        tail = workspace / "mlruns" / "bars" / f"{SYMBOL}.tail.json"
         good = tail.read_bytes()
         tail.unlink() if damage == "missing" else tail.write_bytes(good[:1000])
         with serve_yahoo(Yahoo({SYMBOL: _company().bars()})) as yahoo:
-            _write_job(room, yahoo, end=STORED_UNTIL)
-            done = target.run("pipelines.fetch", "job.yaml", cwd=room)
+            _write_job(workspace, yahoo, end=STORED_UNTIL)
+            done = target.run("pipelines.fetch", "job.yaml", cwd=workspace)
         is_repaired = tail.exists() and tail.read_bytes() == good
         text = f"{damage} tail {'repaired' if is_repaired else 'not repaired'} by the next fetch, exit {done.code}"
         results.append((is_repaired, text))
@@ -263,21 +263,23 @@ def _black_hole() -> Iterator[str]:
 
 
 def _unresponsive_proxy(target: Target) -> Outcome:
-    room, timeout = target.room("black hole"), 60
+    workspace, timeout = target.workspace("black hole"), 60
     symbols = [f"S{number}" for number in range(8)]
-    (room / "job.yaml").write_text(yaml.safe_dump({"symbols": symbols, "start": START}))
+    (workspace / "job.yaml").write_text(yaml.safe_dump({"symbols": symbols, "start": START}))
     with _black_hole() as proxy:
-        done = target.run("pipelines.fetch", "job.yaml", cwd=room, timeout=timeout, HTTPS_PROXY=proxy, HTTP_PROXY=proxy)
+        done = target.run(
+            "pipelines.fetch", "job.yaml", cwd=workspace, timeout=timeout, HTTPS_PROXY=proxy, HTTP_PROXY=proxy
+        )
     if done.code == -9:
         return Outcome(False, f"8 symbols: still waiting after {timeout} s")
     # including startup
     held = done.seconds < 40 and not done.is_traceback and done.code != 0
-    return Outcome(held, f"8 symbols: finished after {done.seconds:.0f} s; {_ended(done)}")
+    return Outcome(held, f"8 symbols: finished after {done.seconds:.0f} s; {_exit_summary(done)}")
 
 
 def _inflating_answer(target: Target) -> Outcome:
     """Answer with 600 KB of gzip that decompress to 600 MB of JSON."""
-    room = target.room("gzip answer")
+    workspace = target.workspace("gzip answer")
     body = gzip.compress(b'{"chart": {"result": [' + b" " * (600 * 10**6) + b"]}}", compresslevel=1)
 
     class Handler(BaseHTTPRequestHandler):
@@ -299,13 +301,13 @@ def _inflating_answer(target: Target) -> Outcome:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yahoo = Yahoo(url=f"http://127.0.0.1:{server.server_address[1]}")
-        _write_job(room, yahoo)
-        done = target.run("pipelines.fetch", "job.yaml", cwd=room, timeout=60)
+        _write_job(workspace, yahoo)
+        done = target.run("pipelines.fetch", "job.yaml", cwd=workspace, timeout=60)
     finally:
         server.shutdown()
         server.server_close()
     held = done.mib < 500 and not done.is_traceback and done.code > 0
-    return Outcome(held, f"peak {done.mib} MiB, {_ended(done)}")
+    return Outcome(held, f"peak {done.mib} MiB, {_exit_summary(done)}")
 
 
 ATTACKS = (

@@ -36,7 +36,7 @@ RECIPE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     """A finished command.
 
     Args:
@@ -66,21 +66,21 @@ class Target:
         self.checkout = checkout.resolve()
         self.folder = folder
 
-    def room(self, name: str) -> Path:
+    def workspace(self, name: str) -> Path:
         """Return an empty folder for an attack."""
-        room = self.folder / name.replace(" ", "-")
-        shutil.rmtree(room, ignore_errors=True)
-        room.mkdir(parents=True)
-        return room
+        workspace = self.folder / name.replace(" ", "-")
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir(parents=True)
+        return workspace
 
-    def run(self, module: str, *arguments: object, cwd: Path, timeout: float = 60, **options: Any) -> Done:
+    def run(self, module: str, *arguments: object, cwd: Path, timeout: float = 60, **options: Any) -> CommandResult:
         """Run `python -m module`, and kill it at the timeout; `options` are those of `start`."""
         start = time.monotonic()
         with (cwd / "stdout").open("wb") as out, (cwd / "stderr").open("wb") as err:
             process = self.start(module, *arguments, cwd=cwd, out=out, err=err, **options)
             usage, code = _wait(process, timeout)
         stdout, stderr = ((cwd / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        return Done(code, stdout, stderr, time.monotonic() - start, usage // 1024)
+        return CommandResult(code, stdout, stderr, time.monotonic() - start, usage // 1024)
 
     def start(
         self,
@@ -110,7 +110,7 @@ class Target:
     @cached_property
     def store(self) -> Path:
         """A folder with an MLflow store whose champion is version 1 of `sine`, and a cache of it; created once."""
-        folder = self.room("trained")
+        folder = self.workspace("trained")
         (folder / "job.yaml").write_text(yaml.safe_dump(RECIPE))
         (folder / "promote.yaml").write_text(yaml.safe_dump({"name": "sine"}))
         uri = "sqlite:///mlruns/mlflow.db"
@@ -125,24 +125,25 @@ class Target:
         return folder
 
     @contextmanager
-    def service(self, room: Path, limit: int = MEMORY_LIMIT, **settings: object) -> Iterator["Service"]:
-        """Run a service on a copy of the cache in `room`; yield it when it is ready."""
-        if not (room / "cache").exists():
-            shutil.copytree(self.store / "mlruns" / "cache", room / "cache")
+    def service(self, workspace: Path, limit: int = MEMORY_LIMIT, **settings: object) -> Iterator["Service"]:
+        """Run a service on a copy of the cache in `workspace`; yield it when it is ready."""
+        if not (workspace / "cache").exists():
+            shutil.copytree(self.store / "mlruns" / "cache", workspace / "cache")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         defaults = {
-            "PORT": port, "TRACKING_URI": "", "CACHE_DIR": room / "cache", "LOG_LEVEL": "warning", "DRAIN_SECONDS": 0,
-            "DATABASE_URL": f"sqlite:///{room}/service.db", "REFRESH_SECONDS": 1, "KEYS_REFRESH_SECONDS": 0.5,
+            "PORT": port, "TRACKING_URI": "", "CACHE_DIR": workspace / "cache", "LOG_LEVEL": "warning",
+            "DATABASE_URL": f"sqlite:///{workspace}/service.db", "REFRESH_SECONDS": 1,
+            "KEYS_REFRESH_SECONDS": 0.5, "DRAIN_SECONDS": 0,
             **settings,
         }  # fmt: skip
         variables = {f"FORECASTER_{name}": str(value) for name, value in defaults.items()}
-        with (room / "service.log").open("wb") as log:
-            process = self.start("service", cwd=room, limit=limit, out=log, err=log, **variables)
+        with (workspace / "service.log").open("wb") as log:
+            process = self.start("service", cwd=workspace, limit=limit, out=log, err=log, **variables)
         service = Service(port, process)
         try:
-            service.wait_until_ready(room / "service.log")
+            service.wait_until_ready(workspace / "service.log")
             yield service
         finally:
             _kill(process)

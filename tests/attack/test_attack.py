@@ -32,10 +32,10 @@ sys.exit(0 if is_new else {status})
 
 def _planted(folder: Path, **pipelines: str) -> Target:
     """Return a checkout whose pipelines are the given programs."""
-    room = folder / "checkout" / "pipelines"
-    room.mkdir(parents=True)
+    workspace = folder / "checkout" / "pipelines"
+    workspace.mkdir(parents=True)
     for name, text in pipelines.items():
-        (room / f"{name}.py").write_text(text)
+        (workspace / f"{name}.py").write_text(text)
     return Target(folder / "checkout", folder / "rooms")
 
 

@@ -51,7 +51,7 @@ def _flood(name: str, size: int, chunk: bytes, head: bytes = b"") -> Callable[[T
     """Send many bytes without a key and read no answer: the service must disconnect before its memory grows."""
 
     def run(target: Target) -> Outcome:
-        with target.service(target.room(name)) as service:
+        with target.service(target.workspace(name)) as service:
             idle, sent = service.peak_mib, 0
             with service.connect() as raw, suppress(OSError):
                 raw.sendall(head)
@@ -71,7 +71,7 @@ def _flood(name: str, size: int, chunk: bytes, head: bytes = b"") -> Callable[[T
 
 def _deleted_database(target: Target) -> Outcome:
     """Delete the database file under load: forecasts that are answered afterwards must be in the new file."""
-    room = target.room("deleted database")
+    workspace = target.workspace("deleted database")
     answered: list[str] = []
     refused: list[int] = []
     is_stopped = threading.Event()
@@ -86,13 +86,13 @@ def _deleted_database(target: Target) -> Outcome:
                     refused.append(status)
                     time.sleep(0.05)
 
-    with target.service(room) as service:
+    with target.service(workspace) as service:
         threads = [threading.Thread(target=load, args=(service,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         time.sleep(2)
         n_before = len(answered)
-        for file in room.glob("service.db*"):
+        for file in workspace.glob("service.db*"):
             file.unlink()
         time.sleep(4)
         is_stopped.set()
@@ -101,7 +101,7 @@ def _deleted_database(target: Target) -> Outcome:
         is_ready = service.request("GET", "/health/ready")[0] == 200
     # earlier forecasts were deleted with the file, maybe also those in flight
     after = answered[n_before + len(threads) :]
-    with target.service(room) as service:
+    with target.service(workspace) as service:
         # a sample, since reading all would take minutes
         sample = after[:: max(1, len(after) // 50)]
         lost = sum(service.request("GET", f"/v1/forecasts/{forecast_id}")[0] != 200 for forecast_id in sample)
@@ -145,7 +145,7 @@ def _greedy(name: str, path: str, body: Callable[[], bytes]) -> Callable[[Target
                 while raw.recv(MIB):
                     pass
 
-        with target.service(target.room(name)) as service:
+        with target.service(target.workspace(name)) as service:
             checks = HealthChecks(service)
             threads = [threading.Thread(target=send, args=(service, number % 2 == 0)) for number in range(_CLIENTS)]
             for thread in threads:
@@ -170,21 +170,21 @@ def _greedy(name: str, path: str, body: Callable[[], bytes]) -> Callable[[Target
     return run
 
 
-def _key(target: Target, room: Any, name: str) -> str:
-    database = f"sqlite:///{room}/service.db"
+def _key(target: Target, workspace: Any, name: str) -> str:
+    database = f"sqlite:///{workspace}/service.db"
     common = ("create", "--name", name, "--database", database, "--scope", "forecast", "actuals")
-    done = target.run("pipelines.keys", *common, "--owner", name, cwd=room)
+    done = target.run("pipelines.keys", *common, "--owner", name, cwd=workspace)
     if done.code == 2:
         # a revision without owners
-        done = target.run("pipelines.keys", *common, cwd=room)
+        done = target.run("pipelines.keys", *common, cwd=workspace)
     key: str = json.loads(done.out.splitlines()[-1])["key"]
     return key
 
 
 def _another_key(target: Target) -> Outcome:
-    room = target.room("another key")
-    keys = [{"Authorization": f"Bearer {_key(target, room, name)}"} for name in ("mine", "yours")]
-    with target.service(room) as service:
+    workspace = target.workspace("another key")
+    keys = [{"Authorization": f"Bearer {_key(target, workspace, name)}"} for name in ("mine", "yours")]
+    with target.service(workspace) as service:
         status, answer = service.forecast(headers=keys[0])
         if status != 200:
             return Outcome(False, f"not carried out: a forecast was answered {status}")
@@ -207,7 +207,7 @@ def _hosts(target: Target) -> Outcome:
         "127.0.0.1:80@evil.com": b"Host: 127.0.0.1:80@evil.com\r\n",
     }
     seen = {}
-    with target.service(target.room("hosts")) as service:
+    with target.service(target.workspace("hosts")) as service:
         for name, head in heads.items():
             with service.connect() as raw:
                 raw.sendall(b"GET /v1/models HTTP/1.1\r\n" + head + b"Connection: close\r\n\r\n")

@@ -97,8 +97,8 @@ class Yahoo:
             return 404, b"{}"
         symbol = unquote(path.rpartition("/")[2])
         # yfinance's first request for a symbol only needs the time zone
-        if self.misbehave and "period1" in query and (odd := self.misbehave(symbol)):
-            return odd
+        if self.misbehave and "period1" in query and (bad_response := self.misbehave(symbol)):
+            return bad_response
         if symbol not in self.bars:
             return unknown(symbol)
         first, last = (float(query[name][0]) if name in query else 9e9 for name in ("period1", "period2"))

@@ -64,7 +64,7 @@ def _holiday(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, extra]).sort_index()
 
 
-def _no_trace(frame: pd.DataFrame) -> pd.DataFrame:
+def _hidden_dividend(frame: pd.DataFrame) -> pd.DataFrame:
     """Return prices of a few cents, where the rounding of the adjusted closes hides the dividend."""
     scale = 0.02 * frame["dividend"] / frame["dividend"].max()
     frame[["open", "high", "low", "close"]] = (frame[["open", "high", "low", "close"]] / 25).round(2)
@@ -103,7 +103,7 @@ BROKEN: dict[str, list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]]] = {
     "unexpected_session": [("2024-07-04", _holiday)],
     "outlier": [(DAY, _jump)],
     "stale": [(DAY, _stale)],
-    "dividend_not_adjusted": [("2024-03-14", _no_trace)],
+    "dividend_not_adjusted": [("2024-03-14", _hidden_dividend)],
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from forecaster.data.tails import file_name, read_tail
 from forecaster.domain.errors import DataError, FileFormatError, SourceUnavailable
 from tests.conftest import ROOT
 from tests.data.prices import ORIGIN, Company
-from tests.data.test_update import SourceOnDay, run
+from tests.data.test_update import SourceAsOfDay, run
 
 DUE = datetime(2025, 1, 2, 21, 30, tzinfo=UTC)
 SYMBOLS = ["BRK-B", "^GSPC", "EURUSD=X", "005930.KS", "brk-b", "../evil", "a/b", "Ä", "."]
@@ -128,28 +128,28 @@ import os, signal, sys
 from pathlib import Path
 from typing import Any
 from forecaster.data import store
-from tests.data.test_update import SourceOnDay, run
+from tests.data.test_update import SourceAsOfDay, run
 write = store._write
 def write_or_die(path, content):
     if path.name.endswith(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, content)
 store._write = write_or_die
-run(store.BarStore(Path(sys.argv[1])), SourceOnDay("2024-06-14"))
+run(store.BarStore(Path(sys.argv[1])), SourceAsOfDay("2024-06-14"))
 """
 
 
 @pytest.mark.parametrize("at", ["tail.json", "quality.json"])
 def test_next_update_repairs_the_tail_after_a_kill(tmp_path: Path, at: str) -> None:
     store = BarStore(tmp_path)
-    run(store, SourceOnDay("2024-05-31"))
+    run(store, SourceAsOfDay("2024-05-31"))
     left = subprocess.run([sys.executable, "-c", KILLED, tmp_path, at], cwd=ROOT, check=False)
     assert left.returncode == -signal.SIGKILL
     bars = store.read("ABC")
     assert bars is not None and str(bars.sessions[-1]) == "2024-06-14"
     assert str(read_tail(tmp_path, "ABC").days[-1]) == "2024-05-31"
     # the next update has no new bars, or its source is unavailable
-    source = SourceOnDay("2024-06-14") if at == "tail.json" else SourceOnDay("2024-06-14", answers=False)
+    source = SourceAsOfDay("2024-06-14") if at == "tail.json" else SourceAsOfDay("2024-06-14", answers=False)
     with contextlib.suppress(SourceUnavailable):
         run(store, source)
     tail = read_tail(tmp_path, "ABC")
@@ -161,10 +161,10 @@ def test_next_update_repairs_the_tail_after_a_kill(tmp_path: Path, at: str) -> N
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_text("{")])
 def test_update_rewrites_a_missing_or_damaged_tail(tmp_path: Path, lost: Callable[[Path], object]) -> None:
     store = BarStore(tmp_path)
-    run(store, SourceOnDay("2024-05-31"))
+    run(store, SourceAsOfDay("2024-05-31"))
     before = (tmp_path / "ABC.tail.json").read_bytes()
     lost(tmp_path / "ABC.tail.json")
-    run(store, SourceOnDay("2024-05-31"))
+    run(store, SourceAsOfDay("2024-05-31"))
     assert (tmp_path / "ABC.tail.json").read_bytes() == before
 
 

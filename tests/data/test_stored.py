@@ -19,7 +19,7 @@ from tests.data.prices import Company
 HOLES = ["2024-05-06", "2024-05-07", "2024-07-15"]
 
 
-class WithHoles:
+class SourceWithGaps:
     """A source that lacks three sessions."""
 
     name = "test"
@@ -32,7 +32,7 @@ class WithHoles:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     last = np.datetime64("2024-12-31")
-    done = update(BarStore(tmp_path), WithHoles(), "ABC", np.datetime64("2024-01-02"), last, datetime.now(UTC))
+    done = update(BarStore(tmp_path), SourceWithGaps(), "ABC", np.datetime64("2024-01-02"), last, datetime.now(UTC))
     assert done.issues == (
         "missing_session: the exchange was open, but there is no bar (3: 2024-05-06, 2024-05-07, 2024-07-15)",
     )

@@ -55,18 +55,18 @@ def rows(first: str, last: str = "2024-12-31") -> list[dict[str, Any]]:
 
 
 class Tiingo:
-    """The fake server: `odd` holds its next responses to price requests; `asked` records the requests."""
+    """The fake server: `bad_responses` holds its next responses to price requests; `requested` records the requests."""
 
     def __init__(self) -> None:
-        self.odd: list[Answer] = []
+        self.bad_responses: list[Answer] = []
         self.about: dict[str, Any] = {"ticker": "ABC-B", "name": "A", "exchangeCode": "NYSE", "startDate": "2024-01-02"}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.asked_at: list[float] = []
         self.refusal = 403
         self.url = ""
 
     def answer(self, path: str, query: dict[str, list[str]], authorization: str | None) -> Answer:
-        self.asked.append(path)
+        self.requested.append(path)
         self.asked_at.append(time.monotonic())
         if authorization != f"Token {SECRET}":
             return self.refusal, b'{"detail": "Invalid token."}'
@@ -74,8 +74,8 @@ class Tiingo:
             return 404, b'{"detail": "Not found."}'
         if not path.endswith("/prices"):
             return 200, json.dumps(self.about).encode()
-        if self.odd:
-            return self.odd.pop(0)
+        if self.bad_responses:
+            return self.bad_responses.pop(0)
         return 200, json.dumps(rows(query["startDate"][0], *query.get("endDate", []))).encode()
 
 
@@ -122,7 +122,7 @@ def test_fetch_adjusts_traded_prices_for_every_split(tiingo: Tiingo) -> None:
     np.testing.assert_allclose(bars.adjusted()["close"], bars.frame["adj_close"], rtol=1e-6)
     assert (bars.origin.source, bars.origin.currency, bars.origin.exchange) == ("tiingo", "USD", "NYQ")
     assert bars.origin.zone == "America/New_York"
-    assert tiingo.asked == ["/tiingo/daily/ABC-B", "/tiingo/daily/ABC-B/prices"]
+    assert tiingo.requested == ["/tiingo/daily/ABC-B", "/tiingo/daily/ABC-B/prices"]
 
 
 def test_fetch_matches_values_computed_by_hand_before_a_split(tiingo: Tiingo) -> None:
@@ -134,7 +134,7 @@ def test_fetch_matches_values_computed_by_hand_before_a_split(tiingo: Tiingo) ->
     }
     names = ("open", "high", "low", "close", "volume", "divCash", "splitFactor", "adjClose")
     days = [{"date": f"{day}T00:00:00.000Z", **dict(zip(names, row, strict=True))} for day, row in traded.items()]
-    tiingo.odd = [(200, json.dumps(days).encode())]
+    tiingo.bad_responses = [(200, json.dumps(days).encode())]
     bars = source(tiingo).fetch("ABC/B", FIRST, np.datetime64("2024-02-05"))
     columns = ["open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
     expected = [
@@ -212,18 +212,18 @@ ODD: dict[str, tuple[Answer, type[ForecasterError], str]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_invalid_responses_raise_the_right_error(tiingo: Tiingo, name: str) -> None:
     answer, kind, message = ODD[name]
-    tiingo.odd = [answer, answer]
+    tiingo.bad_responses = [answer, answer]
     with pytest.raises(kind, match=message) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert SECRET not in _shown(error.value)
     assert not re.search(r"\w+Error\b", str(error.value))
     # no retry after a rate limit
-    assert len(tiingo.odd) == (1 if kind is RateLimited else 0)
+    assert len(tiingo.bad_responses) == (1 if kind is RateLimited else 0)
 
 
 @pytest.mark.parametrize("answer", [(500, b""), (429, b"", {"Retry-After": "0"}), (503, b"", {"Retry-After": "0"})])
 def test_fetch_retries_after_a_bad_response(tiingo: Tiingo, answer: Answer) -> None:
-    tiingo.odd = [answer]
+    tiingo.bad_responses = [answer]
     assert len(source(tiingo).fetch("ABC.B", FIRST, LAST)) > 100
 
 
@@ -241,10 +241,10 @@ def test_fetch_errors_name_the_symbol_and_the_reason(tiingo: Tiingo, monkeypatch
         assert SECRET not in _shown(error.value)
     # an empty list on a weekend means no data, but any other type is a bad response
     saturday, sunday = np.datetime64("2024-02-03"), np.datetime64("2024-02-04")
-    tiingo.odd = [(200, b"[]")]
+    tiingo.bad_responses = [(200, b"[]")]
     with pytest.raises(NoData, match="no completed session"):
         source(tiingo).fetch("ABC.B", saturday, sunday)
-    tiingo.odd = [(200, b"{}")]
+    tiingo.bad_responses = [(200, b"{}")]
     with pytest.raises(BadResponse, match="not a list"):
         source(tiingo, tries=1).fetch("ABC.B", saturday, sunday)
     tiingo.about["exchangeCode"] = "SHE"
@@ -278,7 +278,7 @@ def test_rejected_key_is_reported_but_not_shown(tiingo: Tiingo, monkeypatch: pyt
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert "wrong" not in str(error.value)
     # a retry would not help
-    assert len(tiingo.asked) == 1
+    assert len(tiingo.requested) == 1
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_malformed_key_is_not_sent(
     with pytest.raises(ConfigError, match=message) as error:
         source(tiingo).fetch("ABC.B", FIRST, LAST)
     assert SECRET not in repr(error.value)
-    assert tiingo.asked == []
+    assert tiingo.requested == []
 
 
 def test_line_end_after_the_key_is_stripped(tiingo: Tiingo, monkeypatch: pytest.MonkeyPatch) -> None:

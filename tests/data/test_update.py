@@ -29,16 +29,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:::yfinance")
 
 
 @dataclass
-class SourceOnDay:
+class SourceAsOfDay:
     """A source as of a day, with the events up to that day."""
 
     day: str
     name: str = "yahoo"
     answers: bool = True
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requested: list[tuple[str, str]] = field(default_factory=list)
 
     def fetch(self, symbol: str, first: np.datetime64, last: np.datetime64, exchange: str | None = None) -> Bars:
-        self.asked.append((str(first), str(last)))
+        self.requested.append((str(first), str(last)))
         if not self.answers:
             raise SourceUnavailable(symbol, "is away")
         bars = COMPANY.bars(str(first), self.day).until(last)
@@ -49,33 +49,33 @@ def evening(day: str) -> datetime:
     return datetime.fromisoformat(f"{day}T23:00:00").replace(tzinfo=UTC)
 
 
-def run(store: BarStore, source: SourceOnDay, first: np.datetime64 = FIRST) -> str | None:
+def run(store: BarStore, source: SourceAsOfDay, first: np.datetime64 = FIRST) -> str | None:
     return update(store, source, "ABC", first, np.datetime64(source.day), evening(source.day)).refetched
 
 
 def test_updates_across_a_dividend_and_a_split_equal_a_fresh_fetch(tmp_path: Path) -> None:
     step, whole = BarStore(tmp_path / "step"), BarStore(tmp_path / "whole")
     reasons = [
-        run(step, SourceOnDay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")
+        run(step, SourceAsOfDay(day)) for day in ("2024-05-31", "2024-06-03", "2024-06-14", "2024-09-10", "2024-09-11")
     ]
     assert reasons[:2] == [None, None]
     assert reasons[2] is not None and "the adjustment of 2024-" in reasons[2]
     assert reasons[3] is not None and "the close of 2024-" in reasons[3]
     assert reasons[4] is None
-    run(whole, SourceOnDay("2024-09-11"))
+    run(whole, SourceAsOfDay("2024-09-11"))
     updated, fetched = step.read("ABC"), whole.read("ABC")
     assert updated is not None and fetched is not None
     pd.testing.assert_frame_equal(updated.frame, fetched.frame, check_exact=True)
 
 
 def test_update_requests_only_the_ends_and_new_sessions(tmp_path: Path) -> None:
-    store, source = BarStore(tmp_path), SourceOnDay("2024-05-31")
+    store, source = BarStore(tmp_path), SourceAsOfDay("2024-05-31")
     run(store, source)
-    later = SourceOnDay("2024-06-05")
+    later = SourceAsOfDay("2024-06-05")
     run(store, later)
     old = COMPANY.bars(last="2024-05-31").sessions
     first, last = (str(old[0]), str(old[OVERLAP_SESSIONS - 1])), (str(old[-OVERLAP_SESSIONS]), "2024-06-05")
-    assert later.asked == [last, first]
+    assert later.requested == [last, first]
     before = (tmp_path / "ABC.parquet").stat().st_mtime_ns
     assert update(store, later, "ABC", FIRST, np.datetime64("2024-06-05"), evening("2024-06-05")).new == 0
     # an update without changes writes nothing
@@ -84,23 +84,23 @@ def test_update_requests_only_the_ends_and_new_sessions(tmp_path: Path) -> None:
 
 def test_earlier_start_fetches_all_sessions(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, SourceOnDay("2024-05-31"), np.datetime64("2024-03-01"))
-    assert run(store, SourceOnDay("2024-05-31")) == "the store began at 2024-03-01"
+    run(store, SourceAsOfDay("2024-05-31"), np.datetime64("2024-03-01"))
+    assert run(store, SourceAsOfDay("2024-05-31")) == "the store began at 2024-03-01"
     bars = store.read("ABC")
     assert bars is not None and bars.sessions[0] == FIRST
-    assert run(store, SourceOnDay("2024-05-31")) is None
+    assert run(store, SourceAsOfDay("2024-05-31")) is None
 
 
 def test_bar_of_a_running_session_is_not_stored(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
     noon = datetime(2024, 5, 31, 16, 0, tzinfo=UTC)
-    update(store, SourceOnDay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
+    update(store, SourceAsOfDay("2024-05-31"), "ABC", FIRST, np.datetime64("2024-05-31"), noon)
     bars = store.read("ABC")
     assert bars is not None and str(bars.sessions[-1]) == "2024-05-30"
     with pytest.raises(NoData, match="no session from 2024-05-31 to 2024-05-31 is complete yet"):
         update(
             BarStore(tmp_path / "new"),
-            SourceOnDay("2024-05-31"),
+            SourceAsOfDay("2024-05-31"),
             "ABC",
             np.datetime64("2024-05-31"),
             np.datetime64("2024-05-31"),
@@ -110,17 +110,17 @@ def test_bar_of_a_running_session_is_not_stored(tmp_path: Path) -> None:
 
 def test_update_refuses_another_source(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, SourceOnDay("2024-05-31"))
+    run(store, SourceAsOfDay("2024-05-31"))
     with pytest.raises(QualityError, match="ABC: is stored from source yahoo, and sources cannot be mixed"):
-        run(store, SourceOnDay("2024-06-05", name="files"))
+        run(store, SourceAsOfDay("2024-06-05", name="files"))
 
 
 def test_broken_hard_rule_leaves_the_store_unchanged(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
-    run(store, SourceOnDay("2024-05-31"))
+    run(store, SourceAsOfDay("2024-05-31"))
     before = (tmp_path / "ABC.parquet").read_bytes()
 
-    class Spoilt(SourceOnDay):
+    class Spoilt(SourceAsOfDay):
         def fetch(self, *arguments: object, **options: object) -> Bars:
             bars = super().fetch(*arguments, **options)  # type: ignore[arg-type]
             bars.frame.iloc[-1, 3] = np.nan
@@ -227,10 +227,10 @@ import sys
 from pathlib import Path
 import numpy as np
 from forecaster.data.store import BarStore
-from tests.data.test_update import SourceOnDay, run
+from tests.data.test_update import SourceAsOfDay, run
 for day in ("2024-05-31", "2024-06-14", "2024-09-10", "2024-09-11") * 3:
     if sys.argv[2] == "late" or day < "2024-09":
-        run(BarStore(Path(sys.argv[1])), SourceOnDay(max(day, sys.argv[3])))
+        run(BarStore(Path(sys.argv[1])), SourceAsOfDay(max(day, sys.argv[3])))
 """
 
 

@@ -1,4 +1,4 @@
-"""A checkout as the umask 077 makes it: only its owner can read it."""
+"""A checkout that only its owner can read, as under the umask 077."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 
-def closed_checkout(folder: Path) -> Path:
+def owner_only_checkout(folder: Path) -> Path:
     """Copy the files that images and containers use from this checkout, readable by their owner only."""
     ignored = shutil.ignore_patterns("__pycache__", "secrets")
     for name in ("deploy", "forecaster", "pipelines", "service"):

@@ -85,7 +85,7 @@ def size_mb(folder: Path) -> float:
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
 
 
-def stand_in(target: str, lock: str, folder: Path) -> Path:
+def build_replacement(target: str, lock: str, folder: Path) -> Path:
     """Return a quick replacement for an image: this checkout and Python, which refuse packages outside a lock file."""
     allowed = re.findall(r"^([\w.-]+)==", (ROOT / "deploy" / lock).read_text(), re.MULTILINE)
     root = folder / f"{target} stand-in"
@@ -111,11 +111,11 @@ refused = {{
 }}
 
 
-class Refusing(importlib.abc.MetaPathFinder):
+class LockedImports(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in refused:
             raise ModuleNotFoundError(f"{{name}} is not in this image", name=name)
 
 
-sys.meta_path.insert(0, Refusing())
+sys.meta_path.insert(0, LockedImports())
 """

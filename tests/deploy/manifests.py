@@ -20,7 +20,7 @@ SETTINGS = dict(
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod template: the name of what makes such pods, its labels and its `spec`."""
+    """A pod template: the name of its Deployment or CronJob, its labels and its `spec`."""
 
     owner: str
     labels: Mapping[str, str]
@@ -28,7 +28,7 @@ class Pod:
 
     @property
     def containers(self) -> list[dict[str, Any]]:
-        """All containers, those that run before the others first."""
+        """All containers, init containers first."""
         return [*self.spec.get("initContainers", []), *self.spec["containers"]]
 
     @property
@@ -38,7 +38,7 @@ class Pod:
 
     @property
     def volumes(self) -> dict[str, dict[str, Any]]:
-        """What each volume is, by name."""
+        """The volumes by name."""
         return {volume["name"]: volume for volume in self.spec["volumes"]}
 
 
@@ -68,7 +68,7 @@ PODS = {pod.owner: pod for pod in _pods()}
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Say whether a label selector selects; of `matchExpressions` it supports the operator In."""
+    """Return whether a label selector matches labels; of `matchExpressions` only the operator In is supported."""
     wanted = selector.get("matchLabels", {})
     expressions = selector.get("matchExpressions", [])
     assert {one["operator"] for one in expressions} <= {"In"}

@@ -23,7 +23,7 @@ from deploy.make_secrets import make_secrets
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import ROOT
-from tests.deploy.checkout import closed_checkout, unreadable
+from tests.deploy.checkout import owner_only_checkout, unreadable
 from tests.stack import postgres
 from tests.stack.compose import ComposeError, Service, read_compose, seconds
 from tests.stack.paths import StackPaths
@@ -83,7 +83,7 @@ def test_every_container_is_hardened(name: str) -> None:
     assert re.search(r":(v?\d+\.\d+|\$\{FORECASTER_VERSION:-\d+\.\d+\.\d+\}$)", raw["image"])
 
 
-def test_the_inner_network_has_no_route_out() -> None:
+def test_internal_network_has_no_route_out() -> None:
     assert RAW["networks"]["inside"] == {"internal": True}
     assert RAW["services"]["postgres"]["networks"] == ["inside"]
     assert {name for name, raw in RAW["services"].items() if "ports" in raw} <= {"service", "mlflow", "grafana"}
@@ -105,7 +105,7 @@ def test_the_file_has_no_secret_and_make_secrets_creates_each(tmp_path: Path) ->
 
 
 def test_containers_can_read_their_mounts_under_any_umask(tmp_path: Path) -> None:
-    checkout = closed_checkout(tmp_path)
+    checkout = owner_only_checkout(tmp_path)
     secrets = checkout / "deploy" / "secrets"
     secrets.mkdir(mode=0o700)
     (secrets / "metrics_key").touch(mode=0o600)
@@ -146,7 +146,7 @@ def test_variables_of_the_service_are_settings_with_their_defaults(services: dic
             assert default == fields[name].default, name
 
 
-def test_other_hosts_and_ports_keep_the_stacks_own_names() -> None:
+def test_configured_hosts_and_ports_do_not_replace_those_of_the_stack() -> None:
     chosen = {"FORECASTER_ALLOWED_HOSTS": "forecast.example.com", "MLFLOW_PORT": "5001"}
     services = read_compose(ROOT / "docker-compose.yml", chosen)
     service, check = services["service"], services["service"].check
@@ -154,14 +154,14 @@ def test_other_hosts_and_ports_keep_the_stacks_own_names() -> None:
     assert check is not None
     allowed = service.environment["FORECASTER_ALLOWED_HOSTS"]
     app = create_app(Settings(tracking_uri="", host=service.environment["FORECASTER_HOST"], allowed_hosts=allowed))
-    asked = [
+    requested = [
         urlsplit(check.command[-1]).netloc,
         *watch["static_configs"][0]["targets"],
         "forecast.example.com",
         "elsewhere",
     ]
     client = TestClient(app)
-    statuses = [client.get("/health/live", headers={"host": host}).status_code for host in asked]
+    statuses = [client.get("/health/live", headers={"host": host}).status_code for host in requested]
     assert statuses == [200, 200, 200, 400]
     (hosts,) = [word for word in services["mlflow"].command if word.startswith("--allowed-hosts=")]
     known = hosts.partition("=")[2].split(",")
@@ -202,7 +202,7 @@ def test_the_entrypoint_reads_secrets_and_names_unreadable_files(tmp_path: Path)
     assert "error: FORECASTER_DATABASE_URL_FILE: /nowhere cannot be read" in done.stderr
 
 
-def test_services_are_sorted_by_need(services: dict[str, Service]) -> None:
+def test_services_are_sorted_by_dependency(services: dict[str, Service]) -> None:
     names = list(services)
     assert names.index("postgres") < names.index("migrate") < names.index("service")
     assert services["service"].needs == {"postgres": "service_healthy", "migrate": "service_completed_successfully"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.deploy.checkout import closed_checkout, unreadable
+from tests.deploy.checkout import owner_only_checkout, unreadable
 from tests.deploy.image import build, stages
 from tests.stack.stack import ENTRYPOINT
 
@@ -48,7 +48,7 @@ def test_an_image_runs_unprivileged_and_without_pip(target: str) -> None:
 
 
 def test_the_images_account_can_read_a_checkout_of_any_umask(tmp_path: Path) -> None:
-    checkout = closed_checkout(tmp_path / "checkout")
+    checkout = owner_only_checkout(tmp_path / "checkout")
     assert unreadable(checkout / "deploy" / "entrypoint.sh")
     app = build("application", tmp_path / "images", checkout) / "app"
     assert list(app.rglob("__pycache__/*.pyc"))

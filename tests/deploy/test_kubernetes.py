@@ -1,4 +1,4 @@
-"""deploy/kubernetes: what the API's schema allows, what the pods can do, and that they fit each other and the code."""
+"""deploy/kubernetes: manifests match the API's schema, pods are hardened, and settings match the code."""
 
 import re
 import shutil
@@ -104,8 +104,8 @@ def test_a_pod_meets_the_restricted_standard(pod: Pod) -> None:
 
 
 @each_container
-def test_a_container_cannot_do_more_than_it_must(pod: Pod, container: dict[str, Any]) -> None:
-    # and nothing that undoes what the pod says
+def test_each_container_has_minimal_privileges(pod: Pod, container: dict[str, Any]) -> None:
+    # and no setting that overrides the pod's
     assert container["securityContext"] == {
         "readOnlyRootFilesystem": True,
         "allowPrivilegeEscalation": False,
@@ -134,7 +134,7 @@ def test_every_setting_is_read_by_the_service_or_a_pipeline() -> None:
     others = {name for name in names if not name.startswith("FORECASTER_")}
     assert {name for name in others if not hasattr(mlflow.environment_variables, name)} == set()
     for _, container in CONTAINERS:
-        # nothing is set elsewhere
+        # no container sets its own variables
         assert "env" not in container
         assert container["envFrom"] == [{"configMapRef": {"name": "forecaster-settings"}}]
     assert KUSTOMIZATION["configMapGenerator"] == [{"name": "forecaster-settings", "envs": ["settings.env"]}]
@@ -155,7 +155,7 @@ def test_the_service_accepts_its_settings(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @each_pod
-def test_secrets_are_files_and_have_no_values_here(pod: Pod) -> None:
+def test_secrets_are_mounted_as_files_and_have_no_values_in_the_manifests(pod: Pod) -> None:
     example = yaml.safe_load((FOLDER / "secret.example.yaml").read_text())
     files = {value for name, value in SETTINGS.items() if name.endswith("_FILE")}
     assert files == {f"{SECRETS}/{key}" for key in example["stringData"]}
@@ -167,7 +167,7 @@ def test_secrets_are_files_and_have_no_values_here(pod: Pod) -> None:
     assert pod.spec["enableServiceLinks"] is False
 
 
-def test_every_selector_selects_the_pods_that_it_is_for() -> None:
+def test_each_selector_selects_the_right_pods() -> None:
     (service,), (budget,) = of_kind("Service"), of_kind("PodDisruptionBudget")
     deployment = named("Deployment", "forecaster")
     spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
@@ -201,7 +201,7 @@ def test_every_port_exists() -> None:
     assert {(port["protocol"], port["port"]) for port in names["ports"]} == {("UDP", 53), ("TCP", 53)}
 
 
-def test_the_network_is_closed_but_for_what_is_named() -> None:
+def test_network_policies_allow_only_named_peers_and_ports() -> None:
     deny = named("NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for policy in of_kind("NetworkPolicy"):
@@ -221,7 +221,7 @@ def _is_narrow(peer: dict[str, Any]) -> bool:
     return bool(peer) and all(selector.get("cidr") or selector.get("matchLabels") for selector in peer.values())
 
 
-def test_probes_are_answered_whatever_hosts_are_allowed() -> None:
+def test_probes_succeed_for_any_allowed_hosts() -> None:
     (container,) = PODS["forecaster"].containers
     client = TestClient(create_app(Settings(tracking_uri="", host="0.0.0.0", allowed_hosts="forecast.example.com")))
     responses = {}
@@ -235,7 +235,7 @@ def test_probes_are_answered_whatever_hosts_are_allowed() -> None:
 
 
 @each_container
-def test_a_command_is_one_that_its_image_can_run(pod: Pod, container: dict[str, Any]) -> None:
+def test_each_command_can_run_in_its_image(pod: Pod, container: dict[str, Any]) -> None:
     # a command would replace the entrypoint, which reads the secrets
     assert "command" not in container
     program, option, module, *words = container["args"]
@@ -269,7 +269,7 @@ def test_the_images_are_those_of_the_compose_file() -> None:
     assert {container["image"] for _, container in CONTAINERS} == built.keys()
 
 
-def test_the_autoscaler_and_nothing_else_sets_the_replicas() -> None:
+def test_only_the_autoscaler_sets_the_replicas() -> None:
     (scaler,) = of_kind("HorizontalPodAutoscaler")
     target = scaler["spec"]["scaleTargetRef"]
     deployment = named(target["kind"], target["name"])
@@ -281,7 +281,7 @@ def test_the_autoscaler_and_nothing_else_sets_the_replicas() -> None:
 
 
 @pytest.mark.parametrize("name", ["forecaster-retrain", "forecaster-score"])
-def test_a_job_runs_once_and_is_retried_where_that_helps(name: str) -> None:
+def test_job_runs_once_and_is_retried_only_if_a_retry_can_help(name: str) -> None:
     spec = named("CronJob", name)["spec"]
     CronTrigger.from_crontab(spec["schedule"])
     assert ZoneInfo(spec["timeZone"]).key == "America/New_York"
@@ -295,13 +295,13 @@ def test_a_job_runs_once_and_is_retried_where_that_helps(name: str) -> None:
     assert (failed["action"], set(failed["onExitCodes"]["values"])) == ("FailJob", final)
 
 
-def test_a_key_is_made_only_when_asked_for_and_only_once() -> None:
+def test_key_is_created_only_on_request_and_never_retried() -> None:
     spec = named("CronJob", "forecaster-create-key")["spec"]
     assert spec["suspend"] is True
     assert spec["jobTemplate"]["spec"]["backoffLimit"] == 0
 
 
-def test_every_claim_exists_and_what_is_shared_can_be_shared() -> None:
+def test_volume_claims_exist_and_shared_ones_are_read_write_many() -> None:
     users: dict[str, set[str]] = {}
     for pod in PODS.values():
         for volume in pod.volumes.values():

@@ -46,7 +46,7 @@ def test_a_tag_has_one_digest_and_a_digest_one_tag() -> None:
     assert len({tag for tag, _ in pins}) == len({digest for _, digest in pins}) == len(pins)
 
 
-def test_only_images_of_this_checkout_have_no_digest() -> None:
+def test_only_images_built_from_this_checkout_have_no_digest() -> None:
     assert {_name(image) for image in _images() if "@" not in image} == BUILT_HERE
     assert {f"forecaster-{target}" for target in ("serve", "train", "train-gpu")} == BUILT_HERE
     assert {name.removeprefix("forecaster-") for name in BUILT_HERE} <= stages().keys()

@@ -114,7 +114,7 @@ def test_each_pipeline_that_a_schedule_runs_is_documented() -> None:
     assert set(get_args(Pipeline)) <= set(re.findall(r"`(\w+)`", row))
 
 
-def test_the_recipe_of_the_guide_is_a_configuration() -> None:
+def test_recipe_in_the_guide_is_valid() -> None:
     (recipe,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "models.md").read_text(), re.DOTALL)
     assert build_config(yaml.safe_load(recipe)["train"], TrainConfig, "models.md").name == "sales"
 
@@ -139,7 +139,7 @@ def test_each_exit_status_is_documented() -> None:
     assert documented == {status for name, status in vars(exits).items() if name.isupper()}
 
 
-def test_each_error_message_is_one_of_the_program() -> None:
+def test_each_documented_error_message_exists_in_the_program() -> None:
     section = (DOCS / "operations" / "troubleshooting.md").read_text().split("## Error messages\n")[1]
     cells = re.findall(r"^\| (`.*?) \| ", section, re.MULTILINE)
     messages = {message for cell in cells for message in re.findall(r"`([^`]+)`", cell)}

@@ -234,7 +234,7 @@ def test_price_files_and_synthetic_prices_are_stored(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
+def price_file_job(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
     """Yield a folder with a job for a price file, which has been fetched once, and the file's table."""
     table = Company().bars().frame.reset_index()
     table.to_csv(tmp_path / "mine.csv", index=False)
@@ -244,8 +244,8 @@ def mine(tmp_path: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
     yield tmp_path, table
 
 
-def test_corrected_file_is_read_again(mine: tuple[Path, pd.DataFrame]) -> None:
-    folder, table = mine
+def test_corrected_file_is_read_again(price_file_job: tuple[Path, pd.DataFrame]) -> None:
+    folder, table = price_file_job
     table.loc[100, ["open", "high", "low", "close", "adj_close"]] *= 1.01
     table.to_csv(folder / "mine.csv", index=False)
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
@@ -253,8 +253,8 @@ def test_corrected_file_is_read_again(mine: tuple[Path, pd.DataFrame]) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["stored"][0]["refetched"] == "the close of 2024-05-24 changed"
 
 
-def test_shortened_file_is_refused_without_replace(mine: tuple[Path, pd.DataFrame]) -> None:
-    folder, table = mine
+def test_shortened_file_is_refused_without_replace(price_file_job: tuple[Path, pd.DataFrame]) -> None:
+    folder, table = price_file_job
     table.tail(13).to_csv(folder / "mine.csv", index=False)
     store = BarStore(folder / "mlruns" / "bars")
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)
@@ -268,8 +268,8 @@ def test_shortened_file_is_refused_without_replace(mine: tuple[Path, pd.DataFram
     assert bars is not None and len(bars) == 13
 
 
-def test_price_jump_is_held_until_it_is_confirmed(mine: tuple[Path, pd.DataFrame]) -> None:
-    folder, table = mine
+def test_price_jump_is_held_until_it_is_confirmed(price_file_job: tuple[Path, pd.DataFrame]) -> None:
+    folder, table = price_file_job
     table.loc[100:, ["open", "high", "low", "close", "adj_close"]] *= 0.5
     table.to_csv(folder / "mine.csv", index=False)
     done = run_module("pipelines.fetch", "job.yaml", cwd=folder)

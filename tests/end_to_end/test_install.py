@@ -119,7 +119,7 @@ with TestClient(create_app(Settings(tracking_uri="", database_url="sqlite:///l.d
     assert run(programs / "python", "-c", program, cwd=tmp_path).strip() == "200"
 
 
-def test_public_names_are_these_and_each_is_importable() -> None:
+def test_public_names_are_complete_and_importable() -> None:
     assert forecaster.__all__ == [
         "AsyncClient",
         "Client",

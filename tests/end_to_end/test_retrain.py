@@ -89,7 +89,7 @@ def folder(tmp_path: Path, store: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder after an uninterrupted retraining."""
     folder = tmp_path_factory.mktemp("clean")
     write_prices(folder, "2024-10-31", "ABC", "DEF")
@@ -123,13 +123,13 @@ def read_state(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_second_retraining_changes_nothing(clean: Path) -> None:
-    before = read_state(clean)
+def test_second_retraining_changes_nothing(uninterrupted: Path) -> None:
+    before = read_state(uninterrupted)
     assert before["aliases"] == {"champion": 1, "challenger": 1}
-    status, answer, stderr = retrain(clean)
+    status, answer, stderr = retrain(uninterrupted)
     assert (status, answer["outcome"], answer["version"]) == (0, "kept", 1), stderr
     assert "nothing has changed since it was trained" in answer["reason"]
-    assert read_state(clean) == before
+    assert read_state(uninterrupted) == before
 
 
 def test_new_sessions_make_a_version_and_a_rollback_is_respected(folder: Path) -> None:
@@ -247,17 +247,17 @@ sys.exit(main(config_parser("retrain", "", "").parse_args(["job.yaml"])))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_retraining_killed_at_a_critical_moment_continues(folder: Path, clean: Path, moment: str) -> None:
+def test_retraining_killed_at_a_critical_moment_continues(folder: Path, uninterrupted: Path, moment: str) -> None:
     _kill_at(folder, moment)
     status, answer, stderr = retrain(folder)
     assert (status, answer["outcome"]) == (0, "promoted"), stderr
-    assert read_state(folder) == read_state(clean)
+    assert read_state(folder) == read_state(uninterrupted)
 
 
 @pytest.mark.skipif(not SOAK, reason="a quarter of an hour: make soak")
-def test_retraining_killed_at_random_moments_continues(tmp_path: Path, clean: Path) -> None:
+def test_retraining_killed_at_random_moments_continues(tmp_path: Path, uninterrupted: Path) -> None:
     chance = random.Random(7)
-    expected = read_state(clean)
+    expected = read_state(uninterrupted)
     for number in range(KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()

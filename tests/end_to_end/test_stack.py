@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.image import build, size_mb, stand_in
+from tests.deploy.image import build, build_replacement, size_mb
 from tests.stack.load_generator import send
 from tests.stack.local import plan
 from tests.stack.paths import MARK
@@ -34,7 +34,7 @@ def state() -> Iterator[Path]:
 def image(tmp_path: Path) -> Path:
     """The service's image: in a soak built from the Dockerfile, else one that refuses packages outside its lock."""
     if not SOAK:
-        return stand_in("serve", "requirements-serve.lock", tmp_path)
+        return build_replacement("serve", "requirements-serve.lock", tmp_path)
     root = build("serve", tmp_path)
     size = size_mb(root)
     print(f"the image's own content: {size:.0f} MB")
@@ -69,7 +69,7 @@ def test_the_stack_trains_swaps_versions_recovers_and_stops(state: Path, image: 
 
 
 @pytest.mark.skipif(not SOAK, reason="make soak, or make stack-proof")
-def test_the_whole_proof(state: Path) -> None:
+def test_stack_proof_succeeds(state: Path) -> None:
     for name, result in prove(state).items():
         print(f"{name}: {result}")
 

@@ -33,7 +33,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 
 class Reader:
-    """Somebody who follows a tutorial in a folder of their own.
+    """A reader who follows a tutorial in a new folder.
 
     Args:
         folder: where files are written and commands run; `forecaster` and `python` are on its path.
@@ -111,7 +111,7 @@ class Reader:
 
 
 @needs_curl
-def test_the_first_series_is_forecast_alike_in_python_and_over_http(tmp_path: Path) -> None:
+def test_first_series_has_the_same_forecast_in_python_and_over_http(tmp_path: Path) -> None:
     page = PAGES / "first-series.md"
     with Reader(tmp_path).following(page) as printed:
         _, trained, promoted, _, _, answered, skill = printed
@@ -148,7 +148,7 @@ def test_daily_prices_go_from_the_source_to_the_dashboard(tmp_path: Path) -> Non
     assert json.loads(scored.splitlines()[-1])["changed"] == {"WAVE": 0}
 
 
-def test_the_section_for_real_prices_is_a_configuration() -> None:
+def test_section_for_real_prices_is_valid() -> None:
     ((_, _, text),) = [
         block for block in _BLOCK.findall((PAGES / "daily-prices.md").read_text()) if block[:2] == ("yaml", "")
     ]

@@ -83,7 +83,7 @@ def test_version_that_meets_every_criterion_is_promoted() -> None:
         (replace(GOOD, latency_seconds=0.06), "latency", "60 ms, 50 ms allowed"),
     ],
 )
-def test_single_unmet_criterion_keeps_a_version_out(evidence: Evidence, unmet: str, message: str) -> None:
+def test_single_unmet_criterion_prevents_promotion(evidence: Evidence, unmet: str, message: str) -> None:
     decision = decide(evidence, GateConfig())
     assert decision.outcome == "kept"
     (only,) = [criterion for criterion in decision.criteria if not criterion.is_met]
@@ -158,7 +158,7 @@ def test_reason_mentions_missing_skill_of_a_version_that_passes() -> None:
     assert "no skill shown" in reason_of(baseline(1.0, 0.005), "baseline")
 
 
-def test_stricter_settings_keep_a_version_out() -> None:
+def test_stricter_settings_prevent_promotion() -> None:
     settings: dict[str, Any] = {"margin": -0.1}
     with pytest.raises(ValueError, match="margin"):
         GateConfig(**settings)

@@ -50,7 +50,7 @@ def promote(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     return answer, done.stdout
 
 
-def test_gate_promotes_the_good_version_and_keeps_the_bad_one_out(folder: Path) -> None:
+def test_gate_promotes_the_good_version_and_not_the_bad_one(folder: Path) -> None:
     bad, stdout = promote(folder, "--set", "version=1")
     assert not bad["promoted"]
     assert bad["aliases"] == {"challenger": 1}

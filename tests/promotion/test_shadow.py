@@ -110,7 +110,7 @@ def test_scores_are_tested_again_only_when_they_have_doubled() -> None:
     assert reason(4 * FIRST_LOOK * HORIZON) != reason(4 * FIRST_LOOK * HORIZON - 1)
 
 
-def leave_in_the_shadow(store: Store, name: str) -> None:
+def make_shadow_challenger(store: Store, name: str) -> None:
     """Record that the gate left version 2 in the shadow of version 1."""
     decision: dict[str, Any] = {
         "outcome": "shadow",
@@ -129,7 +129,7 @@ def test_score_pipeline_promotes_a_better_challenger(models: TrainedModels, tmp_
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
     upgrade_schema(engine)
     store = copy_registry(models, tmp_path / "registry").store
-    leave_in_the_shadow(store, "sine")
+    make_shadow_challenger(store, "sine")
     url = engine.url.render_as_string(hide_password=False)
     (tmp_path / "bars").mkdir()
 
@@ -155,7 +155,7 @@ def test_score_pipeline_promotes_a_better_challenger(models: TrainedModels, tmp_
     # after a rollback it is not promoted again, even if its run lacks the tag of a promotion
     mlflow.MlflowClient(store.uri).delete_tag(store.find("sine").runs[2], "promoted_at")
     store.roll_back("sine")
-    leave_in_the_shadow(store, "sine")
+    make_shadow_challenger(store, "sine")
     assert score() == {}
     assert store.find("sine").aliases["champion"] == 1
 
@@ -164,7 +164,7 @@ def test_error_with_one_model_is_reported_and_does_not_stop_the_others(models: T
     engine = open_engine(f"sqlite:///{tmp_path}/service.db")
     upgrade_schema(engine)
     store = copy_registry(models, tmp_path / "registry").store
-    leave_in_the_shadow(store, "sine")
+    make_shadow_challenger(store, "sine")
     serve_hours(engine, 5, 1.0, 0.1, begin=50)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "read_artifact", _fail)

@@ -96,7 +96,7 @@ def read_compose(file: Path, variables: Mapping[str, str]) -> dict[str, Service]
     root = file.resolve().parent
     secrets = {name: root / one["file"] for name, one in raw.get("secrets", {}).items()}
     services = {name: _service(name, one, root, secrets) for name, one in raw["services"].items()}
-    return _sorted_by_need(services)
+    return _sorted_by_dependency(services)
 
 
 def _service(name: str, raw: dict[str, Any], root: Path, secrets: Mapping[str, Path]) -> Service:
@@ -184,7 +184,7 @@ def _value(match: re.Match[str], variables: Mapping[str, str]) -> str:
     return value
 
 
-def _sorted_by_need(services: dict[str, Service]) -> dict[str, Service]:
+def _sorted_by_dependency(services: dict[str, Service]) -> dict[str, Service]:
     ordered: dict[str, Service] = {}
     while len(ordered) < len(services):
         ready = [name for name, one in services.items() if name not in ordered and one.needs.keys() <= ordered.keys()]

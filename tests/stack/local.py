@@ -42,12 +42,12 @@ def plan(
         variables = {**variables, _SECRETS: str(state.resolve() / "secrets")}
         make_secrets(state / "secrets")
     services = read_compose(ROOT / "docker-compose.yml", variables)
-    reasons = {name: reason for name, service in services.items() if (reason := _why_not(service))}
+    reasons = {name: reason for name, service in services.items() if (reason := _unsupported_reason(service))}
     stack = Stack(services, StackPaths(ROOT, state, services, images or {}), left_out=reasons)
     return stack, [f"{name} is left out: {reason}" for name, reason in reasons.items()]
 
 
-def _why_not(service: Service) -> str | None:
+def _unsupported_reason(service: Service) -> str | None:
     if service.profiles:
         return f"profile {', '.join(service.profiles)} needs containers"
     module = service.command[2] if service.command[:2] == ("python", "-m") else None

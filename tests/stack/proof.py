@@ -40,11 +40,11 @@ print('{{"is_requested": %s}}' % str(request_retraining(
 
 
 class ProofError(Exception):
-    """A promise of the stack does not hold."""
+    """A guarantee of the stack does not hold."""
 
 
 class StackProof:
-    """A running stack, with steps that change or break it and check what it promises.
+    """A running stack, with steps that change or break it and check its guarantees.
 
     Args:
         state: as in `tests.stack.local.plan`.

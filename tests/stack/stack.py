@@ -22,7 +22,7 @@ class StackError(Exception):
 
 
 class Stack:
-    """Starts services in the order of their needs, supervises them, and stops them in the reverse order."""
+    """Starts services in the order of their dependencies, supervises them, and stops them in the reverse order."""
 
     def __init__(self, services: Mapping[str, Service], paths: StackPaths, left_out: Collection[str] = ()) -> None:
         """Prepare to run `services` in `paths`; those in `left_out` are started only by name."""

@@ -56,7 +56,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize(("restart", "status", "n_starts"), [("no", 1, 1), ("on-failure", 0, 1), ("on-failure", 1, 2)])
-def test_a_service_is_restarted_as_its_policy_says(tmp_path: Path, restart: str, status: int, n_starts: int) -> None:
+def test_service_is_restarted_according_to_its_policy(tmp_path: Path, restart: str, status: int, n_starts: int) -> None:
     script = f"import sys; open('starts', 'a').write('x'); sys.exit({status} if len(open('starts').read()) < 2 else 0)"
     supervisor = supervise(tmp_path, script, restart=restart)
     wait_until(lambda: supervisor.is_over)

@@ -26,18 +26,18 @@ def example_of(predictor: ArrayPredictor) -> Example:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_it_is_the_last_window_of_the_test_part(models: TrainedModels, version: int) -> None:
+def test_example_is_the_last_window_of_the_test_part(models: TrainedModels, version: int) -> None:
     example, series = example_of(models.predictor(version)), data_of(models.config)
     np.testing.assert_array_equal(example.y, series.values[-28:, 0])
     np.testing.assert_array_equal(np.array(example.ds, dtype="M8[ns]"), series.timestamps[-28:])
     assert example.unique_id == series.unique_ids[0]
 
 
-def test_its_forecast_is_good_and_not_by_the_weights_that_have_seen_it(models: TrainedModels) -> None:
+def test_example_is_forecast_well_by_weights_that_had_not_seen_it(models: TrainedModels) -> None:
     predictor = models.predictor(1)
     example = example_of(predictor)
     mean, actual = np.array(example.forecast[MEAN]), np.array(example.y[24:])
-    # skill that a look at the chart confirms
+    # the skill must be visible in a chart
     assert np.abs(mean - actual).mean() < np.abs(example.y[23] - actual).mean()
     served = predictor.predict_arrays(np.array([example.y[:24]]))[0]
     assert np.abs(mean - served).max() > 1e-3
@@ -47,7 +47,7 @@ def test_its_forecast_is_good_and_not_by_the_weights_that_have_seen_it(models: T
         assert (mean < high).all()
 
 
-def test_it_has_the_columns_that_a_request_needs(tmp_path: Path) -> None:
+def test_example_has_the_columns_that_a_request_needs(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     days = np.datetime64("2023-01-02") + np.arange(500)
     visits, promotion = random.normal(50, 10, (2, 500)).round(3), (random.uniform(size=(2, 500)) < 0.3).astype(int)

@@ -35,7 +35,7 @@ _NAMES = {
 }  # fmt: skip
 _DATES = ("date", DS, SESSION)
 # missing values in files, in lower case
-_BLANK = frozenset({"", "-", ".", "n/a", "na", "nan", "none", "null"})
+_BLANK_VALUES = frozenset({"", "-", ".", "n/a", "na", "nan", "none", "null"})
 # minimum implied dividend, as a share of the close, on top of rounding errors
 _MIN_SHARE = 1e-6
 
@@ -118,7 +118,7 @@ def _with_prices(raw: pd.DataFrame, date: str, found: Mapping[str, str], known_m
         known_missing: the sessions declared as missing.
     """
     columns = raw[list(found.values())]
-    is_blank = columns.isna() | columns.map(lambda cell: str(cell).strip().lower() in _BLANK)
+    is_blank = columns.isna() | columns.map(lambda cell: str(cell).strip().lower() in _BLANK_VALUES)
     prices = is_blank[[found[name] for name in (*PRICES, ADJUSTED_CLOSE) if name in found]]
     is_empty = prices.all(axis=1)
     for name in (found[column] for column in (VOLUME, DIVIDEND, SPLIT) if column in found):

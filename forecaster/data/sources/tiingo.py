@@ -64,7 +64,7 @@ class _Day(ResponseModel):
     splitFactor: Annotated[float, Field(gt=0, le=1e6)]  # noqa: N815
 
 
-_ABOUT = TypeAdapter(_About)
+_ABOUT_TYPE = TypeAdapter(_About)
 _DAYS: TypeAdapter[tuple[_Day, ...]] = TypeAdapter(Column[_Day])
 
 
@@ -110,7 +110,7 @@ class TiingoSource:
         last: np.datetime64,
     ) -> Bars:
         path = f"/tiingo/daily/{quote(ticker, safe='')}"
-        about = _get(session, key, symbol, _ABOUT, "a description", path, {})
+        about = _get(session, key, symbol, _ABOUT_TYPE, "a description", path, {})
         if about.ticker.casefold() != ticker.casefold():
             raise BadResponse(
                 symbol, f"Tiingo's response is for {about.ticker!r:.40}; check the spelling, or try later"
