@@ -59,7 +59,7 @@ class Metrics:
     )
     relative_mae: Gauge = field(
         default_factory=lambda: _gauge(
-            "realised_relative_mae", "Realised MAE over the last value's; above 1 is worse.", "model", "version"
+            "realised_relative_mae", "Realised MAE divided by the last value's; above 1 is worse.", "model", "version"
         )
     )
     coverage: Gauge = field(

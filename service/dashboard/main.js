@@ -47,6 +47,7 @@ function listen() {
     });
   }
   for (const id of ["stored", "name"]) byId(id).addEventListener("change", () => onSeries());
+  for (const id of ["csv", "name"]) byId(id).addEventListener("input", abandonOpening);
   byId("example").addEventListener("click", onExample);
   byId("shown").addEventListener("change", () => attempt("chart", () => drawCurrent()));
   byId("ask").addEventListener("submit", (event) => {
@@ -72,6 +73,11 @@ async function openModel() {
   } finally {
     if (action === latestAction) result.setAttribute("aria-busy", "false");
   }
+}
+
+/** Keep what a person types: a model that is still being opened would replace it. */
+function abandonOpening() {
+  if (byId("result").getAttribute("aria-busy") === "true") begin();
 }
 
 async function showOpening(action) {
