@@ -1,5 +1,8 @@
 """Copy the example configurations into a folder: `python -m pipelines.init configs`."""
 
+import json
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,18 +21,29 @@ def init(folder: Path) -> dict[str, Any]:
     """
     examples = sorted(CONFIGS.glob("*.yaml"))
     targets = [folder / example.name for example in examples]
-    existing = [str(target) for target in targets if target.exists()]
+    # also a link that points nowhere, through which a file would be written elsewhere
+    existing = [str(target) for target in targets if os.path.lexists(target)]
     if existing:
         raise ForecasterError(f"{', '.join(existing)}: exists already; choose another folder, or remove it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for example, target in zip(examples, targets, strict=True):
             # the schedule names the other files
-            text = example.read_text(encoding="utf-8").replace("pipelines/configs/", f"{folder.as_posix()}/")
+            text = _with_folder(example.read_text(encoding="utf-8"), folder)
             target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ForecasterError(f"{folder}: cannot be written ({error}); choose another folder") from error
     return {"files": [str(target) for target in targets]}
+
+
+def _with_folder(text: str, folder: Path) -> str:
+    """Return a configuration in which the paths to examples are those in `folder`, quoted as YAML requires."""
+    quoted = re.sub(
+        r"(?m)^( *config: )pipelines/configs/(\S+)$",
+        lambda match: match[1] + json.dumps((folder / match[2]).as_posix(), ensure_ascii=False),
+        text,
+    )
+    return quoted.replace("pipelines/configs/", f"{folder.as_posix()}/")
 
 
 if __name__ == "__main__":

@@ -184,16 +184,30 @@ def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
     return y
 
 
+# a day from the ends, for zones
+_FIRST_TIME = pd.Timestamp.min.ceil("D") + pd.Timedelta(days=1)
+_LAST_TIME = pd.Timestamp.max.floor("D") - pd.Timedelta(days=1)
+
+
 def times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
     """Return the column `ds`.
 
     Raises:
-        SeriesError: the column does not hold timestamps, or a timestamp is missing.
+        SeriesError: the column does not hold timestamps, or a timestamp is missing or beyond the range of nanoseconds.
     """
     ds = frame[DS]
     if not pd.api.types.is_datetime64_any_dtype(ds):
         raise SeriesError(f"{where}: column ds holds {ds.dtype}, not timestamps; convert it with pandas.to_datetime")
     _refuse(ds.isna().to_numpy(), frame, where, DS, "is missing; correct or remove the row")
+    # numpy would wrap such a time around
+    is_outside = ((ds < _FIRST_TIME.tz_localize(ds.dt.tz)) | (ds > _LAST_TIME.tz_localize(ds.dt.tz))).to_numpy()
+    _refuse(
+        is_outside,
+        frame,
+        where,
+        DS,
+        f"is outside {_FIRST_TIME.date()} to {_LAST_TIME.date()}, which nanoseconds can hold",
+    )
     return ds
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from forecaster.database.engine import POSTGRES, TIMEOUT_SECONDS
-from forecaster.database.uris import database_url, sqlite_file, without_password
+from forecaster.database.uris import database_url, mask_password, sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
 # the pool would log a traceback for a lost connection, which raises StoreUnavailable anyway
@@ -124,7 +124,7 @@ def _translated_errors(uri: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise StoreUnavailable(f"{without_password(uri)}: needs {error.name}; write postgresql+pg8000://…") from error
     except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
+        reason = mask_password(str(error).splitlines()[0], uri)
         raise StoreUnavailable(
             f"{without_password(uri)}: the database does not answer ({reason}); is it up?"
         ) from error

@@ -43,6 +43,13 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(database_url(uri).database or "") if uri.startswith("sqlite:///") else None
 
 
+def mask_password(text: str, uri: str) -> str:
+    """Return a text with the password of a URI masked: libraries repeat the URI in their error messages."""
+    account, at, _ = uri.partition("://")[2].rpartition("@")
+    name, colon, password = account.partition(":")
+    return text.replace(f"{account}@", f"{name}:***@") if at and colon and password else text
+
+
 def without_password(uri: str) -> str:
     """Return a URI with its password masked: `postgresql+pg8000://me:***@host/mlflow`."""
     scheme, separator, rest = uri.partition("://")

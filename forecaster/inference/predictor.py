@@ -1,7 +1,7 @@
 """Forecasts of a registered model in Python, from frames: `load_predictor("sine").predict_frame(history)`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -53,12 +53,15 @@ class Predictor(ArrayPredictor):
         Raises:
             SeriesError: a column is missing or of the wrong type, or a row is invalid.
             TooShortError: a series has fewer rows than the model's `input_size`.
-            RequestError: the model does not support the horizon, a level or a quantile.
+            RequestError: the model does not support the horizon, a level or a quantile, or it takes no `futr_exog` and
+                `futr_df` is given.
             CalendarError: the exchange's calendar ends before the last step.
         """
         trained = self.manifest.horizon
         steps = trained if horizon is None else _whole_number("horizon", horizon)
         forecaster = Forecaster(self, steps, bands(_numbers("level", level), _numbers("quantiles", quantiles)))
+        if futr_df is not None and not self.manifest.futr_exog:
+            raise RequestError("futr_df: the model takes no futr_exog; remove this argument")
         inputs = read_frame(self, df, steps, futr_df, where="df")
         forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
         if steps > trained:
@@ -80,7 +83,11 @@ def _numbers(name: str, values: Sequence[float] | None) -> tuple[float, ...] | N
     """Return levels or quantiles as `bands` takes them."""
     if values is None:
         return None
-    if isinstance(values, str | Real) or not all(isinstance(value, Real) for value in values):
+    if not isinstance(values, Iterable) or isinstance(values, str | Mapping):
+        raise RequestError(f"{name}: must be a list of numbers, such as {_EXAMPLES[name]}, got {values!r}")
+    # an iterator can be read only once
+    values = tuple(values)
+    if any(isinstance(value, bool) or not isinstance(value, Real) for value in values):
         raise RequestError(f"{name}: must be a list of numbers, such as {_EXAMPLES[name]}, got {values!r}")
     return tuple(float(value) for value in values)
 
@@ -99,7 +106,7 @@ def load_predictor(
     alias: str | None = None,
     version: int | None = None,
     tracking_uri: str | None = None,
-    cache: Path = Path("mlruns/cache"),
+    cache: Path | str = Path("mlruns/cache"),
 ) -> Predictor:
     """Return the predictor of a registered version; download it into the cache if needed.
 
@@ -118,4 +125,4 @@ def load_predictor(
         BundleError: the bundle is refused.
     """
     uri = default_tracking_uri() if tracking_uri is None else tracking_uri
-    return load_version(name, alias, version, uri, cache, Predictor).predictor
+    return load_version(name, alias, version, uri, Path(cache), Predictor).predictor

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from forecaster.database.locks import check_reachable, exclusive_lock
-from forecaster.database.uris import sqlite_file, without_password
+from forecaster.database.uris import mask_password, sqlite_file, without_password
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
 from forecaster.registry.cache import CHAMPION, PREVIOUS
 from forecaster.registry.files import check_folder, check_names
@@ -91,7 +91,9 @@ class Store:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-                raise StoreUnavailable(f"{self._shown}: cannot register '{name}' ({error.message})") from error
+                raise StoreUnavailable(
+                    f"{self._shown}: cannot register '{name}' ({mask_password(error.message, self.uri)})"
+                ) from error
         registered = [version for version, run in self._runs(name).items() if run == run_id]
         if registered:
             return registered[0]
@@ -219,7 +221,7 @@ class Store:
             try:
                 self._client.set_registered_model_alias(name, alias, str(version))
             except MlflowException as error:
-                reason = f" ({error.message})"
+                reason = f" ({mask_password(error.message, self.uri)})"
                 continue
             if int(self._ask(lambda: self._client.get_model_version_by_alias(name, alias)).version) == version:
                 return
@@ -249,7 +251,7 @@ class Store:
         try:
             return call()
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = mask_password(str(error).splitlines()[0], self.uri)
             raise StoreUnavailable(f"{self._shown}: the MLflow store does not answer ({reason}); is it up?") from error
 
 

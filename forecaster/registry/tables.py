@@ -1,7 +1,7 @@
 """Migrate the tables of MLflow's database. A newer MLflow refuses to use them before that."""
 
 from forecaster.database.locks import check_reachable, exclusive_lock
-from forecaster.database.uris import sqlite_file, without_password
+from forecaster.database.uris import mask_password, sqlite_file, without_password
 from forecaster.domain.errors import StoreUnavailable
 
 
@@ -37,7 +37,8 @@ def migrate_tables(uri: str) -> str | None:
         with create_engine(uri, poolclass=NullPool).connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except (CommandError, MlflowException, SQLAlchemyError, OSError) as error:
+        reason = mask_password(str(error).splitlines()[0], uri)
         raise StoreUnavailable(
-            f"{without_password(uri)}: MLflow's tables cannot be migrated ({str(error).splitlines()[0]}); "
+            f"{without_password(uri)}: MLflow's tables cannot be migrated ({reason}); "
             "restore the backup, or if the tables belong to a newer MLflow, update this program"
         ) from error

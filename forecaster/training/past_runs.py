@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from forecaster.database.uris import without_password
+from forecaster.database.uris import mask_password, without_password
 from forecaster.domain.errors import StoreUnavailable, WorkspaceError
 from forecaster.training.attempts import (
     CHECKPOINTS,
@@ -191,5 +191,5 @@ def _client(uri: str) -> Iterator[Any]:
         yield mlflow.MlflowClient(uri)
     except (MlflowException, OSError) as error:
         raise StoreUnavailable(
-            f"{without_password(uri)}: the MLflow store does not answer ({error}); is it up?"
+            f"{without_password(uri)}: the MLflow store does not answer ({mask_password(str(error), uri)}); is it up?"
         ) from error

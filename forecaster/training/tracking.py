@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from forecaster.database.uris import default_tracking_uri, sqlite_file, without_password
+from forecaster.database.uris import default_tracking_uri, mask_password, sqlite_file, without_password
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
 from forecaster.domain.series import DS, Floats, Times
@@ -57,7 +57,8 @@ def tracked_run(
         experiment = _experiment(config)
         run = _start(experiment, name, tags or {}, replace_existing=replace_existing)
     except (MlflowException, OSError) as error:
-        raise StoreUnavailable(f"{shown}: a run cannot be opened ({error}); check tracking.uri") from error
+        reason = mask_password(str(error), config.uri)
+        raise StoreUnavailable(f"{shown}: a run cannot be opened ({reason}); check tracking.uri") from error
     try:
         if "error" in run.data.tags:
             # from an earlier attempt
@@ -70,11 +71,12 @@ def tracked_run(
     except Exception as error:
         # on a full disk this may fail too; it must not hide the original error
         with contextlib.suppress(MlflowException, OSError):
-            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:4000])
+            mlflow.set_tag("error", mask_password(f"{type(error).__name__}: {error}", config.uri)[:4000])
         with contextlib.suppress(MlflowException, OSError):
             mlflow.end_run("FAILED")
         if isinstance(error, MlflowException):
-            raise StoreUnavailable(f"{shown}: the run cannot be written ({error}); check the store") from error
+            reason = mask_password(str(error), config.uri)
+            raise StoreUnavailable(f"{shown}: the run cannot be written ({reason}); check the store") from error
         if isinstance(error, OSError) and not isinstance(error, ForecasterError):
             raise StoreUnavailable(
                 f"the run's files cannot be written ({error}); free disk space and start again"

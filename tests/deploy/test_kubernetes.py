@@ -238,9 +238,21 @@ def test_probes_succeed_for_any_allowed_hosts() -> None:
 def test_each_command_can_run_in_its_image(pod: Pod, container: dict[str, Any]) -> None:
     # a command would replace the entrypoint, which reads the secrets
     assert "command" not in container
-    program, option, module, *words = container["args"]
-    assert (program, option) == ("python", "-m")
     target = container["image"].removeprefix("forecaster-")
+    for module, *words in _commands(container["args"]):
+        _check_command(module, words, target)
+
+
+def _commands(args: list[str]) -> list[list[str]]:
+    """Return the module and the arguments of each Python command that a container runs, also those of a shell."""
+    if args[0] == "python":
+        assert args[1] == "-m"
+        return [args[2:]]
+    assert args[:2] == ["sh", "-c"]
+    return [command.split() for command in re.findall(r"python -m ([^&|;\n]+)", args[2])]
+
+
+def _check_command(module: str, words: list[str], target: str) -> None:
     if module == "service":
         assert ("CMD", '["python", "-m", "service"]') in stages()[target]
         assert find_spec("service.__main__")
@@ -254,6 +266,34 @@ def test_each_command_can_run_in_its_image(pod: Pod, container: dict[str, Any]) 
         assert yaml.safe_load((ROOT / file).read_text()).keys() >= _sections(module)
     # the image that serves has no TensorFlow
     assert target == ("serve" if module == "pipelines.keys" else "train")
+
+
+@pytest.mark.parametrize(
+    ("fetched", "scored", "status", "called"),
+    [
+        (0, 0, 0, "fetch score"),
+        # some symbols failed: the others are scored, and the job is retried
+        (3, 0, 3, "fetch score"),
+        (1, 0, 1, "fetch"),
+        (2, 0, 2, "fetch"),
+        (0, 1, 1, "fetch score"),
+    ],
+)
+def test_stored_symbols_are_scored_if_others_cannot_be_fetched(
+    fetched: int, scored: int, status: int, called: str, tmp_path: Path
+) -> None:
+    (container,) = PODS["forecaster-score"].containers
+    program = tmp_path / "python"
+    program.write_text(
+        '#!/bin/sh\necho "$2" >> "$CALLS"\n'
+        f'case "$2" in pipelines.fetch) exit {fetched};; pipelines.score) exit {scored};; esac\n'
+    )
+    program.chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CALLS": str(calls)}
+    done = subprocess.run(container["args"], env=environment, check=False)
+    assert done.returncode == status
+    assert calls.read_text().split() == [f"pipelines.{name}" for name in called.split()]
 
 
 def _sections(module: str) -> set[str]:

@@ -76,3 +76,21 @@ def test_load_predictor_follows_the_tracking_uri_of_the_environment(
     monkeypatch.setenv("FORECASTER_TRACKING_URI", models.config.tracking.uri)
     predictor = load_predictor("sine", cache=tmp_path / "cache")
     assert predictor.manifest.name == "sine"
+
+
+@pytest.mark.parametrize("folder", ["a #b", "my: configs", '"quoted"', "- x"])
+def test_init_quotes_the_folder_in_the_schedule(folder: str, tmp_path: Path) -> None:
+    finished = run_module("pipelines", "init", folder, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    schedule = yaml.safe_load((tmp_path / folder / "schedule.yaml").read_text())
+    configs = [job["config"] for job in schedule["schedule"]["jobs"] if "config" in job]
+    assert configs == [f"{folder}/stock.yaml"] * 2
+
+
+def test_init_writes_nothing_through_a_dangling_link(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "sine.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    finished = run_module("pipelines", "init", cwd=tmp_path)
+    assert finished.returncode == 1
+    assert "configs/sine.yaml: exists already" in finished.stderr
+    assert not (tmp_path / "elsewhere.yaml").exists()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from forecaster.client import Client
-from forecaster.domain.errors import RequestError
+from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.inference.predictor import Predictor
 from tests.client.conftest import frame
 from tests.conftest import TrainedModels
@@ -21,7 +21,7 @@ def predictor(models: TrainedModels) -> Predictor:
 
 def test_levels_may_be_any_sequence_of_numbers(predictor: Predictor) -> None:
     expected = predictor.predict_frame(frame(), level=(80, 95))
-    sequences: list[Any] = [[80, 95], np.array([80, 95]), pd.Series([80.0, 95.0])]
+    sequences: list[Any] = [[80, 95], np.array([80, 95]), pd.Series([80.0, 95.0]), iter([80, 95])]
     for level in sequences:
         pd.testing.assert_frame_equal(predictor.predict_frame(frame(), level=level), expected)
 
@@ -32,6 +32,9 @@ def test_levels_may_be_any_sequence_of_numbers(predictor: Predictor) -> None:
         ({"level": 80}, r"level: must be a list of numbers, such as \[80, 95\], got 80"),
         ({"level": "80"}, "level: must be a list of numbers"),
         ({"level": ["80"]}, "level: must be a list of numbers"),
+        ({"level": [True]}, "level: must be a list of numbers"),
+        ({"level": {80: 95}}, "level: must be a list of numbers"),
+        ({"futr_df": frame()}, "futr_df: the model takes no futr_exog"),
         ({"quantiles": 0.1}, r"quantiles: must be a list of numbers, such as \[0.1, 0.9\], got 0.1"),
         ({"horizon": 1.5}, "horizon: must be a whole number, got 1.5"),
         ({"horizon": True}, "horizon: must be a whole number, got True"),
@@ -59,3 +62,10 @@ def test_frame_holds_the_skill_and_the_warnings(predictor: Predictor) -> None:
 def test_repr_names_the_model_and_no_key(predictor: Predictor) -> None:
     assert repr(predictor).startswith("Predictor('sine', freq='h', input_size=24, horizon=4, relative_mae=0.")
     assert repr(Client("http://127.0.0.1:8000", key="secret")) == "Client('http://127.0.0.1:8000')"
+
+
+def test_time_that_nanoseconds_cannot_hold_is_refused(predictor: Predictor) -> None:
+    history = frame()
+    ds = np.datetime64("2409-01-01", "s") + np.arange(len(history)) * np.timedelta64(3600, "s")
+    with pytest.raises(SeriesError, match=r"row 0: ds is outside 1677-09-23 to 2262-04-10"):
+        predictor.predict_frame(history.assign(unique_id="a", ds=ds))

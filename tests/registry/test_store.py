@@ -111,3 +111,11 @@ def test_training_with_a_read_only_store_registers_nothing(read_only_store: Path
     with pytest.raises(StoreUnavailable, match=r"mlflow\.db"):
         train(small_config(read_only_store))
     assert Store(f"sqlite:///{read_only_store}/mlflow.db").names() == []
+
+
+def test_error_of_a_server_that_is_down_hides_the_password_in_its_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreUnavailable) as caught:
+        Store("http://user:hunter2@127.0.0.1:9")
+    assert "user:***@127.0.0.1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
