@@ -40,7 +40,7 @@ if __name__ == "__main__":
         "backtest",
         "Backtest the recipe of the section `train` against baselines at many past cutoffs.",
         "python -m pipelines.backtest pipelines/configs/sine.yaml\n"
-        "  python -m pipelines.backtest pipelines/configs/sine.yaml --set n_windows=50 refit=10 train.model.cell=gru",
+        "  python -m pipelines.backtest pipelines/configs/sine.yaml --set n_windows=50 refit=10 'cells=[gru]'",
     )
     arguments = parser.parse_args()
     sys.exit(run(lambda: run_backtests(*load_sections(arguments, train=TrainConfig, backtest=BacktestConfig))))

@@ -49,7 +49,14 @@ def promote(config: PromoteConfig, has_gate: bool = True) -> dict[str, Any]:
     if not has_gate:
         check_certified(store, config.name, version)
         aliases = make_champion(store, config.name, version)
-        return {"model": config.name, "version": version, "promoted": True, "criteria": [], "aliases": aliases}
+        return {
+            "model": config.name,
+            "version": version,
+            "promoted": True,
+            "outcome": PROMOTED,
+            "criteria": [],
+            "aliases": aliases,
+        }
     result, decision = promote_if_passed(store, config, version)
     print_decision(decision)
     return result
@@ -122,7 +129,7 @@ if __name__ == "__main__":
         "python -m pipelines.promote pipelines/configs/sine.yaml --set version=2\n"
         "  python -m pipelines.promote pipelines/configs/sine.yaml --rollback",
     )
-    parser.add_argument("--rollback", action="store_true", help="make the previous version the champion again")
+    parser.add_argument("--rollback", action="store_true", help="swap the champion and the previous champion")
     parser.add_argument("--without-gate", action="store_true", help="promote a certified version without comparing it")
     parsed = parser.parse_args()
     sys.exit(run(lambda: _run(parsed)))

@@ -56,9 +56,11 @@ def read_histories(
 
     Raises:
         SeriesError: a column is missing or of the wrong type, a value is missing or not finite, timestamps are not
-            ascending, or `futr_frame` has too few rows.
+            ascending, or `futr_frame` has too few rows or is given although the model takes no `futr_exog`.
     """
     hist_exog, futr_exog, input_size = list(manifest["hist_exog"]), list(manifest["futr_exog"]), manifest["input_size"]
+    if futr_frame is not None and not futr_exog:
+        raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
     series = read_long_frame(frame, "df", hist_exog, futr_exog)
     ds = frame[DS].iloc[group_rows(frame[UNIQUE_ID]).order]
     cutoffs = pd.Series(ds.iloc[series.bounds[1:] - 1].array, index=pd.Index(series.unique_ids))

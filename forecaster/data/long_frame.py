@@ -86,7 +86,13 @@ def _arrange(
     frame: pd.DataFrame, where: str, hist_exog: Sequence[str], futr_exog: Sequence[str]
 ) -> tuple[Series, np.ndarray, Times]:
     """Return the series, the positions of their rows in the frame, and the times of these rows in UTC."""
-    missing = [name for name in (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog) if name not in frame.columns]
+    if not isinstance(frame, pd.DataFrame):
+        raise SeriesError(f"{where}: must be a pandas DataFrame, got {type(frame).__name__}")
+    needed = (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog)
+    repeated = [name for name in needed if list(frame.columns).count(name) > 1]
+    if repeated:
+        raise SeriesError(f"{where}: columns {repeated} are repeated; keep one of each")
+    missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise SeriesError(f"{where}: missing columns {missing}; found {list(frame.columns)}; rename or map them")
     if frame.empty:
@@ -129,18 +135,18 @@ def read_futr_frame(
         SeriesError: a column or a row is missing, or a value is not a number.
     """
     if frame is None:
-        raise SeriesError(f"futr_frame: the model needs {list(futr_exog)}; give their values for the steps to forecast")
+        raise SeriesError(f"futr_df: the model needs {list(futr_exog)}; give their values for the steps to forecast")
     missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
     if missing:
-        raise SeriesError(f"futr_frame: missing columns {missing}; found {list(frame.columns)}; add or rename them")
-    if (times(frame, "futr_frame").dt.tz is None) != (coming.dt.tz is None):
-        raise SeriesError("futr_frame: its timestamps and the history's must both have a time zone, or neither")
+        raise SeriesError(f"futr_df: missing columns {missing}; found {list(frame.columns)}; add or rename them")
+    if (times(frame, "futr_df").dt.tz is None) != (coming.dt.tz is None):
+        raise SeriesError("futr_df: its timestamps and the history's must both have a time zone, or neither")
     steps = len(coming) // len(series)
     wanted = pd.DataFrame({UNIQUE_ID: np.repeat(series.unique_ids, steps), DS: coming.reset_index(drop=True)})
     found = wanted.merge(frame.assign(**{UNIQUE_ID: frame[UNIQUE_ID].astype(str)}), "left", [UNIQUE_ID, DS])
     if len(found) > len(wanted):
-        raise SeriesError("futr_frame: some rows have the same unique_id and ds; remove the duplicates")
-    known = np.stack([numbers(found, name, "futr_frame") for name in futr_exog], axis=1)
+        raise SeriesError("futr_df: some rows have the same unique_id and ds; remove the duplicates")
+    known = np.stack([numbers(found, name, "futr_df") for name in futr_exog], axis=1)
     return known.reshape(len(series), steps, len(futr_exog))
 
 

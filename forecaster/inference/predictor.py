@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from forecaster.database.uris import default_tracking_uri
-from forecaster.domain.errors import RequestError
+from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
 from forecaster.inference.frames import read_frame
 from forecaster.registry.bands import bands
@@ -51,17 +51,17 @@ class Predictor(ArrayPredictor):
                 series' last row.
 
         Raises:
-            SeriesError: a column is missing or of the wrong type, or a row is invalid.
+            SeriesError: a column is missing or of the wrong type, a row is invalid, or `futr_df` is given although the
+                model takes no `futr_exog`.
             TooShortError: a series has fewer rows than the model's `input_size`.
-            RequestError: the model does not support the horizon, a level or a quantile, or it takes no `futr_exog` and
-                `futr_df` is given.
+            RequestError: the model does not support the horizon, a level or a quantile.
             CalendarError: the exchange's calendar ends before the last step.
         """
         trained = self.manifest.horizon
         steps = trained if horizon is None else _whole_number("horizon", horizon)
         forecaster = Forecaster(self, steps, bands(_numbers("level", level), _numbers("quantiles", quantiles)))
         if futr_df is not None and not self.manifest.futr_exog:
-            raise RequestError("futr_df: the model takes no futr_exog; remove this argument")
+            raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
         inputs = read_frame(self, df, steps, futr_df, where="df")
         forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
         if steps > trained:

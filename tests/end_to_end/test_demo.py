@@ -67,7 +67,7 @@ def test_demo_runs_twice_on_a_price_file(tmp_path: Path) -> None:
 def _run_readme_example(folder: Path) -> None:
     """Run the README's Python example on the output of the demo; it prints the README's rows, but for rounding."""
     ((example, shown),) = re.findall(
-        r"```python\n(.*?)```\n\n((?:    .*\n)+)", (ROOT / "README.md").read_text(), re.DOTALL
+        r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", (ROOT / "README.md").read_text(), re.DOTALL
     )
     command = [sys.executable, "-c", example]
     done = subprocess.run(

@@ -34,7 +34,6 @@ def test_levels_may_be_any_sequence_of_numbers(predictor: Predictor) -> None:
         ({"level": ["80"]}, "level: must be a list of numbers"),
         ({"level": [True]}, "level: must be a list of numbers"),
         ({"level": {80: 95}}, "level: must be a list of numbers"),
-        ({"futr_df": frame()}, "futr_df: the model takes no futr_exog"),
         ({"quantiles": 0.1}, r"quantiles: must be a list of numbers, such as \[0.1, 0.9\], got 0.1"),
         ({"horizon": 1.5}, "horizon: must be a whole number, got 1.5"),
         ({"horizon": True}, "horizon: must be a whole number, got True"),
@@ -62,6 +61,21 @@ def test_frame_holds_the_skill_and_the_warnings(predictor: Predictor) -> None:
 def test_repr_names_the_model_and_no_key(predictor: Predictor) -> None:
     assert repr(predictor).startswith("Predictor('sine', freq='h', input_size=24, horizon=4, relative_mae=0.")
     assert repr(Client("http://127.0.0.1:8000", key="secret")) == "Client('http://127.0.0.1:8000')"
+
+
+@pytest.mark.parametrize(
+    ("df", "options", "message"),
+    [
+        (frame(), {"futr_df": frame()}, "futr_df: the model takes no futr_exog; remove this argument"),
+        (frame().to_dict(), {}, "df: must be a pandas DataFrame, got dict"),
+        (pd.concat([frame(), frame()[["y"]]], axis=1), {}, r"df: columns \['y'\] are repeated"),
+    ],
+)
+def test_error_names_the_frame_that_cannot_be_read(
+    predictor: Predictor, df: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SeriesError, match=message):
+        predictor.predict_frame(df, **options)
 
 
 def test_time_that_nanoseconds_cannot_hold_is_refused(predictor: Predictor) -> None:

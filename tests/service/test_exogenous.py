@@ -199,9 +199,9 @@ def test_incomplete_frames_are_refused(trained: tuple[RegisteredVersion, Predict
     past, ahead = history()
     for frame, futr_frame, message in (
         (past.drop(columns="visits"), ahead, r"missing columns \['visits'\]"),
-        (past, None, r"futr_frame: the model needs \['promotion'\]"),
-        (past, ahead.drop(columns="promotion"), r"futr_frame: missing columns \['promotion'\]"),
-        (past, ahead.iloc[1:], "futr_frame, row 0: promotion is not a finite number"),
+        (past, None, r"futr_df: the model needs \['promotion'\]"),
+        (past, ahead.drop(columns="promotion"), r"futr_df: missing columns \['promotion'\]"),
+        (past, ahead.iloc[1:], "futr_df, row 0: promotion is not a finite number"),
         (past, pd.concat([ahead, ahead]), "same unique_id and ds"),
         (past, ahead.assign(ds=ahead["ds"].dt.tz_localize("UTC")), "both have a time zone, or neither"),
         (past, ahead.assign(ds=ahead["ds"].astype(str)), "column ds holds object, not timestamps"),
