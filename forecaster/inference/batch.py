@@ -80,7 +80,7 @@ class BatchConfig(Config):
     strict: bool = False
     series_at_once: int = Field(1024, ge=1, le=1_000_000)
     out: Path
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     cache: Path = Path("mlruns/cache")
 
     @model_validator(mode="after")
