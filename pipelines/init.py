@@ -38,12 +38,14 @@ def init(folder: Path) -> dict[str, Any]:
 
 def _with_folder(text: str, folder: Path) -> str:
     """Return a configuration in which the paths to examples are those in `folder`, quoted as YAML requires."""
-    quoted = re.sub(
-        r"(?m)^( *config: )pipelines/configs/(\S+)$",
-        lambda match: match[1] + json.dumps((folder / match[2]).as_posix(), ensure_ascii=False),
-        text,
-    )
-    return quoted.replace("pipelines/configs/", f"{folder.as_posix()}/")
+
+    def in_folder(match: re.Match[str]) -> str:
+        if match["key"] is None:
+            return f"{folder.as_posix()}/"
+        return match["key"] + json.dumps((folder / match["file"]).as_posix(), ensure_ascii=False)
+
+    # in one pass, because the folder's own path may contain pipelines/configs/
+    return re.sub(r"(?m)^(?P<key> *config: )pipelines/configs/(?P<file>\S+)$|pipelines/configs/", in_folder, text)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ def _arguments(request: Request) -> dict[str, Any]:
     }
 
 
+def _shown(url: httpx2.URL) -> str:
+    """Return an address without the account and password that it may contain."""
+    return str(url.copy_with(userinfo=b""))
+
+
 class Client:
     """A client of the service. A context manager; threads may share it."""
 
@@ -89,8 +94,7 @@ class Client:
         self._series_per_request = series_per_request
 
     def __repr__(self) -> str:
-        # without the key
-        return f"Client({str(self._http.base_url)!r})"
+        return f"Client({_shown(self._http.base_url)!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -212,7 +216,7 @@ class AsyncClient:
         self._series_per_request = series_per_request
 
     def __repr__(self) -> str:
-        return f"AsyncClient({str(self._http.base_url)!r})"
+        return f"AsyncClient({_shown(self._http.base_url)!r})"
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import group_rows, localize, numbers, read_long_frame, times
+from forecaster.data.long_frame import check_columns, group_rows, localize, numbers, read_long_frame, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Y
@@ -97,9 +97,7 @@ def _futr_rows(
     """Return the first `steps` rows after each cutoff, series by series, with the columns `ds` and `futr_exog`."""
     if frame is None:
         raise SeriesError(f"futr_df: missing; the model needs {list(futr_exog)} for the next {steps} steps")
-    missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
-    if missing:
-        raise SeriesError(f"futr_df: missing columns {missing}; found {list(frame.columns)}")
+    check_columns(frame, (UNIQUE_ID, DS, *futr_exog), "futr_df")
     zone: Any = cutoffs.dt.tz
     if (times(frame, "futr_df").dt.tz is None) != (zone is None):
         raise SeriesError("futr_df: its times and the history's must both have a zone, or neither")

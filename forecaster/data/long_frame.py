@@ -82,19 +82,24 @@ def group_rows(unique_ids: "pd.Series[Any]") -> Groups:
     return Groups(tuple(str(name) for name in names), np.argsort(codes, kind="stable"), bounds)
 
 
+def check_columns(frame: object, needed: Sequence[str], where: str) -> None:
+    """Raise SeriesError unless `frame` is a DataFrame that has each needed column once."""
+    if not isinstance(frame, pd.DataFrame):
+        raise SeriesError(f"{where}: must be a pandas DataFrame, got {type(frame).__name__}")
+    columns = list(frame.columns)
+    repeated = [name for name in needed if columns.count(name) > 1]
+    if repeated:
+        raise SeriesError(f"{where}: columns {repeated} are repeated; keep one of each")
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise SeriesError(f"{where}: missing columns {missing}; found {columns}; rename or map them")
+
+
 def _arrange(
     frame: pd.DataFrame, where: str, hist_exog: Sequence[str], futr_exog: Sequence[str]
 ) -> tuple[Series, np.ndarray, Times]:
     """Return the series, the positions of their rows in the frame, and the times of these rows in UTC."""
-    if not isinstance(frame, pd.DataFrame):
-        raise SeriesError(f"{where}: must be a pandas DataFrame, got {type(frame).__name__}")
-    needed = (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog)
-    repeated = [name for name in needed if list(frame.columns).count(name) > 1]
-    if repeated:
-        raise SeriesError(f"{where}: columns {repeated} are repeated; keep one of each")
-    missing = [name for name in needed if name not in frame.columns]
-    if missing:
-        raise SeriesError(f"{where}: missing columns {missing}; found {list(frame.columns)}; rename or map them")
+    check_columns(frame, (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog), where)
     if frame.empty:
         raise SeriesError(f"{where}: no rows; give at least one series")
     values = np.stack([numbers(frame, name, where) for name in (Y, *hist_exog)], axis=1)
@@ -136,9 +141,7 @@ def read_futr_frame(
     """
     if frame is None:
         raise SeriesError(f"futr_df: the model needs {list(futr_exog)}; give their values for the steps to forecast")
-    missing = [name for name in (UNIQUE_ID, DS, *futr_exog) if name not in frame.columns]
-    if missing:
-        raise SeriesError(f"futr_df: missing columns {missing}; found {list(frame.columns)}; add or rename them")
+    check_columns(frame, (UNIQUE_ID, DS, *futr_exog), "futr_df")
     if (times(frame, "futr_df").dt.tz is None) != (coming.dt.tz is None):
         raise SeriesError("futr_df: its timestamps and the history's must both have a time zone, or neither")
     steps = len(coming) // len(series)

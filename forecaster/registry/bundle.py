@@ -32,7 +32,10 @@ class Golden:
     mean: Floats
 
     def check(self, mean: Floats) -> None:
-        """Raise BundleError unless `mean` `(n, horizon)` equals the golden means, up to `GOLDEN_TOLERANCE`."""
+        """Raise BundleError if `mean` `(n, horizon)` is too far from the golden means.
+
+        The limit is `GOLDEN_TOLERANCE` of each window's scale.
+        """
         scale = window_scale(self.inputs.target, self.mean)
         worst = float(np.max(np.abs(mean - self.mean) / scale))
         if not worst <= GOLDEN_TOLERANCE:

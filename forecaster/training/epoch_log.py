@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forecaster.database.uris import mask_password
 from forecaster.domain.errors import StoreUnavailable
 
 # between attempts after a failure: an attempt may take longer than an epoch
@@ -64,7 +65,7 @@ class EpochLog:
                     mlflow.log_metrics(epoch["metrics"], step=epoch["step"])
         except (MlflowException, OSError) as error:
             self._failed_at = time.monotonic()
-            reason = str(error).partition("\n")[0][:200]
+            reason = mask_password(str(error), mlflow.get_tracking_uri()).partition("\n")[0][:200]
             _log.warning("MLflow does not answer (%s); keeping the epochs until it does", reason)
             return False
         self.file.unlink(missing_ok=True)

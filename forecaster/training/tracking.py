@@ -78,8 +78,9 @@ def tracked_run(
             reason = mask_password(str(error), config.uri)
             raise StoreUnavailable(f"{shown}: the run cannot be written ({reason}); check the store") from error
         if isinstance(error, OSError) and not isinstance(error, ForecasterError):
+            reason = mask_password(str(error), config.uri)
             raise StoreUnavailable(
-                f"the run's files cannot be written ({error}); free disk space and start again"
+                f"the run's files cannot be written ({reason}); free disk space or check the store, and start again"
             ) from error
         raise
 

@@ -47,7 +47,7 @@ function listen() {
     });
   }
   for (const id of ["stored", "name"]) byId(id).addEventListener("change", () => onSeries());
-  for (const id of ["csv", "name"]) byId(id).addEventListener("input", abandonOpening);
+  for (const id of ["csv", "name", "horizon"]) byId(id).addEventListener("input", abandonOpening);
   byId("example").addEventListener("click", onExample);
   byId("shown").addEventListener("change", () => attempt("chart", () => drawCurrent()));
   byId("ask").addEventListener("submit", (event) => {
@@ -77,7 +77,7 @@ async function openModel() {
 
 /** Keep what a person types: a model that is still being opened would replace it. */
 function abandonOpening() {
-  if (byId("result").getAttribute("aria-busy") === "true") begin();
+  if (byId("result").getAttribute("aria-busy") === "true") onSeries();
 }
 
 async function showOpening(action) {

@@ -78,7 +78,7 @@ def test_load_predictor_follows_the_tracking_uri_of_the_environment(
     assert predictor.manifest.name == "sine"
 
 
-@pytest.mark.parametrize("folder", ["a #b", "my: configs", '"quoted"', "- x"])
+@pytest.mark.parametrize("folder", ["a #b", "my: configs", '"quoted"', "- x", "x/pipelines/configs/mine"])
 def test_init_quotes_the_folder_in_the_schedule(folder: str, tmp_path: Path) -> None:
     finished = run_module("pipelines", "init", folder, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr

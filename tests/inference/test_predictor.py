@@ -61,6 +61,7 @@ def test_frame_holds_the_skill_and_the_warnings(predictor: Predictor) -> None:
 def test_repr_names_the_model_and_no_key(predictor: Predictor) -> None:
     assert repr(predictor).startswith("Predictor('sine', freq='h', input_size=24, horizon=4, relative_mae=0.")
     assert repr(Client("http://127.0.0.1:8000", key="secret")) == "Client('http://127.0.0.1:8000')"
+    assert repr(Client("http://me:secret@127.0.0.1:8000")) == "Client('http://127.0.0.1:8000')"
 
 
 @pytest.mark.parametrize(

@@ -160,9 +160,10 @@ def recipe_for(folder: Path, **changes: Any) -> TrainConfig:
 def train_with(plant: Plant, config: TrainConfig) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        # `job` imported these functions by name
-        for module, name in ((recipe, "prepare"), (recipe, "split"), (stages, "evaluate")):
-            patch.setattr(f"forecaster.training.job.{name}", getattr(module, name))
+        # `dataset` and `job` imported these functions by name
+        patch.setattr("forecaster.training.dataset.prepare", recipe.prepare)
+        patch.setattr("forecaster.training.job.split", recipe.split)
+        patch.setattr("forecaster.training.job.evaluate", stages.evaluate)
         train(config)
 
 
