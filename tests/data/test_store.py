@@ -103,11 +103,11 @@ while True:
 def test_kill_during_a_write_leaves_a_complete_file(tmp_path: Path) -> None:
     store = BarStore(tmp_path)
     whole = {seed: Company(seed=seed, dividends={"2024-03-14": 1.0}).bars().frame["close"].iloc[0] for seed in (1, 2)}
-    for attempt in range(12):
+    for attempt in range(6):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
         writer.stdout.readline()
-        kill_at = time.monotonic() + 0.1 + attempt * 0.0037
+        kill_at = time.monotonic() + 0.1 + attempt * 0.0075
         while time.monotonic() < kill_at:
             # a reader without the lock sees complete files too
             assert store.read("ABC") is not None
