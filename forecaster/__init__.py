@@ -7,8 +7,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
+from forecaster import errors
+
 if TYPE_CHECKING:
-    from forecaster import errors
     from forecaster.client import AsyncClient, Client, Retries
     from forecaster.domain.config import load_config
     from forecaster.inference.predictor import Predictor, load_predictor
@@ -21,14 +22,13 @@ __version__ = "0.1.0"
 for _variable in ("MLFLOW_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "true")
 
-# where each public name is defined; `errors` is a module
+# where each public name is defined, apart from `errors`, which needs no other library
 _PUBLIC = {
     "AsyncClient": "forecaster.client",
     "Client": "forecaster.client",
     "Predictor": "forecaster.inference.predictor",
     "Retries": "forecaster.client",
     "TrainConfig": "forecaster.training.config",
-    "errors": "forecaster",
     "load_config": "forecaster.domain.config",
     "load_predictor": "forecaster.inference.predictor",
     "train": "forecaster.training.job",
@@ -50,8 +50,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "errors":
-        return importlib.import_module("forecaster.errors")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

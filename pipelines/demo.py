@@ -34,7 +34,6 @@ from pipelines.command import command_parser, is_installed_command, run
 CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
 READY_TIMEOUT_SECONDS = 90
-_MLFLOW_UI = "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
 # the overrides of the two models that compete
 MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=many_to_many", "model.cell=gru"])
 
@@ -190,7 +189,9 @@ def _print_forecast(frame: pd.DataFrame, answer: dict[str, Any], errors: dict[st
 
 
 def _print_next_steps(plot: Path) -> None:
-    serve, ui = ("forecaster serve", _MLFLOW_UI) if is_installed_command() else ("make serve", "make ui")
+    serve, ui = "make serve", "make ui"
+    if is_installed_command():
+        serve, ui = "forecaster serve", "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
     sys.stdout.write(
         f"\nPlot: {plot}\n"
         f"Compare the runs: {ui}, then open http://127.0.0.1:5000\n"

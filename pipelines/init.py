@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,27 +24,16 @@ def init(folder: Path) -> dict[str, Any]:
     existing = [str(target) for target in targets if os.path.lexists(target)]
     if existing:
         raise ForecasterError(f"{', '.join(existing)}: exists already; choose another folder, or remove it")
+    quoted = json.dumps(folder.as_posix(), ensure_ascii=False)[1:-1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for example, target in zip(examples, targets, strict=True):
-            # the schedule names the other files
-            text = _with_folder(example.read_text(encoding="utf-8"), folder)
+            # the schedule names the other files, in double quotes, for which JSON escapes as YAML does
+            text = example.read_text(encoding="utf-8").replace("pipelines/configs/", f"{quoted}/")
             target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ForecasterError(f"{folder}: cannot be written ({error}); choose another folder") from error
     return {"files": [str(target) for target in targets]}
-
-
-def _with_folder(text: str, folder: Path) -> str:
-    """Return a configuration in which the paths to examples are those in `folder`, quoted as YAML requires."""
-
-    def in_folder(match: re.Match[str]) -> str:
-        if match["key"] is None:
-            return f"{folder.as_posix()}/"
-        return match["key"] + json.dumps((folder / match["file"]).as_posix(), ensure_ascii=False)
-
-    # in one pass, because the folder's own path may contain pipelines/configs/
-    return re.sub(r"(?m)^(?P<key> *config: )pipelines/configs/(?P<file>\S+)$|pipelines/configs/", in_folder, text)
 
 
 if __name__ == "__main__":

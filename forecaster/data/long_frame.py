@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from forecaster.domain.errors import SeriesError, TooShortError
 from forecaster.domain.frequency import Step, infer, parse
-from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Times, Y
+from forecaster.domain.series import DS, FIRST_TIME, LAST_TIME, UNIQUE_ID, Floats, Series, Times, Y
 
 MAX_ABS_VALUE = 1e150
+# a day inside the range of datetime64[ns], so that a change of zone stays in it
+_EARLIEST = pd.Timestamp(FIRST_TIME).ceil("D") + pd.Timedelta(days=1)
+_LATEST = pd.Timestamp(LAST_TIME).floor("D") - pd.Timedelta(days=1)
 
 
 def check_long_frame(
@@ -193,11 +196,6 @@ def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
     return y
 
 
-# a day from the ends, for zones
-_FIRST_TIME = pd.Timestamp.min.ceil("D") + pd.Timedelta(days=1)
-_LAST_TIME = pd.Timestamp.max.floor("D") - pd.Timedelta(days=1)
-
-
 def times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
     """Return the column `ds`.
 
@@ -209,13 +207,13 @@ def times(frame: pd.DataFrame, where: str) -> "pd.Series[pd.Timestamp]":
         raise SeriesError(f"{where}: column ds holds {ds.dtype}, not timestamps; convert it with pandas.to_datetime")
     _refuse(ds.isna().to_numpy(), frame, where, DS, "is missing; correct or remove the row")
     # numpy would wrap such a time around
-    is_outside = ((ds < _FIRST_TIME.tz_localize(ds.dt.tz)) | (ds > _LAST_TIME.tz_localize(ds.dt.tz))).to_numpy()
+    is_outside = ((ds < _EARLIEST.tz_localize(ds.dt.tz)) | (ds > _LATEST.tz_localize(ds.dt.tz))).to_numpy()
     _refuse(
         is_outside,
         frame,
         where,
         DS,
-        f"is outside {_FIRST_TIME.date()} to {_LAST_TIME.date()}, which nanoseconds can hold",
+        f"is outside {_EARLIEST.date()} to {_LATEST.date()}, which nanoseconds can hold",
     )
     return ds
 

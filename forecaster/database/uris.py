@@ -46,13 +46,10 @@ def sqlite_file(uri: str) -> Path | None:
 def mask_password(text: str, uri: str) -> str:
     """Return a text with the password of a URI masked: libraries repeat the URI in their error messages."""
     account, at, _ = uri.partition("://")[2].rpartition("@")
-    name, colon, password = account.partition(":")
-    return text.replace(f"{account}@", f"{name}:***@") if at and colon and password else text
+    name, colon, _ = account.partition(":")
+    return text.replace(f"{account}@", f"{name}:***@") if at and colon else text
 
 
 def without_password(uri: str) -> str:
     """Return a URI with its password masked: `postgresql+pg8000://me:***@host/mlflow`."""
-    scheme, separator, rest = uri.partition("://")
-    account, at, host = rest.rpartition("@")
-    name, colon, _ = account.partition(":")
-    return f"{scheme}{separator}{name}{colon and ':***'}{at}{host}"
+    return mask_password(uri, uri)

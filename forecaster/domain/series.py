@@ -14,6 +14,8 @@ MEAN = "mean"
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.datetime64]
+# the range of datetime64[ns], in whole seconds
+FIRST_TIME, LAST_TIME = np.datetime64("1677-09-21T00:12:44", "s"), np.datetime64("2262-04-11T23:47:16", "s")
 
 
 def lower(level: float) -> str:

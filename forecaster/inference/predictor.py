@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,8 @@ from forecaster.inference.frames import read_frame
 from forecaster.registry.bands import bands
 from forecaster.registry.load import load_version
 from forecaster.registry.predictor import ArrayPredictor
+
+_EXAMPLES = {"level": [80, 95], "quantiles": [0.1, 0.9]}
 
 
 class Predictor(ArrayPredictor):
@@ -58,7 +61,9 @@ class Predictor(ArrayPredictor):
             CalendarError: the exchange's calendar ends before the last step.
         """
         trained = self.manifest.horizon
-        steps = trained if horizon is None else _whole_number("horizon", horizon)
+        if isinstance(horizon, bool) or not isinstance(horizon, Integral | None):
+            raise RequestError(f"horizon: must be a whole number, got {horizon!r}")
+        steps = trained if horizon is None else int(horizon)
         forecaster = Forecaster(self, steps, bands(_numbers("level", level), _numbers("quantiles", quantiles)))
         if futr_df is not None and not self.manifest.futr_exog:
             raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
@@ -79,26 +84,15 @@ class Predictor(ArrayPredictor):
         return frame
 
 
-def _numbers(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
+def _numbers(name: str, values: Any) -> tuple[float, ...] | None:
     """Return levels or quantiles as `bands` takes them."""
     if values is None:
         return None
-    if not isinstance(values, Iterable) or isinstance(values, str | Mapping):
+    # listed first, because an iterator can be read only once
+    numbers = [*values] if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else None
+    if numbers is None or not all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers):
         raise RequestError(f"{name}: must be a list of numbers, such as {_EXAMPLES[name]}, got {values!r}")
-    # an iterator can be read only once
-    values = tuple(values)
-    if any(isinstance(value, bool) or not isinstance(value, Real) for value in values):
-        raise RequestError(f"{name}: must be a list of numbers, such as {_EXAMPLES[name]}, got {values!r}")
-    return tuple(float(value) for value in values)
-
-
-_EXAMPLES = {"level": [80, 95], "quantiles": [0.1, 0.9]}
-
-
-def _whole_number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise RequestError(f"{name}: must be a whole number, got {value!r}")
-    return int(value)
+    return tuple(map(float, numbers))
 
 
 def load_predictor(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -65,6 +66,11 @@ def _pods() -> Iterator[Pod]:
 
 
 PODS = {pod.owner: pod for pod in _pods()}
+CONTAINERS = [(pod, container) for pod in PODS.values() for container in pod.containers]
+each_pod = pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+each_container = pytest.mark.parametrize(
+    ("pod", "container"), CONTAINERS, ids=[f"{pod.owner}/{container['name']}" for pod, container in CONTAINERS]
+)
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

@@ -11,10 +11,8 @@ from pydantic import Field, field_validator
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import parse
-from forecaster.domain.series import DS, UNIQUE_ID, Floats, Times, Y
+from forecaster.domain.series import DS, FIRST_TIME, LAST_TIME, UNIQUE_ID, Floats, Times, Y
 
-# the range of datetime64[ns], in whole seconds
-FIRST, LAST = np.datetime64("1677-09-21T00:12:44", "s"), np.datetime64("2262-04-11T23:47:16", "s")
 # 800 MB of numbers
 MAX_ROWS = 100_000_000
 
@@ -144,8 +142,8 @@ def _draw(number: float | tuple[float, float], random: np.random.Generator, n_se
 def _times(start: datetime, freq: str, length: int) -> Times:
     frequency = parse(freq)
     first = np.datetime64(start.replace(tzinfo=None), "us")
-    if first < FIRST:
-        raise ConfigError(f"data.start: {start} is before {FIRST}; set a later start")
+    if first < FIRST_TIME:
+        raise ConfigError(f"data.start: {start} is before {FIRST_TIME}; set a later start")
     # start on the grid of the frequency: on a weekday, or on a month's first or last day
     if frequency.unit == "B":
         first = np.busday_offset(first.astype("M8[D]"), 0, roll="forward").astype("M8[us]")
@@ -154,8 +152,8 @@ def _times(start: datetime, freq: str, length: int) -> Times:
     # computed in seconds, because nanoseconds overflow silently
     seconds = first.astype("M8[s]")
     times = np.concatenate(([seconds], frequency.after(seconds, length - 1)))
-    if times[-1] > LAST:
-        raise ConfigError(f"data.length: {length} steps of {freq} from {seconds} end after {LAST}; lower length")
+    if times[-1] > LAST_TIME:
+        raise ConfigError(f"data.length: {length} steps of {freq} from {seconds} end after {LAST_TIME}; lower length")
     return times.astype("M8[ns]")
 
 
