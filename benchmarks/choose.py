@@ -69,7 +69,7 @@ def validation_error(config: TrainConfig) -> float:
     del parts["test"]
     with tempfile.TemporaryDirectory() as checkpoints:
         trained = fit_recipe(config, parts, Path(checkpoints))[0]
-    return rmse(parts["validation"].targets(), trained.forecast(parts["validation"]))
+    return rmse(parts["validation"].targets(), trained.forecast(parts["validation"]).mean)
 
 
 def mean_errors(trials: Sequence[Trial]) -> dict[float, float]:

@@ -6,6 +6,7 @@ from scipy import stats
 from benchmarks.report import Row
 from forecaster.domain.levels import tails
 from forecaster.evaluation.conformal import calibrate
+from forecaster.evaluation.forecasts import Forecasts
 
 # horizon, number of calibration windows
 CASES = ((5, 100), (20, 100), (20, 60))
@@ -34,7 +35,7 @@ def covered(horizon: int, n_windows: int, level: int, n_walks: int) -> tuple[flo
     for seed in range(n_walks):
         walk = np.cumsum(np.random.default_rng(seed).normal(size=n_windows + horizon))
         actual = np.lib.stride_tricks.sliding_window_view(walk[1:], horizon)
-        calibration = calibrate(actual, np.broadcast_to(walk[:-horizon, None], actual.shape))
+        calibration = calibrate(actual, Forecasts(np.broadcast_to(walk[:-horizon, None], actual.shape)))
         if calibration.supports(level):
             low, high = calibration.quantiles(np.array(tails(level))).T
             shares.append(np.mean(stats.norm.cdf(high / deviations) - stats.norm.cdf(low / deviations)))

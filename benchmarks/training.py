@@ -23,8 +23,9 @@ from forecaster.data.transforms import Chain, Standardize
 from forecaster.data.windows import cut_windows
 from forecaster.domain.series import Series
 from forecaster.models.cells import CELLS
+from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
-from forecaster.models.topologies import TOPOLOGIES
+from forecaster.models.shape import NetworkShape
 from forecaster.training import devices
 from forecaster.training.fit import Examples, fit
 from forecaster.training.fit_config import FitConfig
@@ -43,12 +44,12 @@ def our_rate(cell: str) -> float:
     windows = cut_windows(series, INPUT_SIZE, HORIZON)
     target = Chain(steps=(Standardize(),), is_causal=False)
     preprocessing = Preprocessing(target=target).fit(lambda: [windows.inputs()])
-    config = ModelConfig(cell=cell, widths=(UNITS,))
-    examples = Examples(windows, preprocessing, TOPOLOGIES[config.topology])
+    config = ModelConfig(cell=cell, encoder=Encoder(widths=(UNITS,)))
+    examples = Examples(windows, preprocessing, config)
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            build_model(config, INPUT_SIZE, HORIZON),
+            build_model(config, NetworkShape(INPUT_SIZE, HORIZON)),
             FitConfig(epochs=STRETCHES + 1, batch_size=BATCH_SIZE, patience=STRETCHES + 1),
             examples,
             None,

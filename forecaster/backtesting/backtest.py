@@ -21,6 +21,7 @@ from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.baselines import BASELINES
 from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.ridge import fit_ridge
 from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
 from forecaster.models.cells import CELLS
@@ -92,7 +93,8 @@ class Backtest:
     Args:
         origins: the windows and their cutoffs.
         actual: the actuals, `(n, horizon)`.
-        forecasts: the mean forecasts by name, `(n, horizon)` each: the recipe's as `model`, and the baselines'.
+        predicted: the recipe's forecasts of `n` windows.
+        baselines: the baselines' mean forecasts by name, `(n, horizon)` each.
         static: the bounds of the recipe's static intervals by level, `(n, horizon)` each.
         adaptive: the bounds of the adaptive intervals by level, `(n, horizon)` each.
         is_adaptive: whether a version fitted then would serve the adaptive intervals, `(n,)`.
@@ -102,12 +104,18 @@ class Backtest:
 
     origins: Origins
     actual: Floats
-    forecasts: dict[str, Floats]
+    predicted: Forecasts
+    baselines: dict[str, Floats]
     static: Bands
     adaptive: Bands
     is_adaptive: NDArray[np.bool_]
     refits: tuple[int, ...]
     calibrations: tuple[Calibration, ...]
+
+    @property
+    def forecasts(self) -> dict[str, Floats]:
+        """Return the mean forecasts by name, `(n, horizon)` each: the recipe's as `model`, and the baselines'."""
+        return {MODEL: self.predicted.mean} | self.baselines
 
     @property
     def bands(self) -> Bands:
@@ -127,7 +135,8 @@ class Backtest:
         return Backtest(
             Origins(self.origins.windows.choose(rows), self.origins.cutoffs, self.origins.numbers[rows]),
             self.actual[rows],
-            {name: mean[rows] for name, mean in self.forecasts.items()},
+            self.predicted.take(rows),
+            {name: mean[rows] for name, mean in self.baselines.items()},
             chosen(self.static),
             chosen(self.adaptive),
             self.is_adaptive[rows],
@@ -157,22 +166,23 @@ def backtest(
     """
     origins = roll(series, config.input_size, config.horizon, backtest_config.n_windows, backtest_config.step_size)
     blocks = list(origins.blocks(backtest_config.origins_per_refit))
-    forecasts: list[dict[str, Floats]] = []
+    forecasts: list[Forecasts] = []
+    baselines: list[dict[str, Floats]] = []
     calibrations: list[Calibration] = []
     for number, (cutoffs, rows) in enumerate(blocks):
         known = known_at(series, origins.cutoffs[cutoffs.start], config.input_size + config.horizon)
         trained, calibration = fit_for_serving(config, known, checkpoints / f"{number}", warm)
         calibrations += [calibration] * len(cutoffs)
         windows = origins.windows.choose(rows)
-        forecasts.append(
-            {MODEL: trained.forecast(windows)} | _baselines(backtest_config, known, windows, series.bounds)
-        )
-    joined = {name: np.concatenate([block[name] for block in forecasts]) for name in forecasts[0]}
+        forecasts.append(trained.forecast(windows))
+        baselines.append(_baselines(backtest_config, known, windows, series.bounds))
+    predicted = Forecasts.join(forecasts)
     return Backtest(
         origins,
         origins.windows.targets(),
-        joined,
-        *intervals_at(backtest_config, origins, joined[MODEL], calibrations),
+        predicted,
+        {name: np.concatenate([block[name] for block in baselines]) for name in baselines[0]},
+        *intervals_at(backtest_config, origins, predicted, calibrations),
         tuple(cutoffs.start for cutoffs, _ in blocks),
         tuple(calibrations[cutoffs.start] for cutoffs, _ in blocks),
     )
@@ -221,7 +231,7 @@ def _ridge(known: Series, windows: Windows) -> Floats:
 
 
 def intervals_at(
-    backtest_config: BacktestConfig, origins: Origins, mean: Floats, calibrations: list[Calibration]
+    backtest_config: BacktestConfig, origins: Origins, predicted: Forecasts, calibrations: list[Calibration]
 ) -> tuple[Bands, Bands, NDArray[np.bool_]]:
     """Return the static bounds, the adaptive bounds, and a mask of the windows for which the adaptive ones are served.
 
@@ -230,23 +240,27 @@ def intervals_at(
     Args:
         backtest_config: the settings of the backtest.
         origins: its origins.
-        mean: the mean forecasts, `(n, horizon)`.
+        predicted: the forecasts of its windows.
         calibrations: the calibration at each cutoff.
     """
     past, actual, numbers = origins.windows.inputs().target, origins.windows.targets(), origins.numbers
     levels = [
         level for level in backtest_config.levels if all(calibration.supports(level) for calibration in calibrations)
     ]
+    mean = predicted.mean
     units, is_adaptive = np.empty((len(mean), 1)), np.empty(len(mean), dtype=bool)
     static = {level: (mean.copy(), mean.copy()) for level in levels}
     for calibration, cutoffs in _group(calibrations):
         rows = slice(*np.searchsorted(numbers, [cutoffs.start, cutoffs.stop]))
         units[rows], is_adaptive[rows] = calibration.units(past[rows]), calibration.is_adaptive
-        for level, (below, above) in calibration.bands(past[rows], levels).items():
+        bands = calibration.bands(past[rows], levels, predicted.take(rows).offsets)
+        for level, (below, above) in bands.items():
             static[level][0][rows] += below
             static[level][1][rows] += above
     owners = origins.windows.owners
-    adaptive = adaptive_bands(calibrations, actual, mean, units, levels, numbers, owners, backtest_config.step_size)
+    adaptive = adaptive_bands(
+        calibrations, actual, predicted, units, levels, numbers, owners, backtest_config.step_size
+    )
     return static, adaptive, is_adaptive
 
 

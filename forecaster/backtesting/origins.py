@@ -68,6 +68,7 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         input_size,
         horizon,
         known=series.known,
+        static=series.static,
         timestamps=series.timestamps,
     )
     return Origins(windows, cutoffs, np.concatenate(numbers)[order])
@@ -102,4 +103,5 @@ def known_at(series: Series, cutoff: np.datetime64, least: int) -> Series:
         timestamps=series.timestamps[rows],
         bounds=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
         known=None if series.known is None else series.known[rows],
+        static=None if series.static is None else series.static[kept],
     )

@@ -104,16 +104,18 @@ def _intervals(result: Backtest, backtest_config: BacktestConfig) -> dict[str, f
 
 def _pinball(result: Backtest) -> float:
     """Return the mean pinball loss of the recipe's static quantiles at `CRPS_QUANTILES`, calibrated at each refit."""
-    windows, mean = result.origins.windows, result.forecasts[MODEL]
+    windows, predicted = result.origins.windows, result.predicted
+    at = np.broadcast_to(CRPS_QUANTILES, (1, result.actual.shape[1], len(CRPS_QUANTILES)))
     refits = np.searchsorted(result.refits, result.origins.numbers, "right") - 1
     loss = 0.0
     for number, calibration in enumerate(result.calibrations):
         rows = np.flatnonzero(refits == number)
         for begin in range(0, len(rows), _CHUNK):
             chunk = rows[begin : begin + _CHUNK]
-            spread = calibration.units(windows.inputs(chunk).target)[:, :, None] * calibration.quantiles(CRPS_QUANTILES)
-            loss += len(chunk) * pinball(result.actual[chunk], mean[chunk, :, None] + spread, CRPS_QUANTILES)
-    return loss / len(mean)
+            own = predicted.take(chunk)
+            spread = calibration.spread(calibration.units(windows.inputs(chunk).target), at, own.offsets)
+            loss += len(chunk) * pinball(result.actual[chunk], own.mean[:, :, None] + spread, CRPS_QUANTILES)
+    return loss / len(predicted)
 
 
 def _by_cutoff(result: Backtest, values: Floats) -> Floats:

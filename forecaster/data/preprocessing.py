@@ -3,14 +3,14 @@
 Like the transforms, this module uses the array API, so the same code runs on numpy and traces into the served graph.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
 from forecaster.domain.config import Config
-from forecaster.domain.series import Floats, Inputs
+from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X
 
 
 class HistColumn(Config):
@@ -35,42 +35,74 @@ class Preprocessing(Config):
         target: the target's transforms.
         hist: the transforms of each `hist_exog` column.
         known: the scale of each column known ahead.
+        numbers: the scale of each static number.
+        sizes: of each embedding whose positions follow the numbers in `static`; 0 is the position of what is unknown.
     """
 
     target: Chain
     hist: tuple[Chain, ...] = ()
     known: tuple[Standardize, ...] = ()
+    numbers: tuple[Standardize, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    def shapes(self, input_size: int, horizon: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each raw input, without the batch axis."""
+        n_static = len(self.numbers) + len(self.sizes)
+        return (
+            {X: (input_size, 1 + len(self.hist))}
+            | ({KNOWN: (input_size + horizon, len(self.known))} if self.known else {})
+            | ({STATIC: (n_static,)} if n_static else {})
+        )
 
     def fit(self, chunks: Callable[[], Iterable[Inputs]]) -> "Preprocessing":
         """Return the preprocessing fitted to windows; each call of `chunks` yields all of them in chunks."""
 
-        def feature(number: int) -> Callable[[], Iterable[Floats]]:
-            return lambda: (chunk.values[:, :, number] for chunk in chunks())
-
-        def known(number: int) -> Iterable[Floats]:
-            return (chunk.known[:, :, number] for chunk in chunks() if chunk.known is not None)
+        def column(name: str, number: int) -> Callable[[], Iterable[Floats]]:
+            return lambda: (chunk.feeds[name][..., number] for chunk in chunks())
 
         return Preprocessing(
-            target=self.target.fit(feature(0)),
-            hist=tuple(chain.fit(feature(number)) for number, chain in enumerate(self.hist, start=1)),
-            known=tuple(scale.fit(known(number)) for number, scale in enumerate(self.known)),
+            target=self.target.fit(column(X, 0)),
+            hist=tuple(chain.fit(column(X, number)) for number, chain in enumerate(self.hist, start=1)),
+            known=tuple(scale.fit(column(KNOWN, number)()) for number, scale in enumerate(self.known)),
+            numbers=tuple(scale.fit(column(STATIC, number)()) for number, scale in enumerate(self.numbers)),
+            sizes=self.sizes,
         )
 
-    def forward(self, values: Array, known: Array | None) -> tuple[list[Array], tuple[Context, ...]]:
-        """Return the network's inputs, and the contexts of the target's transforms.
+    def forward(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[Context, ...]]:
+        """Return the network's inputs by name, and the contexts of the target's transforms.
 
         Args:
-            values: raw values, `(batch, input_size, 1 + hist_exog)`.
-            known: raw known columns, `(batch, input_size + horizon, features)`, or None.
+            inputs: raw values by name, in the shapes of `shapes` after the batch axis.
 
         Returns:
-            The inputs have the same shapes; the second is left out if `known` is None.
+            `x` and `known` in the same shapes; in place of `static`, `numbers (batch, numbers)` and `codes (batch,
+            codes)`. Those that are empty are left out.
         """
+        values = inputs[X]
         xp = values.__array_namespace__()
         target, contexts = self.target.forward(values[:, :, 0])
         hist = [chain.forward(values[:, :, number])[0] for number, chain in enumerate(self.hist, start=1)]
-        inputs = [xp.concat([column[..., None] for column in (target, *hist)], axis=2)]
-        if known is not None:
-            scaled = [scale.forward(known[:, :, n], is_causal=False)[0] for n, scale in enumerate(self.known)]
-            inputs.append(xp.concat([column[..., None] for column in scaled], axis=2))
-        return inputs, contexts
+        prepared = {X: xp.concat([column[..., None] for column in (target, *hist)], axis=2)}
+        if self.known:
+            prepared[KNOWN] = _scaled(self.known, inputs[KNOWN])
+        if self.numbers:
+            prepared["numbers"] = _scaled(self.numbers, inputs[STATIC])
+        if self.sizes:
+            columns = [inputs[STATIC][:, len(self.numbers) + number] for number in range(len(self.sizes))]
+            known = [_within(column, size) for column, size in zip(columns, self.sizes, strict=True)]
+            prepared["codes"] = xp.concat([column[:, None] for column in known], axis=1)
+        return prepared, contexts
+
+
+def _scaled(scales: tuple[Standardize, ...], columns: Array) -> Array:
+    """Return the first columns of the last axis, each on its scale."""
+    xp = columns.__array_namespace__()
+    scaled = [scale.forward(columns[..., number], is_causal=False)[0] for number, scale in enumerate(scales)]
+    return xp.concat([column[..., None] for column in scaled], axis=-1)
+
+
+def _within(positions: Array, size: int) -> Array:
+    """Return positions `(n,)`, with 0 for those that lie outside of an embedding of `size` rows."""
+    xp = positions.__array_namespace__()
+    unknown = xp.zeros_like(positions)
+    return xp.where(positions > 0, xp.where(xp.asarray(float(size)) > positions, positions, unknown), unknown)

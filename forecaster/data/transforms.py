@@ -221,10 +221,11 @@ class Chain(Config):
             y = step.targets(y, context)
         return y
 
-    def inverse(self, z: Array, contexts: tuple[Context, ...]) -> Array:
-        """Convert the network's outputs to raw values, in the shape of `z`."""
+    def inverse(self, z: Array, contexts: tuple[Context, ...], *, with_exp: bool = True) -> Array:
+        """Convert the network's outputs to raw values, in the shape of `z`; to their logarithms unless `with_exp`."""
         for step, context in zip(reversed(self.steps), reversed(contexts), strict=True):
-            z = step.inverse(z, context)
+            if with_exp or not isinstance(step, Log):
+                z = step.inverse(z, context)
         return z
 
     def last_contexts(self, contexts: tuple[Context, ...]) -> tuple[Context, ...]:

@@ -59,6 +59,7 @@ class Windows:
         horizon: number of target rows.
         step_size: rows between the starts of successive windows within a stretch.
         known: the columns known ahead, all rows, `(rows, features)`, or None.
+        static: what describes each series as a whole, `(n_series, columns)`, or None.
         timestamps: the time of each row, `(rows,)`.
     """
 
@@ -70,6 +71,7 @@ class Windows:
     horizon: int
     step_size: int = 1
     known: Floats | None = None
+    static: Floats | None = None
     timestamps: Times = field(kw_only=True)
 
     def __len__(self) -> int:
@@ -91,9 +93,12 @@ class Windows:
     def inputs(self, index: NDArray[np.int64] | None = None) -> Inputs:
         """Return the inputs of all windows or of those in `index`; a view if there is a single stretch and no index."""
         values = self._take(self._view(self.values, self.input_size), 0, index)
-        if self.known is None:
-            return Inputs(values)
-        return Inputs(values, self._take(self._view(self.known, self.input_size + self.horizon), 0, index))
+        known = static = None
+        if self.known is not None:
+            known = self._take(self._view(self.known, self.input_size + self.horizon), 0, index)
+        if self.static is not None:
+            static = self.static[self.owners_of(np.arange(len(self)) if index is None else index)]
+        return Inputs(values, known, static)
 
     def targets(self, index: NDArray[np.int64] | None = None) -> Floats:
         """Return many-to-one targets `(n, horizon)`, the rows after each window's inputs; a view as for `inputs`."""
@@ -223,5 +228,14 @@ def _windows(
     owners = np.searchsorted(series.bounds, starts, side="right") - 1
     first, counts = starts.astype(np.int64), counts.astype(np.int64)
     return Windows(
-        series.values, first, counts, owners, input_size, horizon, step_size, series.known, timestamps=series.timestamps
+        series.values,
+        first,
+        counts,
+        owners,
+        input_size,
+        horizon,
+        step_size,
+        known=series.known,
+        static=series.static,
+        timestamps=series.timestamps,
     )

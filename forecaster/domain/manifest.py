@@ -1,15 +1,15 @@
 """The bundle's manifest, stored with every registered version, and the names of the bundle's files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from forecaster.domain.sessions import Sessions
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
@@ -48,6 +48,10 @@ MAX_JSON_INTEGER = 2**53
 Count = Annotated[int, Field(ge=0, lt=MAX_JSON_INTEGER)]
 # a transform's name and fitted parameters
 Fitted = dict[str, str | float | None]
+# the kind of a network's part and its settings
+Part = dict[str, Any]
+# the shape of a tensor, without the batch axis
+Shape = tuple[Annotated[int, Field(ge=1, lt=MAX_JSON_INTEGER)], ...]
 
 
 class _Part(BaseModel):
@@ -176,13 +180,53 @@ class Example(_Part):
         return {"ds": len(self.ds), "y": len(self.y)} | columns
 
 
+class Tensor(_Part):
+    """A tensor that a graph takes, raw values in float64.
+
+    Args:
+        shape: without the batch axis.
+        columns: the names along the last axis.
+    """
+
+    shape: Shape
+    columns: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _names_each_column(self) -> Self:
+        if not self.shape or self.shape[-1] != len(self.columns):
+            raise ValueError("the last axis of shape must have as many entries as columns")
+        return self
+
+
+def describe_inputs(
+    input_size: int, horizon: int, hist_exog: Sequence[str], known: Sequence[str], static: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Return the tensors that a graph takes.
+
+    Args:
+        input_size: number of input rows.
+        horizon: number of steps that the network forecasts at once.
+        hist_exog: the columns known up to the cutoff, besides the target.
+        known: the columns known ahead.
+        static: the columns that describe a series as a whole.
+    """
+    columns = {"x": ("y", *hist_exog), "known": tuple(known), "static": tuple(static)}
+    rows = {"x": (input_size,), "known": (input_size + horizon,), "static": ()}
+    return {name: Tensor(shape=(*rows[name], len(names)), columns=names) for name, names in columns.items() if names}
+
+
 class Manifest(_Part):
     """The description of a registered version.
 
     Args:
-        graphs: the file of each graph. `forecast` maps `x (batch, input_size, 1 + hist_exog)` and, if there are any
-            known columns, `known (batch, input_size + horizon, futr_exog + calendar_features)` to
-            `mean (batch, horizon)`, all raw float64 values.
+        graphs: the file of each graph. `forecast` maps `inputs` to `outputs`.
+        inputs: the tensors that a graph takes, by name: `x (input_size, 1 + hist_exog)`; `known (input_size + horizon,
+            futr_exog + calendar_features)` if there are any; `static` if the network sees the series as a whole.
+        outputs: the shapes of the tensors that a graph returns, by name: `mean (horizon,)`, and what the head adds.
+        topology: the way from inputs to outputs, which the decoder decides.
+        encoder: the encoder's settings; None in bundles of earlier releases.
+        decoder: the decoder's kind and settings; None in bundles of earlier releases.
+        head: the head's kind and settings.
         input_size: number of input rows.
         horizon: number of steps that the network forecasts at once; longer horizons are rolled out.
         max_horizon: the longest horizon that the service accepts.
@@ -199,13 +243,19 @@ class Manifest(_Part):
         sha256: the hash of each file except the manifest.
     """
 
-    # version 1 had no exogenous columns, and its golden inputs held the target alone
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    # version 1 had no exogenous columns, and its golden inputs held the target alone; version 2 had point heads only,
+    # and neither named its inputs and outputs
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     # a literal, so that a manifest cannot name another path
     graphs: dict[Literal["forecast"], Literal["model.onnx"]] = Field(min_length=1)
+    inputs: dict[Literal["x", "known", "static"], Tensor] = Field(min_length=1)
+    outputs: dict[str, Shape] = Field(min_length=1)
     name: str
     topology: str
     cell: str
+    encoder: Part | None = None
+    decoder: Part | None = None
+    head: Part = {"kind": "point"}
     input_size: int = Field(ge=1, lt=MAX_JSON_INTEGER)
     horizon: int = Field(ge=1, lt=MAX_JSON_INTEGER)
     max_horizon: int = Field(ge=1, lt=MAX_JSON_INTEGER)
@@ -234,8 +284,28 @@ class Manifest(_Part):
         n_effective = self.skill.n_windows // (max(1, self.training_data.n_series) * self.horizon)
         return self.model_copy(update={"skill": self.skill.model_copy(update={"n_effective": n_effective})})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_tensors(cls, raw: Any) -> Any:
+        """Name the inputs and outputs of bundles of earlier releases."""
+        if not isinstance(raw, dict) or raw.get("schema_version") not in (1, 2) or raw.keys() & {"inputs", "outputs"}:
+            return raw
+        try:
+            known = [*raw.get("futr_exog", ()), *raw.get("calendar_features", ())]
+            inputs = describe_inputs(raw["input_size"], raw["horizon"], [*raw.get("hist_exog", ())], known)
+        except (LookupError, TypeError, ValidationError):
+            # pydantic names the field that is missing or wrong
+            return raw
+        return raw | {"inputs": inputs, "outputs": {"mean": (raw["horizon"],)}}
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        columns = [*self.futr_exog, *self.calendar_features]
+        expected = describe_inputs(self.input_size, self.horizon, [*self.hist_exog], columns)
+        if {name: tensor for name, tensor in self.inputs.items() if name != "static"} != expected:
+            raise ValueError(f"inputs must be {expected}, besides static")
+        if self.outputs.get("mean") != (self.horizon,):
+            raise ValueError(f"outputs must have mean, of the shape ({self.horizon},)")
         if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
             raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times the horizon")
         if self.futr_exog.keys() & self.calendar_features.keys():
@@ -245,6 +315,4 @@ class Manifest(_Part):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each graph input, without the batch axis."""
-        x: dict[str, tuple[int, ...]] = {"x": (self.input_size, 1 + len(self.hist_exog))}
-        n_known = len(self.futr_exog) + len(self.calendar_features)
-        return x | {"known": (self.input_size + self.horizon, n_known)} if n_known else x
+        return {name: tensor.shape for name, tensor in self.inputs.items()}

@@ -1,6 +1,6 @@
 """Column names of the long frame, and the arrays that a validated long frame becomes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,25 +33,41 @@ def quantile_name(quantile: float) -> str:
     return f"q-{quantile * 100:g}"
 
 
+# the names of the served graph's inputs
+X, KNOWN, STATIC = "x", "known", "static"
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of forecasts.
+    """The inputs of forecasts, raw values in float64, as the served graph takes them.
 
     Args:
-        values: raw values, `(n, input_size, 1 + hist_exog)`, float64; the target is feature 0.
-        known: raw known columns, `(n, input_size + horizon, futr_exog + calendar_features)`, float64; None if the
-            model has none.
+        values: `x`, `(n, input_size, 1 + hist_exog)`; the target is feature 0.
+        known: the columns known ahead, `(n, input_size + horizon, futr_exog + calendar_features)`; None if the model
+            has none.
+        static: what describes each series as a whole, `(n, columns)`; None if the model takes nothing of the kind.
     """
 
     values: Floats
     known: Floats | None = None
+    static: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Floats]) -> "Inputs":
+        """Return the inputs whose `feeds` are `tensors`."""
+        return cls(tensors[X], tensors.get(KNOWN), tensors.get(STATIC))
+
+    @classmethod
+    def join(cls, parts: Sequence["Inputs"]) -> "Inputs":
+        """Return the windows of all parts, which have the same tensors."""
+        return cls.of({name: np.concatenate([part.feeds[name] for part in parts]) for name in parts[0].feeds})
+
     def take(self, rows: slice | NDArray[np.int64]) -> "Inputs":
         """Return the windows at `rows`."""
-        return Inputs(self.values[rows], None if self.known is None else self.known[rows])
+        return Inputs.of({name: array[rows] for name, array in self.feeds.items()})
 
     @property
     def target(self) -> Floats:
@@ -61,7 +77,8 @@ class Inputs:
     @property
     def feeds(self) -> dict[str, Floats]:
         """Return the arrays by the served graph's input names."""
-        return {"x": self.values} if self.known is None else {"x": self.values, "known": self.known}
+        tensors = {X: self.values, KNOWN: self.known, STATIC: self.static}
+        return {name: array for name, array in tensors.items() if array is not None}
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ class Series:
         bounds: the first row of each series, and the end of the last, `(n_series + 1,)`.
         freq: the common frequency, as in `forecaster.domain.frequency`.
         known: the columns known ahead, `(rows, features)`, float64, finite; None if there are none.
+        static: what describes each series as a whole, `(n_series, columns)`, float64; None if nothing does.
     """
 
     unique_ids: tuple[str, ...]
@@ -83,6 +101,7 @@ class Series:
     bounds: NDArray[np.int64]
     freq: str
     known: Floats | None = None
+    static: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.unique_ids)

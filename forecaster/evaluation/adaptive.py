@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from forecaster.domain.levels import bound_probabilities, miscoverage_rate
 from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
 
 # γ in units of α; at α = 0.2, γ is twice the value in section 4 of the source
 GAMMA = 0.05
@@ -57,7 +58,7 @@ def adapted_probabilities(probabilities: Sequence[float], levels: Sequence[float
 def adaptive_bands(
     calibrations: Sequence[Calibration],
     actual: Floats,
-    mean: Floats,
+    predicted: Forecasts,
     units: Floats,
     levels: Sequence[int],
     numbers: NDArray[np.int64],
@@ -71,7 +72,7 @@ def adaptive_bands(
     Args:
         calibrations: the calibration at each cutoff.
         actual: actuals, `(n, horizon)`.
-        mean: forecasts, `(n, horizon)`.
+        predicted: forecasts of `n` windows.
         units: the unit of each window's residuals, `(n, 1)`.
         levels: 0–100.
         numbers: the cutoff of each window, increasing from 0, `(n,)`.
@@ -94,7 +95,8 @@ def adaptive_bands(
                 surplus[series, step] += difference[:, step]
         rows = slice(borders[number], borders[number + 1])
         tails = adapted_probabilities(edges, levels, miscoverage_rates(levels, surplus[owners[rows]]))
-        bounds[rows] = mean[rows, :, None] + units[rows, :, None] * calibration.residuals_at(tails)
+        own = predicted.take(rows)
+        bounds[rows] = own.mean[:, :, None] + calibration.spread(units[rows], tails, own.offsets)
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
         pending.append((owners[rows], np.asarray(nominal - is_missed)))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.domain.levels import LEVELS, tails
+from forecaster.domain.levels import LEVELS, bound_probabilities
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.probabilistic import interval_scores
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.units import SCALES, Unit
@@ -32,14 +33,14 @@ class Residuals:
 
     Args:
         actual: actuals, `(n, horizon)`.
-        predicted: forecasts, `(n, horizon)`.
+        predicted: forecasts of `n` windows.
         inputs: the target's history, `(n, input_size)`.
         cutoffs: the cutoff of each window, `(n,)`.
         owners: the position of each window's series, `(n,)`.
     """
 
     actual: Floats
-    predicted: Floats
+    predicted: Forecasts
     inputs: Floats
     cutoffs: Times
     owners: NDArray[np.int64]
@@ -47,7 +48,7 @@ class Residuals:
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Residuals":
         """Return the windows at `rows`."""
         return Residuals(
-            self.actual[rows], self.predicted[rows], self.inputs[rows], self.cutoffs[rows], self.owners[rows]
+            self.actual[rows], self.predicted.take(rows), self.inputs[rows], self.cutoffs[rows], self.owners[rows]
         )
 
     def calibrate(self, unit: Unit) -> Calibration:
@@ -99,7 +100,14 @@ class _Trial:
     sizes: Floats
 
     def static(self) -> Bands:
-        return {level: (self._edge(tails(level)[0]), self._edge(tails(level)[1])) for level in LEVELS}
+        tried, edges = self.residuals, bound_probabilities(LEVELS)
+        bounds = np.empty((*tried.actual.shape, len(edges)))
+        ends = np.cumsum([n for _, n in self.blocks])
+        for (calibration, n), end in zip(self.blocks, ends, strict=True):
+            rows = (self.numbers >= end - n) & (self.numbers < end)
+            own, at = tried.predicted.take(rows), np.broadcast_to(edges, (1, *bounds.shape[1:]))
+            bounds[rows] = own.mean[:, :, None] + calibration.spread(self.units[rows], at, own.offsets)
+        return {level: (bounds[:, :, 2 * i], bounds[:, :, 2 * i + 1]) for i, level in enumerate(LEVELS)}
 
     def adaptive(self) -> Bands:
         tried, calibrations = self.residuals, [calibration for calibration, n in self.blocks for _ in range(n)]
@@ -113,11 +121,6 @@ class _Trial:
         by_level = [interval_scores(actual, low / sizes, high / sizes, level) for level, (low, high) in bands.items()]
         by_window = np.mean(by_level, axis=0).mean(axis=1)
         return np.asarray(np.bincount(self.numbers, by_window) / np.bincount(self.numbers))
-
-    def _edge(self, probability: float) -> Floats:
-        probabilities = np.full((1, self.residuals.actual.shape[1]), probability)
-        by_block = [np.repeat(calibration.residuals_at(probabilities), n, axis=0) for calibration, n in self.blocks]
-        return np.asarray(self.residuals.predicted + self.units * np.concatenate(by_block)[self.numbers])
 
 
 def _trial(residuals: Residuals, cutoffs: Times, sizes: Floats, unit: Unit) -> _Trial:

@@ -1,6 +1,12 @@
 """Conformal intervals: quantiles of out-of-sample residuals by horizon step, on a fixed grid of probabilities.
 
-Source: Papadopoulos et al. (2002), doi:10.1007/3-540-36755-1_29; Lei et al. (2018),
+A model that forecasts a distribution keeps its shape: the residual of a quantile is the actual minus this quantile, and
+each quantile is moved by its own residuals. A forecast without a distribution is the case in which all quantiles are
+the mean.
+
+Source: Romano, Patterson & Candès (2019), arXiv 1905.03222, equation 6, for the residuals of quantiles; Chernozhukov,
+Fernández-Val & Galichon (2010), doi:10.3982/ECTA7880, for sorting quantiles that cross after they are moved;
+Papadopoulos et al. (2002), doi:10.1007/3-540-36755-1_29; Lei et al. (2018),
 doi:10.1080/01621459.2017.1307116, equation 4 for the finite-sample ranks, here of each tail, and section 5.2 for the
 normalization. The ranks use the effective number of windows.
 """
@@ -13,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.errors import RequestError
-from forecaster.domain.levels import tails
+from forecaster.domain.levels import bound_probabilities, tails
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.effective import effective_windows
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import CONSTANT, Unit
 
 GRID = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -25,6 +32,9 @@ PROBABILITIES = (*GRID, *(round(1 - p, 3) for p in reversed(GRID[:-1])))
 @dataclass(frozen=True)
 class Calibration:
     """Quantiles of residuals (actual - mean), divided by each window's unit.
+
+    If the model forecasts a distribution, the column of a probability holds the quantile of the residuals of the
+    distribution's own quantile for it.
 
     Args:
         probabilities: increasing, symmetric around .5, `(n_probabilities,)`.
@@ -58,18 +68,32 @@ class Calibration:
             )
         return np.array([np.interp(probabilities, self.probabilities, row) for row in self.residuals])
 
-    def residuals_at(self, probabilities: Floats) -> Floats:
-        """Return the residual quantiles of each window and step, `(n, steps, …)`, in the window's unit.
+    def spread(self, units: Floats, probabilities: Floats, offsets: Floats | None = None) -> Floats:
+        """Return the quantiles minus the mean, `(n, steps, n_probabilities)`, increasing with the probabilities.
 
         Args:
-            probabilities: `(n, steps, …)`; a probability outside the grid gets the outermost quantile.
+            units: each window's unit, `(n, 1)`.
+            probabilities: `(n or 1, steps, n_probabilities)`; a probability outside the grid gets the outermost
+                quantile.
+            offsets: those of `Forecasts`, `(n, steps, len(PROBABILITIES))`, or None.
         """
+        steps = probabilities.shape[1]
+        if offsets is None:
+            return np.asarray(units[:, :, None] * self._interpolated(self.residuals[None, :steps], probabilities))
+        columns = np.searchsorted(PROBABILITIES, self.probabilities - 1e-9)
+        moved = offsets[:, :steps, columns] + units[:, :, None] * self.residuals[:steps]
+        return self._interpolated(np.sort(moved, axis=2), probabilities)
+
+    def _interpolated(self, table: Floats, probabilities: Floats) -> Floats:
+        """Return values of `table (n or 1, steps, grid)` at `probabilities (n or 1, steps, n_probabilities)`."""
         grid = self.probabilities
-        steps = np.arange(probabilities.shape[1]).reshape(-1, *[1] * (probabilities.ndim - 2))
         right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
-        share = (probabilities - grid[right - 1]) / (grid[right] - grid[right - 1])
-        before, after = self.residuals[steps, right - 1], self.residuals[steps, right]
-        return np.asarray(before + np.clip(share, 0, 1) * (after - before))
+        share = np.clip((probabilities - grid[right - 1]) / (grid[right] - grid[right - 1]), 0, 1)
+        rows = np.broadcast_shapes(table.shape[:1], right.shape[:1])
+        table = np.broadcast_to(table, (*rows, *table.shape[1:]))
+        right = np.broadcast_to(right, (*rows, *right.shape[1:]))
+        before, after = (np.take_along_axis(table, positions, axis=2) for positions in (right - 1, right))
+        return np.asarray(before + share * (after - before))
 
     def units(self, inputs: Floats) -> Floats:
         """Return the unit of each window `(n, input_size)` of the target's history, `(n, 1)`."""
@@ -91,16 +115,19 @@ class Calibration:
             "level_up_to": round(100 * float(self.probabilities[-1] - self.probabilities[0]), 1),
         }
 
-    def bands(self, inputs: Floats, levels: Sequence[int]) -> dict[int, tuple[Floats, Floats]]:
+    def bands(
+        self, inputs: Floats, levels: Sequence[int], offsets: Floats | None = None
+    ) -> dict[int, tuple[Floats, Floats]]:
         """Return the bounds relative to the mean, `(n, horizon)` each, of the supported `levels` (0–100)."""
-        units, supported = self.units(inputs), [level for level in levels if self.supports(level)]
-        edges = [self.quantiles(np.array(tails(level))) for level in supported]
-        return {level: (units * edge[:, 0], units * edge[:, 1]) for level, edge in zip(supported, edges, strict=True)}
+        supported = [level for level in levels if self.supports(level)]
+        edges = np.broadcast_to(bound_probabilities(supported), (1, len(self.residuals), 2 * len(supported)))
+        bounds = self.spread(self.units(inputs), edges, offsets)
+        return {level: (bounds[:, :, 2 * i], bounds[:, :, 2 * i + 1]) for i, level in enumerate(supported)}
 
 
 def calibrate(
     actual: Floats,
-    predicted: Floats,
+    predicted: Forecasts,
     inputs: Floats | None = None,
     unit: Unit = CONSTANT,
     cutoffs: Times | NDArray[np.int64] | None = None,
@@ -112,17 +139,22 @@ def calibrate(
 
     Args:
         actual: actuals, `(n, horizon)`.
-        predicted: out-of-sample forecasts, `(n, horizon)`.
+        predicted: out-of-sample forecasts of `n` windows.
         inputs: the target's history, `(n, input_size)`; required unless the unit is constant.
         unit: the residuals' unit, not yet fitted.
         cutoffs: the cutoff of each window, `(n,)`; None if the windows of a single series succeed one another.
     """
     past = np.zeros((len(actual), 1)) if inputs is None else inputs
     fitted = unit.fit(past)
-    residuals = (actual - predicted) / fitted.of(past)
+    residuals = (actual - predicted.mean) / fitted.of(past)
     measured, worst = effective_windows(residuals, np.arange(len(residuals)) if cutoffs is None else cutoffs)
     kept = [p for p in PROBABILITIES if min(p, 1 - p) * (worst.min() + 1) >= 1 - 1e-9 or p == 0.5]
-    quantiles = outward_quantiles(residuals, np.array(kept), measured)
+    if predicted.offsets is None:
+        quantiles = outward_quantiles(residuals, np.array(kept), measured)
+    else:
+        own = (residuals - predicted.offsets[:, :, PROBABILITIES.index(p)] / fitted.of(past) for p in kept)
+        by_probability = [outward_quantiles(r, np.array([p]), measured) for r, p in zip(own, kept, strict=True)]
+        quantiles = np.concatenate(by_probability, axis=1)
     return Calibration(np.array(kept), quantiles, len(residuals), float(measured.min()), fitted)
 
 

@@ -12,6 +12,7 @@ from forecaster.domain.levels import LEVELS, bound_probabilities
 from forecaster.domain.manifest import MIN_EFFECTIVE_WINDOWS, Skill
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import adapted_probabilities
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.ledger.adaptation import NOMINAL_MISCOVERAGE_RATES
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.predictor import ArrayPredictor
@@ -114,11 +115,11 @@ class Forecaster:
             CalendarError: the exchange's calendar ends before the last step.
         """
         predictor, values, probabilities = self.predictor, inputs.values, self.bands.probabilities
-        mean = self._mean(inputs)
-        bounds = predictor.bounds(values, mean, LEVELS, self.is_baseline)
+        predicted = self._forecasts(inputs)
+        bounds = predictor.bounds(values, predicted, LEVELS, self.is_baseline)
         # most requests are for the scored intervals
         is_scored = probabilities == _SCORED
-        band_values = bounds if is_scored else predictor.quantiles(values, mean, probabilities, self.is_baseline)
+        band_values = bounds if is_scored else predictor.quantiles(values, predicted, probabilities, self.is_baseline)
         is_adaptive = predictor.bundle.calibration.is_adaptive and not self.is_baseline
         is_adapted = tuple(
             rates is not None and is_adaptive for rates in inputs.miscoverage_rates or [None] * len(values)
@@ -126,24 +127,26 @@ class Forecaster:
         rows = np.flatnonzero(is_adapted)
         if len(rows):
             rates = _fill_rates([inputs.miscoverage_rates[row] for row in rows.tolist()], self.horizon)
-            past, means = values[rows], mean[rows]
+            past, own = values[rows], predicted.take(rows)
             if not is_scored:
                 adapted = adapted_probabilities(probabilities, LEVELS, rates)
-                band_values[rows] = predictor.quantiles(past, means, probabilities, adapted=adapted)
+                band_values[rows] = predictor.quantiles(past, own, probabilities, adapted=adapted)
             adapted = adapted_probabilities(_SCORED, LEVELS, rates)
-            bounds[rows] = predictor.bounds(past, means, LEVELS, adapted=adapted)
+            bounds[rows] = predictor.bounds(past, own, LEVELS, adapted=adapted)
         if np.isinf(band_values).any() or np.isinf(bounds).any():
             raise RequestError("series: the values are too large for finite intervals; check their size and unit")
-        return Forecast(mean, self.bands.columns, band_values, bounds, is_adapted, self.forecast_by, self.warnings)
+        return Forecast(
+            predicted.mean, self.bands.columns, band_values, bounds, is_adapted, self.forecast_by, self.warnings
+        )
 
-    def _mean(self, inputs: ForecastInputs) -> Floats:
+    def _forecasts(self, inputs: ForecastInputs) -> Forecasts:
         if self.is_baseline:
             # the baseline needs no calendar
-            return self.predictor.predict_baseline(inputs.values, self.horizon)
+            return Forecasts(self.predictor.predict_baseline(inputs.values, self.horizon))
         known = inputs.known
         if known is None:
             known = self.predictor.known_ahead(inputs.times, self.horizon, inputs.futr_exog)
-        return self.predictor.predict_arrays(inputs.values, self.horizon, known)
+        return self.predictor.predict(inputs.values, self.horizon, known)
 
 
 def describe_skill(skill: Skill) -> dict[str, Any]:

@@ -5,12 +5,14 @@ after a direction axis: `W (1, gates·units, inputs)`, `R (1, gates·units, unit
 input biases before the recurrent biases.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from forecaster.models.tape import States
 
 Weights = list[NDArray[np.float32]]
 
@@ -23,50 +25,70 @@ class Cell:
         layer: the name of the class in `keras.layers`.
         gate_order: for each gate in ONNX's order, its position in Keras's kernels.
         operator: the name of the ONNX operator.
+        states: the operator's inputs for the initial states, in Keras's order.
         options: the operator's attributes.
+        layer_options: the Keras layer's arguments.
     """
 
     layer: str
     gate_order: tuple[int, ...]
     operator: str
-    options: dict[str, Any]
+    states: tuple[str, ...] = ("initial_h",)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layer_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, units: int, seed: int) -> Any:
-        """Return the Keras layer, with an output at each step: `(batch, time, inputs) → (batch, time, units)`."""
+    def build(self, units: int, seed: int, **options: Any) -> Any:
+        """Return the Keras layer, which returns its output at each step and its last states.
+
+        Args:
+            units: number of units.
+            seed: determines the initial weights, and the masks of recurrent dropout.
+            **options: further arguments of the Keras layer.
+        """
         import keras
 
         initializers = {
             "kernel_initializer": keras.initializers.GlorotUniform(seed),
             "recurrent_initializer": keras.initializers.Orthogonal(seed=seed + 1),
         }
-        return getattr(keras.layers, self.layer)(units, return_sequences=True, **initializers)
+        layer = getattr(keras.layers, self.layer)
+        fixed = {"return_sequences": True, "return_state": True, "seed": seed + 3}
+        return layer(units, **fixed, **initializers, **self.layer_options, **options)
 
-    def trace(self, x: Any, weights: Weights) -> Any:
-        """Return the ONNX variable of the layer's outputs.
+    def trace(
+        self, x: Any, weights: Weights, initial: States | None = None, is_reversed: bool = False
+    ) -> tuple[Any, States]:
+        """Return the ONNX variables of the layer's outputs and of its last states.
 
         Args:
             x: a variable of shape `(time, batch, inputs)`, float32.
             weights: the Keras layer's kernel, recurrent kernel and bias.
+            initial: variables of the states before the first step, `(batch, units)` each; zeros when None.
+            is_reversed: whether to run from the last step to the first.
 
         Returns:
-            A variable of shape `(time, batch, units)`.
+            A variable of shape `(time, batch, units)`, and the states, `(batch, units)` each.
         """
         import spox.opset.ai.onnx.v21 as onnx
 
         kernel, recurrent, bias = weights
-        units = recurrent.shape[0]
         biases = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
+        direction = onnx.const(np.array([0], dtype=np.int64))
+        before = {} if initial is None else dict(zip(self.states, initial, strict=True))
         operator: Callable[..., Any] = getattr(onnx, self.operator)
-        outputs = operator(
+        outputs, *states = operator(
             x,
             onnx.const(self._reorder(kernel).T[None]),
             onnx.const(self._reorder(recurrent).T[None]),
             onnx.const(self._reorder(biases).reshape(1, -1)),
-            hidden_size=units,
+            hidden_size=recurrent.shape[0],
+            direction="reverse" if is_reversed else "forward",
+            **{name: onnx.unsqueeze(state, direction) for name, state in before.items()},
             **self.options,
         )
         # the shape is (time, directions, batch, units), with one direction
-        return onnx.squeeze(outputs[0], onnx.const(np.array([1], dtype=np.int64)))
+        hidden = onnx.squeeze(outputs, onnx.const(np.array([1], dtype=np.int64)))
+        return hidden, tuple(onnx.squeeze(state, direction) for state in states)
 
     def _reorder(self, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
         gates = np.split(kernel, len(self.gate_order), axis=-1)
@@ -75,10 +97,14 @@ class Cell:
 
 CELLS = {
     # Elman (1990), doi:10.1207/s15516709cog1402_1: h = tanh(W x + U h + b)
-    "simple_rnn": Cell("SimpleRNN", (0,), "rnn", {}),
+    "simple_rnn": Cell("SimpleRNN", (0,), "rnn"),
     # Hochreiter & Schmidhuber (1997), doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. (2000).
     # Keras: input, forget, candidate, output; ONNX: input, output, forget, candidate
-    "lstm": Cell("LSTM", (0, 3, 1, 2), "lstm", {}),
-    # Cho et al. (2014), arXiv 1406.1078, with the reset gate after the recurrent product, Keras's default
-    "gru": Cell("GRU", (0, 1, 2), "gru", {"linear_before_reset": 1}),
+    "lstm": Cell("LSTM", (0, 3, 1, 2), "lstm", ("initial_h", "initial_c")),
+    # Cho et al. (2014), arXiv 1406.1078v1, with the reset gate after the recurrent product, Keras's default
+    "gru": Cell("GRU", (0, 1, 2), "gru", options={"linear_before_reset": 1}),
+    # Cho et al. (2014), arXiv 1406.1078v3, equation 8, with the reset gate before the recurrent product
+    "gru_reset_before": Cell(
+        "GRU", (0, 1, 2), "gru", options={"linear_before_reset": 0}, layer_options={"reset_after": False}
+    ),
 }

@@ -1,94 +1,167 @@
-"""The network: `build_model` builds it for training, and `trace_forecast` traces it for serving."""
+"""The network: described once on a tape, built with Keras for training, and traced into ONNX for serving."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator, model_validator
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import Config
 from forecaster.models.cells import CELLS
-from forecaster.models.heads import HEADS
-from forecaster.models.topologies import TOPOLOGIES
+from forecaster.models.decoders import AnyDecoder, Decoded, DecoderInputs, Last
+from forecaster.models.encoders import Encoded, Encoder
+from forecaster.models.heads import AnyHead, Point
+from forecaster.models.inputs import InputConfig, NetworkInputs, context_of, steps_of
+from forecaster.models.keras_tape import KerasTape
+from forecaster.models.names import ATTENTION, SKIP
+from forecaster.models.onnx_tape import OnnxTape
+from forecaster.models.shape import NetworkShape
+from forecaster.models.tape import Array, Tape
 
 if TYPE_CHECKING:
     import keras
     import onnx
 
-
-def _one_of(known: dict[str, Any], name: str) -> str:
-    if name not in known:
-        raise ValueError(f"must be one of {', '.join(known)}")
-    return name
-
-
-# two layers of 4096 LSTM units have 800 MB of weights
-Width = Annotated[int, Field(ge=1, le=4096)]
+# the keys of earlier releases
+_TOPOLOGIES = {"many_to_one": "last", "many_to_many": "each_step"}
 
 
 class ModelConfig(Config):
-    """The network's topology, cell and head, the `widths` of its layers in order, and the dropout after each layer."""
+    """The network's parts.
 
-    topology: str = "many_to_one"
+    The keys of earlier releases are read too: `topology: many_to_one` is `decoder: last`, `topology: many_to_many` is
+    `decoder: each_step`, and `widths` and `dropout` are the encoder's.
+
+    Args:
+        cell: a name in `CELLS`, of all recurrent layers.
+        inputs: how the network reads its inputs.
+        encoder: the stack of recurrent layers that reads them.
+        decoder: how the encoded window becomes what the head reads.
+        head: what is forecast for each step.
+        skip: `ridge` adds the closed-form ridge regression from the window to the horizon, fitted on the train part
+            and frozen, so that the network learns what is left.
+    """
+
     cell: str = "lstm"
-    head: str = "point"
-    widths: tuple[Width, ...] = Field((32,), min_length=1, max_length=16)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    inputs: InputConfig = InputConfig()
+    encoder: Encoder = Encoder()
+    decoder: AnyDecoder = Last()
+    head: AnyHead = Point()
+    skip: Literal["none", "ridge"] = "none"
 
-    @field_validator("topology")
+    @model_validator(mode="before")
     @classmethod
-    def _topology_is_known(cls, name: str) -> str:
-        return _one_of(TOPOLOGIES, name)
+    def _read_earlier_keys(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        raw, moved = dict(raw), {}
+        if "topology" in raw:
+            topology = raw.pop("topology")
+            if topology not in _TOPOLOGIES:
+                raise ValueError(f"topology: must be one of {', '.join(_TOPOLOGIES)}, or use decoder instead")
+            moved["decoder"] = {"kind": _TOPOLOGIES[topology]}
+        encoder = {name: raw.pop(name) for name in ("widths", "dropout") if name in raw}
+        if encoder:
+            moved["encoder"] = encoder
+        for name in moved.keys() & raw.keys():
+            raise ValueError(f"{name}: remove topology, widths and dropout beside it, which set the same")
+        return raw | moved
 
     @field_validator("cell")
     @classmethod
     def _cell_is_known(cls, name: str) -> str:
-        return _one_of(CELLS, name)
+        if name not in CELLS:
+            raise ValueError(f"must be one of {', '.join(CELLS)}")
+        return name
 
-    @field_validator("head")
-    @classmethod
-    def _head_is_known(cls, name: str) -> str:
-        return _one_of(HEADS, name)
+    @property
+    def topology(self) -> str:
+        """Return the name of the decoder's way from inputs to outputs."""
+        return self.decoder.topology
+
+
+@dataclass(frozen=True)
+class NetworkOutputs:
+    """What a network returns.
+
+    Args:
+        parameters: the head's parameters of the transformed values, `(batch, horizon, n_parameters)`; for decoders
+            that answer each step, `(batch, input_size, horizon, n_parameters)`.
+        attention: `(batch, horizon, steps)`, or None.
+    """
+
+    parameters: Array
+    attention: Array | None
+
+
+def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs) -> NetworkOutputs:
+    """Return the network's outputs: the one description that is trained and served."""
+    context = context_of(tape, config.inputs, shape, inputs)
+    encoded = config.encoder.encode(
+        tape, config.cell, steps_of(tape, config.inputs, shape, inputs, context), shape.input_size
+    )
+    if config.inputs.channels == "shared" and shape.values > 1:
+        encoded = _join_channels(tape, encoded, shape.values)
+    decoded = config.decoder.decode(
+        tape, DecoderInputs(encoded, context, inputs.known, shape, config.cell, config.encoder)
+    )
+    parameters = config.head.parameters(tape, _read(tape, config, shape, decoded))
+    if config.skip == "ridge":
+        linear = tape.dense(SKIP, inputs.x[:, :, 0], shape.horizon, is_output=True, is_frozen=True)
+        parameters = config.head.shift(tape, parameters, linear)
+    return NetworkOutputs(parameters, decoded.attention)
+
+
+def _join_channels(tape: Tape, encoded: Encoded, channels: int) -> Encoded:
+    """Return the encodings `(batch · channels, …)` of each channel side by side, `(batch, …, channels · width)`."""
+    steps, width = encoded.steps, encoded.width
+    apart = tape.permute(tape.reshape(encoded.sequence, (-1, channels, steps, width)), (0, 2, 1, 3))
+    last, *states = (tape.reshape(state, (-1, channels * width)) for state in (encoded.last, *encoded.states))
+    sequence = tape.reshape(apart, (-1, steps, channels * width))
+    return Encoded(sequence, last, tuple(states), steps, channels * width)
+
+
+def _read(tape: Tape, config: ModelConfig, shape: NetworkShape, decoded: Decoded) -> Array:
+    """Return the head's unrestricted numbers, `(batch, [input_size,] horizon, n_parameters)`."""
+    count = config.head.n_parameters
+    numbers = tape.dense("head", decoded.rows, decoded.steps_per_row * count, is_output=True)
+    each_step = (shape.input_size,) if config.decoder.answers_each_step else ()
+    return tape.reshape(numbers, (-1, *each_step, shape.horizon, count))
 
 
 def build_model(
-    config: ModelConfig, input_size: int, horizon: int, features: int = 1, known: int = 0, seed: int = 0
+    config: ModelConfig, shape: NetworkShape, seed: int = 0, batch_size: int | None = None
 ) -> "keras.Model":
     """Return the untrained network, which works on transformed values in float32.
 
     Args:
         config: the network's configuration.
-        input_size: steps of input.
-        horizon: steps of forecast.
-        features: the number of inputs at each step: the target and `hist_exog`.
-        known: the number of features known ahead. Each step gets its own values, and the head those of the horizon.
+        shape: its shape.
         seed: determines the initial weights and the dropout masks.
+        batch_size: the size of every batch, for a network that keeps its states from batch to batch.
 
     Returns:
-        A model `(batch, input_size, features) → (batch, horizon)`, or `→ (batch, input_size, horizon)` if many-to-many;
-        if `known` is above 0, with a second input `(batch, input_size + horizon, known)`.
+        A model of the inputs that `shape` has, in the order of `NetworkInputs`: `x (batch, input_size, values)`,
+        `known (batch, input_size + horizon, known)`, `numbers (batch, numbers)`, and the integers `codes (batch,
+        codes)`. Its output is `NetworkOutputs.parameters`.
     """
     import keras
 
-    inputs = [keras.Input((input_size, features), dtype="float32")]
-    hidden = inputs[0]
-    if known:
-        inputs.append(keras.Input((input_size + horizon, known), dtype="float32"))
-        hidden = keras.ops.concatenate([hidden, inputs[1][:, :input_size]], axis=-1)
-    for number, units in enumerate(config.widths):
-        hidden = CELLS[config.cell].build(units, seed + 10 * number)(hidden)
-        if config.dropout:
-            hidden = keras.layers.Dropout(config.dropout, seed=seed + 10 * number + 2)(hidden)
-    # always float32: a float16 head would round the forecast
-    head = HEADS[config.head].build(horizon, seed + 10 * len(config.widths))
-    head.dtype_policy = keras.DTypePolicy("float32")
-    read = TOPOLOGIES[config.topology].readout(hidden)
-    if known:
-        read = keras.ops.concatenate([read, TOPOLOGIES[config.topology].ahead(inputs[1], input_size, horizon)], axis=-1)
-    return keras.Model(inputs, head(read), name=f"{config.topology}_{config.cell}")
+    inputs = {"x": keras.Input((shape.input_size, shape.values), batch_size, "float32", name="x")}
+    if shape.known:
+        rows = shape.input_size + shape.horizon
+        inputs["known"] = keras.Input((rows, shape.known), batch_size, "float32", name="known")
+    if shape.numbers:
+        inputs["numbers"] = keras.Input((shape.numbers,), batch_size, "float32", name="numbers")
+    if shape.n_codes:
+        inputs["codes"] = keras.Input((shape.n_codes,), batch_size, "int32", name="codes")
+    outputs = describe(KerasTape(seed, batch_size), config, shape, NetworkInputs(**inputs))
+    return keras.Model(list(inputs.values()), outputs.parameters, name=f"{config.topology}_{config.cell}")
 
 
 def trace_forecast(
-    model: "keras.Model", config: ModelConfig, preprocessing: Preprocessing, input_size: int, horizon: int
+    model: "keras.Model", config: ModelConfig, preprocessing: Preprocessing, shape: NetworkShape
 ) -> "onnx.ModelProto":
     """Return the served graph, which contains the transforms: raw values in, raw values out.
 
@@ -96,33 +169,57 @@ def trace_forecast(
         model: the trained network, built by `build_model`.
         config: the network's configuration.
         preprocessing: the fitted preprocessing.
-        input_size: steps of input.
-        horizon: steps of forecast.
+        shape: the network's shape.
 
     Returns:
-        An ONNX model `x (batch, input_size, 1 + hist_exog) → mean (batch, horizon)`, float64; if features are known
-        ahead, with a second input `known (batch, input_size + horizon, features)`.
+        An ONNX model of the inputs `preprocessing.shapes`, whose outputs are the head's, and `attention` if the
+        decoder attends; all float64.
     """
     import ndonnx
-    import spox.opset.ai.onnx.v21 as operators
 
-    arguments = {"x": ndonnx.argument(shape=("batch", input_size, 1 + len(preprocessing.hist)), dtype=ndonnx.float64)}
-    if preprocessing.known:
-        shape = ("batch", input_size + horizon, len(preprocessing.known))
-        arguments["known"] = ndonnx.argument(shape=shape, dtype=ndonnx.float64)
-    (x, *known), contexts = preprocessing.forward(arguments["x"], arguments.get("known"))
-    steps = ndonnx.concat([x, *(ahead[:, :input_size, :] for ahead in known)], axis=2)
-    hidden = operators.transpose(ndonnx.astype(steps, ndonnx.float32).unwrap_spox(), perm=[1, 0, 2])
-    recurrent = [layer for layer in model.layers if type(layer).__name__ == CELLS[config.cell].layer]
-    for layer in recurrent:
-        hidden = CELLS[config.cell].trace(hidden, layer.get_weights())
-    last = ndonnx.asarray(operators.gather(hidden, operators.const(input_size - 1), axis=0))
-    width = horizon * len(preprocessing.known)
-    ahead = [ndonnx.reshape(ndonnx.astype(array[:, input_size:, :], ndonnx.float32), (-1, width)) for array in known]
-    read = ndonnx.concat([last, *ahead], axis=1).unwrap_spox()
-    outputs = HEADS[config.head].trace(read, model.get_layer("head").get_weights())
-    z = ndonnx.astype(ndonnx.asarray(outputs), ndonnx.float64)
-    target = preprocessing.target
-    mean = target.inverse(z, target.last_contexts(contexts))
-    graph: onnx.ModelProto = ndonnx.build(arguments, {"mean": mean})
+    arguments = {
+        name: ndonnx.argument(shape=("batch", *size), dtype=ndonnx.float64)
+        for name, size in preprocessing.shapes(shape.input_size, shape.horizon).items()
+    }
+    prepared, contexts = preprocessing.forward(arguments)
+    inputs = {
+        name: ndonnx.astype(array, ndonnx.int64 if name == "codes" else ndonnx.float32)
+        for name, array in prepared.items()
+    }
+    tape = OnnxTape(lambda name: model.get_layer(name).get_weights())
+    found = describe(tape, config, shape, NetworkInputs(**inputs))
+    parameters = ndonnx.astype(config.decoder.last(found.parameters), ndonnx.float64)
+    outputs = raw_outputs(config, preprocessing, parameters, contexts)
+    if found.attention is not None:
+        outputs[ATTENTION] = ndonnx.astype(found.attention, ndonnx.float64)
+    graph: onnx.ModelProto = ndonnx.build(arguments, outputs)
     return graph
+
+
+def raw_outputs(
+    config: ModelConfig, preprocessing: Preprocessing, parameters: Array, contexts: Any
+) -> dict[str, Array]:
+    """Return the head's outputs, raw values.
+
+    Args:
+        config: the network's configuration.
+        preprocessing: the fitted preprocessing.
+        parameters: the head's parameters of the transformed forecast, `(batch, horizon, n_parameters)`, float64, of any
+            array API.
+        contexts: the contexts of the target's transforms, as `Preprocessing.forward` returns them.
+    """
+    target = preprocessing.target
+    last = target.last_contexts(contexts)
+
+    def inverse(z: Array, with_exp: bool = True) -> Array:
+        return target.inverse(z, last, with_exp=with_exp)
+
+    return config.head.outputs(parameters, inverse)
+
+
+def output_shapes(config: ModelConfig, shape: NetworkShape) -> Mapping[str, tuple[int, ...]]:
+    """Return the shape of each output of the served graph, without the batch axis."""
+    shapes = config.head.output_shapes(shape.horizon)
+    if getattr(config.decoder, "attention", "none") != "none":
+        shapes[ATTENTION] = (shape.horizon, shape.input_size // config.encoder.segment_length)
+    return shapes

@@ -1,5 +1,6 @@
 """A trained network: its weights, its configuration and its fitted transforms, which together make a forecast."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.cores import usable_cores
 from forecaster.domain.series import Floats, Inputs
-from forecaster.models.network import ModelConfig, trace_forecast
-from forecaster.models.topologies import TOPOLOGIES
+from forecaster.evaluation.forecasts import Forecasts
+from forecaster.models.network import ModelConfig, raw_outputs, trace_forecast
+from forecaster.models.shape import NetworkShape
+from forecaster.models.tape import Array
 
 if TYPE_CHECKING:
     import keras
@@ -25,39 +28,54 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A fitted network in float32, with its configuration and its fitted transforms."""
+    """A fitted network in float32, with its configuration, its shape and its fitted transforms."""
 
     model: "keras.Model"
     config: ModelConfig
+    shape: NetworkShape
     preprocessing: Preprocessing
 
-    def predict(self, inputs: Inputs) -> Floats:
-        """Return raw forecasts `(n, horizon)` for raw inputs, computed by Keras."""
-        topology, target = TOPOLOGIES[self.config.topology], self.preprocessing.target
-        prepared, contexts = self.preprocessing.forward(inputs.values, inputs.known)
-        outputs = topology.last(predict_batches(self.model, [array.astype(np.float32) for array in prepared]))
-        return np.asarray(target.inverse(outputs.astype(np.float64), target.last_contexts(contexts)))
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the head's outputs: `mean` first."""
+        return list(self.config.head.output_shapes(self.shape.horizon))
 
-    def forecast(self, windows: Windows) -> Floats:
-        """Return raw forecasts `(n, horizon)` for all windows, computed by the served graph in bounded memory.
+    def predict(self, inputs: Inputs) -> Forecasts:
+        """Return the forecasts of raw inputs, computed by Keras."""
+        prepared, contexts = self.preprocessing.forward(inputs.feeds)
+        parameters = self.config.decoder.last(predict_batches(self.model, network_inputs(prepared)))
+        outputs = raw_outputs(self.config, self.preprocessing, parameters.astype(np.float64), contexts)
+        return self.config.head.forecasts(outputs, self.preprocessing.target.needs_positive)
+
+    def forecast(self, windows: Windows) -> Forecasts:
+        """Return the forecasts of all windows, computed by the served graph in bounded memory.
 
         On a CPU the graph is three times as fast as Keras.
         """
         feeds = (windows.inputs(index).feeds for index in windows.chunks(_BATCH))
-        return np.concatenate([np.asarray(self.session.run(None, batch)[0]) for batch in feeds])
+        return Forecasts.join([self.run(batch) for batch in feeds])
+
+    def run(self, feeds: Mapping[str, Floats]) -> Forecasts:
+        """Return the forecasts of raw inputs, computed by the served graph in one batch."""
+        outputs = dict(zip(self.names, self.session.run(self.names, feeds), strict=True))
+        return self.config.head.forecasts(outputs, self.preprocessing.target.needs_positive)
 
     @cached_property
     def session(self) -> Any:
         """Return an ONNX Runtime session for the served graph."""
-        return open_session(self.trace(int(self.model.inputs[0].shape[1])))
+        return open_session(self.trace())
 
-    def trace(self, input_size: int) -> "onnx.ModelProto":
+    def trace(self) -> "onnx.ModelProto":
         """Return the graph that serves this network."""
-        horizon = self.model.output_shape[-1]
-        return trace_forecast(self.model, self.config, self.preprocessing, input_size, horizon)
+        return trace_forecast(self.model, self.config, self.preprocessing, self.shape)
 
 
-def predict_batches(model: "keras.Model", inputs: list[Float32], batch_size: int = 512) -> Float32:
+def network_inputs(prepared: Mapping[str, Array]) -> list[NDArray[Any]]:
+    """Return prepared inputs as Keras takes them: float32, and positions in embeddings as integers."""
+    return [array.astype(np.int32 if name == "codes" else np.float32) for name, array in prepared.items()]
+
+
+def predict_batches(model: "keras.Model", inputs: list[NDArray[Any]], batch_size: int = 512) -> Float32:
     """Return the network's outputs, computed batch by batch.
 
     The last batch is padded: a batch of another shape would be compiled again.
@@ -67,7 +85,7 @@ def predict_batches(model: "keras.Model", inputs: list[Float32], batch_size: int
     for begin in range(0, len(inputs[0]), size):
         batch = [array[begin : begin + size] for array in inputs]
         count = len(batch[0])
-        padded = [np.concatenate([array, np.zeros((size - count, *array.shape[1:]), np.float32)]) for array in batch]
+        padded = [np.concatenate([array, np.zeros((size - count, *array.shape[1:]), array.dtype)]) for array in batch]
         outputs.append(np.asarray(model.predict_on_batch(padded))[:count])
     return np.concatenate(outputs)
 

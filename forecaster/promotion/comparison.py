@@ -80,9 +80,9 @@ def backtest_bundle(bundle: Bundle, config: TrainConfig, backtest_config: Backte
     series = prepare(config, config.data.load(config.exogenous))
     origins = roll(series, config.input_size, config.horizon, backtest_config.n_windows, backtest_config.step_size)
     inputs, predictor = origins.windows.inputs(), ArrayPredictor(bundle)
-    mean = predictor.predict_arrays(inputs.values, known=inputs.known)
-    intervals = intervals_at(backtest_config, origins, mean, [bundle.calibration] * len(origins.cutoffs))
-    return Backtest(origins, origins.windows.targets(), {MODEL: mean}, *intervals, (0,), (bundle.calibration,))
+    predicted = predictor.forecast(inputs)
+    intervals = intervals_at(backtest_config, origins, predicted, [bundle.calibration] * len(origins.cutoffs))
+    return Backtest(origins, origins.windows.targets(), predicted, {}, *intervals, (0,), (bundle.calibration,))
 
 
 def _compare_backtests(

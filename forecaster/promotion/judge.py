@@ -168,6 +168,6 @@ def _measure_latency(bundle: Bundle) -> float:
     seconds = []
     for _ in range(_LATENCY_RUNS):
         begin = time.perf_counter()
-        predictor.predict_arrays(golden.values, known=golden.known)
+        predictor.forecast(golden)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MAX_JSON_INTEGER, MODEL, Manifest
 from forecaster.domain.series import MEAN, Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import DECAY, SCALES, Unit
+from forecaster.models.heads import AnyHead
+from forecaster.models.names import ATTENTION
 from forecaster.registry.files import check_folder, check_hashes, check_mlmodel, hash_file, read_json
 from forecaster.registry.graph import check_graph
 
@@ -26,18 +29,17 @@ GOLDEN_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs, and the means `(n, horizon)` that the exporting process computed for them."""
+    """Inputs, and the forecasts that the exporting process computed for them."""
 
     inputs: Inputs
-    mean: Floats
+    forecasts: Forecasts
 
-    def check(self, mean: Floats) -> None:
-        """Raise BundleError if `mean` `(n, horizon)` is too far from the golden means.
+    def check(self, found: Forecasts) -> None:
+        """Raise BundleError if forecasts are too far from the golden ones.
 
         The limit is `GOLDEN_TOLERANCE` of each window's scale.
         """
-        scale = window_scale(self.inputs.target, self.mean)
-        worst = float(np.max(np.abs(mean - self.mean) / scale))
+        worst = largest_difference(self.inputs, found, self.forecasts)
         if not worst <= GOLDEN_TOLERANCE:
             raise BundleError(
                 f"golden forecasts are off by {worst:.1e} of a window's scale (limit {GOLDEN_TOLERANCE:g}); "
@@ -51,6 +53,7 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    head: AnyHead
     calibration: Calibration
     golden: Golden
     baseline: Calibration | None = None
@@ -81,11 +84,13 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         # schema version 1 had only the model's calibration
         calibrations = {"model": raw} if manifest.schema_version == 1 else raw
+        head = _head(manifest)
         return Bundle(
             folder,
             manifest,
+            head,
             _calibration(calibrations["model"], manifest),
-            _golden(golden, manifest),
+            _golden(golden, manifest, head),
             _calibration(calibrations["naive"], manifest) if "naive" in calibrations else None,
         )
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
@@ -111,6 +116,27 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
     largest = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
     usual = float(np.median(ranges)) or float(ranges.max()) or largest
     return np.asarray(np.where(ranges > 1e-9 * largest, ranges, usual))
+
+
+def largest_difference(inputs: Inputs, found: Forecasts, expected: Forecasts) -> float:
+    """Return the largest difference between forecasts of the same inputs, in units of each window's scale.
+
+    A distribution that is wider than its window counts in units of its own width.
+    """
+    scale = window_scale(inputs.target, expected.mean)
+    worst = float(np.max(np.abs(found.mean - expected.mean) / scale))
+    if found.offsets is None or expected.offsets is None:
+        return worst
+    widths = scale[:, :, None] + np.ptp(expected.offsets, axis=2, keepdims=True)
+    return max(worst, float(np.max(np.abs(found.offsets - expected.offsets) / widths)))
+
+
+def _head(manifest: Manifest) -> AnyHead:
+    head: AnyHead = TypeAdapter(AnyHead).validate_python(manifest.head)
+    expected = head.output_shapes(manifest.horizon)
+    if {name: shape for name, shape in manifest.outputs.items() if name != ATTENTION} != expected:
+        raise ValueError(f"outputs of a {manifest.head.get('kind')!a} head must be {expected}, besides attention")
+    return head
 
 
 def _check_example(manifest: Manifest) -> None:
@@ -163,21 +189,22 @@ def _check_unit(unit: Unit, manifest: Manifest) -> None:
         raise ValueError("decay and pull must lie between 0 and 1, long_run and least must be finite and positive")
 
 
-def _golden(raw: Mapping[str, Any], manifest: Manifest) -> Golden:
+def _golden(raw: Mapping[str, Any], manifest: Manifest, head: AnyHead) -> Golden:
     # schema version 1 held only the target
     feeds = {"x": np.array(raw["inputs"])[:, :, None]} if isinstance(raw["inputs"], list) else raw["inputs"]
     arrays = {name: np.array(feed, dtype=np.float64) for name, feed in feeds.items()}
-    mean = np.array(raw["mean"], dtype=np.float64)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    expected = {name: (len(mean), *shape) for name, shape in manifest.shapes.items()}
-    if not len(mean) or mean.shape[1:] != (manifest.horizon,) or shapes != expected:
-        raise ValueError(
-            f"inputs must have the shapes {expected} and mean {(len(mean), manifest.horizon)}, but they have {shapes} "
-            f"and {mean.shape}"
-        )
-    if not all(np.isfinite(array).all() for array in (mean, *arrays.values())):
-        raise ValueError("inputs and mean must be finite")
-    return Golden(Inputs(arrays["x"], arrays.get("known")), mean)
+    # schema versions 1 and 2 held only the mean
+    recorded = raw["outputs"] if manifest.schema_version >= 3 else {MEAN: raw["mean"]}
+    outputs = {name: np.array(values, dtype=np.float64) for name, values in recorded.items()}
+    n = len(outputs[MEAN])
+    for what, found, wanted in (("inputs", arrays, manifest.shapes), ("outputs", outputs, manifest.outputs)):
+        shapes = {name: array.shape for name, array in found.items()}
+        expected = {name: (n, *shape) for name, shape in wanted.items()}
+        if not n or shapes != expected:
+            raise ValueError(f"{what} must have the shapes {expected}, but they have {shapes}")
+        if not all(np.isfinite(array).all() for array in found.values()):
+            raise ValueError(f"{what} must be finite")
+    return Golden(Inputs.of(arrays), head.forecasts(outputs, manifest.is_positive))
 
 
 def _read_manifest(folder: Path) -> Manifest:

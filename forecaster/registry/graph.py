@@ -45,20 +45,24 @@ OPERATORS: dict[str, frozenset[str]] = {
     "RNN": frozenset({"activations", "direction", "hidden_size", "layout"}),
     "ReduceProd": frozenset({"keepdims", "noop_with_empty_axes"}),
     "ReduceSum": frozenset({"keepdims", "noop_with_empty_axes"}),
+    "Relu": frozenset(),
     "Reshape": frozenset({"allowzero"}),
     "Shape": frozenset({"start"}),
     "Slice": frozenset(),
+    "Softmax": frozenset({"axis"}),
+    "Softplus": frozenset(),
     "Sqrt": frozenset(),
     "Squeeze": frozenset(),
     "Sub": frozenset(),
+    "Tanh": frozenset(),
     "Transpose": frozenset({"perm"}),
     "Unsqueeze": frozenset(),
     "Where": frozenset(),
 }
 # operators whose inputs after the first determine a shape, or which values are read
 _BY_CONSTANTS = frozenset({"CumSum", "Gather", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
-# the inputs of a recurrent operator, its weights included; an export writes no lengths or initial states after them
-_RECURRENT_INPUTS = 4
+# the position of the sequence lengths among the inputs of a recurrent operator; an export writes none
+_LENGTHS = 4
 # bytes per value of ONNX's types float32 (1), int64 (7) and float64 (11)
 _ITEM_BYTES = {1: 4, 7: 8, 11: 8}
 _FLOAT64 = 11
@@ -138,7 +142,7 @@ def check_graph(content: bytes, manifest: Manifest) -> None:
     for node in model.graph.node:
         _check_node(node, producers)
     _check_values(model.graph.input, manifest.shapes)
-    _check_values(model.graph.output, {"mean": (manifest.horizon,)})
+    _check_values(model.graph.output, dict(manifest.outputs))
 
 
 def _check_fields(message: Message) -> None:
@@ -169,10 +173,13 @@ def _check_node(node: Any, producers: dict[bytes, str]) -> None:
     unknown = sorted({attribute.name.decode(errors="replace") for attribute in node.attribute} - OPERATORS[kind])
     if unknown:
         raise BundleError(f"{MODEL}: {kind} has the attributes {unknown!a}, which this program does not export")
-    if kind in ("GRU", "LSTM", "RNN") and any(node.input[_RECURRENT_INPUTS:]):
-        raise BundleError(f"{MODEL}: {kind} has more inputs than its weights, which this program does not export")
+    if kind in ("GRU", "LSTM", "RNN") and any(node.input[_LENGTHS : _LENGTHS + 1]):
+        raise BundleError(f"{MODEL}: {kind} has sequence lengths, which this program does not export")
     sources = [producers.get(name, "an input") for name in node.input[1:] if name]
-    allowed = {"Constant"} if kind in _BY_CONSTANTS else {"Shape"} if kind == "Expand" else set(sources)
+    # an embedding is a constant table, whose rows may be chosen by values: that determines no shape
+    is_table = kind == "Gather" and producers.get(node.input[0]) == "Constant"
+    is_by_constants = kind in _BY_CONSTANTS and not is_table
+    allowed = {"Constant"} if is_by_constants else {"Shape"} if kind == "Expand" else set(sources)
     if not allowed.issuperset(sources):
         raise BundleError(
             f"{MODEL}: {kind} takes its parameters from {sources!a}, but this program exports it only with "

@@ -1,6 +1,7 @@
 """The predictor: forecasts of a bundle, from arrays to arrays."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +15,8 @@ from forecaster.domain.manifest import MODEL
 from forecaster.domain.series import Floats, Inputs, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
+from forecaster.models.names import ATTENTION
 from forecaster.registry.bundle import Bundle
 
 # bounds the memory of a run, whatever the number of series
@@ -36,6 +39,8 @@ class ArrayPredictor:
         self.bundle = bundle
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
+        # the attention weights are computed only when they are asked for
+        self._names = [name for name in bundle.manifest.outputs if name != ATTENTION]
         options = onnxruntime.SessionOptions()
         # more threads do not speed up small recurrent graphs; more processes do
         options.intra_op_num_threads = 1
@@ -46,24 +51,39 @@ class ArrayPredictor:
             # as bytes: onnxruntime then reads no other file, and its errors name no path
             graph = bundle.graph.read_bytes()
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            bundle.golden.check(self.run(bundle.golden.inputs))
+            bundle.golden.check(self.forecast(bundle.golden.inputs))
         except BundleError:
             raise
         # onnxruntime's own exceptions share no base but Exception
         except Exception as error:
             raise BundleError(f"{MODEL}: cannot be run ({error}); register the model again") from error
 
-    def predict_arrays(self, inputs: Floats, horizon: int | None = None, known: Floats | None = None) -> Floats:
-        """Return the mean forecast, rolled out beyond the trained horizon.
+    def predict_arrays(
+        self,
+        inputs: Floats,
+        horizon: int | None = None,
+        known: Floats | None = None,
+        static: Floats | None = None,
+    ) -> Floats:
+        """Return the mean forecasts `(batch, horizon)`; the arguments and errors are those of `predict`."""
+        return self.predict(inputs, horizon, known, static).mean
+
+    def predict(
+        self,
+        inputs: Floats,
+        horizon: int | None = None,
+        known: Floats | None = None,
+        static: Floats | None = None,
+    ) -> Forecasts:
+        """Return forecasts, whose mean is rolled out beyond the trained horizon; a distribution is not.
 
         Args:
             inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used. If the model
                 takes `hist_exog`, `(batch, at least input_size, 1 + hist_exog)`, the target first.
             horizon: number of steps; the trained horizon when None.
             known: the result of `known_ahead`; None if the model has no known columns.
-
-        Returns:
-            `(batch, horizon)`, raw values.
+            static: what describes each series as a whole, `(batch, columns)`; None if the model takes nothing of the
+                kind.
 
         Raises:
             TooShortError: `inputs` are shorter than `input_size`.
@@ -77,19 +97,19 @@ class ArrayPredictor:
         self._check_features(inputs, known, horizon)
         window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
         self._check_positive(window[:, :, 0])
-        means: list[Floats] = []
+        parts: list[Forecasts] = []
         for first in range(0, horizon, manifest.horizon):
-            if means:
-                window = np.concatenate([window, means[-1][:, :, None]], axis=1)[:, -manifest.input_size :]
+            if parts:
+                window = np.concatenate([window, parts[-1].mean[:, :, None]], axis=1)[:, -manifest.input_size :]
             ahead = None if known is None else known[:, first : first + manifest.input_size + manifest.horizon]
-            means.append(self.run(Inputs(window, ahead)))
-        mean = np.concatenate(means, axis=1)[:, :horizon]
+            parts.append(self.forecast(Inputs(window, ahead, static)))
+        mean, offsets = np.concatenate([part.mean for part in parts], axis=1)[:, :horizon], parts[0].offsets
         if not np.isfinite(mean).all():
             row = int(np.flatnonzero(~np.isfinite(mean).all(axis=1))[0])
             raise RequestError(
                 f"series {row}: the forecast is not finite; check the size and unit of the series' values"
             )
-        return mean
+        return Forecasts(mean, None if offsets is None else offsets[:, :horizon])
 
     def known_ahead(
         self, times: Times | None, horizon: int | None = None, futr_exog: Floats | None = None
@@ -138,7 +158,7 @@ class ArrayPredictor:
     def quantiles(
         self,
         inputs: Floats,
-        mean: Floats,
+        predicted: Forecasts,
         probabilities: tuple[float, ...],
         is_baseline: bool = False,
         adapted: Floats | None = None,
@@ -147,32 +167,36 @@ class ArrayPredictor:
 
         Args:
             inputs: the inputs of the forecasts, as `predict_arrays` takes them.
-            mean: the mean forecasts, `(batch, horizon)`.
+            predicted: the forecasts.
             probabilities: 0–1.
-            is_baseline: whether the baseline made `mean`; its own residuals are then used, or NaN if there are none.
+            is_baseline: whether the baseline made the forecasts. Its own residuals are then used, or NaN if there are
+                none.
             adapted: for adaptive intervals, the probabilities to look up instead of `probabilities`,
                 `(batch, horizon, probabilities)`.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
         """
-        calibration = self._calibration(is_baseline)
+        calibration, mean = self._calibration(is_baseline), predicted.mean
         result = np.full((*mean.shape, len(probabilities)), np.nan)
         if calibration is None:
             return result
-        # the quantiles of the residuals are cached, and scaled by each window's unit
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
-        residuals = self._residuals(probabilities, is_baseline)
+        units, residuals = calibration.units(past), self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
-        if adapted is not None:
-            residuals = calibration.residuals_at(adapted[:, :steps])
-        result[:, :steps] = mean[:, :steps, None] + calibration.units(past)[:, :, None] * residuals[..., :steps, :]
+        if adapted is None and predicted.offsets is None:
+            # the quantiles of the residuals are cached, and scaled by each window's unit
+            spread = units[:, :, None] * residuals[:steps]
+        else:
+            at = np.broadcast_to(probabilities, (1, steps, len(probabilities))) if adapted is None else adapted
+            spread = calibration.spread(units, at[:, :steps], predicted.offsets)
+        result[:, :steps] = mean[:, :steps, None] + spread
         return result
 
     def bounds(
         self,
         inputs: Floats,
-        mean: Floats,
+        predicted: Forecasts,
         levels: tuple[int, ...],
         is_baseline: bool = False,
         adapted: Floats | None = None,
@@ -181,20 +205,20 @@ class ArrayPredictor:
 
         Args:
             inputs: as for `quantiles`.
-            mean: as for `quantiles`.
+            predicted: as for `quantiles`.
             levels: 0–100.
             is_baseline: as for `quantiles`.
             adapted: as for `quantiles`, for each level's lower and upper bound.
         """
         calibration = self._calibration(is_baseline)
-        result = np.full((*mean.shape, 2 * len(levels)), np.nan)
+        result = np.full((*predicted.mean.shape, 2 * len(levels)), np.nan)
         supported = [
             number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)
         ]
         columns = [column for number in supported for column in (2 * number, 2 * number + 1)]
         result[:, :, columns] = self.quantiles(
             inputs,
-            mean,
+            predicted,
             bound_probabilities([levels[number] for number in supported]),
             is_baseline,
             None if adapted is None else adapted[:, :, columns],
@@ -221,15 +245,21 @@ class ArrayPredictor:
                 f"{self.manifest.input_size - length} earlier values"
             )
 
-    def run(self, inputs: Inputs) -> Floats:
-        """Return the output of the graph, `(n, horizon)`; unlike `predict_arrays`, do not check that it is finite."""
+    def forecast(self, inputs: Inputs) -> Forecasts:
+        """Return the forecasts of the trained horizon; unlike `predict`, do not check that they are finite."""
+        outputs = self.run(inputs, self._names)
+        return self.bundle.head.forecasts(outputs, self.manifest.is_positive)
+
+    def run(self, inputs: Inputs, names: Sequence[str]) -> dict[str, Floats]:
+        """Return the named outputs of the graph, each `(n, …)`."""
         parts = []
         for begin in range(0, len(inputs), MAX_BATCH):
             count = min(MAX_BATCH, len(inputs) - begin)
             # pad with the last window
             padded = np.minimum(np.arange(BATCH_SIZES[bisect_left(BATCH_SIZES, count)]), count - 1) + begin
-            parts.append(self._session.run(None, inputs.take(padded).feeds)[0][:count])
-        return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
+            parts.append([array[:count] for array in self._session.run(names, inputs.take(padded).feeds)])
+        joined = (np.concatenate(arrays) if len(parts) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
+        return dict(zip(names, joined, strict=True))
 
     def _calibration(self, is_baseline: bool) -> Calibration | None:
         return self.bundle.baseline if is_baseline else self.bundle.calibration

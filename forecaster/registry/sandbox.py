@@ -29,6 +29,7 @@ import numpy as np
 from forecaster.domain.errors import BundleError, ConfigError, ForecasterError, RequestError
 from forecaster.domain.manifest import CALIBRATION, MANIFEST, MODEL
 from forecaster.domain.series import Inputs
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.predictor import BATCH_SIZES, MAX_BATCH, ArrayPredictor
 
@@ -107,12 +108,12 @@ def _try(folder: Path) -> None:
     for value in _PROBES:
         for size in (1, MAX_BATCH):
             filled = {name: np.full((size, *shape), value) for name, shape in manifest.shapes.items()}
-            _check_forecast(predictor, Inputs(filled["x"], filled.get("known")))
+            _check_forecast(predictor, Inputs.of(filled))
     _check_intervals(predictor, golden)
     # the longest roll-out; if it is not finite, requests for it get an error
     if not manifest.calendar_features and not manifest.futr_exog:
         with suppress(RequestError):
-            predictor.predict_arrays(golden.values, manifest.max_horizon)
+            predictor.predict(golden.values, manifest.max_horizon, static=golden.static)
     # sessions always increase, and an exchange's calendar may end before the longest roll-out
     if manifest.sessions:
         return
@@ -124,17 +125,20 @@ def _try(folder: Path) -> None:
 
 
 def _check_forecast(predictor: ArrayPredictor, inputs: Inputs) -> None:
-    shape, expected = predictor.run(inputs).shape, (len(inputs), predictor.manifest.horizon)
-    if shape != expected:
-        raise BundleError(f"{MODEL}: the forecast has shape {shape} instead of {expected}; do not serve it")
+    outputs = predictor.manifest.outputs
+    shapes = {name: array.shape for name, array in predictor.run(inputs, list(outputs)).items()}
+    expected = {name: (len(inputs), *shape) for name, shape in outputs.items()}
+    if shapes != expected:
+        raise BundleError(f"{MODEL}: the outputs have the shapes {shapes} instead of {expected}; do not serve it")
 
 
 def _check_intervals(predictor: ArrayPredictor, inputs: Inputs) -> None:
     bundle = predictor.bundle
-    mean = predictor.predict_arrays(inputs.values, known=inputs.known)
-    for calibration, is_baseline in ((bundle.calibration, False), (bundle.baseline, True)):
+    predicted = predictor.predict(inputs.values, known=inputs.known, static=inputs.static)
+    naive = Forecasts(predicted.mean)
+    for calibration, is_baseline, forecasts in ((bundle.calibration, False, predicted), (bundle.baseline, True, naive)):
         if calibration is not None:
-            spread = predictor.quantiles(inputs.values, mean, tuple(calibration.probabilities), is_baseline)
+            spread = predictor.quantiles(inputs.values, forecasts, tuple(calibration.probabilities), is_baseline)
             if not np.isfinite(spread).all():
                 raise BundleError(f"{CALIBRATION}: gives intervals that are not finite; register the model again")
 

@@ -22,7 +22,8 @@ from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.models.network import ModelConfig, build_model
-from forecaster.models.topologies import TOPOLOGIES
+from forecaster.models.refusals import Design, find_refusals
+from forecaster.models.shape import NetworkShape
 from forecaster.training.fit_config import FitConfig
 from forecaster.training.tracking import TrackingConfig
 
@@ -67,6 +68,21 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_keys(cls, raw: Any) -> Any:
+        """Read `fit.loss` of earlier releases as the loss of the point head."""
+        fit = raw.get("fit") if isinstance(raw, dict) else None
+        if not isinstance(fit, dict) or "loss" not in fit:
+            return raw
+        model = raw.get("model", {})
+        if isinstance(model, dict) and "head" in model and model["head"] != "point":
+            raise ValueError(
+                "fit.loss and model.head: a head has its own loss; remove fit.loss, or set model.head.loss"
+            )
+        others = {name: value for name, value in fit.items() if name != "loss"}
+        return raw | {"fit": others, "model": {**model, "head": {"kind": "point", "loss": fit["loss"]}}}
+
     @model_validator(mode="after")
     def _check_column_names(self) -> "TrainConfig":
         names = self.exogenous
@@ -75,6 +91,13 @@ class TrainConfig(Config):
             raise ValueError(
                 f"hist_exog and futr_exog: {wrong} are listed twice, or are one of {UNIQUE_ID}, {DS}, {Y}; remove them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_design(self) -> "TrainConfig":
+        refusals = find_refusals(Design(self.model, self.shape, [step.kind for step in self.transforms]))
+        if refusals:
+            raise ValueError("; ".join(refusals))
         return self
 
     @model_validator(mode="after")
@@ -92,11 +115,15 @@ class TrainConfig(Config):
         """Return the same recipe with another cell."""
         return self.model_copy(update={"model": self.model.model_copy(update={"cell": cell})})
 
+    @property
+    def shape(self) -> NetworkShape:
+        """Return the network's shape."""
+        known = len(self.futr_exog) + len(self.calendar_features)
+        return NetworkShape(self.input_size, self.horizon, 1 + len(self.hist_exog), known)
+
     def build_network(self) -> Any:
         """Return the untrained network."""
-        known = len(self.futr_exog) + len(self.calendar_features)
-        features = 1 + len(self.hist_exog)
-        return build_model(self.model, self.input_size, self.horizon, features, known, self.seed)
+        return build_model(self.model, self.shape, self.seed)
 
 
 def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
@@ -155,7 +182,7 @@ def split(config: TrainConfig, series: Series, parts: Sequence[str] = PARTS) -> 
 
 def build_preprocessing(config: TrainConfig) -> Preprocessing:
     """Return the configuration's preprocessing, not yet fitted."""
-    is_causal = TOPOLOGIES[config.model.topology].answers_each_step
+    is_causal = config.model.decoder.answers_each_step
     return Preprocessing(
         target=Chain(steps=config.transforms, is_causal=is_causal),
         hist=tuple(Chain(steps=exog.transforms, is_causal=is_causal) for exog in config.hist_exog),

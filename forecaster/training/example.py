@@ -23,9 +23,10 @@ def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluat
     inputs = test.inputs(last)
     begin = int(test.starts(last)[0])
     past, whole = slice(begin, begin + test.input_size), slice(begin, begin + test.input_size + test.horizon)
-    mean = evaluated.trained.predict(inputs)[0]
+    predicted = evaluated.trained.predict(inputs)
+    mean = predicted.mean[0]
     forecast = {MEAN: mean}
-    for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS).items():
+    for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS, predicted.offsets).items():
         forecast |= {lower(level): mean + low[0], upper(level): mean + high[0]}
     hist, known = series.values[past, 1:], series.known
     return Example(

@@ -16,7 +16,7 @@ from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
 from forecaster.models.trained import TrainedNetwork, open_session
-from forecaster.registry.bundle import GOLDEN_TOLERANCE, read_bundle, window_scale, write_json
+from forecaster.registry.bundle import GOLDEN_TOLERANCE, largest_difference, read_bundle, write_json
 from forecaster.registry.files import hash_file
 
 if TYPE_CHECKING:
@@ -47,15 +47,16 @@ def write_bundle(
         BundleError: a value cannot be written as JSON, or `read_bundle` refuses the bundle.
         WorkspaceError: a file cannot be written.
     """
-    graph = trained.trace(inputs.values.shape[1])
-    mean = check_parity(trained, graph, inputs)
+    graph = trained.trace()
+    outputs = check_parity(trained, graph, inputs)
     golden = np.linspace(0, len(inputs) - 1, min(len(inputs), GOLDEN_WINDOWS)).astype(np.int64)
     try:
-        _save_onnx(graph, folder, inputs, mean)
+        _save_onnx(graph, folder, inputs, outputs)
         trained.model.save(folder / KERAS_MODEL)
         write_json(folder / CALIBRATION, {name: _as_json(calibration) for name, calibration in calibrations.items()})
         feeds = {name: array.tolist() for name, array in inputs.take(golden).feeds.items()}
-        write_json(folder / GOLDEN, {"inputs": feeds, "mean": mean[golden].tolist()})
+        expected = {name: array[golden].tolist() for name, array in outputs.items()}
+        write_json(folder / GOLDEN, {"inputs": feeds, "outputs": expected})
         manifest = Manifest(
             **fields,
             graphs={"forecast": MODEL},
@@ -79,20 +80,23 @@ def write_bundle(
     return manifest
 
 
-def check_parity(trained: TrainedNetwork, graph: "onnx.ModelProto", inputs: Inputs) -> Floats:
-    """Return the graph's forecasts `(n, horizon)` for raw inputs, after comparing them with the network's.
+def check_parity(trained: TrainedNetwork, graph: "onnx.ModelProto", inputs: Inputs) -> dict[str, Floats]:
+    """Return the graph's outputs for raw inputs, after comparing its forecasts with the network's.
 
     Raises:
         ParityError: the forecasts differ, or are not finite.
     """
-    mean = np.asarray(open_session(graph).run(None, inputs.feeds)[0])
-    worst = float(np.max(np.abs(mean - trained.predict(inputs)) / window_scale(inputs.target, mean)))
+    session = open_session(graph)
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, inputs.feeds), strict=True))
+    served = trained.config.head.forecasts(outputs, trained.preprocessing.target.needs_positive)
+    worst = largest_difference(inputs, served, trained.predict(inputs))
     if not worst <= GOLDEN_TOLERANCE:
         raise ParityError(
             f"the exported graph differs from the trained network by {worst:.1e} of a window's scale "
             f"(limit {GOLDEN_TOLERANCE:g}); nothing was registered; report this with the config"
         )
-    return mean
+    return outputs
 
 
 def _as_json(calibration: Calibration) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def _as_json(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Inputs, mean: Floats) -> None:
+def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Inputs, outputs: Mapping[str, Floats]) -> None:
     import mlflow.onnx
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -116,8 +120,10 @@ def _save_onnx(graph: "onnx.ModelProto", folder: Path, inputs: Inputs, mean: Flo
         graph,
         str(folder),
         signature=ModelSignature(
-            Schema([TensorSpec(double, (-1, *array.shape[1:]), name) for name, array in inputs.feeds.items()]),
-            Schema([TensorSpec(double, (-1, mean.shape[1]), "mean")]),
+            *(
+                Schema([TensorSpec(double, (-1, *array.shape[1:]), name) for name, array in tensors.items()])
+                for tensors in (inputs.feeds, outputs)
+            ),
         ),
         # without this list MLflow takes 15 s to infer it; serving needs only these packages
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "onnx", "onnxruntime")],

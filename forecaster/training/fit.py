@@ -19,8 +19,8 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
-from forecaster.models.topologies import Topology
-from forecaster.models.trained import Float32, predict_batches
+from forecaster.models.network import ModelConfig
+from forecaster.models.trained import Float32, network_inputs, predict_batches
 from forecaster.training import networks
 from forecaster.training.fit_config import FitConfig
 
@@ -37,17 +37,16 @@ class Examples:
 
     windows: Windows
     preprocessing: Preprocessing
-    topology: Topology
+    model: ModelConfig
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, index: NDArray[np.int64]) -> tuple[list[Float32], Float32]:
-        """Return the inputs as `Preprocessing.forward` returns them, and the targets that the topology learns from."""
-        raw = self.windows.inputs(index)
-        inputs, contexts = self.preprocessing.forward(raw.values, raw.known)
-        targets = self.preprocessing.target.targets(self.topology.targets(self.windows, index), contexts)
-        return [array.astype(np.float32) for array in inputs], targets.astype(np.float32)
+    def take(self, index: NDArray[np.int64]) -> tuple[list[NDArray[Any]], Float32]:
+        """Return the network's inputs, and the targets that the decoder learns from."""
+        prepared, contexts = self.preprocessing.forward(self.windows.inputs(index).feeds)
+        targets = self.preprocessing.target.targets(self.model.decoder.targets(self.windows, index), contexts)
+        return network_inputs(prepared), targets.astype(np.float32)
 
     def weights(self, count: int) -> Float32 | None:
         """Return the loss weight of each step, `(count, input_size)`; None if every step has weight 1.
@@ -63,7 +62,7 @@ class Examples:
 
     def chunks(self, index: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
         """Yield `index` in chunks of whole batches, each small enough to bound memory."""
-        values = self.windows.input_size * (self.windows.horizon if self.topology.answers_each_step else 1)
+        values = self.windows.input_size * (self.windows.horizon if self.model.decoder.answers_each_step else 1)
         size = max(1, CHUNK_VALUES // (values * batch_size)) * batch_size
         for begin in range(0, len(index), size):
             yield index[begin : begin + size]
@@ -116,7 +115,7 @@ def fit(
     batch_size = min(config.batch_size, len(train))
     epochs = epochs or config.epochs
     if not model.compiled:
-        networks.compile_network(model, config, batches=len(train) // batch_size)
+        networks.compile_network(model, train.model.head, config, batches=len(train) // batch_size)
     history, best = _restore(model, checkpoint)
     with tqdm(
         total=epochs,
@@ -151,12 +150,12 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     """Return the loss of the forecasts in the transformed space; of a many-to-many output, only the last step's."""
     import keras
 
-    compute = keras.losses.get(config.loss)
-    total = 0.0
+    compute = networks.loss_of(examples.model.head).call
+    last, total = examples.model.decoder.last, 0.0
     for chunk in examples.chunks(np.arange(len(examples)), config.batch_size):
         inputs, targets = examples.take(chunk)
         outputs = predict_batches(model, inputs)
-        errors = compute(examples.topology.last(targets), examples.topology.last(outputs))
+        errors = compute(last(targets), last(outputs))
         total += float(np.sum(keras.ops.convert_to_numpy(errors)))
     return total / len(examples)
 

@@ -24,5 +24,4 @@ class FitConfig(Config):
     schedule: Literal["constant", "cosine"] = "constant"
     patience: int = Field(5, ge=1, le=100_000)
     clip_norm: float = Field(1.0, gt=0)
-    loss: Literal["mean_squared_error", "mean_absolute_error", "huber"] = "mean_squared_error"
     mixed_precision: bool = False

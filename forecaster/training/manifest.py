@@ -8,11 +8,21 @@ import numpy as np
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.levels import LEVELS
-from forecaster.domain.manifest import CHANGES, MAX_ROLL_OUT, VALUES, Reference, Skill, TrainingData, feature_names
+from forecaster.domain.manifest import (
+    CHANGES,
+    MAX_ROLL_OUT,
+    VALUES,
+    Reference,
+    Skill,
+    TrainingData,
+    describe_inputs,
+    feature_names,
+)
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.drift import reference_bins
 from forecaster.evaluation.significance import MIN_WINDOWS, diebold_mariano
+from forecaster.models.network import output_shapes
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training.config import TrainConfig, get_sessions
 from forecaster.training.dataset import Dataset
@@ -42,6 +52,16 @@ def build_manifest(
         "name": config.name,
         "topology": config.model.topology,
         "cell": config.model.cell,
+        "encoder": config.model.encoder.model_dump(),
+        "decoder": config.model.decoder.model_dump(),
+        "head": config.model.head.model_dump(),
+        "inputs": describe_inputs(
+            config.input_size,
+            config.horizon,
+            [exog.column for exog in config.hist_exog],
+            (*config.futr_exog, *config.calendar_features),
+        ),
+        "outputs": output_shapes(config.model, config.shape),
         "input_size": config.input_size,
         "horizon": config.horizon,
         # a roll-out cannot supply exogenous values beyond the trained horizon

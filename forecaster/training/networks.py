@@ -14,17 +14,19 @@ from forecaster.training import devices
 if TYPE_CHECKING:
     import keras
 
+    from forecaster.models.heads import Head
     from forecaster.models.network import ModelConfig
+    from forecaster.models.shape import NetworkShape
     from forecaster.training.fit_config import FitConfig
 
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """Everything that determines an untrained network: the seed, its configuration, and its lengths and columns."""
+    """Everything that determines an untrained network: the seed, its configuration and its shape."""
 
     seed: int
     model: "ModelConfig"
-    shape: tuple[object, ...]
+    shape: "NetworkShape"
 
 
 @dataclass
@@ -65,10 +67,10 @@ def get_compiled(
     """
     cache, batches = _cache.get(), n_windows // min(config.batch_size, n_windows)
     if cache is None:
-        return compile_network(build(), config, batches)
+        return compile_network(build(), key.model.head, config, batches)
     cache_key = (key, config, batches)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), config, batches)
+        model = compile_network(build(), key.model.head, config, batches)
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
     model, initial = cache.networks[cache_key]
     for variable, value in zip(variables(model), initial, strict=True):
@@ -76,17 +78,31 @@ def get_compiled(
     return model
 
 
-def compile_network(model: "keras.Model", config: "FitConfig", batches: int) -> "keras.Model":
-    """Compile a network with its loss and its optimizer, for `batches` batches per epoch, and return it."""
+def compile_network(model: "keras.Model", head: "Head", config: "FitConfig", batches: int) -> "keras.Model":
+    """Compile a network with its head's loss and its optimizer, for `batches` batches per epoch, and return it."""
     import keras
 
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * batches)
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm)
-    model.compile(optimizer, config.loss, steps_per_execution=devices.steps_per_execution(batches), jit_compile="auto")
+    steps = devices.steps_per_execution(batches)
+    model.compile(optimizer, loss_of(head), steps_per_execution=steps, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def loss_of(head: "Head") -> "keras.losses.Loss":
+    """Return a head's loss: its `call` returns the mean over the horizon, `(batch,)` or `(batch, input_size)`."""
+
+    import keras
+
+    # a function would get parameters without their last axis where its size is 1
+    class HeadLoss(keras.losses.Loss):  # type: ignore[misc]
+        def call(self, actual: Any, parameters: Any) -> Any:
+            return keras.ops.mean(head.errors(actual, parameters), axis=-1)
+
+    return HeadLoss()
 
 
 def variables(model: "keras.Model") -> list[Any]:

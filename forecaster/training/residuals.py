@@ -11,11 +11,12 @@ import numpy as np
 
 from forecaster.data.windows import Windows
 from forecaster.domain.levels import LEVELS
-from forecaster.domain.series import Floats, Times
+from forecaster.domain.series import Times
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.choice import Residuals, choose
 from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import candidates
 from forecaster.training.config import TrainConfig, build_preprocessing
 from forecaster.training.folds import forward_folds
@@ -33,12 +34,12 @@ def folds_of(config: TrainConfig, parts: dict[str, Windows]) -> Folds:
     return list(forward_folds(parts["train"], parts["validation"], config.folds))
 
 
-def calibrate_on(config: TrainConfig, forecasts: Sequence[tuple[Windows, Floats]]) -> Calibration:
-    """Return the calibration from out-of-sample forecasts: pairs of windows and their forecasts `(n, horizon)`."""
+def calibrate_on(config: TrainConfig, forecasts: Sequence[tuple[Windows, Forecasts]]) -> Calibration:
+    """Return the calibration from out-of-sample forecasts: pairs of windows and their forecasts."""
     parts = [windows for windows, _ in forecasts]
     residuals = Residuals(
         np.concatenate([windows.targets() for windows in parts]),
-        np.concatenate([mean for _, mean in forecasts]),
+        Forecasts.join([predicted for _, predicted in forecasts]),
         np.concatenate([windows.inputs().target for windows in parts]),
         np.concatenate([_cutoffs(windows) for windows in parts]),
         np.concatenate([windows.owners_of(np.arange(len(windows))) for windows in parts]),
@@ -51,20 +52,27 @@ def calibrate_naive(config: TrainConfig, parts: dict[str, Windows]) -> Calibrati
     """Return the calibration of the last-value baseline, on the same windows as the recipe's calibration."""
     held_out = [*(windows for _, windows in folds_of(config, parts)), parts["calibration"]]
     return calibrate_on(
-        config, [(windows, last_value(windows.inputs().target, config.horizon)) for windows in held_out]
+        config, [(windows, Forecasts(last_value(windows.inputs().target, config.horizon))) for windows in held_out]
     )
 
 
-def served_bands(calibration: Calibration, windows: Windows, mean: Floats) -> Bands:
+def served_bands(calibration: Calibration, windows: Windows, predicted: Forecasts) -> Bands:
     """Return the bounds that a version would serve for successive windows, `(n, horizon)` each, by calibrated level."""
     past, levels = windows.inputs().target, [level for level in LEVELS if calibration.supports(level)]
     if not calibration.is_adaptive:
-        return {level: (mean + low, mean + high) for level, (low, high) in calibration.bands(past, levels).items()}
+        bands, mean = calibration.bands(past, levels, predicted.offsets), predicted.mean
+        return {level: (mean + low, mean + high) for level, (low, high) in bands.items()}
     cutoffs, numbers = np.unique(_cutoffs(windows), return_inverse=True)
     order = np.argsort(numbers, kind="stable")
     actual, units, owners = windows.targets(), calibration.units(past), windows.owners_of(np.arange(len(windows)))
     bands = adaptive_bands(
-        [calibration] * len(cutoffs), actual[order], mean[order], units[order], levels, numbers[order], owners[order]
+        [calibration] * len(cutoffs),
+        actual[order],
+        predicted.take(order),
+        units[order],
+        levels,
+        numbers[order],
+        owners[order],
     )
     back = np.argsort(order)
     return {level: (low[back], high[back]) for level, (low, high) in bands.items()}

@@ -18,9 +18,9 @@ from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage
-from forecaster.models.topologies import TOPOLOGIES
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import devices, networks
 from forecaster.training.config import TrainConfig, build_preprocessing, title
@@ -44,7 +44,7 @@ class Evaluation:
         history: its losses by epoch.
         calibration: the residuals that size its intervals.
         metrics: its figures on the test part, and its MAE on the validation part as `validation-mae`.
-        test_forecast: its forecasts of the test part, `(n, horizon)`.
+        test_forecast: its mean forecasts of the test part, `(n, horizon)`.
     """
 
     trained: TrainedNetwork
@@ -61,7 +61,7 @@ def evaluate(
     trained, history, calibration = fit_recipe(config, parts, checkpoints, on_epoch)
     forecasts = {name: trained.forecast(parts[name]) for name in ("validation", "test")}
     metrics = _measure(config, parts, forecasts, calibration)
-    return Evaluation(trained, history, calibration, metrics, forecasts["test"])
+    return Evaluation(trained, history, calibration, metrics, forecasts["test"].mean)
 
 
 def fit_recipe(
@@ -79,11 +79,10 @@ def fit_recipe(
     """
     devices.prepare(config.seed, config.fit.mixed_precision)
     preprocessing = fit_preprocessing(config, parts["train"])
-    topology = TOPOLOGIES[config.model.topology]
     trained, history = _fit(
         config,
-        Examples(parts["train"], preprocessing, topology),
-        Examples(parts["validation"], preprocessing, topology),
+        Examples(parts["train"], preprocessing, config.model),
+        Examples(parts["validation"], preprocessing, config.model),
         checkpoints / "recipe.npz",
         on_epoch,
     )
@@ -100,7 +99,7 @@ def fit_recipe(
 
 def _fit_fold(config: TrainConfig, seen: Windows, epochs: int, checkpoint: Path) -> TrainedNetwork:
     devices.prepare(config.seed, config.fit.mixed_precision)
-    examples = Examples(seen, fit_preprocessing(config, seen), TOPOLOGIES[config.model.topology])
+    examples = Examples(seen, fit_preprocessing(config, seen), config.model)
     return _fit(config, examples, None, checkpoint, ignore_epoch, epochs)[0]
 
 
@@ -127,7 +126,7 @@ def refit(
     """
     preprocessing = fit_preprocessing(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
-    examples = Examples(windows, preprocessing, TOPOLOGIES[config.model.topology])
+    examples = Examples(windows, preprocessing, config.model)
     return _fit(config, examples, None, checkpoints / "served.npz", on_epoch, epochs, weights)[0]
 
 
@@ -159,13 +158,12 @@ def _fit(
             label=f"{title(config)} {phase}",
             epochs=epochs,
         )
-    return TrainedNetwork(_in_float32(config, model), config.model, train.preprocessing), history
+    return TrainedNetwork(_in_float32(config, model), config.model, config.shape, train.preprocessing), history
 
 
 def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
     """Return the configuration's untrained network, compiled for a fit on `n_windows` windows."""
-    columns = (config.hist_exog, config.futr_exog, config.calendar_features)
-    key = networks.NetworkKey(config.seed, config.model, (config.input_size, config.horizon, *columns))
+    key = networks.NetworkKey(config.seed, config.model, config.shape)
     return networks.get_compiled(config.build_network, key, config.fit, n_windows)
 
 
@@ -198,9 +196,9 @@ def fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
 
 
 def _measure(
-    config: TrainConfig, parts: dict[str, Windows], forecasts: dict[str, Floats], calibration: Calibration
+    config: TrainConfig, parts: dict[str, Windows], forecasts: dict[str, Forecasts], calibration: Calibration
 ) -> dict[str, float]:
-    windows, mean = parts["test"], forecasts["test"]
+    windows, mean = parts["test"], forecasts["test"].mean
     actual = windows.targets()
     naive = last_value(windows.inputs().target, config.horizon)
     scale = mase_scales(parts["train"], windows)
@@ -209,8 +207,8 @@ def _measure(
     metrics |= {"mase": mase(actual, mean, scale), "naive-mase": mase(actual, naive, scale)}
     metrics["relative_mae"] = relative_mae(actual, mean, naive)
     # for choices between recipes: the test part must not decide any
-    metrics["validation-mae"] = mae(parts["validation"].targets(), forecasts["validation"])
-    for level, (low, high) in served_bands(calibration, windows, mean).items():
+    metrics["validation-mae"] = mae(parts["validation"].targets(), forecasts["validation"].mean)
+    for level, (low, high) in served_bands(calibration, windows, forecasts["test"]).items():
         metrics[f"coverage-{level}"] = coverage(actual, low, high)
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 

@@ -20,6 +20,7 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Series
 from forecaster.evaluation.adaptive import adaptive_bands
 from forecaster.evaluation.conformal import calibrate
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.statistical import forecast_histories
 from forecaster.training.config import TrainConfig, prepare
@@ -68,7 +69,7 @@ def test_backtest_without_refits_forecasts_like_one_training(tmp_path: Path) -> 
     known = known_at(series, result.origins.cutoffs[0], 28)
     trained, calibration = fit_for_serving(config, known, tmp_path / "b")
     inputs = result.origins.windows.inputs()
-    np.testing.assert_allclose(result.forecasts[MODEL], trained.predict(inputs), atol=1e-5)
+    np.testing.assert_allclose(result.forecasts[MODEL], trained.predict(inputs).mean, atol=1e-5)
     low, high = calibration.bands(inputs.target, [80])[80]
     np.testing.assert_allclose(result.static[80][0], result.forecasts[MODEL] + low)
     np.testing.assert_allclose(result.static[80][1], result.forecasts[MODEL] + high)
@@ -163,7 +164,7 @@ def test_scaled_crps_uses_nineteen_quantiles_of_each_refit(tmp_path: Path) -> No
 def test_scaled_crps_needs_enough_calibration_windows(tmp_path: Path) -> None:
     config, series = _prepared(tmp_path, fit={"epochs": 1})
     result = backtest(config, BacktestConfig(n_windows=5, levels=(80,)), series, tmp_path / "a")
-    few = calibrate(np.random.default_rng(0).normal(size=(15, 4)), np.zeros((15, 4)))
+    few = calibrate(np.random.default_rng(0).normal(size=(15, 4)), Forecasts(np.zeros((15, 4))))
     figures = score(replace(result, calibrations=(few,)), BacktestConfig(levels=(80,)), series)
     assert "scaled_crps" not in figures
     assert "winkler-80" in figures
@@ -236,9 +237,9 @@ def test_run_has_the_names_of_a_training_and_a_nested_run_per_refit(tracked: tup
 
 def test_adaptive_intervals_recover_after_the_noise_doubles() -> None:
     random = np.random.default_rng(0)
-    calibration = calibrate(random.normal(size=(500, 1)), np.zeros((500, 1)))
+    calibration = calibrate(random.normal(size=(500, 1)), Forecasts(np.zeros((500, 1))))
     n = 6000
-    actual, mean = 2 * random.normal(size=(n, 1)), np.zeros((n, 1))
+    actual, mean = 2 * random.normal(size=(n, 1)), Forecasts(np.zeros((n, 1)))
     numbers = np.arange(n)
     low, high = adaptive_bands([calibration] * n, actual, mean, np.ones((n, 1)), [80, 95], numbers, numbers * 0)[80]
     static = calibration.quantiles(np.array([0.1, 0.9]))[0]
@@ -248,12 +249,14 @@ def test_adaptive_intervals_recover_after_the_noise_doubles() -> None:
 
 
 def test_intervals_adapt_to_an_actual_only_once_it_is_known() -> None:
-    calibration = calibrate(np.random.default_rng(0).normal(size=(500, 3)), np.zeros((500, 3)))
+    calibration = calibrate(np.random.default_rng(0).normal(size=(500, 3)), Forecasts(np.zeros((500, 3))))
     actual, numbers = np.zeros((20, 3)), np.arange(20)
     changed = actual.copy()
     changed[10] = 99
     before, after = (
-        adaptive_bands([calibration] * 20, y, np.zeros((20, 3)), np.ones((20, 1)), [80], numbers, numbers * 0)[80][1]
+        adaptive_bands(
+            [calibration] * 20, y, Forecasts(np.zeros((20, 3))), np.ones((20, 1)), [80], numbers, numbers * 0
+        )[80][1]
         for y in (actual, changed)
     )
     for step in range(3):

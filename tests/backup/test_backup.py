@@ -103,7 +103,7 @@ def test_old_experiment_accepts_runs_after_a_restore(site: Locations, models: Tr
     assert client.list_artifacts(models.versions[0].run_id)
     predictor = load_predictor("sine", version=2, tracking_uri=new.tracking_uri, cache=tmp_path / "c")
     np.testing.assert_array_equal(
-        predictor.predict_arrays(predictor.bundle.golden.inputs.values), predictor.bundle.golden.mean
+        predictor.predict_arrays(predictor.bundle.golden.inputs.values), predictor.bundle.golden.forecasts.mean
     )
 
 

@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_overrides_set_nested_keys_and_list_items(file: Path) -> None:
     config = load_config(file, TrainConfig, ["model.widths=[8, 4]", "data.sines.1.period=30", "fit.epochs=3"])
-    assert config.model.widths == (8, 4)
+    assert config.model.encoder.widths == (8, 4)
     assert config.data.source == "sine"
     assert [sine.period for sine in config.data.sines] == [12, 30]
     assert config.fit.epochs == 3
@@ -45,7 +45,7 @@ def test_overrides_set_nested_keys_and_list_items(file: Path) -> None:
         ("model.cel=gru", "model.cel: unknown key"),
         ("data.sines.0.hight=3", "data.sines.0.hight: unknown key"),
         ("transforms.0.kind=box_cox", "transforms.0: "),
-        ("model.cell=cnn", "model.cell: must be one of simple_rnn, lstm, gru, got 'cnn'"),
+        ("model.cell=cnn", "model.cell: must be one of simple_rnn, lstm, gru, gru_reset_before, got 'cnn'"),
         ("model.widths=[0]", "model.widths.0: "),
         ("split={train: 0.9}", "split: train + validation + calibration + test must be 1"),
         ("horizon=0", "horizon: "),

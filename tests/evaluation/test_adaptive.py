@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from forecaster.evaluation.adaptive import adaptive_bands
 from forecaster.evaluation.conformal import calibrate
+from forecaster.evaluation.forecasts import Forecasts
 
 
 @given(
@@ -19,12 +20,12 @@ def test_bands_of_different_levels_never_cross(
     seed: int, levels: list[int], wild: float, rhythm: int, step_size: int
 ) -> None:
     random = np.random.default_rng(seed)
-    calibration = calibrate(random.standard_t(3, size=(700, 2)), np.zeros((700, 2)))
+    calibration = calibrate(random.standard_t(3, size=(700, 2)), Forecasts(np.zeros((700, 2))))
     # alternate between stretches of misses only and of no misses
     sizes = np.where(np.arange(300) // rhythm % 2, wild, 0.01)[:, None]
     actual, mean, numbers = sizes * random.normal(size=(300, 2)), random.normal(size=(300, 2)), np.arange(300)
     units = np.exp(random.normal(size=(300, 1)))
-    bands = adaptive_bands([calibration] * 300, actual, mean, units, levels, numbers, numbers * 0, step_size)
+    bands = adaptive_bands([calibration] * 300, actual, Forecasts(mean), units, levels, numbers, numbers * 0, step_size)
     bounds = [bands[level][0] for level in sorted(levels, reverse=True)]
     bounds += [bands[level][1] for level in sorted(levels)]
     assert (np.diff(bounds, axis=0) >= -1e-9).all()

@@ -4,6 +4,7 @@ import numpy as np
 
 from forecaster.domain.series import Floats
 from forecaster.evaluation.choice import Residuals, choose
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import CONSTANT, Unit
 
 UNITS = [CONSTANT, Unit("ewma", pull=0.1)]
@@ -14,7 +15,8 @@ def residuals(changes: Floats, horizon: int = 2) -> Residuals:
     windows = np.lib.stride_tricks.sliding_window_view(np.cumsum(changes), 20 + horizon)
     inputs, n = windows[:, :20], len(windows)
     cutoffs = np.datetime64("2020-01-01") + np.arange(n)
-    return Residuals(windows[:, 20:], np.repeat(inputs[:, -1:], horizon, axis=1), inputs, cutoffs, np.zeros(n, int))
+    last = Forecasts(np.repeat(inputs[:, -1:], horizon, axis=1))
+    return Residuals(windows[:, 20:], last, inputs, cutoffs, np.zeros(n, int))
 
 
 def test_choose_prefers_constant_unit_for_steady_and_ewma_for_changing_volatility() -> None:

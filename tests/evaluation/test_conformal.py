@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from forecaster.domain.errors import RequestError
 from forecaster.evaluation.conformal import PROBABILITIES, calibrate
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import Unit
 
 
@@ -18,7 +19,7 @@ def test_intervals_have_nominal_coverage_for_a_skewed_distribution(level: int, n
     covered = []
     for _ in range(400):
         residuals, coming = random.gumbel(size=(n, 1)), random.gumbel(size=(100, 1))
-        lower, upper = calibrate(residuals, np.zeros((n, 1))).quantiles(edges)[0]
+        lower, upper = calibrate(residuals, Forecasts(np.zeros((n, 1)))).quantiles(edges)[0]
         covered.append(((coming >= lower) & (coming <= upper)).mean())
     # 400 draws of 100 have a standard error below .003; the nominal excess over the level is at most 2 / (n + 1)
     assert level / 100 - 0.01 <= np.mean(covered) <= level / 100 + 2 / (n + 1) + 0.01
@@ -27,7 +28,7 @@ def test_intervals_have_nominal_coverage_for_a_skewed_distribution(level: int, n
 @given(seed=st.integers(0, 2**31), n=st.integers(20, 500), horizon=st.integers(1, 5))
 def test_quantiles_never_cross_and_intervals_contain_the_median(seed: int, n: int, horizon: int) -> None:
     residuals = np.random.default_rng(seed).standard_t(2, size=(n, horizon))
-    calibration = calibrate(residuals, np.zeros_like(residuals))
+    calibration = calibrate(residuals, Forecasts(np.zeros_like(residuals)))
     probabilities = np.linspace(calibration.probabilities[0], calibration.probabilities[-1], 37)
     found = calibration.quantiles(probabilities)
     assert found.shape == (horizon, 37)
@@ -39,18 +40,18 @@ def test_quantiles_never_cross_and_intervals_contain_the_median(seed: int, n: in
 
 def test_calibrate_treats_each_step_separately() -> None:
     residuals = np.random.default_rng(0).normal(size=(1000, 2)) * [1, 10]
-    near, far = calibrate(residuals, np.zeros_like(residuals)).quantiles(np.array([0.1, 0.9]))
+    near, far = calibrate(residuals, Forecasts(np.zeros_like(residuals))).quantiles(np.array([0.1, 0.9]))
     assert np.ptp(far) > 8 * np.ptp(near)
 
 
 def test_calibrate_rounds_ranks_outwards() -> None:
     # the 10 % quantile of 50 residuals has rank 5.1, so the 5th smallest and the 5th largest are taken
-    calibration = calibrate(np.arange(1.0, 51.0)[:, None], np.zeros((50, 1)))
+    calibration = calibrate(np.arange(1.0, 51.0)[:, None], Forecasts(np.zeros((50, 1))))
     np.testing.assert_array_equal(calibration.quantiles(np.array([0.1, 0.9])), [[5, 46]])
 
 
 def test_calibrate_limits_probabilities_to_what_few_windows_support() -> None:
-    calibration = calibrate(np.arange(19.0)[:, None], np.zeros((19, 1)))
+    calibration = calibrate(np.arange(19.0)[:, None], Forecasts(np.zeros((19, 1))))
     assert calibration.probabilities.tolist() == [p for p in PROBABILITIES if 0.05 <= p <= 0.95]
     # with 19 windows the 5 % quantile is the smallest residual
     np.testing.assert_array_equal(calibration.quantiles(np.array([0.05, 0.95])), [[0, 18]])
@@ -67,7 +68,7 @@ def test_volatility_unit_equalizes_coverage_in_calm_and_volatile_periods() -> No
     half = len(inputs) // 2
     covered = {}
     for scale in ("constant", "ewma"):
-        calibration = calibrate(actual[:half], mean[:half], inputs[:half], Unit(scale))
+        calibration = calibrate(actual[:half], Forecasts(mean[:half]), inputs[:half], Unit(scale))
         low, high = calibration.bands(inputs[half:], [80])[80]
         inside = (actual[half:] >= mean[half:] + low) & (actual[half:] <= mean[half:] + high)
         wild = size[half + 40 :] > 1

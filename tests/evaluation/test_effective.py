@@ -6,6 +6,7 @@ import pytest
 from benchmarks.overlap import ALLOWED, CASES, covered
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.effective import effective_windows
+from forecaster.evaluation.forecasts import Forecasts
 
 
 @pytest.mark.parametrize(("horizon", "n_windows"), CASES)
@@ -46,7 +47,7 @@ def test_calibrate_ignores_window_order_and_cutoff_type() -> None:
     walk = np.lib.stride_tricks.sliding_window_view(np.cumsum(np.random.default_rng(0).normal(size=405)), 6)
     actual, last, cutoffs = walk[:, 1:], np.repeat(walk[:, :1], 5, axis=1), np.arange(400)
     order = np.random.default_rng(1).permutation(400)
-    ordered = calibrate(actual, last, cutoffs=cutoffs)
-    shuffled = calibrate(actual[order], last[order], cutoffs=np.datetime64("2020-01-01") + cutoffs[order])
+    ordered = calibrate(actual, Forecasts(last), cutoffs=cutoffs)
+    shuffled = calibrate(actual[order], Forecasts(last[order]), cutoffs=np.datetime64("2020-01-01") + cutoffs[order])
     np.testing.assert_array_equal(ordered.residuals, shuffled.residuals)
     assert ordered.n_effective == shuffled.n_effective < 300

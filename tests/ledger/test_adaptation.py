@@ -12,6 +12,7 @@ from forecaster.database.schema import upgrade_schema
 from forecaster.domain.levels import LEVELS
 from forecaster.evaluation.adaptive import GAMMA, adapted_probabilities, adaptive_bands
 from forecaster.evaluation.conformal import calibrate
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.ledger.running_sums import update_sums
 
@@ -45,8 +46,8 @@ def test_misses_lower_the_miscoverage_rate_and_hits_raise_it(tmp_path: Path) -> 
 
 def test_the_ledger_adapts_intervals_as_a_backtest_does(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
-    y, mean = random.normal(size=(60, 1)), np.zeros((60, 1))
-    calibration = calibrate(0.3 * random.normal(size=(400, 1)), np.zeros((400, 1)))
+    y, mean = random.normal(size=(60, 1)), Forecasts(np.zeros((60, 1)))
+    calibration = calibrate(0.3 * random.normal(size=(400, 1)), Forecasts(np.zeros((400, 1))))
     numbers = np.arange(60)
     low, high = adaptive_bands([calibration] * 60, y, mean, np.ones((60, 1)), [80, 95], numbers, numbers * 0)[80]
     engine = open_engine(f"sqlite:///{tmp_path}/l.db")
@@ -55,8 +56,7 @@ def test_the_ledger_adapts_intervals_as_a_backtest_does(tmp_path: Path) -> None:
     with transaction(engine) as connection:
         update_sums(connection, [], [score(number, 1, (int(is_inside), 1)) for number, is_inside in enumerate(inside)])
     tails = adapted_probabilities((0.1, 0.9), LEVELS, read_miscoverage_rates(engine, "m", 1)["a"][None])
-    assert calibration.residuals_at(tails[:, :, 0]) == pytest.approx(low[59, 0])
-    assert calibration.residuals_at(tails[:, :, 1]) == pytest.approx(high[59, 0])
+    assert calibration.spread(np.ones((1, 1)), tails)[0, 0] == pytest.approx([low[59, 0], high[59, 0]])
     engine.dispose()
 
 

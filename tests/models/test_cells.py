@@ -8,7 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from forecaster.models.cells import CELLS
+from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.shape import NetworkShape
 
 BATCH, TIME, INPUTS, UNITS = 3, 9, 2, 4
 Array = NDArray[np.floating[Any]]
@@ -54,7 +56,25 @@ def gru(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
     return np.stack(outputs, axis=1)
 
 
-EQUATIONS: dict[str, Callable[..., Array]] = {"simple_rnn": simple_rnn, "lstm": lstm, "gru": gru}
+def gru_reset_before(x: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:
+    """Cho et al. (2014, v3), equations 5 to 8: z, r = σ(·); h' = tanh(W x + U (r h)); h_t = z h_{t-1} + (1 - z) h'."""
+    hidden: Array = np.zeros((len(x), UNITS))
+    outputs = []
+    for t in range(x.shape[1]):
+        z_x, r_x, h_x = np.split(x[:, t] @ kernel + bias, 3, axis=1)
+        z_u, r_u, h_u = np.split(recurrent, 3, axis=1)
+        z, r = sigmoid(z_x + hidden @ z_u), sigmoid(r_x + hidden @ r_u)
+        hidden = z * hidden + (1 - z) * np.tanh(h_x + (r * hidden) @ h_u)
+        outputs.append(hidden)
+    return np.stack(outputs, axis=1)
+
+
+EQUATIONS: dict[str, Callable[..., Array]] = {
+    "simple_rnn": simple_rnn,
+    "lstm": lstm,
+    "gru": gru,
+    "gru_reset_before": gru_reset_before,
+}
 
 
 def _layer(cell: str) -> tuple[Any, Array, list[Array]]:
@@ -79,7 +99,7 @@ def test_layer_computes_the_published_equation(cell: str) -> None:
 
     layer, x, weights = _layer(cell)
     expected = EQUATIONS[cell](x.astype(np.float64), *weights)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)[0]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -89,7 +109,7 @@ def test_onnx_operator_computes_the_published_equation(cell: str) -> None:
 
     _, x, weights = _layer(cell)
     inputs = spox.argument(spox.Tensor(np.float32, ("time", "batch", INPUTS)))
-    outputs = CELLS[cell].trace(inputs, weights)
+    outputs, _ = CELLS[cell].trace(inputs, weights)
     graph = spox.build({"x": inputs}, {"h": outputs}).SerializeToString()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     served = session.run(None, {"x": np.swapaxes(x, 0, 1)})[0]
@@ -98,5 +118,5 @@ def test_onnx_operator_computes_the_published_equation(cell: str) -> None:
 
 
 def test_lstm_with_two_units_has_32_parameters_and_its_head_3() -> None:
-    model = build_model(ModelConfig(cell="lstm", widths=(2,)), input_size=3, horizon=1)
+    model = build_model(ModelConfig(cell="lstm", encoder=Encoder(widths=(2,))), NetworkShape(3, 1))
     assert [layer.count_params() for layer in model.layers if layer.count_params()] == [32, 3]

@@ -1,5 +1,7 @@
 """Networks: shapes, causality, seeds, and a served graph that gives the network's forecasts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,24 +10,27 @@ from forecaster.domain.config import build_config
 from forecaster.domain.errors import ParityError
 from forecaster.domain.series import Inputs
 from forecaster.models.cells import CELLS
-from forecaster.models.network import ModelConfig, build_model, trace_forecast
-from forecaster.models.topologies import TOPOLOGIES
-from forecaster.models.trained import TrainedNetwork
+from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.shape import NetworkShape
+from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.training.export import check_parity
 
 INPUT_SIZE, HORIZON = 20, 5
 TRANSFORMS = [
     [], ["standardize"], ["min_max"], ["log", "last_value", "standardize"], ["difference", "standardize"], ["mean_std"],
 ]  # fmt: skip
+TOPOLOGIES = ("many_to_one", "many_to_many")
 
 
 def _config(topology: str, cell: str, widths: tuple[int, ...] = (6, 5), dropout: float = 0.0) -> ModelConfig:
-    return ModelConfig(topology=topology, cell=cell, widths=widths, dropout=dropout)
+    """Return a configuration with the keys of earlier releases."""
+    raw: dict[str, Any] = {"topology": topology, "cell": cell, "widths": widths, "dropout": dropout}
+    return ModelConfig.model_validate(raw)
 
 
 def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> TrainedNetwork:
     config = _config(topology, cell)
-    is_causal = TOPOLOGIES[config.topology].answers_each_step
+    is_causal = config.decoder.answers_each_step
     hist, known = inputs.values.shape[2] - 1, 0 if inputs.known is None else inputs.known.shape[2]
     raw = {
         "target": {"steps": [{"kind": kind} for kind in kinds], "is_causal": is_causal},
@@ -33,10 +38,11 @@ def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> Trai
         "known": [{}] * known,
     }
     preprocessing = build_config(raw, Preprocessing, "test").fit(lambda: [inputs])
-    model = build_model(config, INPUT_SIZE, HORIZON, 1 + hist, known, seed=3)
+    shape = NetworkShape(INPUT_SIZE, HORIZON, 1 + hist, known)
+    model = build_model(config, shape, seed=3)
     random = np.random.default_rng(0)
     model.set_weights([weight + random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
-    return TrainedNetwork(model, config, preprocessing)
+    return TrainedNetwork(model, config, shape, preprocessing)
 
 
 def _with_exogenous(values: np.ndarray) -> Inputs:
@@ -50,10 +56,10 @@ def _with_exogenous(values: np.ndarray) -> Inputs:
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_output_shape_follows_the_topology(topology: str, cell: str) -> None:
-    model = build_model(_config(topology, cell), INPUT_SIZE, HORIZON, features=2)
+    model = build_model(_config(topology, cell), NetworkShape(INPUT_SIZE, HORIZON, values=2))
     assert model.input_shape == (None, INPUT_SIZE, 2)
     each_step = (INPUT_SIZE,) if topology == "many_to_many" else ()
-    assert model.output_shape == (None, *each_step, HORIZON)
+    assert model.output_shape == (None, *each_step, HORIZON, 1)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -68,8 +74,8 @@ def test_many_to_many_output_ignores_later_steps(cell: str, kinds: list[str]) ->
     known[:, 12 + HORIZON :] += 1
 
     def every_step(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-        prepared, contexts = trained.preprocessing.forward(values, known)
-        outputs = trained.model.predict_on_batch([array.astype(np.float32) for array in prepared])
+        prepared, contexts = trained.preprocessing.forward(Inputs(values, known).feeds)
+        outputs = np.asarray(trained.model.predict_on_batch(network_inputs(prepared)))[..., 0]
         return np.asarray(trained.preprocessing.target.inverse(outputs.astype(np.float64), contexts))
 
     before, after = every_step(inputs.values, inputs.known), every_step(values, known)
@@ -85,7 +91,7 @@ def test_forecast_depends_on_the_known_values_of_every_horizon_step(topology: st
     trained = _trained(topology, "gru", [], inputs)
     known = inputs.known.copy()
     known[:, INPUT_SIZE + step] += 1
-    assert (trained.predict(inputs) != trained.predict(Inputs(inputs.values, known))).all()
+    assert (trained.predict(inputs).mean != trained.predict(Inputs(inputs.values, known)).mean).all()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -95,8 +101,7 @@ def test_served_graph_gives_the_networks_forecasts(topology: str, cell: str, kin
     windows = np.cumsum(np.random.default_rng(2).normal(0, 1, (40, INPUT_SIZE)), axis=1) + 100
     for inputs in (Inputs(windows[:, :, None]), _with_exogenous(windows)):
         trained = _trained(topology, cell, kinds, inputs)
-        graph = trace_forecast(trained.model, trained.config, trained.preprocessing, INPUT_SIZE, HORIZON)
-        mean = check_parity(trained, graph, inputs)
+        mean = check_parity(trained, trained.trace(), inputs)["mean"]
         assert mean.shape == (40, HORIZON)
         assert mean.dtype == np.float64
 
@@ -104,7 +109,7 @@ def test_served_graph_gives_the_networks_forecasts(topology: str, cell: str, kin
 def test_parity_check_refuses_a_graph_with_other_forecasts() -> None:
     windows = Inputs(np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE, 1)))
     trained = _trained("many_to_one", "lstm", ["standardize"], windows)
-    graph = trace_forecast(trained.model, trained.config, trained.preprocessing, INPUT_SIZE, HORIZON)
+    graph = trained.trace()
     head = trained.model.get_layer("head")
     head.set_weights([weight + 0.01 for weight in head.get_weights()])
     with pytest.raises(ParityError, match="nothing was registered"):
@@ -112,7 +117,9 @@ def test_parity_check_refuses_a_graph_with_other_forecasts() -> None:
 
 
 def test_seed_determines_the_weights() -> None:
-    first, again, other = (build_model(_config("many_to_one", "gru"), 5, 2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        build_model(_config("many_to_one", "gru"), NetworkShape(5, 2), seed=seed) for seed in (1, 1, 2)
+    )
     for weights, same, different in zip(first.get_weights(), again.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, same)
         assert weights.ndim == 1 or not np.array_equal(weights, different) or not weights.any()
@@ -121,7 +128,7 @@ def test_seed_determines_the_weights() -> None:
 def test_dropout_applies_only_in_training() -> None:
     import keras
 
-    model = build_model(_config("many_to_one", "lstm", dropout=0.5), 5, 2)
+    model = build_model(_config("many_to_one", "lstm", dropout=0.5), NetworkShape(5, 2))
     x = [np.ones((4, 5, 1), np.float32)]
     predicted = [keras.ops.convert_to_numpy(model(x, training=False)) for _ in range(2)]
     np.testing.assert_array_equal(*predicted)

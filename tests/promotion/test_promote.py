@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from forecaster.backtesting.backtest import MODEL, BacktestConfig
+from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.domain.errors import BundleError, RegistryError, StoreUnavailable, UnknownModel
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.metrics import mae
 from forecaster.promotion.gate import GateConfig
 from forecaster.promotion.judge import check_certified, judge
@@ -238,7 +239,7 @@ def test_selection_chooses_the_smallest_network_within_one_standard_error(tmp_pa
         """Return a backtest with errors of this size, times each window's difficulty, which is the same for all."""
         luck = np.random.default_rng(seed).normal(0, noise, difficulty.shape)
         mean = run.result.actual + difficulty * (size + luck)
-        result = replace(run.result, forecasts=run.result.forecasts | {MODEL: mean})
+        result = replace(run.result, predicted=Forecasts(mean))
         return replace(run, result=result, metrics={"mae": mae(result.actual, mean)})
 
     def choice(**sizes: tuple[float, float]) -> str:

@@ -219,5 +219,5 @@ def test_bundle_of_schema_version_1_still_forecasts() -> None:
     assert bundle.manifest.schema_version == 1
     predictor = ArrayPredictor(bundle)
     mean = predictor.predict_arrays(bundle.golden.inputs.target)
-    np.testing.assert_allclose(mean, bundle.golden.mean, rtol=1e-6)
+    np.testing.assert_allclose(mean, bundle.golden.forecasts.mean, rtol=1e-6)
     assert predictor.predict_arrays(bundle.golden.inputs.target, horizon=5).shape == (8, 5)

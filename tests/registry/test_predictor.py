@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import RequestError, SeriesError, TooShortError
 from forecaster.domain.series import Floats, Inputs, Series
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.inference.predictor import Predictor
-from forecaster.models.topologies import TOPOLOGIES
 from forecaster.registry.bands import bands
 from tests.conftest import TrainedModels
 
@@ -71,7 +71,7 @@ def test_forecast_does_not_depend_on_the_other_series_of_its_batch(predictor: Pr
 
 def test_loaded_predictor_reproduces_the_golden_forecasts(predictor: Predictor) -> None:
     golden = predictor.bundle.golden
-    np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.mean)
+    np.testing.assert_array_equal(predictor.predict_arrays(golden.inputs.values), golden.forecasts.mean)
 
 
 def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predictor: Predictor) -> None:
@@ -80,15 +80,19 @@ def test_saved_keras_model_gives_the_same_forecasts(models: TrainedModels, predi
     from forecaster.data.preprocessing import Preprocessing
     from forecaster.domain.config import build_config
     from forecaster.models.network import ModelConfig
+    from forecaster.models.shape import NetworkShape
     from forecaster.models.trained import TrainedNetwork
 
     manifest = predictor.manifest
-    config = ModelConfig(topology=manifest.topology, cell=manifest.cell, widths=(8,))
-    raw = {"steps": manifest.transforms, "is_causal": TOPOLOGIES[config.topology].answers_each_step}
+    config = ModelConfig(cell=manifest.cell, encoder=manifest.encoder, decoder=manifest.decoder, head=manifest.head)
+    raw = {"steps": manifest.transforms, "is_causal": config.decoder.answers_each_step}
     model = keras.models.load_model(predictor.bundle.folder / "model.keras", safe_mode=True, compile=False)
-    trained = TrainedNetwork(model, config, build_config({"target": raw}, Preprocessing, "manifest"))
+    trained = TrainedNetwork(
+        model, config, NetworkShape(INPUT_SIZE, HORIZON), build_config({"target": raw}, Preprocessing, "manifest")
+    )
     values = np.random.default_rng(0).normal(size=(30, INPUT_SIZE))
-    np.testing.assert_allclose(trained.predict(Inputs(values[:, :, None])), predictor.predict_arrays(values), atol=1e-5)
+    by_keras = trained.predict(Inputs(values[:, :, None])).mean
+    np.testing.assert_allclose(by_keras, predictor.predict_arrays(values), atol=1e-5)
 
 
 def test_forecasts_of_frames_match_those_of_arrays(predictor: Predictor) -> None:
@@ -125,7 +129,7 @@ def test_longer_horizon_is_rolled_out_without_intervals(predictor: Predictor) ->
     # the roll-out appends its own forecasts to the inputs
     expected = predictor.predict_arrays(np.concatenate([values, short], axis=1))
     np.testing.assert_array_equal(long[:, HORIZON : 2 * HORIZON], expected)
-    spread = predictor.quantiles(values, long, (0.1, 0.9))
+    spread = predictor.quantiles(values, Forecasts(long), (0.1, 0.9))
     assert np.isfinite(spread[:, :HORIZON]).all()
     assert np.isnan(spread[:, HORIZON:]).all()
 

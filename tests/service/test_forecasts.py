@@ -14,8 +14,8 @@ def test_forecast_equals_in_process_output(client: TestClient, models: TrainedMo
     answer = client.post("/v1/forecasts", json=forecast_request(level=[80, 95])).json()
     predictor = models.predictor(models.versions[0].version)
     inputs = np.array([series()["y"]])
-    mean = predictor.predict_arrays(inputs)
-    spread = predictor.quantiles(inputs, mean, (0.1, 0.9))
+    predicted = predictor.predict(inputs)
+    mean, spread = predicted.mean, predictor.quantiles(inputs, predicted, (0.1, 0.9))
     forecast = answer["forecasts"][0]
     assert forecast["mean"] == mean[0].tolist()
     assert forecast["lo-80"] == spread[0, :, 0].tolist()

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from forecaster.data.windows import Windows
-from forecaster.domain.series import Floats
 from forecaster.evaluation.conformal import calibrate
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
 from forecaster.training.stages import Evaluation
 
 Parts = dict[str, Windows]
-Forecasts = dict[str, Floats]
+ByPart = dict[str, Forecasts]
 # plants a leak
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def mean_error(trained: TrainedNetwork, windows: Windows) -> float:
-    return float(np.abs(trained.forecast(windows) - windows.targets()).mean())
+    return float(np.abs(trained.forecast(windows).mean - windows.targets()).mean())
 
 
 def join(windows: Windows, more: Windows) -> Windows:
@@ -99,7 +99,7 @@ def recipe_is_memoised(patch: pytest.MonkeyPatch) -> None:
 def metrics_of_validation(patch: pytest.MonkeyPatch) -> None:
     honest = stages._measure
 
-    def measure(config: TrainConfig, parts: Parts, forecasts: Forecasts, *more: Any) -> Any:
+    def measure(config: TrainConfig, parts: Parts, forecasts: ByPart, *more: Any) -> Any:
         return honest(
             config, parts | {"test": parts["validation"]}, forecasts | {"test": forecasts["validation"]}, *more
         )
@@ -197,7 +197,7 @@ def residuals_are_in_sample(patch: pytest.MonkeyPatch) -> None:
 def bands_are_calibrated_on_test(patch: pytest.MonkeyPatch) -> None:
     honest = stages._measure
 
-    def measure(config: TrainConfig, parts: Parts, forecasts: Forecasts, calibration: Any) -> Any:
+    def measure(config: TrainConfig, parts: Parts, forecasts: ByPart, calibration: Any) -> Any:
         own = calibrate(parts["test"].targets(), forecasts["test"])
         # narrower, so that the coverage differs
         return honest(config, parts, forecasts, replace(own, residuals=own.residuals * 0.3))
@@ -208,12 +208,12 @@ def bands_are_calibrated_on_test(patch: pytest.MonkeyPatch) -> None:
 def largest_errors_are_left_out(patch: pytest.MonkeyPatch) -> None:
     honest = stages._measure
 
-    def measure(config: TrainConfig, parts: Parts, forecasts: Forecasts, *more: Any) -> Any:
-        test, mean = parts["test"], forecasts["test"]
-        errors = np.abs(mean - test.targets()).mean(axis=1)
+    def measure(config: TrainConfig, parts: Parts, forecasts: ByPart, *more: Any) -> Any:
+        test, predicted = parts["test"], forecasts["test"]
+        errors = np.abs(predicted.mean - test.targets()).mean(axis=1)
         kept = np.flatnonzero(errors <= np.quantile(errors, 0.9))
         few = replace(test, first=test.starts(kept), counts=np.ones_like(kept), owners=test.owners_of(kept))
-        return honest(config, parts | {"test": few}, forecasts | {"test": mean[kept]}, *more)
+        return honest(config, parts | {"test": few}, forecasts | {"test": predicted.take(kept)}, *more)
 
     patch.setattr(stages, "_measure", measure)
 

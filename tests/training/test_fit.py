@@ -11,8 +11,10 @@ from forecaster.data.transforms import Chain, MeanStd, Standardize
 from forecaster.data.windows import Windows, cut_windows, split_windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Series
+from forecaster.models.decoders import EachStep
+from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
-from forecaster.models.topologies import TOPOLOGIES
+from forecaster.models.shape import NetworkShape
 from forecaster.training.config import prepare
 from forecaster.training.fit import Examples, History, fit, validation_loss
 from forecaster.training.fit_config import FitConfig
@@ -30,11 +32,11 @@ def windows(seed: int, length: int = 200) -> Windows:
 
 def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig]:
     """Fit on noise: the network overfits, so the validation loss soon rises."""
-    model_config = ModelConfig(cell="gru", widths=(24,))
+    model_config = ModelConfig(cell="gru", encoder=Encoder(widths=(24,)))
     preprocessing = Preprocessing(target=Chain(steps=(), is_causal=False))
-    train, validation = (Examples(windows(seed), preprocessing, TOPOLOGIES[model_config.topology]) for seed in (1, 2))
+    train, validation = (Examples(windows(seed), preprocessing, model_config) for seed in (1, 2))
     config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
-    model = build_model(model_config, INPUT_SIZE, HORIZON, seed=5)
+    model = build_model(model_config, NetworkShape(INPUT_SIZE, HORIZON), seed=5)
     history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *arguments: None, "test")
     return model, history, validation, config
 
@@ -77,13 +79,13 @@ def test_preprocessing_is_fitted_only_on_the_train_part(tmp_path: Path) -> None:
 
 
 def test_steps_within_the_warm_up_of_a_transform_have_no_weight(tmp_path: Path) -> None:
-    topology = TOPOLOGIES[ModelConfig(topology="many_to_many").topology]
-    examples = Examples(windows(1), Preprocessing(target=Chain(steps=(MeanStd(),), is_causal=True)), topology)
+    model = ModelConfig(decoder=EachStep())
+    examples = Examples(windows(1), Preprocessing(target=Chain(steps=(MeanStd(),), is_causal=True)), model)
     weights = examples.weights(2)
     assert weights is not None
     np.testing.assert_array_equal(weights, [[0.0] * 3 + [1.0] * 9] * 2)
     scaled = Chain(steps=(Standardize(offset=0, scale=1),), is_causal=True)
-    assert Examples(windows(1), Preprocessing(target=scaled), topology).weights(2) is None
+    assert Examples(windows(1), Preprocessing(target=scaled), model).weights(2) is None
 
 
 def test_error_names_a_damaged_checkpoint(tmp_path: Path) -> None:

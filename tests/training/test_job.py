@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from forecaster.data.windows import Windows, split_windows
 from forecaster.domain.errors import ForecasterError, StoreUnavailable, TooShortError, TrainingError, WorkspaceError
-from forecaster.domain.series import Floats
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import job, tracking
@@ -38,7 +38,7 @@ def test_run_records_the_configuration_the_data_and_the_results(models: TrainedM
     run = client.get_run(models.versions[1].run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "sine lstm many_to_many"
-    assert run.data.params["model.topology"] == "many_to_many"
+    assert run.data.params["model.decoder.kind"] == "each_step"
     config = Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/config.yaml")).read_text()
     assert TrainConfig.model_validate(yaml.safe_load(config)).input_size == 24
     assert {"cell", "topology", "horizon", "dataset_digest", "git_revision", "backend", "devices"} <= set(run.data.tags)
@@ -125,14 +125,14 @@ def test_evaluation_forecasts_each_part_once(tmp_path: Path, monkeypatch: pytest
     parts = split(config, prepare(config, config.data.load()))
     forecast, lengths = TrainedNetwork.forecast, []
 
-    def count(trained: TrainedNetwork, windows: Windows) -> Floats:
+    def count(trained: TrainedNetwork, windows: Windows) -> Forecasts:
         lengths.append(len(windows))
         return forecast(trained, windows)
 
     monkeypatch.setattr(TrainedNetwork, "forecast", count)
     evaluated = evaluate(config, parts, tmp_path)
     assert lengths == [len(parts[name]) for name in ("calibration", "validation", "test")]
-    np.testing.assert_array_equal(evaluated.test_forecast, forecast(evaluated.trained, parts["test"]))
+    np.testing.assert_array_equal(evaluated.test_forecast, forecast(evaluated.trained, parts["test"]).mean)
     error = np.abs(evaluated.test_forecast - parts["test"].targets()).mean()
     assert evaluated.metrics["mae"] == pytest.approx(error)
 

@@ -53,7 +53,7 @@ def certify(
     check_transforms(served.preprocessing, every)
     forecasts = forecast_held_out(parts, evaluated.trained)
     check_metrics(parts, evaluated, forecasts)
-    check_stopping(config, parts["validation"], evaluated, forecasts["validation"])
+    check_stopping(config, parts["validation"], evaluated)
     if not config.refit and not are_equal(served, evaluated.trained):
         raise LeakageError("the served network is not the one that was evaluated; report this with the configuration")
     cutoffs = check_forecasts(config, frame, series, served)

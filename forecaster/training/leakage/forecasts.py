@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Floats, Inputs, Series
-from forecaster.models.topologies import TOPOLOGIES
-from forecaster.models.trained import TrainedNetwork
+from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, window_scale
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
@@ -33,7 +32,7 @@ def check_forecasts(
             change with its inputs.
     """
     windows = cut_windows(series, config.input_size, config.horizon)
-    session, mean = served.session, served.forecast(windows)
+    session, mean = served.session, served.forecast(windows).mean
     index = np.linspace(0, len(windows) - 1, min(len(windows), N_CUTOFFS)).astype(np.int64)
     _check_batches(session, windows, index, mean)
     cutoffs = windows.input_times(series.timestamps, index)[:, -1]
@@ -44,7 +43,7 @@ def check_forecasts(
     other = recipe.prepare(config, perturb(config, frame, np.ones(len(frame), dtype=bool)))
     if np.array_equal(expected, _run(session, transfer_windows(windows, series, other).inputs(index))):
         raise LeakageError("no forecast changes with its inputs; the forecasts are made from something else")
-    if TOPOLOGIES[config.model.topology].answers_each_step:
+    if config.model.decoder.answers_each_step:
         _check_causality(served, windows)
     return tuple(str(cutoff) for cutoff in cutoffs)
 
@@ -70,12 +69,7 @@ def _change_future(
         own_rows = (names == series.unique_ids[owners[0]]) & (times <= end)
         for inputs, data in ((randomized, changed), (truncated, changed[own_rows])):
             inputs.append(transfer_windows(window, series, recipe.prepare(config, data)).inputs(np.arange(1)))
-    return _join(randomized), _join(truncated)
-
-
-def _join(parts: list[Inputs]) -> Inputs:
-    known = [part.known for part in parts if part.known is not None]
-    return Inputs(np.concatenate([part.values for part in parts]), np.concatenate(known) if known else None)
+    return Inputs.join(randomized), Inputs.join(truncated)
 
 
 def _check_batches(session: Any, windows: Windows, index: NDArray[np.int64], mean: Floats) -> None:
@@ -114,13 +108,14 @@ def _check_causality(served: TrainedNetwork, windows: Windows) -> None:
     values[is_later] *= random.uniform(0.5, 2, values[is_later].shape)
     if known is not None:
         known[np.arange(known.shape[1]) > last + windows.horizon] += 1
-    before, after = (_outputs(served, inputs) for inputs in (raw, Inputs(values, known)))
+    before, after = (_outputs(served, inputs) for inputs in (raw, Inputs(values, known, raw.static)))
     if not np.array_equal(before[~is_later], after[~is_later]):
         raise LeakageError("a step's output changes with later steps of its window; a transform looks ahead")
 
 
 def _outputs(served: TrainedNetwork, inputs: Inputs) -> Floats:
-    """Return the raw outputs at each step, `(n, input_size, horizon)`."""
-    prepared, contexts = served.preprocessing.forward(inputs.values, inputs.known)
-    outputs = np.asarray(served.model.predict_on_batch([array.astype(np.float32) for array in prepared]))
-    return np.asarray(served.preprocessing.target.inverse(outputs.astype(np.float64), contexts))
+    """Return the raw outputs at each step, `(n, input_size, horizon, n_parameters)`."""
+    prepared, contexts = served.preprocessing.forward(inputs.feeds)
+    parameters = np.asarray(served.model.predict_on_batch(network_inputs(prepared))).astype(np.float64)
+    by_parameter = [served.preprocessing.target.inverse(array, contexts) for array in np.moveaxis(parameters, -1, 0)]
+    return np.stack(by_parameter, axis=-1)

@@ -4,8 +4,8 @@ import numpy as np
 
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import LeakageError
-from forecaster.domain.series import Floats
-from forecaster.models.trained import TrainedNetwork
+from forecaster.evaluation.forecasts import Forecasts
+from forecaster.models.trained import TrainedNetwork, network_inputs, predict_batches
 from forecaster.registry.bundle import window_scale
 from forecaster.training.config import TrainConfig
 from forecaster.training.residuals import served_bands
@@ -15,19 +15,19 @@ from forecaster.training.stages import Evaluation
 _SCALE_TOLERANCE, _COVERAGE_TOLERANCE = 1e-4, 2e-3
 
 
-def forecast_held_out(parts: dict[str, Windows], trained: TrainedNetwork) -> dict[str, Floats]:
-    """Return the network's forecasts of the validation and test parts, `(n, horizon)` each."""
+def forecast_held_out(parts: dict[str, Windows], trained: TrainedNetwork) -> dict[str, Forecasts]:
+    """Return the network's forecasts of the validation and test parts."""
     return {name: trained.forecast(parts[name]) for name in ("validation", "test")}
 
 
-def check_metrics(parts: dict[str, Windows], evaluated: Evaluation, forecasts: dict[str, Floats]) -> None:
+def check_metrics(parts: dict[str, Windows], evaluated: Evaluation, forecasts: dict[str, Forecasts]) -> None:
     """Raise LeakageError unless the reported metrics are those of the test and validation parts."""
     test = parts["test"]
-    actual, past, mean = test.targets(), test.inputs().target, forecasts["test"]
+    actual, past, mean = test.targets(), test.inputs().target, forecasts["test"].mean
     error, naive = np.abs(actual - mean).mean(), np.abs(actual - past[:, -1:]).mean()
     unit = float(window_scale(past, mean).mean())
     validation = parts["validation"]
-    validation_error = np.abs(validation.targets() - forecasts["validation"]).mean()
+    validation_error = np.abs(validation.targets() - forecasts["validation"].mean).mean()
     computed = {
         "mae": (error, unit * _SCALE_TOLERANCE),
         "rmse": (np.sqrt(np.mean((actual - mean) ** 2)), unit * _SCALE_TOLERANCE),
@@ -35,7 +35,7 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluation, forecasts: d
         "validation-mae": (validation_error, unit * _SCALE_TOLERANCE),
         "relative_mae": (error / naive if naive else np.nan, unit * _SCALE_TOLERANCE * 2 / naive if naive else 0.0),
     }
-    for level, (low, high) in served_bands(evaluated.calibration, test, mean).items():
+    for level, (low, high) in served_bands(evaluated.calibration, test, forecasts["test"]).items():
         computed[f"coverage-{level}"] = (((low <= actual) & (actual <= high)).mean(), _COVERAGE_TOLERANCE)
     for name, (value, tolerance) in computed.items():
         reported = evaluated.metrics.get(name)
@@ -46,14 +46,13 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluation, forecasts: d
             )
 
 
-def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluation, forecast: Floats) -> None:
+def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluation) -> None:
     """Raise LeakageError unless the network comes from the epoch with the lowest validation loss.
 
     Args:
         config: the recipe.
         validation: the validation part.
         evaluated: the recipe's evaluation.
-        forecast: the network's forecasts of the validation part, `(n, horizon)`.
     """
     losses, best = np.array(evaluated.history.validation_loss), evaluated.history.best_epoch
     if not len(losses) or losses[best] > losses.min():
@@ -64,7 +63,7 @@ def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluati
             f"the fit ended after {epochs} epochs: not after all {config.fit.epochs}, nor after {patience} without a "
             "better validation loss; something else stopped it"
         )
-    loss = _loss(config, validation, evaluated, forecast)
+    loss = _loss(validation, evaluated.trained)
     # float16 rounds to three digits
     tolerance = 0.05 if config.fit.mixed_precision else 1e-3
     if not np.isclose(loss, losses[best], rtol=tolerance, atol=1e-6):
@@ -74,16 +73,12 @@ def check_stopping(config: TrainConfig, validation: Windows, evaluated: Evaluati
         )
 
 
-def _loss(config: TrainConfig, windows: Windows, evaluated: Evaluation, forecast: Floats) -> float:
-    """Return the loss of forecasts of windows, in the transformed space."""
+def _loss(windows: Windows, trained: TrainedNetwork) -> float:
+    """Return the head's loss of the network's forecasts of windows, in the transformed space."""
     import keras
 
-    target, inputs = evaluated.trained.preprocessing.target, windows.inputs()
-    contexts = target.last_contexts(target.forward(np.ascontiguousarray(inputs.target))[1])
-    actual, predicted = (target.targets(values, contexts) for values in (windows.targets(), forecast))
-    errors = keras.losses.get(config.fit.loss)(_to_float32(actual), _to_float32(predicted))
-    return float(np.mean(keras.ops.convert_to_numpy(errors)))
-
-
-def _to_float32(values: Floats) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    return np.asarray(values, dtype=np.float32)
+    prepared, contexts = trained.preprocessing.forward(windows.inputs().feeds)
+    parameters = trained.config.decoder.last(predict_batches(trained.model, network_inputs(prepared)))
+    target = trained.preprocessing.target
+    actual = target.targets(windows.targets(), target.last_contexts(contexts)).astype(np.float32)
+    return float(np.mean(keras.ops.convert_to_numpy(trained.config.head.errors(actual, parameters))))

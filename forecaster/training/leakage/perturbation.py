@@ -79,6 +79,7 @@ def transfer_windows(windows: Windows, series: Series, other: Series) -> Windows
         windows,
         values=other.values,
         known=other.known,
+        static=other.static,
         timestamps=other.timestamps,
         first=windows.first - series.bounds[windows.owners] + other.bounds[owners],
         owners=owners,

@@ -9,7 +9,6 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Series
-from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training import config as recipe
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
@@ -84,7 +83,7 @@ def _digest(config: TrainConfig, parts: dict[str, Windows]) -> str:
     preprocessing = stages.fit_preprocessing(config, parts["train"])
     digest = hashlib.sha256(preprocessing.model_dump_json().encode())
     for windows in parts.values():
-        examples = Examples(windows, preprocessing, TOPOLOGIES[config.model.topology])
+        examples = Examples(windows, preprocessing, config.model)
         for index in examples.chunks(np.arange(len(examples)), _BATCH):
             inputs, targets = examples.take(index)
             for array in (*inputs, targets):
@@ -101,9 +100,9 @@ def check_transforms(preprocessing: Preprocessing, windows: Windows) -> None:
         for subset in (index[: len(index) // 3], index[len(index) // 3 :]):
             whole, part = windows.inputs(index), windows.inputs(subset)
             positions = np.searchsorted(index, subset)
-            expected = preprocessing.forward(part.values, part.known)[0]
-            for found, values in zip(preprocessing.forward(whole.values, whole.known)[0], expected, strict=True):
-                if not np.allclose(found[positions], values, rtol=_TOLERANCE, atol=_TOLERANCE):
+            found, expected = (preprocessing.forward(inputs.feeds)[0] for inputs in (whole, part))
+            for name, values in expected.items():
+                if not np.allclose(found[name][positions], values, rtol=_TOLERANCE, atol=_TOLERANCE):
                     raise LeakageError(
                         "a window's transformed values change with the other windows of its batch; a transform looks "
                         "across windows"

@@ -17,7 +17,6 @@ from forecaster.data.long_frame import group_rows
 from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import UNIQUE_ID, Series, Y
-from forecaster.models.topologies import TOPOLOGIES
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import config as recipe
 from forecaster.training import devices, networks, stages
@@ -113,13 +112,13 @@ class _Stage:
         The next fit resets the returned network.
         """
         preprocessing = stages.fit_preprocessing(self.config, train)
-        examples = Examples(train, preprocessing, TOPOLOGIES[self.config.model.topology])
+        examples = Examples(train, preprocessing, self.config.model)
         devices.prepare(self.config.seed, self.config.fit.mixed_precision)
         with tempfile.TemporaryDirectory() as folder, devices.all_devices():
             model = stages.compile_untrained(self.config, len(train))
             checkpoint = Path(folder) / "recipe.npz"
             history = fit(model, self.config.fit, examples, None, self.config.seed, checkpoint, _ignore_epoch, "audit")
-        return TrainedNetwork(model, self.config.model, preprocessing), history.loss
+        return TrainedNetwork(model, self.config.model, self.config.shape, preprocessing), history.loss
 
 
 def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: dict[str, Windows]) -> dict[str, int]:

@@ -12,7 +12,6 @@ from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import UNIQUE_ID, Floats, Series, Y
-from forecaster.models.topologies import TOPOLOGIES
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
 from forecaster.training.leakage.perturbation import wall_clock
@@ -116,7 +115,7 @@ def _misaligned(what: str, column: str) -> LeakageError:
 def check_windows(config: TrainConfig, series: Series, windows: Windows, part: str) -> None:
     """Raise LeakageError unless every window holds the rows of its own times, all from one series."""
     numbers = np.arange(len(series.values)).astype("M8[ns]")
-    each_step = TOPOLOGIES[config.model.topology].answers_each_step
+    each_step = config.model.decoder.answers_each_step
     length = windows.input_size * (windows.horizon if each_step else 1) + windows.horizon
     for index in windows.chunks(max(1, _CHUNK_VALUES // (length * series.values.shape[1]))):
         rows, coming = (at(numbers, index).astype(np.int64) for at in (windows.input_times, windows.target_times))
@@ -137,7 +136,7 @@ def check_windows(config: TrainConfig, series: Series, windows: Windows, part: s
         if each_step:
             steps = range(windows.input_size)
             ahead = np.stack([whole[:, step + 1 : step + 1 + windows.horizon] for step in steps], axis=1)
-        targets = TOPOLOGIES[config.model.topology].targets(windows, index)
+        targets = config.model.decoder.targets(windows, index)
         _check_equal(targets, series.values[ahead, 0], part, "the targets")
 
 

@@ -1,0 +1,120 @@
+"""Combinations of settings that cannot work, and why. Add a combination to `REFUSALS`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from forecaster.models.network import ModelConfig
+from forecaster.models.shape import NetworkShape
+
+
+@dataclass(frozen=True)
+class Design:
+    """The settings that may conflict.
+
+    Args:
+        model: the network's configuration.
+        shape: its shape.
+        transforms: the kinds of the target's transforms.
+    """
+
+    model: ModelConfig
+    shape: NetworkShape
+    transforms: Sequence[str]
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps or segments the recurrent layers read."""
+        return self.shape.input_size // self.model.encoder.segment_length
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A combination of settings that cannot work.
+
+    Args:
+        settings: the settings that conflict, as the configuration spells them.
+        applies: whether a design has this combination.
+        reason: why it cannot work, and what to do instead.
+    """
+
+    settings: str
+    applies: Callable[[Design], bool]
+    reason: str
+
+
+def _kind(design: Design) -> str:
+    return str(design.model.decoder.model_dump()["kind"])
+
+
+def _does_not_divide(design: Design) -> bool:
+    """Return whether a layer's dilation does not divide its steps."""
+    return any(design.steps % dilation for dilation in design.model.encoder.dilations)
+
+
+REFUSALS = (
+    Refusal(
+        "decoder: each_step and encoder.bidirectional",
+        lambda design: design.model.decoder.answers_each_step and design.model.encoder.bidirectional,
+        "reading backwards lets a step see the later steps that it forecasts; choose another decoder",
+    ),
+    Refusal(
+        "decoder: each_step and encoder.segment_length",
+        lambda design: design.model.decoder.answers_each_step and design.model.encoder.segment_length > 1,
+        "each row must forecast, but a segment folds several rows into a step; set segment_length: 1",
+    ),
+    Refusal(
+        "decoder: each_step and skip: ridge",
+        lambda design: design.model.decoder.answers_each_step and design.model.skip == "ridge",
+        "the regression is fitted on whole windows, and the first steps have seen only part of theirs; set skip: none",
+    ),
+    Refusal(
+        "head and transforms: difference",
+        lambda design: not design.model.head.sums_steps and "difference" in design.transforms,
+        "the forecast is the sum of forecast differences, but quantiles do not add up; use last_value instead",
+    ),
+    Refusal(
+        "input_size and encoder.segment_length",
+        lambda design: design.shape.input_size % design.model.encoder.segment_length > 0,
+        "input_size must be a multiple of segment_length",
+    ),
+    Refusal(
+        "decoder: segment_parallel and encoder.segment_length",
+        lambda design: _kind(design) == "segment_parallel" and design.model.encoder.segment_length == 1,
+        "the decoder forecasts segments as long as the encoder's; set segment_length above 1",
+    ),
+    Refusal(
+        "decoder: segment_parallel and horizon",
+        lambda design: (
+            _kind(design) == "segment_parallel" and design.shape.horizon % design.model.encoder.segment_length > 0
+        ),
+        "horizon must be a multiple of encoder.segment_length",
+    ),
+    Refusal(
+        "decoder: segment_parallel and encoder.bidirectional",
+        lambda design: _kind(design) == "segment_parallel" and design.model.encoder.bidirectional,
+        "the encoder's last layer goes on over the horizon, which nothing has read backwards; set bidirectional: false",
+    ),
+    Refusal(
+        "decoder: segment_parallel and inputs.channels: shared",
+        lambda design: _kind(design) == "segment_parallel" and design.model.inputs.channels == "shared",
+        "the encoder's last layer goes on over the horizon, but each channel has states of its own; use mixed channels",
+    ),
+    Refusal(
+        "encoder.dilations and encoder.widths",
+        lambda design: (
+            bool(design.model.encoder.dilations)
+            and len(design.model.encoder.dilations) != len(design.model.encoder.widths)
+        ),
+        "each layer needs a dilation; give as many dilations as widths",
+    ),
+    Refusal(
+        "encoder.dilations and input_size",
+        _does_not_divide,
+        "each dilation must divide input_size / segment_length",
+    ),
+)
+
+
+def find_refusals(design: Design) -> list[str]:
+    """Return a sentence for each combination of settings that cannot work: the settings, and the reason."""
+    return [f"{refusal.settings}: {refusal.reason}" for refusal in REFUSALS if refusal.applies(design)]

@@ -1,0 +1,142 @@
+"""Every combination of a network's parts that is not refused, enumerated from their declarations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.data.preprocessing import Preprocessing
+from forecaster.data.transforms import Chain, Standardize
+from forecaster.domain.config import Config
+from forecaster.domain.series import Inputs
+from forecaster.models.cells import CELLS
+from forecaster.models.decoders import AnyDecoder, Seq2Seq
+from forecaster.models.heads import AnyHead
+from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.refusals import Design, find_refusals
+from forecaster.models.shape import NetworkShape
+from forecaster.models.trained import TrainedNetwork
+
+INPUT_SIZE, HORIZON = 12, 4
+TRANSFORMS: tuple[dict[str, Any], ...] = ({"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"})
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "one layer": {"widths": [5]},
+    "dropout": {"widths": [5, 4], "dropout": 0.2, "recurrent_dropout": 0.2},
+    "residual": {"widths": [5, 5], "residual": True},
+    "residual of other widths": {"widths": [5, 4], "residual": True},
+    "bidirectional": {"widths": [4], "bidirectional": True},
+    "dilated": {"widths": [4, 4], "dilations": [1, 2]},
+    "segments": {"widths": [5], "segment_length": 2},
+    "all": {"widths": [4, 3], "bidirectional": True, "residual": True, "dilations": [1, 3], "segment_length": 2},
+}
+INPUTS: dict[str, dict[str, Any]] = {
+    "target": {"shape": {}},
+    "exogenous": {"shape": {"values": 3, "known": 2}},
+    "shared channels": {"shape": {"values": 3, "known": 2}, "inputs": {"channels": "shared"}},
+    "static": {"shape": {"numbers": 2, "categories": (3,)}},
+    "series": {"shape": {"known": 1, "n_series": 5}, "inputs": {"series_embedding": 3}},
+}
+
+
+def members(union: Any) -> tuple[type[Config], ...]:
+    """Return the classes of a discriminated union that also takes names."""
+    return get_args(get_args(union)[0])
+
+
+def _decoders() -> list[Config]:
+    attention = get_args(Seq2Seq.model_fields["attention"].annotation)
+    plain = [kind() for kind in members(AnyDecoder) if kind is not Seq2Seq]
+    return [*plain, *(Seq2Seq(attention=kind) for kind in attention)]
+
+
+# each part by name
+PARTS: dict[str, dict[str, Any]] = {
+    "cell": {name: name for name in CELLS},
+    "encoder": ENCODERS,
+    "decoder": {"-".join(map(str, decoder.model_dump().values())): decoder for decoder in _decoders()},
+    "head": {str(head().model_dump()["kind"]): head() for head in members(AnyHead)},
+    "inputs": INPUTS,
+    "skip": {"none": "none", "ridge": "ridge"},
+}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A network's parts by name, and its configuration and shape."""
+
+    names: tuple[str, ...]
+    config: ModelConfig
+    shape: NetworkShape
+
+    def __str__(self) -> str:
+        return " · ".join(self.names)
+
+    @property
+    def refusals(self) -> list[str]:
+        """Return why the combination cannot work; empty if it can."""
+        return find_refusals(Design(self.config, self.shape, [transform["kind"] for transform in TRANSFORMS]))
+
+
+def combine(names: Sequence[str]) -> Combination:
+    """Return the combination of parts with these names, in the order of `PARTS`."""
+    cell, encoder, decoder, head, inputs, skip = (PARTS[part][name] for part, name in zip(PARTS, names, strict=True))
+    raw = {"cell": cell, "encoder": encoder, "decoder": decoder, "head": head, "skip": skip}
+    config = ModelConfig.model_validate(raw | {"inputs": inputs.get("inputs", {})})
+    return Combination(tuple(names), config, NetworkShape(INPUT_SIZE, HORIZON, **inputs["shape"]))
+
+
+def every_combination() -> Iterator[Combination]:
+    """Yield all combinations that are not refused."""
+    for names in product(*PARTS.values()):
+        combination = combine(names)
+        if not combination.refusals:
+            yield combination
+
+
+def pairwise_cover() -> list[Combination]:
+    """Return combinations in which every pair of parts that can occur together does."""
+    candidates = list(every_combination())
+    pairs = [_pairs(combination.names) for combination in candidates]
+    missing, chosen = set().union(*pairs), []
+    while missing:
+        best = int(np.argmax([len(own & missing) for own in pairs]))
+        chosen.append(candidates[best])
+        missing -= pairs[best]
+    return chosen
+
+
+def _pairs(names: Sequence[str]) -> set[tuple[tuple[int, str], ...]]:
+    return set(combinations(enumerate(names), 2))
+
+
+def trained_network(combination: Combination, random: np.random.Generator) -> tuple[TrainedNetwork, Inputs]:
+    """Return a network with random weights, biases included, its preprocessing fitted to inputs, and these inputs."""
+    config, shape = combination.config, combination.shape
+    inputs = _inputs(shape, random)
+    target = Chain(steps=TRANSFORMS, is_causal=config.decoder.answers_each_step)
+    preprocessing = Preprocessing(
+        target=target,
+        hist=(Chain(steps=(Standardize(),), is_causal=target.is_causal),) * (shape.values - 1),
+        known=(Standardize(),) * shape.known,
+        numbers=(Standardize(),) * shape.numbers,
+        sizes=((shape.n_series,) if shape.n_series else ()) + shape.categories,
+    ).fit(lambda: [inputs])
+    model = build_model(config, shape, seed=3)
+    model.set_weights([weight + random.normal(0, 0.2, weight.shape) for weight in model.get_weights()])
+    return TrainedNetwork(model, config, shape, preprocessing), inputs
+
+
+def _inputs(shape: NetworkShape, random: np.random.Generator, count: int = 7) -> Inputs:
+    """Return positive values like prices; some positions in embeddings are those of unknown series or categories."""
+    walks = random.normal(0, 0.1, (count, INPUT_SIZE, shape.values)).cumsum(axis=1)
+    known = random.normal(size=(count, INPUT_SIZE + HORIZON, shape.known)) if shape.known else None
+    sizes = ((shape.n_series,) if shape.n_series else ()) + shape.categories
+    static: NDArray[np.float64] | None = None
+    if shape.numbers or sizes:
+        codes = [random.integers(0, size, (count, 1)) for size in sizes]
+        static = np.concatenate([random.normal(size=(count, shape.numbers)), *codes], axis=1)
+    return Inputs(50 * np.exp(walks), known, static)
