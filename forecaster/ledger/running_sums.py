@@ -220,7 +220,8 @@ def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> li
 
 
 def _read(row: Any) -> ScoreSums:
-    return ScoreSums(row.n_scores, **{name: sums.loads(getattr(row, name)) for name in _SUMS})
+    absolute, naive, signed = (sums.loads(getattr(row, name)) for name in _SUMS)
+    return ScoreSums(row.n_scores, absolute, naive, signed)
 
 
 def _columns(totals: ScoreSums) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from forecaster.ledger.entries import (
     WALL_CLOCK_TOLERANCE,
     Entry,
     ServedForecast,
+    count_steps,
     forecast_id,
     match_actuals,
     new_request_id,
@@ -297,9 +298,15 @@ def test_forgetting_deletes_forecasts_scores_actuals_and_requests(writer: Writer
     assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, REQUESTS)) == (0, 0, 0)
 
 
-@given(st.lists(st.tuples(*[st.floats(allow_nan=True, allow_infinity=False)] * 6), min_size=1, max_size=5))
+VALUES = st.floats(allow_nan=True, allow_infinity=False)
+
+
+@given(st.integers(0, 3).flatmap(lambda n: st.lists(st.tuples(*[VALUES] * (2 + 2 * n)), min_size=1, max_size=5)))
 def test_steps_survive_packing(rows: list[tuple[float, ...]]) -> None:
-    np.testing.assert_array_equal(unpack_steps(pack_steps(np.array(rows)), LEVELS), np.array(rows))
+    levels = [80, 95, 99][: len(rows[0]) // 2 - 1]
+    packed = pack_steps(np.array(rows))
+    np.testing.assert_array_equal(unpack_steps(packed, levels), np.array(rows))
+    assert count_steps(len(packed), levels) == len(rows)
 
 
 def test_request_ids_sort_by_time_and_are_unique() -> None:

@@ -13,15 +13,22 @@ from forecaster.ledger.running_sums import sums_since
 from forecaster.ledger.scoring import Actual, record_actuals
 from forecaster.ledger.skill import realised_skill, skill_from_sums
 from forecaster.ledger.writer import write
-from tests.ledger.test_ledger import HOUR, entry, served
+from tests.ledger.test_ledger import HOUR, entry
 
+MEAN = (1.0, 2.0, 3.0)
 # inside mean ± 2 alone, inside both intervals, outside both
 ACTUALS = [Actual("a", 10 * HOUR, 2.5), Actual("a", 11 * HOUR, 2.5), Actual("a", 12 * HOUR, 9.0)]
-MEAN = (1.0, 2.0, 3.0)
+
+
+def forecast(*levels: float, unique_id: str = "a", mean: tuple[float, ...] = MEAN) -> ServedForecast:
+    """Return an hourly forecast with intervals of mean ± 1 (the first level), mean ± 2 (the second), and so on."""
+    widths = [sign * number for number, _ in enumerate(levels, start=1) for sign in (-1, 1)]
+    rows = [[(10 + step) * HOUR, y, *(y + width for width in widths)] for step, y in enumerate(mean)]
+    return ServedForecast(unique_id, 3.0, np.array(rows), "{}", levels=levels)
 
 
 def test_forecasts_are_scored_at_their_own_levels(engine: Engine) -> None:
-    request = entry(served(mean=MEAN, levels=(50, 97.5)))
+    request = entry(forecast(50, 97.5))
     write(engine, [request])
     record_actuals(engine, ACTUALS)
     (skill,) = realised_skill(engine, "sine")
@@ -38,15 +45,15 @@ def test_forecasts_are_scored_at_their_own_levels(engine: Engine) -> None:
 
 
 def test_forecasts_of_several_levels_share_a_ledger(engine: Engine) -> None:
-    write(engine, [entry(served(mean=MEAN)), entry(served(mean=MEAN, levels=(50, 95))), entry(served(mean=MEAN[:1]))])
-    write(engine, [entry(served("b", mean=MEAN, levels=(50, 60)), version=2)])
+    write(engine, [entry(forecast(80, 95)), entry(forecast(50, 90, 95)), entry(forecast(80, 95, mean=MEAN[:1]))])
+    write(engine, [entry(forecast(50, unique_id="b"), version=2), entry(forecast(unique_id="b"), version=2)])
     # sent twice, and once corrected
     for actuals in (ACTUALS, ACTUALS, [Actual("a", 10 * HOUR, 1.0)], [Actual("b", 10 * HOUR, 1.0)]):
         record_actuals(engine, actuals)
     first, second = realised_skill(engine, "sine", "version")
-    assert first.n_covered == {"50": 3, "80": 4, "95": 7}
-    assert first.coverage == {"50": 2 / 3, "80": 3 / 4, "95": 5 / 7}
-    assert second.n_covered == {"50": 1, "60": 1}
+    assert first.n_covered == {"50": 3, "80": 4, "90": 3, "95": 7}
+    assert first.coverage == {"50": 2 / 3, "80": 3 / 4, "90": 2 / 3, "95": 5 / 7}
+    assert (second.n_scores, second.n_covered) == (2, {"50": 1})
     assert skill_from_sums(sums_since(engine, 0)["", "sine", 1]).coverage == first.coverage
     # a version without scores at these levels has none to adapt to
     assert read_all_miscoverage_rates(engine).keys() == {("", "sine", 1)}

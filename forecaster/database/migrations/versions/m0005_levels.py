@@ -1,4 +1,6 @@
-"""Key intervals by level instead of naming columns after the levels 80 and 95."""
+"""Key intervals by level, instead of columns that are named after the levels 80 and 95."""
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,19 +8,19 @@ from alembic import op
 revision = "0005"
 down_revision = "0004"
 
-# one day's, one time's or one step's sums at a level, from a table that has a column for each level
-_SPLIT = (
-    "INSERT INTO {target} ({keys}, level, {count}, inside) "
-    "SELECT {keys}, 80, {count_80}, inside_80 FROM {source} WHERE {count_80} > 0 "
-    "UNION ALL SELECT {keys}, 95, {count_95}, inside_95 FROM {source} WHERE {count_95} > 0"
+_SCORE = "forecast_id, step, owner, at, model, version, is_shadow, forecast_by, unique_id, error, naive_error"
+_DAY = "owner, model, version, day"
+_TIME = "owner, unique_id, at, model, version, step"
+_STEP = "owner, model, version, unique_id, step"
+# as `ledger/outcomes.py` writes it
+_OUTCOMES = (
+    "'{\"80\":' || COALESCE(CAST(is_inside_80 AS TEXT), 'null') || "
+    "',\"95\":' || COALESCE(CAST(is_inside_95 AS TEXT), 'null') || '}'"
 )
-_DAY_KEYS = "owner, model, version, day"
-_TIME_KEYS = "owner, unique_id, at, model, version, step"
-_STEP_KEYS = "owner, model, version, unique_id, step"
 
 
 def upgrade() -> None:
-    """Name the levels of each forecast's bounds, and turn columns for levels into rows."""
+    """Name the levels of each forecast's bounds, and turn the levels' columns into rows."""
     op.add_column("forecasts", sa.Column("levels", sa.Text(), nullable=False, server_default="80,95"))
     _join_outcomes()
     _split_days()
@@ -27,79 +29,98 @@ def upgrade() -> None:
 
 
 def _join_outcomes() -> None:
-    op.add_column("scores", sa.Column("is_inside", sa.Text(), nullable=True))
-    # as `ledger/outcomes.py` writes it
-    op.execute(
-        "UPDATE scores SET is_inside = '{\"80\":' || COALESCE(CAST(is_inside_80 AS TEXT), 'null') "
-        "|| ',\"95\":' || COALESCE(CAST(is_inside_95 AS TEXT), 'null') || '}'"
+    _replace_table(
+        "scores",
+        sa.Column("forecast_id", sa.String(length=48), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.String(length=200), nullable=False, server_default=""),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("model", sa.String(length=250), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("is_shadow", sa.Boolean(), nullable=False),
+        sa.Column("forecast_by", sa.String(length=32), nullable=False),
+        sa.Column("unique_id", sa.String(length=200), nullable=False),
+        sa.Column("error", sa.Float(precision=53), nullable=False),
+        sa.Column("naive_error", sa.Float(precision=53), nullable=False),
+        sa.Column("is_inside", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("forecast_id", "step"),
+        rows=f"INSERT INTO scores ({_SCORE}, is_inside) SELECT {_SCORE}, {_OUTCOMES} FROM old_scores",  # noqa: S608
     )
-    with op.batch_alter_table("scores") as scores:
-        scores.alter_column("is_inside", existing_type=sa.Text(), nullable=False)
-        scores.drop_column("is_inside_80")
-        scores.drop_column("is_inside_95")
-
-
-def _owner_column() -> sa.Column[str]:
-    return sa.Column("owner", sa.String(length=200), nullable=False)
+    op.create_index("scores_of_model", "scores", ["model", "at"], unique=False)
+    op.create_index("scores_of_series", "scores", ["unique_id", "at"], unique=False)
 
 
 def _split_days() -> None:
     op.create_table(
         "day_levels",
-        _owner_column(),
+        _owner(),
         sa.Column("model", sa.String(length=250), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("day", sa.Integer(), nullable=False),
-        sa.Column("level", sa.Float(precision=53), nullable=False),
+        _level(),
         sa.Column("n_scores", sa.Integer(), nullable=False),
         sa.Column("inside", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("owner", "model", "version", "day", "level"),
     )
-    _split("days", "day_levels", _DAY_KEYS, "n_scores", "n_80", "n_95")
+    for level in (80, 95):
+        op.execute(
+            f"INSERT INTO day_levels ({_DAY}, level, n_scores, inside) "  # noqa: S608
+            f"SELECT {_DAY}, {level}, n_{level}, inside_{level} FROM days WHERE n_{level} > 0"
+        )
     with op.batch_alter_table("days") as days:
         for name in ("n_80", "inside_80", "n_95", "inside_95"):
             days.drop_column(name)
 
 
 def _split_times() -> None:
-    op.rename_table("times", "times_of_all_levels")
-    op.create_table(
+    _replace_table(
         "times",
-        _owner_column(),
+        _owner(),
         sa.Column("unique_id", sa.String(length=200), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("model", sa.String(length=250), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
-        sa.Column("level", sa.Float(precision=53), nullable=False),
+        _level(),
         sa.Column("n_scores", sa.Integer(), nullable=False),
         sa.Column("inside", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("owner", "unique_id", "at", "model", "version", "step", "level"),
         sqlite_with_rowid=False,
+        rows=f"INSERT INTO times ({_TIME}, level, n_scores, inside) "  # noqa: S608
+        f"SELECT {_TIME}, 80, n_scores, inside_80 FROM old_times "
+        f"UNION ALL SELECT {_TIME}, 95, n_scores, inside_95 FROM old_times",
     )
-    _split("times_of_all_levels", "times", _TIME_KEYS, "n_scores", "n_scores", "n_scores")
-    op.drop_table("times_of_all_levels")
 
 
 def _split_steps() -> None:
-    op.rename_table("steps", "steps_of_all_levels")
-    op.create_table(
+    _replace_table(
         "steps",
-        _owner_column(),
+        _owner(),
         sa.Column("model", sa.String(length=250), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("unique_id", sa.String(length=200), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
-        sa.Column("level", sa.Float(precision=53), nullable=False),
+        _level(),
         sa.Column("n_times", sa.Integer(), nullable=False),
         sa.Column("inside", sa.Float(precision=53), nullable=False),
         sa.PrimaryKeyConstraint("owner", "model", "version", "unique_id", "step", "level"),
+        rows=f"INSERT INTO steps ({_STEP}, level, n_times, inside) "  # noqa: S608
+        f"SELECT {_STEP}, 80, n_times, inside_80 FROM old_steps "
+        f"UNION ALL SELECT {_STEP}, 95, n_times, inside_95 FROM old_steps",
     )
-    _split("steps_of_all_levels", "steps", _STEP_KEYS, "n_times", "n_times", "n_times")
-    op.drop_table("steps_of_all_levels")
 
 
-def _split(source: str, target: str, keys: str, count: str, count_80: str, count_95: str) -> None:
-    op.execute(
-        _SPLIT.format(source=source, target=target, keys=keys, count=count, count_80=count_80, count_95=count_95)
-    )
+def _owner() -> sa.Column[str]:
+    return sa.Column("owner", sa.String(length=200), nullable=False)
+
+
+def _level() -> sa.Column[float]:
+    return sa.Column("level", sa.Float(precision=53), nullable=False)
+
+
+def _replace_table(name: str, *columns: Any, rows: str, **options: Any) -> None:
+    """Create a table in place of another, filled by the statement `rows` from the table `old_…`."""
+    op.rename_table(name, f"old_{name}")
+    op.create_table(name, *columns, **options)
+    op.execute(rows)
+    op.drop_table(f"old_{name}")
