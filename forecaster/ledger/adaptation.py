@@ -48,14 +48,13 @@ def _read(
     query = select(STEPS).where(at_levels, *conditions).order_by(*STEPS.primary_key)
     with transaction(engine) as connection:
         rows = connection.execute(query).all()
-    nominal = {level: miscoverage_rate(level) for level in levels}
-    columns = {level: column for column, level in enumerate(levels)}
+    nominal = np.array([miscoverage_rate(level) for level in levels])
+    column_of = {level: column for column, level in enumerate(levels)}
     rates: dict[VersionKey, dict[str, Floats]] = {}
     for (owner, model, version, unique_id), of_series in groupby(rows, lambda row: row[:4]):
-        of_levels = list(of_series)
-        surplus = np.zeros((of_levels[-1].step, len(levels)))
-        for row in of_levels:
-            expected, observed = row.n_times * nominal[row.level], row.n_times - row.inside
-            surplus[row.step - 1, columns[row.level]] = expected - observed
+        steps, at_level, n_times, inside = zip(*(row[4:] for row in of_series), strict=True)
+        columns, counts = [column_of[level] for level in at_level], np.array(n_times)
+        surplus = np.zeros((steps[-1], len(levels)))
+        surplus[np.array(steps) - 1, columns] = counts * nominal[columns] - (counts - inside)
         rates.setdefault((owner, model, version), {})[unique_id] = miscoverage_rates(levels, surplus)
     return rates

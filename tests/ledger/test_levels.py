@@ -56,14 +56,14 @@ def test_forecasts_of_several_levels_share_a_ledger(engine: Engine) -> None:
     assert (second.n_scores, second.n_covered) == (2, {"50": 1})
     assert skill_from_sums(sums_since(engine, 0)["", "sine", 1]).coverage == first.coverage
     # a version without scores at these levels has none to adapt to
-    assert read_all_miscoverage_rates(engine).keys() == {("", "sine", 1)}
+    assert read_all_miscoverage_rates(engine, (80, 95)).keys() == {("", "sine", 1)}
     rates = read_miscoverage_rates(engine, "sine", 1, levels=(95, 50, 40))["a"]
     # the first hour was forecast three times from the same step and counts once; no forecast has the level 40
     np.testing.assert_allclose(rates[0], [0.05 * (1 + GAMMA * 0.05), 0.5 * (1 + GAMMA * 0.5), 0.6])
     forget_series(engine, "a")
     assert realised_skill(engine, "sine", version=1) == []
     assert sums_since(engine, 0).keys() == {("", "sine", 2)}
-    assert read_miscoverage_rates(engine, "sine", 1) == {}
+    assert read_miscoverage_rates(engine, "sine", 1, levels=(80, 95)) == {}
 
 
 def test_bounds_that_do_not_match_the_levels_are_refused() -> None:
