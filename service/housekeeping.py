@@ -151,7 +151,7 @@ def retraining_reasons(
             reasons.append(f"realised relative_mae {relative:.3g}, at most {threshold:g} allowed")
         for level, share in realised.coverage.items():
             is_known = realised.n_covered[level] >= settings.evidence_scores
-            if is_known and abs(share - int(level) / 100) > settings.evidence_coverage:
+            if is_known and abs(share - float(level) / 100) > settings.evidence_coverage:
                 reasons.append(
                     f"the {level} % interval covered {share:.1%} of the actuals, "
                     f"at most {settings.evidence_coverage:.0%} off allowed"

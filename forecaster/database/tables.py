@@ -56,8 +56,10 @@ FORECASTS = Table(
     Column("last_value", Float(53), nullable=False),
     # an actual within this many microseconds of a step's time belongs to the step
     Column("tolerance", BigInteger, nullable=False),
-    # (steps, 6) float64: microseconds since 1970, mean, lo-80, hi-80, lo-95, hi-95
+    # (steps, 2 + 2 × levels) float64: microseconds since 1970, mean, each level's lower and upper bound
     Column("steps", LargeBinary, nullable=False),
+    # the levels of the bounds in `steps`, separated by commas; the default is for rows from before this column
+    Column("levels", Text, nullable=False, server_default="80,95"),
     Column("answer", Text, nullable=False),
     Index("forecasts_of_request", "request_id"),
     Index("forecasts_of_series", "unique_id", "owner", "last_at"),
@@ -91,9 +93,8 @@ SCORES = Table(
     Column("error", Float(53), nullable=False),
     # the error of the last value before the forecast, which is the naive forecast
     Column("naive_error", Float(53), nullable=False),
-    # 1: the actual is inside the interval, 0: outside, null: there is no interval
-    Column("is_inside_80", SmallInteger),
-    Column("is_inside_95", SmallInteger),
+    # JSON object, by level: 1 if the actual is inside the interval, 0 if outside, null if there is no interval
+    Column("is_inside", Text, nullable=False),
     Index("scores_of_model", "model", "at"),
     Index("scores_of_series", "unique_id", "at"),
 )
@@ -114,14 +115,23 @@ DAYS = Table(
     Column("absolute", Text, nullable=False),
     Column("naive", Text, nullable=False),
     Column("signed", Text, nullable=False),
-    # scores with an interval, and those whose actual is inside it
-    Column("n_80", Integer, nullable=False),
-    Column("inside_80", Integer, nullable=False),
-    Column("n_95", Integer, nullable=False),
-    Column("inside_95", Integer, nullable=False),
 )
 
-# sums by series, forecast time and step: a time may have been forecast several times from the same step
+# sums by day and level
+DAY_LEVELS = Table(
+    "day_levels",
+    METADATA,
+    Column("owner", String(200), primary_key=True),
+    Column("model", String(250), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("level", Float(53), primary_key=True),
+    # scores with an interval of this level, and those whose actual is inside it
+    Column("n_scores", Integer, nullable=False),
+    Column("inside", Integer, nullable=False),
+)
+
+# sums by series, forecast time, step and level: a time may have been forecast several times from the same step
 TIMES = Table(
     "times",
     METADATA,
@@ -131,13 +141,13 @@ TIMES = Table(
     Column("model", String(250), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("step", Integer, primary_key=True),
+    Column("level", Float(53), primary_key=True),
     Column("n_scores", Integer, nullable=False),
-    Column("inside_80", Integer, nullable=False),
-    Column("inside_95", Integer, nullable=False),
+    Column("inside", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
 
-# sums by series and step, in which each forecast time counts once
+# sums by series, step and level, in which each forecast time counts once
 STEPS = Table(
     "steps",
     METADATA,
@@ -146,10 +156,10 @@ STEPS = Table(
     Column("version", Integer, primary_key=True),
     Column("unique_id", String(200), primary_key=True),
     Column("step", Integer, primary_key=True),
+    Column("level", Float(53), primary_key=True),
     Column("n_times", Integer, nullable=False),
-    # sums over the times of the share of scores that are inside
-    Column("inside_80", Float(53), nullable=False),
-    Column("inside_95", Float(53), nullable=False),
+    # sum over the times of the share of scores that are inside
+    Column("inside", Float(53), nullable=False),
 )
 
 # API keys: a digest, never the secret

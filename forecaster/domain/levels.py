@@ -1,9 +1,24 @@
-"""Levels of intervals, 0–100: the evaluated and scored levels, and the probabilities of a level's bounds."""
+"""Levels of intervals, 0–100: the evaluated and scored levels, their names, and the probabilities of their bounds."""
 
 from collections.abc import Sequence
 
 # the levels of the intervals that are evaluated, and that are scored for every forecast, whatever the client requests
 LEVELS = (80, 95)
+
+
+def level_name(level: float) -> str:
+    """Return a level as text, such as `80` or `97.5`."""
+    return f"{level:g}"
+
+
+def format_levels(levels: Sequence[float]) -> str:
+    """Return levels as text, such as `80,95`."""
+    return ",".join(map(level_name, levels))
+
+
+def parse_levels(text: str) -> tuple[float, ...]:
+    """Return the levels that `format_levels` formatted."""
+    return tuple(map(float, text.split(","))) if text else ()
 
 
 def tails(level: float) -> tuple[float, float]:

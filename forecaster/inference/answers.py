@@ -38,7 +38,7 @@ class Answer:
         head: the fields that all forecasts share: `model`, `forecast_by`, `skill`, `warnings`.
         forecasts: for each series `unique_id`, `cutoff`, `ds`, `is_adapted`, `mean` and the requested columns.
         last_values: the last value of each history, `(n,)`.
-        steps: the values to score, `(n, horizon, 6)`, with the ledger's columns.
+        steps: the values to score, `(n, horizon, 2 + 2 × levels)`, with the ledger's columns.
         tolerance: an actual within this many microseconds of a step's time belongs to the step.
     """
 
@@ -83,7 +83,7 @@ def describe_forecasts(forecast: Forecast, unique_ids: Sequence[str], times: For
 
 
 def scored_steps(forecast: Forecast, times: ForecastTimes) -> Floats:
-    """Return the values to score, `(n, horizon, 6)`, with the ledger's columns."""
+    """Return the values to score, `(n, horizon, 2 + 2 × levels)`, with the ledger's columns."""
     return np.concatenate([times.instants[:, :, None], forecast.mean[:, :, None], forecast.bounds], axis=2)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from forecaster.database.schema import open_database
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable, SeriesError
+from forecaster.domain.levels import LEVELS
 from forecaster.inference.answers import Answer, describe_forecasts, ledger_entry, scored_steps
 from forecaster.inference.forecasting import Forecast
 from forecaster.inference.frames import FrameInputs
@@ -121,7 +122,7 @@ class Spool:
         while lines := list(islice(self._file, BATCH_SIZE)):
             entries = []
             for described, last_value, packed, digest in map(json.loads, lines):
-                steps = unpack_steps(bytes.fromhex(packed))[None]
+                steps = unpack_steps(bytes.fromhex(packed), LEVELS)[None]
                 key = sha256(to_json([*version, digest, described])).hexdigest()
                 answer = Answer(head, [described], np.array([last_value]), steps, tolerance)
                 entries.append(ledger_entry(answer, owner=owner, idempotency_key=f"batch-{key}", body_digest=digest))

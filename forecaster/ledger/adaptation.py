@@ -1,5 +1,6 @@
 """Adaptive intervals of served forecasts: each series' current miscoverage rates, from the sums in the ledger."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
@@ -15,35 +16,45 @@ from forecaster.ledger.running_sums import VersionKey
 NOMINAL_MISCOVERAGE_RATES = np.array([miscoverage_rate(level) for level in LEVELS])
 
 
-def read_miscoverage_rates(engine: Engine, model: str, version: int, owner: str = "") -> dict[str, Floats]:
-    """Return the adapted miscoverage rates of a version by series, each `(steps, levels)`, levels as in `LEVELS`.
+def read_miscoverage_rates(
+    engine: Engine, model: str, version: int, owner: str = "", levels: Sequence[float] = LEVELS
+) -> dict[str, Floats]:
+    """Return the adapted miscoverage rates of a version by series, each `(steps, levels)`.
 
-    A time that was forecast several times from the same step counts once.
+    A time that was forecast several times from the same step counts once. A series without scores at these levels is
+    left out.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
     of_version = (STEPS.c.owner == owner) & (STEPS.c.model == model) & (STEPS.c.version == version)
-    return _read(engine, of_version).get((owner, model, version), {})
+    return _read(engine, levels, of_version).get((owner, model, version), {})
 
 
-def read_all_miscoverage_rates(engine: Engine) -> dict[VersionKey, dict[str, Floats]]:
-    """Return the adapted miscoverage rates of all versions, by owner, model and version.
+def read_all_miscoverage_rates(engine: Engine, levels: Sequence[float] = LEVELS) -> dict[VersionKey, dict[str, Floats]]:
+    """Return the adapted miscoverage rates of all versions, by owner, model and version; see `read_miscoverage_rates`.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    return _read(engine)
+    return _read(engine, levels)
 
 
-def _read(engine: Engine, *conditions: ColumnElement[bool]) -> dict[VersionKey, dict[str, Floats]]:
+def _read(
+    engine: Engine, levels: Sequence[float], *conditions: ColumnElement[bool]
+) -> dict[VersionKey, dict[str, Floats]]:
+    # floats only: of mixed numbers, Postgres' driver takes the type of the first for all
+    at_levels = STEPS.c.level.in_([float(level) for level in levels])
+    query = select(STEPS).where(at_levels, *conditions).order_by(*STEPS.primary_key)
     with transaction(engine) as connection:
-        rows = connection.execute(select(STEPS).where(*conditions).order_by(*STEPS.primary_key)).all()
+        rows = connection.execute(query).all()
+    nominal = np.array([miscoverage_rate(level) for level in levels])
+    column_of = {level: column for column, level in enumerate(levels)}
     rates: dict[VersionKey, dict[str, Floats]] = {}
     for (owner, model, version, unique_id), of_series in groupby(rows, lambda row: row[:4]):
-        counts = np.array([(row.step, row.n_times, row.inside_80, row.inside_95) for row in of_series])
-        steps, n_times, n_inside = counts[:, 0].astype(int) - 1, counts[:, 1:2], counts[:, 2:]
-        surplus = np.zeros((steps[-1] + 1, len(LEVELS)))
-        surplus[steps] = n_times * NOMINAL_MISCOVERAGE_RATES - (n_times - n_inside)
-        rates.setdefault((owner, model, version), {})[unique_id] = miscoverage_rates(LEVELS, surplus)
+        steps, at_level, n_times, inside = zip(*(row[4:] for row in of_series), strict=True)
+        columns, counts = [column_of[level] for level in at_level], np.array(n_times)
+        surplus = np.zeros((steps[-1], len(levels)))
+        surplus[np.array(steps) - 1, columns] = counts * nominal[columns] - (counts - inside)
+        rates.setdefault((owner, model, version), {})[unique_id] = miscoverage_rates(levels, surplus)
     return rates

@@ -2,17 +2,17 @@
 
 import secrets
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Floats
 
-# columns of a stored step: its time in microseconds since 1970, the mean, and each level's bounds
-AT, STEP_MEAN, LOW_80, HIGH_80, LOW_95, HIGH_95 = range(6)
-# of a stored step
-STEP_BYTES = 6 * 8
+# columns of a stored step: its time in microseconds since 1970, the mean, and from FIRST_BOUND on each level's bounds
+AT, STEP_MEAN, FIRST_BOUND = range(3)
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,14 @@ class ServedForecast:
     Args:
         unique_id: the series.
         last_value: the last value of the history, which is the naive forecast of each step.
-        steps: `(steps, 6)`, columns `AT` to `HIGH_95`; bounds are NaN if there is no interval.
+        steps: `(steps, 2 + 2 × levels)`: the time, the mean, and each level's lower and upper bound in turn; bounds are
+            NaN if there is no interval.
         answer: the JSON that the client received.
         tolerance: an actual within this many microseconds of a step's time belongs to the step.
+        levels: the scored levels, 0–100, each once, in the order of their bounds in `steps`.
+
+    Raises:
+        ValueError: `steps` has not two columns for each level.
     """
 
     unique_id: str
@@ -32,6 +37,14 @@ class ServedForecast:
     steps: Floats
     answer: str
     tolerance: int = 0
+    levels: tuple[float, ...] = LEVELS
+
+    def __post_init__(self) -> None:
+        """Check the number of columns."""
+        if self.steps.shape[1] != _n_columns(self.levels):
+            raise ValueError(
+                f"steps: {self.steps.shape[1]} columns, but the levels {self.levels} need {_n_columns(self.levels)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -121,10 +134,19 @@ def forecast_id(request_id: str, position: int) -> str:
 
 
 def pack_steps(steps: Floats) -> bytes:
-    """Return steps `(steps, 6)` as bytes, in an order that does not depend on the machine."""
+    """Return steps `(steps, 2 + 2 × levels)` as bytes, in an order that does not depend on the machine."""
     return steps.astype("<f8").tobytes()
 
 
-def unpack_steps(packed: bytes) -> NDArray[np.float64]:
-    """Return the steps `(steps, 6)` that `pack_steps` packed."""
-    return np.frombuffer(packed, dtype="<f8").reshape(-1, 6)
+def unpack_steps(packed: bytes, levels: Sequence[float]) -> NDArray[np.float64]:
+    """Return the steps `(steps, 2 + 2 × levels)` that `pack_steps` packed."""
+    return np.frombuffer(packed, dtype="<f8").reshape(-1, _n_columns(levels))
+
+
+def count_steps(n_bytes: int, levels: Sequence[float]) -> int:
+    """Return how many steps `pack_steps` packed into so many bytes."""
+    return n_bytes // (8 * _n_columns(levels))
+
+
+def _n_columns(levels: Sequence[float]) -> int:
+    return FIRST_BOUND + 2 * len(levels)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, select, true
 from forecaster.database.engine import transaction
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS
 from forecaster.domain.errors import RequestError
+from forecaster.domain.levels import parse_levels
 from forecaster.ledger.entries import AT, WALL_CLOCK_TOLERANCE, match_actuals, unpack_steps
 
 # answers take many times their length in memory when they are parsed
@@ -177,7 +178,7 @@ def _describe(row: Any, actuals: dict[tuple[str, str], dict[int, float]]) -> dic
 
 
 def _actuals_by_step(row: Any, actuals: dict[int, float]) -> list[float | None]:
-    steps = unpack_steps(row.steps)
+    steps = unpack_steps(row.steps, parse_levels(row.levels))
     if not actuals:
         return [None] * len(steps)
     values = list(actuals.values())

@@ -4,24 +4,27 @@ They exclude shadow forecasts and forecasts by a baseline. Errors are summed exa
 is corrected or deleted leaves no rounding error behind, however large it was.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, delete, select, text, tuple_
+from sqlalchemy import Connection, Engine, Table, and_, delete, select, text, tuple_
 
 from forecaster.database.engine import dialect_insert, insert_rows, transaction
-from forecaster.database.tables import DAYS, STEPS, TIMES
+from forecaster.database.tables import DAY_LEVELS, DAYS, STEPS, TIMES
 from forecaster.domain import sums
 from forecaster.domain.instants import DAY
+from forecaster.ledger.outcomes import Outcomes, load_outcomes
 
 # keys per statement: databases limit its parameters
 _KEYS_PER_STATEMENT = 500
 # owner, model, version
 VersionKey = tuple[str, str, int]
 _Key = tuple[Any, ...]
-# scores or times, and how many of them are inside the 80 % and the 95 % interval
+# scores or times with an interval of a level, and how many of them are inside it
 _Counts = list[float]
 
 
@@ -34,44 +37,38 @@ class ScoreSums:
         absolute: exact sum of the errors' absolute values, as `sums.add` returns it.
         naive: exact sum of the absolute errors of the last value.
         signed: exact sum of the errors.
-        n_80: how many scores have an 80 % interval.
-        inside_80: how many of these are inside it.
-        n_95: how many scores have a 95 % interval.
-        inside_95: how many of these are inside it.
+        n_covered: by level, how many scores have an interval.
+        inside: by level, how many of these are inside it.
     """
 
     n_scores: int = 0
     absolute: sums.Parts = field(default_factory=list)
     naive: sums.Parts = field(default_factory=list)
     signed: sums.Parts = field(default_factory=list)
-    n_80: int = 0
-    inside_80: int = 0
-    n_95: int = 0
-    inside_95: int = 0
+    n_covered: Counter[float] = field(default_factory=Counter)
+    inside: Counter[float] = field(default_factory=Counter)
 
-    def count(self, score: dict[str, Any], sign: int) -> None:
-        """Add a score if `sign` is 1; subtract it if `sign` is -1."""
+    def count(self, score: dict[str, Any], outcomes: Outcomes, sign: int) -> None:
+        """Add a score and its outcomes if `sign` is 1; subtract them if `sign` is -1."""
         self.n_scores += sign
         self.absolute = sums.add(self.absolute, [sign * abs(score["error"])])
         self.naive = sums.add(self.naive, [sign * abs(score["naive_error"])])
         self.signed = sums.add(self.signed, [sign * score["error"]])
-        if score["is_inside_80"] is not None:
-            self.n_80 += sign
-            self.inside_80 += sign * score["is_inside_80"]
-        if score["is_inside_95"] is not None:
-            self.n_95 += sign
-            self.inside_95 += sign * score["is_inside_95"]
+        for level, is_inside in outcomes:
+            if is_inside is not None:
+                self.n_covered[level] += sign
+                self.inside[level] += sign * is_inside
 
     def add(self, other: "ScoreSums") -> None:
         """Add other sums to these."""
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.n_scores += other.n_scores
         for name in _SUMS:
             setattr(self, name, sums.join(getattr(self, name), getattr(other, name)))
+        self.n_covered.update(other.n_covered)
+        self.inside.update(other.inside)
 
 
 _SUMS = ("absolute", "naive", "signed")
-_COUNTS = tuple(item.name for item in fields(ScoreSums) if item.name not in _SUMS)
 
 
 def lock_scores(connection: Connection) -> None:
@@ -94,18 +91,29 @@ def update_sums(connection: Connection, removed: Iterable[dict[str, Any]], added
         added: rows of `SCORES`.
     """
     days: dict[_Key, ScoreSums] = defaultdict(ScoreSums)
-    times: dict[_Key, _Counts] = defaultdict(lambda: [0, 0, 0])
+    times: dict[_Key, _Counts] = defaultdict(lambda: [0, 0])
     for sign, scores in ((-1, removed), (1, added)):
         for score in scores:
             if score["is_shadow"] or score["forecast_by"] != "model":
                 continue
-            days[score["owner"], score["model"], score["version"], score["at"] // DAY].count(score, sign)
-            if score["is_inside_80"] is not None and score["is_inside_95"] is not None:
-                counts = times[_key(TIMES, score)]
-                for index, change in enumerate((1, score["is_inside_80"], score["is_inside_95"])):
-                    counts[index] += sign * change
+            outcomes = load_outcomes(score["is_inside"])
+            day = score["owner"], score["model"], score["version"], score["at"] // DAY
+            days[day].count(score, outcomes, sign)
+            for key, is_inside in _time_outcomes(score, outcomes):
+                times[key][0] += sign
+                times[key][1] += sign * is_inside
+    _add(connection, DAY_LEVELS, _day_level_rows(days))
     _change_days(connection, days)
     _change_steps(connection, times)
+
+
+def _time_outcomes(score: dict[str, Any], outcomes: Outcomes) -> Iterator[tuple[_Key, int]]:
+    """Yield the keys in `TIMES` of a score's levels, with their outcomes; none if any of its levels has no interval."""
+    are_inside = [(level, is_inside) for level, is_inside in outcomes if is_inside is not None]
+    # the rates of all levels adapt together, because those between two levels are interpolated
+    if len(are_inside) == len(outcomes):
+        for level, is_inside in are_inside:
+            yield _key(TIMES, score | {"level": level}), is_inside
 
 
 def sums_since(engine: Engine, since_day: int) -> dict[VersionKey, ScoreSums]:
@@ -119,10 +127,19 @@ def sums_since(engine: Engine, since_day: int) -> dict[VersionKey, ScoreSums]:
         DatabaseUnavailable: the database does not answer.
     """
     totals: dict[VersionKey, ScoreSums] = defaultdict(ScoreSums)
+    # in one statement, so that a day and its levels are of the same scores
+    same_day = and_(*(DAY_LEVELS.c[column.name] == column for column in DAYS.primary_key))
+    query = select(DAYS, DAY_LEVELS.c.level, DAY_LEVELS.c.n_scores.label("n_covered"), DAY_LEVELS.c.inside)
+    query = query.outerjoin(DAY_LEVELS, same_day).where(DAYS.c.day >= since_day).order_by(*DAYS.primary_key)
     with transaction(engine) as connection:
-        rows = connection.execute(select(DAYS).where(DAYS.c.day >= since_day)).all()
-    for row in rows:
-        totals[row.owner, row.model, row.version].add(_read(row))
+        rows = connection.execute(query).all()
+    for (owner, model, version, _), of_day in groupby(rows, lambda row: row[:4]):
+        levels, total = list(of_day), totals[owner, model, version]
+        total.add(_read(levels[0]))
+        for row in levels:
+            if row.level is not None:
+                total.n_covered[row.level] += row.n_covered
+                total.inside[row.level] += row.inside
     return dict(totals)
 
 
@@ -144,9 +161,18 @@ def _change_days(connection: Connection, deltas: dict[_Key, ScoreSums]) -> None:
             insert_rows(connection, DAYS, rows)
 
 
+def _day_level_rows(deltas: dict[_Key, ScoreSums]) -> list[dict[str, Any]]:
+    return [
+        _row(DAY_LEVELS, (*day, level), [n_scores, delta.inside[level]])
+        for day, delta in deltas.items()
+        for level, n_scores in delta.n_covered.items()
+        if n_scores or delta.inside[level]
+    ]
+
+
 def _change_steps(connection: Connection, deltas: dict[_Key, _Counts]) -> None:
     rows = [_row(TIMES, key, delta) for key, delta in deltas.items() if any(delta)]
-    steps: dict[_Key, _Counts] = defaultdict(lambda: [0, 0, 0])
+    steps: dict[_Key, _Counts] = defaultdict(lambda: [0, 0])
     for row in _add(connection, TIMES, rows):
         after = [row[name] for name in _names(TIMES, is_key=False)]
         before = [count - delta for count, delta in zip(after, deltas[_key(TIMES, row)], strict=True)]
@@ -157,17 +183,19 @@ def _change_steps(connection: Connection, deltas: dict[_Key, _Counts]) -> None:
 
 
 def _per_time(counts: _Counts) -> _Counts:
-    """Return a time's contribution to its step: 1 if it has scores, and the shares of them that are inside."""
-    n_scores, *inside = counts
-    return [1, *(n_inside / n_scores for n_inside in inside)] if n_scores else [0, 0, 0]
+    """Return a time's contribution to its step: 1 if it has scores, and the share of them that are inside."""
+    n_scores, inside = counts
+    return [1, inside / n_scores] if n_scores else [0, 0]
 
 
-def _names(table: Table, *, is_key: bool) -> list[str]:
-    return [column.name for column in table.columns if column.primary_key == is_key]
+# cached, because it is called for each row
+@cache
+def _names(table: Table, *, is_key: bool) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns if column.primary_key == is_key)
 
 
 def _key(table: Table, row: dict[str, Any]) -> _Key:
-    return tuple(row[name] for name in _names(table, is_key=True))
+    return tuple([row[name] for name in _names(table, is_key=True)])
 
 
 def _row(table: Table, key: _Key, values: _Counts) -> dict[str, Any]:
@@ -192,9 +220,9 @@ def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> li
 
 
 def _read(row: Any) -> ScoreSums:
-    counts: dict[str, Any] = {name: getattr(row, name) for name in _COUNTS}
-    return ScoreSums(**counts | {name: sums.loads(getattr(row, name)) for name in _SUMS})
+    absolute, naive, signed = (sums.loads(getattr(row, name)) for name in _SUMS)
+    return ScoreSums(row.n_scores, absolute, naive, signed)
 
 
 def _columns(totals: ScoreSums) -> dict[str, Any]:
-    return vars(totals) | {name: sums.dumps(getattr(totals, name)) for name in _SUMS}
+    return {"n_scores": totals.n_scores} | {name: sums.dumps(getattr(totals, name)) for name in _SUMS}

@@ -13,18 +13,17 @@ from sqlalchemy import Connection, Engine, func, select
 from forecaster.database.engine import transaction, upsert_rows
 from forecaster.database.tables import ACTUALS, FORECASTS, SCORES
 from forecaster.domain.instants import now_microseconds
+from forecaster.domain.levels import parse_levels
 from forecaster.ledger.entries import (
     AT,
-    HIGH_80,
-    HIGH_95,
-    LOW_80,
-    LOW_95,
-    STEP_BYTES,
+    FIRST_BOUND,
     STEP_MEAN,
     WALL_CLOCK_TOLERANCE,
+    count_steps,
     match_actuals,
     unpack_steps,
 )
+from forecaster.ledger.outcomes import dump_outcomes
 from forecaster.ledger.queries import owners_of
 from forecaster.ledger.running_sums import lock_scores, update_sums
 
@@ -121,7 +120,7 @@ def _score_batch(engine: Engine, owner: str, unique_id: str, values: dict[int, f
     """Score the next forecasts after the id `after`; return the last id, or None if there are no more forecasts."""
     first, last = min(values) - WALL_CLOCK_TOLERANCE, max(values) + WALL_CLOCK_TOLERANCE
     forecasts = (
-        select(FORECASTS.c.forecast_id, func.length(FORECASTS.c.steps))
+        select(FORECASTS.c.forecast_id, FORECASTS.c.levels, func.length(FORECASTS.c.steps))
         .where(FORECASTS.c.unique_id == unique_id, FORECASTS.c.owner == owner, FORECASTS.c.forecast_id > after)
         .where(FORECASTS.c.last_at >= first, FORECASTS.c.first_at <= last)
         .order_by(FORECASTS.c.forecast_id)
@@ -131,12 +130,13 @@ def _score_batch(engine: Engine, owner: str, unique_id: str, values: dict[int, f
         rows = connection.execute(forecasts).all()
     ids: list[str] = []
     longest = total = 0
-    for forecast_id, n_bytes in rows:
-        if ids and total + n_bytes > _STEPS_PER_TRANSACTION * STEP_BYTES:
+    for forecast_id, levels, n_bytes in rows:
+        n_steps = count_steps(n_bytes, parse_levels(levels))
+        if ids and total + n_steps > _STEPS_PER_TRANSACTION:
             break
         ids.append(forecast_id)
-        longest, total = max(longest, n_bytes), total + n_bytes
-    for begin in range(0, longest // STEP_BYTES, _STEPS_PER_TRANSACTION):
+        longest, total = max(longest, n_steps), total + n_steps
+    for begin in range(0, longest, _STEPS_PER_TRANSACTION):
         with _scoring_transaction(engine) as connection:
             _score_steps(connection, ids, slice(begin, begin + _STEPS_PER_TRANSACTION), values)
     return ids[-1] if ids else None
@@ -145,7 +145,7 @@ def _score_batch(engine: Engine, owner: str, unique_id: str, values: dict[int, f
 def _score_steps(connection: Connection, ids: list[str], part: slice, values: dict[int, float]) -> None:
     """Score a part of the steps of each forecast."""
     rows = connection.execute(select(*_COLUMNS).where(FORECASTS.c.forecast_id.in_(ids))).all()
-    steps = {row.forecast_id: unpack_steps(row.steps)[part] for row in rows}
+    steps = {row.forecast_id: unpack_steps(row.steps, parse_levels(row.levels))[part] for row in rows}
     times = np.concatenate([array[:, AT] for array in steps.values()]) if steps else np.empty(0)
     if not len(times):
         # the forecasts have been deleted since their ids were read
@@ -182,7 +182,7 @@ def _scores(
     row: Any, steps: NDArray[np.float64], first: int, known: dict[int, float], values: dict[int, float]
 ) -> Iterator[dict[str, Any]]:
     """Yield the scores of the steps whose nearest actual is in `values`; `first` is the index of the first step."""
-    known_at = np.array(list(known))
+    known_at, levels = np.array(list(known)), parse_levels(row.levels)
     found = match_actuals(steps[:, AT].astype(np.int64), known_at, row.tolerance)
     for index in np.flatnonzero(found >= 0).tolist():
         at = int(known_at[found[index]])
@@ -201,14 +201,9 @@ def _scores(
             "unique_id": row.unique_id,
             "error": _clip(float(step[STEP_MEAN] - y)),
             "naive_error": _clip(row.last_value - y),
-            "is_inside_80": _is_inside(y, step[LOW_80], step[HIGH_80]),
-            "is_inside_95": _is_inside(y, step[LOW_95], step[HIGH_95]),
+            "is_inside": dump_outcomes(levels, y, step[FIRST_BOUND:].tolist()),
         }
 
 
 def _clip(error: float) -> float:
     return max(-LARGEST_ERROR, min(LARGEST_ERROR, error))
-
-
-def _is_inside(y: float, low: float, high: float) -> int | None:
-    return None if np.isnan(low) else int(low <= y <= high)

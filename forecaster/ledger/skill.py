@@ -1,15 +1,20 @@
 """Realised skill: the errors and coverage of served forecasts, by version, series, horizon step or day."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, Select, func, literal, select
 
 from forecaster.database.engine import transaction
 from forecaster.database.tables import SCORES
 from forecaster.domain import sums
 from forecaster.domain.errors import RequestError
 from forecaster.domain.instants import DAY
+from forecaster.domain.levels import level_name
+from forecaster.ledger.outcomes import load_outcomes
 from forecaster.ledger.running_sums import ScoreSums
 
 # if there are more, only the last are returned
@@ -78,17 +83,6 @@ def realised_skill(
     """
     if by is not None and by not in GROUPS:
         raise RequestError(f"by: '{by}' is unknown; choose from {sorted(GROUPS)}")
-    columns = [
-        func.count().label("n"),
-        func.avg(func.abs(SCORES.c.error)).label("mae"),
-        func.avg(func.abs(SCORES.c.naive_error)).label("naive_mae"),
-        func.avg(SCORES.c.error).label("bias"),
-        # Postgres returns the mean of small integers as a decimal
-        func.avg(SCORES.c.is_inside_80 * 1.0).label("inside_80"),
-        func.avg(SCORES.c.is_inside_95 * 1.0).label("inside_95"),
-        func.count(SCORES.c.is_inside_80).label("n_80"),
-        func.count(SCORES.c.is_inside_95).label("n_95"),
-    ]
     conditions = [SCORES.c.model == model, SCORES.c.is_shadow.is_(is_shadow), SCORES.c.forecast_by == forecast_by]
     if owner is not None:
         conditions.append(SCORES.c.owner == owner)
@@ -98,39 +92,66 @@ def realised_skill(
         conditions.append(SCORES.c.unique_id == unique_id)
     if since is not None:
         conditions.append(SCORES.c["at"] >= since)
-    if by is None:
-        query = select(*columns).where(*conditions)
-    else:
-        group = GROUPS[by].label("grouped")
-        query = select(*columns, group).where(*conditions).group_by("grouped").order_by(group.desc()).limit(_MAX_GROUPS)
     with transaction(engine) as connection:
-        rows = connection.execute(query).all()
-    return [_describe(row, by is not None) for row in reversed(rows) if row.n]
+        rows = connection.execute(_query(by, conditions)).all()
+    groups = groupby(rows, lambda row: row.grouped)
+    return [_describe(list(of_group), group if by else None) for group, of_group in groups]
+
+
+def _query(by: str | None, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Return a query for one row for each group and outcome: the errors of the group, and the count of the outcome."""
+    group = (literal(0) if by is None else GROUPS[by]).label("grouped")
+    groups = [] if by is None else ["grouped"]
+    errors = select(
+        group,
+        func.count().label("n"),
+        func.avg(func.abs(SCORES.c.error)).label("mae"),
+        func.avg(func.abs(SCORES.c.naive_error)).label("naive_mae"),
+        func.avg(SCORES.c.error).label("bias"),
+    )
+    last = errors.where(*conditions).group_by(*groups).order_by(group.desc()).limit(_MAX_GROUPS).subquery("last")
+    counts = select(group, SCORES.c.is_inside, func.count().label("n_scores")).where(*conditions)
+    outcomes = counts.group_by(*groups, SCORES.c.is_inside).subquery("outcomes")
+    # in one statement, so that the errors and the outcomes are of the same scores
+    query = select(last, outcomes.c.is_inside, outcomes.c.n_scores)
+    return query.join(outcomes, outcomes.c.grouped == last.c.grouped).order_by(last.c.grouped)
 
 
 def skill_from_sums(totals: ScoreSums) -> GroupSkill:
     """Return the realised skill of running sums with at least one score."""
     mae, naive_mae = (sums.mean(parts, totals.n_scores) for parts in (totals.absolute, totals.naive))
-    counts = {"80": (totals.n_80, totals.inside_80), "95": (totals.n_95, totals.inside_95)}
     return GroupSkill(
         group=None,
         n_scores=totals.n_scores,
         mae=mae,
         relative_mae=mae / naive_mae if naive_mae else None,
         bias=sums.mean(totals.signed, totals.n_scores),
-        coverage={level: inside / count for level, (count, inside) in counts.items() if count},
-        n_covered={level: count for level, (count, _) in counts.items() if count},
+        **_coverage(totals.n_covered, totals.inside),
     )
 
 
-def _describe(row: Any, has_group: bool) -> GroupSkill:
-    inside = {"80": row.inside_80, "95": row.inside_95}
+def _describe(rows: Sequence[Any], group: int | str | None) -> GroupSkill:
+    """Return the skill of a group from its rows, one for each outcome."""
+    n_covered, inside, row = Counter[float](), Counter[float](), rows[0]
+    for each in rows:
+        for level, is_inside in load_outcomes(each.is_inside):
+            if is_inside is not None:
+                n_covered[level] += each.n_scores
+                inside[level] += is_inside * each.n_scores
     return GroupSkill(
-        group=row.grouped if has_group else None,
+        group=group,
         n_scores=row.n,
         mae=row.mae,
         relative_mae=row.mae / row.naive_mae if row.naive_mae else None,
         bias=row.bias,
-        coverage={level: float(share) for level, share in inside.items() if share is not None},
-        n_covered={level: count for level, count in {"80": row.n_80, "95": row.n_95}.items() if count},
+        **_coverage(n_covered, inside),
     )
+
+
+def _coverage(n_covered: Mapping[float, int], inside: Mapping[float, int]) -> dict[str, Any]:
+    """Return the fields `coverage` and `n_covered` of a group."""
+    levels = {level_name(level): level for level in sorted(n_covered) if n_covered[level]}
+    return {
+        "coverage": {name: inside[level] / n_covered[level] for name, level in levels.items()},
+        "n_covered": {name: n_covered[level] for name, level in levels.items()},
+    }

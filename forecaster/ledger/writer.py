@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from forecaster.database.engine import dialect_insert, insert_rows, transaction
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import DatabaseUnavailable
+from forecaster.domain.levels import format_levels
 from forecaster.ledger.entries import Entry, forecast_id, pack_steps
 
 # bounds how long the first forecast in a transaction waits for the last
@@ -170,6 +171,7 @@ def _forecast_rows(entry: Entry) -> list[dict[str, Any]]:
             "last_value": forecast.last_value,
             "tolerance": forecast.tolerance,
             "steps": pack_steps(forecast.steps),
+            "levels": format_levels(forecast.levels),
             "answer": forecast.answer,
         }
         for position, forecast in enumerate(entry.forecasts)

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, text
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import read_keys
-from forecaster.database.schema import MIGRATIONS, upgrade_schema
+from forecaster.database.schema import upgrade_schema
 from forecaster.database.sqlite_files import create_sqlite_file
 from forecaster.ledger.adaptation import read_miscoverage_rates
 from forecaster.ledger.entries import pack_steps
@@ -20,6 +17,7 @@ from forecaster.ledger.queries import find_answer, find_forecast
 from forecaster.ledger.running_sums import sums_since
 from forecaster.ledger.scoring import Actual, record_actuals
 from forecaster.ledger.skill import realised_skill, skill_from_sums
+from tests.database.revisions import insert, migrate_to
 from tests.ledger.test_running_sums import recomputed_sums, stored_sums
 from tests.postgres import fresh_database
 
@@ -34,12 +32,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         engine = open_engine(f"sqlite:///{tmp_path}/s.db")
     else:
         engine = open_engine(fresh_database(request.getfixturevalue("postgres")))
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with transaction(engine) as connection:
-        config.attributes["connection"] = connection
-        config.attributes["version_table"] = "forecaster_version"
-        command.upgrade(config, "0003")
+    migrate_to(engine, "0003")
     fill(engine)
     yield engine
     engine.dispose()
@@ -57,30 +50,28 @@ REQUESTS = [
 def fill(engine: Engine) -> None:
     steps = pack_steps(np.array([[hour * HOUR, 1.0, 0.0, 2.0, -1.0, 3.0] for hour in (10, 11)]))
     with transaction(engine) as connection:
-
-        def insert(table: str, **row: Any) -> None:
-            names = ", ".join(row)
-            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES (:{', :'.join(row)})"), row)
-
         for key, name in KEYS:
-            insert("keys", key_id=key, digest="d", name=name, scopes="forecast", created_at=1)
+            insert(connection, "keys", key_id=key, digest="d", name=name, scopes="forecast", created_at=1)
         for request, client, idempotency_key, series in REQUESTS:
             insert(
-                "requests", request_id=request, answered_at=1, client=client, idempotency_key=idempotency_key,
+                connection, "requests",
+                request_id=request, answered_at=1, client=client, idempotency_key=idempotency_key,
                 body_digest="d", head="{}",
             )  # fmt: skip
             insert(
-                "forecasts", forecast_id=f"{request}-0", request_id=request, position=0, answered_at=1, model="sine",
+                connection, "forecasts",
+                forecast_id=f"{request}-0", request_id=request, position=0, answered_at=1, model="sine",
                 version=1, is_shadow=False, forecast_by="model", unique_id=series, first_at=10 * HOUR,
                 last_at=11 * HOUR, last_value=2.0, tolerance=0, steps=steps, answer="{}",
             )  # fmt: skip
         # of an hour that all forecasts include, and of a series without forecasts
         for series in ("a", "b", "c"):
-            insert("actuals", unique_id=series, at=10 * HOUR, y=1.5, received_at=1)
+            insert(connection, "actuals", unique_id=series, at=10 * HOUR, y=1.5, received_at=1)
         # the last forecast was deleted while it was scored
         for forecast in ("r1-0", "r2-0", "r3-0", "r4-0", "r5-0", "r6-0"):
             insert(
-                "scores", forecast_id=forecast, step=1, at=10 * HOUR, model="sine", version=1, is_shadow=False,
+                connection, "scores",
+                forecast_id=forecast, step=1, at=10 * HOUR, model="sine", version=1, is_shadow=False,
                 forecast_by="model", unique_id="b" if forecast == "r5-0" else "a", error=-0.5, naive_error=0.5,
                 is_inside_80=1, is_inside_95=1,
             )  # fmt: skip

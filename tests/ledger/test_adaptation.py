@@ -23,7 +23,7 @@ def score(
     return {
         "forecast_id": f"f{number}", "owner": "", "step": step, "at": number if at is None else at,
         "model": "m", "version": 1, "is_shadow": False, "forecast_by": "model", "unique_id": unique_id,
-        "error": 0.0, "naive_error": 0.0, "is_inside_80": is_inside[0], "is_inside_95": is_inside[1],
+        "error": 0.0, "naive_error": 0.0, "is_inside": f'{{"80":{is_inside[0]},"95":{is_inside[1]}}}',
     }  # fmt: skip
 
 

@@ -17,10 +17,12 @@ from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.database.tables import ACTUALS, FORECASTS, REQUESTS, SCORES
 from forecaster.domain.errors import DatabaseUnavailable, RequestError
+from forecaster.domain.levels import LEVELS
 from forecaster.ledger.entries import (
     WALL_CLOCK_TOLERANCE,
     Entry,
     ServedForecast,
+    count_steps,
     forecast_id,
     match_actuals,
     new_request_id,
@@ -45,18 +47,24 @@ def writer(engine: Engine) -> Iterator[Writer]:
 
 
 def served(
-    unique_id: str = "a", first: int = 10, mean: tuple[float, ...] = (1.0, 2.0), last: float = 3.0
+    unique_id: str = "a",
+    first: int = 10,
+    mean: tuple[float, ...] = (1.0, 2.0),
+    last: float = 3.0,
+    levels: tuple[float, ...] = LEVELS,
 ) -> ServedForecast:
-    """Return an hourly forecast with intervals of mean ± 1 (80 %) and mean ± 2 (95 %).
+    """Return an hourly forecast with intervals of mean ± 1 (the first level, 80 %) and mean ± 2 (the second, 95 %).
 
     Args:
         unique_id: the series.
         first: the hour of the first step, since 1970.
         mean: of each step.
         last: the last value before the forecast.
+        levels: two levels.
     """
     rows = [[(first + step) * HOUR, y, y - 1, y + 1, y - 2, y + 2] for step, y in enumerate(mean)]
-    return ServedForecast(unique_id, last, np.array(rows), json.dumps({"unique_id": unique_id, "mean": mean}))
+    answer = json.dumps({"unique_id": unique_id, "mean": mean})
+    return ServedForecast(unique_id, last, np.array(rows), answer, levels=levels)
 
 
 def entry(*forecasts: ServedForecast, at: int = 1_000_000, **changes: Any) -> Entry:
@@ -290,9 +298,15 @@ def test_forgetting_deletes_forecasts_scores_actuals_and_requests(writer: Writer
     assert (count(writer.engine, FORECASTS), count(writer.engine, SCORES), count(writer.engine, REQUESTS)) == (0, 0, 0)
 
 
-@given(st.lists(st.tuples(*[st.floats(allow_nan=True, allow_infinity=False)] * 6), min_size=1, max_size=5))
+VALUES = st.floats(allow_nan=True, allow_infinity=False)
+
+
+@given(st.integers(0, 3).flatmap(lambda n: st.lists(st.tuples(*[VALUES] * (2 + 2 * n)), min_size=1, max_size=5)))
 def test_steps_survive_packing(rows: list[tuple[float, ...]]) -> None:
-    np.testing.assert_array_equal(unpack_steps(pack_steps(np.array(rows))), np.array(rows))
+    levels = [80, 95, 99][: len(rows[0]) // 2 - 1]
+    packed = pack_steps(np.array(rows))
+    np.testing.assert_array_equal(unpack_steps(packed, levels), np.array(rows))
+    assert count_steps(len(packed), levels) == len(rows)
 
 
 def test_request_ids_sort_by_time_and_are_unique() -> None:

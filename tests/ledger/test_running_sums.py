@@ -12,7 +12,8 @@ from sqlalchemy import Engine, delete, select
 
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
-from forecaster.database.tables import DAYS, METADATA, SCORES, STEPS, TIMES
+from forecaster.database.tables import DAY_LEVELS, DAYS, METADATA, SCORES, STEPS, TIMES
+from forecaster.domain.levels import LEVELS
 from forecaster.ledger.adaptation import read_all_miscoverage_rates
 from forecaster.ledger.entries import Entry
 from forecaster.ledger.retention import forget_before, forget_client, forget_owner, forget_series
@@ -41,16 +42,14 @@ def stored_sums(engine: Engine) -> tuple[Any, ...]:
     """Return the skill by version and the rows of `times` and `steps`, rounded because the order of sums varies."""
     with transaction(engine) as connection:
         times = {tuple(row) for row in connection.execute(select(TIMES))}
-        steps = {
-            (*row[:6], round(row.inside_80, 9), round(row.inside_95, 9)) for row in connection.execute(select(STEPS))
-        }
+        steps = {(*row[:-1], round(row.inside, 9)) for row in connection.execute(select(STEPS))}
     return {key: skill_from_sums(totals) for key, totals in sums_since(engine, LONG_AGO).items()}, times, steps
 
 
 def recomputed_sums(engine: Engine) -> tuple[Any, ...]:
     """Rebuild the running sums from all scores, and return them."""
     with transaction(engine) as connection:
-        for table in (DAYS, TIMES, STEPS):
+        for table in (DAYS, DAY_LEVELS, TIMES, STEPS):
             connection.execute(delete(table))
         update_sums(connection, [], [dict(row) for row in connection.execute(select(SCORES)).mappings()])
     return stored_sums(engine)
@@ -69,7 +68,9 @@ NAMES = st.sampled_from("ab")
 HOURS = st.integers(-30, 30)
 FORECASTS = st.tuples(
     st.just("forecast"), OWNERS, NAMES, HOURS, st.lists(st.floats(-1e150, 1e150), min_size=1, max_size=3),
-    st.integers(1, 2), st.booleans(), st.sampled_from(["model", "model", "naive"]), st.booleans(),
+    st.integers(1, 2), st.booleans(), st.sampled_from(["model", "model", "naive"]),
+    # the scored levels, and how many of them have intervals
+    st.sampled_from([LEVELS, (50.0, 97.5)]), st.sampled_from([0, 1, 2, 2]),
 )  # fmt: skip
 ACTUALS = st.tuples(
     st.just("actuals"), OWNERS, NAMES, st.booleans(),
@@ -86,10 +87,9 @@ ACTIONS = st.lists(st.one_of(FORECASTS, FORECASTS, ACTUALS, ACTUALS, FORGET), mi
 
 def perform(engine: Engine, number: int, action: str, *arguments: Any) -> None:
     if action == "forecast":
-        owner, name, first, mean, version, is_shadow, by, has_interval = arguments
-        forecast = served(name, first, tuple(mean))
-        if not has_interval:
-            forecast.steps[:, 2:] = float("nan")
+        owner, name, first, mean, version, is_shadow, by, levels, n_intervals = arguments
+        forecast = served(name, first, tuple(mean), levels=levels)
+        forecast.steps[:, 2 + 2 * n_intervals :] = float("nan")
         write(
             engine,
             entry(forecast, at=number, client=owner, owner=owner, version=version, is_shadow=is_shadow, forecast_by=by),
