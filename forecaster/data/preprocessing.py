@@ -6,7 +6,7 @@ Like the transforms, this module uses the array API, so the same code runs on nu
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
 from forecaster.domain.config import Config
@@ -43,7 +43,7 @@ class Preprocessing(Config):
     hist: tuple[Chain, ...] = ()
     known: tuple[Standardize, ...] = ()
     numbers: tuple[Standardize, ...] = ()
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
 
     def shapes(self, input_size: int, horizon: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each raw input, without the batch axis."""

@@ -303,9 +303,9 @@ class Manifest(_Part):
         columns = [*self.futr_exog, *self.calendar_features]
         expected = describe_inputs(self.input_size, self.horizon, [*self.hist_exog], columns)
         if {name: tensor for name, tensor in self.inputs.items() if name != "static"} != expected:
-            raise ValueError(f"inputs must be {expected}, besides static")
+            raise ValueError("inputs do not match input_size, horizon, hist_exog, futr_exog and calendar_features")
         if self.outputs.get("mean") != (self.horizon,):
-            raise ValueError(f"outputs must have mean, of the shape ({self.horizon},)")
+            raise ValueError(f"outputs must have mean with the shape ({self.horizon},)")
         if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
             raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times the horizon")
         if self.futr_exog.keys() & self.calendar_features.keys():

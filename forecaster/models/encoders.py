@@ -54,7 +54,7 @@ class Encoder(Config):
     widths: tuple[Width, ...] = Field((32,), min_length=1, max_length=16)
     bidirectional: bool = False
     residual: bool = False
-    dilations: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    dilations: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field((), max_length=16)
     segment_length: int = Field(1, ge=1, le=100_000)
     dropout: Rate = 0.0
     recurrent_dropout: Rate = 0.0

@@ -104,9 +104,12 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another graph": (edit(MANIFEST, lambda m: m["graphs"].update(other="model.keras")), "graphs.other"),
     "no graph": (edit(MANIFEST, lambda m: m.update(graphs={})), r"\(graphs\)"),
-    "another input size": (edit(MANIFEST, lambda m: m.update(input_size=23)), "where the manifest says"),
-    "another horizon": (edit(MANIFEST, lambda m: m.update(horizon=5)), "where the manifest says"),
-    "another feature": (edit(MANIFEST, lambda m: m.update(hist_exog={"volume": []})), "where the manifest says"),
+    "another input size": (edit(MANIFEST, lambda m: m.update(input_size=23)), "inputs do not match input_size"),
+    "another horizon": (
+        edit(MANIFEST, lambda m: m.update(horizon=5)),
+        "inputs do not match input_size|outputs must have mean",
+    ),
+    "another feature": (edit(MANIFEST, lambda m: m.update(hist_exog={"volume": []})), "inputs do not match"),
     "an endless roll-out": (edit(MANIFEST, lambda m: m.update(max_horizon=10**9)), "max_horizon must be"),
     "an invalid calendar": (edit(MANIFEST, lambda m: m.update(sessions=_sessions("00000000"))), "sessions.weekmask"),
     "an invalid histogram": (
@@ -189,7 +192,10 @@ def test_every_file_of_a_bundle_is_hashed_and_none_is_a_pickle(folder: Path) -> 
 
 
 def test_graph_with_other_golden_forecasts_is_refused(folder: Path) -> None:
-    edit("golden.json", lambda golden: golden["mean"][0].__setitem__(0, golden["mean"][0][0] + 0.01))(folder)
+    def add(golden: Any) -> None:
+        golden["outputs"]["mean"][0][0] += 0.01
+
+    edit("golden.json", add)(folder)
     with pytest.raises(BundleError, match=r"golden forecasts are off by .* of a window's scale"):
         ArrayPredictor(read_bundle(folder))
 

@@ -39,7 +39,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     "intervals that are not finite": (edit("calibration.json", _widen), "intervals that are not finite"),
     "invalid calendar features": (
         edit("manifest.json", lambda m: m.update(hist_exog={"a": []}, calendar_features={"b": {}})),
-        "where the manifest says",
+        "inputs do not match",
     ),
 }
 
