@@ -187,7 +187,7 @@ def main() -> int:
     if arguments.task == "overlap":
         return report(overlap_rows())
     if arguments.heads:
-        return report(heads.rows(measure_heads(list(tasks(arguments.data, arguments.only)))))
+        return report(list(heads.rows(measure_heads(list(tasks(arguments.data, arguments.only))))))
     found: list[Row] = []
     groups: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = {}
     for task in tqdm(list(tasks(arguments.data, arguments.only)), unit="series", dynamic_ncols=True):
