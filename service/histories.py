@@ -123,14 +123,13 @@ def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int
 
 
 def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings, now: datetime) -> History:
-    tail = read_tail(settings.bars_dir, name)
-    tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
-    manifest = predictor.manifest
+    manifest, columns = predictor.manifest, predictor.static_columns
     if manifest.futr_exog:
         raise RequestError(f"{where}: the bar store has no future values of {list(manifest.futr_exog)}; send series")
-    columns = predictor.static_columns
     if columns.stat_exog:
         raise RequestError(f"{where}: the bar store has no stat_exog {list(columns.stat_exog)}; send series")
+    tail = read_tail(settings.bars_dir, name)
+    tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
     predictor.check_length(len(tail.days), where)
     days = tail.days[-manifest.input_size :].astype("M8[us]")
     clock = Clock(days, days, None)

@@ -45,7 +45,9 @@ def check_forecasts(
     expected = _run(session, windows.inputs(index))
     for inputs in _change_future(config, frame, series, windows, index):
         if not np.array_equal(expected, _run(session, inputs)):
-            raise LeakageError("a forecast changes with rows after its cutoff; a column or a window looks ahead")
+            raise LeakageError(
+                "a forecast changes with rows after its cutoff or with other series; a column or a window looks ahead"
+            )
     changed = perturb(config, frame, np.ones(len(frame), dtype=bool))
     other = recipe.prepare(config, changed, series.static_columns)
     if np.array_equal(expected, _run(session, transfer_windows(windows, series, other).inputs(index))):
