@@ -181,6 +181,8 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
         rows = slice(end, end := end + len(task.histories))
         run_id = task.model.index.runs[task.version]
         head = describe_version(forecaster, task.model.name, task.version, task.alias, run_id)
+        own = None if inputs.static is None else inputs.static[rows]
+        head["warnings"] += forecaster.static_warnings([history.unique_id for history in task.histories], own)
         answer = Answer(head, described[rows], windows[rows, -1], steps[rows], tolerance)
         results.append(TaskResult(answer, windows[rows], features[rows]))
     return results
@@ -204,10 +206,12 @@ def _inputs(histories: list[History], predictor: ArrayPredictor, rates: list[Flo
     manifest = predictor.manifest
     has_calendar = bool(manifest.calendar_features)
     futr_exog = [history.futr_exog for history in histories if history.futr_exog is not None]
+    static = [history.static for history in histories if history.static is not None]
     return ForecastInputs(
         np.stack([history.values for history in histories]),
         np.stack([history.clock.wall[-manifest.input_size :] for history in histories]) if has_calendar else None,
         np.stack(futr_exog) if futr_exog else None,
+        np.stack(static) if static else None,
         miscoverage_rates=rates,
     )
 

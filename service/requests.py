@@ -32,6 +32,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")
 # report only the first invalid value of a long list
 Times = Annotated[list[Time], FailFast()]
 Numbers = Annotated[list[Number], FailFast()]
+# a number, or the name of a category
+StaticValue = Number | Annotated[str, Strict(), Field(max_length=200)]
 Columns = Annotated[dict[str, Numbers], BeforeValidator(_check_width)]
 
 # two days of the demo's hourly sine, the input size of its model
@@ -57,7 +59,7 @@ class SeriesIn(BaseModel):
     # default_factory, because pydantic's deep copy of a default dict is as slow as parsing a short series
     hist_exog: Columns = Field(default_factory=dict)
     futr_exog: Columns = Field(default_factory=dict)
-    stat_exog: Annotated[dict[str, Number], BeforeValidator(_check_width)] = Field(default_factory=dict)
+    stat_exog: Annotated[dict[str, StaticValue], BeforeValidator(_check_width)] = Field(default_factory=dict)
 
 
 class ForecastRequest(BaseModel):

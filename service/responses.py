@@ -176,6 +176,7 @@ class ExampleSeries(BaseModel):
     y: list[float]
     hist_exog: dict[str, list[float]]
     futr_exog: dict[str, list[float]]
+    stat_exog: dict[str, float | str]
 
 
 class ExampleForecast(BaseModel):

@@ -124,7 +124,8 @@ class Client:
         (with the version that answered), `skill`, `forecast_by` and `warnings`.
 
         Args:
-            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
+            df: columns `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`, in the model's
+                frequency.
             model: the registered model's name.
             alias: the version's alias, `champion` when None. Give an alias or a version, not both.
             version: the version's number.

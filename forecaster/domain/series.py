@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.static import NO_STATIC, StaticColumns
+
 UNIQUE_ID = "unique_id"
 DS = "ds"
 Y = "y"
@@ -93,6 +95,7 @@ class Series:
         freq: the common frequency, as in `forecaster.domain.frequency`.
         known: the columns known ahead, `(rows, features)`, float64, finite; None if there are none.
         static: what describes each series as a whole, `(n_series, columns)`, float64; None if nothing does.
+        static_columns: the columns of `static`.
     """
 
     unique_ids: tuple[str, ...]
@@ -102,6 +105,7 @@ class Series:
     freq: str
     known: Floats | None = None
     static: Floats | None = None
+    static_columns: StaticColumns = NO_STATIC
 
     def __len__(self) -> int:
         return len(self.unique_ids)

@@ -33,6 +33,7 @@ class ForecastInputs:
             calendar features.
         futr_exog: the values for these rows and the forecast steps, as `known_ahead` takes them; None if the model
             takes none.
+        static: what describes each series as a whole, `(n, columns)`; None if the model takes nothing of the kind.
         known: the result of `ArrayPredictor.known_ahead`, instead of `times` and `futr_exog`.
         miscoverage_rates: each series' adapted rates, as `read_miscoverage_rates` returns them, None for a series
             without scores; empty if no series has scores.
@@ -41,6 +42,7 @@ class ForecastInputs:
     values: Floats
     times: Times | None = None
     futr_exog: Floats | None = None
+    static: Floats | None = None
     known: Floats | None = None
     miscoverage_rates: Sequence[Floats | None] = ()
 
@@ -107,6 +109,10 @@ class Forecaster:
         """Return the warnings to show with the forecasts."""
         return tuple(forecast_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.bands.columns)))
 
+    def static_warnings(self, unique_ids: Sequence[str], static: Floats | None) -> list[str]:
+        """Return a warning for each static column in which one of these series is unknown to the model."""
+        return [] if self.is_baseline else list(self.predictor.static_columns.warnings(unique_ids, static))
+
     def predict(self, inputs: ForecastInputs) -> Forecast:
         """Return the forecasts; a series' forecast does not depend on the other series or on their number.
 
@@ -146,7 +152,7 @@ class Forecaster:
         known = inputs.known
         if known is None:
             known = self.predictor.known_ahead(inputs.times, self.horizon, inputs.futr_exog)
-        return self.predictor.predict(inputs.values, self.horizon, known)
+        return self.predictor.predict(inputs.values, self.horizon, known, inputs.static)
 
 
 def describe_skill(skill: Skill) -> dict[str, Any]:

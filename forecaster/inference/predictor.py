@@ -46,7 +46,8 @@ class Predictor(ArrayPredictor):
             forecast = predictor.predict_frame(history, horizon=12, level=[80, 95])
 
         Args:
-            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
+            df: columns `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`, in the model's
+                frequency.
             horizon: number of steps; the trained horizon when None.
             level: coverages of intervals, 0–100. Give levels or quantiles, not both.
             quantiles: probabilities, 0–1.
@@ -68,7 +69,7 @@ class Predictor(ArrayPredictor):
         if futr_df is not None and not self.manifest.futr_exog:
             raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
         inputs = read_frame(self, df, steps, futr_df, where="df")
-        forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
+        forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog, inputs.static))
         if steps > trained:
             warnings.warn(
                 f"horizon {steps} exceeds the trained {trained}: later steps are rolled out on the model's own output "
@@ -79,7 +80,7 @@ class Predictor(ArrayPredictor):
         frame.attrs = {
             "skill": describe_skill(self.manifest.skill),
             "forecast_by": forecast.forecast_by,
-            "warnings": list(forecast.warnings),
+            "warnings": [*forecast.warnings, *forecaster.static_warnings(inputs.unique_ids, inputs.static)],
         }
         return frame
 

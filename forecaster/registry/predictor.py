@@ -39,6 +39,7 @@ class ArrayPredictor:
         self.bundle = bundle
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
+        self.static_columns = bundle.manifest.static_columns
         # the attention weights are computed only when they are asked for
         self._names = [name for name in bundle.manifest.outputs if name != ATTENTION]
         options = onnxruntime.SessionOptions()
@@ -82,8 +83,8 @@ class ArrayPredictor:
                 takes `hist_exog`, `(batch, at least input_size, 1 + hist_exog)`, the target first.
             horizon: number of steps; the trained horizon when None.
             known: the result of `known_ahead`; None if the model has no known columns.
-            static: what describes each series as a whole, `(batch, columns)`; None if the model takes nothing of the
-                kind.
+            static: what describes each series as a whole, `(batch, columns)`, as `static_columns` encodes it; None if
+                the model takes nothing of the kind.
 
         Raises:
             TooShortError: `inputs` are shorter than `input_size`.
@@ -94,7 +95,7 @@ class ArrayPredictor:
         horizon = manifest.horizon if horizon is None else horizon
         self.check_horizon(horizon)
         self.check_length(inputs.shape[1], "inputs")
-        self._check_features(inputs, known, horizon)
+        self._check_features(inputs, known, static, horizon)
         window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
         self._check_positive(window[:, :, 0])
         parts: list[Forecasts] = []
@@ -268,7 +269,7 @@ class ArrayPredictor:
         calibration = self._calibration(is_baseline)
         return np.empty((0, 0)) if calibration is None else calibration.quantiles(np.array(probabilities))
 
-    def _check_features(self, inputs: Floats, known: Floats | None, horizon: int) -> None:
+    def _check_features(self, inputs: Floats, known: Floats | None, static: Floats | None, horizon: int) -> None:
         manifest = self.manifest
         n_inputs, n_known = 1 + len(manifest.hist_exog), len(manifest.futr_exog | manifest.calendar_features)
         rows = manifest.input_size + self.steps_ahead(horizon)
@@ -282,6 +283,12 @@ class ArrayPredictor:
             raise RequestError(
                 f"known: has the shape {shape}; the model takes {rows} rows of "
                 f"{[*manifest.futr_exog, *manifest.calendar_features]}; create it with known_ahead"
+            )
+        shape, names = None if static is None else static.shape, self.static_columns.names
+        if shape != ((len(inputs), len(names)) if names else None):
+            raise RequestError(
+                f"static: has the shape {shape}; the model takes a row of {list(names)} for each series; create it "
+                "with static_columns.encode_all"
             )
 
     def _check_positive(self, window: Floats) -> None:

@@ -27,6 +27,9 @@ from forecaster.training.fit_config import FitConfig
 if TYPE_CHECKING:
     import keras
 
+# the share of the positions in embeddings that are hidden from the network in training, so that it learns what to
+# forecast for an unknown series or category
+HIDDEN_SHARE = 0.1
 # input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
 CHUNK_VALUES = 2**23
 
@@ -42,9 +45,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, index: NDArray[np.int64]) -> tuple[list[NDArray[Any]], Float32]:
-        """Return the network's inputs, and the targets that the decoder learns from."""
+    def take(
+        self, index: NDArray[np.int64], hide: np.random.Generator | None = None
+    ) -> tuple[list[NDArray[Any]], Float32]:
+        """Return the network's inputs, and the targets that the decoder learns from.
+
+        Args:
+            index: the windows.
+            hide: chooses the series and categories that become unknown; None hides none.
+        """
         prepared, contexts = self.preprocessing.forward(self.windows.inputs(index).feeds)
+        if hide is not None and "codes" in prepared:
+            codes = prepared["codes"]
+            prepared["codes"] = np.where(hide.random(codes.shape) < HIDDEN_SHARE, 0, codes)
         targets = self.preprocessing.target.targets(self.model.decoder.targets(self.windows, index), contexts)
         return network_inputs(prepared), targets.astype(np.float32)
 
@@ -166,7 +179,7 @@ def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: n
     order = order[: len(order) // batch_size * batch_size]
     total = 0.0
     for chunk in train.chunks(order, batch_size):
-        inputs, targets = train.take(chunk)
+        inputs, targets = train.take(chunk, random)
         fitted = model.fit(
             inputs, targets, batch_size, sample_weight=train.weights(len(chunk)), shuffle=False, verbose=0
         )

@@ -110,8 +110,8 @@ def metrics_of_validation(patch: pytest.MonkeyPatch) -> None:
 def weights_are_fitted_before(patch: pytest.MonkeyPatch) -> None:
     honest = TrainConfig.build_network
 
-    def build(config: TrainConfig) -> Any:
-        model = honest(config)
+    def build(config: TrainConfig, *shape: Any) -> Any:
+        model = honest(config, *shape)
         # like weights from a file, fitted on all rows
         random = np.random.default_rng(1)
         model.set_weights([weight + random.normal(0, 0.1, weight.shape) for weight in model.get_weights()])
@@ -123,8 +123,8 @@ def weights_are_fitted_before(patch: pytest.MonkeyPatch) -> None:
 def recipe_starts_warm(patch: pytest.MonkeyPatch) -> None:
     honest = stages.compile_untrained
 
-    def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
-        model = honest(config, n_windows)
+    def compile_untrained(config: TrainConfig, *arguments: Any) -> Any:
+        model = honest(config, *arguments)
         model.set_weights([weight * 1.01 for weight in model.get_weights()])
         return model
 

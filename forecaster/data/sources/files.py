@@ -64,25 +64,33 @@ class FilesSource(Config):
         """
         return [str(name) for name in self.table().columns]
 
-    def load(self, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False) -> pd.DataFrame:
+    def load(
+        self, exogenous: Sequence[str] = (), stat_exog: Sequence[str] = (), *, keep_bad_numbers: bool = False
+    ) -> pd.DataFrame:
         """Return the file as a long frame, indexed by line number (CSV) or row number (Parquet).
 
         Args:
             exogenous: further numeric columns to read.
+            stat_exog: further columns to read as they are.
             keep_bad_numbers: whether to return invalid numbers as NaN instead of raising an error.
 
         Raises:
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
                 a date or a number is invalid.
         """
-        return self.long_frame(self.table(), exogenous, keep_bad_numbers=keep_bad_numbers)
+        return self.long_frame(self.table(), exogenous, stat_exog, keep_bad_numbers=keep_bad_numbers)
 
     def long_frame(
-        self, table: pd.DataFrame, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False
+        self,
+        table: pd.DataFrame,
+        exogenous: Sequence[str] = (),
+        stat_exog: Sequence[str] = (),
+        *,
+        keep_bad_numbers: bool = False,
     ) -> pd.DataFrame:
         """Convert a table from `table()`, or some of its rows, to a long frame; see `load`."""
         columns = self.columns or self._recognise(table)
-        wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else []), *exogenous]
+        wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else []), *exogenous, *stat_exog]
         missing = [name for name in wanted if name not in table.columns]
         if missing:
             raise FileFormatError(
@@ -92,6 +100,7 @@ class FilesSource(Config):
         read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds])}
         sources = {Y: columns.y} | {name: name for name in exogenous}
         read |= {name: self._numbers(table[column], keep_bad_numbers) for name, column in sources.items()}
+        read |= {name: table[name] for name in stat_exog}
         return pd.DataFrame(read, index=table.index)
 
     def table(self) -> pd.DataFrame:
