@@ -1,4 +1,4 @@
-"""Fit a network: early stopping, best weights, and a checkpoint after each epoch.
+"""Fit a network: the regression beside it, early stopping, best weights, and a checkpoint after each epoch.
 
 A fit that resumes from a checkpoint ends with the same weights as an uninterrupted fit. The order of an epoch's windows
 depends only on the seed and the epoch, and a checkpoint holds every variable (weights, optimizer, dropout seeds).
@@ -19,6 +19,9 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
+from forecaster.domain.series import Floats
+from forecaster.evaluation.ridge import solve_ridge
+from forecaster.models.names import SKIP
 from forecaster.models.network import ModelConfig
 from forecaster.models.trained import Float32, network_inputs, predict_batches
 from forecaster.training import networks
@@ -116,7 +119,12 @@ def fit(
     epochs = epochs or config.epochs
     if not model.compiled:
         networks.compile_network(model, train.model.head, config, batches=len(train) // batch_size)
-    history, best = _restore(model, checkpoint)
+    if checkpoint.exists():
+        history, best = _restore(model, checkpoint)
+    else:
+        if train.model.skip == "ridge":
+            _fit_skip(model, train, batch_size)
+        history, best = History(), model.get_weights()
     with tqdm(
         total=epochs,
         initial=history.epochs,
@@ -160,6 +168,17 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     return total / len(examples)
 
 
+def _fit_skip(model: "keras.Model", train: Examples, batch_size: int) -> None:
+    """Set the regression beside the network to the best one for these windows, whatever the network starts from."""
+
+    def pairs() -> Iterator[tuple[Floats, Floats]]:
+        for chunk in train.chunks(np.arange(len(train)), batch_size):
+            (x, *_), targets = train.take(chunk)
+            yield x[:, :, 0].astype(np.float64), targets.astype(np.float64)
+
+    model.get_layer(SKIP).set_weights(solve_ridge(pairs()))
+
+
 def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: np.random.Generator) -> float:
     order = random.permutation(len(train))
     # whole batches only: another shape would be compiled again; the windows left out differ by epoch
@@ -197,8 +216,6 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
 
 
 def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]]:
-    if not checkpoint.exists():
-        return History(), model.get_weights()
     variables = networks.variables(model)
     try:
         with checkpoint.open("rb") as content, np.load(content, allow_pickle=False) as file:
