@@ -25,6 +25,7 @@ from forecaster.models.names import SKIP
 from forecaster.models.network import ModelConfig
 from forecaster.models.trained import Float32, network_inputs, predict_batches
 from forecaster.training import networks
+from forecaster.training.divergence import check_converges, loss_of_zeros
 from forecaster.training.fit_config import FitConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
 CHUNK_VALUES = 2**23
+# windows that the loss of a forecast of 0 is measured on
+_SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,14 @@ def fit(
         epochs: end after this many epochs, with the learning rates of `config.epochs`; None runs all of them.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint cannot be read or belongs to another network.
+        TrainingError: the fit diverges, or the checkpoint cannot be read or belongs to another network.
         WorkspaceError: the checkpoint cannot be written.
     """
     batch_size = min(config.batch_size, len(train))
-    epochs = epochs or config.epochs
+    epochs, head = epochs or config.epochs, train.model.head
+    of_zeros = loss_of_zeros(head, _sample_targets(train))
     if not model.compiled:
-        networks.compile_network(model, train.model.head, config, batches=len(train) // batch_size)
+        networks.compile_network(model, head, config, batches=len(train) // batch_size)
     if checkpoint.exists():
         history, best = _restore(model, checkpoint)
     else:
@@ -138,7 +142,7 @@ def fit(
             epoch = history.epochs
             loss = _run_epoch(model, train, batch_size, np.random.default_rng((seed, epoch)))
             held_out = validation_loss(model, config, validation) if validation else None
-            _check_finite(loss, held_out, epoch)
+            check_converges(head, epoch, loss, held_out, model.get_weights(), of_zeros)
             history.loss.append(loss)
             if held_out is not None:
                 history.validation_loss.append(held_out)
@@ -193,12 +197,10 @@ def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: n
     return float(total / len(order))
 
 
-def _check_finite(loss: float, held_out: float | None, epoch: int) -> None:
-    if not np.isfinite(loss) or (held_out is not None and not np.isfinite(held_out)):
-        raise TrainingError(
-            f"epoch {epoch}: the loss is not finite (train {loss}, validation {held_out}); lower fit.learning_rate or "
-            "fit.clip_norm, or add a transform such as standardize"
-        )
+def _sample_targets(train: Examples) -> Float32:
+    """Return the targets of a few windows from all of `train`."""
+    index = np.unique(np.linspace(0, len(train) - 1, _SAMPLE).astype(np.int64))
+    return train.take(next(train.chunks(index, 1)))[1]
 
 
 def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: Path) -> None:
