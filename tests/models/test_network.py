@@ -7,7 +7,7 @@ import pytest
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import build_config
-from forecaster.domain.errors import ParityError
+from forecaster.domain.errors import ParityError, TrainingError
 from forecaster.domain.series import Inputs
 from forecaster.models.cells import CELLS
 from forecaster.models.network import ModelConfig, build_model
@@ -112,6 +112,16 @@ def test_parity_check_refuses_a_graph_with_other_forecasts() -> None:
     head.set_weights([weight + 0.01 for weight in head.get_weights()])
     with pytest.raises(ParityError, match="nothing was registered"):
         check_parity(trained, graph, windows)
+
+
+def test_forecast_that_is_not_finite_is_refused() -> None:
+    windows = Inputs(np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE, 1)))
+    trained = _trained("many_to_one", "lstm", ["log", "last_value"], windows)
+    kernel, bias = trained.model.get_layer("head").get_weights()
+    # its exponential overflows
+    trained.model.get_layer("head").set_weights([kernel, bias + 800])
+    with pytest.raises(TrainingError, match="forecasts of 40 of 40 windows are not finite; lower fit"):
+        check_parity(trained, trained.trace(), windows)
 
 
 def test_seed_determines_the_weights() -> None:

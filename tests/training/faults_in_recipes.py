@@ -12,8 +12,10 @@ from forecaster.data.windows import Windows
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork
+from forecaster.training import fit as fitting
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
+from forecaster.training.fit import Examples
 from forecaster.training.stages import Evaluation
 
 Parts = dict[str, Windows]
@@ -135,6 +137,30 @@ def recipe_starts_warm(patch: pytest.MonkeyPatch) -> None:
 
     honest_fit = stages._fit
     patch.setattr(stages, "_fit", fit)
+
+
+def regression_is_fitted_on_validation_too(patch: pytest.MonkeyPatch) -> None:
+    honest = stages.fit
+
+    def fit(model: Any, config: Any, train: Examples, validation: Examples | None, *more: Any, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as within:
+            if validation is not None:
+                both = replace(train, windows=join(train.windows, validation.windows))
+                honest_skip = fitting._fit_skip
+                within.setattr(fitting, "_fit_skip", lambda model, train, size: honest_skip(model, both, size))
+            return honest(model, config, train, validation, *more, **options)
+
+    patch.setattr(stages, "fit", fit)
+
+
+def regression_reads_on_over_the_border(patch: pytest.MonkeyPatch) -> None:
+    honest = fitting._fit_skip
+
+    def fit_skip(model: Any, train: Examples, batch_size: int) -> None:
+        longer = replace(train.windows, counts=train.windows.counts + 8)
+        honest(model, replace(train, windows=longer), batch_size)
+
+    patch.setattr(fitting, "_fit_skip", fit_skip)
 
 
 def epoch_is_chosen_by_test(patch: pytest.MonkeyPatch) -> None:
