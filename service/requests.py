@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, Strict
 from pydantic_core import PydanticCustomError
 
+from forecaster.domain.manifest import MAX_JSON_INTEGER
+from forecaster.registry.predictor import MAX_SAMPLES
+
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
 
@@ -77,6 +80,10 @@ class ForecastRequest(BaseModel):
     horizon: Whole | None = Field(None, description="number of steps; default: the trained horizon")
     level: list[Number] | None = Field(None, max_length=20)
     quantiles: list[Number] | None = Field(None, max_length=40)
+    n_samples: Whole | None = Field(
+        None, ge=1, le=MAX_SAMPLES, description="number of sample paths, up to the trained horizon"
+    )
+    seed: Whole = Field(0, ge=0, lt=MAX_JSON_INTEGER, description="seed of the sample paths")
 
 
 class ActualIn(BaseModel):

@@ -10,7 +10,7 @@ import pandas as pd
 from forecaster.data.long_frame import check_columns, group_rows, localize, numbers, read_long_frame, read_static, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Y
+from forecaster.domain.series import CUTOFF, DS, MEAN, SAMPLES, UNIQUE_ID, Y, sample_name
 from forecaster.domain.static import CATEGORY, NUMBER
 
 # at about 25 bytes a value, this keeps requests well below the service's default limit of 16 MB
@@ -146,10 +146,14 @@ def read_forecasts(forecasts: Sequence[Mapping[str, Any]], histories: Histories,
         CUTOFF: histories.cutoffs.repeat(steps).reset_index(drop=True),
         DS: ds,
     }
-    # all other fields, including those that a newer service adds: a number for each step, or a text for each series
+    # all other fields, including those that a newer service adds: a number or paths for each step, or a text for each
+    # series
     for name in (name for name in forecasts[0] if name not in columns):
         values = [forecast[name] for forecast in forecasts]
-        if all(isinstance(value, list) for value in values):
+        if name == SAMPLES:
+            paths = np.swapaxes(np.array(values, dtype=np.float64), 0, 1)
+            columns |= {sample_name(number): path.ravel() for number, path in enumerate(paths, start=1)}
+        elif all(isinstance(value, list) for value in values):
             columns[name] = np.array(values, dtype=np.float64).ravel()
         elif all(isinstance(value, str) for value in values):
             columns[name] = np.repeat(np.array(values, dtype=object), steps)

@@ -35,6 +35,15 @@ def quantile_name(quantile: float) -> str:
     return f"q-{quantile * 100:g}"
 
 
+# the field of an answer that holds sample paths
+SAMPLES = "samples"
+
+
+def sample_name(number: int) -> str:
+    """Return the column name of a sample path, counted from 1, such as `sample-1`."""
+    return f"sample-{number}"
+
+
 # the names of the served graph's inputs
 X, KNOWN, STATIC = "x", "known", "static"
 

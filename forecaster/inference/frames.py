@@ -9,7 +9,7 @@ import pandas as pd
 
 from forecaster.data.long_frame import check_long_frame, localize, read_futr_frame, read_static
 from forecaster.domain.frequency import Step
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times
+from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times, sample_name
 from forecaster.inference.answers import ForecastTimes
 from forecaster.inference.forecasting import Forecast
 from forecaster.registry.predictor import ArrayPredictor
@@ -39,7 +39,10 @@ class FrameInputs:
     ds: "pd.Series[pd.Timestamp]"
 
     def as_frame(self, forecast: Forecast) -> pd.DataFrame:
-        """Return the forecasts of these series as `unique_id, cutoff, ds, mean` and the requested columns."""
+        """Return the forecasts of these series as `unique_id, cutoff, ds, mean` and the requested columns.
+
+        Sample paths are columns `sample-1`, `sample-2`, …
+        """
         steps = forecast.mean.shape[1]
         columns = {
             UNIQUE_ID: np.repeat(self.unique_ids, steps),
@@ -48,7 +51,9 @@ class FrameInputs:
             MEAN: forecast.mean.ravel(),
         }
         bands = {name: forecast.band_values[:, :, number].ravel() for number, name in enumerate(forecast.columns)}
-        return pd.DataFrame(columns | bands)
+        samples = () if forecast.samples is None else np.swapaxes(forecast.samples, 0, 1)
+        paths = {sample_name(number): path.ravel() for number, path in enumerate(samples, start=1)}
+        return pd.DataFrame(columns | bands | paths)
 
     def digest(self, row: int) -> str:
         """Return the SHA-256 of the inputs of the series at `row`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from forecaster.domain.errors import BundleError
@@ -17,6 +18,7 @@ from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MAX_JSON_I
 from forecaster.domain.series import MEAN, Floats, Inputs
 from forecaster.evaluation.conformal import PROBABILITIES, Calibration
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.paths import max_templates
 from forecaster.evaluation.units import DECAY, SCALES, Unit
 from forecaster.models.heads import AnyHead
 from forecaster.models.names import ATTENTION
@@ -166,6 +168,7 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest, has_distribution: b
         float(fields["n_effective"]),
         unit,
         is_adaptive=bool(fields["is_adaptive"]),
+        templates=_templates(raw["templates"], manifest.horizon) if "templates" in raw else None,
     )
     grid, residuals = calibration.probabilities, calibration.residuals
     if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
@@ -181,6 +184,15 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest, has_distribution: b
         raise ValueError("n_windows must be between 1 and 2**53, and n_effective between 0 and n_windows")
     _check_unit(unit, manifest)
     return calibration
+
+
+def _templates(raw: Any, horizon: int) -> NDArray[np.int64]:
+    templates, most = np.array(raw), max_templates(horizon)
+    if templates.dtype.kind != "i" or templates.ndim != 2 or templates.shape[1] != horizon:
+        raise ValueError(f"templates must be whole numbers in {horizon} columns")
+    if not 1 <= len(templates) <= most or templates.min() < 0 or templates.max() >= len(templates):
+        raise ValueError(f"templates must have 1 to {most} rows, and ranks from 0 below their number")
+    return templates
 
 
 def _check_unit(unit: Unit, manifest: Manifest) -> None:

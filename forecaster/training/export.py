@@ -109,6 +109,7 @@ def _as_json(calibration: Calibration) -> dict[str, Any]:
         "n_windows": calibration.n_windows,
         "n_effective": calibration.n_effective,
         "is_adaptive": calibration.is_adaptive,
+        **({} if calibration.templates is None else {"templates": calibration.templates.tolist()}),
         **asdict(calibration.unit),
     }
 
