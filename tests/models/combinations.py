@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, groupby, product
 from typing import Any, get_args
 
 import numpy as np
@@ -20,7 +20,7 @@ from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork
 
-INPUT_SIZE, HORIZON = 12, 4
+INPUT_SIZE, HORIZON = 6, 4
 TRANSFORMS: tuple[dict[str, Any], ...] = ({"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"})
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -97,20 +97,23 @@ def every_combination() -> Iterator[Combination]:
             yield combination
 
 
-def pairwise_cover() -> list[Combination]:
-    """Return combinations in which every pair of parts that can occur together does."""
+def every_network() -> list[Combination]:
+    """Return every combination of the other parts once: `skip` alternates where both of its values are possible."""
+    networks = groupby(every_combination(), lambda combination: combination.names[:-1])
+    choices = [list(alternatives) for _, alternatives in networks]
+    return [alternatives[number % len(alternatives)] for number, alternatives in enumerate(choices)]
+
+
+def cover(size: int) -> list[Combination]:
+    """Return combinations in which every `size` parts that can occur together do: 1 for each part, 2 for each pair."""
     candidates = list(every_combination())
-    pairs = [_pairs(combination.names) for combination in candidates]
-    missing, chosen = set().union(*pairs), []
+    groups = [set(combinations(enumerate(combination.names), size)) for combination in candidates]
+    missing, chosen = set().union(*groups), []
     while missing:
-        best = int(np.argmax([len(own & missing) for own in pairs]))
+        best = int(np.argmax([len(own & missing) for own in groups]))
         chosen.append(candidates[best])
-        missing -= pairs[best]
+        missing -= groups[best]
     return chosen
-
-
-def _pairs(names: Sequence[str]) -> set[tuple[tuple[int, str], ...]]:
-    return set(combinations(enumerate(names), 2))
 
 
 def trained_network(combination: Combination, random: np.random.Generator) -> tuple[TrainedNetwork, Inputs]:
