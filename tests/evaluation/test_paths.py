@@ -79,7 +79,8 @@ def test_seed_and_name_determine_the_paths() -> None:
     quantiles, templates = np.tile(np.linspace(-1, 1, len(GRID)), (HORIZON, 1)), make_templates(walks(100))
 
     def drawn(seed: int, name: str) -> list[list[float]]:
-        return draw_paths(quantiles, GRID, templates, 20, generator(seed, name)).tolist()
+        paths: list[list[float]] = draw_paths(quantiles, GRID, templates, 20, generator(seed, name)).tolist()
+        return paths
 
     assert drawn(0, "a") == drawn(0, "a")
     assert len({str(drawn(seed, name)) for seed, name in [(0, "a"), (1, "a"), (0, "b")]}) == 3

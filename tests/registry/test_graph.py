@@ -23,7 +23,7 @@ from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.graph import OPERATORS, check_graph
 from tests.conftest import TrainedModels
-from tests.models.combinations import pairwise_cover, trained_network
+from tests.models.combinations import cover, trained_network
 from tests.registry.bundle_faults import before_the_end, constant, edit_graph, loop
 
 INPUT_SIZE, HORIZON = 5, 3
@@ -40,7 +40,7 @@ def _manifest(trained: TrainedNetwork, manifest: Manifest) -> Manifest:
 
 def _networks() -> Iterator[TrainedNetwork]:
     """Yield networks whose graphs have every operator: all pairs of parts, and all transforms."""
-    for combination in pairwise_cover():
+    for combination in cover(2):
         yield trained_network(combination, np.random.default_rng(0))[0]
     for kind, is_causal in product(TRANSFORMS, (False, True)):
         step = kind().fit([np.arange(1.0, 9.0)])

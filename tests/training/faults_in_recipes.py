@@ -140,7 +140,7 @@ def recipe_starts_warm(patch: pytest.MonkeyPatch) -> None:
 
 
 def regression_is_fitted_on_validation_too(patch: pytest.MonkeyPatch) -> None:
-    honest = stages.fit
+    honest = fitting.fit
 
     def fit(model: Any, config: Any, train: Examples, validation: Examples | None, *more: Any, **options: Any) -> Any:
         with pytest.MonkeyPatch.context() as within:
