@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from forecaster.domain.levels import LEVELS, bound_probabilities
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
-from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.conformal import PROBABILITIES, Calibration, calibrate
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.paths import make_templates
 from forecaster.evaluation.probabilistic import interval_scores
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.units import SCALES, Unit
@@ -54,6 +55,17 @@ class Residuals:
     def calibrate(self, unit: Unit) -> Calibration:
         """Return the calibration with residuals in `unit`."""
         return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs)
+
+    def templates(self, calibration: Calibration) -> NDArray[np.int64]:
+        """Return the templates of sample paths, from errors in the unit of a calibration.
+
+        An error of a model that forecasts distributions is relative to the width of its own distribution.
+        """
+        errors, offsets = self.actual - self.predicted.mean, self.predicted.offsets
+        if offsets is None:
+            return make_templates(errors / calibration.units(self.inputs))
+        low, middle, high = (offsets[:, :, PROBABILITIES.index(p)] for p in (0.1, 0.5, 0.9))
+        return make_templates((errors - middle) / np.maximum(high - low, np.finfo(np.float64).tiny))
 
 
 def choose(residuals: Residuals, units: Sequence[Unit]) -> Calibration:

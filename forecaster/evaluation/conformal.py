@@ -43,6 +43,7 @@ class Calibration:
         n_effective: effective number of windows, the minimum over the steps.
         unit: the residuals' unit.
         is_adaptive: whether the served intervals are adaptive.
+        templates: of sample paths, as `make_templates` returns them; None in bundles of earlier releases.
     """
 
     probabilities: Floats
@@ -51,6 +52,7 @@ class Calibration:
     n_effective: float
     unit: Unit = CONSTANT
     is_adaptive: bool = True
+    templates: NDArray[np.int64] | None = None
 
     def quantiles(self, probabilities: Floats) -> Floats:
         """Return residual quantiles `(horizon, len(probabilities))`, in the window's unit, interpolated on the grid.

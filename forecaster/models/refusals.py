@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from forecaster.models.network import ModelConfig
 from forecaster.models.shape import NetworkShape
 
+# a matrix of this many rows and columns has 128 MiB
+MAX_RIDGE_INPUTS = 4096
+
 
 @dataclass(frozen=True)
 class Design:
@@ -66,6 +69,11 @@ REFUSALS = (
         "decoder: each_step and skip: ridge",
         lambda design: design.model.decoder.answers_each_step and design.model.skip == "ridge",
         "the regression is fitted on whole windows, and the first steps have seen only part of theirs; set skip: none",
+    ),
+    Refusal(
+        "input_size and skip: ridge",
+        lambda design: design.shape.input_size > MAX_RIDGE_INPUTS and design.model.skip == "ridge",
+        f"the regression solves as many equations as there are inputs; set input_size to at most {MAX_RIDGE_INPUTS}",
     ),
     Refusal(
         "head and transforms: difference",

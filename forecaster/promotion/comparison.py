@@ -77,7 +77,7 @@ def backtest_bundle(bundle: Bundle, config: TrainConfig, backtest_config: Backte
     Raises:
         DataError: the data do not meet the recipe's requirements, or are too short.
     """
-    series = prepare(config, config.data.load(config.exogenous))
+    series = prepare(config, config.load(), bundle.manifest.static_columns)
     origins = roll(series, config.input_size, config.horizon, backtest_config.n_windows, backtest_config.step_size)
     inputs, predictor = origins.windows.inputs(), ArrayPredictor(bundle)
     predicted = predictor.forecast(inputs)

@@ -33,7 +33,7 @@ def load_dataset(config: TrainConfig) -> Dataset:
     Raises:
         ConfigError, DataError: as the data source and `prepare` raise them.
     """
-    frame = config.data.load(config.exogenous)
+    frame = config.load()
     series = prepare(config, frame)
     return Dataset(frame, series, _digest(series))
 
@@ -52,6 +52,8 @@ def log_inputs(config: TrainConfig, dataset: Dataset, tags: dict[str, str]) -> N
 def _digest(series: Series) -> str:
     digest = hashlib.sha256()
     known = () if series.known is None else (series.known,)
-    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values, *known):
+    static = () if series.static is None else (repr(series.static_columns).encode(), series.static)
+    rows = series.bounds, series.timestamps, series.values
+    for part in ("\0".join(series.unique_ids).encode(), *rows, *known, *static):
         digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

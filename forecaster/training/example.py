@@ -38,8 +38,16 @@ def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluat
         futr_exog={}
         if known is None
         else {name: _plain(known[whole, number]) for number, name in enumerate(config.futr_exog)},
+        stat_exog=_static(series, int(test.owners_of(last)[0])),
         forecast={name: _plain(values) for name, values in forecast.items()},
     )
+
+
+def _static(series: Series, owner: int) -> dict[str, float | str]:
+    if series.static is None:
+        return {}
+    values, names = series.static_columns.decode(series.static[owner].tolist()), series.static_columns.stat_exog
+    return {name: value for name, value in values.items() if name in names and value is not None}
 
 
 def _plain(values: Floats) -> tuple[float, ...]:

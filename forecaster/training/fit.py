@@ -1,4 +1,4 @@
-"""Fit a network: early stopping, best weights, and a checkpoint after each epoch.
+"""Fit a network: the regression beside it, early stopping, best weights, and a checkpoint after each epoch.
 
 A fit that resumes from a checkpoint ends with the same weights as an uninterrupted fit. The order of an epoch's windows
 depends only on the seed and the epoch, and a checkpoint holds every variable (weights, optimizer, dropout seeds).
@@ -19,16 +19,25 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
+from forecaster.domain.series import Floats
+from forecaster.evaluation.ridge import solve_ridge
+from forecaster.models.names import SKIP
 from forecaster.models.network import ModelConfig
 from forecaster.models.trained import Float32, network_inputs, predict_batches
 from forecaster.training import networks
+from forecaster.training.divergence import check_converges, loss_of_zeros
 from forecaster.training.fit_config import FitConfig
 
 if TYPE_CHECKING:
     import keras
 
+# the share of the positions in embeddings that are hidden from the network in training, so that it learns what to
+# forecast for an unknown series or category
+HIDDEN_SHARE = 0.1
 # input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
 CHUNK_VALUES = 2**23
+# windows that the loss of a forecast of 0 is measured on
+_SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, index: NDArray[np.int64]) -> tuple[list[NDArray[Any]], Float32]:
-        """Return the network's inputs, and the targets that the decoder learns from."""
+    def take(
+        self, index: NDArray[np.int64], hide: np.random.Generator | None = None
+    ) -> tuple[list[NDArray[Any]], Float32]:
+        """Return the network's inputs, and the targets that the decoder learns from.
+
+        Args:
+            index: the windows.
+            hide: chooses the series and categories that become unknown; None hides none.
+        """
         prepared, contexts = self.preprocessing.forward(self.windows.inputs(index).feeds)
+        if hide is not None and "codes" in prepared:
+            codes = prepared["codes"]
+            prepared["codes"] = np.where(hide.random(codes.shape) < HIDDEN_SHARE, 0, codes)
         targets = self.preprocessing.target.targets(self.model.decoder.targets(self.windows, index), contexts)
         return network_inputs(prepared), targets.astype(np.float32)
 
@@ -109,14 +128,20 @@ def fit(
         epochs: end after this many epochs, with the learning rates of `config.epochs`; None runs all of them.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint cannot be read or belongs to another network.
+        TrainingError: the fit diverges, or the checkpoint cannot be read or belongs to another network.
         WorkspaceError: the checkpoint cannot be written.
     """
     batch_size = min(config.batch_size, len(train))
-    epochs = epochs or config.epochs
+    epochs, head = epochs or config.epochs, train.model.head
+    of_zeros = loss_of_zeros(head, _sample_targets(train))
     if not model.compiled:
-        networks.compile_network(model, train.model.head, config, batches=len(train) // batch_size)
-    history, best = _restore(model, checkpoint)
+        networks.compile_network(model, head, config, batches=len(train) // batch_size)
+    if checkpoint.exists():
+        history, best = _restore(model, checkpoint)
+    else:
+        if train.model.skip == "ridge":
+            _fit_skip(model, train, batch_size)
+        history, best = History(), model.get_weights()
     with tqdm(
         total=epochs,
         initial=history.epochs,
@@ -130,7 +155,7 @@ def fit(
             epoch = history.epochs
             loss = _run_epoch(model, train, batch_size, np.random.default_rng((seed, epoch)))
             held_out = validation_loss(model, config, validation) if validation else None
-            _check_finite(loss, held_out, epoch)
+            check_converges(head, epoch, loss, held_out, model.get_weights(), of_zeros)
             history.loss.append(loss)
             if held_out is not None:
                 history.validation_loss.append(held_out)
@@ -160,13 +185,24 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     return total / len(examples)
 
 
+def _fit_skip(model: "keras.Model", train: Examples, batch_size: int) -> None:
+    """Set the regression beside the network to the best one for these windows, whatever the network starts from."""
+
+    def pairs() -> Iterator[tuple[Floats, Floats]]:
+        for chunk in train.chunks(np.arange(len(train)), batch_size):
+            (x, *_), targets = train.take(chunk)
+            yield x[:, :, 0].astype(np.float64), targets.astype(np.float64)
+
+    model.get_layer(SKIP).set_weights(solve_ridge(pairs()))
+
+
 def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: np.random.Generator) -> float:
     order = random.permutation(len(train))
     # whole batches only: another shape would be compiled again; the windows left out differ by epoch
     order = order[: len(order) // batch_size * batch_size]
     total = 0.0
     for chunk in train.chunks(order, batch_size):
-        inputs, targets = train.take(chunk)
+        inputs, targets = train.take(chunk, random)
         fitted = model.fit(
             inputs, targets, batch_size, sample_weight=train.weights(len(chunk)), shuffle=False, verbose=0
         )
@@ -174,12 +210,10 @@ def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: n
     return float(total / len(order))
 
 
-def _check_finite(loss: float, held_out: float | None, epoch: int) -> None:
-    if not np.isfinite(loss) or (held_out is not None and not np.isfinite(held_out)):
-        raise TrainingError(
-            f"epoch {epoch}: the loss is not finite (train {loss}, validation {held_out}); lower fit.learning_rate or "
-            "fit.clip_norm, or add a transform such as standardize"
-        )
+def _sample_targets(train: Examples) -> Float32:
+    """Return the targets of a few windows from all of `train`."""
+    index = np.unique(np.linspace(0, len(train) - 1, _SAMPLE).astype(np.int64))
+    return train.take(next(train.chunks(index, 1)))[1]
 
 
 def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: Path) -> None:
@@ -197,8 +231,6 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
 
 
 def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]]:
-    if not checkpoint.exists():
-        return History(), model.get_weights()
     variables = networks.variables(model)
     try:
         with checkpoint.open("rb") as content, np.load(content, allow_pickle=False) as file:

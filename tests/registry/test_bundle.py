@@ -220,6 +220,16 @@ def test_calibration_of_an_earlier_release_gets_default_values(folder: Path) -> 
     assert calibration.n_effective == calibration.n_windows
 
 
+def test_bundle_of_schema_version_2_still_forecasts() -> None:
+    bundle = read_bundle(Path(__file__).parent / "bundles" / "schema-2")
+    assert bundle.manifest.schema_version == 2
+    assert bundle.manifest.inputs["known"].columns == ("price", "day_of_week")
+    predictor, inputs = ArrayPredictor(bundle), bundle.golden.inputs
+    mean = predictor.predict_arrays(inputs.values, known=inputs.known)
+    np.testing.assert_allclose(mean, bundle.golden.forecasts.mean, rtol=1e-6)
+    assert np.isfinite(predictor.quantiles(inputs.values, bundle.golden.forecasts, (0.1, 0.9))).all()
+
+
 def test_bundle_of_schema_version_1_still_forecasts() -> None:
     bundle = read_bundle(Path(__file__).parent / "bundles" / "schema-1")
     assert bundle.manifest.schema_version == 1

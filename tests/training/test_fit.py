@@ -50,6 +50,16 @@ def test_fit_stops_early_and_restores_the_best_weights(tmp_path: Path) -> None:
     assert history.validation_loss[-1] > 1.001 * history.validation_loss[best]
 
 
+def test_fit_whose_last_step_breaks_the_weights_diverges(tmp_path: Path) -> None:
+    """The loss is measured before the step, and a refit has no validation part."""
+    config = FitConfig(epochs=1, batch_size=1000, learning_rate=1e39)
+    train = Examples(windows(1), Preprocessing(target=Chain(steps=(), is_causal=False)), ModelConfig(cell="gru"))
+    model = build_model(train.model, NetworkShape(INPUT_SIZE, HORIZON))
+    with pytest.raises(TrainingError, match="epoch 0: the fit diverges: a weight is not finite"):
+        fit(model, config, train, None, 0, tmp_path / "a.npz", lambda *arguments: None, "test")
+    assert not (tmp_path / "a.npz").exists()
+
+
 def test_clip_norm_limits_the_gradients(tmp_path: Path) -> None:
     """Adam's steps do not depend on the gradients' size, so the clipping shows in its second moments."""
     import keras

@@ -37,7 +37,7 @@ def check_border(
     """
     before = {name: parts[name] for name in PARTS[:number]}
     later = rows_since(config, frame, series, [parts[name] for name in PARTS[number:]])
-    other = recipe.prepare(config, perturb(config, frame, later))
+    other = recipe.prepare(config, perturb(config, frame, later), series.static_columns)
     _check_prepared_from_frame(series, other, later.sum())
     digest = _digest(config, before)
     whole = recipe.split(config, other)
@@ -75,7 +75,8 @@ def _prepare_until(
     owners = np.unique(np.concatenate([windows.owners for windows in before.values()]))
     kept = rows & np.isin(series_names(frame), np.array(series.unique_ids)[owners])
     # with fewer rows, the frequency may not be inferred
-    return recipe.prepare(config.model_copy(update={"freq": config.freq or series.freq}), frame[kept])
+    fixed = config.model_copy(update={"freq": config.freq or series.freq})
+    return recipe.prepare(fixed, frame[kept], series.static_columns)
 
 
 def _digest(config: TrainConfig, parts: dict[str, Windows]) -> str:
