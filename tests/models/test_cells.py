@@ -38,19 +38,24 @@ def test_layer_computes_the_published_equation(cell: str) -> None:
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)[0]), expected, atol=1e-5)
 
 
+# a symbolic number of steps is traced into the cell's operator, a known one may be unrolled
+@pytest.mark.parametrize("steps", ["time", TIME], ids=str)
+@pytest.mark.parametrize("is_reversed", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_onnx_operator_computes_the_published_equation(cell: str) -> None:
+def test_onnx_operators_compute_the_published_equation(cell: str, is_reversed: bool, steps: str | int) -> None:
     import onnxruntime
     import spox
 
     _, x, weights = _layer(cell)
-    inputs = spox.argument(spox.Tensor(np.float32, ("time", "batch", INPUTS)))
-    outputs, _ = CELLS[cell].trace(inputs, weights)
-    graph = spox.build({"x": inputs}, {"h": outputs}).SerializeToString()
+    inputs = spox.argument(spox.Tensor(np.float32, (steps, "batch", INPUTS)))
+    outputs, states = CELLS[cell].trace(inputs, weights, is_reversed=is_reversed)
+    graph = spox.build({"x": inputs}, {"h": outputs, "last": states[0]}).SerializeToString()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    served = session.run(None, {"x": np.swapaxes(x, 0, 1)})[0]
-    expected = EQUATIONS[cell](x.astype(np.float64), *weights)
-    np.testing.assert_allclose(np.swapaxes(served, 0, 1), expected, atol=1e-5)
+    served, last = session.run(None, {"x": np.swapaxes(x, 0, 1)})
+    order = slice(None, None, -1 if is_reversed else 1)
+    expected = EQUATIONS[cell](x[:, order].astype(np.float64), *weights)
+    np.testing.assert_allclose(np.swapaxes(served, 0, 1), expected[:, order], atol=1e-5)
+    np.testing.assert_allclose(last, expected[:, -1], atol=1e-5)
 
 
 def test_lstm_with_two_units_has_32_parameters_and_its_head_3() -> None:
