@@ -103,6 +103,15 @@ REFUSALS = (
         "the encoder's last layer goes on over the horizon, which nothing has read backwards; set bidirectional: false",
     ),
     Refusal(
+        "decoder: segment_parallel and encoder.residual",
+        lambda design: (
+            _kind(design) == "segment_parallel"
+            and design.model.encoder.residual
+            and len(design.model.encoder.widths) > 1
+        ),
+        "the encoder's last layer goes on over the horizon, where no layer below adds its output; set residual: false",
+    ),
+    Refusal(
         "decoder: segment_parallel and inputs.channels: shared",
         lambda design: _kind(design) == "segment_parallel" and design.model.inputs.channels == "shared",
         "the encoder's last layer goes on over the horizon, but each channel has states of its own; use mixed channels",

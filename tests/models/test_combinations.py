@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from forecaster.domain.series import Inputs
 from forecaster.evaluation.forecasts import Forecasts
-from forecaster.models.decoders import SegmentParallel, Seq2Seq
 from forecaster.models.network import raw_outputs
 from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.registry.bundle import largest_difference
@@ -40,20 +39,13 @@ class TrainingPass:
     gradients: dict[str, float]
 
 
-def _unread(trained: TrainedNetwork) -> set[str]:
-    """Return the layers that no output depends on: the last residual, for a decoder that reads the states alone."""
-    config = trained.config
-    reads_states_alone = config.decoder in (Seq2Seq(), SegmentParallel())
-    return {f"encoder_{len(config.encoder.widths) - 1}_skip"} if reads_states_alone else set()
-
-
 def _training_pass(trained: TrainedNetwork, inputs: list[NDArray[Any]]) -> TrainingPass:
     """Compute the network eagerly: to compile each of thousands of networks would take longer than all the rest."""
     import tensorflow as tf
 
     model = trained.model
     actual = np.random.default_rng(6).normal(size=(len(inputs[0]), *model.output_shape[1:-1])).astype(np.float32)
-    layers = [layer for layer in model.layers if layer.trainable_weights and layer.name not in _unread(trained)]
+    layers = [layer for layer in model.layers if layer.trainable_weights]
     with tf.GradientTape() as tape:
         parameters = model(inputs, training=True)
         loss = loss_of(trained.config.head)(actual, parameters)
