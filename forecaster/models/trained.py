@@ -78,7 +78,7 @@ class TrainedNetwork:
 
 def check_finite(forecasts: Forecasts) -> None:
     """Raise TrainingError if a forecast is not finite."""
-    wrong: NDArray[np.bool_] = ~np.isfinite(forecasts.mean).all(axis=1)
+    wrong = np.asarray(~np.isfinite(forecasts.mean).all(axis=1))
     if forecasts.offsets is not None:
         wrong |= ~np.isfinite(forecasts.offsets).all(axis=(1, 2))
     if wrong.any():
