@@ -24,7 +24,8 @@ from forecaster.evaluation.probabilistic import coverage
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import devices, networks
 from forecaster.training.config import TrainConfig, build_preprocessing, title
-from forecaster.training.fit import Examples, History, fit
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History, fit
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 
 # takes the phase (`recipe` or `served`), the epoch, its loss and its validation loss
@@ -164,7 +165,9 @@ def _fit(
 def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
     """Return the configuration's untrained network, compiled for a fit on `n_windows` windows."""
     key = networks.NetworkKey(config.seed, config.model, config.shape)
-    return networks.get_compiled(config.build_network, key, config.fit, n_windows)
+    return networks.get_compiled(
+        config.build_network, key, config.fit, n_windows // min(config.fit.batch_size, n_windows)
+    )
 
 
 def _load_weights(model: Any, file: Path) -> None:
