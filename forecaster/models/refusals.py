@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from forecaster.models.network import ModelConfig
 from forecaster.models.shape import NetworkShape
 
+# transforms whose result depends on where a window begins
+_OF_A_WINDOW = {"mean_std", "last_value"}
 # a matrix of this many rows and columns has 128 MiB
 MAX_RIDGE_INPUTS = 4096
 
@@ -18,11 +20,15 @@ class Design:
         model: the network's configuration.
         shape: its shape.
         transforms: the kinds of the target's transforms.
+        hist_transforms: the kinds of the transforms of all `hist_exog`.
+        is_stateful: whether the fit carries the state of a series from chunk to chunk.
     """
 
     model: ModelConfig
     shape: NetworkShape
     transforms: Sequence[str]
+    hist_transforms: Sequence[str] = ()
+    is_stateful: bool = False
 
     @property
     def steps(self) -> int:
@@ -128,6 +134,28 @@ REFUSALS = (
         "encoder.dilations and input_size",
         _does_not_divide,
         "each dilation must divide input_size / segment_length",
+    ),
+    Refusal(
+        "fit.stateful and decoder",
+        lambda design: design.is_stateful and not design.model.decoder.answers_each_step,
+        "the rows of a series are read once, so each must forecast; set decoder: each_step",
+    ),
+    Refusal(
+        "fit.stateful and transforms",
+        lambda design: (
+            design.is_stateful and not _OF_A_WINDOW.isdisjoint([*design.transforms, *design.hist_transforms])
+        ),
+        "mean_std and last_value depend on where a window begins, but a carried state has no window; use standardize",
+    ),
+    Refusal(
+        "fit.stateful and encoder.dilations",
+        lambda design: design.is_stateful and any(dilation > 1 for dilation in design.model.encoder.dilations),
+        "a dilated layer keeps a state for each phase, which a chunk may begin within; set dilations to 1",
+    ),
+    Refusal(
+        "fit.stateful and inputs.channels: shared",
+        lambda design: design.is_stateful and design.model.inputs.channels == "shared",
+        "one state is carried for each series, but each channel has states of its own; use mixed channels",
     ),
 )
 

@@ -83,7 +83,7 @@ def check_finite(forecasts: Forecasts) -> None:
         wrong |= ~np.isfinite(forecasts.offsets).all(axis=(1, 2))
     if wrong.any():
         raise TrainingError(
-            f"the network's forecasts of {wrong.sum()} of {len(wrong)} windows are not finite; lower "
+            f"the network's forecasts of {wrong.sum()} of {len(forecasts)} windows are not finite; lower "
             "fit.learning_rate, or add a transform such as standardize"
         )
 

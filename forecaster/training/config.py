@@ -119,7 +119,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_design(self) -> "TrainConfig":
-        refusals = find_refusals(Design(self.model, self.shape, [step.kind for step in self.transforms]))
+        kinds = [step.kind for step in self.transforms]
+        hist_kinds = [step.kind for exog in self.hist_exog for step in exog.transforms]
+        refusals = find_refusals(Design(self.model, self.shape, kinds, hist_kinds, self.fit.stateful is not None))
         if refusals:
             raise ValueError("; ".join(refusals))
         return self

@@ -12,79 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from forecaster.data.preprocessing import Preprocessing
-from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats
 from forecaster.evaluation.ridge import solve_ridge
 from forecaster.models.names import SKIP
-from forecaster.models.network import ModelConfig
-from forecaster.models.trained import Float32, network_inputs, predict_batches
-from forecaster.training import networks
+from forecaster.models.trained import Float32, predict_batches
+from forecaster.training import networks, stateful
 from forecaster.training.divergence import check_converges, loss_of_zeros
+from forecaster.training.examples import Examples
 from forecaster.training.fit_config import FitConfig
 
 if TYPE_CHECKING:
     import keras
 
-# the share of the positions in embeddings that are hidden from the network in training, so that it learns what to
-# forecast for an unknown series or category
-HIDDEN_SHARE = 0.1
-# input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
-CHUNK_VALUES = 2**23
 # windows that the loss of a forecast of 0 is measured on
 _SAMPLE = 256
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Windows as the network's input: transformed, in float32, computed chunk by chunk."""
-
-    windows: Windows
-    preprocessing: Preprocessing
-    model: ModelConfig
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def take(
-        self, index: NDArray[np.int64], hide: np.random.Generator | None = None
-    ) -> tuple[list[NDArray[Any]], Float32]:
-        """Return the network's inputs, and the targets that the decoder learns from.
-
-        Args:
-            index: the windows.
-            hide: chooses the series and categories that become unknown; None hides none.
-        """
-        prepared, contexts = self.preprocessing.forward(self.windows.inputs(index).feeds)
-        if hide is not None and "codes" in prepared:
-            codes = prepared["codes"]
-            prepared["codes"] = np.where(hide.random(codes.shape) < HIDDEN_SHARE, 0, codes)
-        targets = self.preprocessing.target.targets(self.model.decoder.targets(self.windows, index), contexts)
-        return network_inputs(prepared), targets.astype(np.float32)
-
-    def weights(self, count: int) -> Float32 | None:
-        """Return the loss weight of each step, `(count, input_size)`; None if every step has weight 1.
-
-        The first steps have weight 0 if a transform's running statistics are still based on few values there.
-        """
-        warm_up = self.preprocessing.target.warm_up
-        if not warm_up:
-            return None
-        steps = np.ones(self.windows.input_size, dtype=np.float32)
-        steps[: int(np.ceil(warm_up * len(steps)))] = 0
-        return np.tile(steps, (count, 1))
-
-    def chunks(self, index: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Yield `index` in chunks of whole batches, each small enough to bound memory."""
-        values = self.windows.input_size * (self.windows.horizon if self.model.decoder.answers_each_step else 1)
-        size = max(1, CHUNK_VALUES // (values * batch_size)) * batch_size
-        for begin in range(0, len(index), size):
-            yield index[begin : begin + size]
 
 
 @dataclass
@@ -134,10 +79,14 @@ def fit(
     batch_size = min(config.batch_size, len(train))
     epochs, head = epochs or config.epochs, train.model.head
     of_zeros = loss_of_zeros(head, _sample_targets(train))
-    if not model.compiled:
-        networks.compile_network(model, head, config, batches=len(train) // batch_size)
+    streams = stateful.Streams(train, config, config.stateful) if config.stateful else None
+    if streams:
+        # the network that reads the streams is fitted, and `model` gets its weights
+        fitted = stateful.reader_of(model, streams, seed)
+    else:
+        fitted = model if model.compiled else networks.compile_network(model, head, config, len(train) // batch_size)
     if checkpoint.exists():
-        history, best = _restore(model, checkpoint)
+        history, best = _restore(fitted, len(model.get_weights()), checkpoint)
     else:
         if train.model.skip == "ridge":
             _fit_skip(model, train, batch_size)
@@ -153,7 +102,12 @@ def fit(
     ) as bar:
         while not history.is_finished:
             epoch = history.epochs
-            loss = _run_epoch(model, train, batch_size, np.random.default_rng((seed, epoch)))
+            random = np.random.default_rng((seed, epoch))
+            if streams:
+                loss = stateful.run_epoch(fitted, streams, random)
+                stateful.copy_weights(fitted, model)
+            else:
+                loss = _run_epoch(model, train, batch_size, random)
             held_out = validation_loss(model, config, validation) if validation else None
             check_converges(head, epoch, loss, held_out, model.get_weights(), of_zeros)
             history.loss.append(loss)
@@ -164,7 +118,7 @@ def fit(
             history.is_finished = epoch + 1 >= epochs or epoch - history.best_epoch >= config.patience
             # before the checkpoint is saved, so that a kill in between repeats the report and never loses it
             on_epoch(epoch, loss, held_out)
-            _save(model, history, best, checkpoint)
+            _save(fitted, history, best, checkpoint)
             bar.set_postfix({"loss": loss} | ({} if held_out is None else {"validation": held_out}), refresh=False)
             bar.update()
     model.set_weights(best)
@@ -230,13 +184,13 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
         ) from error
 
 
-def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]]:
+def _restore(model: "keras.Model", n_weights: int, checkpoint: Path) -> tuple[History, list[Any]]:
     variables = networks.variables(model)
     try:
         with checkpoint.open("rb") as content, np.load(content, allow_pickle=False) as file:
             saved = dict(file)
         shapes = [saved[f"v{number}"].shape for number in range(sum(name[0] == "v" for name in saved))]
-        best = [saved[f"b{number}"] for number in range(len(model.get_weights()))]
+        best = [saved[f"b{number}"] for number in range(n_weights)]
         history = History(**json.loads(str(saved["history"])))
     except (OSError, EOFError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{checkpoint}: cannot be read ({error}); remove it and start again") from error

@@ -27,7 +27,8 @@ from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import devices, networks
 from forecaster.training.config import TrainConfig, build_preprocessing, title
-from forecaster.training.fit import Examples, History, fit
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History, fit
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 
 # takes the phase (`recipe` or `served`), the epoch, its loss and its validation loss
@@ -169,7 +170,8 @@ def _fit(
 def compile_untrained(config: TrainConfig, n_windows: int, shape: NetworkShape) -> Any:
     """Return the configuration's untrained network of this shape, compiled for a fit on `n_windows` windows."""
     key = networks.NetworkKey(config.seed, config.model, shape)
-    return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, n_windows)
+    steps = n_windows // min(config.fit.batch_size, n_windows)
+    return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, steps)
 
 
 def _check_names(columns: StaticColumns, file: Path) -> None:

@@ -13,9 +13,9 @@ from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import fit as fitting
-from forecaster.training import stages
+from forecaster.training import stages, stateful
 from forecaster.training.config import TrainConfig
-from forecaster.training.fit import Examples
+from forecaster.training.examples import Examples
 from forecaster.training.stages import Evaluation
 
 Parts = dict[str, Windows]
@@ -161,6 +161,16 @@ def regression_reads_on_over_the_border(patch: pytest.MonkeyPatch) -> None:
         honest(model, replace(train, windows=longer), batch_size)
 
     patch.setattr(fitting, "_fit_skip", fit_skip)
+
+
+def streams_read_on_over_the_border(patch: pytest.MonkeyPatch) -> None:
+    honest = stateful.Streams
+
+    def streams(examples: Examples, *more: Any) -> stateful.Streams:
+        longer = replace(examples.windows, counts=examples.windows.counts + 8)
+        return honest(replace(examples, windows=longer), *more)
+
+    patch.setattr(stateful, "Streams", streams)
 
 
 def epoch_is_chosen_by_test(patch: pytest.MonkeyPatch) -> None:

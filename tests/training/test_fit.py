@@ -16,7 +16,8 @@ from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
 from forecaster.training.config import prepare
-from forecaster.training.fit import Examples, History, fit, validation_loss
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History, fit, validation_loss
 from forecaster.training.fit_config import FitConfig
 from forecaster.training.stages import evaluate
 from tests.conftest import small_config

@@ -22,6 +22,7 @@ from tests.training.faults_in_recipes import Plant
 ROWS = 420
 MANY_TO_ONE = {"model": {"cell": "simple_rnn", "widths": [4]}}
 WITH_RIDGE = {"model": {"cell": "simple_rnn", "widths": [4], "skip": "ridge"}}
+STATEFUL = {"fit": {"epochs": 2, "batch_size": 32, "stateful": {"chunk": 8, "backprop_steps": 4}}}
 MEAN_STD = {"transforms": [{"kind": "mean_std"}]}
 
 # the plant, changes of the recipe, and the error's message
@@ -76,6 +77,9 @@ FAULTS: dict[str, Fault] = {
     ),
     "a regression that reads on over the border": (
         fits.regression_reads_on_over_the_border, WITH_RIDGE, "the validation part changes what is fitted on train"
+    ),
+    "streams that read on over the border": (
+        fits.streams_read_on_over_the_border, STATEFUL, "the validation part changes what is fitted on train"
     ),
     # stopping
     "early stopping on test": (
@@ -203,5 +207,5 @@ def test_training_does_not_resume_from_a_leaking_fit(folder: Path) -> None:
 
 
 def test_number_of_faults_matches_the_docs() -> None:
-    assert len(FAULTS) == 31
+    assert len(FAULTS) == 32
     assert len(OTHERS) + len(UNSEEN) == 10

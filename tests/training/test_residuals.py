@@ -12,7 +12,8 @@ from forecaster.data.windows import Windows
 from forecaster.domain.series import Floats
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig, prepare, split
-from forecaster.training.fit import Examples, History
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History
 from forecaster.training.folds import forward_folds
 from forecaster.training.residuals import calibrate_naive, calibrate_on
 from forecaster.training.stages import fit_recipe

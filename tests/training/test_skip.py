@@ -45,7 +45,7 @@ def solution(trained: TrainedNetwork, windows: Windows) -> tuple[Floats, Floats]
 
 def test_each_fit_solves_the_regression_on_its_own_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # chunks of 64 windows
-    monkeypatch.setattr("forecaster.training.fit.CHUNK_VALUES", 8 * 64)
+    monkeypatch.setattr("forecaster.training.examples.CHUNK_VALUES", 8 * 64)
     config, parts = recipe(tmp_path)
     trained, *_ = stages.fit_recipe(config, parts, tmp_path)
     trained.model.save(tmp_path / "saved.keras")

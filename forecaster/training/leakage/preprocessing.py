@@ -12,7 +12,7 @@ from forecaster.domain.series import Series
 from forecaster.training import config as recipe
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
-from forecaster.training.fit import Examples
+from forecaster.training.examples import Examples
 from forecaster.training.leakage.perturbation import Rows, perturb, rows_since, series_names, transfer_windows
 
 _BATCH = 256

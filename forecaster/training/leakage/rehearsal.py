@@ -21,7 +21,8 @@ from forecaster.models.trained import TrainedNetwork
 from forecaster.training import config as recipe
 from forecaster.training import devices, networks, stages
 from forecaster.training.config import TrainConfig
-from forecaster.training.fit import Examples, fit
+from forecaster.training.examples import Examples
+from forecaster.training.fit import fit
 from forecaster.training.leakage.metrics import check_metrics, forecast_held_out
 from forecaster.training.leakage.perturbation import Rows, perturb, rows_since, set_target, transfer_windows
 from forecaster.training.leakage.residuals import check_residuals
