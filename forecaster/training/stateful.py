@@ -73,7 +73,8 @@ class Streams:
     ) -> tuple[list[NDArray[Any]], NDArray[Any], NDArray[np.float32]]:
         """Return the pieces of a group, `(pieces · width, …)`: the inputs, the targets, and the weight of each row.
 
-        `hide` chooses the series and categories that become unknown. Pieces at the same place of all stretches follow each other. Rows beyond a stretch's end have weight 0.
+        Pieces at the same place of all stretches follow each other. Rows beyond a stretch's end have weight 0. `hide`
+        chooses the series and categories that become unknown.
         """
         truncation = self.truncation
         pieces = self._chunks_of(group) * truncation.chunk // truncation.backprop_steps

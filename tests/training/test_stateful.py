@@ -55,7 +55,7 @@ def test_each_row_is_read_once_in_order_with_its_targets() -> None:
     all_examples = examples(30, 12)
     streams = Streams(all_examples, FitConfig(), Truncation(**STATEFUL))
     (group,) = streams.groups
-    (x, known), targets, weights = streams.read(group)
+    (x, known), targets, weights = streams.read(group, np.random.default_rng(0))
     # 28 and 10 rows have all their targets; the longer stretch has three chunks of 12 rows
     assert streams.chunks == 3
     assert x.shape == (9 * 2, 4, 1)
