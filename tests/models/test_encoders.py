@@ -58,9 +58,9 @@ def test_residual_reaches_the_decoder_that_continues_from_the_states() -> None:
     first = EQUATIONS["gru"](x, *_weights(model, "encoder_0"))
     state = (EQUATIONS["gru"](first, *_weights(model, "encoder_1")) + first)[:, -1]
     (positions,) = _weights(model, "position")
-    state = gru_step(np.tile(positions[0], (BATCH, 1)), state, *_weights(model, "decoder"))
+    after = gru_step(np.tile(positions[0], (BATCH, 1)), state, *_weights(model, "decoder"))
     first_step = np.asarray(model([x.astype(np.float32)], training=False))[:, 0]
-    np.testing.assert_allclose(first_step, dense(state, *_weights(model, "head")), atol=1e-5)
+    np.testing.assert_allclose(first_step, dense(after, *_weights(model, "head")), atol=1e-5)
 
 
 def test_segments_of_the_horizon_cannot_have_residuals() -> None:

@@ -13,8 +13,8 @@ from forecaster.domain.errors import LeakageError
 from forecaster.domain.series import Inputs, Series
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import config as recipe
-from forecaster.training import fit as fitting
 from forecaster.training.config import TrainConfig, prepare, split
+from forecaster.training.examples import Examples
 from forecaster.training.leakage.forecasts import check_forecasts
 from forecaster.training.leakage.perturbation import exchange_static
 from forecaster.training.leakage.windows import check_series, check_windows
@@ -153,7 +153,7 @@ def test_exchange_keeps_the_static_columns_of_a_series(tmp_path: Path) -> None:
 def test_a_tenth_of_the_positions_is_hidden_in_training(tmp_path: Path) -> None:
     config = shop_recipe(tmp_path)
     seen = windows(config)
-    examples = fitting.Examples(seen, fit_preprocessing(config, seen), config.model)
+    examples = Examples(seen, fit_preprocessing(config, seen), config.model)
     every = np.arange(len(seen))
     hidden, shown = (examples.take(every, random)[0][-1] for random in (np.random.default_rng(0), None))
     assert (shown > 0).all()
