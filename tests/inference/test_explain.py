@@ -78,7 +78,7 @@ def test_values_of_a_positive_target_stay_positive() -> None:
 
     def forecast(windows: Floats) -> Floats:
         assert (windows > 0).all()
-        return np.log(windows[:, :, 0]).sum(axis=1, keepdims=True)
+        return np.asarray(np.log(windows[:, :, 0]).sum(axis=1, keepdims=True))
 
     found = gradients(forecast, window, is_positive=True)
     np.testing.assert_allclose(found[0], 1 / window, rtol=1e-4)
