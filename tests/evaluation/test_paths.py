@@ -50,7 +50,7 @@ def test_values_of_each_step_are_its_quantiles_at_equal_distances(
         np.testing.assert_allclose(paths[:, step], expected)
 
 
-@pytest.mark.parametrize("n_samples", [200, 1000])
+@pytest.mark.parametrize("n_samples", [500, 1000])
 def test_paths_have_the_dependence_of_the_templates(n_samples: int) -> None:
     expected = np.corrcoef(walks(100_000, 9).T)
     dependent = draw(walks(500), n_samples)
