@@ -22,6 +22,7 @@ from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Floats
 from forecaster.evaluation.adaptive import adapted_probabilities, adaptive_rates
 from forecaster.evaluation.paths import draw_paths, generator, simultaneous_band
+from forecaster.evaluation.significance import block_bootstrap_error
 from forecaster.training.config import TrainConfig, prepare
 
 N_SAMPLES = 1000
@@ -59,9 +60,10 @@ def measure(task: Task) -> Iterator[Row]:
     yield Row(f"{task.name}: largest difference of a quantile", difference, MAX_MARGINAL, "% of the 80 % interval")
     for label, drawn, bar in (("", paths, MAX_COVERAGE_ERROR), (", independent draws", independent, None)):
         low, high = simultaneous_band(drawn, LEVEL)
-        covered = 100 * float(((actual >= low) & (actual <= high)).all(axis=1).mean())
-        name = f"{task.name}{label}: {LEVEL} % simultaneous band covers {covered:.1f} %, off by"
-        yield Row(name, abs(covered - LEVEL), bar, "points")
+        inside: Floats = ((actual >= low) & (actual <= high)).min(axis=1, keepdims=True)[:, 0].astype(np.float64)
+        covered, error = 100 * inside.mean(), 100 * block_bootstrap_error(inside, 2 * config.horizon)
+        name = f"{task.name}{label}: {LEVEL} % simultaneous band covers {covered:.1f} % ± {error:.1f}, off by"
+        yield Row(name, float(abs(covered - LEVEL)), bar, "points")
     ratio = variogram_score(actual, paths) / variogram_score(actual, independent)
     yield Row(f"{task.name}: variogram score over independent draws'", ratio, MAX_VARIOGRAM_RATIO, "ratio")
 

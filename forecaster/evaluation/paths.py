@@ -4,8 +4,8 @@ The quantiles fix how likely a value is at a step. Templates fix which values co
 past errors over the horizon. A path takes its ranks from a template and its values from the quantiles.
 
 Sources: Clark et al. (2004), doi:10.1175/1525-7541(2004)005<0243:TSSAMF>2.0.CO;2, for ranks from the past (the Schaake
-shuffle); Schefzik, Thorarinsdottir & Gneiting (2013), arXiv 1302.7149, for ranks as an empirical copula; Hu et al.
-(2016), doi:10.1175/JHM-D-15-0205.1, for stratified probabilities.
+shuffle); Schefzik, Thorarinsdottir & Gneiting (2013), arXiv 1302.7149, for ranks as an empirical copula, with
+equidistant quantiles; Bröcker (2012), doi:10.1002/qj.1891, for the middles of strata.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ def draw_paths(
 ) -> Floats:
     """Return sample paths of one forecast, `(n_samples, steps)`.
 
-    The interval from 0 to 1 is cut into `n_samples` strata of equal probability, and each step has one value in each.
-    A probability beyond the outermost quantiles gets the outermost value, as nothing is known about the tails.
+    At each step the values are the quantiles in the middle of `n_samples` strata of equal probability. A probability
+    beyond the outermost quantiles gets the outermost value, as nothing is known about the tails.
 
     Args:
         quantiles: of each step, `(steps, n_probabilities)`, increasing with the probabilities.
@@ -57,10 +57,9 @@ def draw_paths(
     rounds = -(-n_samples // n_templates)
     rows = np.concatenate([random.permutation(n_templates) for _ in range(rounds)])[:n_samples]
     # drawn for the whole horizon, so that the paths of fewer steps are the beginnings of the same paths
-    shape = (n_samples, templates.shape[1])
-    ties, within = (random.random(shape)[:, :steps] for _ in range(2))
+    ties = random.random((n_samples, templates.shape[1]))[:, :steps]
     order = np.lexsort((ties, templates[rows, :steps]), axis=0)
-    strata = (np.argsort(order, axis=0) + within) / n_samples
+    strata = (np.argsort(order, axis=0) + 0.5) / n_samples
     values = [np.interp(at, probabilities, row) for at, row in zip(strata.T, quantiles, strict=True)]
     return np.column_stack(values)
 

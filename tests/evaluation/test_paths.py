@@ -37,7 +37,7 @@ def draw(templates: Floats, n_samples: int, seed: int = 0, steps: int = HORIZON)
     n_templates=st.integers(1, 700),
     n_values=st.integers(1, 9),
 )
-def test_each_step_has_one_value_in_each_stratum_of_its_quantiles(
+def test_values_of_each_step_are_its_quantiles_at_equal_distances(
     seed: int, n_samples: int, n_templates: int, n_values: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -45,14 +45,12 @@ def test_each_step_has_one_value_in_each_stratum_of_its_quantiles(
     templates = make_templates(random.integers(0, n_values, (n_templates, HORIZON)).astype(float))
     quantiles = np.sort(random.standard_t(2, (HORIZON, len(GRID))), axis=1)
     paths = np.sort(draw_paths(quantiles, GRID, templates, n_samples, random), axis=0)
-    edges = np.arange(n_samples + 1) / n_samples
     for step in range(HORIZON):
-        bounds = np.interp(edges, GRID, quantiles[step])
-        assert (paths[:, step] >= bounds[:-1] - 1e-9).all()
-        assert (paths[:, step] <= bounds[1:] + 1e-9).all()
+        expected = np.interp((np.arange(n_samples) + 0.5) / n_samples, GRID, quantiles[step])
+        np.testing.assert_allclose(paths[:, step], expected)
 
 
-@pytest.mark.parametrize("n_samples", [200, 1000])
+@pytest.mark.parametrize("n_samples", [500, 1000])
 def test_paths_have_the_dependence_of_the_templates(n_samples: int) -> None:
     expected = np.corrcoef(walks(100_000, 9).T)
     dependent = draw(walks(500), n_samples)
@@ -78,16 +76,16 @@ def test_simultaneous_band_contains_its_share_of_new_paths() -> None:
 def test_seed_and_name_determine_the_paths() -> None:
     quantiles, templates = np.tile(np.linspace(-1, 1, len(GRID)), (HORIZON, 1)), make_templates(walks(100))
 
-    def drawn(seed: int, name: str) -> list[list[float]]:
-        paths: list[list[float]] = draw_paths(quantiles, GRID, templates, 20, generator(seed, name)).tolist()
-        return paths
+    def drawn(seed: int, name: str) -> str:
+        return str(draw_paths(quantiles, GRID, templates, 20, generator(seed, name)).tolist())
 
     assert drawn(0, "a") == drawn(0, "a")
-    assert len({str(drawn(seed, name)) for seed, name in [(0, "a"), (1, "a"), (0, "b")]}) == 3
+    assert len({drawn(0, "a"), drawn(1, "a"), drawn(0, "b")}) == 3
 
 
 def test_paths_of_fewer_steps_are_the_beginnings_of_the_same_paths() -> None:
-    np.testing.assert_array_equal(draw(walks(100), 50, steps=2), draw(walks(100), 50)[:, :2])
+    # each template is used more than once, so that ties are broken
+    np.testing.assert_array_equal(draw(walks(100), 250, steps=2), draw(walks(100), 250)[:, :2])
 
 
 def test_templates_are_limited_in_number_and_share_ranks_on_ties() -> None:

@@ -158,6 +158,23 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "residuals must be finite",
     ),
+    "templates of another horizon": (
+        edit("calibration.json", lambda c: [template.pop() for template in c["model"]["templates"]]),
+        "templates must be whole numbers in 4 columns",
+    ),
+    "templates that are not whole numbers": (
+        edit("calibration.json", lambda c: c["naive"]["templates"][0].__setitem__(0, 0.5)),
+        "templates must be whole numbers",
+    ),
+    "a rank beyond the number of templates": (
+        edit("calibration.json", lambda c: c["model"]["templates"][0].__setitem__(0, 500)),
+        "templates must have 1 to 500 rows",
+    ),
+    "too many templates": (
+        edit("calibration.json", lambda c: c["model"].update(templates=[[0] * 4] * 501)),
+        "templates must have 1 to 500 rows",
+    ),
+    "no templates": (edit("calibration.json", lambda c: c["model"].update(templates=[])), "templates must be"),
     "no windows": (edit("calibration.json", lambda c: c["model"].update(n_windows=0)), "n_windows"),
     "more effective windows than there are": (
         edit("calibration.json", lambda c: c["model"].update(n_effective=1e6)),
