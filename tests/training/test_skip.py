@@ -102,5 +102,5 @@ def test_shipped_recipe_reads_a_wide_file_beside_its_regression(tmp_path: Path) 
 
 
 def test_regression_of_too_many_inputs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="input_size and skip: ridge: .*set input_size to at most 4096"):
+    with pytest.raises(ConfigError, match=r"input_size and skip: ridge: .*set input_size to at most 4096"):
         small_config(tmp_path, input_size=4097, model={"skip": "ridge"})
