@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from forecaster.data.windows import Windows, split_windows
+from forecaster.domain.config import load_config
+from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Floats
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig, prepare
-from tests.conftest import small_config
+from tests.conftest import ROOT, small_config
 
 
 def recipe(folder: Path, **fit: Any) -> tuple[TrainConfig, dict[str, Windows]]:
@@ -82,3 +85,22 @@ def test_interrupted_fit_keeps_its_regression(tmp_path: Path, monkeypatch: pytes
     resumed, *_ = stages.fit_recipe(config, parts, tmp_path / "killed")
     for weight, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, other)
+
+
+def test_shipped_recipe_reads_a_wide_file_beside_its_regression(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(1400, 2))
+    frame = pd.DataFrame(rows, columns=["HUFL", "OT"])
+    frame.insert(0, "date", pd.date_range("2016-07-01", periods=len(rows), freq="h"))
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    file = ROOT / "pipelines" / "configs" / "etth1.yaml"
+    config = load_config(file, TrainConfig, [f"data.path={tmp_path / 'wide.csv'}"], "train")
+    assert config.model.skip == "ridge"
+    series = prepare(config, config.data.load(config.exogenous))
+    assert series.unique_ids == ("HUFL", "OT")
+    parts = split_windows(series, config.split, config.input_size, config.horizon)
+    assert [len(windows.first) for windows in parts.values()] == [2, 2, 2, 2]
+
+
+def test_regression_of_too_many_inputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"input_size and skip: ridge: .*set input_size to at most 4096"):
+        small_config(tmp_path, input_size=4097, model={"skip": "ridge"})

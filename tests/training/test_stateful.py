@@ -53,6 +53,8 @@ def run(
 
 def test_each_row_is_read_once_in_order_with_its_targets() -> None:
     all_examples = examples(30, 12)
+    known_rows = all_examples.windows.known
+    assert known_rows is not None
     streams = Streams(all_examples, FitConfig(), Truncation(**STATEFUL))
     (group,) = streams.groups
     (x, known), targets, weights = streams.read(group, np.random.default_rng(0))
@@ -69,8 +71,7 @@ def test_each_row_is_read_once_in_order_with_its_targets() -> None:
             found = targets[position::2, :, step].ravel()[read]
             np.testing.assert_allclose(found, rows[1 + step : 1 + step + len(found)], rtol=1e-6)
         scale = all_examples.preprocessing.known[0]
-        assert all_examples.windows.known is not None
-        column, _ = scale.forward(all_examples.windows.known[first : first + length, 0], is_causal=False)
+        column, _ = scale.forward(known_rows[first : first + length, 0], is_causal=False)
         np.testing.assert_allclose(known[position], column[: 4 + HORIZON, None], rtol=1e-5)
         first += length
 
