@@ -114,7 +114,8 @@ def _unroll_tanh(
 ) -> tuple[Any, States]:
     """Return what `Cell.trace` returns for h = tanh(W x + U h + b), by one operator for all inputs and two for a step.
 
-    ONNX Runtime's RNN computes each tanh by itself. On 64 windows it takes four times as long (`benchmarks.cells`).
+    ONNX Runtime's RNN computes each tanh by itself: on 64 windows it takes four times as long (`benchmarks.cells`), and
+    a window that is alone gets other last digits than in a batch.
     """
     import spox.opset.ai.onnx.v21 as onnx
 
