@@ -159,7 +159,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         "residuals must be finite",
     ),
     "templates of another horizon": (
-        edit("calibration.json", lambda c: [template.pop() for template in c["model"]["templates"]]),
+        edit("calibration.json", lambda c: c["model"].update(templates=[row[1:] for row in c["model"]["templates"]])),
         "templates must be whole numbers in 4 columns",
     ),
     "templates that are not whole numbers": (
