@@ -155,7 +155,7 @@ def _times(sessions: dict[tuple[str, str], Any], x: NDArray[np.float32]) -> dict
 def measure() -> Iterator[Row]:
     """Yield the time of each cell in each form, and the ratios that are limited."""
     random = np.random.default_rng(0)
-    sessions = {}
+    sessions: dict[tuple[str, str], Any] = {}
     for cell in CELLS:
         weights = _weights(cell, random)
         sessions |= {(cell, name): session(form, cell, weights) for name, form in FORMS.items()}

@@ -23,8 +23,8 @@ def _with(union: Any, member: type) -> Any:
 
 # before the modules that read the unions
 cells.CELLS[NAME] = CELL
-decoders.AnyDecoder = _with(decoders.AnyDecoder, Ends)  # type: ignore[misc]
-heads.AnyHead = _with(heads.AnyHead, Laplace)  # type: ignore[misc]
+decoders.AnyDecoder = _with(decoders.AnyDecoder, Ends)
+heads.AnyHead = _with(heads.AnyHead, Laplace)
 
 from pydantic import ValidationError  # noqa: E402
 
