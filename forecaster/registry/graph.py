@@ -104,6 +104,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     },
     "Attribute": {
         "name": (1, "bytes", False),
+        "f": (2, "float", False),
         "i": (3, "int64", False),
         "s": (4, "bytes", False),
         "t": (5, "Tensor", False),

@@ -56,7 +56,7 @@ def test_bidirectional_layer_joins_the_states_after_the_last_and_before_the_firs
 def test_residual_reaches_the_decoder_that_continues_from_the_states() -> None:
     model, x, _ = _network(widths=[4, 4], residual=True, decoder={"kind": "seq2seq"})
     first = EQUATIONS["gru"](x, *_weights(model, "encoder_0"))
-    state = (EQUATIONS["gru"](first, *_weights(model, "encoder_1")) + first)[:, -1]
+    state: Array = (EQUATIONS["gru"](first, *_weights(model, "encoder_1")) + first)[:, -1]
     (positions,) = _weights(model, "position")
     after = gru_step(np.tile(positions[0], (BATCH, 1)), state, *_weights(model, "decoder"))
     first_step = np.asarray(model([x.astype(np.float32)], training=False))[:, 0]
