@@ -1,4 +1,4 @@
-"""Traces of graphs in a fifth of the time.
+"""Traces of graphs in a fifth of the time, for all tests of a process.
 
 spox infers the type and the value of every constant by running a model of this one node, and the types of every other
 node twice. A constant's type and value are those of its array, and the second inference is the one that counts.
