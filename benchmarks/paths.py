@@ -20,7 +20,7 @@ from forecaster.backtesting.backtest import Backtest, BacktestConfig, backtest
 from forecaster.domain.config import load_config
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Floats
-from forecaster.evaluation.adaptive import adapted_probabilities, adaptive_rates
+from forecaster.evaluation.adaptive import adapt, adapted_probabilities
 from forecaster.evaluation.paths import draw_paths, generator, simultaneous_band
 from forecaster.evaluation.significance import block_bootstrap_error
 from forecaster.training.config import TrainConfig, prepare
@@ -77,8 +77,8 @@ def served_quantiles(result: Backtest) -> Floats:
     if calibration.is_adaptive:
         calibrations = [calibration] * len(origins.cutoffs)
         owners = origins.windows.owners
-        rates = adaptive_rates(calibrations, result.actual, predicted, units, LEVELS, origins.numbers, owners)
-        at = adapted_probabilities(tuple(grid), LEVELS, rates)
+        adapted = adapt(calibrations, result.actual, predicted, units, LEVELS, origins.numbers, owners)
+        at = adapted_probabilities(tuple(grid), LEVELS, adapted.rates)
     return predicted.mean[:, :, None] + calibration.spread(units, at, predicted.offsets)
 
 

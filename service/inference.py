@@ -29,8 +29,6 @@ from service.settings import Settings
 from service.tensors import FP64, read_tensors, write_tensors
 from service.timestamps import Clock, read_clock
 
-VALUES = X
-
 
 @dataclass(frozen=True)
 class InferenceAnswer:
@@ -98,7 +96,7 @@ def count_points(
     n_points = min(batch, settings.max_series) * horizon
     if n_points > settings.max_points:
         raise RequestError(
-            f"{VALUES}: {batch} windows of {horizon} steps are more than {settings.max_points} points; "
+            f"{X}: {batch} windows of {horizon} steps are more than {settings.max_points} points; "
             "split them into several requests"
         )
     return n_points
@@ -138,7 +136,7 @@ def infer(
     forecaster = Forecaster(predictor, _horizon(request, predictor), without_skill=settings.without_skill)
     shapes = _shapes(predictor.manifest, predictor.steps_ahead(forecaster.horizon))
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
-    values = arrays[VALUES]
+    values = arrays[X]
     clocks = _clocks(request.parameters, len(values))
     request_id = new_request_id(now_microseconds())
     names = request.parameters.unique_ids or [forecast_id(request_id, window) for window in range(len(values))]

@@ -18,7 +18,7 @@ from forecaster.data.windows import PARTS, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Floats, Series
-from forecaster.evaluation.adaptive import Bands, adaptive_bands
+from forecaster.evaluation.adaptive import Bands, adapt
 from forecaster.evaluation.baselines import BASELINES
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
@@ -258,9 +258,7 @@ def intervals_at(
             static[level][0][rows] += below
             static[level][1][rows] += above
     owners = origins.windows.owners
-    adaptive = adaptive_bands(
-        calibrations, actual, predicted, units, levels, numbers, owners, backtest_config.step_size
-    )
+    adaptive = adapt(calibrations, actual, predicted, units, levels, numbers, owners, backtest_config.step_size).bands
     return static, adaptive, is_adaptive
 
 

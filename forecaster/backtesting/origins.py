@@ -60,17 +60,13 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         owners.append(np.full(int(fits.sum()), owner))
     order = np.argsort(np.concatenate(numbers), kind="stable")
     first = np.concatenate(starts)[order].astype(np.int64)
-    windows = Windows(
-        series.values,
+    windows = Windows.over(
+        series,
         first,
         np.ones(len(first), dtype=np.int64),
         np.concatenate(owners)[order].astype(np.int64),
-        input_size,
-        horizon,
-        known=series.known,
-        static=series.static,
-        static_columns=series.static_columns,
-        timestamps=series.timestamps,
+        input_size=input_size,
+        horizon=horizon,
     )
     return Origins(windows, cutoffs, np.concatenate(numbers)[order])
 

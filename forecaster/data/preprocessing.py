@@ -4,13 +4,13 @@ Like the transforms, this module uses the array API, so the same code runs on nu
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, short_for
 from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X
 
 
@@ -21,12 +21,8 @@ class HistColumn(Config):
     transforms: Transforms = (Standardize(),)
 
 
-def _expand(column: Any) -> Any:
-    return {"column": column} if isinstance(column, str) else column
-
-
 # `volume` is short for `{column: volume}`
-HistColumns = tuple[Annotated[HistColumn, BeforeValidator(_expand)], ...]
+HistColumns = tuple[Annotated[HistColumn, short_for("column")], ...]
 
 
 # the position of a name in an embedding

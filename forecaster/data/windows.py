@@ -77,6 +77,33 @@ class Windows:
     static_columns: StaticColumns = NO_STATIC
     timestamps: Times = field(kw_only=True)
 
+    @classmethod
+    def over(
+        cls,
+        series: Series,
+        first: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        owners: NDArray[np.int64],
+        *,
+        input_size: int,
+        horizon: int,
+        step_size: int = 1,
+    ) -> "Windows":
+        """Return windows of these stretches of rows of `series`; the other arguments are those of the class."""
+        return cls(
+            series.values,
+            first,
+            counts,
+            owners,
+            input_size,
+            horizon,
+            step_size,
+            known=series.known,
+            static=series.static,
+            static_columns=series.static_columns,
+            timestamps=series.timestamps,
+        )
+
     def __len__(self) -> int:
         return int(self.counts.sum())
 
@@ -230,16 +257,4 @@ def _windows(
         )
     owners = np.searchsorted(series.bounds, starts, side="right") - 1
     first, counts = starts.astype(np.int64), counts.astype(np.int64)
-    return Windows(
-        series.values,
-        first,
-        counts,
-        owners,
-        input_size,
-        horizon,
-        step_size,
-        known=series.known,
-        static=series.static,
-        static_columns=series.static_columns,
-        timestamps=series.timestamps,
-    )
+    return Windows.over(series, first, counts, owners, input_size=input_size, horizon=horizon, step_size=step_size)

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.yaml_text import parse_yaml, read_text
@@ -18,6 +18,11 @@ class Config(BaseModel):
     """Base class of all configuration models: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def short_for(key: str) -> BeforeValidator:
+    """Return a validator that reads a string as a mapping with this key: `quantile` as `{kind: quantile}`."""
+    return BeforeValidator(lambda raw: {key: raw} if isinstance(raw, str) else raw)
 
 
 # an error shows at most this many characters of a bad value

@@ -6,6 +6,7 @@ changes the rates of wide and narrow intervals in about the same proportion.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,30 @@ def adapted_probabilities(probabilities: Sequence[float], levels: Sequence[float
     return np.asarray(np.where(np.asarray(probabilities) <= 0.5, tails, 1 - tails))
 
 
-def adaptive_bands(
+@dataclass(frozen=True)
+class Adapted:
+    """Adaptive intervals of `n` windows.
+
+    Args:
+        levels: 0–100.
+        bounds: each level's lower and upper bound in turn, `(n, horizon, 2 × levels)`.
+        rates: the miscoverage rates behind them, `(n, horizon, levels)`.
+    """
+
+    levels: Sequence[int]
+    bounds: Floats
+    rates: Floats
+
+    @property
+    def bands(self) -> Bands:
+        """Return the lower and upper bounds of each level, `(n, horizon)` each."""
+        return {
+            level: (self.bounds[:, :, 2 * index], self.bounds[:, :, 2 * index + 1])
+            for index, level in enumerate(self.levels)
+        }
+
+
+def adapt(
     calibrations: Sequence[Calibration],
     actual: Floats,
     predicted: Forecasts,
@@ -64,10 +88,8 @@ def adaptive_bands(
     numbers: NDArray[np.int64],
     owners: NDArray[np.int64],
     step_size: int = 1,
-) -> Bands:
-    """Return the lower and upper bounds of each level, `(n, horizon)` each.
-
-    The bounds of a window use only actuals from before its cutoff.
+) -> Adapted:
+    """Return adaptive intervals; those of a window use only actuals from before its cutoff.
 
     Args:
         calibrations: the calibration at each cutoff.
@@ -79,35 +101,6 @@ def adaptive_bands(
         owners: the series of each window, `(n,)`.
         step_size: rows between successive cutoffs.
     """
-    bounds, _ = _follow(calibrations, actual, predicted, units, levels, numbers, owners, step_size)
-    return {level: (bounds[:, :, 2 * index], bounds[:, :, 2 * index + 1]) for index, level in enumerate(levels)}
-
-
-def adaptive_rates(
-    calibrations: Sequence[Calibration],
-    actual: Floats,
-    predicted: Forecasts,
-    units: Floats,
-    levels: Sequence[int],
-    numbers: NDArray[np.int64],
-    owners: NDArray[np.int64],
-    step_size: int = 1,
-) -> Floats:
-    """Return the miscoverage rates behind `adaptive_bands`, which takes the same arguments, `(n, horizon, levels)`."""
-    return _follow(calibrations, actual, predicted, units, levels, numbers, owners, step_size)[1]
-
-
-def _follow(
-    calibrations: Sequence[Calibration],
-    actual: Floats,
-    predicted: Forecasts,
-    units: Floats,
-    levels: Sequence[int],
-    numbers: NDArray[np.int64],
-    owners: NDArray[np.int64],
-    step_size: int,
-) -> tuple[Floats, Floats]:
-    """Return the bounds of all levels `(n, horizon, 2 × levels)`, and their rates."""
     n, horizon = actual.shape
     edges = bound_probabilities(levels)
     nominal = _nominal_rates(levels)
@@ -130,7 +123,7 @@ def _follow(
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
         pending.append((owners[rows], np.asarray(nominal - is_missed)))
-    return bounds, rates
+    return Adapted(levels, bounds, rates)
 
 
 def _nominal_rates(levels: Sequence[float]) -> Floats:

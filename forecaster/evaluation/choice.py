@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from forecaster.domain.levels import LEVELS, bound_probabilities
 from forecaster.domain.series import Floats, Times
-from forecaster.evaluation.adaptive import Bands, adaptive_bands
+from forecaster.evaluation.adaptive import Bands, adapt
 from forecaster.evaluation.conformal import PROBABILITIES, Calibration, calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.paths import make_templates
@@ -123,9 +123,7 @@ class _Trial:
 
     def adaptive(self) -> Bands:
         tried, calibrations = self.residuals, [calibration for calibration, n in self.blocks for _ in range(n)]
-        return adaptive_bands(
-            calibrations, tried.actual, tried.predicted, self.units, LEVELS, self.numbers, tried.owners
-        )
+        return adapt(calibrations, tried.actual, tried.predicted, self.units, LEVELS, self.numbers, tried.owners).bands
 
     def scores(self, bands: Bands) -> Floats:
         """Return the interval score of each cutoff, the mean over its windows, steps and levels."""

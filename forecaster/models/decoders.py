@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from forecaster.data.windows import Windows
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, short_for
 from forecaster.domain.series import Floats
 from forecaster.models.encoders import Encoded, Encoder
 from forecaster.models.shape import NetworkShape
@@ -65,6 +65,11 @@ class Decoder(Config):
 
     topology: ClassVar[str]
     answers_each_step: ClassVar[bool] = False
+
+    @property
+    def attends(self) -> bool:
+        """Return whether `decode` returns attention weights."""
+        return False
 
     def decode(self, tape: Tape, inputs: DecoderInputs) -> Decoded:
         """Return what the head reads."""
@@ -147,6 +152,11 @@ class Seq2Seq(Decoder):
     attention: Literal["none", "additive", "multiplicative"] = "none"
     topology: ClassVar[str] = "sequence_to_sequence"
 
+    @property
+    def attends(self) -> bool:
+        """Return whether the decoder attends to the encoded steps."""
+        return self.attention != "none"
+
     def decode(self, tape: Tape, inputs: DecoderInputs) -> Decoded:
         """Return a row for each step."""
         encoded, horizon = inputs.encoded, inputs.shape.horizon
@@ -157,7 +167,7 @@ class Seq2Seq(Decoder):
             parts.append(tape.repeat(inputs.context, horizon))
         rows, _ = tape.recur("decoder", inputs.cell, tape.concat(parts), encoded.width, initial=encoded.states)
         rows, weights = tape.dropout(rows, inputs.encoder.dropout), None
-        if self.attention != "none":
+        if self.attends:
             weights = tape.softmax(self._scores(tape, rows, encoded))
             context = tape.matmul(weights, encoded.sequence)
             rows = tape.dense("attention", tape.concat([context, rows]), encoded.width, activation="tanh")
@@ -201,12 +211,8 @@ class SegmentParallel(Decoder):
         return Decoded(rows, length)
 
 
-def _expand(decoder: Any) -> Any:
-    return {"kind": decoder} if isinstance(decoder, str) else decoder
-
-
 # `last` is short for `{kind: last}`
 AnyDecoder = Annotated[
     Annotated[Last | EachStep | Repeat | Seq2Seq | SegmentParallel, Field(discriminator="kind")],
-    BeforeValidator(_expand),
+    short_for("kind"),
 ]

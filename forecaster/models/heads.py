@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, short_for
 from forecaster.domain.series import MEAN, Floats
 from forecaster.evaluation.conformal import PROBABILITIES
 from forecaster.evaluation.forecasts import Forecasts
@@ -303,12 +303,8 @@ def interpolate_quantiles(quantiles: Floats, grid: Floats, probabilities: Floats
     return np.asarray(before + weight * (after - before))
 
 
-def _expand(head: Any) -> Any:
-    return {"kind": head} if isinstance(head, str) else head
-
-
 # `quantile` is short for `{kind: quantile}`
 AnyHead = Annotated[
     Annotated[Point | Quantile | StudentT, Field(discriminator="kind")],
-    BeforeValidator(_expand),
+    short_for("kind"),
 ]

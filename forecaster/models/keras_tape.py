@@ -19,6 +19,10 @@ class KerasTape:
     """
 
     def __init__(self, seed: int, batch_size: int | None = None) -> None:
+        # not at the top of the module: a recipe is read without waiting for Keras
+        import keras
+
+        self._keras = keras
         self._seed = seed
         self._is_stateful = batch_size is not None
         self._layers: dict[str, Any] = {}
@@ -34,14 +38,14 @@ class KerasTape:
         is_frozen: bool = False,
         gain: float = 1.0,
     ) -> Array:
-        import keras
-
         if name not in self._layers:
-            layer = keras.layers.Dense(
+            layer = self._keras.layers.Dense(
                 units,
                 activation=activation,
                 # Glorot's uniform distribution where the gain is 1
-                kernel_initializer=keras.initializers.VarianceScaling(gain**2, "fan_avg", "uniform", self._next_seed()),
+                kernel_initializer=self._keras.initializers.VarianceScaling(
+                    gain**2, "fan_avg", "uniform", self._next_seed()
+                ),
                 trainable=not is_frozen,
                 name=name,
                 dtype="float32" if is_output else None,
@@ -50,11 +54,11 @@ class KerasTape:
         return self._layers[name](x)
 
     def embed(self, name: str, index: Array, size: int, width: int) -> Array:
-        import keras
-
         if name not in self._layers:
-            initializer = keras.initializers.RandomUniform(seed=self._next_seed())
-            self._layers[name] = keras.layers.Embedding(size, width, embeddings_initializer=initializer, name=name)
+            initializer = self._keras.initializers.RandomUniform(seed=self._next_seed())
+            self._layers[name] = self._keras.layers.Embedding(
+                size, width, embeddings_initializer=initializer, name=name
+            )
         return self._layers[name](index)
 
     def recur(
@@ -68,76 +72,50 @@ class KerasTape:
         is_reversed: bool = False,
         dropout: float = 0.0,
     ) -> tuple[Array, States]:
-        import keras
-
         if name not in self._layers:
             options = {"go_backwards": is_reversed, "recurrent_dropout": dropout, "stateful": self._is_stateful}
             self._layers[name] = CELLS[cell].build(units, self._next_seed(), name=name, **options)
         outputs, *states = self._layers[name](x, initial_state=None if initial is None else list(initial))
-        return keras.ops.flip(outputs, axis=1) if is_reversed else outputs, tuple(states)
+        return self._keras.ops.flip(outputs, axis=1) if is_reversed else outputs, tuple(states)
 
     def dropout(self, x: Array, rate: float) -> Array:
-        import keras
-
         # the seed after those of the layer before
         seed = self._seed + _SEEDS_PER_LAYER * (len(self._layers) - 1) + 2
-        return keras.layers.Dropout(rate, seed=seed)(x) if rate else x
+        return self._keras.layers.Dropout(rate, seed=seed)(x) if rate else x
 
     def concat(self, arrays: list[Array]) -> Array:
-        import keras
-
-        return keras.ops.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+        return self._keras.ops.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        import keras
-
-        return keras.ops.reshape(x, shape)
+        return self._keras.ops.reshape(x, shape)
 
     def permute(self, x: Array, axes: tuple[int, ...]) -> Array:
-        import keras
-
-        return keras.ops.transpose(x, axes)
+        return self._keras.ops.transpose(x, axes)
 
     def repeat(self, x: Array, count: int) -> Array:
-        import keras
-
-        return keras.ops.repeat(x[:, None], count, axis=1)
+        return self._keras.ops.repeat(x[:, None], count, axis=1)
 
     def positions(self, like: Array, count: int) -> Array:
-        import keras
-
-        zeros = keras.ops.zeros_like(like[:, :1], dtype="int32")
-        return zeros + keras.ops.arange(count, dtype="int32")[None]
+        zeros = self._keras.ops.zeros_like(like[:, :1], dtype="int32")
+        return zeros + self._keras.ops.arange(count, dtype="int32")[None]
 
     def matmul(self, x: Array, y: Array) -> Array:
-        import keras
-
-        return keras.ops.matmul(x, y)
+        return self._keras.ops.matmul(x, y)
 
     def softmax(self, x: Array) -> Array:
-        import keras
-
-        return keras.ops.softmax(x, axis=-1)
+        return self._keras.ops.softmax(x, axis=-1)
 
     def softplus(self, x: Array) -> Array:
-        import keras
-
-        return keras.ops.softplus(x)
+        return self._keras.ops.softplus(x)
 
     def tanh(self, x: Array) -> Array:
-        import keras
-
-        return keras.ops.tanh(x)
+        return self._keras.ops.tanh(x)
 
     def relu(self, x: Array) -> Array:
-        import keras
-
-        return keras.ops.relu(x)
+        return self._keras.ops.relu(x)
 
     def cumulative_sum(self, x: Array) -> Array:
-        import keras
-
-        return keras.ops.cumsum(x, axis=-1)
+        return self._keras.ops.cumsum(x, axis=-1)
 
     def _next_seed(self) -> int:
         return self._seed + _SEEDS_PER_LAYER * len(self._layers)

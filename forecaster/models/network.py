@@ -140,6 +140,20 @@ def _read(tape: Tape, config: ModelConfig, shape: NetworkShape, decoded: Decoded
     return tape.reshape(numbers, (-1, *each_step, shape.horizon, count))
 
 
+def shape_of(config: ModelConfig, preprocessing: Preprocessing, input_size: int, horizon: int) -> NetworkShape:
+    """Return the shape of a network that reads what `preprocessing` returns, fitted or not."""
+    n_embedded = int(config.inputs.series_embedding > 0)
+    return NetworkShape(
+        input_size,
+        horizon,
+        1 + len(preprocessing.hist),
+        len(preprocessing.known),
+        len(preprocessing.numbers),
+        preprocessing.sizes[n_embedded:],
+        preprocessing.sizes[0] if n_embedded else 0,
+    )
+
+
 def build_model(
     config: ModelConfig, shape: NetworkShape, seed: int = 0, batch_size: int | None = None
 ) -> "keras.Model":
@@ -230,6 +244,6 @@ def raw_outputs(
 def output_shapes(config: ModelConfig, shape: NetworkShape) -> Mapping[str, tuple[int, ...]]:
     """Return the shape of each output of the served graph, without the batch axis."""
     shapes = config.head.output_shapes(shape.horizon)
-    if getattr(config.decoder, "attention", "none") != "none":
+    if config.decoder.attends:
         shapes[ATTENTION] = (shape.horizon, shape.input_size // config.encoder.segment_length)
     return shapes

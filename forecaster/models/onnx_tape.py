@@ -20,7 +20,11 @@ class OnnxTape:
     """
 
     def __init__(self, weights: Callable[[str], Weights]) -> None:
-        self._weights = weights
+        # not at the top of the module: a recipe is read without waiting for them
+        import ndonnx
+        import spox.opset.ai.onnx.v21 as onnx
+
+        self._xp, self._onnx, self._weights = ndonnx, onnx, weights
 
     def dense(
         self,
@@ -33,15 +37,13 @@ class OnnxTape:
         is_frozen: bool = False,
         gain: float = 1.0,
     ) -> Array:
-        import ndonnx
-
         kernel, bias = self._weights(name)
-        outputs = _apply("matmul", x, kernel) + ndonnx.asarray(bias)
+        outputs = self._apply("matmul", x, kernel) + self._xp.asarray(bias)
         return outputs if activation is None else getattr(self, activation)(outputs)
 
     def embed(self, name: str, index: Array, size: int, width: int) -> Array:
         (table,) = self._weights(name)
-        return _apply("gather", table, index, axis=0)
+        return self._apply("gather", table, index, axis=0)
 
     def recur(
         self,
@@ -54,70 +56,50 @@ class OnnxTape:
         is_reversed: bool = False,
         dropout: float = 0.0,
     ) -> tuple[Array, States]:
-        import ndonnx
-        import spox.opset.ai.onnx.v21 as onnx
-
         before = None if initial is None else tuple(state.unwrap_spox() for state in initial)
-        inputs = onnx.transpose(x.unwrap_spox(), perm=[1, 0, 2])
+        inputs = self._onnx.transpose(x.unwrap_spox(), perm=[1, 0, 2])
         outputs, states = CELLS[cell].trace(inputs, self._weights(name), before, is_reversed)
-        return ndonnx.asarray(onnx.transpose(outputs, perm=[1, 0, 2])), tuple(map(ndonnx.asarray, states))
+        return self._xp.asarray(self._onnx.transpose(outputs, perm=[1, 0, 2])), tuple(map(self._xp.asarray, states))
 
     def dropout(self, x: Array, rate: float) -> Array:
         return x
 
     def concat(self, arrays: list[Array]) -> Array:
-        import ndonnx
-
-        return ndonnx.concat(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+        return self._xp.concat(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        import ndonnx
-
-        return ndonnx.reshape(x, shape)
+        return self._xp.reshape(x, shape)
 
     def permute(self, x: Array, axes: tuple[int, ...]) -> Array:
-        import ndonnx
-
-        return ndonnx.permute_dims(x, axes)
+        return self._xp.permute_dims(x, axes)
 
     def repeat(self, x: Array, count: int) -> Array:
-        import ndonnx
-
-        return ndonnx.concat([ndonnx.expand_dims(x, axis=1)] * count, axis=1)
+        return self._xp.concat([self._xp.expand_dims(x, axis=1)] * count, axis=1)
 
     def positions(self, like: Array, count: int) -> Array:
-        import ndonnx
-
-        zeros = ndonnx.zeros_like(like[:, :1], dtype=ndonnx.int64)
-        return zeros + ndonnx.asarray(np.arange(count, dtype=np.int64)[None])
+        zeros = self._xp.zeros_like(like[:, :1], dtype=self._xp.int64)
+        return zeros + self._xp.asarray(np.arange(count, dtype=np.int64)[None])
 
     def matmul(self, x: Array, y: Array) -> Array:
-        return _apply("matmul", x, y)
+        return self._apply("matmul", x, y)
 
     def softmax(self, x: Array) -> Array:
-        return _apply("softmax", x, axis=-1)
+        return self._apply("softmax", x, axis=-1)
 
     def softplus(self, x: Array) -> Array:
-        return _apply("softplus", x)
+        return self._apply("softplus", x)
 
     def tanh(self, x: Array) -> Array:
-        import ndonnx
-
-        return ndonnx.tanh(x)
+        return self._xp.tanh(x)
 
     def relu(self, x: Array) -> Array:
-        return _apply("relu", x)
+        return self._apply("relu", x)
 
     def cumulative_sum(self, x: Array) -> Array:
-        import ndonnx
+        return self._xp.cumulative_sum(x, axis=-1)
 
-        return ndonnx.cumulative_sum(x, axis=-1)
-
-
-def _apply(operator: str, *arrays: Any, **attributes: Any) -> Array:
-    """Return the result of an ONNX operator; ndonnx lacks most of these, and writes a subgraph for a matrix product."""
-    import ndonnx
-    import spox.opset.ai.onnx.v21 as onnx
-
-    variables = [onnx.const(array) if isinstance(array, np.ndarray) else array.unwrap_spox() for array in arrays]
-    return ndonnx.asarray(getattr(onnx, operator)(*variables, **attributes))
+    def _apply(self, operator: str, *arrays: Any, **attributes: Any) -> Array:
+        """Return an ONNX operator's result; ndonnx lacks most of these, and writes a subgraph for a matrix product."""
+        onnx = self._onnx
+        variables = [onnx.const(array) if isinstance(array, np.ndarray) else array.unwrap_spox() for array in arrays]
+        return self._xp.asarray(getattr(onnx, operator)(*variables, **attributes))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from forecaster.models.decoders import SegmentParallel
 from forecaster.models.network import ModelConfig
 from forecaster.models.shape import NetworkShape
 
@@ -35,6 +36,11 @@ class Design:
         """Return how many steps or segments the recurrent layers read."""
         return self.shape.input_size // self.model.encoder.segment_length
 
+    @property
+    def is_segment_parallel(self) -> bool:
+        """Return whether the decoder forecasts segments."""
+        return isinstance(self.model.decoder, SegmentParallel)
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -49,10 +55,6 @@ class Refusal:
     settings: str
     applies: Callable[[Design], bool]
     reason: str
-
-
-def _kind(design: Design) -> str:
-    return str(design.model.decoder.model_dump()["kind"])
 
 
 def _does_not_divide(design: Design) -> bool:
@@ -93,33 +95,29 @@ REFUSALS = (
     ),
     Refusal(
         "decoder: segment_parallel and encoder.segment_length",
-        lambda design: _kind(design) == "segment_parallel" and design.model.encoder.segment_length == 1,
+        lambda design: design.is_segment_parallel and design.model.encoder.segment_length == 1,
         "the decoder forecasts segments as long as the encoder's; set segment_length above 1",
     ),
     Refusal(
         "decoder: segment_parallel and horizon",
-        lambda design: (
-            _kind(design) == "segment_parallel" and design.shape.horizon % design.model.encoder.segment_length > 0
-        ),
+        lambda design: design.is_segment_parallel and design.shape.horizon % design.model.encoder.segment_length > 0,
         "horizon must be a multiple of encoder.segment_length",
     ),
     Refusal(
         "decoder: segment_parallel and encoder.bidirectional",
-        lambda design: _kind(design) == "segment_parallel" and design.model.encoder.bidirectional,
+        lambda design: design.is_segment_parallel and design.model.encoder.bidirectional,
         "the encoder's last layer goes on over the horizon, which nothing has read backwards; set bidirectional: false",
     ),
     Refusal(
         "decoder: segment_parallel and encoder.residual",
         lambda design: (
-            _kind(design) == "segment_parallel"
-            and design.model.encoder.residual
-            and len(design.model.encoder.widths) > 1
+            design.is_segment_parallel and design.model.encoder.residual and len(design.model.encoder.widths) > 1
         ),
         "the encoder's last layer goes on over the horizon, where no layer below adds its output; set residual: false",
     ),
     Refusal(
         "decoder: segment_parallel and inputs.channels: shared",
-        lambda design: _kind(design) == "segment_parallel" and design.model.inputs.channels == "shared",
+        lambda design: design.is_segment_parallel and design.model.inputs.channels == "shared",
         "the encoder's last layer goes on over the horizon, but each channel has states of its own; use mixed channels",
     ),
     Refusal(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
@@ -16,13 +16,13 @@ from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
 from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
-from forecaster.domain.config import Config
+from forecaster.domain.config import Config, short_for
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.domain.static import CATEGORY, NO_STATIC, StaticColumns, StaticKind, StaticValue
-from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.network import ModelConfig, build_model, shape_of
 from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
 from forecaster.training.fit_config import FitConfig
@@ -41,12 +41,8 @@ class StatColumn(Config):
     kind: StaticKind | None = None
 
 
-def _expand(column: Any) -> Any:
-    return {"column": column} if isinstance(column, str) else column
-
-
 # `area` is short for `{column: area}`
-StatColumns = tuple[Annotated[StatColumn, BeforeValidator(_expand)], ...]
+StatColumns = tuple[Annotated[StatColumn, short_for("column")], ...]
 
 
 class TrainConfig(Config):
@@ -156,16 +152,7 @@ class TrainConfig(Config):
 
     def shape_with(self, columns: StaticColumns) -> NetworkShape:
         """Return the network's shape for data with these static columns."""
-        sizes = columns.sizes
-        return NetworkShape(
-            self.input_size,
-            self.horizon,
-            1 + len(self.hist_exog),
-            len(self.futr_exog) + len(self.calendar_features),
-            len(columns.numbers),
-            sizes[bool(columns.series) :],
-            sizes[0] if columns.series else 0,
-        )
+        return shape_of(self.model, build_preprocessing(self, columns), self.input_size, self.horizon)
 
     @property
     def shape(self) -> NetworkShape:

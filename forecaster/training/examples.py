@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.models.network import ModelConfig
+from forecaster.models.network import ModelConfig, shape_of
 from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import Float32, network_inputs
 
@@ -34,17 +34,7 @@ class Examples:
     @property
     def shape(self) -> NetworkShape:
         """Return the shape of a network that takes these examples."""
-        windows, fitted = self.windows, self.preprocessing
-        embedded = int(self.model.inputs.series_embedding > 0)
-        return NetworkShape(
-            windows.input_size,
-            windows.horizon,
-            windows.values.shape[1],
-            len(fitted.known),
-            len(fitted.numbers),
-            fitted.sizes[embedded:],
-            fitted.sizes[0] if embedded else 0,
-        )
+        return shape_of(self.model, self.preprocessing, self.windows.input_size, self.windows.horizon)
 
     def take(
         self, index: NDArray[np.int64], hide: np.random.Generator | None = None

@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,7 @@ def fit(
     batch_size = min(config.batch_size, len(train))
     epochs, head = epochs or config.epochs, train.model.head
     of_zeros = loss_of_zeros(head, _sample_targets(train))
-    streams = stateful.Streams(train, config, config.stateful) if config.stateful else None
-    if streams:
-        # the network that reads the streams is fitted, and `model` gets its weights
-        fitted = stateful.reader_of(model, streams, seed)
-    else:
-        fitted = model if model.compiled else networks.compile_network(model, head, config, len(train) // batch_size)
+    fitted, run_epoch = _prepare(model, config, train, seed, batch_size)
     if checkpoint.exists():
         history, best = _restore(fitted, len(model.get_weights()), checkpoint)
     else:
@@ -102,12 +98,7 @@ def fit(
     ) as bar:
         while not history.is_finished:
             epoch = history.epochs
-            random = np.random.default_rng((seed, epoch))
-            if streams:
-                loss = stateful.run_epoch(fitted, streams, random)
-                stateful.copy_weights(fitted, model)
-            else:
-                loss = _run_epoch(model, train, batch_size, random)
+            loss = run_epoch(np.random.default_rng((seed, epoch)))
             held_out = validation_loss(model, config, validation) if validation else None
             check_converges(head, epoch, loss, held_out, model.get_weights(), of_zeros)
             history.loss.append(loss)
@@ -123,6 +114,28 @@ def fit(
             bar.update()
     model.set_weights(best)
     return history
+
+
+def _prepare(
+    model: "keras.Model", config: FitConfig, train: Examples, seed: int, batch_size: int
+) -> tuple["keras.Model", Callable[[np.random.Generator], float]]:
+    """Return the compiled network that is fitted, and a function that fits an epoch and returns its loss.
+
+    With a carried state, this is the network that reads streams, whose weights `model` gets after each epoch.
+    """
+    if not config.stateful:
+        if not model.compiled:
+            networks.compile_network(model, train.model.head, config, len(train) // batch_size)
+        return model, partial(_run_epoch, model, train, batch_size)
+    streams = stateful.Streams(train, config, config.stateful)
+    reader = stateful.reader_of(model, streams, seed)
+
+    def run_epoch(random: np.random.Generator) -> float:
+        loss = stateful.run_epoch(reader, streams, random)
+        stateful.copy_weights(reader, model)
+        return loss
+
+    return reader, run_epoch
 
 
 def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples) -> float:

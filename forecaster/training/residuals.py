@@ -13,7 +13,7 @@ import numpy as np
 from forecaster.data.windows import Windows
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.series import Times
-from forecaster.evaluation.adaptive import Bands, adaptive_bands
+from forecaster.evaluation.adaptive import Bands, adapt
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.choice import Residuals, choose
 from forecaster.evaluation.conformal import Calibration
@@ -67,7 +67,7 @@ def served_bands(calibration: Calibration, windows: Windows, predicted: Forecast
     cutoffs, numbers = np.unique(_cutoffs(windows), return_inverse=True)
     order = np.argsort(numbers, kind="stable")
     actual, units, owners = windows.targets(), calibration.units(past), windows.owners_of(np.arange(len(windows)))
-    bands = adaptive_bands(
+    bands = adapt(
         [calibration] * len(cutoffs),
         actual[order],
         predicted.take(order),
@@ -75,7 +75,7 @@ def served_bands(calibration: Calibration, windows: Windows, predicted: Forecast
         levels,
         numbers[order],
         owners[order],
-    )
+    ).bands
     back = np.argsort(order)
     return {level: (low[back], high[back]) for level, (low, high) in bands.items()}
 

@@ -144,7 +144,7 @@ def _fit(
     weights: Path | None = None,
 ) -> tuple[TrainedNetwork, History]:
     phase = checkpoint.stem
-    shape = config.shape_with(train.windows.static_columns)
+    shape = train.shape
     with devices.all_devices():
         if weights is None:
             model = compile_untrained(config, len(train), shape)

@@ -18,7 +18,7 @@ from forecaster.data.transforms import Standardize
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Series
-from forecaster.evaluation.adaptive import adaptive_bands
+from forecaster.evaluation.adaptive import adapt
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.significance import diebold_mariano
@@ -241,7 +241,7 @@ def test_adaptive_intervals_recover_after_the_noise_doubles() -> None:
     n = 6000
     actual, mean = 2 * random.normal(size=(n, 1)), Forecasts(np.zeros((n, 1)))
     numbers = np.arange(n)
-    low, high = adaptive_bands([calibration] * n, actual, mean, np.ones((n, 1)), [80, 95], numbers, numbers * 0)[80]
+    low, high = adapt([calibration] * n, actual, mean, np.ones((n, 1)), [80, 95], numbers, numbers * 0).bands[80]
     static = calibration.quantiles(np.array([0.1, 0.9]))[0]
     assert ((actual >= static[0]) & (actual <= static[1])).mean() < 0.55
     late = slice(2000, None)
@@ -254,9 +254,9 @@ def test_intervals_adapt_to_an_actual_only_once_it_is_known() -> None:
     changed = actual.copy()
     changed[10] = 99
     before, after = (
-        adaptive_bands(
-            [calibration] * 20, y, Forecasts(np.zeros((20, 3))), np.ones((20, 1)), [80], numbers, numbers * 0
-        )[80][1]
+        adapt([calibration] * 20, y, Forecasts(np.zeros((20, 3))), np.ones((20, 1)), [80], numbers, numbers * 0).bands[
+            80
+        ][1]
         for y in (actual, changed)
     )
     for step in range(3):

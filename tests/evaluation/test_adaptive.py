@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.evaluation.adaptive import adaptive_bands
+from forecaster.evaluation.adaptive import adapt
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.forecasts import Forecasts
 
@@ -25,7 +25,7 @@ def test_bands_of_different_levels_never_cross(
     sizes = np.where(np.arange(300) // rhythm % 2, wild, 0.01)[:, None]
     actual, mean, numbers = sizes * random.normal(size=(300, 2)), random.normal(size=(300, 2)), np.arange(300)
     units = np.exp(random.normal(size=(300, 1)))
-    bands = adaptive_bands([calibration] * 300, actual, Forecasts(mean), units, levels, numbers, numbers * 0, step_size)
+    bands = adapt([calibration] * 300, actual, Forecasts(mean), units, levels, numbers, numbers * 0, step_size).bands
     bounds = [bands[level][0] for level in sorted(levels, reverse=True)]
     bounds += [bands[level][1] for level in sorted(levels)]
     assert (np.diff(bounds, axis=0) >= -1e-9).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.levels import LEVELS
-from forecaster.evaluation.adaptive import GAMMA, adapted_probabilities, adaptive_bands
+from forecaster.evaluation.adaptive import GAMMA, adapt, adapted_probabilities
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.ledger.adaptation import read_miscoverage_rates
@@ -49,7 +49,7 @@ def test_the_ledger_adapts_intervals_as_a_backtest_does(tmp_path: Path) -> None:
     y, mean = random.normal(size=(60, 1)), Forecasts(np.zeros((60, 1)))
     calibration = calibrate(0.3 * random.normal(size=(400, 1)), Forecasts(np.zeros((400, 1))))
     numbers = np.arange(60)
-    low, high = adaptive_bands([calibration] * 60, y, mean, np.ones((60, 1)), [80, 95], numbers, numbers * 0)[80]
+    low, high = adapt([calibration] * 60, y, mean, np.ones((60, 1)), [80, 95], numbers, numbers * 0).bands[80]
     engine = open_engine(f"sqlite:///{tmp_path}/l.db")
     upgrade_schema(engine)
     inside = ((y >= low) & (y <= high))[:59, 0]

@@ -1,7 +1,6 @@
 """Change the future in a data frame: the audit's input to the recipe in place of the data."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -84,12 +83,12 @@ def transfer_windows(windows: Windows, series: Series, other: Series) -> Windows
     """Return the same windows over another `Series`, whose series start with the same rows and may be shorter."""
     position = {name: owner for owner, name in enumerate(other.unique_ids)}
     owners = np.array([position[series.unique_ids[owner]] for owner in windows.owners], dtype=np.int64)
-    return replace(
-        windows,
-        values=other.values,
-        known=other.known,
-        static=other.static,
-        timestamps=other.timestamps,
-        first=windows.first - series.bounds[windows.owners] + other.bounds[owners],
-        owners=owners,
+    return Windows.over(
+        other,
+        windows.first - series.bounds[windows.owners] + other.bounds[owners],
+        windows.counts,
+        owners,
+        input_size=windows.input_size,
+        horizon=windows.horizon,
+        step_size=windows.step_size,
     )

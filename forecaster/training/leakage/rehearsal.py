@@ -116,11 +116,10 @@ class _Stage:
         examples = Examples(train, preprocessing, self.config.model)
         devices.prepare(self.config.seed, self.config.fit.mixed_precision)
         with tempfile.TemporaryDirectory() as folder, devices.all_devices():
-            shape = self.config.shape_with(train.static_columns)
-            model = stages.compile_untrained(self.config, len(train), shape)
+            model = stages.compile_untrained(self.config, len(train), examples.shape)
             checkpoint = Path(folder) / "recipe.npz"
             history = fit(model, self.config.fit, examples, None, self.config.seed, checkpoint, _ignore_epoch, "audit")
-        return TrainedNetwork(model, self.config.model, shape, preprocessing), history.loss
+        return TrainedNetwork(model, self.config.model, examples.shape, preprocessing), history.loss
 
 
 def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: dict[str, Windows]) -> dict[str, int]:
