@@ -249,14 +249,12 @@ def intervals_at(
     ]
     mean = predicted.mean
     units, is_adaptive = np.empty((len(mean), 1)), np.empty(len(mean), dtype=bool)
-    static = {level: (mean.copy(), mean.copy()) for level in levels}
+    static = {level: (np.empty_like(mean), np.empty_like(mean)) for level in levels}
     for calibration, cutoffs in _group(calibrations):
         rows = slice(*np.searchsorted(numbers, [cutoffs.start, cutoffs.stop]))
         units[rows], is_adaptive[rows] = calibration.units(past[rows]), calibration.is_adaptive
-        bands = calibration.bands(past[rows], levels, predicted.take(rows).offsets)
-        for level, (below, above) in bands.items():
-            static[level][0][rows] += below
-            static[level][1][rows] += above
+        for level, (low, high) in calibration.bands(past[rows], levels, predicted.take(rows)).items():
+            static[level][0][rows], static[level][1][rows] = low, high
     owners = origins.windows.owners
     adaptive = adaptive_bands(
         calibrations, actual, predicted, units, levels, numbers, owners, backtest_config.step_size

@@ -113,8 +113,8 @@ def _pinball(result: Backtest) -> float:
         for begin in range(0, len(rows), _CHUNK):
             chunk = rows[begin : begin + _CHUNK]
             own = predicted.take(chunk)
-            spread = calibration.spread(calibration.units(windows.inputs(chunk).target), at, own.offsets)
-            loss += len(chunk) * pinball(result.actual[chunk], own.mean[:, :, None] + spread, CRPS_QUANTILES)
+            quantiles = calibration.around(own, calibration.units(windows.inputs(chunk).target), at)
+            loss += len(chunk) * pinball(result.actual[chunk], quantiles, CRPS_QUANTILES)
     return loss / len(predicted)
 
 

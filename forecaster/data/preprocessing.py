@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
 from forecaster.domain.config import Config
 from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X
+from forecaster.domain.support import EVERYTHING, Support
 
 
 class HistColumn(Config):
@@ -37,6 +38,7 @@ class Preprocessing(Config):
         known: the scale of each column known ahead.
         numbers: the scale of each static number.
         sizes: of each embedding whose positions follow the numbers in `static`; 0 is the position of what is unknown.
+        support: the values that the target can take.
     """
 
     target: Chain
@@ -44,6 +46,7 @@ class Preprocessing(Config):
     known: tuple[Standardize, ...] = ()
     numbers: tuple[Standardize, ...] = ()
     sizes: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
+    support: Support = EVERYTHING
 
     def shapes(self, input_size: int, horizon: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each raw input, without the batch axis."""
@@ -62,6 +65,7 @@ class Preprocessing(Config):
 
         return Preprocessing(
             target=self.target.fit(column(X, 0)),
+            support=self.support,
             hist=tuple(chain.fit(column(X, number)) for number, chain in enumerate(self.hist, start=1)),
             known=tuple(scale.fit(column(KNOWN, number)()) for number, scale in enumerate(self.known)),
             numbers=tuple(scale.fit(column(STATIC, number)()) for number, scale in enumerate(self.numbers)),

@@ -117,6 +117,29 @@ class Log(Transform):
         return z.__array_namespace__().exp(z)
 
 
+class Log1p(Transform):
+    """`z = log(1 + x)`, for values of 0 and above such as counts."""
+
+    kind: Literal["log1p"] = "log1p"
+
+    def check(self, values: Floats, where: str) -> None:
+        rows = np.flatnonzero(values < 0)
+        if len(rows):
+            raise SeriesError(
+                f"{where}, row {rows[0]}: the value is {values[rows[0]]:g}, but transforms: log1p needs values of 0 "
+                "and above; correct the row or remove the log1p transform"
+            )
+
+    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
+        return x.__array_namespace__().log(x + 1), ()
+
+    def targets(self, y: Array, context: Context) -> Array:
+        return y.__array_namespace__().log(y + 1)
+
+    def inverse(self, z: Array, context: Context) -> Array:
+        return z.__array_namespace__().exp(z) - 1
+
+
 class Difference(Transform):
     """Difference to the previous value; the first difference of a window is 0, because it has no previous value."""
 
@@ -170,12 +193,15 @@ class MeanStd(Transform):
         return z * deviation + mean
 
 
-AnyTransform = Annotated[Standardize | MinMax | Log | Difference | LastValue | MeanStd, Field(discriminator="kind")]
+AnyTransform = Annotated[
+    Standardize | MinMax | Log | Log1p | Difference | LastValue | MeanStd, Field(discriminator="kind")
+]
 
 
 def _log_comes_first(steps: tuple[AnyTransform, ...]) -> tuple[AnyTransform, ...]:
-    if any(isinstance(step, Log) for step in steps[1:]):
-        raise ValueError("log must come first, because other transforms may return values below 0")
+    for step in steps[1:]:
+        if isinstance(step, Log | Log1p):
+            raise ValueError(f"{step.kind} must come first, because other transforms may return values below 0")
     return steps
 
 

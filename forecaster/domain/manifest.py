@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from forecaster.domain.sessions import Sessions
+from forecaster.domain.support import EVERYTHING, Support
 
 SCHEMA_VERSION: Literal[3] = 3
 MODEL = "model.onnx"
@@ -233,6 +234,7 @@ class Manifest(_Part):
         freq: the step between timestamps; an exchange's code if the steps are its sessions.
         sessions: the exchange's past and future sessions.
         is_positive: whether the target must be above 0.
+        support: the values that the target can take, which requests and forecasts respect.
         hist_exog: by column known up to the cutoff, its transforms, in the order of the graph's inputs.
         futr_exog: by column known ahead, which a request must supply, its scale.
         calendar_features: by feature computed from timestamps, its scale.
@@ -263,6 +265,7 @@ class Manifest(_Part):
     sessions: Sessions | None = None
     transforms: list[Fitted]
     is_positive: bool
+    support: Support = EVERYTHING
     hist_exog: dict[str, list[Fitted]] = {}
     futr_exog: dict[str, Fitted] = {}
     calendar_features: dict[str, Fitted] = {}

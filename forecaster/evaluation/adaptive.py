@@ -95,8 +95,7 @@ def adaptive_bands(
                 surplus[series, step] += difference[:, step]
         rows = slice(borders[number], borders[number + 1])
         tails = adapted_probabilities(edges, levels, miscoverage_rates(levels, surplus[owners[rows]]))
-        own = predicted.take(rows)
-        bounds[rows] = own.mean[:, :, None] + calibration.spread(units[rows], tails, own.offsets)
+        bounds[rows] = calibration.around(predicted.take(rows), units[rows], tails)
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
         pending.append((owners[rows], np.asarray(nominal - is_missed)))

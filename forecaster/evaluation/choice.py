@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from forecaster.domain.levels import LEVELS, bound_probabilities
 from forecaster.domain.series import Floats, Times
+from forecaster.domain.support import EVERYTHING, Support
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.conformal import Calibration, calibrate
 from forecaster.evaluation.forecasts import Forecasts
@@ -37,6 +38,7 @@ class Residuals:
         inputs: the target's history, `(n, input_size)`.
         cutoffs: the cutoff of each window, `(n,)`.
         owners: the position of each window's series, `(n,)`.
+        support: the values that the target can take.
     """
 
     actual: Floats
@@ -44,16 +46,22 @@ class Residuals:
     inputs: Floats
     cutoffs: Times
     owners: NDArray[np.int64]
+    support: Support = EVERYTHING
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Residuals":
         """Return the windows at `rows`."""
         return Residuals(
-            self.actual[rows], self.predicted.take(rows), self.inputs[rows], self.cutoffs[rows], self.owners[rows]
+            self.actual[rows],
+            self.predicted.take(rows),
+            self.inputs[rows],
+            self.cutoffs[rows],
+            self.owners[rows],
+            self.support,
         )
 
     def calibrate(self, unit: Unit) -> Calibration:
         """Return the calibration with residuals in `unit`."""
-        return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs)
+        return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs, self.support)
 
 
 def choose(residuals: Residuals, units: Sequence[Unit]) -> Calibration:
@@ -106,7 +114,7 @@ class _Trial:
         for (calibration, n), end in zip(self.blocks, ends, strict=True):
             rows = (self.numbers >= end - n) & (self.numbers < end)
             own, at = tried.predicted.take(rows), np.broadcast_to(edges, (1, *bounds.shape[1:]))
-            bounds[rows] = own.mean[:, :, None] + calibration.spread(self.units[rows], at, own.offsets)
+            bounds[rows] = calibration.around(own, self.units[rows], at)
         return {level: (bounds[:, :, 2 * i], bounds[:, :, 2 * i + 1]) for i, level in enumerate(LEVELS)}
 
     def adaptive(self) -> Bands:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from forecaster.domain.errors import RequestError
 from forecaster.domain.levels import bound_probabilities, tails
 from forecaster.domain.series import Floats, Times
+from forecaster.domain.support import EVERYTHING, Support
 from forecaster.evaluation.effective import effective_windows
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import CONSTANT, Unit
@@ -43,6 +44,7 @@ class Calibration:
         n_effective: effective number of windows, the minimum over the steps.
         unit: the residuals' unit.
         is_adaptive: whether the served intervals are adaptive.
+        support: the values that the target can take, which the served quantiles respect.
     """
 
     probabilities: Floats
@@ -51,6 +53,7 @@ class Calibration:
     n_effective: float
     unit: Unit = CONSTANT
     is_adaptive: bool = True
+    support: Support = EVERYTHING
 
     def quantiles(self, probabilities: Floats) -> Floats:
         """Return residual quantiles `(horizon, len(probabilities))`, in the window's unit, interpolated on the grid.
@@ -84,6 +87,17 @@ class Calibration:
         moved = offsets[:, :steps, columns] + units[:, :, None] * self.residuals[:steps]
         return self._interpolated(np.sort(moved, axis=2), probabilities)
 
+    def around(self, predicted: Forecasts, units: Floats, probabilities: Floats) -> Floats:
+        """Return the quantiles as they are served, `(n, steps, n_probabilities)`; the arguments are those of `spread`.
+
+        Args:
+            predicted: the forecasts of `n` windows.
+            units: each window's unit, `(n, 1)`.
+            probabilities: `(n or 1, steps, n_probabilities)`.
+        """
+        spread = self.spread(units, probabilities, predicted.offsets)
+        return self.support.quantiles(predicted.mean[:, : spread.shape[1], None] + spread, probabilities)
+
     def _interpolated(self, table: Floats, probabilities: Floats) -> Floats:
         """Return values of `table (n or 1, steps, grid)` at `probabilities (n or 1, steps, n_probabilities)`."""
         grid = self.probabilities
@@ -115,13 +129,11 @@ class Calibration:
             "level_up_to": round(100 * float(self.probabilities[-1] - self.probabilities[0]), 1),
         }
 
-    def bands(
-        self, inputs: Floats, levels: Sequence[int], offsets: Floats | None = None
-    ) -> dict[int, tuple[Floats, Floats]]:
-        """Return the bounds relative to the mean, `(n, horizon)` each, of the supported `levels` (0–100)."""
+    def bands(self, inputs: Floats, levels: Sequence[int], predicted: Forecasts) -> dict[int, tuple[Floats, Floats]]:
+        """Return the lower and upper bounds, `(n, horizon)` each, of the supported `levels` (0–100)."""
         supported = [level for level in levels if self.supports(level)]
         edges = np.broadcast_to(bound_probabilities(supported), (1, len(self.residuals), 2 * len(supported)))
-        bounds = self.spread(self.units(inputs), edges, offsets)
+        bounds = self.around(predicted, self.units(inputs), edges)
         return {level: (bounds[:, :, 2 * i], bounds[:, :, 2 * i + 1]) for i, level in enumerate(supported)}
 
 
@@ -131,6 +143,7 @@ def calibrate(
     inputs: Floats | None = None,
     unit: Unit = CONSTANT,
     cutoffs: Times | NDArray[np.int64] | None = None,
+    support: Support = EVERYTHING,
 ) -> Calibration:
     """Return the quantiles of the residuals, with each tail's rank rounded outwards.
 
@@ -143,6 +156,7 @@ def calibrate(
         inputs: the target's history, `(n, input_size)`; required unless the unit is constant.
         unit: the residuals' unit, not yet fitted.
         cutoffs: the cutoff of each window, `(n,)`; None if the windows of a single series succeed one another.
+        support: the values that the target can take.
     """
     past = np.zeros((len(actual), 1)) if inputs is None else inputs
     fitted = unit.fit(past)
@@ -155,7 +169,7 @@ def calibrate(
         own = (residuals - predicted.offsets[:, :, PROBABILITIES.index(p)] / fitted.of(past) for p in kept)
         by_probability = [outward_quantiles(r, np.array([p]), measured) for r, p in zip(own, kept, strict=True)]
         quantiles = np.concatenate(by_probability, axis=1)
-    return Calibration(np.array(kept), quantiles, len(residuals), float(measured.min()), fitted)
+    return Calibration(np.array(kept), quantiles, len(residuals), float(measured.min()), fitted, support=support)
 
 
 def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Floats) -> Floats:

@@ -212,7 +212,8 @@ def raw_outputs(
     last = target.last_contexts(contexts)
 
     def inverse(z: Array, with_exp: bool = True) -> Array:
-        return target.inverse(z, last, with_exp=with_exp)
+        raw = target.inverse(z, last, with_exp=with_exp)
+        return preprocessing.support.bounded(raw) if with_exp else raw
 
     return config.head.outputs(parameters, inverse)
 

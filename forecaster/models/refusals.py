@@ -46,6 +46,10 @@ def _kind(design: Design) -> str:
     return str(design.model.decoder.model_dump()["kind"])
 
 
+def _head(design: Design) -> str:
+    return str(design.model.head.model_dump()["kind"])
+
+
 def _does_not_divide(design: Design) -> bool:
     """Return whether a layer's dilation does not divide its steps."""
     return any(design.steps % dilation for dilation in design.model.encoder.dilations)
@@ -71,6 +75,11 @@ REFUSALS = (
         "head and transforms: difference",
         lambda design: not design.model.head.sums_steps and "difference" in design.transforms,
         "the forecast is the sum of forecast differences, but quantiles do not add up; use last_value instead",
+    ),
+    Refusal(
+        "head: student_t and transforms: log1p",
+        lambda design: _head(design) == "student_t" and "log1p" in design.transforms,
+        "the distribution is that of logarithms, and only log has its inverse; use log, or head: quantile",
     ),
     Refusal(
         "input_size and encoder.segment_length",

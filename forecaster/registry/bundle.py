@@ -89,7 +89,7 @@ def read_bundle(folder: Path) -> Bundle:
             folder,
             manifest,
             head,
-            _calibration(calibrations["model"], manifest),
+            _calibration(calibrations["model"], manifest, has_distribution=head.output is not None),
             _golden(golden, manifest, head),
             _calibration(calibrations["naive"], manifest) if "naive" in calibrations else None,
         )
@@ -154,7 +154,7 @@ def _check_example(manifest: Manifest) -> None:
         )
 
 
-def _calibration(raw: Mapping[str, Any], manifest: Manifest) -> Calibration:
+def _calibration(raw: Mapping[str, Any], manifest: Manifest, *, has_distribution: bool = False) -> Calibration:
     # defaults for bundles of earlier releases: RiskMetrics' decay, no long-run variance, adaptive intervals
     defaults: dict[str, Any] = {"scale": "constant", "decay": DECAY, "pull": 0.0, "long_run": 0.0, "least": 1.0}
     fields = defaults | {"n_effective": raw["n_windows"], "is_adaptive": True} | dict(raw)
@@ -166,13 +166,15 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest) -> Calibration:
         float(fields["n_effective"]),
         unit,
         is_adaptive=bool(fields["is_adaptive"]),
+        support=manifest.support,
     )
     grid, residuals = calibration.probabilities, calibration.residuals
     if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
         raise ValueError("probabilities must increase between 0 and 1")
     if residuals.shape != (manifest.horizon, len(grid)):
         raise ValueError(f"residuals must have {manifest.horizon} rows and {len(grid)} columns")
-    if not np.isfinite(residuals).all() or (np.diff(residuals) < 0).any():
+    # each quantile of a distribution has residuals of its own
+    if not np.isfinite(residuals).all() or (not has_distribution and (np.diff(residuals) < 0).any()):
         raise ValueError("residuals must be finite and increase with the probabilities")
     if not 1 <= calibration.n_windows < MAX_JSON_INTEGER or not 0 < calibration.n_effective <= calibration.n_windows:
         raise ValueError("n_windows must be between 1 and 2**53, and n_effective between 0 and n_windows")

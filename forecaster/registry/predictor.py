@@ -11,8 +11,9 @@ from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.levels import bound_probabilities
-from forecaster.domain.manifest import MODEL
+from forecaster.domain.manifest import MODEL, Manifest
 from forecaster.domain.series import Floats, Inputs, Times
+from forecaster.domain.support import Support
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
@@ -39,6 +40,7 @@ class ArrayPredictor:
         self.bundle = bundle
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
+        self._support = _support_of_inputs(self.manifest)
         # the attention weights are computed only when they are asked for
         self._names = [name for name in bundle.manifest.outputs if name != ATTENTION]
         options = onnxruntime.SessionOptions()
@@ -88,7 +90,7 @@ class ArrayPredictor:
         Raises:
             TooShortError: `inputs` are shorter than `input_size`.
             RequestError: `horizon` is below 1 or above the manifest's `max_horizon`, or a forecast is not finite.
-            SeriesError: a value is not above 0 although the model takes logarithms.
+            SeriesError: a value is not above 0 although the model takes logarithms, or lies outside the support.
         """
         manifest = self.manifest
         horizon = manifest.horizon if horizon is None else horizon
@@ -96,7 +98,7 @@ class ArrayPredictor:
         self.check_length(inputs.shape[1], "inputs")
         self._check_features(inputs, known, horizon)
         window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
-        self._check_positive(window[:, :, 0])
+        self._check_target(window[:, :, 0])
         parts: list[Forecasts] = []
         for first in range(0, horizon, manifest.horizon):
             if parts:
@@ -149,10 +151,11 @@ class ArrayPredictor:
         """Return the naive forecast, `(batch, horizon)`: the last value at each step.
 
         Raises:
-            SeriesError: a value is not above 0 although the model, or the unit of its intervals, takes logarithms.
+            SeriesError: a value is not above 0 although the model, or the unit of its intervals, takes logarithms; or
+                it lies outside the support.
         """
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0].astype(np.float64)
-        self._check_positive(past)
+        self._check_target(past)
         return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
 
     def quantiles(
@@ -184,13 +187,13 @@ class ArrayPredictor:
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         units, residuals = calibration.units(past), self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
+        at = np.broadcast_to(probabilities, (1, steps, len(probabilities))) if adapted is None else adapted[:, :steps]
         if adapted is None and predicted.offsets is None:
             # the quantiles of the residuals are cached, and scaled by each window's unit
-            spread = units[:, :, None] * residuals[:steps]
+            moved = mean[:, :steps, None] + units[:, :, None] * residuals[:steps]
+            result[:, :steps] = calibration.support.quantiles(moved, at)
         else:
-            at = np.broadcast_to(probabilities, (1, steps, len(probabilities))) if adapted is None else adapted
-            spread = calibration.spread(units, at[:, :steps], predicted.offsets)
-        result[:, :steps] = mean[:, :steps, None] + spread
+            result[:, :steps] = calibration.around(predicted, units, at)
         return result
 
     def bounds(
@@ -284,10 +287,26 @@ class ArrayPredictor:
                 f"{[*manifest.futr_exog, *manifest.calendar_features]}; create it with known_ahead"
             )
 
-    def _check_positive(self, window: Floats) -> None:
+    def _check_target(self, window: Floats) -> None:
+        """Raise SeriesError if a value of `(n, input_size)` lies outside what the target can be."""
         if self.manifest.is_positive and not (window > 0).all():
             row, column = np.argwhere(~(window > 0))[0]
             raise SeriesError(
                 f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
                 "is not above 0, but the model takes logarithms; correct the value"
             )
+        found = self._support.find_outside(window)
+        if found:
+            (row, column), reason = found
+            raise SeriesError(
+                f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {reason}; "
+                "correct the value"
+            )
+
+
+def _support_of_inputs(manifest: Manifest) -> Support:
+    """Return the values that a history may hold: the support of the target, and what its logarithm needs."""
+    support = manifest.support
+    if any(step["kind"] == "log1p" for step in manifest.transforms[:1]):
+        return Support(at_least=max(0.0, support.at_least or 0.0), integer=support.integer)
+    return support

@@ -21,6 +21,7 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
+from forecaster.domain.support import EVERYTHING, Support
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
@@ -38,6 +39,7 @@ class TrainConfig(Config):
         horizon: rows of forecast.
         step_size: rows between the starts of two successive training windows.
         transforms: the target's transforms, in the order in which they are applied.
+        support: the values that the target can take; the data are checked, and the forecasts respect it.
         hist_exog: exogenous columns that are known up to the cutoff, each with its transforms.
         futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
         calendar_features: features of the timestamps, which are always known ahead.
@@ -57,6 +59,7 @@ class TrainConfig(Config):
     step_size: int = Field(1, ge=1, le=1_000_000)
     split: SplitConfig = SplitConfig()
     transforms: Transforms = ()
+    support: Support = EVERYTHING
     hist_exog: HistColumns = ()
     futr_exog: tuple[str, ...] = ()
     calendar_features: tuple[str, ...] = ()
@@ -144,6 +147,7 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
             (Y, *hist), (preprocessing.target, *preprocessing.hist), series.values[rows].T, strict=True
         ):
             chain.check(column, f"{where}, series '{unique_id}', column {name}")
+        config.support.check(series.values[rows, 0], f"{where}, series '{unique_id}', column {Y}")
     return _with_calendar(series, config.calendar_features, sessions or parse(series.freq))
 
 
@@ -185,6 +189,7 @@ def build_preprocessing(config: TrainConfig) -> Preprocessing:
     is_causal = config.model.decoder.answers_each_step
     return Preprocessing(
         target=Chain(steps=config.transforms, is_causal=is_causal),
+        support=config.support,
         hist=tuple(Chain(steps=exog.transforms, is_causal=is_causal) for exog in config.hist_exog),
         known=tuple(Standardize() for _ in (*config.futr_exog, *config.calendar_features)),
     )

@@ -24,10 +24,9 @@ def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluat
     begin = int(test.starts(last)[0])
     past, whole = slice(begin, begin + test.input_size), slice(begin, begin + test.input_size + test.horizon)
     predicted = evaluated.trained.predict(inputs)
-    mean = predicted.mean[0]
-    forecast = {MEAN: mean}
-    for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS, predicted.offsets).items():
-        forecast |= {lower(level): mean + low[0], upper(level): mean + high[0]}
+    forecast = {MEAN: predicted.mean[0]}
+    for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS, predicted).items():
+        forecast |= {lower(level): low[0], upper(level): high[0]}
     hist, known = series.values[past, 1:], series.known
     return Example(
         unique_id=series.unique_ids[int(test.owners_of(last)[0])],

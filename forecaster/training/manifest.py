@@ -69,6 +69,7 @@ def build_manifest(
         "freq": series.freq,
         "sessions": get_sessions(config),
         "is_positive": evaluated.trained.preprocessing.target.needs_positive,
+        "support": config.support,
         "training_data": TrainingData(
             digest=dataset.digest,
             n_series=len(series),

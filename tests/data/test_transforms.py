@@ -14,9 +14,9 @@ from forecaster.data.transforms import AnyTransform, Chain
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.series import Floats
 
-KINDS = ["standardize", "min_max", "log", "difference", "last_value", "mean_std"]
+KINDS = ["standardize", "min_max", "log", "log1p", "difference", "last_value", "mean_std"]
 CHAINS = [
-    ["standardize"], ["min_max"], ["log"], ["difference"], ["last_value"], ["mean_std"],
+    ["standardize"], ["min_max"], ["log"], ["log1p"], ["difference"], ["last_value"], ["mean_std"],
     ["log", "last_value", "standardize"], ["log", "difference", "standardize"], ["mean_std", "min_max"], [],
 ]  # fmt: skip
 BATCH, TIME, HORIZON = 3, 7, 4

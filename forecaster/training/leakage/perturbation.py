@@ -57,7 +57,8 @@ def perturb(
         if least == most:
             least, most = (0.0, 1.0) if least == 0 else (least / 2, least)
         low, high = (least + share * (most - least) for share in within)
-        return np.where(mask, random.uniform(low, high, len(values)), values)
+        drawn = random.uniform(low, high, len(values))
+        return np.where(mask, config.support.nearest(drawn) if name == Y else drawn, values)
 
     columns = {name: randomized(name, rows) for name in (Y, *(exog.column for exog in config.hist_exog))}
     columns |= {name: randomized(name, rows if ahead is None else ahead) for name in config.futr_exog}

@@ -83,7 +83,8 @@ class _Stage:
         """Return a frame in which the last target of the calibration part lies far above all others, in one series."""
         calibration, values = self.parts["calibration"], self.frame[Y].to_numpy(np.float64)
         row = self.order[last_rows(calibration)[np.argmax(calibration.counts)]]
-        return set_target(frame, int(row), values.max() + height * (float(np.ptp(values)) or 1.0))
+        peak = values.max() + height * (float(np.ptp(values)) or 1.0)
+        return set_target(frame, int(row), np.ceil(peak) if self.config.support.integer else peak)
 
     def run(self, frame: pd.DataFrame, height: float = _HIGH) -> _Run:
         """Run the recipe on a frame with the same rows."""
