@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.missing import last_observed, missing_warnings
 from forecaster.domain.series import Floats
 from forecaster.inference.answers import (
     Answer,
@@ -175,13 +176,15 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
     times = forecast_times([history.clock for history in histories], forecaster)
     described = describe_forecasts(predicted, [history.unique_id for history in histories], times)
     windows, features = inputs.values[:, :, 0], _features(inputs)
+    last_values = last_observed(windows)[:, 0]
     steps, tolerance = scored_steps(predicted, times), matching_tolerance(forecaster)
     results, end = [], 0
     for task in tasks:
         rows = slice(end, end := end + len(task.histories))
         run_id = task.model.index.runs[task.version]
         head = describe_version(forecaster, task.model.name, task.version, task.alias, run_id)
-        answer = Answer(head, described[rows], windows[rows, -1], steps[rows], tolerance)
+        head["warnings"] += missing_warnings(inputs.values[rows])
+        answer = Answer(head, described[rows], last_values[rows], steps[rows], tolerance)
         results.append(TaskResult(answer, windows[rows], features[rows]))
     return results
 

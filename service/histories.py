@@ -1,5 +1,6 @@
 """Histories: the series that a forecast starts from, sent with the request or read from the bar store."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -82,17 +83,32 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     ahead = predictor.steps_ahead(steps)
     hist = _columns(series.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
     futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
+    if not manifest.is_masked:
+        _check_no_nulls(series, where)
     clock = known_clock
     if clock is None:
         clock = read_clock(series.ds, where)
         clock.check(predictor.frequency, where)
     # slice before converting: a slice of an array would keep the whole array in memory
-    values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)]).T
+    values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)], dtype=np.float64).T
+    predictor.check_observed(values[None], where)
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
     return History(series.unique_id, clock, values, futr_exog)
 
 
-def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int, where: str) -> list[list[float]]:
+def _check_no_nulls(series: SeriesIn, where: str) -> None:
+    columns = {f"hist_exog.{name}": column for name, column in series.hist_exog.items()}
+    for name, column in ({"y": series.y} | columns).items():
+        if None in column:
+            raise SeriesError(
+                f"{where}.{name}[{column.index(None)}]: is null, but the model takes no missing values; send a number, "
+                "or train the model with missing: mask"
+            )
+
+
+def _columns(
+    given: Mapping[str, Sequence[float | None]], wanted: tuple[str, ...], length: int, where: str
+) -> list[Sequence[float | None]]:
     """Return the columns that the model takes, in its order."""
     missing, unknown = [name for name in wanted if name not in given], sorted(given.keys() - set(wanted))
     if missing or unknown:

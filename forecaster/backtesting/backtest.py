@@ -17,6 +17,7 @@ from forecaster.backtesting.origins import Origins, known_at, roll
 from forecaster.data.windows import PARTS, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.levels import LEVELS
+from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
 from forecaster.evaluation.baselines import BASELINES
@@ -205,7 +206,7 @@ def fit_for_serving(
 def _baselines(
     backtest_config: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64]
 ) -> dict[str, Floats]:
-    past, season = windows.inputs().target, backtest_config.season_length
+    past, season = carried(windows.inputs().target), backtest_config.season_length
     forecasts: dict[str, Floats] = {}
     for name in backtest_config.baselines:
         if name == RIDGE:
@@ -214,7 +215,8 @@ def _baselines(
             # fitted on the whole series up to the cutoff, not only on the window
             ends = windows.first + windows.input_size
             begins = bounds[windows.owners]
-            histories = [windows.values[begin:end, 0] for begin, end in zip(begins, ends, strict=True)]
+            rows = map(slice, begins, ends)
+            histories = [carried(windows.values[None, within, 0])[0] for within in rows]
             forecasts[name] = forecast_histories(name, histories, windows.horizon, season)
         else:
             forecasts[name] = BASELINES[name](past, windows.horizon, season)
@@ -225,9 +227,12 @@ def _ridge(known: Series, windows: Windows) -> Floats:
     past = cut_windows(known, windows.input_size, windows.horizon)
 
     def pairs() -> Iterator[tuple[Floats, Floats]]:
-        return ((past.inputs(index).target, past.targets(index)) for index in past.chunks(_CHUNK))
+        for index in past.chunks(_CHUNK):
+            inputs, targets = past.inputs(index).target, past.targets(index)
+            is_whole = ~np.isnan(targets).any(axis=1)
+            yield carried(inputs[is_whole]), targets[is_whole]
 
-    return fit_ridge(pairs()).predict(windows.inputs().target)
+    return fit_ridge(pairs()).predict(carried(windows.inputs().target))
 
 
 def intervals_at(

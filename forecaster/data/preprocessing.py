@@ -39,6 +39,7 @@ class Preprocessing(Config):
         numbers: the scale of each static number.
         sizes: of each embedding whose positions follow the numbers in `static`; 0 is the position of what is unknown.
         support: the values that the target can take.
+        is_masked: whether the target and `hist` may have missing values, which are NaN.
     """
 
     target: Chain
@@ -47,6 +48,7 @@ class Preprocessing(Config):
     numbers: tuple[Standardize, ...] = ()
     sizes: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
     support: Support = EVERYTHING
+    is_masked: bool = False
 
     def shapes(self, input_size: int, horizon: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each raw input, without the batch axis."""
@@ -66,6 +68,7 @@ class Preprocessing(Config):
         return Preprocessing(
             target=self.target.fit(column(X, 0)),
             support=self.support,
+            is_masked=self.is_masked,
             hist=tuple(chain.fit(column(X, number)) for number, chain in enumerate(self.hist, start=1)),
             known=tuple(scale.fit(column(KNOWN, number)()) for number, scale in enumerate(self.known)),
             numbers=tuple(scale.fit(column(STATIC, number)()) for number, scale in enumerate(self.numbers)),
@@ -79,14 +82,18 @@ class Preprocessing(Config):
             inputs: raw values by name, in the shapes of `shapes` after the batch axis.
 
         Returns:
-            `x` and `known` in the same shapes; in place of `static`, `numbers (batch, numbers)` and `codes (batch,
-            codes)`. Those that are empty are left out.
+            `x` and `known` in the same shapes; if values may be missing, `x` has as many columns again, which are 1
+            where a value is observed and 0 where it is missing. In place of `static`, `numbers (batch, numbers)` and
+            `codes (batch, codes)`. Those that are empty are left out.
         """
         values = inputs[X]
         xp = values.__array_namespace__()
         target, contexts = self.target.forward(values[:, :, 0])
         hist = [chain.forward(values[:, :, number])[0] for number, chain in enumerate(self.hist, start=1)]
-        prepared = {X: xp.concat([column[..., None] for column in (target, *hist)], axis=2)}
+        columns = [target, *hist]
+        if self.is_masked:
+            columns = _with_observed(values, columns)
+        prepared = {X: xp.concat([column[..., None] for column in columns], axis=2)}
         if self.known:
             prepared[KNOWN] = _scaled(self.known, inputs[KNOWN])
         if self.numbers:
@@ -103,6 +110,15 @@ def _scaled(scales: tuple[Standardize, ...], columns: Array) -> Array:
     xp = columns.__array_namespace__()
     scaled = [scale.forward(columns[..., number], is_causal=False)[0] for number, scale in enumerate(scales)]
     return xp.concat([column[..., None] for column in scaled], axis=-1)
+
+
+def _with_observed(values: Array, columns: list[Array]) -> list[Array]:
+    """Return columns `(batch, time)` with 0 where `values (batch, time, columns)` are missing, and what is observed."""
+    xp = values.__array_namespace__()
+    missing = [xp.isnan(values[:, :, number]) for number in range(len(columns))]
+    zeros = [xp.zeros_like(column) for column in columns]
+    seen = [xp.where(at, zero, column) for at, zero, column in zip(missing, zeros, columns, strict=True)]
+    return [*seen, *(xp.where(at, zero, zero + 1) for at, zero in zip(missing, zeros, strict=True))]
 
 
 def _within(positions: Array, size: int) -> Array:

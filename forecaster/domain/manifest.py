@@ -86,7 +86,8 @@ class TrainingData(_Part):
     """The training data: the digest of values and times, and their range (ISO 8601).
 
     `reference` holds the histograms for drift detection: of the target's `values`, of its `changes` from row to row,
-    and of each exogenous column, under the name that `feature_names` returns.
+    and of each exogenous column, under the name that `feature_names` returns. `missing` counts the missing values by
+    column; columns without any are left out.
     """
 
     digest: str
@@ -95,6 +96,7 @@ class TrainingData(_Part):
     first: Time
     last: Time
     reference: dict[str, Reference] = {}
+    missing: dict[str, Count] = {}
 
     @model_validator(mode="after")
     def _includes_values(self) -> Self:
@@ -235,12 +237,14 @@ class Manifest(_Part):
         sessions: the exchange's past and future sessions.
         is_positive: whether the target must be above 0.
         support: the values that the target can take, which requests and forecasts respect.
+        missing: `mask` if `y` and `hist_exog` may have missing values (NaN in arrays, null in JSON), else `refuse`.
         hist_exog: by column known up to the cutoff, its transforms, in the order of the graph's inputs.
         futr_exog: by column known ahead, which a request must supply, its scale.
         calendar_features: by feature computed from timestamps, its scale.
         trained_until: the latest time in the training data of the served weights.
         certificate: the leakage audit; a version without it cannot be promoted.
-        example: a stretch of held-out data to show the model with; None in bundles of earlier releases.
+        example: a stretch of held-out data to show the model with; None in bundles of earlier releases, and if every
+            window of the test part has missing values.
         recipe_metrics: metrics on the test part of the same recipe fitted on the train part alone.
         sha256: the hash of each file except the manifest.
     """
@@ -266,6 +270,7 @@ class Manifest(_Part):
     transforms: list[Fitted]
     is_positive: bool
     support: Support = EVERYTHING
+    missing: Literal["refuse", "mask"] = "refuse"
     hist_exog: dict[str, list[Fitted]] = {}
     futr_exog: dict[str, Fitted] = {}
     calendar_features: dict[str, Fitted] = {}
@@ -314,6 +319,11 @@ class Manifest(_Part):
         if self.futr_exog.keys() & self.calendar_features.keys():
             raise ValueError("futr_exog and calendar_features must have different names")
         return self
+
+    @property
+    def is_masked(self) -> bool:
+        """Return whether `y` and `hist_exog` may have missing values."""
+        return self.missing == "mask"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

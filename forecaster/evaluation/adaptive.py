@@ -98,7 +98,8 @@ def adaptive_bands(
         bounds[rows] = calibration.around(predicted.take(rows), units[rows], tails)
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
-        pending.append((owners[rows], np.asarray(nominal - is_missed)))
+        # a missing actual adapts nothing
+        pending.append((owners[rows], np.where(np.isnan(actual[rows, :, None]), 0.0, nominal - is_missed)))
     return {level: (bounds[:, :, 2 * index], bounds[:, :, 2 * index + 1]) for index, level in enumerate(levels)}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.levels import LEVELS, bound_probabilities
+from forecaster.domain.missing import mean_of_observed
 from forecaster.domain.series import Floats, Times
 from forecaster.domain.support import EVERYTHING, Support
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
@@ -127,7 +128,7 @@ class _Trial:
         """Return the interval score of each cutoff, the mean over its windows, steps and levels."""
         actual, sizes = self.residuals.actual / self.sizes, self.sizes
         by_level = [interval_scores(actual, low / sizes, high / sizes, level) for level, (low, high) in bands.items()]
-        by_window = np.mean(by_level, axis=0).mean(axis=1)
+        by_window = mean_of_observed(np.mean(by_level, axis=0))
         return np.asarray(np.bincount(self.numbers, by_window) / np.bincount(self.numbers))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.domain.errors import RequestError
+from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.levels import bound_probabilities, tails
 from forecaster.domain.series import Floats, Times
 from forecaster.domain.support import EVERYTHING, Support
@@ -151,7 +151,7 @@ def calibrate(
     out.
 
     Args:
-        actual: actuals, `(n, horizon)`.
+        actual: actuals, `(n, horizon)`; those that are missing have no residual.
         predicted: out-of-sample forecasts of `n` windows.
         inputs: the target's history, `(n, input_size)`; required unless the unit is constant.
         unit: the residuals' unit, not yet fitted.
@@ -161,6 +161,12 @@ def calibrate(
     past = np.zeros((len(actual), 1)) if inputs is None else inputs
     fitted = unit.fit(past)
     residuals = (actual - predicted.mean) / fitted.of(past)
+    unseen = np.flatnonzero(np.isnan(residuals).all(axis=0))
+    if len(unseen):
+        raise DataError(
+            f"intervals: step {unseen[0] + 1} of the horizon has no observed actual to calibrate on; add observed rows "
+            "to the calibration part, or lower horizon"
+        )
     measured, worst = effective_windows(residuals, np.arange(len(residuals)) if cutoffs is None else cutoffs)
     kept = [p for p in PROBABILITIES if min(p, 1 - p) * (worst.min() + 1) >= 1 - 1e-9 or p == 0.5]
     if predicted.offsets is None:
@@ -178,7 +184,8 @@ def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Flo
     Of `m` independent values, the value of rank `p (m + 1)` is the `p` quantile on average. Here `m` is the effective
     number of windows of each step, `(horizon,)`, and the rank is scaled to the sample size `n`.
     """
-    ordered, n = np.sort(residuals, axis=0), len(residuals)
+    # what is missing comes last
+    ordered, n = np.sort(residuals, axis=0), (~np.isnan(residuals)).sum(axis=0)[:, None]
     tails = np.minimum(probabilities, 1 - probabilities)
     m = np.maximum(n_effective, 1 + 1e-9)[:, None]
     rank = np.clip((tails * (m + 1) - 1) / (m - 1) * (n - 1), 0, None)
@@ -186,5 +193,5 @@ def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Flo
     low = np.floor(rank + 1e-6).astype(np.int64)
     ranks = np.where(probabilities < 0.5, low, n - 1 - low)
     found = np.take_along_axis(ordered.T, ranks, axis=1)
-    found[:, probabilities == 0.5] = np.median(ordered, axis=0)[:, None]
+    found[:, probabilities == 0.5] = np.nanmedian(ordered, axis=0)[:, None]
     return np.asarray(found)

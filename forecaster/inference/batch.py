@@ -135,6 +135,7 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
         histories = open_histories(config.data, version.predictor)
         count = len(histories.names)
         entered: int | None = None
+        n_missing = np.zeros(2, dtype=np.int64)
         head = job.head | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
         with _parquet(config.out, head) as write, Spool(config.out.parent) as spool:
             for begin in range(0, count, config.series_at_once):
@@ -142,6 +143,7 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
                 frames = list(job.read({histories.names[number]: number for number in numbers}, histories.read))
                 for inputs, forecast in job.forecast(frames):
                     write(job.as_rows(inputs, forecast))
+                    n_missing += np.array([np.isnan(inputs.values).sum(), inputs.values.size])
                     if config.ledger:
                         spool.add(inputs, forecast)
                 on_progress(numbers.stop, count)
@@ -150,6 +152,8 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
                 raise DataError(f"{len(job.failed)} of {count} series failed, and strict allows none: {named}")
             if engine and config.ledger:
                 entered = spool.enter(engine, job.head, matching_tolerance(job.forecaster), config.owner)
+    if n_missing[0]:
+        head["warnings"] = [*head["warnings"], f"{n_missing[0]} of {n_missing[1]} values are missing"]
     done = count - len(job.failed)
     return Batch(head, done, done * job.forecaster.horizon, job.failed, entered)
 

@@ -118,7 +118,8 @@ class _FileSeries:
 
     def __init__(self, source: FilesSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
-        self._frame = source.load((*manifest.hist_exog, *manifest.futr_exog), keep_bad_numbers=True)
+        columns = (*manifest.hist_exog, *manifest.futr_exog)
+        self._frame = source.load(columns, keep_bad_numbers=True, keep_blanks=manifest.is_masked)
         ids = self._frame[UNIQUE_ID]
         missing = np.flatnonzero((ids.isna() | (ids == "")).to_numpy())
         if len(missing):

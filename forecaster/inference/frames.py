@@ -82,7 +82,8 @@ def read_frame(
     """
     manifest, frequency = predictor.manifest, predictor.frequency
     futr_exog = tuple(manifest.futr_exog)
-    series = check_long_frame(frame, frequency, manifest.input_size, where, tuple(manifest.hist_exog), futr_exog)
+    hist_exog, may_miss = tuple(manifest.hist_exog), manifest.is_masked
+    series = check_long_frame(frame, frequency, manifest.input_size, where, hist_exog, futr_exog, may_miss=may_miss)
     # read from the frame: local time, as the arrays hold it, is ambiguous in an hour that a clock change repeats
     cutoffs = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
     known = None

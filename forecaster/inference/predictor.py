@@ -10,6 +10,7 @@ import pandas as pd
 
 from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import RequestError, SeriesError
+from forecaster.domain.missing import missing_warnings
 from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
 from forecaster.inference.frames import read_frame
 from forecaster.registry.bands import bands
@@ -46,7 +47,8 @@ class Predictor(ArrayPredictor):
             forecast = predictor.predict_frame(history, horizon=12, level=[80, 95])
 
         Args:
-            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
+            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency; `y`
+                and `hist_exog` may be NaN if the model masks missing values.
             horizon: number of steps; the trained horizon when None.
             level: coverages of intervals, 0–100. Give levels or quantiles, not both.
             quantiles: probabilities, 0–1.
@@ -79,7 +81,7 @@ class Predictor(ArrayPredictor):
         frame.attrs = {
             "skill": describe_skill(self.manifest.skill),
             "forecast_by": forecast.forecast_by,
-            "warnings": list(forecast.warnings),
+            "warnings": [*forecast.warnings, *missing_warnings(inputs.values)],
         }
         return frame
 

@@ -15,11 +15,15 @@ class Design:
         model: the network's configuration.
         shape: its shape.
         transforms: the kinds of the target's transforms.
+        hist_transforms: the kinds of the transforms of the `hist_exog` columns.
+        is_masked: whether values may be missing.
     """
 
     model: ModelConfig
     shape: NetworkShape
     transforms: Sequence[str]
+    hist_transforms: Sequence[str] = ()
+    is_masked: bool = False
 
     @property
     def steps(self) -> int:
@@ -80,6 +84,21 @@ REFUSALS = (
         "head: student_t and transforms: log1p",
         lambda design: _head(design) == "student_t" and "log1p" in design.transforms,
         "the distribution is that of logarithms, and only log has its inverse; use log, or head: quantile",
+    ),
+    Refusal(
+        "missing: mask and transforms: difference",
+        lambda design: design.is_masked and "difference" in (*design.transforms, *design.hist_transforms),
+        "the difference to a missing value is missing too, so that each gap loses another row; use last_value instead",
+    ),
+    Refusal(
+        "missing: mask and skip: ridge",
+        lambda design: design.is_masked and design.model.skip == "ridge",
+        "a linear regression takes the 0 in place of a missing value for a value; set skip: none",
+    ),
+    Refusal(
+        "missing: mask and inputs.channels: shared",
+        lambda design: design.is_masked and design.model.inputs.channels == "shared",
+        "the encoder reads each column by itself, and would read what is missing as a series; use mixed channels",
     ),
     Refusal(
         "input_size and encoder.segment_length",

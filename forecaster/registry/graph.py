@@ -37,6 +37,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Gather": frozenset({"axis"}),
     "Greater": frozenset(),
     "Identity": frozenset(),
+    "IsNaN": frozenset(),
     "LSTM": frozenset({"direction", "hidden_size", "input_forget", "layout"}),
     "Log": frozenset(),
     "MatMul": frozenset(),

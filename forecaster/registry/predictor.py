@@ -80,8 +80,9 @@ class ArrayPredictor:
         """Return forecasts, whose mean is rolled out beyond the trained horizon; a distribution is not.
 
         Args:
-            inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used. If the model
-                takes `hist_exog`, `(batch, at least input_size, 1 + hist_exog)`, the target first.
+            inputs: raw values, `(batch, at least input_size)`, finite, or NaN for a missing value if the model masks
+                these; the last `input_size` are used. If the model takes `hist_exog`, `(batch, at least input_size, 1 +
+                hist_exog)`, the target first.
             horizon: number of steps; the trained horizon when None.
             known: the result of `known_ahead`; None if the model has no known columns.
             static: what describes each series as a whole, `(batch, columns)`; None if the model takes nothing of the
@@ -98,6 +99,7 @@ class ArrayPredictor:
         self.check_length(inputs.shape[1], "inputs")
         self._check_features(inputs, known, horizon)
         window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
+        self.check_observed(window)
         self._check_target(window[:, :, 0])
         parts: list[Forecasts] = []
         for first in range(0, horizon, manifest.horizon):
@@ -154,7 +156,9 @@ class ArrayPredictor:
             SeriesError: a value is not above 0 although the model, or the unit of its intervals, takes logarithms; or
                 it lies outside the support.
         """
-        past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0].astype(np.float64)
+        window = np.atleast_3d(inputs)[:, -self.manifest.input_size :].astype(np.float64)
+        self.check_observed(window)
+        past = window[:, :, 0]
         self._check_target(past)
         return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
 
@@ -248,6 +252,30 @@ class ArrayPredictor:
                 f"{self.manifest.input_size - length} earlier values"
             )
 
+    def check_observed(self, window: Floats, where: str | None = None) -> None:
+        """Raise SeriesError if values of `(n, input_size, columns)` are missing, which are NaN, that the model needs.
+
+        Args:
+            window: the values of some series.
+            where: the place of the series in a request, if it is a single one.
+        """
+        is_missing = np.isnan(window)
+        if not is_missing.any():
+            return
+        fields = ("y", *(f"hist_exog.{name}" for name in self.manifest.hist_exog))
+        if not self.manifest.is_masked:
+            row, step, column = np.argwhere(is_missing)[0].tolist()
+            raise SeriesError(
+                f"{where or f'inputs, series {row}'}.{fields[column]}: value {step} of the last {window.shape[1]} is "
+                "missing, and the model takes no missing values; send it, or train the model with missing: mask"
+            )
+        empty = np.flatnonzero(is_missing[:, :, 0].all(axis=1))
+        if len(empty):
+            raise SeriesError(
+                f"{where or f'inputs, series {empty[0]}'}.y: all of the last {window.shape[1]} values are missing; "
+                "send a history with observed values"
+            )
+
     def forecast(self, inputs: Inputs) -> Forecasts:
         """Return the forecasts of the trained horizon; unlike `predict`, do not check that they are finite."""
         outputs = self.run(inputs, self._names)
@@ -289,8 +317,8 @@ class ArrayPredictor:
 
     def _check_target(self, window: Floats) -> None:
         """Raise SeriesError if a value of `(n, input_size)` lies outside what the target can be."""
-        if self.manifest.is_positive and not (window > 0).all():
-            row, column = np.argwhere(~(window > 0))[0]
+        if self.manifest.is_positive and (window <= 0).any():
+            row, column = np.argwhere(window <= 0)[0]
             raise SeriesError(
                 f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
                 "is not above 0, but the model takes logarithms; correct the value"

@@ -14,6 +14,7 @@ from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
 from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
+from forecaster.data.sources.files import FilesSource
 from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config
@@ -40,6 +41,8 @@ class TrainConfig(Config):
         step_size: rows between the starts of two successive training windows.
         transforms: the target's transforms, in the order in which they are applied.
         support: the values that the target can take; the data are checked, and the forecasts respect it.
+        missing: `refuse` or `mask`: whether `y` and `hist_exog` may have missing values, which the network then sees as
+            missing.
         hist_exog: exogenous columns that are known up to the cutoff, each with its transforms.
         futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
         calendar_features: features of the timestamps, which are always known ahead.
@@ -60,6 +63,7 @@ class TrainConfig(Config):
     split: SplitConfig = SplitConfig()
     transforms: Transforms = ()
     support: Support = EVERYTHING
+    missing: Literal["refuse", "mask"] = "refuse"
     hist_exog: HistColumns = ()
     futr_exog: tuple[str, ...] = ()
     calendar_features: tuple[str, ...] = ()
@@ -98,7 +102,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_design(self) -> "TrainConfig":
-        refusals = find_refusals(Design(self.model, self.shape, [step.kind for step in self.transforms]))
+        kinds, hist = (step.kind for step in self.transforms), (exog.transforms for exog in self.hist_exog)
+        hist_kinds = [step.kind for steps in hist for step in steps]
+        refusals = find_refusals(Design(self.model, self.shape, [*kinds], hist_kinds, self.is_masked))
         if refusals:
             raise ValueError("; ".join(refusals))
         return self
@@ -108,6 +114,11 @@ class TrainConfig(Config):
         if self.intervals == "returns" and not build_preprocessing(self).target.needs_positive:
             raise ValueError("intervals: returns needs a series above 0; put log first in transforms, or choose auto")
         return self
+
+    @property
+    def is_masked(self) -> bool:
+        """Return whether `y` and `hist_exog` may have missing values."""
+        return self.missing == "mask"
 
     @property
     def exogenous(self) -> tuple[str, ...]:
@@ -122,11 +133,24 @@ class TrainConfig(Config):
     def shape(self) -> NetworkShape:
         """Return the network's shape."""
         known = len(self.futr_exog) + len(self.calendar_features)
-        return NetworkShape(self.input_size, self.horizon, 1 + len(self.hist_exog), known)
+        # for each column that may have missing values, another says which are observed
+        values = (1 + len(self.hist_exog)) * (2 if self.is_masked else 1)
+        return NetworkShape(self.input_size, self.horizon, values, known)
 
     def build_network(self) -> Any:
         """Return the untrained network."""
         return build_model(self.model, self.shape, self.seed)
+
+
+def load_frame(config: TrainConfig) -> pd.DataFrame:
+    """Return the recipe's data as a long frame, not yet checked against the recipe.
+
+    Raises:
+        ConfigError, DataError: as the data source raises them.
+    """
+    if isinstance(config.data, FilesSource) and config.is_masked:
+        return config.data.load(config.exogenous, keep_blanks=True)
+    return config.data.load(config.exogenous)
 
 
 def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
@@ -140,7 +164,9 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
     check_names(config.calendar_features, sessions)
     hist = [exog.column for exog in config.hist_exog]
     length = config.input_size + config.horizon
-    series = check_long_frame(frame, sessions or config.freq, length, where, hist, config.futr_exog)
+    series = check_long_frame(
+        frame, sessions or config.freq, length, where, hist, config.futr_exog, may_miss=config.is_masked
+    )
     preprocessing = build_preprocessing(config)
     for unique_id, rows in series:
         for name, chain, column in zip(
@@ -188,9 +214,12 @@ def build_preprocessing(config: TrainConfig) -> Preprocessing:
     """Return the configuration's preprocessing, not yet fitted."""
     is_causal = config.model.decoder.answers_each_step
     return Preprocessing(
-        target=Chain(steps=config.transforms, is_causal=is_causal),
+        target=Chain(steps=config.transforms, is_causal=is_causal, is_masked=config.is_masked),
         support=config.support,
-        hist=tuple(Chain(steps=exog.transforms, is_causal=is_causal) for exog in config.hist_exog),
+        is_masked=config.is_masked,
+        hist=tuple(
+            Chain(steps=exog.transforms, is_causal=is_causal, is_masked=config.is_masked) for exog in config.hist_exog
+        ),
         known=tuple(Standardize() for _ in (*config.futr_exog, *config.calendar_features)),
     )
 

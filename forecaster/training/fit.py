@@ -115,7 +115,9 @@ def fit(
     batch_size = min(config.batch_size, len(train))
     epochs = epochs or config.epochs
     if not model.compiled:
-        networks.compile_network(model, train.model.head, config, batches=len(train) // batch_size)
+        networks.compile_network(
+            model, train.model.head, config, len(train) // batch_size, train.preprocessing.is_masked
+        )
     history, best = _restore(model, checkpoint)
     with tqdm(
         total=epochs,
@@ -150,7 +152,7 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     """Return the loss of the forecasts in the transformed space; of a many-to-many output, only the last step's."""
     import keras
 
-    compute = networks.loss_of(examples.model.head).call
+    compute = networks.loss_of(examples.model.head, examples.preprocessing.is_masked).call
     last, total = examples.model.decoder.last, 0.0
     for chunk in examples.chunks(np.arange(len(examples)), config.batch_size):
         inputs, targets = examples.take(chunk)

@@ -92,7 +92,8 @@ def _write_bundle(
     on_epoch.deliver()
     tracking.log_test(evaluated.metrics)
     example = last_test_window(config, dataset.series, parts["test"], evaluated)
-    _log_plot(example, title(config))
+    if example:
+        _log_plot(example, title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
         seen = cut_windows(dataset.series, config.input_size, config.horizon, config.step_size)

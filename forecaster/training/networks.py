@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """Everything that determines an untrained network: the seed, its configuration and its shape."""
+    """Everything that determines an untrained network: the seed, its configuration and its shape.
+
+    Its loss also depends on whether targets may be missing.
+    """
 
     seed: int
     model: "ModelConfig"
     shape: "NetworkShape"
+    is_masked: bool = False
 
 
 @dataclass
@@ -67,10 +71,10 @@ def get_compiled(
     """
     cache, batches = _cache.get(), n_windows // min(config.batch_size, n_windows)
     if cache is None:
-        return compile_network(build(), key.model.head, config, batches)
+        return compile_network(build(), key.model.head, config, batches, key.is_masked)
     cache_key = (key, config, batches)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), key.model.head, config, batches)
+        model = compile_network(build(), key.model.head, config, batches, key.is_masked)
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
     model, initial = cache.networks[cache_key]
     for variable, value in zip(variables(model), initial, strict=True):
@@ -78,7 +82,9 @@ def get_compiled(
     return model
 
 
-def compile_network(model: "keras.Model", head: "Head", config: "FitConfig", batches: int) -> "keras.Model":
+def compile_network(
+    model: "keras.Model", head: "Head", config: "FitConfig", batches: int, is_masked: bool = False
+) -> "keras.Model":
     """Compile a network with its head's loss and its optimizer, for `batches` batches per epoch, and return it."""
     import keras
 
@@ -87,13 +93,16 @@ def compile_network(model: "keras.Model", head: "Head", config: "FitConfig", bat
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * batches)
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm)
     steps = devices.steps_per_execution(batches)
-    model.compile(optimizer, loss_of(head), steps_per_execution=steps, jit_compile="auto")
+    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=steps, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def loss_of(head: "Head") -> "keras.losses.Loss":
-    """Return a head's loss: its `call` returns the mean over the horizon, `(batch,)` or `(batch, input_size)`."""
+def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
+    """Return a head's loss: its `call` returns the mean over the horizon, `(batch,)` or `(batch, input_size)`.
+
+    If targets may be missing, the mean is over those that are observed, and 0 if none is.
+    """
 
     import keras
 
@@ -102,7 +111,17 @@ def loss_of(head: "Head") -> "keras.losses.Loss":
         def call(self, actual: Any, parameters: Any) -> Any:
             return keras.ops.mean(head.errors(actual, parameters), axis=-1)
 
-    return HeadLoss()
+    class MaskedLoss(keras.losses.Loss):  # type: ignore[misc]
+        def call(self, actual: Any, parameters: Any) -> Any:
+            ops = keras.ops
+            is_missing = ops.isnan(actual)
+            # replaced before the errors are computed: the gradient of a number times what is not a number is none
+            errors = head.errors(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
+            observed = ops.sum(ops.where(is_missing, ops.zeros_like(errors), errors), axis=-1)
+            count = ops.sum(ops.cast(ops.logical_not(is_missing), errors.dtype), axis=-1)
+            return observed / ops.maximum(count, 1)
+
+    return MaskedLoss() if is_masked else HeadLoss()
 
 
 def variables(model: "keras.Model") -> list[Any]:

@@ -40,7 +40,11 @@ def sales(rows: int = 800) -> pd.DataFrame:
 
 def recipe(folder: Path, frame: pd.DataFrame, **changes: Any) -> Any:
     frame.to_csv(folder / "sales.csv", index=False)
-    given: dict[str, Any] = {"name": "sales", "data": {"source": "files", "path": str(folder / "sales.csv")}, "support": COUNTS}
+    given: dict[str, Any] = {
+        "name": "sales",
+        "data": {"source": "files", "path": str(folder / "sales.csv")},
+        "support": COUNTS,
+    }
     given |= {"transforms": [{"kind": "log1p"}, {"kind": "standardize"}], "fit": {"epochs": 3}, "refit": False}
     return small_config(folder, **(given | changes))
 

@@ -39,7 +39,7 @@ def perturb(
     ahead: Rows | None = None,
     within: tuple[float, float] = (0, 1),
 ) -> pd.DataFrame:
-    """Return the frame with random values in some rows.
+    """Return the frame with random values in some rows, none of which is then missing.
 
     Args:
         config: the recipe, whose columns change.
@@ -52,7 +52,7 @@ def perturb(
 
     def randomized(name: str, mask: Rows) -> Floats:
         values = frame[name].to_numpy(dtype=np.float64)
-        least, most = float(values.min()), float(values.max())
+        least, most = float(np.nanmin(values)), float(np.nanmax(values))
         # within the column's own range, so that a positive column stays positive
         if least == most:
             least, most = (0.0, 1.0) if least == 0 else (least / 2, least)
