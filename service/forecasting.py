@@ -7,7 +7,7 @@ import numpy as np
 
 from forecaster.domain.errors import RequestError
 from forecaster.domain.missing import last_observed, missing_warnings
-from forecaster.domain.series import Floats
+from forecaster.domain.series import Floats, Times
 from forecaster.inference.answers import (
     Answer,
     ForecastTimes,
@@ -209,10 +209,18 @@ def _inputs(histories: list[History], predictor: ArrayPredictor, rates: list[Flo
     futr_exog = [history.futr_exog for history in histories if history.futr_exog is not None]
     return ForecastInputs(
         np.stack([history.values for history in histories]),
-        np.stack([history.clock.wall[-manifest.input_size :] for history in histories]) if has_calendar else None,
+        np.stack([_times(history.clock, predictor) for history in histories]) if has_calendar else None,
         np.stack(futr_exog) if futr_exog else None,
         miscoverage_rates=rates,
     )
+
+
+def _times(clock: Clock, predictor: ArrayPredictor) -> Times:
+    """Return the times of the input rows, `(input_size,)`, those before the series began too."""
+    wall, input_size = clock.wall, predictor.manifest.input_size
+    if len(wall) < input_size:
+        return np.concatenate([predictor.frequency.before(wall[0], input_size - len(wall)), wall])
+    return wall[-input_size:]
 
 
 def _features(inputs: ForecastInputs) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 
 from forecaster.data.tails import read_tail
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
+from forecaster.domain.missing import pad_front
 from forecaster.domain.series import Floats
 from forecaster.registry.predictor import ArrayPredictor
 from service.requests import ForecastRequest, SeriesIn
@@ -92,6 +93,7 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     # slice before converting: a slice of an array would keep the whole array in memory
     values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)], dtype=np.float64).T
     predictor.check_observed(values[None], where)
+    values = pad_front(values[None], manifest.input_size)[0]
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
     return History(series.unique_id, clock, values, futr_exog)
 
@@ -134,7 +136,8 @@ def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings
     clock.check(predictor.frequency, where)
     try:
         # copy, because a slice would keep the whole tail in memory
-        return History(name, clock, tail.values(tuple(manifest.hist_exog))[-manifest.input_size :].copy())
+        values = tail.values(tuple(manifest.hist_exog))[-manifest.input_size :].copy()
+        return History(name, clock, pad_front(values[None], manifest.input_size)[0])
     except ConfigError as error:
         raise RequestError(
             f"{where}: the bar store lacks a column that the model takes ({error}); send series"

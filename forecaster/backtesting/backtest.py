@@ -176,7 +176,7 @@ def backtest(
         calibrations += [calibration] * len(cutoffs)
         windows = origins.windows.choose(rows)
         forecasts.append(trained.forecast(windows))
-        baselines.append(_baselines(backtest_config, known, windows, series.bounds))
+        baselines.append(_baselines(backtest_config, known, windows, series.bounds, config.n_padded))
     predicted = Forecasts.join(forecasts)
     return Backtest(
         origins,
@@ -204,7 +204,7 @@ def fit_for_serving(
 
 
 def _baselines(
-    backtest_config: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64]
+    backtest_config: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64], n_padded: int
 ) -> dict[str, Floats]:
     past, season = carried(windows.inputs().target), backtest_config.season_length
     forecasts: dict[str, Floats] = {}
@@ -214,7 +214,7 @@ def _baselines(
         elif name in STATISTICAL:
             # fitted on the whole series up to the cutoff, not only on the window
             ends = windows.first + windows.input_size
-            begins = bounds[windows.owners]
+            begins = bounds[windows.owners] + n_padded
             rows = map(slice, begins, ends)
             histories = [carried(windows.values[None, within, 0])[0] for within in rows]
             forecasts[name] = forecast_histories(name, histories, windows.horizon, season)

@@ -238,6 +238,7 @@ class Manifest(_Part):
         is_positive: whether the target must be above 0.
         support: the values that the target can take, which requests and forecasts respect.
         missing: `mask` if `y` and `hist_exog` may have missing values (NaN in arrays, null in JSON), else `refuse`.
+        least_rows: the rows that a history needs, if fewer than `input_size`; the rows before them are missing values.
         hist_exog: by column known up to the cutoff, its transforms, in the order of the graph's inputs.
         futr_exog: by column known ahead, which a request must supply, its scale.
         calendar_features: by feature computed from timestamps, its scale.
@@ -271,6 +272,7 @@ class Manifest(_Part):
     is_positive: bool
     support: Support = EVERYTHING
     missing: Literal["refuse", "mask"] = "refuse"
+    least_rows: int | None = Field(None, ge=1, lt=MAX_JSON_INTEGER)
     hist_exog: dict[str, list[Fitted]] = {}
     futr_exog: dict[str, Fitted] = {}
     calendar_features: dict[str, Fitted] = {}
@@ -316,6 +318,8 @@ class Manifest(_Part):
             raise ValueError(f"outputs must have mean with the shape ({self.horizon},)")
         if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
             raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times the horizon")
+        if self.least_rows is not None and (not self.is_masked or self.futr_exog or self.least_rows > self.input_size):
+            raise ValueError("least_rows needs missing: mask and no futr_exog, and must be at most input_size")
         if self.futr_exog.keys() & self.calendar_features.keys():
             raise ValueError("futr_exog and calendar_features must have different names")
         return self
@@ -324,6 +328,11 @@ class Manifest(_Part):
     def is_masked(self) -> bool:
         """Return whether `y` and `hist_exog` may have missing values."""
         return self.missing == "mask"
+
+    @property
+    def n_needed(self) -> int:
+        """Return the number of rows that a history needs."""
+        return self.input_size if self.least_rows is None else self.least_rows
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -28,6 +28,12 @@ def carried(values: Floats) -> Floats:
     return np.asarray(fill_forward(fill_forward(values)[:, ::-1])[:, ::-1])
 
 
+def pad_front(values: Floats, rows: int) -> Floats:
+    """Return `(n, rows, columns)`: values `(n, at most rows, columns)` after rows in which all are missing."""
+    lacking = rows - values.shape[1]
+    return np.pad(values, ((0, 0), (lacking, 0), (0, 0)), constant_values=np.nan) if lacking > 0 else values
+
+
 def last_observed(values: Floats) -> Floats:
     """Return the last observed value of each row of `(n, rows)`, `(n, 1)`."""
     return carried(values)[:, -1:]

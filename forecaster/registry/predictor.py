@@ -12,6 +12,7 @@ from forecaster.domain.errors import BundleError, RequestError, SeriesError, Too
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.levels import bound_probabilities
 from forecaster.domain.manifest import MODEL, Manifest
+from forecaster.domain.missing import pad_front
 from forecaster.domain.series import Floats, Inputs, Times
 from forecaster.domain.support import Support
 from forecaster.evaluation.baselines import last_value
@@ -80,16 +81,16 @@ class ArrayPredictor:
         """Return forecasts, whose mean is rolled out beyond the trained horizon; a distribution is not.
 
         Args:
-            inputs: raw values, `(batch, at least input_size)`, finite, or NaN for a missing value if the model masks
-                these; the last `input_size` are used. If the model takes `hist_exog`, `(batch, at least input_size, 1 +
-                hist_exog)`, the target first.
+            inputs: raw values, `(batch, at least input_size)`, or at least `least_rows` if the model has it; finite, or
+                NaN for a missing value if the model masks these. The last `input_size` are used. If the model takes
+                `hist_exog`, `(batch, rows, 1 + hist_exog)`, the target first.
             horizon: number of steps; the trained horizon when None.
             known: the result of `known_ahead`; None if the model has no known columns.
             static: what describes each series as a whole, `(batch, columns)`; None if the model takes nothing of the
                 kind.
 
         Raises:
-            TooShortError: `inputs` are shorter than `input_size`.
+            TooShortError: `inputs` are shorter than `input_size`, or than `least_rows` if the model has it.
             RequestError: `horizon` is below 1 or above the manifest's `max_horizon`, or a forecast is not finite.
             SeriesError: a value is not above 0 although the model takes logarithms, or lies outside the support.
         """
@@ -98,7 +99,7 @@ class ArrayPredictor:
         self.check_horizon(horizon)
         self.check_length(inputs.shape[1], "inputs")
         self._check_features(inputs, known, horizon)
-        window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
+        window = pad_front(np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64), manifest.input_size)
         self.check_observed(window)
         self._check_target(window[:, :, 0])
         parts: list[Forecasts] = []
@@ -246,10 +247,10 @@ class ArrayPredictor:
 
     def check_length(self, length: int, where: str) -> None:
         """Raise TooShortError unless `length` values are enough for a forecast."""
-        if length < self.manifest.input_size:
+        needed = self.manifest.n_needed
+        if length < needed:
             raise TooShortError(
-                f"{where}: has {length} values, and the model needs {self.manifest.input_size}; add "
-                f"{self.manifest.input_size - length} earlier values"
+                f"{where}: has {length} values, and the model needs {needed}; add {needed - length} earlier values"
             )
 
     def check_observed(self, window: Floats, where: str | None = None) -> None:

@@ -12,6 +12,7 @@ from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
 from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame
+from forecaster.data.padding import pad_series
 from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
 from forecaster.data.sources.files import FilesSource
@@ -43,6 +44,8 @@ class TrainConfig(Config):
         support: the values that the target can take; the data are checked, and the forecasts respect it.
         missing: `refuse` or `mask`: whether `y` and `hist_exog` may have missing values, which the network then sees as
             missing.
+        least_rows: with `missing: mask`, the rows that a series or a history needs; those before it are missing. Null
+            for `input_size`.
         hist_exog: exogenous columns that are known up to the cutoff, each with its transforms.
         futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
         calendar_features: features of the timestamps, which are always known ahead.
@@ -64,6 +67,7 @@ class TrainConfig(Config):
     transforms: Transforms = ()
     support: Support = EVERYTHING
     missing: Literal["refuse", "mask"] = "refuse"
+    least_rows: int | None = Field(None, ge=1, le=100_000)
     hist_exog: HistColumns = ()
     futr_exog: tuple[str, ...] = ()
     calendar_features: tuple[str, ...] = ()
@@ -110,6 +114,18 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _check_least_rows(self) -> "TrainConfig":
+        if self.least_rows is None:
+            return self
+        if self.least_rows > self.input_size:
+            raise ValueError(f"least_rows and input_size: least_rows must be at most {self.input_size}")
+        if self.n_padded and not self.is_masked:
+            raise ValueError("least_rows and missing: rows before a series are missing values; set missing: mask")
+        if self.n_padded and self.futr_exog:
+            raise ValueError("least_rows and futr_exog: these are unknown before a series began; remove one of them")
+        return self
+
+    @model_validator(mode="after")
     def _check_returns(self) -> "TrainConfig":
         if self.intervals == "returns" and not build_preprocessing(self).target.needs_positive:
             raise ValueError("intervals: returns needs a series above 0; put log first in transforms, or choose auto")
@@ -119,6 +135,11 @@ class TrainConfig(Config):
     def is_masked(self) -> bool:
         """Return whether `y` and `hist_exog` may have missing values."""
         return self.missing == "mask"
+
+    @property
+    def n_padded(self) -> int:
+        """Return the number of missing rows before each series, so that windows reach to before it began."""
+        return 0 if self.least_rows is None else self.input_size - self.least_rows
 
     @property
     def exogenous(self) -> tuple[str, ...]:
@@ -163,7 +184,7 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
     sessions, where = get_sessions(config), config.data.location
     check_names(config.calendar_features, sessions)
     hist = [exog.column for exog in config.hist_exog]
-    length = config.input_size + config.horizon
+    length = config.input_size - config.n_padded + config.horizon
     series = check_long_frame(
         frame, sessions or config.freq, length, where, hist, config.futr_exog, may_miss=config.is_masked
     )
@@ -174,7 +195,8 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
         ):
             chain.check(column, f"{where}, series '{unique_id}', column {name}")
         config.support.check(series.values[rows, 0], f"{where}, series '{unique_id}', column {Y}")
-    return _with_calendar(series, config.calendar_features, sessions or parse(series.freq))
+    step = sessions or parse(series.freq)
+    return _with_calendar(pad_series(series, config.n_padded, step), config.calendar_features, step)
 
 
 def check_adjustment(config: TrainConfig) -> None:

@@ -58,7 +58,8 @@ def log_inputs(config: TrainConfig, dataset: Dataset, tags: dict[str, str]) -> N
 
 def count_missing(config: TrainConfig, series: Series) -> dict[str, int]:
     """Return the number of missing values of each column that has any."""
-    counts = np.isnan(series.values).sum(axis=0).tolist()
+    # those before the series began do not count
+    counts = (np.isnan(series.values).sum(axis=0) - config.n_padded * len(series)).tolist()
     names = (Y, *(exog.column for exog in config.hist_exog))
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 

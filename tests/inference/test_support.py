@@ -133,6 +133,4 @@ def test_quantiles_keep_their_order_and_contain_the_interval(values: np.ndarray,
     found = Support(at_least=-3, integer=integer).quantiles(values, np.array(QUANTILES))
     assert (np.diff(found) >= 0).all() and (found >= -3).all()
     assert not integer or (found % 1 == 0).all()
-    inside = np.arange(-3, 51)
-    inside = inside[(inside >= values[0]) & (inside <= values[-1])]
-    assert ((inside >= found[0]) & (inside <= found[-1])).all()
+    assert found[0] <= max(values[0], -3) + 1e-6 and found[-1] >= values[-1] - 1e-6

@@ -65,6 +65,13 @@ def perturb(
     return frame.assign(**columns)
 
 
+def real_rows(config: TrainConfig, series: Series) -> Rows:
+    """Return a mask of the prepared rows that the data hold; the others stand before the series began."""
+    mask = np.ones(len(series.values), dtype=bool)
+    mask[series.bounds[:-1, None] + np.arange(config.n_padded)] = False
+    return mask
+
+
 def set_target(frame: pd.DataFrame, row: int, value: float) -> pd.DataFrame:
     """Return the frame with the target of one row set to `value`."""
     values = frame[Y].to_numpy(dtype=np.float64, copy=True)

@@ -23,7 +23,7 @@ from forecaster.training import devices, networks, stages
 from forecaster.training.config import TrainConfig
 from forecaster.training.fit import Examples, fit
 from forecaster.training.leakage.metrics import check_metrics, forecast_held_out
-from forecaster.training.leakage.perturbation import Rows, perturb, rows_since, set_target, transfer_windows
+from forecaster.training.leakage.perturbation import Rows, perturb, real_rows, rows_since, set_target, transfer_windows
 from forecaster.training.leakage.residuals import check_residuals
 from forecaster.training.leakage.windows import are_last, last_rows
 from forecaster.training.stages import Evaluation
@@ -71,8 +71,10 @@ class _Stage:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Return where in the frame each row of the series stands."""
-        return group_rows(self.frame[UNIQUE_ID]).order
+        """Return where in the frame each row of the series stands; -1 for rows before the series began."""
+        order = np.full(len(self.series.values), -1)
+        order[real_rows(self.config, self.series)] = group_rows(self.frame[UNIQUE_ID]).order
+        return order
 
     def rows_since(self, part: str) -> Rows:
         """Return a mask of the frame's rows in a part or after it."""

@@ -14,7 +14,7 @@ from forecaster.domain.frequency import parse
 from forecaster.domain.series import UNIQUE_ID, Floats, Series, Y
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
-from forecaster.training.leakage.perturbation import wall_clock
+from forecaster.training.leakage.perturbation import real_rows, wall_clock
 
 _CHUNK_VALUES = 2**22
 
@@ -84,16 +84,17 @@ def _check_complete(config: TrainConfig, series: Series, parts: dict[str, Window
 def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> None:
     """Raise LeakageError unless each row of the series is the frame's, and calendar features are of its time alone."""
     groups = group_rows(frame[UNIQUE_ID])
-    order = groups.order
+    order, rows = groups.order, real_rows(config, series)
     if (
         groups.unique_ids != series.unique_ids
-        or not np.array_equal(groups.bounds, series.bounds)
-        or not np.array_equal(wall_clock(frame)[order], series.timestamps)
+        or not np.array_equal(groups.bounds, series.bounds - config.n_padded * np.arange(len(series.bounds)))
+        or not np.array_equal(wall_clock(frame)[order], series.timestamps[rows])
+        or not np.isnan(series.values[~rows]).all()
     ):
         raise LeakageError("the prepared series differ from the data; report this with the configuration")
     hist = [exog.column for exog in config.hist_exog]
     for number, column in enumerate((Y, *hist)):
-        if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[:, number], equal_nan=True):
+        if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[rows, number], equal_nan=True):
             raise _misaligned("the inputs", column)
     if series.known is None:
         return
