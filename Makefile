@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export KERAS_HOME ?= $(CURDIR)/.venv/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 
-.PHONY: help setup demo serve ui stack stack-proof secrets images check docs test soak attack bench-peers lock clean
+.PHONY: help setup demo serve ui stack stack-proof secrets images check docs test conformance soak attack bench-peers lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -73,6 +73,10 @@ docs: .venv-docs/.installed  ## build the docs and the API reference into site/
 
 test: setup  ## run the tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+conformance: setup  ## train and serve every combination of the parts of a network (10 minutes on two cores)
+	FORECASTER_CONFORMANCE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 tests/models/test_combinations.py \
+	  tests/models/test_served_combinations.py
 
 soak: setup  ## the fault tests at length: 80 kills, 50 swaps, 10,000 slow senders; the image, made and run; make stack-proof
 	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py \

@@ -4,6 +4,8 @@ A recipe is fitted and calibrated on the first two thirds of each series, and fo
 last third, without a refit. Prices use the recipe of `pipelines/configs/stock.yaml` with each cell. The interval score
 is compared with that of a random walk with the volatility of the window.
 
+`--heads` measures the heads that forecast distributions, on six of the series.
+
 `--task overlap` measures the coverage for overlapping windows of random walks; it needs no files.
 """
 
@@ -18,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import heads
 from benchmarks.overlap import overlap_rows
 from benchmarks.report import Row, report
-from forecaster.backtesting.backtest import BacktestConfig, backtest
+from forecaster.backtesting.backtest import Backtest, BacktestConfig, backtest
 from forecaster.backtesting.report import score
 from forecaster.domain.config import load_config
 from forecaster.domain.levels import LEVELS
@@ -90,11 +93,24 @@ def measure(task: Task) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _backtest(config: TrainConfig) -> dict[str, float]:
+    return _run(config)[1]
+
+
+def _run(config: TrainConfig) -> tuple[Backtest, dict[str, float]]:
     series = prepare(config, config.data.load())
     trial = BacktestConfig(n_windows=len(series.values) // 3 - config.horizon, baselines=("naive",), levels=LEVELS)
     with tempfile.TemporaryDirectory() as folder:
         result = backtest(config, trial, series, Path(folder))
-    return score(result, trial, series) | {"is_adaptive": float(result.is_adaptive[0])}
+    return result, score(result, trial, series) | {"is_adaptive": float(result.is_adaptive[0])}
+
+
+def measure_heads(tasks: Sequence[Task]) -> Iterator[heads.Measured]:
+    """Yield the results of each head on each series; held-out series are not used, so that heads can be tuned."""
+    todo = [(task, head) for task in tasks if task.group != HELD_OUT for head in heads.HEADS]
+    for task, head in tqdm(todo, unit="head", dynamic_ncols=True):
+        changes = (*task.changes, f"model.head={head}")
+        result, metrics = _run(load_config(task.recipe, TrainConfig, changes, "train"))
+        yield heads.Measured(task.name, head, metrics, *heads.count_crossings(result))
 
 
 def rows(task: Task, metrics: dict[str, float], relative: dict[str, float]) -> Iterator[Row]:
@@ -160,6 +176,7 @@ def main() -> int:
     parser.add_argument(
         "--task", choices=("series", "overlap"), default="series", help="what to measure (default: %(default)s)"
     )
+    parser.add_argument("--heads", action="store_true", help="measure the heads that forecast distributions")
     parser.add_argument(
         "--data", metavar="FOLDER", type=Path, help="folder with stock/ and ett/ (default: only the sines)"
     )
@@ -169,6 +186,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.task == "overlap":
         return report(overlap_rows())
+    if arguments.heads:
+        return report(list(heads.rows(measure_heads(list(tasks(arguments.data, arguments.only))))))
     found: list[Row] = []
     groups: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = {}
     for task in tqdm(list(tasks(arguments.data, arguments.only)), unit="series", dynamic_ncols=True):

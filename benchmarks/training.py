@@ -27,7 +27,8 @@ from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
 from forecaster.training import devices
-from forecaster.training.fit import Examples, fit
+from forecaster.training.examples import Examples
+from forecaster.training.fit import fit
 from forecaster.training.fit_config import FitConfig
 
 UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS, STRETCHES = 64, 50, 10, 64, 200, 4

@@ -156,7 +156,7 @@ class ForecastService:
         try:
             # never the baseline, because the shadow measures the model's own skill
             settings = self.settings.model_copy(update={"without_skill": MODEL})
-            task = prepare(request.model_copy(update={"alias": CHALLENGER}), catalog, settings)
+            task = prepare(request.model_copy(update={"alias": CHALLENGER, "n_samples": None}), catalog, settings)
             (result,) = forecast([task], [{}])
             entry = ledger_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
             # wait for the commit, so that entries do not pile up in memory

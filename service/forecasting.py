@@ -85,8 +85,13 @@ class Plan:
 
     @property
     def n_points(self) -> int:
-        """Return the number of times and numbers in the answer: `ds`, `mean` and the requested columns."""
-        return self.n_series * self.forecaster.horizon * (2 + len(self.forecaster.bands.columns))
+        """Return the number of times and numbers in the answer: `ds`, `mean`, the requested columns and paths."""
+        return self.n_series * self.forecaster.horizon * self.n_columns
+
+    @property
+    def n_columns(self) -> int:
+        """Return the number of times and numbers of each step."""
+        return 2 + len(self.forecaster.bands.columns) + (self.forecaster.n_samples or 0)
 
     @property
     def n_bytes(self) -> int:
@@ -121,11 +126,13 @@ def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan
     version = model.index.version_of(model.name, request.alias, request.version)
     predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
-    forecaster = Forecaster(predictor, horizon, requested_bands, settings.without_skill)
+    forecaster = Forecaster(
+        predictor, horizon, requested_bands, settings.without_skill, request.n_samples, request.seed
+    )
     planned = Plan(model, version, forecaster, len(request.series or request.unique_ids or ()))
     if planned.n_points > settings.max_points:
         raise RequestError(
-            f"horizon: {planned.n_series} series of {horizon} steps in {2 + len(requested_bands.columns)} columns are "
+            f"horizon: {planned.n_series} series of {horizon} steps in {planned.n_columns} columns are "
             f"more than {settings.max_points} points; split them into several requests"
         )
     return planned
@@ -183,6 +190,8 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
         rows = slice(end, end := end + len(task.histories))
         run_id = task.model.index.runs[task.version]
         head = describe_version(forecaster, task.model.name, task.version, task.alias, run_id)
+        own = None if inputs.static is None else inputs.static[rows]
+        head["warnings"] += forecaster.static_warnings([history.unique_id for history in task.histories], own)
         head["warnings"] += missing_warnings(inputs.values[rows])
         answer = Answer(head, described[rows], last_values[rows], steps[rows], tolerance)
         results.append(TaskResult(answer, windows[rows], features[rows]))
@@ -207,10 +216,13 @@ def _inputs(histories: list[History], predictor: ArrayPredictor, rates: list[Flo
     manifest = predictor.manifest
     has_calendar = bool(manifest.calendar_features)
     futr_exog = [history.futr_exog for history in histories if history.futr_exog is not None]
+    static = [history.static for history in histories if history.static is not None]
     return ForecastInputs(
         np.stack([history.values for history in histories]),
         np.stack([_times(history.clock, predictor) for history in histories]) if has_calendar else None,
         np.stack(futr_exog) if futr_exog else None,
+        np.stack(static) if static else None,
+        unique_ids=[history.unique_id for history in histories],
         miscoverage_rates=rates,
     )
 

@@ -10,6 +10,7 @@ from forecaster.data.tails import read_tail
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
 from forecaster.domain.missing import pad_front
 from forecaster.domain.series import Floats
+from forecaster.domain.static import StaticColumns, StaticValue
 from forecaster.registry.predictor import ArrayPredictor
 from service.requests import ForecastRequest, SeriesIn
 from service.settings import Settings
@@ -26,12 +27,14 @@ class History:
         values: the target and `hist_exog` of the last rows, `(input_size, 1 + hist_exog)`.
         futr_exog: `futr_exog` of these rows and the forecast steps, `(input_size + steps, futr_exog)`; None if the
             model takes none.
+        static: what describes the series as a whole, `(columns,)`; None if the model takes nothing of the kind.
     """
 
     unique_id: str
     clock: Clock
     values: Floats
     futr_exog: Floats | None = None
+    static: Floats | None = None
 
 
 def read_histories(
@@ -78,11 +81,10 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     manifest, length = predictor.manifest, len(series.y)
     if len(series.ds) != length:
         raise SeriesError(f"{where}: ds has {len(series.ds)} entries and y has {length}; give one time per value")
-    if series.stat_exog:
-        raise RequestError(f"{where}.stat_exog: the model takes none, got {list(series.stat_exog)}; leave them out")
     predictor.check_length(length, f"{where}.y")
     ahead = predictor.steps_ahead(steps)
     hist = _columns(series.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
+    static = _static(series.unique_id, series.stat_exog, predictor.static_columns, f"{where}.stat_exog")
     futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
     if not manifest.is_masked:
         _check_no_nulls(series, where)
@@ -95,7 +97,7 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     predictor.check_observed(values[None], where)
     values = pad_front(values[None], manifest.input_size)[0]
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
-    return History(series.unique_id, clock, values, futr_exog)
+    return History(series.unique_id, clock, values, futr_exog, static)
 
 
 def _check_no_nulls(series: SeriesIn, where: str) -> None:
@@ -108,15 +110,28 @@ def _check_no_nulls(series: SeriesIn, where: str) -> None:
             )
 
 
-def _columns(
-    given: Mapping[str, Sequence[float | None]], wanted: tuple[str, ...], length: int, where: str
-) -> list[Sequence[float | None]]:
-    """Return the columns that the model takes, in its order."""
+def _static(unique_id: str, given: Mapping[str, StaticValue], columns: StaticColumns, where: str) -> Floats | None:
+    """Return what describes a series as a whole, `(columns,)`."""
+    _check_names(given, columns.stat_exog, where)
+    for name in columns.numbers:
+        if isinstance(given[name], str):
+            raise RequestError(f"{where}.{name}: is the text {given[name]!r}; the model takes a number")
+    return np.array(columns.encode(unique_id, given)) if columns.names else None
+
+
+def _check_names(given: Mapping[str, object], wanted: tuple[str, ...], where: str) -> None:
     missing, unknown = [name for name in wanted if name not in given], sorted(given.keys() - set(wanted))
     if missing or unknown:
         raise RequestError(
             f"{where}: the model takes the columns {list(wanted) or 'none'}; missing: {missing}, unknown: {unknown}"
         )
+
+
+def _columns(
+    given: Mapping[str, Sequence[float | None]], wanted: tuple[str, ...], length: int, where: str
+) -> list[Sequence[float | None]]:
+    """Return the columns that the model takes, in its order."""
+    _check_names(given, wanted, where)
     for name in wanted:
         if len(given[name]) != length:
             need = "one value per time" if where.endswith("hist_exog") else "one value per time and per forecast step"
@@ -125,11 +140,13 @@ def _columns(
 
 
 def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings, now: datetime) -> History:
-    tail = read_tail(settings.bars_dir, name)
-    tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
-    manifest = predictor.manifest
+    manifest, columns = predictor.manifest, predictor.static_columns
     if manifest.futr_exog:
         raise RequestError(f"{where}: the bar store has no future values of {list(manifest.futr_exog)}; send series")
+    if columns.stat_exog:
+        raise RequestError(f"{where}: the bar store has no stat_exog {list(columns.stat_exog)}; send series")
+    tail = read_tail(settings.bars_dir, name)
+    tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
     predictor.check_length(len(tail.days), where)
     days = tail.days[-manifest.input_size :].astype("M8[us]")
     clock = Clock(days, days, None)
@@ -137,8 +154,9 @@ def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings
     try:
         # copy, because a slice would keep the whole tail in memory
         values = tail.values(tuple(manifest.hist_exog))[-manifest.input_size :].copy()
-        return History(name, clock, pad_front(values[None], manifest.input_size)[0])
     except ConfigError as error:
         raise RequestError(
             f"{where}: the bar store lacks a column that the model takes ({error}); send series"
         ) from error
+    padded = pad_front(values[None], manifest.input_size)[0]
+    return History(name, clock, padded, static=_static(name, {}, columns, where))

@@ -7,7 +7,7 @@ from typing import Any
 from forecaster.domain.errors import RequestError, UnknownModel
 from forecaster.domain.instants import now_microseconds
 from forecaster.domain.manifest import Manifest
-from forecaster.domain.series import MEAN, Floats
+from forecaster.domain.series import KNOWN, MEAN, STATIC, Floats, X
 from forecaster.inference.answers import (
     Answer,
     describe_forecasts,
@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.tensors import FP64, read_tensors, write_tensors
 from service.timestamps import Clock, read_clock
 
-VALUES, KNOWN = "x", "known"
+VALUES = X
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ def infer(
     names = request.parameters.unique_ids or [forecast_id(request_id, window) for window in range(len(values))]
     rates_by_series = miscoverage_rates.get((context.owner, name, number), {})
     rates = [rates_by_series.get(unique_id) for unique_id in names]
-    forecast = forecaster.predict(ForecastInputs(values, known=arrays.get(KNOWN), miscoverage_rates=rates))
+    forecast = forecaster.predict(
+        ForecastInputs(values, known=arrays.get(KNOWN), static=arrays.get(STATIC), miscoverage_rates=rates)
+    )
     parameters = {"forecast_by": forecast.forecast_by}
     entry: Entry | None = None
     if clocks:
@@ -189,8 +191,7 @@ def _horizon(request: InferenceRequest, predictor: ArrayPredictor) -> int:
     return horizon
 
 
-def _shapes(manifest: Manifest, steps: int) -> dict[str, tuple[int, int]]:
-    """Return the rows and features of each input, if known columns must cover `steps` forecast steps."""
-    shapes = {VALUES: (manifest.input_size, 1 + len(manifest.hist_exog))}
-    n_known = len(manifest.futr_exog) + len(manifest.calendar_features)
-    return shapes | {KNOWN: (manifest.input_size + steps, n_known)} if n_known else shapes
+def _shapes(manifest: Manifest, steps: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input without the batch axis, if known columns must cover `steps` forecast steps."""
+    shapes = manifest.shapes
+    return shapes | ({KNOWN: (manifest.input_size + steps, shapes[KNOWN][1])} if KNOWN in shapes else {})

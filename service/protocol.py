@@ -113,7 +113,7 @@ class InferenceRequest(_Part):
 
     id: str | None = Field(None, max_length=200, description="repeated in the answer")
     parameters: InferenceParameters = InferenceParameters()
-    inputs: list[InputTensor] = Field(min_length=1, max_length=2)
+    inputs: list[InputTensor] = Field(min_length=1, max_length=3)
     outputs: list[RequestedOutput] | None = Field(None, max_length=1)
 
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, Strict
 from pydantic_core import PydanticCustomError
 
+from forecaster.domain.manifest import MAX_JSON_INTEGER
+from forecaster.registry.predictor import MAX_SAMPLES
+
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
 
@@ -34,6 +37,8 @@ Times = Annotated[list[Time], FailFast()]
 Numbers = Annotated[list[Number], FailFast()]
 # null is a missing value, which only some models take
 Observed = Annotated[list[Number | None], FailFast()]
+# a number, or the name of a category
+StaticValue = Number | Annotated[str, Strict(), Field(max_length=200)]
 Columns = Annotated[dict[str, Numbers], BeforeValidator(_check_width)]
 ObservedColumns = Annotated[dict[str, Observed], BeforeValidator(_check_width)]
 
@@ -63,7 +68,7 @@ class SeriesIn(BaseModel):
     # default_factory, because pydantic's deep copy of a default dict is as slow as parsing a short series
     hist_exog: ObservedColumns = Field(default_factory=dict)
     futr_exog: Columns = Field(default_factory=dict)
-    stat_exog: Annotated[dict[str, Number], BeforeValidator(_check_width)] = Field(default_factory=dict)
+    stat_exog: Annotated[dict[str, StaticValue], BeforeValidator(_check_width)] = Field(default_factory=dict)
 
 
 class ForecastRequest(BaseModel):
@@ -81,6 +86,10 @@ class ForecastRequest(BaseModel):
     horizon: Whole | None = Field(None, description="number of steps; default: the trained horizon")
     level: list[Number] | None = Field(None, max_length=20)
     quantiles: list[Number] | None = Field(None, max_length=40)
+    n_samples: Whole | None = Field(
+        None, ge=1, le=MAX_SAMPLES, description="number of sample paths, up to the trained horizon"
+    )
+    seed: Whole = Field(0, ge=0, lt=MAX_JSON_INTEGER, description="seed of the sample paths")
 
 
 class ActualIn(BaseModel):

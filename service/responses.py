@@ -62,7 +62,10 @@ class SkillOut(BaseModel):
 
 
 class ForecastOut(BaseModel):
-    """Forecast of a series: `mean`, with `lo-LEVEL` and `hi-LEVEL` for each level or `q-PERCENT` for each quantile."""
+    """Forecast of a series: `mean`, with `lo-LEVEL` and `hi-LEVEL` for each level or `q-PERCENT` for each quantile.
+
+    With `n_samples`, `samples` holds the sample paths, a list of `horizon` values each.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -176,6 +179,7 @@ class ExampleSeries(BaseModel):
     y: list[float]
     hist_exog: dict[str, list[float]]
     futr_exog: dict[str, list[float]]
+    stat_exog: dict[str, float | str]
 
 
 class ExampleForecast(BaseModel):

@@ -25,14 +25,14 @@ _INEXACT = 2**53
 
 
 def read_tensors(
-    inputs: list[InputTensor], binary: bytes, shapes: Mapping[str, tuple[int, int]], max_batch: int
+    inputs: list[InputTensor], binary: bytes, shapes: Mapping[str, tuple[int, ...]], max_batch: int
 ) -> dict[str, Floats]:
-    """Return the values of the inputs by name, float64, `(batch, rows, features)`.
+    """Return the values of the inputs by name, float64, `(batch, …)`.
 
     Args:
         inputs: the request's inputs.
         binary: the bytes after the JSON.
-        shapes: the expected rows and features of each input.
+        shapes: the expected shape of each input, without the batch axis.
         max_batch: the largest batch.
 
     Raises:
@@ -73,9 +73,9 @@ def _is_integer(tensor: InputTensor) -> bool:
     return WIRE[tensor.datatype].kind in "iu"
 
 
-def _check_shape(tensor: InputTensor, expected: tuple[int, int], max_batch: int, where: str) -> None:
-    if len(tensor.shape) != 3 or tuple(tensor.shape[1:]) != expected:
-        raise RequestError(f"{where}.shape: {tensor.shape}; the model takes [batch, {expected[0]}, {expected[1]}]")
+def _check_shape(tensor: InputTensor, expected: tuple[int, ...], max_batch: int, where: str) -> None:
+    if not tensor.shape or tuple(tensor.shape[1:]) != expected:
+        raise RequestError(f"{where}.shape: {tensor.shape}; the model takes [batch, {', '.join(map(str, expected))}]")
     if not 1 <= tensor.shape[0] <= max_batch:
         raise RequestError(
             f"{where}.shape: a batch of {tensor.shape[0]} is outside 1 to {max_batch}; split it into several requests"

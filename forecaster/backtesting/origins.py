@@ -69,6 +69,7 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         horizon,
         known=series.known,
         static=series.static,
+        static_columns=series.static_columns,
         timestamps=series.timestamps,
     )
     is_kept = np.flatnonzero(are_observed(windows))

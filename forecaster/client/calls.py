@@ -14,6 +14,8 @@ from forecaster.domain.errors import RequestRefused
 from forecaster.domain.series import DS, UNIQUE_ID, Y
 
 ACTUALS_PER_REQUEST = 50_000
+# leaves room for other columns below the service's default limit of a million points
+SAMPLES_PER_ANSWER = 500_000
 
 
 def forecast(
@@ -25,11 +27,16 @@ def forecast(
     level: Sequence[float] | None,
     quantiles: Sequence[float] | None,
     futr_df: pd.DataFrame | None,
+    n_samples: int | None,
+    seed: int,
     max_series: int,
 ) -> Call[pd.DataFrame]:
     """Request forecasts of a frame: read the model's manifest, send what it needs, and join the answers."""
     description = yield Request("GET", f"/v1/models/{quote(model, safe='')}")
     manifest = _manifest(description, alias, version)
+    if n_samples is not None:
+        steps = manifest["horizon"] if horizon is None else horizon
+        max_series = max(1, min(max_series, SAMPLES_PER_ANSWER // max(1, n_samples * steps)))
     histories = read_histories(df, futr_df, manifest, max_series)
     # futr_df covers the trained horizon: request all its steps, so that their times can be compared with futr_df's
     is_valid = horizon is None or 1 <= horizon <= manifest["horizon"]
@@ -41,6 +48,8 @@ def forecast(
         "horizon": requested_horizon,
         "level": None if level is None else [float(value) for value in level],
         "quantiles": None if quantiles is None else [float(value) for value in quantiles],
+        # services of earlier releases refuse unknown fields
+        **({} if n_samples is None else {"n_samples": n_samples, "seed": seed}),
     }
     answers: list[dict[str, Any]] = []
     for batch in histories.batches:

@@ -117,6 +117,8 @@ class Client:
         level: Sequence[float] | None = None,
         quantiles: Sequence[float] | None = None,
         futr_df: pd.DataFrame | None = None,
+        n_samples: int | None = None,
+        seed: int = 0,
     ) -> pd.DataFrame:
         """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
 
@@ -124,7 +126,8 @@ class Client:
         (with the version that answered), `skill`, `forecast_by` and `warnings`.
 
         Args:
-            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
+            df: columns `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`, in the model's
+                frequency.
             model: the registered model's name.
             alias: the version's alias, `champion` when None. Give an alias or a version, not both.
             version: the version's number.
@@ -133,13 +136,18 @@ class Client:
             quantiles: probabilities, 0–1.
             futr_df: `unique_id, ds` and the model's `futr_exog` for the trained horizon's steps after each series' last
                 row.
+            n_samples: number of sample paths, each a column `sample-1`, `sample-2`, … Over the rows of a series a path
+                is a joint draw of all steps, up to the trained horizon.
+            seed: the seed of the sample paths.
 
         Raises:
             SeriesError: the frame is invalid; nothing was sent.
             ClientError: see `forecaster.domain.errors`.
         """
         return self._run(
-            calls.forecast(df, model, alias, version, horizon, level, quantiles, futr_df, self._series_per_request)
+            calls.forecast(
+                df, model, alias, version, horizon, level, quantiles, futr_df, n_samples, seed, self._series_per_request
+            )
         )
 
     def models(self) -> list[dict[str, Any]]:
@@ -239,10 +247,14 @@ class AsyncClient:
         level: Sequence[float] | None = None,
         quantiles: Sequence[float] | None = None,
         futr_df: pd.DataFrame | None = None,
+        n_samples: int | None = None,
+        seed: int = 0,
     ) -> pd.DataFrame:
         """Return forecasts of every series of a long frame, as `Client.forecast` does."""
         return await self._run(
-            calls.forecast(df, model, alias, version, horizon, level, quantiles, futr_df, self._series_per_request)
+            calls.forecast(
+                df, model, alias, version, horizon, level, quantiles, futr_df, n_samples, seed, self._series_per_request
+            )
         )
 
     async def models(self) -> list[dict[str, Any]]:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import check_columns, group_rows, localize, numbers, read_long_frame, times
+from forecaster.data.long_frame import check_columns, group_rows, localize, numbers, read_long_frame, read_static, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Y
+from forecaster.domain.series import CUTOFF, DS, MEAN, SAMPLES, UNIQUE_ID, Floats, Y, sample_name
+from forecaster.domain.static import CATEGORY, NUMBER
 
 # at about 25 bytes a value, this keeps requests well below the service's default limit of 16 MB
 MAX_VALUES_PER_REQUEST = 300_000
@@ -49,7 +50,7 @@ def read_histories(
     """Select the rows and columns of a frame that a model takes.
 
     Args:
-        frame: `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`; other columns are ignored.
+        frame: `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`; other columns are ignored.
         futr_frame: `unique_id, ds` and the model's `futr_exog` for the trained horizon's steps after each series' last
             row; in any order; further rows are ignored.
         manifest: the version's manifest, from the service.
@@ -63,6 +64,10 @@ def read_histories(
     if futr_frame is not None and not futr_exog:
         raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
     series = read_long_frame(frame, "df", hist_exog, futr_exog, may_miss=manifest.get("missing") == "mask")
+    # a service of an earlier release has no stat_exog
+    stat_exog = manifest.get("stat_exog", {})
+    kinds = {name: CATEGORY if "values" in found else NUMBER for name, found in stat_exog.items()}
+    static = read_static(frame, kinds, "df")
     ds = frame[DS].iloc[group_rows(frame[UNIQUE_ID]).order]
     cutoffs = pd.Series(ds.iloc[series.bounds[1:] - 1].array, index=pd.Index(series.unique_ids))
     futr = _futr_rows(futr_frame, futr_exog, cutoffs, manifest["horizon"]) if futr_exog else None
@@ -80,6 +85,8 @@ def read_histories(
             future = futr[futr_exog].to_numpy()[index * manifest["horizon"] :][: manifest["horizon"]]
             values = np.concatenate([series.known[last], future])
             body["futr_exog"] = dict(zip(futr_exog, values.T.tolist(), strict=True))
+        if static:
+            body["stat_exog"] = {name: values[index] for name, values in static.items()}
         bodies.append(body)
     n_values = input_size * (2 + len(hist_exog) + len(futr_exog))
     return Histories(
@@ -149,10 +156,14 @@ def read_forecasts(forecasts: Sequence[Mapping[str, Any]], histories: Histories,
         CUTOFF: histories.cutoffs.repeat(steps).reset_index(drop=True),
         DS: ds,
     }
-    # all other fields, including those that a newer service adds: a number for each step, or a text for each series
+    # all other fields, including those that a newer service adds: a number or paths for each step, or a text for each
+    # series
     for name in (name for name in forecasts[0] if name not in columns):
         values = [forecast[name] for forecast in forecasts]
-        if all(isinstance(value, list) for value in values):
+        if name == SAMPLES:
+            paths = np.swapaxes(np.array(values, dtype=np.float64), 0, 1)
+            columns |= {sample_name(number): path.ravel() for number, path in enumerate(paths, start=1)}
+        elif all(isinstance(value, list) for value in values):
             columns[name] = np.array(values, dtype=np.float64).ravel()
         elif all(isinstance(value, str) for value in values):
             columns[name] = np.repeat(np.array(values, dtype=object), steps)

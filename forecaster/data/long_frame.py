@@ -1,6 +1,6 @@
 """Validate a long frame `unique_id, ds, y` and convert it to arrays; errors name the row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from forecaster.domain.errors import SeriesError, TooShortError
 from forecaster.domain.frequency import Step, infer, parse
 from forecaster.domain.series import DS, FIRST_TIME, LAST_TIME, UNIQUE_ID, Floats, Series, Times, Y
+from forecaster.domain.static import CATEGORY, StaticKind, StaticValue, category_name
 
 MAX_ABS_VALUE = 1e150
 # a day inside the range of datetime64[ns], so that a change of zone stays in it
@@ -162,6 +163,51 @@ def read_futr_frame(
         raise SeriesError("futr_df: some rows have the same unique_id and ds; remove the duplicates")
     known = np.stack([numbers(found, name, "futr_df") for name in futr_exog], axis=1)
     return known.reshape(len(series), steps, len(futr_exog))
+
+
+def read_static(
+    frame: pd.DataFrame, kinds: Mapping[str, StaticKind | None], where: str = "frame"
+) -> dict[str, list[StaticValue]]:
+    """Return the values of columns that are constant within each series, in the order of `Groups.unique_ids`.
+
+    Args:
+        frame: `unique_id`, and these columns; a column of text may hold numbers.
+        kinds: by column, whether it is read as a number or as the name of a category; None for a number if all its
+            values are numbers.
+        where: the name of the frame for error messages.
+
+    Raises:
+        SeriesError: a column or a value is missing, a number is not finite, a value differs from those before it in its
+            series, or a column whose kind is None mixes numbers and text.
+    """
+    check_columns(frame, (UNIQUE_ID, *kinds), where)
+    groups = group_rows(frame[UNIQUE_ID])
+    read: dict[str, list[StaticValue]] = {}
+    for name, kind in kinds.items():
+        column = frame[name]
+        is_missing = (column.isna() | (column.astype(object) == "")).to_numpy(dtype=bool)
+        _refuse(is_missing, frame, where, name, "is missing; give the series' value in each of its rows")
+        codes = pd.factorize(column)[0]
+        first, lengths = groups.order[groups.bounds[:-1]], np.diff(groups.bounds)
+        differs = np.zeros(len(frame), dtype=bool)
+        differs[groups.order] = codes[groups.order] != np.repeat(codes[first], lengths)
+        _refuse(differs, frame, where, name, "differs within its series; a column of stat_exog has a value per series")
+        converted = _as_numbers(column)
+        is_category = kind == CATEGORY or (kind is None and bool(converted.isna().all()))
+        if is_category:
+            read[name] = [category_name(value) for value in column.iloc[first].tolist()]
+            continue
+        what = "is not a number; correct it" + ("" if kind else f", or set kind: category for {name}")
+        _refuse(converted.isna().to_numpy(), frame, where, name, what)
+        read[name] = numbers(frame.assign(**{name: converted}), name, where)[first].tolist()
+    return read
+
+
+def _as_numbers(column: "pd.Series[Any]") -> "pd.Series[float]":
+    """Return a column as float64, NaN for what is not a number; truth values are names."""
+    if pd.api.types.is_bool_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(str)
+    return pd.to_numeric(column, errors="coerce").astype(np.float64)
 
 
 def localize(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clock: bool) -> "pd.Series[pd.Timestamp]":

@@ -6,6 +6,7 @@ Like the transforms, this module uses the array API, so the same code runs on nu
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BeforeValidator, Field
 
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
@@ -29,6 +30,10 @@ def _expand(column: Any) -> Any:
 HistColumns = tuple[Annotated[HistColumn, BeforeValidator(_expand)], ...]
 
 
+# the position of a name in an embedding
+Position = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
 class Preprocessing(Config):
     """All transforms between raw values and the network.
 
@@ -38,6 +43,8 @@ class Preprocessing(Config):
         known: the scale of each column known ahead.
         numbers: the scale of each static number.
         sizes: of each embedding whose positions follow the numbers in `static`; 0 is the position of what is unknown.
+        unseen: of each embedding, the positions that do not occur in the windows that this was fitted to. Nothing was
+            learned there, so they count as unknown.
         support: the values that the target can take.
         is_masked: whether the target and `hist` may have missing values, which are NaN.
     """
@@ -47,6 +54,7 @@ class Preprocessing(Config):
     known: tuple[Standardize, ...] = ()
     numbers: tuple[Standardize, ...] = ()
     sizes: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
+    unseen: tuple[tuple[Position, ...], ...] = ()
     support: Support = EVERYTHING
     is_masked: bool = False
 
@@ -73,6 +81,9 @@ class Preprocessing(Config):
             known=tuple(scale.fit(column(KNOWN, number)()) for number, scale in enumerate(self.known)),
             numbers=tuple(scale.fit(column(STATIC, number)()) for number, scale in enumerate(self.numbers)),
             sizes=self.sizes,
+            unseen=tuple(
+                _unseen(column(STATIC, number)(), size) for number, size in enumerate(self.sizes, len(self.numbers))
+            ),
         )
 
     def forward(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[Context, ...]]:
@@ -100,7 +111,8 @@ class Preprocessing(Config):
             prepared["numbers"] = _scaled(self.numbers, inputs[STATIC])
         if self.sizes:
             columns = [inputs[STATIC][:, len(self.numbers) + number] for number in range(len(self.sizes))]
-            known = [_within(column, size) for column, size in zip(columns, self.sizes, strict=True)]
+            unseen = self.unseen or ((),) * len(self.sizes)
+            known = [_known(*column) for column in zip(columns, self.sizes, unseen, strict=True)]
             prepared["codes"] = xp.concat([column[:, None] for column in known], axis=1)
         return prepared, contexts
 
@@ -121,8 +133,21 @@ def _with_observed(values: Array, columns: list[Array]) -> list[Array]:
     return [*seen, *(xp.where(at, zero, zero + 1) for at, zero in zip(missing, zeros, strict=True))]
 
 
-def _within(positions: Array, size: int) -> Array:
-    """Return positions `(n,)`, with 0 for those that lie outside of an embedding of `size` rows."""
+def _unseen(chunks: Iterable[Floats], size: int) -> tuple[int, ...]:
+    """Return the positions above 0 in an embedding of `size` rows that do not occur in any chunk."""
+    seen = np.zeros(size, dtype=bool)
+    for chunk in chunks:
+        seen[chunk.astype(np.int64)] = True
+    return tuple((np.flatnonzero(~seen[1:]) + 1).tolist())
+
+
+def _known(positions: Array, size: int, unseen: tuple[int, ...]) -> Array:
+    """Return positions `(n,)`, with 0 for those that are unseen, or outside of an embedding of `size` rows."""
     xp = positions.__array_namespace__()
     unknown = xp.zeros_like(positions)
-    return xp.where(positions > 0, xp.where(xp.asarray(float(size)) > positions, positions, unknown), unknown)
+    within = xp.where(positions > 0, xp.where(xp.asarray(float(size)) > positions, positions, unknown), unknown)
+    if not unseen:
+        return within
+    table = np.arange(size, dtype=np.float64)
+    table[list(unseen)] = 0
+    return xp.take(xp.asarray(table), xp.astype(within, xp.int64), axis=0)

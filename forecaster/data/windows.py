@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from forecaster.domain.config import Config
 from forecaster.domain.errors import TooShortError
 from forecaster.domain.series import Floats, Inputs, Series, Times
+from forecaster.domain.static import NO_STATIC, StaticColumns
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -60,6 +61,7 @@ class Windows:
         step_size: rows between the starts of successive windows within a stretch.
         known: the columns known ahead, all rows, `(rows, features)`, or None.
         static: what describes each series as a whole, `(n_series, columns)`, or None.
+        static_columns: the columns of `static`.
         timestamps: the time of each row, `(rows,)`.
     """
 
@@ -72,6 +74,7 @@ class Windows:
     step_size: int = 1
     known: Floats | None = None
     static: Floats | None = None
+    static_columns: StaticColumns = NO_STATIC
     timestamps: Times = field(kw_only=True)
 
     def __len__(self) -> int:
@@ -263,6 +266,7 @@ def _windows(
         step_size,
         known=series.known,
         static=series.static,
+        static_columns=series.static_columns,
         timestamps=series.timestamps,
     )
     observed = drop_unobserved(windows)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from forecaster.domain.sessions import Sessions
+from forecaster.domain.static import Names, StaticColumns
 from forecaster.domain.support import EVERYTHING, Support
 
 SCHEMA_VERSION: Literal[3] = 3
@@ -165,6 +166,7 @@ class Example(_Part):
         y: the values at these times; the last `horizon` are the actuals.
         hist_exog: by column, `(input_size,)`.
         futr_exog: by column, `(input_size + horizon,)`.
+        stat_exog: the series' value by column.
         forecast: `mean`, and `lo-LEVEL` and `hi-LEVEL` of each level, `(horizon,)`.
     """
 
@@ -173,6 +175,7 @@ class Example(_Part):
     y: tuple[float, ...]
     hist_exog: dict[str, tuple[float, ...]] = {}
     futr_exog: dict[str, tuple[float, ...]] = {}
+    stat_exog: dict[str, float | str] = {}
     forecast: dict[str, tuple[float, ...]]
 
     @property
@@ -181,6 +184,12 @@ class Example(_Part):
         groups = {"hist_exog": self.hist_exog, "futr_exog": self.futr_exog, "forecast": self.forecast}
         columns = {f"{group}.{name}": len(values) for group, found in groups.items() for name, values in found.items()}
         return {"ds": len(self.ds), "y": len(self.y)} | columns
+
+
+class Category(_Part):
+    """The values of a static category, by position in its embedding from 1 on; None for one that was not fitted."""
+
+    values: Names
 
 
 class Tensor(_Part):
@@ -242,6 +251,8 @@ class Manifest(_Part):
         hist_exog: by column known up to the cutoff, its transforms, in the order of the graph's inputs.
         futr_exog: by column known ahead, which a request must supply, its scale.
         calendar_features: by feature computed from timestamps, its scale.
+        stat_exog: by column that is constant within a series, which a request must supply, its scale or its values.
+        series: the names of the embedded series, as the values of a category; empty if series are not embedded.
         trained_until: the latest time in the training data of the served weights.
         certificate: the leakage audit; a version without it cannot be promoted.
         example: a stretch of held-out data to show the model with; None in bundles of earlier releases, and if every
@@ -276,6 +287,8 @@ class Manifest(_Part):
     hist_exog: dict[str, list[Fitted]] = {}
     futr_exog: dict[str, Fitted] = {}
     calendar_features: dict[str, Fitted] = {}
+    stat_exog: dict[str, Fitted | Category] = {}
+    series: Names = ()
     training_data: TrainingData
     trained_until: Time
     recipe_metrics: dict[str, float]
@@ -311,9 +324,11 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         columns = [*self.futr_exog, *self.calendar_features]
-        expected = describe_inputs(self.input_size, self.horizon, [*self.hist_exog], columns)
-        if {name: tensor for name, tensor in self.inputs.items() if name != "static"} != expected:
-            raise ValueError("inputs do not match input_size, horizon, hist_exog, futr_exog and calendar_features")
+        static = self.static_columns.names
+        if self.inputs != describe_inputs(self.input_size, self.horizon, [*self.hist_exog], columns, static):
+            raise ValueError(
+                "inputs do not match input_size, horizon, hist_exog, futr_exog, calendar_features, stat_exog and series"
+            )
         if self.outputs.get("mean") != (self.horizon,):
             raise ValueError(f"outputs must have mean with the shape ({self.horizon},)")
         if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
@@ -325,6 +340,13 @@ class Manifest(_Part):
         return self
 
     @property
+    def target_above(self) -> float | None:
+        """Return what values of the target must lie above for its transforms; None if they may lie anywhere."""
+        if self.is_positive:
+            return 0.0
+        return -1.0 if any(step["kind"] == "log1p" for step in self.transforms[:1]) else None
+
+    @property
     def is_masked(self) -> bool:
         """Return whether `y` and `hist_exog` may have missing values."""
         return self.missing == "mask"
@@ -333,6 +355,13 @@ class Manifest(_Part):
     def n_needed(self) -> int:
         """Return the number of rows that a history needs."""
         return self.input_size if self.least_rows is None else self.least_rows
+
+    @property
+    def static_columns(self) -> StaticColumns:
+        """Return the columns of the input `static`."""
+        categories = {name: found.values for name, found in self.stat_exog.items() if isinstance(found, Category)}
+        numbers = tuple(name for name in self.stat_exog if name not in categories)
+        return StaticColumns(numbers, self.series, categories)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

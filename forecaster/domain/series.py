@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.static import NO_STATIC, StaticColumns
+
 UNIQUE_ID = "unique_id"
 DS = "ds"
 Y = "y"
@@ -31,6 +33,15 @@ def upper(level: float) -> str:
 def quantile_name(quantile: float) -> str:
     """Return the column name of a quantile (0–1), such as `q-10` or `q-2.5`."""
     return f"q-{quantile * 100:g}"
+
+
+# the field of an answer that holds sample paths
+SAMPLES = "samples"
+
+
+def sample_name(number: int) -> str:
+    """Return the column name of a sample path, counted from 1, such as `sample-1`."""
+    return f"sample-{number}"
 
 
 # the names of the served graph's inputs
@@ -93,6 +104,7 @@ class Series:
         freq: the common frequency, as in `forecaster.domain.frequency`.
         known: the columns known ahead, `(rows, features)`, float64, finite; None if there are none.
         static: what describes each series as a whole, `(n_series, columns)`, float64; None if nothing does.
+        static_columns: the columns of `static`.
     """
 
     unique_ids: tuple[str, ...]
@@ -102,6 +114,7 @@ class Series:
     freq: str
     known: Floats | None = None
     static: Floats | None = None
+    static_columns: StaticColumns = NO_STATIC
 
     def __len__(self) -> int:
         return len(self.unique_ids)

@@ -79,11 +79,40 @@ def adaptive_bands(
         owners: the series of each window, `(n,)`.
         step_size: rows between successive cutoffs.
     """
+    bounds, _ = _follow(calibrations, actual, predicted, units, levels, numbers, owners, step_size)
+    return {level: (bounds[:, :, 2 * index], bounds[:, :, 2 * index + 1]) for index, level in enumerate(levels)}
+
+
+def adaptive_rates(
+    calibrations: Sequence[Calibration],
+    actual: Floats,
+    predicted: Forecasts,
+    units: Floats,
+    levels: Sequence[int],
+    numbers: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    step_size: int = 1,
+) -> Floats:
+    """Return the miscoverage rates behind `adaptive_bands`, which takes the same arguments, `(n, horizon, levels)`."""
+    return _follow(calibrations, actual, predicted, units, levels, numbers, owners, step_size)[1]
+
+
+def _follow(
+    calibrations: Sequence[Calibration],
+    actual: Floats,
+    predicted: Forecasts,
+    units: Floats,
+    levels: Sequence[int],
+    numbers: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    step_size: int,
+) -> tuple[Floats, Floats]:
+    """Return the bounds of all levels `(n, horizon, 2 × levels)`, and their rates."""
     n, horizon = actual.shape
     edges = bound_probabilities(levels)
     nominal = _nominal_rates(levels)
     surplus = np.zeros((int(owners.max()) + 1, horizon, len(levels)))
-    bounds = np.empty((n, horizon, len(edges)))
+    bounds, rates = np.empty((n, horizon, len(edges))), np.empty((n, horizon, len(levels)))
     # by cutoff: the series, and the nominal rate minus the miss (0 or 1) of each step and level
     pending: list[tuple[NDArray[np.int64], Floats]] = []
     lags = -(-np.arange(1, horizon + 1) // step_size)
@@ -94,13 +123,14 @@ def adaptive_bands(
                 series, difference = pending[number - lag]
                 surplus[series, step] += difference[:, step]
         rows = slice(borders[number], borders[number + 1])
-        tails = adapted_probabilities(edges, levels, miscoverage_rates(levels, surplus[owners[rows]]))
+        rates[rows] = miscoverage_rates(levels, surplus[owners[rows]])
+        tails = adapted_probabilities(edges, levels, rates[rows])
         bounds[rows] = calibration.around(predicted.take(rows), units[rows], tails)
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
         # a missing actual adapts nothing
         pending.append((owners[rows], np.where(np.isnan(actual[rows, :, None]), 0.0, nominal - is_missed)))
-    return {level: (bounds[:, :, 2 * index], bounds[:, :, 2 * index + 1]) for index, level in enumerate(levels)}
+    return bounds, rates
 
 
 def _nominal_rates(levels: Sequence[float]) -> Floats:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.levels import LEVELS, bound_probabilities
-from forecaster.domain.missing import mean_of_observed
+from forecaster.domain.missing import carried, mean_of_observed
 from forecaster.domain.series import Floats, Times
 from forecaster.domain.support import EVERYTHING, Support
 from forecaster.evaluation.adaptive import Bands, adaptive_bands
-from forecaster.evaluation.conformal import Calibration, calibrate
+from forecaster.evaluation.conformal import PROBABILITIES, Calibration, calibrate
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.paths import make_templates
 from forecaster.evaluation.probabilistic import interval_scores
 from forecaster.evaluation.significance import diebold_mariano
 from forecaster.evaluation.units import SCALES, Unit
@@ -63,6 +64,18 @@ class Residuals:
     def calibrate(self, unit: Unit) -> Calibration:
         """Return the calibration with residuals in `unit`."""
         return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs, self.support)
+
+    def templates(self, calibration: Calibration) -> NDArray[np.int64]:
+        """Return the templates of sample paths, from errors in the unit of a calibration.
+
+        An error of a model that forecasts distributions is relative to the width of its own distribution. In place of a
+        missing error stands that of the step before it.
+        """
+        errors, offsets = self.actual - self.predicted.mean, self.predicted.offsets
+        if offsets is None:
+            return make_templates(carried(errors / calibration.units(self.inputs)))
+        low, middle, high = (offsets[:, :, PROBABILITIES.index(p)] for p in (0.1, 0.5, 0.9))
+        return make_templates(carried((errors - middle) / np.maximum(high - low, np.finfo(np.float64).tiny)))
 
 
 def choose(residuals: Residuals, units: Sequence[Unit]) -> Calibration:

@@ -44,6 +44,7 @@ class Calibration:
         n_effective: effective number of windows, the minimum over the steps.
         unit: the residuals' unit.
         is_adaptive: whether the served intervals are adaptive.
+        templates: of sample paths, as `make_templates` returns them; None in bundles of earlier releases.
         support: the values that the target can take, which the served quantiles respect.
     """
 
@@ -53,6 +54,7 @@ class Calibration:
     n_effective: float
     unit: Unit = CONSTANT
     is_adaptive: bool = True
+    templates: NDArray[np.int64] | None = None
     support: Support = EVERYTHING
 
     def quantiles(self, probabilities: Floats) -> Floats:

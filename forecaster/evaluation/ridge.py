@@ -1,4 +1,4 @@
-"""The linear baseline: one ridge regression for all series, on windows minus their last value, in closed form."""
+"""Ridge regression in closed form, and the linear baseline: one for all series, on windows minus their last value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.domain.series import Floats
+
+# relative to the mean square of the inputs
+PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,21 @@ class Ridge:
         return np.asarray(last + (inputs - last) @ self.weights + self.intercept)
 
 
-def fit_ridge(chunks: Iterable[tuple[Floats, Floats]], penalty: float = 1e-3) -> Ridge:
-    """Fit a ridge regression to chunks of data, so that memory is bounded.
+def fit_ridge(chunks: Iterable[tuple[Floats, Floats]], penalty: float = PENALTY) -> Ridge:
+    """Fit a ridge regression to chunks of data, all minus the last input.
 
     Args:
         chunks: pairs of raw inputs `(n, input_size)` and targets `(n, horizon)`.
+        penalty: as in `solve_ridge`; it makes the weight of the last input, which is 0 after the subtraction, 0.
+    """
+    return Ridge(*solve_ridge(((x - x[:, -1:], y - x[:, -1:]) for x, y in chunks), penalty))
+
+
+def solve_ridge(chunks: Iterable[tuple[Floats, Floats]], penalty: float = PENALTY) -> tuple[Floats, Floats]:
+    """Return the weights `(inputs, outputs)` and the intercept `(outputs,)` of a ridge regression, in bounded memory.
+
+    Args:
+        chunks: pairs of inputs `(n, inputs)` and outputs `(n, outputs)`.
         penalty: relative to the mean square of the inputs, so that it is independent of their unit; the intercept is
             not penalized.
 
@@ -38,13 +51,11 @@ def fit_ridge(chunks: Iterable[tuple[Floats, Floats]], penalty: float = 1e-3) ->
     """
     gram: Floats = np.zeros(())
     moments: Floats = np.zeros(())
-    for inputs, targets in chunks:
-        last = inputs[:, -1:]
-        x = np.concatenate([inputs - last, np.ones_like(last)], axis=1)
+    for inputs, outputs in chunks:
+        x = np.concatenate([inputs, np.ones_like(inputs[:, :1])], axis=1)
         gram = gram + x.T @ x
-        moments = moments + x.T @ (targets - last)
+        moments = moments + x.T @ outputs
     diagonal = gram.diagonal()[:-1]
     shrink = penalty * float(diagonal.mean()) or 1.0
-    # the last input minus itself is 0, so the penalty makes its weight 0
     solved = np.linalg.solve(gram + np.diag([*np.full(len(diagonal), shrink), 0.0]), moments)
-    return Ridge(np.asarray(solved[:-1], dtype=np.float64), np.asarray(solved[-1], dtype=np.float64))
+    return np.asarray(solved[:-1], dtype=np.float64), np.asarray(solved[-1], dtype=np.float64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from forecaster.domain.instants import now_microseconds
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats
+from forecaster.domain.series import CUTOFF, DS, MEAN, SAMPLES, UNIQUE_ID, Floats
 from forecaster.inference.forecasting import Forecast, Forecaster, describe_skill
 from forecaster.ledger.entries import WALL_CLOCK_TOLERANCE, Entry, ServedForecast, forecast_id, new_request_id
 
@@ -36,7 +36,8 @@ class Answer:
 
     Args:
         head: the fields that all forecasts share: `model`, `forecast_by`, `skill`, `warnings`.
-        forecasts: for each series `unique_id`, `cutoff`, `ds`, `is_adapted`, `mean` and the requested columns.
+        forecasts: for each series `unique_id`, `cutoff`, `ds`, `is_adapted`, `mean`, the requested columns, and
+            `samples` if sample paths are requested.
         last_values: the last value of each history, `(n,)`.
         steps: the values to score, `(n, horizon, 2 + 2 × levels)`, with the ledger's columns.
         tolerance: an actual within this many microseconds of a step's time belongs to the step.
@@ -77,6 +78,7 @@ def describe_forecasts(forecast: Forecast, unique_ids: Sequence[str], times: For
             "is_adapted": forecast.is_adapted[row],
             MEAN: forecast.mean[row].tolist(),
             **{name: _with_nulls(forecast.band_values[row, :, number]) for number, name in enumerate(forecast.columns)},
+            **({} if forecast.samples is None else {SAMPLES: forecast.samples[row].tolist()}),
         }
         for row, unique_id in enumerate(unique_ids)
     ]

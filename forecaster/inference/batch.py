@@ -98,7 +98,8 @@ class Batch:
     """The result of a batch.
 
     Args:
-        head: the version, its skill and the warnings, as in the service's answers; also in the file's metadata.
+        head: the version, its skill and the warnings, as in the service's answers; also in the file's metadata, which
+            lacks the warnings about unknown series and missing values.
         done: number of series that were forecast.
         rows: number of rows that were written.
         failed: the reason for each series that failed, by name.
@@ -136,12 +137,14 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
         count = len(histories.names)
         entered: int | None = None
         n_missing = np.zeros(2, dtype=np.int64)
+        warnings = dict.fromkeys(job.head["warnings"])
         head = job.head | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
         with _parquet(config.out, head) as write, Spool(config.out.parent) as spool:
             for begin in range(0, count, config.series_at_once):
                 numbers = range(begin, min(begin + config.series_at_once, count))
                 frames = list(job.read({histories.names[number]: number for number in numbers}, histories.read))
                 for inputs, forecast in job.forecast(frames):
+                    warnings |= dict.fromkeys(job.forecaster.static_warnings(inputs.unique_ids, inputs.static))
                     write(job.as_rows(inputs, forecast))
                     n_missing += np.array([np.isnan(inputs.values).sum(), inputs.values.size])
                     if config.ledger:
@@ -153,9 +156,9 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
             if engine and config.ledger:
                 entered = spool.enter(engine, job.head, matching_tolerance(job.forecaster), config.owner)
     if n_missing[0]:
-        head["warnings"] = [*head["warnings"], f"{n_missing[0]} of {n_missing[1]} values are missing"]
+        warnings[f"{n_missing[0]} of {n_missing[1]} values are missing"] = None
     done = count - len(job.failed)
-    return Batch(head, done, done * job.forecaster.horizon, job.failed, entered)
+    return Batch(head | {"warnings": list(warnings)}, done, done * job.forecaster.horizon, job.failed, entered)
 
 
 @dataclass
@@ -206,7 +209,9 @@ class _Job:
         frame, forecaster, where = pd.concat([frame for _, frame in frames]), self.forecaster, self.config.data.location
         inputs = read_frame(forecaster.predictor, frame, forecaster.horizon, self._futr_frame, where)
         rates = [self.miscoverage_rates.get(unique_id) for unique_id in inputs.unique_ids]
-        forecast_inputs = ForecastInputs(inputs.values, inputs.times, inputs.futr_exog, miscoverage_rates=rates)
+        forecast_inputs = ForecastInputs(
+            inputs.values, inputs.times, inputs.futr_exog, inputs.static, miscoverage_rates=rates
+        )
         return inputs, forecaster.predict(forecast_inputs)
 
     def as_rows(self, inputs: FrameInputs, forecast: Forecast) -> "pd.DataFrame":

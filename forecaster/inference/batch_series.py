@@ -118,8 +118,8 @@ class _FileSeries:
 
     def __init__(self, source: FilesSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
-        columns = (*manifest.hist_exog, *manifest.futr_exog)
-        self._frame = source.load(columns, keep_bad_numbers=True, keep_blanks=manifest.is_masked)
+        exogenous, stat_exog = (*manifest.hist_exog, *manifest.futr_exog), tuple(manifest.stat_exog)
+        self._frame = source.load(exogenous, stat_exog, keep_bad_numbers=True, keep_blanks=manifest.is_masked)
         ids = self._frame[UNIQUE_ID]
         missing = np.flatnonzero((ids.isna() | (ids == "")).to_numpy())
         if len(missing):
@@ -141,7 +141,11 @@ class _StoredSeries:
 
     def __init__(self, source: TailsSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
-        missing = [*(name for name in manifest.hist_exog if name not in FEATURES), *manifest.futr_exog]
+        missing = [
+            *(name for name in manifest.hist_exog if name not in FEATURES),
+            *manifest.futr_exog,
+            *manifest.stat_exog,
+        ]
         if missing:
             raise RequestError(f"data: the bar store lacks the model's columns {missing}; set a file")
         self.names: Sequence[str] = source.symbols or stored_symbols(source.folder)

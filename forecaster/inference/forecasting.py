@@ -1,6 +1,6 @@
 """One forecast function for HTTP, batches and Python: the model or its baseline, the intervals, and the warnings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from forecaster.domain.manifest import MIN_EFFECTIVE_WINDOWS, Skill
 from forecaster.domain.series import Floats, Times
 from forecaster.evaluation.adaptive import adapted_probabilities
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.paths import draw_paths, generator
 from forecaster.ledger.adaptation import NOMINAL_MISCOVERAGE_RATES
 from forecaster.registry.bands import Bands, bands
 from forecaster.registry.predictor import ArrayPredictor
@@ -33,7 +34,9 @@ class ForecastInputs:
             calendar features.
         futr_exog: the values for these rows and the forecast steps, as `known_ahead` takes them; None if the model
             takes none.
+        static: what describes each series as a whole, `(n, columns)`; None if the model takes nothing of the kind.
         known: the result of `ArrayPredictor.known_ahead`, instead of `times` and `futr_exog`.
+        unique_ids: the names of the series; only sample paths need them.
         miscoverage_rates: each series' adapted rates, as `read_miscoverage_rates` returns them, None for a series
             without scores; empty if no series has scores.
     """
@@ -41,7 +44,9 @@ class ForecastInputs:
     values: Floats
     times: Times | None = None
     futr_exog: Floats | None = None
+    static: Floats | None = None
     known: Floats | None = None
+    unique_ids: Sequence[str] = ()
     miscoverage_rates: Sequence[Floats | None] = ()
 
 
@@ -57,6 +62,7 @@ class Forecast:
         is_adapted: for each series, whether its actuals have adapted its intervals, `(n,)`.
         forecast_by: `model`, or the name of the baseline that forecasts instead.
         warnings: warnings to show with the forecasts.
+        samples: sample paths, `(n, n_samples, horizon)`; None if none were requested.
     """
 
     mean: Floats
@@ -66,6 +72,7 @@ class Forecast:
     is_adapted: tuple[bool, ...]
     forecast_by: str
     warnings: tuple[str, ...]
+    samples: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -77,20 +84,28 @@ class Forecaster:
         horizon: number of steps.
         bands: the requested columns besides the mean.
         without_skill: `model` or `baseline`: what forecasts if the model shows no skill.
+        n_samples: the number of sample paths; None for no paths.
+        seed: the seed of the paths, at least 0.
 
     Raises:
-        RequestError: the version does not support the horizon, or the probability of a column.
+        RequestError: the version does not support the horizon, the probability of a column, or sample paths.
     """
 
     predictor: ArrayPredictor
     horizon: int
     bands: Bands = _NONE
     without_skill: str = MODEL
+    n_samples: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the horizon and the columns."""
+        """Check the horizon, the columns and the sample paths."""
         self.predictor.check_horizon(self.horizon)
         self.predictor.check_probabilities(self.bands.probabilities, self.is_baseline)
+        if self.n_samples is not None:
+            if self.seed < 0:
+                raise RequestError(f"seed: must be at least 0, got {self.seed}")
+            self.predictor.check_samples(self.n_samples, self.horizon, self.is_baseline)
 
     @cached_property
     def is_baseline(self) -> bool:
@@ -105,7 +120,16 @@ class Forecaster:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """Return the warnings to show with the forecasts."""
-        return tuple(forecast_warnings(self.predictor, self.horizon, self.is_baseline, bool(self.bands.columns)))
+        return tuple(forecast_warnings(self.predictor, self.horizon, self.is_baseline, self.has_distribution))
+
+    @property
+    def has_distribution(self) -> bool:
+        """Return whether intervals, quantiles or sample paths are requested."""
+        return bool(self.bands.columns) or self.n_samples is not None
+
+    def static_warnings(self, unique_ids: Sequence[str], static: Floats | None) -> list[str]:
+        """Return a warning for each static column in which one of these series is unknown to the model."""
+        return [] if self.is_baseline else list(self.predictor.static_columns.warnings(unique_ids, static))
 
     def predict(self, inputs: ForecastInputs) -> Forecast:
         """Return the forecasts; a series' forecast does not depend on the other series or on their number.
@@ -119,25 +143,47 @@ class Forecaster:
         bounds = predictor.bounds(values, predicted, LEVELS, self.is_baseline)
         # most requests are for the scored intervals
         is_scored = probabilities == _SCORED
-        band_values = bounds if is_scored else predictor.quantiles(values, predicted, probabilities, self.is_baseline)
         is_adaptive = predictor.bundle.calibration.is_adaptive and not self.is_baseline
         is_adapted = tuple(
             rates is not None and is_adaptive for rates in inputs.miscoverage_rates or [None] * len(values)
         )
         rows = np.flatnonzero(is_adapted)
+        rates = _fill_rates([inputs.miscoverage_rates[row] for row in rows.tolist()], self.horizon)
         if len(rows):
-            rates = _fill_rates([inputs.miscoverage_rates[row] for row in rows.tolist()], self.horizon)
-            past, own = values[rows], predicted.take(rows)
-            if not is_scored:
-                adapted = adapted_probabilities(probabilities, LEVELS, rates)
-                band_values[rows] = predictor.quantiles(past, own, probabilities, adapted=adapted)
             adapted = adapted_probabilities(_SCORED, LEVELS, rates)
-            bounds[rows] = predictor.bounds(past, own, LEVELS, adapted=adapted)
-        if np.isinf(band_values).any() or np.isinf(bounds).any():
+            bounds[rows] = predictor.bounds(values[rows], predicted.take(rows), LEVELS, adapted=adapted)
+
+        def quantiles(probabilities: tuple[float, ...]) -> Floats:
+            found = predictor.quantiles(values, predicted, probabilities, self.is_baseline)
+            if len(rows):
+                adapted = adapted_probabilities(probabilities, LEVELS, rates)
+                found[rows] = predictor.quantiles(values[rows], predicted.take(rows), probabilities, adapted=adapted)
+            return found
+
+        band_values = bounds if is_scored else quantiles(probabilities)
+        samples = None if self.n_samples is None else self._paths(quantiles, inputs.unique_ids, self.n_samples)
+        if any(np.isinf(found).any() for found in (band_values, bounds, samples) if found is not None):
             raise RequestError("series: the values are too large for finite intervals; check their size and unit")
         return Forecast(
-            predicted.mean, self.bands.columns, band_values, bounds, is_adapted, self.forecast_by, self.warnings
+            predicted.mean,
+            self.bands.columns,
+            band_values,
+            bounds,
+            is_adapted,
+            self.forecast_by,
+            self.warnings,
+            samples,
         )
+
+    def _paths(
+        self, quantiles: Callable[[tuple[float, ...]], Floats], unique_ids: Sequence[str], n_samples: int
+    ) -> Floats:
+        """Return the sample paths of the series, `(n, n_samples, horizon)`, given their quantiles by probability."""
+        grid, templates = self.predictor.templates(self.is_baseline)
+        named = zip(quantiles(tuple(grid.tolist())), unique_ids, strict=True)
+        paths = [draw_paths(own, grid, templates, n_samples, generator(self.seed, name)) for own, name in named]
+        # between the quantiles of an integer target lie fractions
+        return self.predictor.manifest.support.nearest(np.stack(paths))
 
     def _forecasts(self, inputs: ForecastInputs) -> Forecasts:
         if self.is_baseline:
@@ -146,7 +192,7 @@ class Forecaster:
         known = inputs.known
         if known is None:
             known = self.predictor.known_ahead(inputs.times, self.horizon, inputs.futr_exog)
-        return self.predictor.predict(inputs.values, self.horizon, known)
+        return self.predictor.predict(inputs.values, self.horizon, known, inputs.static)
 
 
 def describe_skill(skill: Skill) -> dict[str, Any]:
@@ -166,7 +212,7 @@ def forecast_warnings(predictor: ArrayPredictor, horizon: int, is_baseline: bool
     if not skill.is_shown:
         text = f"no demonstrated skill: {_why_no_skill(skill)}"
         warnings.append(text + (f"; this is the forecast of the {skill.baseline} baseline" if is_baseline else ""))
-    calibration = predictor.bundle.baseline if is_baseline else predictor.bundle.calibration
+    calibration = predictor.calibration(is_baseline)
     if has_bands and calibration is not None and calibration.n_effective < MIN_EFFECTIVE_WINDOWS:
         n = calibration.n_effective
         text = f"intervals are calibrated on {calibration.n_windows} windows, effectively {n:.0f} independent ones"

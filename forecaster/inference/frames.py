@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.data.long_frame import check_long_frame, localize, read_futr_frame
+from forecaster.data.long_frame import check_long_frame, localize, read_futr_frame, read_static
 from forecaster.data.padding import pad_series
 from forecaster.domain.frequency import Step
-from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times
+from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times, sample_name
 from forecaster.inference.answers import ForecastTimes
 from forecaster.inference.forecasting import Forecast
 from forecaster.registry.predictor import ArrayPredictor
@@ -26,6 +26,7 @@ class FrameInputs:
         times: the timestamps of the inputs, in each series' local time, `(n, input_size)`.
         futr_exog: the values for the inputs and the forecast steps, as `known_ahead` takes them; None if the model
             takes none.
+        static: what describes each series as a whole, `(n, columns)`; None if the model takes nothing of the kind.
         cutoffs: the last time of each series, `(n,)`, in the frame's zone.
         ds: the times of the forecast steps, series by series, `(n × steps,)`.
     """
@@ -34,11 +35,15 @@ class FrameInputs:
     values: Floats
     times: Times
     futr_exog: Floats | None
+    static: Floats | None
     cutoffs: "pd.Series[pd.Timestamp]"
     ds: "pd.Series[pd.Timestamp]"
 
     def as_frame(self, forecast: Forecast) -> pd.DataFrame:
-        """Return the forecasts of these series as `unique_id, cutoff, ds, mean` and the requested columns."""
+        """Return the forecasts of these series as `unique_id, cutoff, ds, mean` and the requested columns.
+
+        Sample paths are columns `sample-1`, `sample-2`, …
+        """
         steps = forecast.mean.shape[1]
         columns = {
             UNIQUE_ID: np.repeat(self.unique_ids, steps),
@@ -47,12 +52,14 @@ class FrameInputs:
             MEAN: forecast.mean.ravel(),
         }
         bands = {name: forecast.band_values[:, :, number].ravel() for number, name in enumerate(forecast.columns)}
-        return pd.DataFrame(columns | bands)
+        samples = () if forecast.samples is None else np.swapaxes(forecast.samples, 0, 1)
+        paths = {sample_name(number): path.ravel() for number, path in enumerate(samples, start=1)}
+        return pd.DataFrame(columns | bands | paths)
 
     def digest(self, row: int) -> str:
         """Return the SHA-256 of the inputs of the series at `row`."""
-        arrays = [self.values, self.times] if self.futr_exog is None else [self.values, self.times, self.futr_exog]
-        return sha256(b"".join(array[row].tobytes() for array in arrays)).hexdigest()
+        arrays = (self.values, self.times, self.futr_exog, self.static)
+        return sha256(b"".join(array[row].tobytes() for array in arrays if array is not None)).hexdigest()
 
     def forecast_times(self) -> ForecastTimes:
         """Return the cutoffs and the forecast times, each with its own UTC offset."""
@@ -73,13 +80,14 @@ def read_frame(
 
     Args:
         predictor: the predictor of the version that will forecast.
-        frame: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency.
+        frame: columns `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`, in the model's
+            frequency.
         steps: number of steps to forecast.
         futr_frame: `unique_id, ds` and the model's `futr_exog` for the steps after each series' last row.
         where: the name of the frame in error messages.
 
     Raises:
-        SeriesError, TooShortError, CalendarError: as for `check_long_frame` and `read_futr_frame`.
+        SeriesError, TooShortError, CalendarError: as for `check_long_frame`, `read_futr_frame` and `read_static`.
     """
     manifest, frequency = predictor.manifest, predictor.frequency
     futr_exog = tuple(manifest.futr_exog)
@@ -93,11 +101,14 @@ def read_frame(
         future_times = _next_times(frequency, cutoffs, predictor.steps_ahead(steps))
         future = read_futr_frame(futr_frame, futr_exog, series, future_times)
         known = np.concatenate([_last_rows(series, series.known, manifest.input_size), future], axis=1)
+    columns = predictor.static_columns
+    static = columns.encode_all(series.unique_ids, read_static(frame, columns.kinds, where)) if columns.names else None
     return FrameInputs(
         series.unique_ids,
         _last_rows(series, series.values, manifest.input_size),
         _last_rows(series, series.timestamps, manifest.input_size),
         known,
+        static,
         cutoffs,
         _next_times(frequency, cutoffs, steps),
     )

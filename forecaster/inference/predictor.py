@@ -2,17 +2,21 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.domain.missing import missing_warnings
+from forecaster.domain.series import Floats, Inputs, Y
+from forecaster.inference.explain import gradient_columns, gradients
 from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
-from forecaster.inference.frames import read_frame
+from forecaster.inference.frames import FrameInputs, read_frame
 from forecaster.registry.bands import bands
 from forecaster.registry.load import load_version
 from forecaster.registry.predictor import ArrayPredictor
@@ -38,6 +42,9 @@ class Predictor(ArrayPredictor):
         level: Sequence[float] | None = None,
         quantiles: Sequence[float] | None = None,
         futr_df: pd.DataFrame | None = None,
+        n_samples: int | None = None,
+        seed: int = 0,
+        explain: bool = False,
     ) -> pd.DataFrame:
         """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
 
@@ -47,30 +54,42 @@ class Predictor(ArrayPredictor):
             forecast = predictor.predict_frame(history, horizon=12, level=[80, 95])
 
         Args:
-            df: columns `unique_id, ds, y` and the model's `hist_exog` and `futr_exog`, in the model's frequency; `y`
-                and `hist_exog` may be NaN if the model masks missing values.
+            df: columns `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`, in the model's
+                frequency; `y` and `hist_exog` may be NaN if the model masks missing values.
             horizon: number of steps; the trained horizon when None.
             level: coverages of intervals, 0–100. Give levels or quantiles, not both.
             quantiles: probabilities, 0–1.
             futr_df: `unique_id, ds` and the model's `futr_exog` for at least `steps_ahead(horizon)` steps after each
                 series' last row.
+            n_samples: number of sample paths, each a column `sample-1`, `sample-2`, … Over the rows of a series a path
+                is a joint draw of all steps, up to the trained horizon.
+            seed: the seed of the sample paths; the same seed draws the same paths of the same history.
+            explain: whether to add columns `gradient-COLUMN-LAG`: how much the mean changes for a small change of `y`
+                or a `hist_exog` column, per unit of that column; lag 1 is the last row of the history. It is NaN for a
+                missing value.
 
         Raises:
             SeriesError: a column is missing or of the wrong type, a row is invalid, or `futr_df` is given although the
                 model takes no `futr_exog`.
             TooShortError: a series has fewer rows than the model's `input_size`.
-            RequestError: the model does not support the horizon, a level or a quantile.
+            RequestError: the model does not support the horizon, a level, a quantile or sample paths.
             CalendarError: the exchange's calendar ends before the last step.
         """
         trained = self.manifest.horizon
-        if isinstance(horizon, bool) or not isinstance(horizon, Integral | None):
-            raise RequestError(f"horizon: must be a whole number, got {horizon!r}")
-        steps = trained if horizon is None else int(horizon)
-        forecaster = Forecaster(self, steps, bands(_numbers("level", level), _numbers("quantiles", quantiles)))
+        steps = _whole("horizon", trained if horizon is None else horizon)
+        forecaster = Forecaster(
+            self,
+            steps,
+            bands(_numbers("level", level), _numbers("quantiles", quantiles)),
+            n_samples=None if n_samples is None else _whole("n_samples", n_samples),
+            seed=_whole("seed", seed),
+        )
         if futr_df is not None and not self.manifest.futr_exog:
             raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
         inputs = read_frame(self, df, steps, futr_df, where="df")
-        forecast = forecaster.predict(ForecastInputs(inputs.values, inputs.times, inputs.futr_exog))
+        forecast = forecaster.predict(
+            ForecastInputs(inputs.values, inputs.times, inputs.futr_exog, inputs.static, unique_ids=inputs.unique_ids)
+        )
         if steps > trained:
             warnings.warn(
                 f"horizon {steps} exceeds the trained {trained}: later steps are rolled out on the model's own output "
@@ -78,12 +97,37 @@ class Predictor(ArrayPredictor):
                 stacklevel=2,
             )
         frame = inputs.as_frame(forecast)
+        if explain:
+            columns = gradient_columns((Y, *self.manifest.hist_exog), self._gradients(inputs, steps))
+            frame = pd.concat([frame, pd.DataFrame(columns)], axis=1)
         frame.attrs = {
             "skill": describe_skill(self.manifest.skill),
             "forecast_by": forecast.forecast_by,
-            "warnings": [*forecast.warnings, *missing_warnings(inputs.values)],
+            "warnings": [
+                *forecast.warnings,
+                *forecaster.static_warnings(inputs.unique_ids, inputs.static),
+                *missing_warnings(inputs.values),
+            ],
         }
         return frame
+
+    def _gradients(self, inputs: FrameInputs, steps: int) -> Floats:
+        """Return the gradients of each series, `(n, steps, input_size, 1 + hist_exog)`."""
+        known = self.known_ahead(inputs.times, steps, inputs.futr_exog)
+
+        def forecast(row: int, windows: Floats) -> Floats:
+            own = Inputs(inputs.values, known, inputs.static).take(np.full(len(windows), row))
+            # not `predict`, because a count that is moved a little is not a whole number
+            return self.roll_out(windows, steps, own.known, own.static).mean
+
+        windows, above = enumerate(inputs.values), self.manifest.target_above
+        return np.stack([gradients(partial(forecast, row), window, above=above) for row, window in windows])
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise RequestError(f"{name}: must be a whole number, got {value!r}")
+    return int(value)
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...] | None:

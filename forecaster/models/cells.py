@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from forecaster.models.tape import States
 
 Weights = list[NDArray[np.float32]]
+# a longer layer is traced into its operator: each unrolled step adds two operators to the graph
+_MAX_UNROLLED_STEPS = 128
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Cell:
         states: the operator's inputs for the initial states, in Keras's order.
         options: the operator's attributes.
         layer_options: the Keras layer's arguments.
+        unroll: traces up to 128 steps one by one instead, with the arguments of `_unroll_tanh`; for a cell whose
+            operator is slow on batches.
     """
 
     layer: str
@@ -36,6 +40,7 @@ class Cell:
     states: tuple[str, ...] = ("initial_h",)
     options: Mapping[str, Any] = field(default_factory=dict)
     layer_options: Mapping[str, Any] = field(default_factory=dict)
+    unroll: Callable[..., tuple[Any, States]] | None = None
 
     def build(self, units: int, seed: int, **options: Any) -> Any:
         """Return the Keras layer, which returns its output at each step and its last states.
@@ -72,6 +77,9 @@ class Cell:
         import spox.opset.ai.onnx.v21 as onnx
 
         kernel, recurrent, bias = weights
+        steps = x.unwrap_tensor().shape[0]
+        if self.unroll and isinstance(steps, int) and steps <= _MAX_UNROLLED_STEPS:
+            return self.unroll(x, steps, kernel, recurrent, bias, initial, is_reversed)
         biases = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
         direction = onnx.const(np.array([0], dtype=np.int64))
         before = {} if initial is None else dict(zip(self.states, initial, strict=True))
@@ -95,9 +103,37 @@ class Cell:
         return np.concatenate([gates[position] for position in self.gate_order], axis=-1)
 
 
+def _unroll_tanh(
+    x: Any,
+    steps: int,
+    kernel: NDArray[np.float32],
+    recurrent: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    initial: States | None,
+    is_reversed: bool,
+) -> tuple[Any, States]:
+    """Return what `Cell.trace` returns for h = tanh(W x + U h + b), by one operator for all inputs and two for a step.
+
+    ONNX Runtime's RNN computes each tanh by itself: on 64 windows it takes four times as long (`benchmarks.cells`), and
+    a window that is alone gets other last digits than in a batch.
+    """
+    import spox.opset.ai.onnx.v21 as onnx
+
+    inputs, units = kernel.shape
+    rows = onnx.reshape(x, onnx.const(np.array([-1, inputs])))
+    projected = onnx.gemm(rows, onnx.const(kernel), onnx.const(bias))
+    parts = [*onnx.split(projected, num_outputs=steps, axis=0)] if steps > 1 else [projected]
+    weights, hidden, outputs = onnx.const(recurrent), None if initial is None else initial[0], []
+    for part in reversed(parts) if is_reversed else parts:
+        hidden = onnx.tanh(part if hidden is None else onnx.gemm(hidden, weights, part))
+        outputs.append(hidden)
+    joined = onnx.concat(outputs[::-1] if is_reversed else outputs, axis=0)
+    return onnx.reshape(joined, onnx.const(np.array([steps, -1, units]))), (hidden,)
+
+
 CELLS = {
     # Elman (1990), doi:10.1207/s15516709cog1402_1: h = tanh(W x + U h + b)
-    "simple_rnn": Cell("SimpleRNN", (0,), "rnn"),
+    "simple_rnn": Cell("SimpleRNN", (0,), "rnn", unroll=_unroll_tanh),
     # Hochreiter & Schmidhuber (1997), doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. (2000).
     # Keras: input, forget, candidate, output; ONNX: input, output, forget, candidate
     "lstm": Cell("LSTM", (0, 3, 1, 2), "lstm", ("initial_h", "initial_c")),

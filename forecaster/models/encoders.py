@@ -21,7 +21,7 @@ class Encoded:
     Args:
         sequence: the outputs at each step or segment, `(batch, steps, units)`.
         last: what it knows after the last step, `(batch, units)`.
-        states: the last layer's states, `(batch, units)` each.
+        states: the last layer's states, `(batch, units)` each; the hidden state includes the residual.
         steps: number of steps or segments.
         width: the last axis of these arrays.
     """
@@ -87,7 +87,10 @@ class Encoder(Config):
             if before.width != after.width:
                 skip = tape.dense(f"{name}_skip", skip, after.width)
                 last = tape.dense(f"{name}_skip", last, after.width)
-            after = replace(after, sequence=after.sequence + skip, last=after.last + last)
+            hidden, *others = after.states
+            after = replace(
+                after, sequence=after.sequence + skip, last=after.last + last, states=(hidden + last, *others)
+            )
         return replace(
             after, sequence=tape.dropout(after.sequence, self.dropout), last=tape.dropout(after.last, self.dropout)
         )

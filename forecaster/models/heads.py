@@ -61,6 +61,10 @@ class Head(Config):
         """
         raise NotImplementedError
 
+    def times_worse(self, loss: float, other: float) -> float:
+        """Return how many times larger a mean loss is than another one, or than 1 if that is smaller."""
+        return loss / max(other, 1.0)
+
     def outputs(self, parameters: Array, inverse: Inverse) -> dict[str, Array]:
         """Return the outputs of the served graph, raw values: `mean (batch, horizon)` first, then `output`.
 
@@ -240,6 +244,10 @@ class StudentT(Head):
         z = (actual - location) / scale
         normalizer = 0.5 * ops.log(df * math.pi) - _log_gamma_ratio(df / 2) + ops.log(scale)
         return normalizer + (df + 1) / 2 * ops.log(1 + z * z / df)
+
+    def times_worse(self, loss: float, other: float) -> float:
+        """Return the ratio of the likelihoods, because this loss is a logarithm."""
+        return math.exp(min(loss - max(other, 0.0), 100.0))
 
     def outputs(self, parameters: Array, inverse: Inverse) -> dict[str, Array]:
         """Return `mean`, and `student_t (batch, horizon, 3)`, the parameters before the exponential of a logarithm."""

@@ -32,6 +32,7 @@ class KerasTape:
         activation: str | None = None,
         is_output: bool = False,
         is_frozen: bool = False,
+        gain: float = 1.0,
     ) -> Array:
         import keras
 
@@ -39,7 +40,8 @@ class KerasTape:
             layer = keras.layers.Dense(
                 units,
                 activation=activation,
-                kernel_initializer=keras.initializers.GlorotUniform(self._next_seed()),
+                # Glorot's uniform distribution where the gain is 1
+                kernel_initializer=keras.initializers.VarianceScaling(gain**2, "fan_avg", "uniform", self._next_seed()),
                 trainable=not is_frozen,
                 name=name,
                 dtype="float32" if is_output else None,

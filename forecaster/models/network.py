@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # the keys of earlier releases
 _TOPOLOGIES = {"many_to_one": "last", "many_to_many": "each_step"}
 
+# a network beside a fitted regression begins close to it
+_GAIN_BESIDE_SKIP = 0.1
+
 
 class ModelConfig(Config):
     """The network's parts.
@@ -39,8 +42,8 @@ class ModelConfig(Config):
         encoder: the stack of recurrent layers that reads them.
         decoder: how the encoded window becomes what the head reads.
         head: what is forecast for each step.
-        skip: `ridge` adds the closed-form ridge regression from the window to the horizon, fitted on the train part
-            and frozen, so that the network learns what is left.
+        skip: `ridge` adds a ridge regression from the target's window to the horizon. Each fit solves it in closed
+            form on its own windows, before the first epoch, and the network learns what is left.
     """
 
     cell: str = "lstm"
@@ -125,7 +128,8 @@ def _join_channels(tape: Tape, encoded: Encoded, channels: int) -> Encoded:
 def _read(tape: Tape, config: ModelConfig, shape: NetworkShape, decoded: Decoded) -> Array:
     """Return the head's unrestricted numbers, `(batch, [input_size,] horizon, n_parameters)`."""
     count = config.head.n_parameters
-    numbers = tape.dense("head", decoded.rows, decoded.steps_per_row * count, is_output=True)
+    gain = 1.0 if config.skip == "none" else _GAIN_BESIDE_SKIP
+    numbers = tape.dense("head", decoded.rows, decoded.steps_per_row * count, is_output=True, gain=gain)
     each_step = (shape.input_size,) if config.decoder.answers_each_step else ()
     return tape.reshape(numbers, (-1, *each_step, shape.horizon, count))
 

@@ -31,6 +31,7 @@ class OnnxTape:
         activation: str | None = None,
         is_output: bool = False,
         is_frozen: bool = False,
+        gain: float = 1.0,
     ) -> Array:
         import ndonnx
 

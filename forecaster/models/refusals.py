@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from forecaster.models.network import ModelConfig
 from forecaster.models.shape import NetworkShape
 
+# transforms whose result depends on where a window begins
+_OF_A_WINDOW = {"mean_std", "last_value"}
+# a matrix of this many rows and columns has 128 MiB
+MAX_RIDGE_INPUTS = 4096
+
 
 @dataclass(frozen=True)
 class Design:
@@ -15,7 +20,8 @@ class Design:
         model: the network's configuration.
         shape: its shape.
         transforms: the kinds of the target's transforms.
-        hist_transforms: the kinds of the transforms of the `hist_exog` columns.
+        hist_transforms: the kinds of the transforms of all `hist_exog`.
+        is_stateful: whether the fit carries the state of a series from chunk to chunk.
         is_masked: whether values may be missing.
     """
 
@@ -23,6 +29,7 @@ class Design:
     shape: NetworkShape
     transforms: Sequence[str]
     hist_transforms: Sequence[str] = ()
+    is_stateful: bool = False
     is_masked: bool = False
 
     @property
@@ -76,6 +83,11 @@ REFUSALS = (
         "the regression is fitted on whole windows, and the first steps have seen only part of theirs; set skip: none",
     ),
     Refusal(
+        "input_size and skip: ridge",
+        lambda design: design.shape.input_size > MAX_RIDGE_INPUTS and design.model.skip == "ridge",
+        f"the regression solves as many equations as there are inputs; set input_size to at most {MAX_RIDGE_INPUTS}",
+    ),
+    Refusal(
         "head and transforms: difference",
         lambda design: not design.model.head.sums_steps and "difference" in design.transforms,
         "the forecast is the sum of forecast differences, but quantiles do not add up; use last_value instead",
@@ -123,6 +135,15 @@ REFUSALS = (
         "the encoder's last layer goes on over the horizon, which nothing has read backwards; set bidirectional: false",
     ),
     Refusal(
+        "decoder: segment_parallel and encoder.residual",
+        lambda design: (
+            _kind(design) == "segment_parallel"
+            and design.model.encoder.residual
+            and len(design.model.encoder.widths) > 1
+        ),
+        "the encoder's last layer goes on over the horizon, where no layer below adds its output; set residual: false",
+    ),
+    Refusal(
         "decoder: segment_parallel and inputs.channels: shared",
         lambda design: _kind(design) == "segment_parallel" and design.model.inputs.channels == "shared",
         "the encoder's last layer goes on over the horizon, but each channel has states of its own; use mixed channels",
@@ -139,6 +160,28 @@ REFUSALS = (
         "encoder.dilations and input_size",
         _does_not_divide,
         "each dilation must divide input_size / segment_length",
+    ),
+    Refusal(
+        "fit.stateful and decoder",
+        lambda design: design.is_stateful and not design.model.decoder.answers_each_step,
+        "the rows of a series are read once, so each must forecast; set decoder: each_step",
+    ),
+    Refusal(
+        "fit.stateful and transforms",
+        lambda design: (
+            design.is_stateful and not _OF_A_WINDOW.isdisjoint([*design.transforms, *design.hist_transforms])
+        ),
+        "mean_std and last_value depend on where a window begins, but a carried state has no window; use standardize",
+    ),
+    Refusal(
+        "fit.stateful and encoder.dilations",
+        lambda design: design.is_stateful and any(dilation > 1 for dilation in design.model.encoder.dilations),
+        "a dilated layer keeps a state for each phase, which a chunk may begin within; set dilations to 1",
+    ),
+    Refusal(
+        "fit.stateful and inputs.channels: shared",
+        lambda design: design.is_stateful and design.model.inputs.channels == "shared",
+        "one state is carried for each series, but each channel has states of its own; use mixed channels",
     ),
 )
 

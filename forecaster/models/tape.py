@@ -25,6 +25,7 @@ class Tape(Protocol):
         activation: str | None = None,
         is_output: bool = False,
         is_frozen: bool = False,
+        gain: float = 1.0,
     ) -> Array:
         """Return `x W + b`, `(…, units)`.
 
@@ -35,6 +36,7 @@ class Tape(Protocol):
             activation: `relu`, `tanh`, or None.
             is_output: whether to compute in float32 also in mixed precision, because float16 would round the forecast.
             is_frozen: whether training leaves the weights as they are.
+            gain: what the initial weights are multiplied by.
         """
 
     def embed(self, name: str, index: Array, size: int, width: int) -> Array:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.cores import usable_cores
+from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.network import ModelConfig, raw_outputs, trace_forecast
@@ -51,9 +52,14 @@ class TrainedNetwork:
         """Return the forecasts of all windows, computed by the served graph in bounded memory.
 
         On a CPU the graph is three times as fast as Keras.
+
+        Raises:
+            TrainingError: a forecast is not finite.
         """
         feeds = (windows.inputs(index).feeds for index in windows.chunks(_BATCH))
-        return Forecasts.join([self.run(batch) for batch in feeds])
+        forecasts = Forecasts.join([self.run(batch) for batch in feeds])
+        check_finite(forecasts)
+        return forecasts
 
     def run(self, feeds: Mapping[str, Floats]) -> Forecasts:
         """Return the forecasts of raw inputs, computed by the served graph in one batch."""
@@ -68,6 +74,18 @@ class TrainedNetwork:
     def trace(self) -> "onnx.ModelProto":
         """Return the graph that serves this network."""
         return trace_forecast(self.model, self.config, self.preprocessing, self.shape)
+
+
+def check_finite(forecasts: Forecasts) -> None:
+    """Raise TrainingError if a forecast is not finite."""
+    wrong = np.asarray(~np.isfinite(forecasts.mean).all(axis=1))
+    if forecasts.offsets is not None:
+        wrong |= ~np.isfinite(forecasts.offsets).all(axis=(1, 2))
+    if wrong.any():
+        raise TrainingError(
+            f"the network's forecasts of {wrong.sum()} of {len(forecasts)} windows are not finite; lower "
+            "fit.learning_rate, or add a transform such as standardize"
+        )
 
 
 def network_inputs(prepared: Mapping[str, Array]) -> list[NDArray[Any]]:

@@ -18,7 +18,7 @@ from forecaster.promotion.gate import ChampionComparison, GateConfig
 from forecaster.registry.bundle import Bundle
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from forecaster.registry.predictor import ArrayPredictor
-from forecaster.training.config import TrainConfig, load_frame, prepare
+from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.warm_start import WarmStart
 
 
@@ -77,7 +77,7 @@ def backtest_bundle(bundle: Bundle, config: TrainConfig, backtest_config: Backte
     Raises:
         DataError: the data do not meet the recipe's requirements, or are too short.
     """
-    series = prepare(config, load_frame(config))
+    series = prepare(config, config.load(), bundle.manifest.static_columns)
     origins = roll(series, config.input_size, config.horizon, backtest_config.n_windows, backtest_config.step_size)
     inputs, predictor = origins.windows.inputs(), ArrayPredictor(bundle)
     predicted = predictor.forecast(inputs)

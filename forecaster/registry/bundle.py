@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MAX_JSON_INTEGER, MODEL, Manifest
 from forecaster.domain.series import MEAN, Floats, Inputs, X
-from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.conformal import PROBABILITIES, Calibration
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.paths import max_templates
 from forecaster.evaluation.units import DECAY, SCALES, Unit
 from forecaster.models.heads import AnyHead
 from forecaster.models.names import ATTENTION
@@ -154,7 +156,7 @@ def _check_example(manifest: Manifest) -> None:
         )
 
 
-def _calibration(raw: Mapping[str, Any], manifest: Manifest, *, has_distribution: bool = False) -> Calibration:
+def _calibration(raw: Mapping[str, Any], manifest: Manifest, has_distribution: bool = False) -> Calibration:
     # defaults for bundles of earlier releases: RiskMetrics' decay, no long-run variance, adaptive intervals
     defaults: dict[str, Any] = {"scale": "constant", "decay": DECAY, "pull": 0.0, "long_run": 0.0, "least": 1.0}
     fields = defaults | {"n_effective": raw["n_windows"], "is_adaptive": True} | dict(raw)
@@ -166,6 +168,7 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest, *, has_distribution
         float(fields["n_effective"]),
         unit,
         is_adaptive=bool(fields["is_adaptive"]),
+        templates=_templates(raw["templates"], manifest.horizon) if "templates" in raw else None,
         support=manifest.support,
     )
     grid, residuals = calibration.probabilities, calibration.residuals
@@ -173,13 +176,24 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest, *, has_distribution
         raise ValueError("probabilities must increase between 0 and 1")
     if residuals.shape != (manifest.horizon, len(grid)):
         raise ValueError(f"residuals must have {manifest.horizon} rows and {len(grid)} columns")
-    # each quantile of a distribution has residuals of its own
+    # the quantiles of a distribution are moved by residuals of their own, which need not increase
     if not np.isfinite(residuals).all() or (not has_distribution and (np.diff(residuals) < 0).any()):
         raise ValueError("residuals must be finite and increase with the probabilities")
+    if has_distribution and not set(grid.tolist()) <= set(PROBABILITIES):
+        raise ValueError(f"probabilities must be among {PROBABILITIES}")
     if not 1 <= calibration.n_windows < MAX_JSON_INTEGER or not 0 < calibration.n_effective <= calibration.n_windows:
         raise ValueError("n_windows must be between 1 and 2**53, and n_effective between 0 and n_windows")
     _check_unit(unit, manifest)
     return calibration
+
+
+def _templates(raw: Any, horizon: int) -> NDArray[np.int64]:
+    templates, most = np.array(raw), max_templates(horizon)
+    if templates.dtype.kind != "i" or templates.ndim != 2 or templates.shape[1] != horizon:
+        raise ValueError(f"templates must be whole numbers in {horizon} columns")
+    if not 1 <= len(templates) <= most or templates.min() < 0 or templates.max() >= len(templates):
+        raise ValueError(f"templates must have 1 to {most} rows, and ranks from 0 below their number")
+    return templates
 
 
 def _check_unit(unit: Unit, manifest: Manifest) -> None:

@@ -35,6 +35,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Expand": frozenset(),
     "GRU": frozenset({"direction", "hidden_size", "layout", "linear_before_reset"}),
     "Gather": frozenset({"axis"}),
+    "Gemm": frozenset({"alpha", "beta", "transA", "transB"}),
     "Greater": frozenset(),
     "Identity": frozenset(),
     "IsNaN": frozenset(),
@@ -52,6 +53,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Slice": frozenset(),
     "Softmax": frozenset({"axis"}),
     "Softplus": frozenset(),
+    "Split": frozenset({"axis", "num_outputs"}),
     "Sqrt": frozenset(),
     "Squeeze": frozenset(),
     "Sub": frozenset(),
@@ -61,7 +63,9 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Where": frozenset(),
 }
 # operators whose inputs after the first determine a shape, or which values are read
-_BY_CONSTANTS = frozenset({"CumSum", "Gather", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+_BY_CONSTANTS = frozenset(
+    {"CumSum", "Gather", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
+)
 # the position of the sequence lengths among the inputs of a recurrent operator; an export writes none
 _LENGTHS = 4
 # bytes per value of ONNX's types float32 (1), int64 (7) and float64 (11)
@@ -101,6 +105,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     },
     "Attribute": {
         "name": (1, "bytes", False),
+        "f": (2, "float", False),
         "i": (3, "int64", False),
         "s": (4, "bytes", False),
         "t": (5, "Tensor", False),

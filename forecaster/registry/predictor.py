@@ -18,6 +18,7 @@ from forecaster.domain.support import Support
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.paths import Ranks
 from forecaster.models.names import ATTENTION
 from forecaster.registry.bundle import Bundle
 
@@ -27,6 +28,9 @@ MAX_BATCH = 1024
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, MAX_BATCH)
 # cached residual quantiles: one array for each set of requested probabilities
 _MAX_CACHED = 64
+MAX_SAMPLES = 1000
+# with narrower intervals, the outermost values would be a large share of the sample paths
+_MIN_SAMPLED_LEVEL = 80
 
 
 class ArrayPredictor:
@@ -42,6 +46,7 @@ class ArrayPredictor:
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
         self._support = _support_of_inputs(self.manifest)
+        self.static_columns = bundle.manifest.static_columns
         # the attention weights are computed only when they are asked for
         self._names = [name for name in bundle.manifest.outputs if name != ATTENTION]
         options = onnxruntime.SessionOptions()
@@ -86,8 +91,8 @@ class ArrayPredictor:
                 `hist_exog`, `(batch, rows, 1 + hist_exog)`, the target first.
             horizon: number of steps; the trained horizon when None.
             known: the result of `known_ahead`; None if the model has no known columns.
-            static: what describes each series as a whole, `(batch, columns)`; None if the model takes nothing of the
-                kind.
+            static: what describes each series as a whole, `(batch, columns)`, as `static_columns` encodes it; None if
+                the model takes nothing of the kind.
 
         Raises:
             TooShortError: `inputs` are shorter than `input_size`, or than `least_rows` if the model has it.
@@ -98,11 +103,24 @@ class ArrayPredictor:
         horizon = manifest.horizon if horizon is None else horizon
         self.check_horizon(horizon)
         self.check_length(inputs.shape[1], "inputs")
-        self._check_features(inputs, known, horizon)
+        self._check_features(inputs, known, static, horizon)
         window = pad_front(np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64), manifest.input_size)
         self.check_observed(window)
         self._check_target(window[:, :, 0])
-        parts: list[Forecasts] = []
+        return self.roll_out(window, horizon, known, static)
+
+    def roll_out(self, window: Floats, horizon: int, known: Floats | None, static: Floats | None) -> Forecasts:
+        """Return the forecasts of `predict` for raw values that are not checked.
+
+        Args:
+            window: `(batch, input_size, 1 + hist_exog)`, float64.
+            horizon: number of steps, at most the manifest's `max_horizon`.
+            known, static: as for `predict`.
+
+        Raises:
+            RequestError: a forecast is not finite.
+        """
+        manifest, parts = self.manifest, list[Forecasts]()
         for first in range(0, horizon, manifest.horizon):
             if parts:
                 window = np.concatenate([window, parts[-1].mean[:, :, None]], axis=1)[:, -manifest.input_size :]
@@ -185,7 +203,7 @@ class ArrayPredictor:
         Raises:
             RequestError: a probability lies beyond the calibrated range.
         """
-        calibration, mean = self._calibration(is_baseline), predicted.mean
+        calibration, mean = self.calibration(is_baseline), predicted.mean
         result = np.full((*mean.shape, len(probabilities)), np.nan)
         if calibration is None:
             return result
@@ -218,7 +236,7 @@ class ArrayPredictor:
             is_baseline: as for `quantiles`.
             adapted: as for `quantiles`, for each level's lower and upper bound.
         """
-        calibration = self._calibration(is_baseline)
+        calibration = self.calibration(is_baseline)
         result = np.full((*predicted.mean.shape, 2 * len(levels)), np.nan)
         supported = [
             number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)
@@ -233,6 +251,10 @@ class ArrayPredictor:
         )
         return result
 
+    def calibration(self, is_baseline: bool = False) -> Calibration | None:
+        """Return the calibration of the model, or of the baseline; None if the bundle has none."""
+        return self.bundle.baseline if is_baseline else self.bundle.calibration
+
     def check_horizon(self, horizon: int) -> None:
         """Raise RequestError unless the version can forecast `horizon` steps."""
         if not 1 <= horizon <= self.manifest.max_horizon:
@@ -244,6 +266,37 @@ class ArrayPredictor:
     def check_probabilities(self, probabilities: tuple[float, ...], is_baseline: bool = False) -> None:
         """Raise RequestError unless each of `probabilities` lies within the calibrated range."""
         self._residuals(probabilities, is_baseline)
+
+    def check_samples(self, n_samples: int, horizon: int, is_baseline: bool = False) -> None:
+        """Raise RequestError unless the version can draw `n_samples` sample paths of `horizon` steps."""
+        trained = self.manifest.horizon
+        if not 1 <= n_samples <= MAX_SAMPLES:
+            raise RequestError(f"n_samples: {n_samples} is outside 1 to {MAX_SAMPLES}")
+        if horizon > trained:
+            raise RequestError(
+                f"n_samples: the trained horizon is {trained}, and steps beyond it have no intervals; "
+                f"request at most {trained} steps, or leave n_samples out"
+            )
+        self.templates(is_baseline)
+
+    def templates(self, is_baseline: bool = False) -> tuple[Floats, Ranks]:
+        """Return the probabilities of the calibrated quantiles, and the templates of sample paths.
+
+        Raises:
+            RequestError: the version has no templates, or too few calibration windows.
+        """
+        calibration = self.calibration(is_baseline)
+        if calibration is None or calibration.templates is None:
+            raise RequestError(
+                "n_samples: this version was trained by an earlier release, which kept nothing to draw sample paths "
+                "from; train it again, or leave n_samples out"
+            )
+        if not calibration.supports(_MIN_SAMPLED_LEVEL):
+            raise RequestError(
+                f"n_samples: sample paths need calibrated {_MIN_SAMPLED_LEVEL} % intervals, and the "
+                f"{calibration.n_windows} calibration windows do not support them; train on more rows"
+            )
+        return calibration.probabilities, calibration.templates
 
     def check_length(self, length: int, where: str) -> None:
         """Raise TooShortError unless `length` values are enough for a forecast."""
@@ -293,14 +346,11 @@ class ArrayPredictor:
         joined = (np.concatenate(arrays) if len(parts) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
         return dict(zip(names, joined, strict=True))
 
-    def _calibration(self, is_baseline: bool) -> Calibration | None:
-        return self.bundle.baseline if is_baseline else self.bundle.calibration
-
     def _residual_quantiles(self, probabilities: tuple[float, ...], is_baseline: bool) -> Floats:
-        calibration = self._calibration(is_baseline)
+        calibration = self.calibration(is_baseline)
         return np.empty((0, 0)) if calibration is None else calibration.quantiles(np.array(probabilities))
 
-    def _check_features(self, inputs: Floats, known: Floats | None, horizon: int) -> None:
+    def _check_features(self, inputs: Floats, known: Floats | None, static: Floats | None, horizon: int) -> None:
         manifest = self.manifest
         n_inputs, n_known = 1 + len(manifest.hist_exog), len(manifest.futr_exog | manifest.calendar_features)
         rows = manifest.input_size + self.steps_ahead(horizon)
@@ -314,6 +364,12 @@ class ArrayPredictor:
             raise RequestError(
                 f"known: has the shape {shape}; the model takes {rows} rows of "
                 f"{[*manifest.futr_exog, *manifest.calendar_features]}; create it with known_ahead"
+            )
+        shape, names = None if static is None else static.shape, self.static_columns.names
+        if shape != ((len(inputs), len(names)) if names else None):
+            raise RequestError(
+                f"static: has the shape {shape}; the model takes a row of {list(names)} for each series; create it "
+                "with static_columns.encode_all"
             )
 
     def _check_target(self, window: Floats) -> None:

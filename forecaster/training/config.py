@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
 from forecaster.data.calendars import NAMES, get_calendar
-from forecaster.data.long_frame import check_long_frame
+from forecaster.data.long_frame import check_long_frame, read_static
 from forecaster.data.padding import pad_series
 from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
@@ -23,12 +23,33 @@ from forecaster.domain.errors import ConfigError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
+from forecaster.domain.static import CATEGORY, NO_STATIC, StaticColumns, StaticKind, StaticValue
 from forecaster.domain.support import EVERYTHING, Support
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
 from forecaster.training.fit_config import FitConfig
 from forecaster.training.tracking import TrackingConfig
+
+
+class StatColumn(Config):
+    """A column that is constant within each series: a number, or the name of a category.
+
+    Args:
+        column: its name in the data.
+        kind: how it is read; None for a number if all its values are numbers.
+    """
+
+    column: str
+    kind: StaticKind | None = None
+
+
+def _expand(column: Any) -> Any:
+    return {"column": column} if isinstance(column, str) else column
+
+
+# `area` is short for `{column: area}`
+StatColumns = tuple[Annotated[StatColumn, BeforeValidator(_expand)], ...]
 
 
 class TrainConfig(Config):
@@ -49,6 +70,7 @@ class TrainConfig(Config):
         hist_exog: exogenous columns that are known up to the cutoff, each with its transforms.
         futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
         calendar_features: features of the timestamps, which are always known ahead.
+        stat_exog: columns that are constant within each series; a forecast request must contain them.
         seed: determines the initial weights, the order of windows and the dropout masks.
         intervals: the unit of the residuals: `constant`; `ewma`, the volatility of the window's changes; `returns`, the
             volatility of its returns; or `auto`, the unit with the best interval score on the residuals.
@@ -71,6 +93,7 @@ class TrainConfig(Config):
     hist_exog: HistColumns = ()
     futr_exog: tuple[str, ...] = ()
     calendar_features: tuple[str, ...] = ()
+    stat_exog: StatColumns = ()
     model: ModelConfig = ModelConfig()
     fit: FitConfig = FitConfig()
     intervals: Literal["constant", "ewma", "returns", "auto"] = "constant"
@@ -96,19 +119,21 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_column_names(self) -> "TrainConfig":
-        names = self.exogenous
+        names = (*self.exogenous, *self.static)
         wrong = sorted({name for name in names if names.count(name) > 1 or name in (UNIQUE_ID, DS, Y)})
         if wrong:
             raise ValueError(
-                f"hist_exog and futr_exog: {wrong} are listed twice, or are one of {UNIQUE_ID}, {DS}, {Y}; remove them"
+                f"hist_exog, futr_exog and stat_exog: {wrong} are listed twice, or are one of {UNIQUE_ID}, {DS}, {Y}; "
+                "remove them"
             )
         return self
 
     @model_validator(mode="after")
     def _check_design(self) -> "TrainConfig":
-        kinds, hist = (step.kind for step in self.transforms), (exog.transforms for exog in self.hist_exog)
-        hist_kinds = [step.kind for steps in hist for step in steps]
-        refusals = find_refusals(Design(self.model, self.shape, [*kinds], hist_kinds, self.is_masked))
+        kinds = [step.kind for step in self.transforms]
+        hist_kinds = [step.kind for exog in self.hist_exog for step in exog.transforms]
+        is_stateful = self.fit.stateful is not None
+        refusals = find_refusals(Design(self.model, self.shape, kinds, hist_kinds, is_stateful, self.is_masked))
         if refusals:
             raise ValueError("; ".join(refusals))
         return self
@@ -146,36 +171,59 @@ class TrainConfig(Config):
         """Return the columns that the data must have besides the target."""
         return (*(exog.column for exog in self.hist_exog), *self.futr_exog)
 
+    @property
+    def static(self) -> tuple[str, ...]:
+        """Return the columns that are constant within each series."""
+        return tuple(stat.column for stat in self.stat_exog)
+
+    def load(self) -> pd.DataFrame:
+        """Return the data as a long frame with every column that the recipe takes, not yet checked against the recipe.
+
+        Raises:
+            ConfigError, DataError: as the data source raises them.
+        """
+        if isinstance(self.data, FilesSource):
+            return self.data.load(self.exogenous, self.static, keep_blanks=self.is_masked)
+        return self.data.load(self.exogenous, self.static)
+
     def with_cell(self, cell: str) -> "TrainConfig":
         """Return the same recipe with another cell."""
         return self.model_copy(update={"model": self.model.model_copy(update={"cell": cell})})
 
+    def shape_with(self, columns: StaticColumns) -> NetworkShape:
+        """Return the network's shape for data with these static columns."""
+        sizes = columns.sizes
+        return NetworkShape(
+            self.input_size,
+            self.horizon,
+            # for each column that may have missing values, another says which are observed
+            (1 + len(self.hist_exog)) * (2 if self.is_masked else 1),
+            len(self.futr_exog) + len(self.calendar_features),
+            len(columns.numbers),
+            sizes[bool(columns.series) :],
+            sizes[0] if columns.series else 0,
+        )
+
     @property
     def shape(self) -> NetworkShape:
-        """Return the network's shape."""
-        known = len(self.futr_exog) + len(self.calendar_features)
-        # for each column that may have missing values, another says which are observed
-        values = (1 + len(self.hist_exog)) * (2 if self.is_masked else 1)
-        return NetworkShape(self.input_size, self.horizon, values, known)
+        """Return the network's shape, as if there were one series."""
+        values: dict[str, list[StaticValue]] = {
+            stat.column: ["" if stat.kind == CATEGORY else 0.0] for stat in self.stat_exog
+        }
+        return self.shape_with(StaticColumns.learn([""], values, is_embedded=self.model.inputs.series_embedding > 0))
 
-    def build_network(self) -> Any:
-        """Return the untrained network."""
-        return build_model(self.model, self.shape, self.seed)
-
-
-def load_frame(config: TrainConfig) -> pd.DataFrame:
-    """Return the recipe's data as a long frame, not yet checked against the recipe.
-
-    Raises:
-        ConfigError, DataError: as the data source raises them.
-    """
-    if isinstance(config.data, FilesSource) and config.is_masked:
-        return config.data.load(config.exogenous, keep_blanks=True)
-    return config.data.load(config.exogenous)
+    def build_network(self, shape: NetworkShape | None = None) -> Any:
+        """Return the untrained network; None stands for the property `shape`."""
+        return build_model(self.model, shape or self.shape, self.seed)
 
 
-def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
+def prepare(config: TrainConfig, frame: pd.DataFrame, columns: StaticColumns | None = None) -> Series:
     """Check a long frame against the configuration and return its series, with calendar features.
+
+    Args:
+        config: the recipe.
+        frame: the data.
+        columns: the static columns of a network, whose positions are used; None learns them from the frame.
 
     Raises:
         DataError: the frame does not meet the configuration's requirements.
@@ -196,7 +244,18 @@ def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
             chain.check(column, f"{where}, series '{unique_id}', column {name}")
         config.support.check(series.values[rows, 0], f"{where}, series '{unique_id}', column {Y}")
     step = sessions or parse(series.freq)
-    return _with_calendar(pad_series(series, config.n_padded, step), config.calendar_features, step)
+    padded = pad_series(_with_static(config, frame, series, columns), config.n_padded, step)
+    return _with_calendar(padded, config.calendar_features, step)
+
+
+def _with_static(config: TrainConfig, frame: pd.DataFrame, series: Series, columns: StaticColumns | None) -> Series:
+    is_embedded = config.model.inputs.series_embedding > 0
+    if not config.stat_exog and not is_embedded:
+        return series
+    kinds = columns.kinds if columns else {stat.column: stat.kind for stat in config.stat_exog}
+    values = read_static(frame, kinds, config.data.location)
+    columns = columns or StaticColumns.learn(series.unique_ids, values, is_embedded=is_embedded)
+    return replace(series, static=columns.encode_all(series.unique_ids, values), static_columns=columns)
 
 
 def check_adjustment(config: TrainConfig) -> None:
@@ -232,8 +291,9 @@ def split(config: TrainConfig, series: Series, parts: Sequence[str] = PARTS) -> 
     return split_windows(series, config.split, config.input_size, config.horizon, config.step_size, parts)
 
 
-def build_preprocessing(config: TrainConfig) -> Preprocessing:
-    """Return the configuration's preprocessing, not yet fitted."""
+def build_preprocessing(config: TrainConfig, columns: StaticColumns | None = None) -> Preprocessing:
+    """Return the configuration's preprocessing of data with these static columns, not yet fitted."""
+    columns = columns or NO_STATIC
     is_causal = config.model.decoder.answers_each_step
     return Preprocessing(
         target=Chain(steps=config.transforms, is_causal=is_causal, is_masked=config.is_masked),
@@ -243,6 +303,8 @@ def build_preprocessing(config: TrainConfig) -> Preprocessing:
             Chain(steps=exog.transforms, is_causal=is_causal, is_masked=config.is_masked) for exog in config.hist_exog
         ),
         known=tuple(Standardize() for _ in (*config.futr_exog, *config.calendar_features)),
+        numbers=tuple(Standardize() for _ in columns.numbers),
+        sizes=columns.sizes,
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from forecaster.database.uris import without_password
 from forecaster.domain.series import Series, Y
 from forecaster.training import devices, tracking
-from forecaster.training.config import TrainConfig, load_frame, prepare
+from forecaster.training.config import TrainConfig, prepare
 
 _log = logging.getLogger("forecaster.training")
 
@@ -36,7 +36,7 @@ def load_dataset(config: TrainConfig) -> Dataset:
     Raises:
         ConfigError, DataError: as the data source and `prepare` raise them.
     """
-    frame = load_frame(config)
+    frame = config.load()
     series = prepare(config, frame)
     return Dataset(frame, series, _digest(series))
 
@@ -67,6 +67,8 @@ def count_missing(config: TrainConfig, series: Series) -> dict[str, int]:
 def _digest(series: Series) -> str:
     digest = hashlib.sha256()
     known = () if series.known is None else (series.known,)
-    for part in ("\0".join(series.unique_ids).encode(), series.bounds, series.timestamps, series.values, *known):
+    static = () if series.static is None else (repr(series.static_columns).encode(), series.static)
+    rows = series.bounds, series.timestamps, series.values
+    for part in ("\0".join(series.unique_ids).encode(), *rows, *known, *static):
         digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

@@ -44,6 +44,7 @@ def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluat
         futr_exog={}
         if known is None
         else {name: _plain(known[whole, number]) for number, name in enumerate(config.futr_exog)},
+        stat_exog=_static(series, int(test.owners_of(last)[0])),
         forecast={name: _plain(values) for name, values in forecast.items()},
     )
 
@@ -52,6 +53,13 @@ def _are_whole(test: Windows, index: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return whether each window in `index` has no missing value, `(n,)`."""
     is_missing = np.isnan(test.inputs(index).values).any(axis=(1, 2)) | np.isnan(test.targets(index)).any(axis=1)
     return np.asarray(~is_missing)
+
+
+def _static(series: Series, owner: int) -> dict[str, float | str]:
+    if series.static is None:
+        return {}
+    values, names = series.static_columns.decode(series.static[owner].tolist()), series.static_columns.stat_exog
+    return {name: value for name, value in values.items() if name in names and value is not None}
 
 
 def _plain(values: Floats) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from forecaster.domain.errors import BundleError, ParityError, WorkspaceError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, HASHED_FILES, KERAS_MODEL, MANIFEST, MODEL, Manifest
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.conformal import Calibration
-from forecaster.models.trained import TrainedNetwork, open_session
+from forecaster.models.trained import TrainedNetwork, check_finite, open_session
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, largest_difference, read_bundle, write_json
 from forecaster.registry.files import hash_file
 
@@ -44,6 +44,7 @@ def write_bundle(
 
     Raises:
         ParityError: the graph and the network differ by more than `GOLDEN_TOLERANCE` of a window's scale.
+        TrainingError: a forecast is not finite.
         BundleError: a value cannot be written as JSON, or `read_bundle` refuses the bundle.
         WorkspaceError: a file cannot be written.
     """
@@ -84,12 +85,14 @@ def check_parity(trained: TrainedNetwork, graph: "onnx.ModelProto", inputs: Inpu
     """Return the graph's outputs for raw inputs, after comparing its forecasts with the network's.
 
     Raises:
-        ParityError: the forecasts differ, or are not finite.
+        ParityError: the forecasts differ.
+        TrainingError: a forecast is not finite.
     """
     session = open_session(graph)
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, inputs.feeds), strict=True))
     served = trained.config.head.forecasts(outputs, trained.preprocessing.target.needs_positive)
+    check_finite(served)
     worst = largest_difference(inputs, served, trained.predict(inputs))
     if not worst <= GOLDEN_TOLERANCE:
         raise ParityError(
@@ -113,6 +116,7 @@ def _as_json(calibration: Calibration) -> dict[str, Any]:
         "n_windows": calibration.n_windows,
         "n_effective": calibration.n_effective,
         "is_adaptive": calibration.is_adaptive,
+        **({} if calibration.templates is None else {"templates": calibration.templates.tolist()}),
         **asdict(calibration.unit),
     }
 

@@ -1,4 +1,4 @@
-"""Fit a network: early stopping, best weights, and a checkpoint after each epoch.
+"""Fit a network: the regression beside it, early stopping, best weights, and a checkpoint after each epoch.
 
 A fit that resumes from a checkpoint ends with the same weights as an uninterrupted fit. The order of an epoch's windows
 depends only on the seed and the epoch, and a checkpoint holds every variable (weights, optimizer, dropout seeds).
@@ -12,60 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from forecaster.data.preprocessing import Preprocessing
-from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
-from forecaster.models.network import ModelConfig
-from forecaster.models.trained import Float32, network_inputs, predict_batches
-from forecaster.training import networks
+from forecaster.domain.series import Floats
+from forecaster.evaluation.ridge import solve_ridge
+from forecaster.models.names import SKIP
+from forecaster.models.trained import Float32, predict_batches
+from forecaster.training import networks, stateful
+from forecaster.training.divergence import check_converges, loss_of_zeros
+from forecaster.training.examples import Examples
 from forecaster.training.fit_config import FitConfig
 
 if TYPE_CHECKING:
     import keras
 
-# input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
-CHUNK_VALUES = 2**23
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Windows as the network's input: transformed, in float32, computed chunk by chunk."""
-
-    windows: Windows
-    preprocessing: Preprocessing
-    model: ModelConfig
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def take(self, index: NDArray[np.int64]) -> tuple[list[NDArray[Any]], Float32]:
-        """Return the network's inputs, and the targets that the decoder learns from."""
-        prepared, contexts = self.preprocessing.forward(self.windows.inputs(index).feeds)
-        targets = self.preprocessing.target.targets(self.model.decoder.targets(self.windows, index), contexts)
-        return network_inputs(prepared), targets.astype(np.float32)
-
-    def weights(self, count: int) -> Float32 | None:
-        """Return the loss weight of each step, `(count, input_size)`; None if every step has weight 1.
-
-        The first steps have weight 0 if a transform's running statistics are still based on few values there.
-        """
-        warm_up = self.preprocessing.target.warm_up
-        if not warm_up:
-            return None
-        steps = np.ones(self.windows.input_size, dtype=np.float32)
-        steps[: int(np.ceil(warm_up * len(steps)))] = 0
-        return np.tile(steps, (count, 1))
-
-    def chunks(self, index: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Yield `index` in chunks of whole batches, each small enough to bound memory."""
-        values = self.windows.input_size * (self.windows.horizon if self.model.decoder.answers_each_step else 1)
-        size = max(1, CHUNK_VALUES // (values * batch_size)) * batch_size
-        for begin in range(0, len(index), size):
-            yield index[begin : begin + size]
+# windows that the loss of a forecast of 0 is measured on
+_SAMPLE = 256
 
 
 @dataclass
@@ -109,16 +73,26 @@ def fit(
         epochs: end after this many epochs, with the learning rates of `config.epochs`; None runs all of them.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint cannot be read or belongs to another network.
+        TrainingError: the fit diverges, or the checkpoint cannot be read or belongs to another network.
         WorkspaceError: the checkpoint cannot be written.
     """
     batch_size = min(config.batch_size, len(train))
-    epochs = epochs or config.epochs
-    if not model.compiled:
-        networks.compile_network(
-            model, train.model.head, config, len(train) // batch_size, train.preprocessing.is_masked
-        )
-    history, best = _restore(model, checkpoint)
+    epochs, head, is_masked = epochs or config.epochs, train.model.head, train.preprocessing.is_masked
+    of_zeros = loss_of_zeros(head, _sample_targets(train))
+    streams = stateful.Streams(train, config, config.stateful) if config.stateful else None
+    if streams:
+        # the network that reads the streams is fitted, and `model` gets its weights
+        fitted = stateful.reader_of(model, streams, seed)
+    elif model.compiled:
+        fitted = model
+    else:
+        fitted = networks.compile_network(model, head, config, len(train) // batch_size, is_masked=is_masked)
+    if checkpoint.exists():
+        history, best = _restore(fitted, len(model.get_weights()), checkpoint)
+    else:
+        if train.model.skip == "ridge":
+            _fit_skip(model, train, batch_size)
+        history, best = History(), model.get_weights()
     with tqdm(
         total=epochs,
         initial=history.epochs,
@@ -130,9 +104,14 @@ def fit(
     ) as bar:
         while not history.is_finished:
             epoch = history.epochs
-            loss = _run_epoch(model, train, batch_size, np.random.default_rng((seed, epoch)))
+            random = np.random.default_rng((seed, epoch))
+            if streams:
+                loss = stateful.run_epoch(fitted, streams, random)
+                stateful.copy_weights(fitted, model)
+            else:
+                loss = _run_epoch(model, train, batch_size, random)
             held_out = validation_loss(model, config, validation) if validation else None
-            _check_finite(loss, held_out, epoch)
+            check_converges(head, epoch, loss, held_out, model.get_weights(), of_zeros)
             history.loss.append(loss)
             if held_out is not None:
                 history.validation_loss.append(held_out)
@@ -141,7 +120,7 @@ def fit(
             history.is_finished = epoch + 1 >= epochs or epoch - history.best_epoch >= config.patience
             # before the checkpoint is saved, so that a kill in between repeats the report and never loses it
             on_epoch(epoch, loss, held_out)
-            _save(model, history, best, checkpoint)
+            _save(fitted, history, best, checkpoint)
             bar.set_postfix({"loss": loss} | ({} if held_out is None else {"validation": held_out}), refresh=False)
             bar.update()
     model.set_weights(best)
@@ -162,13 +141,24 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     return total / len(examples)
 
 
+def _fit_skip(model: "keras.Model", train: Examples, batch_size: int) -> None:
+    """Set the regression beside the network to the best one for these windows, whatever the network starts from."""
+
+    def pairs() -> Iterator[tuple[Floats, Floats]]:
+        for chunk in train.chunks(np.arange(len(train)), batch_size):
+            (x, *_), targets = train.take(chunk)
+            yield x[:, :, 0].astype(np.float64), targets.astype(np.float64)
+
+    model.get_layer(SKIP).set_weights(solve_ridge(pairs()))
+
+
 def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: np.random.Generator) -> float:
     order = random.permutation(len(train))
     # whole batches only: another shape would be compiled again; the windows left out differ by epoch
     order = order[: len(order) // batch_size * batch_size]
     total = 0.0
     for chunk in train.chunks(order, batch_size):
-        inputs, targets = train.take(chunk)
+        inputs, targets = train.take(chunk, random)
         fitted = model.fit(
             inputs, targets, batch_size, sample_weight=train.weights(len(chunk)), shuffle=False, verbose=0
         )
@@ -176,12 +166,10 @@ def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: n
     return float(total / len(order))
 
 
-def _check_finite(loss: float, held_out: float | None, epoch: int) -> None:
-    if not np.isfinite(loss) or (held_out is not None and not np.isfinite(held_out)):
-        raise TrainingError(
-            f"epoch {epoch}: the loss is not finite (train {loss}, validation {held_out}); lower fit.learning_rate or "
-            "fit.clip_norm, or add a transform such as standardize"
-        )
+def _sample_targets(train: Examples) -> Float32:
+    """Return the targets of a few windows from all of `train`."""
+    index = np.unique(np.linspace(0, len(train) - 1, _SAMPLE).astype(np.int64))
+    return train.take(next(train.chunks(index, 1)))[1]
 
 
 def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: Path) -> None:
@@ -198,15 +186,13 @@ def _save(model: "keras.Model", history: History, best: list[Any], checkpoint: P
         ) from error
 
 
-def _restore(model: "keras.Model", checkpoint: Path) -> tuple[History, list[Any]]:
-    if not checkpoint.exists():
-        return History(), model.get_weights()
+def _restore(model: "keras.Model", n_weights: int, checkpoint: Path) -> tuple[History, list[Any]]:
     variables = networks.variables(model)
     try:
         with checkpoint.open("rb") as content, np.load(content, allow_pickle=False) as file:
             saved = dict(file)
         shapes = [saved[f"v{number}"].shape for number in range(sum(name[0] == "v" for name in saved))]
-        best = [saved[f"b{number}"] for number in range(len(model.get_weights()))]
+        best = [saved[f"b{number}"] for number in range(n_weights)]
         history = History(**json.loads(str(saved["history"])))
     except (OSError, EOFError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{checkpoint}: cannot be read ({error}); remove it and start again") from error

@@ -2,9 +2,27 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from forecaster.domain.config import Config
+
+
+class Truncation(Config):
+    """How the rows of a series are read in order, with a state that is carried on.
+
+    Args:
+        chunk: rows per step of the optimizer.
+        backprop_steps: rows over which gradients flow; it must divide `chunk`.
+    """
+
+    chunk: int = Field(ge=1, le=100_000)
+    backprop_steps: int = Field(ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Truncation":
+        if self.chunk % self.backprop_steps:
+            raise ValueError(f"chunk: must be a multiple of backprop_steps, {self.backprop_steps}")
+        return self
 
 
 class FitConfig(Config):
@@ -15,6 +33,9 @@ class FitConfig(Config):
         patience: epochs without a better validation loss before the fit stops.
         schedule: `constant`, or `cosine`, which lowers the learning rate to 0 over `epochs`.
         clip_norm: the largest norm of the gradient of all weights together.
+        stateful: read the train rows of each series in order, carry the state from chunk to chunk, and truncate the
+            gradients; null: read windows in random order, each from a state of zeros. `batch_size` is then the number
+            of series that are read side by side.
         mixed_precision: compute in float16 on a GPU that gains from it; the exported weights are always float32.
     """
 
@@ -25,3 +46,4 @@ class FitConfig(Config):
     patience: int = Field(5, ge=1, le=100_000)
     clip_norm: float = Field(1.0, gt=0)
     mixed_precision: bool = False
+    stateful: Truncation | None = None

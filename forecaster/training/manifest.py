@@ -12,6 +12,7 @@ from forecaster.domain.manifest import (
     CHANGES,
     MAX_ROLL_OUT,
     VALUES,
+    Category,
     Reference,
     Skill,
     TrainingData,
@@ -61,6 +62,7 @@ def build_manifest(
             config.horizon,
             [exog.column for exog in config.hist_exog],
             (*config.futr_exog, *config.calendar_features),
+            series.static_columns.names,
         ),
         "outputs": output_shapes(config.model, config.shape),
         "input_size": config.input_size,
@@ -87,6 +89,7 @@ def build_manifest(
         "skill": _skill(config, series, test, evaluated),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **_preprocessing(config, served.preprocessing),
+        **_static(series, served.preprocessing),
     }
 
 
@@ -151,3 +154,11 @@ def _preprocessing(config: TrainConfig, fitted: Preprocessing) -> dict[str, Any]
         "futr_exog": dict(zip(config.futr_exog, known[:n_futr], strict=True)),
         "calendar_features": dict(zip(config.calendar_features, known[n_futr:], strict=True)),
     }
+
+
+def _static(series: Series, fitted: Preprocessing) -> dict[str, Any]:
+    """Return the manifest's fields about the static columns: their scales, and the names that were fitted."""
+    columns = series.static_columns.without(fitted.unseen)
+    scales = (scale.model_dump() for scale in fitted.numbers)
+    categories = {name: Category(values=names) for name, names in columns.categories.items()}
+    return {"stat_exog": dict(zip(columns.numbers, scales, strict=True)) | categories, "series": columns.series}

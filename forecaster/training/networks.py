@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """Everything that determines an untrained network: the seed, its configuration and its shape.
+    """Everything that determines an untrained, compiled network.
 
-    Its loss also depends on whether targets may be missing.
+    Args:
+        seed: the seed.
+        model: its configuration.
+        shape: its shape.
+        is_masked: whether targets may be missing, which changes its loss.
+        streams: the size of every batch, if the network keeps its states from batch to batch.
     """
 
     seed: int
     model: "ModelConfig"
     shape: "NetworkShape"
     is_masked: bool = False
+    streams: int | None = None
 
 
 @dataclass
@@ -38,7 +44,7 @@ class NetworkCache:
     """Compiled networks, each with the initial values of its variables.
 
     Args:
-        networks: by network key, fit configuration, and batches per epoch.
+        networks: by network key, fit configuration, and the optimizer's steps per epoch.
     """
 
     networks: dict[tuple[NetworkKey, "FitConfig", int], tuple["keras.Model", list[Any]]] = field(default_factory=dict)
@@ -59,7 +65,7 @@ def reuse_networks() -> Iterator[NetworkCache]:
 
 
 def get_compiled(
-    build: Callable[[], "keras.Model"], key: NetworkKey, config: "FitConfig", n_windows: int
+    build: Callable[[], "keras.Model"], key: NetworkKey, config: "FitConfig", steps: int, batches_per_step: int = 1
 ) -> "keras.Model":
     """Return an untrained, compiled network.
 
@@ -67,14 +73,15 @@ def get_compiled(
         build: builds the network.
         key: everything that determines the network.
         config: how it will be fitted.
-        n_windows: the number of windows that it will be fitted on.
+        steps: the number of the optimizer's steps per epoch.
+        batches_per_step: the number of batches whose mean gradient a step takes.
     """
-    cache, batches = _cache.get(), n_windows // min(config.batch_size, n_windows)
+    cache = _cache.get()
     if cache is None:
-        return compile_network(build(), key.model.head, config, batches, key.is_masked)
-    cache_key = (key, config, batches)
+        return compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
+    cache_key = (key, config, steps)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), key.model.head, config, batches, key.is_masked)
+        model = compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
     model, initial = cache.networks[cache_key]
     for variable, value in zip(variables(model), initial, strict=True):
@@ -83,17 +90,23 @@ def get_compiled(
 
 
 def compile_network(
-    model: "keras.Model", head: "Head", config: "FitConfig", batches: int, is_masked: bool = False
+    model: "keras.Model",
+    head: "Head",
+    config: "FitConfig",
+    steps: int,
+    batches_per_step: int = 1,
+    is_masked: bool = False,
 ) -> "keras.Model":
-    """Compile a network with its head's loss and its optimizer, for `batches` batches per epoch, and return it."""
+    """Compile a network with its head's loss and its optimizer, and return it; see `get_compiled` and `NetworkKey`."""
     import keras
 
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * batches)
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm)
-    steps = devices.steps_per_execution(batches)
-    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=steps, jit_compile="auto")
+        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
+    accumulated = batches_per_step if batches_per_step > 1 else None
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
+    at_once = devices.steps_per_execution(steps * batches_per_step)
+    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=at_once, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -6,6 +6,7 @@ fitted without some of the rows.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def calibrate_on(config: TrainConfig, forecasts: Sequence[tuple[Windows, Forecas
         config.support,
     )
     in_time = residuals.take(np.argsort(residuals.cutoffs, kind="stable"))
-    return choose(in_time, candidates(config.intervals, build_preprocessing(config).target.needs_positive))
+    chosen = choose(in_time, candidates(config.intervals, build_preprocessing(config).target.needs_positive))
+    return replace(chosen, templates=in_time.templates(chosen))
 
 
 def calibrate_naive(config: TrainConfig, parts: dict[str, Windows]) -> Calibration:

@@ -15,17 +15,21 @@ import numpy as np
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError
+from forecaster.domain.manifest import MANIFEST, Manifest
 from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Inputs
+from forecaster.domain.static import StaticColumns
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.metrics import METRICS, mae, mase, naive_scale, relative_mae
 from forecaster.evaluation.probabilistic import coverage
+from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import devices, networks
 from forecaster.training.config import TrainConfig, build_preprocessing, title
-from forecaster.training.fit import Examples, History, fit
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History, fit
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 
 # takes the phase (`recipe` or `served`), the epoch, its loss and its validation loss
@@ -141,12 +145,14 @@ def _fit(
     weights: Path | None = None,
 ) -> tuple[TrainedNetwork, History]:
     phase = checkpoint.stem
+    shape = config.shape_with(train.windows.static_columns)
     with devices.all_devices():
         if weights is None:
-            model = compile_untrained(config, len(train))
+            model = compile_untrained(config, len(train), shape)
         else:
             # not compiled: the saved network has no optimizer to load into a compiled network
-            model = config.build_network()
+            model = config.build_network(shape)
+            _check_names(train.windows.static_columns, weights)
             _load_weights(model, weights)
         history = fit(
             model,
@@ -159,13 +165,26 @@ def _fit(
             label=f"{title(config)} {phase}",
             epochs=epochs,
         )
-    return TrainedNetwork(_in_float32(config, model), config.model, config.shape, train.preprocessing), history
+    return TrainedNetwork(_in_float32(config, shape, model), config.model, shape, train.preprocessing), history
 
 
-def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
-    """Return the configuration's untrained network, compiled for a fit on `n_windows` windows."""
-    key = networks.NetworkKey(config.seed, config.model, config.shape, config.is_masked)
-    return networks.get_compiled(config.build_network, key, config.fit, n_windows)
+def compile_untrained(config: TrainConfig, n_windows: int, shape: NetworkShape) -> Any:
+    """Return the configuration's untrained network of this shape, compiled for a fit on `n_windows` windows."""
+    key = networks.NetworkKey(config.seed, config.model, shape, config.is_masked)
+    steps = n_windows // min(config.fit.batch_size, n_windows)
+    return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, steps)
+
+
+def _check_names(columns: StaticColumns, file: Path) -> None:
+    """Raise TrainingError unless each embedding has the names that it has in the bundle that holds these weights."""
+    if not columns.sizes:
+        return
+    saved = Manifest.model_validate_json((file.parent / MANIFEST).read_bytes()).static_columns
+    if (saved.series, saved.categories) != (columns.series, columns.categories):
+        raise TrainingError(
+            f"{file}: a fit cannot start from these weights, whose series or categories differ from the data's; "
+            "set retrain.warm_epochs to null"
+        )
 
 
 def _load_weights(model: Any, file: Path) -> None:
@@ -179,10 +198,10 @@ def _load_weights(model: Any, file: Path) -> None:
         ) from error
 
 
-def _in_float32(config: TrainConfig, model: Any) -> Any:
+def _in_float32(config: TrainConfig, shape: NetworkShape, model: Any) -> Any:
     """Return a copy of the network in float32 on one device, for the export and the evaluation."""
     devices.prepare(config.seed, mixed_precision=False)
-    copy = config.build_network()
+    copy = config.build_network(shape)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -193,7 +212,7 @@ def fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
     def chunks() -> Iterator[Inputs]:
         return (windows.inputs(index) for index in windows.chunks(max(1, 2**22 // windows.input_size)))
 
-    return build_preprocessing(config).fit(chunks)
+    return build_preprocessing(config, windows.static_columns).fit(chunks)
 
 
 def _measure(

@@ -40,7 +40,8 @@ export function updateForm() {
   const { input_size: inputSize, horizon, max_horizon: maxHorizon, freq, cell, topology } = manifest;
   byId("needs").textContent =
     `${cell}, ${topology.replaceAll("_", "-")}: ${horizon} steps of ${freq} from the last ${inputSize} rows.`;
-  const columns = ["ds", "y", ...Object.keys(manifest.hist_exog), ...Object.keys(manifest.futr_exog)];
+  const { hist_exog: hist, futr_exog: futr, stat_exog: stat } = manifest;
+  const columns = ["ds", "y", ...[hist, futr, stat].flatMap(Object.keys)];
   byId("csv-hint").textContent = `${columns.join(",")}: at least ${inputSize} rows, one step of ${freq} apart.`;
   byId("horizon").value = horizon;
   byId("horizon").max = maxHorizon;

@@ -19,12 +19,16 @@ export function readCsv(text, uniqueId, manifest) {
   const take = (from, name) => from.map((row) => toNumber(row, position[name], name));
   const chosen = (from, names) =>
     Object.fromEntries(names.filter((name) => name in position).map((name) => [name, take(from, name)]));
+  // columns that are constant within the series: the first row's values
+  const described = Object.entries(manifest.stat_exog).filter(([name]) => name in position);
+  const valueOf = ([name, { values }]) => [name, values ? known[0].cells[position[name]] : take(known, name)[0]];
   return {
     unique_id: uniqueId,
     ds: known.map(({ cells }) => cells[position.ds]),
     y: take(known, "y"),
     hist_exog: chosen(known, Object.keys(manifest.hist_exog)),
     futr_exog: chosen(rows, Object.keys(manifest.futr_exog)),
+    stat_exog: Object.fromEntries(described.map(valueOf)),
   };
 }
 

@@ -12,9 +12,11 @@ export function readExample(model, version) {
 
 /** Return an example's rows as CSV: the history, and the values known ahead after the cutoff. */
 export function exampleCsv({ series, forecast }) {
-  const { ds, y, hist_exog: hist, futr_exog: futr } = series;
+  const { ds, y, hist_exog: hist, futr_exog: futr, stat_exog: stat } = series;
   const columns = [y, ...Object.values(hist), ...Object.values(futr)];
   const times = Object.keys(futr).length ? [...ds, ...forecast.ds] : ds;
-  const rows = times.map((time, row) => [time, ...columns.map((column) => column[row] ?? "")].join(","));
-  return [["ds", "y", ...Object.keys(hist), ...Object.keys(futr)].join(","), ...rows].join("\n");
+  const same = Object.values(stat);
+  const rows = times.map((time, row) => [time, ...columns.map((column) => column[row] ?? ""), ...same].join(","));
+  const names = [hist, futr, stat].flatMap(Object.keys);
+  return [["ds", "y", ...names].join(","), ...rows].join("\n");
 }

@@ -48,6 +48,7 @@ async def read_example(name: str, version: int, model_store: ModelStoreDep) -> E
             y=list(example.y[:past]),
             hist_exog={column: list(values) for column, values in example.hist_exog.items()},
             futr_exog={column: list(values) for column, values in example.futr_exog.items()},
+            stat_exog=example.stat_exog,
         ),
         forecast=ExampleForecast.model_validate(
             {"cutoff": example.ds[past - 1], "ds": list(example.ds[past:]), **example.forecast}

@@ -82,6 +82,14 @@ def test_version_horizon_and_quantiles_are_passed_on(url: str, models: TrainedMo
     assert answer.attrs["model"]["version"] == 2
 
 
+def test_sample_paths_are_the_predictors(url: str, models: TrainedModels, forecast: Forecast) -> None:
+    df = pd.concat([frame(), frame(unique_id="b")])
+    expected = models.predictor(1).predict_frame(df, horizon=3, level=[80], n_samples=7, seed=5)
+    assert_same(forecast(url, df, horizon=3, level=[80], n_samples=7, seed=5), expected)
+    assert list(expected.columns[-7:]) == [f"sample-{number}" for number in range(1, 8)]
+    assert expected["sample-1"].nunique() == len(expected)
+
+
 def test_a_horizon_beyond_the_trained_has_no_bounds_and_a_warning(
     url: str, models: TrainedModels, forecast: Forecast
 ) -> None:

@@ -167,3 +167,29 @@ def test_load_reads_real_price_files() -> None:
         frame = FilesSource(path=file).load()
         assert len(frame) > 1000
         assert frame["y"].gt(0).all()
+
+
+def test_each_column_of_a_wide_file_is_a_series(tmp_path: Path) -> None:
+    path = tmp_path / "loads.csv"
+    path.write_text("date,north,holiday,south\n2026-01-01,1,0,3\n2026-01-02,2,1,4\n")
+    frame = FilesSource(path=path, wide=True, columns=Columns(ds="date")).load(["holiday"])
+    assert list(frame.columns) == ["unique_id", "ds", "y", "holiday"]
+    assert frame["unique_id"].tolist() == ["north", "north", "south", "south"]
+    assert frame["y"].tolist() == [1, 2, 3, 4]
+    assert frame["holiday"].tolist() == [0, 1, 0, 1]
+    assert frame.index.tolist() == [2, 3, 2, 3]
+
+
+def test_errors_of_a_wide_file_name_what_to_correct(tmp_path: Path) -> None:
+    path = tmp_path / "loads.csv"
+    path.write_text("ds,north,SPY.Adj Close\n2026-01-01,1,3\n2026-01-02,2,\n")
+    source = FilesSource(path=path, wide=True)
+    with pytest.raises(FileFormatError, match=r"line 3: column 'SPY\.Adj Close' holds '', not a finite number"):
+        source.load()
+    assert source.adjusted() == ("y",)
+    with pytest.raises(FileFormatError, match=r"has no column besides \['ds', 'north', 'SPY\.Adj Close'\]"):
+        source.load(["north", "SPY.Adj Close"])
+    with pytest.raises(FileFormatError, match=r"missing columns \['date'\]"):
+        FilesSource(path=path, wide=True, columns=Columns(ds="date")).load()
+    with pytest.raises(ValueError, match="wide and columns: with wide, every column is a series"):
+        FilesSource(path=path, wide=True, columns=Columns(y="north"))

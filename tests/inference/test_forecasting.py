@@ -78,6 +78,60 @@ def test_baseline_forecasts_for_a_model_without_skill_if_the_setting_says_so(mod
     assert "this is the forecast of the naive baseline" in forecast.warnings[0]
 
 
+def paths(
+    predictor: ArrayPredictor, names: list[str], rates: list[Floats | None], **options: Any
+) -> tuple[Forecast, Floats]:
+    """Return forecasts with quantiles and 1000 sample paths, and the paths' own quantiles, `(n, horizon, 3)`."""
+    values = np.sin(np.arange(24) / 2)[None, :, None] + np.arange(float(len(names)))[:, None, None]
+    forecaster = Forecaster(predictor, 4, bands(quantiles=(0.1, 0.5, 0.9)), n_samples=1000, **options)
+    forecast = forecaster.predict(ForecastInputs(values, unique_ids=names, miscoverage_rates=rates))
+    assert forecast.samples is not None
+    own = np.asarray(np.quantile(forecast.samples, np.array([0.1, 0.5, 0.9]), axis=1, method="hazen"))
+    return forecast, np.moveaxis(own, 0, -1)
+
+
+@pytest.mark.parametrize("setting", ["model", "baseline"])
+def test_sample_paths_have_the_served_quantiles(models: TrainedModels, setting: str) -> None:
+    predictor = load_without_skill(models)
+    # one series with intervals that its actuals have widened, except in forecasts of the baseline
+    forecast, own = paths(predictor, ["a", "b"], [None, WIDE], without_skill=setting)
+    assert forecast.is_adapted == (False, setting == "model")
+    width = np.ptp(forecast.band_values, axis=2)
+    assert (np.abs(own - forecast.band_values).max(axis=2) < 0.01 * width).all()
+
+
+def test_sample_paths_do_not_depend_on_the_other_series(models: TrainedModels) -> None:
+    predictor = models.predictor(1)
+    together, alone = (paths(predictor, names, [])[0].samples for names in (["a", "b"], ["a"]))
+    assert together is not None and alone is not None
+    np.testing.assert_array_equal(together[0], alone[0])
+    # the paths of different series are independent
+    ranks = np.argsort(np.argsort(together[:, :, 0], axis=1), axis=1)
+    assert abs(np.asarray(np.corrcoef(ranks))[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"horizon": 5}, "n_samples: the trained horizon is 4, and steps beyond it have no intervals"),
+        ({}, {"n_samples": 0}, "n_samples: 0 is outside 1 to 1000"),
+        ({}, {"n_samples": 1001}, "n_samples: 1001 is outside 1 to 1000"),
+        ({}, {"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"templates": None}, {}, "n_samples: this version was trained by an earlier release"),
+        (
+            {"probabilities": np.array([0.2, 0.5, 0.8]), "residuals": np.zeros((4, 3))},
+            {},
+            "n_samples: sample paths need calibrated 80 % intervals",
+        ),
+    ],
+)
+def test_sample_paths_that_cannot_be_drawn_are_refused(
+    models: TrainedModels, changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        Forecaster(load(models, **changes), **({"horizon": 4, "n_samples": 10} | options))
+
+
 def test_unsupported_horizon_and_level_are_refused(models: TrainedModels) -> None:
     for horizon, level, message in ((41, 80.0, "horizon: 41 is outside 1 to 40"), (4, 99.9, "outside the calibrated")):
         with pytest.raises(RequestError, match=message):

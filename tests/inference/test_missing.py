@@ -16,7 +16,7 @@ from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.models.heads import Point
 from forecaster.registry.store import Store
-from forecaster.training.config import load_frame, prepare
+from forecaster.training.config import prepare
 from forecaster.training.job import train
 from forecaster.training.networks import loss_of
 from service.app import create_app
@@ -126,7 +126,7 @@ def test_baseline_repeats_the_last_observed_value(predictor: Predictor) -> None:
 
 def test_windows_without_an_observed_value_are_left_out(tmp_path: Path) -> None:
     config = recipe(tmp_path)
-    prepared = prepare(config, load_frame(config))
+    prepared = prepare(config, config.load())
     windows = cut_windows(prepared, INPUT_SIZE, 4)
     past, targets = windows.inputs().target, windows.targets()
     assert not np.isnan(past).all(axis=1).any() and not np.isnan(targets).all(axis=1).any()
@@ -157,7 +157,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             recipe(tmp_path, **changes)
     config = recipe(tmp_path)
-    frame = load_frame(config)
+    frame = config.load()
     frame.loc[9, "y"] = np.inf
     with pytest.raises(SeriesError, match="line 9: y is not a finite number"):
         prepare(config, frame)

@@ -37,6 +37,8 @@ def test_levels_may_be_any_sequence_of_numbers(predictor: Predictor) -> None:
         ({"quantiles": 0.1}, r"quantiles: must be a list of numbers, such as \[0.1, 0.9\], got 0.1"),
         ({"horizon": 1.5}, "horizon: must be a whole number, got 1.5"),
         ({"horizon": True}, "horizon: must be a whole number, got True"),
+        ({"n_samples": 1.5}, "n_samples: must be a whole number, got 1.5"),
+        ({"n_samples": 5, "seed": "a"}, "seed: must be a whole number, got 'a'"),
     ],
 )
 def test_error_names_the_argument_of_the_wrong_type(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, groupby, product
 from typing import Any, get_args
 
 import numpy as np
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.transforms import Chain, Standardize
 from forecaster.domain.config import Config
+from forecaster.domain.manifest import describe_inputs
 from forecaster.domain.series import Inputs
+from forecaster.domain.static import StaticColumns
 from forecaster.models.cells import CELLS
 from forecaster.models.decoders import AnyDecoder, Seq2Seq
 from forecaster.models.heads import AnyHead
-from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.network import ModelConfig, build_model, output_shapes
 from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork
 
-INPUT_SIZE, HORIZON = 12, 4
+INPUT_SIZE, HORIZON = 6, 4
 TRANSFORMS: tuple[dict[str, Any], ...] = ({"kind": "log"}, {"kind": "last_value"}, {"kind": "standardize"})
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -97,20 +99,23 @@ def every_combination() -> Iterator[Combination]:
             yield combination
 
 
-def pairwise_cover() -> list[Combination]:
-    """Return combinations in which every pair of parts that can occur together does."""
+def every_network() -> list[Combination]:
+    """Return every combination of the other parts once: `skip` alternates where both of its values are possible."""
+    networks = groupby(every_combination(), lambda combination: combination.names[:-1])
+    choices = [list(alternatives) for _, alternatives in networks]
+    return [alternatives[number % len(alternatives)] for number, alternatives in enumerate(choices)]
+
+
+def cover(size: int) -> list[Combination]:
+    """Return combinations in which every `size` parts that can occur together do: 1 for each part, 2 for each pair."""
     candidates = list(every_combination())
-    pairs = [_pairs(combination.names) for combination in candidates]
-    missing, chosen = set().union(*pairs), []
+    groups = [set(combinations(enumerate(combination.names), size)) for combination in candidates]
+    missing, chosen = set().union(*groups), []
     while missing:
-        best = int(np.argmax([len(own & missing) for own in pairs]))
+        best = int(np.argmax([len(own & missing) for own in groups]))
         chosen.append(candidates[best])
-        missing -= pairs[best]
+        missing -= groups[best]
     return chosen
-
-
-def _pairs(names: Sequence[str]) -> set[tuple[tuple[int, str], ...]]:
-    return set(combinations(enumerate(names), 2))
 
 
 def trained_network(combination: Combination, random: np.random.Generator) -> tuple[TrainedNetwork, Inputs]:
@@ -140,3 +145,49 @@ def _inputs(shape: NetworkShape, random: np.random.Generator, count: int = 7) ->
         codes = [random.integers(0, size, (count, 1)) for size in sizes]
         static = np.concatenate([random.normal(size=(count, shape.numbers)), *codes], axis=1)
     return Inputs(50 * np.exp(walks), known, static)
+
+
+def static_columns(shape: NetworkShape) -> StaticColumns:
+    """Return made-up names of the static columns, and of the values that their embeddings know."""
+    numbers = tuple(f"number_{number}" for number in range(shape.numbers))
+    series = tuple(f"series {position}" for position in range(1, shape.n_series))
+    categories = {
+        f"category_{number}": tuple(f"value {position}" for position in range(1, size))
+        for number, size in enumerate(shape.categories)
+    }
+    return StaticColumns(numbers, series, categories)
+
+
+def manifest_fields(name: str, trained: TrainedNetwork) -> dict[str, Any]:
+    """Return the fields of a network's manifest as a training would fill them in."""
+    config, shape, preprocessing = trained.config, trained.shape, trained.preprocessing
+    hist = {f"hist_{number}": chain for number, chain in enumerate(preprocessing.hist)}
+    futr = {f"futr_{number}": scale.model_dump() for number, scale in enumerate(preprocessing.known)}
+    numbers = {f"number_{number}": scale.model_dump() for number, scale in enumerate(preprocessing.numbers)}
+    categories = {name: {"values": values} for name, values in static_columns(shape).categories.items()}
+    day = "2026-01-01T00:00:00+00:00"
+    return {
+        "name": name,
+        "topology": config.topology,
+        "cell": config.cell,
+        "encoder": config.encoder.model_dump(),
+        "decoder": config.decoder.model_dump(),
+        "head": config.head.model_dump(),
+        "inputs": describe_inputs(shape.input_size, shape.horizon, [*hist], [*futr], static_columns(shape).names),
+        "outputs": output_shapes(config, shape),
+        "input_size": shape.input_size,
+        "horizon": shape.horizon,
+        "max_horizon": shape.horizon,
+        "freq": "h",
+        "transforms": [step.model_dump() for step in preprocessing.target.steps],
+        "is_positive": preprocessing.target.needs_positive,
+        "hist_exog": {column: [step.model_dump() for step in chain.steps] for column, chain in hist.items()},
+        "futr_exog": futr,
+        "stat_exog": numbers | categories,
+        "series": static_columns(shape).series,
+        "training_data": {"digest": "0", "n_series": 1, "rows": 100, "first": day, "last": day},
+        "trained_until": day,
+        "recipe_metrics": {},
+        "skill": {"baseline": "naive", "relative_mae": 1, "n_windows": 1, "n_effective": 1},
+        "created_at": day,
+    }

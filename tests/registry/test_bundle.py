@@ -158,6 +158,23 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "residuals must be finite",
     ),
+    "templates of another horizon": (
+        edit("calibration.json", lambda c: c["model"].update(templates=[row[1:] for row in c["model"]["templates"]])),
+        "templates must be whole numbers in 4 columns",
+    ),
+    "templates that are not whole numbers": (
+        edit("calibration.json", lambda c: c["naive"]["templates"][0].__setitem__(0, 0.5)),
+        "templates must be whole numbers",
+    ),
+    "a rank beyond the number of templates": (
+        edit("calibration.json", lambda c: c["model"]["templates"][0].__setitem__(0, 500)),
+        "templates must have 1 to 500 rows",
+    ),
+    "too many templates": (
+        edit("calibration.json", lambda c: c["model"].update(templates=[[0] * 4] * 501)),
+        "templates must have 1 to 500 rows",
+    ),
+    "no templates": (edit("calibration.json", lambda c: c["model"].update(templates=[])), "templates must be"),
     "no windows": (edit("calibration.json", lambda c: c["model"].update(n_windows=0)), "n_windows"),
     "more effective windows than there are": (
         edit("calibration.json", lambda c: c["model"].update(n_effective=1e6)),
@@ -218,6 +235,16 @@ def test_calibration_of_an_earlier_release_gets_default_values(folder: Path) -> 
     calibration = read_bundle(folder).calibration
     assert (calibration.unit.decay, calibration.unit.pull, calibration.is_adaptive) == (0.94, 0.0, True)
     assert calibration.n_effective == calibration.n_windows
+
+
+def test_bundle_of_schema_version_2_still_forecasts() -> None:
+    bundle = read_bundle(Path(__file__).parent / "bundles" / "schema-2")
+    assert bundle.manifest.schema_version == 2
+    assert bundle.manifest.inputs["known"].columns == ("price", "day_of_week")
+    predictor, inputs = ArrayPredictor(bundle), bundle.golden.inputs
+    mean = predictor.predict_arrays(inputs.values, known=inputs.known)
+    np.testing.assert_allclose(mean, bundle.golden.forecasts.mean, rtol=1e-6)
+    assert np.isfinite(predictor.quantiles(inputs.values, bundle.golden.forecasts, (0.1, 0.9))).all()
 
 
 def test_bundle_of_schema_version_1_still_forecasts() -> None:

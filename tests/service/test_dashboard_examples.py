@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-MANIFEST: dict[str, Any] = {"hist_exog": {}, "futr_exog": {}}
+MANIFEST: dict[str, Any] = {"hist_exog": {}, "futr_exog": {}, "stat_exog": {}}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,8 @@ def read(page: Page, text: str, **changes: Any) -> dict[str, Any]:
 
 def test_example_has_the_columns_of_the_model(loaded: Page) -> None:
     exog: dict[str, Any] = {"hist_exog": {"load": []}, "futr_exog": {"heat": {}}}
+    # a scale, and the values of a category
+    exog["stat_exog"] = {"area": {"offset": 1.0}, "region": {"values": ["north"]}}
     past, future = ["2026-01-01T00:00:00", "2026-01-02T00:00:00"], ["2026-01-03T00:00:00"]
     series = {
         "unique_id": "a",
@@ -30,10 +32,11 @@ def test_example_has_the_columns_of_the_model(loaded: Page) -> None:
         "y": [0.1, 2e-7],
         "hist_exog": {"load": [1, 2.5]},
         "futr_exog": {"heat": [3, 4, -5]},
+        "stat_exog": {"area": 10.5, "region": "north"},
     }
     call = "async (example) => (await import('/dashboard/example.js')).exampleCsv(example)"
     text = loaded.evaluate(call, {"series": series, "forecast": {"ds": future}})
-    assert text.splitlines()[0] == "ds,y,load,heat"
+    assert text.splitlines()[0] == "ds,y,load,heat,area,region"
     assert read(loaded, text, **exog) == series
 
 
@@ -42,7 +45,7 @@ def test_example_has_the_columns_of_the_model(loaded: Page) -> None:
 def test_pasted_rows_become_a_series(loaded: Page, delimiter: str, header: str) -> None:
     text = f'{header.format(delimiter)}2026-01-01{delimiter}1.5\r\n\n"2026-01-02" {delimiter} -2e3\n'
     expected = {"unique_id": "a", "ds": ["2026-01-01", "2026-01-02"], "y": [1.5, -2000], "hist_exog": {}}
-    assert read(loaded, text) == expected | {"futr_exog": {}}
+    assert read(loaded, text) == expected | {"futr_exog": {}, "stat_exog": {}}
 
 
 def test_columns_may_be_in_any_order(loaded: Page) -> None:

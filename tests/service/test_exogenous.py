@@ -180,7 +180,7 @@ def test_forecast_depends_on_each_column_within_the_input_window(
             {"futr_exog": {"promotion": [1.0] * 40}},
             "has 40 values and needs 44: one value per time and per forecast step",
         ),
-        ({"stat_exog": {"size": 1.0}}, "stat_exog: the model takes none, got ['size']"),
+        ({"stat_exog": {"size": 1.0}}, "stat_exog: the model takes the columns none; missing: [], unknown: ['size']"),
     ],
 )
 def test_invalid_columns_are_named(client: TestClient, changes: dict[str, Any], detail: str) -> None:

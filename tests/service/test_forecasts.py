@@ -169,3 +169,28 @@ def test_accept_header_selects_ndjson(client: TestClient, accept: str, kind: str
     answer = client.post("/v1/forecasts", json=forecast_request(), headers={"Accept": accept})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].partition(";")[0] == kind
+
+
+def test_sample_paths_are_answered_and_kept_in_the_ledger(client: TestClient, models: TrainedModels) -> None:
+    body = forecast_request(horizon=3, n_samples=5, seed=9)
+    (forecast,) = client.post("/v1/forecasts", json=body).json()["forecasts"]
+    assert np.shape(forecast["samples"]) == (5, 3)
+    assert client.get(f"/v1/forecasts/{forecast['forecast_id']}").json()["forecast"] == forecast
+    again, other = (client.post("/v1/forecasts", json=body | {"seed": seed}).json()["forecasts"][0] for seed in (9, 8))
+    assert again["samples"] == forecast["samples"] != other["samples"]
+    assert "samples" not in client.post("/v1/forecasts", json=forecast_request()).json()["forecasts"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_samples": 0}, "n_samples"),
+        ({"n_samples": 1001}, "n_samples"),
+        ({"n_samples": 5, "seed": -1}, "seed"),
+        ({"n_samples": 5, "horizon": 5}, "n_samples: the trained horizon is 4"),
+    ],
+)
+def test_sample_paths_beyond_the_limits_are_refused(client: TestClient, changes: dict[str, Any], message: str) -> None:
+    answer = client.post("/v1/forecasts", json=forecast_request(**changes))
+    assert answer.status_code == 422
+    assert message in answer.text

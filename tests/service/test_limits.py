@@ -79,6 +79,10 @@ def test_max_points_counts_columns(models: TrainedModels, url: str) -> None:
         assert answer.status_code == 422
         assert "1 series of 4 steps in 4 columns are more than 15 points" in answer.json()["detail"]
         assert client.post("/v1/forecasts", json=forecast_request(horizon=3, level=[80])).status_code == 200
+        # each sample path is a column
+        answer = client.post("/v1/forecasts", json=forecast_request(horizon=3, level=[80], n_samples=2))
+        assert answer.status_code == 422
+        assert "1 series of 3 steps in 6 columns are more than 15 points" in answer.json()["detail"]
 
 
 def test_max_values_refuses_a_body_before_parsing(models: TrainedModels, url: str) -> None:

@@ -37,7 +37,7 @@ def prepare_as(change: Callable[[Series], Series]) -> Plant:
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         honest = recipe.prepare
-        patch.setattr(recipe, "prepare", lambda config, frame: change(honest(config, frame)))
+        patch.setattr(recipe, "prepare", lambda *arguments: change(honest(*arguments)))
 
     return plant
 
@@ -111,8 +111,8 @@ def target_is_smoothed_with_the_future(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         recipe,
         "prepare",
-        lambda config, frame: honest(
-            config, frame.assign(y=frame["y"].rolling(3, center=True, min_periods=1).mean())
+        lambda config, frame, *columns: honest(
+            config, frame.assign(y=frame["y"].rolling(3, center=True, min_periods=1).mean()), *columns
         ),
     )  # fmt: skip
 
@@ -126,8 +126,8 @@ def rows_until_the_end(patch: pytest.MonkeyPatch) -> None:
 def prepare_is_memoised(patch: pytest.MonkeyPatch) -> None:
     honest, kept = recipe.prepare, []
 
-    def prepare(config: TrainConfig, frame: pd.DataFrame) -> Series:
-        kept.append(honest(config, frame))
+    def prepare(config: TrainConfig, frame: pd.DataFrame, *columns: Any) -> Series:
+        kept.append(honest(config, frame, *columns))
         return kept[0]
 
     patch.setattr(recipe, "prepare", prepare)

@@ -12,8 +12,10 @@ from forecaster.data.windows import Windows
 from forecaster.evaluation.conformal import calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork
-from forecaster.training import stages
+from forecaster.training import fit as fitting
+from forecaster.training import stages, stateful
 from forecaster.training.config import TrainConfig
+from forecaster.training.examples import Examples
 from forecaster.training.stages import Evaluation
 
 Parts = dict[str, Windows]
@@ -110,8 +112,8 @@ def metrics_of_validation(patch: pytest.MonkeyPatch) -> None:
 def weights_are_fitted_before(patch: pytest.MonkeyPatch) -> None:
     honest = TrainConfig.build_network
 
-    def build(config: TrainConfig) -> Any:
-        model = honest(config)
+    def build(config: TrainConfig, *shape: Any) -> Any:
+        model = honest(config, *shape)
         # like weights from a file, fitted on all rows
         random = np.random.default_rng(1)
         model.set_weights([weight + random.normal(0, 0.1, weight.shape) for weight in model.get_weights()])
@@ -123,8 +125,8 @@ def weights_are_fitted_before(patch: pytest.MonkeyPatch) -> None:
 def recipe_starts_warm(patch: pytest.MonkeyPatch) -> None:
     honest = stages.compile_untrained
 
-    def compile_untrained(config: TrainConfig, n_windows: int) -> Any:
-        model = honest(config, n_windows)
+    def compile_untrained(config: TrainConfig, *arguments: Any) -> Any:
+        model = honest(config, *arguments)
         model.set_weights([weight * 1.01 for weight in model.get_weights()])
         return model
 
@@ -135,6 +137,40 @@ def recipe_starts_warm(patch: pytest.MonkeyPatch) -> None:
 
     honest_fit = stages._fit
     patch.setattr(stages, "_fit", fit)
+
+
+def regression_is_fitted_on_validation_too(patch: pytest.MonkeyPatch) -> None:
+    honest = fitting.fit
+
+    def fit(model: Any, config: Any, train: Examples, validation: Examples | None, *more: Any, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as within:
+            if validation is not None:
+                both = replace(train, windows=join(train.windows, validation.windows))
+                honest_skip = fitting._fit_skip
+                within.setattr(fitting, "_fit_skip", lambda model, train, size: honest_skip(model, both, size))
+            return honest(model, config, train, validation, *more, **options)
+
+    patch.setattr(stages, "fit", fit)
+
+
+def regression_reads_on_over_the_border(patch: pytest.MonkeyPatch) -> None:
+    honest = fitting._fit_skip
+
+    def fit_skip(model: Any, train: Examples, batch_size: int) -> None:
+        longer = replace(train.windows, counts=train.windows.counts + 8)
+        honest(model, replace(train, windows=longer), batch_size)
+
+    patch.setattr(fitting, "_fit_skip", fit_skip)
+
+
+def streams_read_on_over_the_border(patch: pytest.MonkeyPatch) -> None:
+    honest = stateful.Streams
+
+    def streams(examples: Examples, *more: Any) -> stateful.Streams:
+        longer = replace(examples.windows, counts=examples.windows.counts + 8)
+        return honest(replace(examples, windows=longer), *more)
+
+    patch.setattr(stateful, "Streams", streams)
 
 
 def epoch_is_chosen_by_test(patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
 from forecaster.training.config import prepare
-from forecaster.training.fit import Examples, History, fit, validation_loss
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History, fit, validation_loss
 from forecaster.training.fit_config import FitConfig
 from forecaster.training.stages import evaluate
 from tests.conftest import small_config
@@ -48,6 +49,16 @@ def test_fit_stops_early_and_restores_the_best_weights(tmp_path: Path) -> None:
     assert history.epochs == best + 1 + config.patience < config.epochs
     assert validation_loss(model, config, validation) == pytest.approx(history.validation_loss[best], rel=1e-6)
     assert history.validation_loss[-1] > 1.001 * history.validation_loss[best]
+
+
+def test_fit_whose_last_step_breaks_the_weights_diverges(tmp_path: Path) -> None:
+    """The loss is measured before the step, and a refit has no validation part."""
+    config = FitConfig(epochs=1, batch_size=1000, learning_rate=1e39)
+    train = Examples(windows(1), Preprocessing(target=Chain(steps=(), is_causal=False)), ModelConfig(cell="gru"))
+    model = build_model(train.model, NetworkShape(INPUT_SIZE, HORIZON))
+    with pytest.raises(TrainingError, match="epoch 0: the fit diverges: a weight is not finite"):
+        fit(model, config, train, None, 0, tmp_path / "a.npz", lambda *arguments: None, "test")
+    assert not (tmp_path / "a.npz").exists()
 
 
 def test_clip_norm_limits_the_gradients(tmp_path: Path) -> None:

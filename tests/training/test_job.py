@@ -137,12 +137,24 @@ def test_evaluation_forecasts_each_part_once(tmp_path: Path, monkeypatch: pytest
     assert evaluated.metrics["mae"] == pytest.approx(error)
 
 
-def test_diverging_fit_is_a_failed_run_with_its_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"the loss is not finite .*lower fit\.learning_rate"):
-        train(small_config(tmp_path, transforms=[], fit={"epochs": 5, "learning_rate": 1e30, "clip_norm": 1e30}))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transforms": [], "fit": {"learning_rate": 1e30, "clip_norm": 1e30}}, "the loss is not finite"),
+        ({"fit": {"learning_rate": 1e4}}, r"the loss is \S+e\+\d+, and that of a forecast of 0 is"),
+        (
+            {"fit": {"learning_rate": 1e4}, "model": {"cell": "gru", "head": "student_t"}},
+            r"the loss is \S+, and that of a forecast of 0 is",
+        ),
+    ],
+    ids=["not finite", "large", "large with a likelihood"],
+)
+def test_diverging_fit_is_a_failed_run_with_its_error(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=rf"the fit diverges: {message} .*lower fit\.learning_rate"):
+        train(small_config(tmp_path, **changes))
     (run,) = runs(tmp_path)
     assert run.info.status == "FAILED"
-    assert run.data.tags["error"].startswith("TrainingError: epoch ")
+    assert run.data.tags["error"].startswith("TrainingError: epoch 0: the fit diverges")
     assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
 
 

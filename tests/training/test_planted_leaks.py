@@ -21,6 +21,8 @@ from tests.training.faults_in_recipes import Plant
 
 ROWS = 420
 MANY_TO_ONE = {"model": {"cell": "simple_rnn", "widths": [4]}}
+WITH_RIDGE = {"model": {"cell": "simple_rnn", "widths": [4], "skip": "ridge"}}
+STATEFUL = {"fit": {"epochs": 2, "batch_size": 32, "stateful": {"chunk": 8, "backprop_steps": 4}}}
 MEAN_STD = {"transforms": [{"kind": "mean_std"}]}
 
 # the plant, changes of the recipe, and the error's message
@@ -69,6 +71,15 @@ FAULTS: dict[str, Fault] = {
     ),
     "the better cell by test error": (
         fits.chosen_by_test(fits.cells), MANY_TO_ONE, "a network of another configuration|configuration's seed"
+    ),
+    "a regression fitted on train and validation": (
+        fits.regression_is_fitted_on_validation_too, WITH_RIDGE, "from the configuration's seed"
+    ),
+    "a regression that reads on over the border": (
+        fits.regression_reads_on_over_the_border, WITH_RIDGE, "the validation part changes what is fitted on train"
+    ),
+    "streams that read on over the border": (
+        fits.streams_read_on_over_the_border, STATEFUL, "the validation part changes what is fitted on train"
     ),
     # stopping
     "early stopping on test": (
@@ -196,5 +207,5 @@ def test_training_does_not_resume_from_a_leaking_fit(folder: Path) -> None:
 
 
 def test_number_of_faults_matches_the_docs() -> None:
-    assert len(FAULTS) == 29
+    assert len(FAULTS) == 32
     assert len(OTHERS) + len(UNSEEN) == 10

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from forecaster.data.windows import Windows
-from forecaster.domain.series import Floats
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig, prepare, split
-from forecaster.training.fit import Examples, History
+from forecaster.training.examples import Examples
+from forecaster.training.fit import History
 from forecaster.training.folds import forward_folds
 from forecaster.training.residuals import calibrate_naive, calibrate_on
 from forecaster.training.stages import fit_recipe
@@ -35,10 +36,10 @@ class MemorisingNetwork:
 
     seen: set[int]
 
-    def forecast(self, windows: Windows) -> Floats:
+    def forecast(self, windows: Windows) -> Forecasts:
         rows = windows.starts(np.arange(len(windows)))[:, None] + windows.input_size + np.arange(windows.horizon)
         last = windows.inputs().target[:, -1:]
-        return np.where(np.isin(rows, list(self.seen)), windows.values[rows, 0], last)
+        return Forecasts(np.where(np.isin(rows, list(self.seen)), windows.values[rows, 0], last))
 
 
 def use_memorising_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from pydantic import model_validator
 
 from forecaster.domain.config import Config
 from forecaster.domain.errors import FileFormatError, UnreadableFile
@@ -40,6 +41,8 @@ class FilesSource(Config):
         columns: the column names; null to recognize `unique_id, ds, y` or Yahoo's `Date, …, Close`.
         delimiter: the delimiter of a CSV file.
         date_format: the date format of a CSV file (strptime); null to infer it from the first date.
+        wide: whether each column but `columns.ds` and the exogenous columns is a series of its own, named after the
+            column; the exogenous columns then belong to every series.
     """
 
     source: Literal["files"] = "files"
@@ -47,6 +50,13 @@ class FilesSource(Config):
     columns: Columns | None = None
     delimiter: str = ","
     date_format: str | None = None
+    wide: bool = False
+
+    @model_validator(mode="after")
+    def _check_wide(self) -> "FilesSource":
+        if self.wide and self.columns is not None and self.columns.model_fields_set - {DS}:
+            raise ValueError("wide and columns: with wide, every column is a series; set columns.ds only")
+        return self
 
     @property
     def location(self) -> str:
@@ -55,8 +65,11 @@ class FilesSource(Config):
 
     def adjusted(self, exogenous: Sequence[str] = ()) -> tuple[str, ...]:
         """Return those of `y` and `exogenous` that are adjusted closes by name, and so leak later dividends."""
-        named = {Y: self.columns.y if self.columns else Y} | {name: name for name in exogenous}
-        return tuple(name for name, column in named.items() if _ADJUSTED.search(column.lower()))
+        named = {name: [name] for name in exogenous}
+        named[Y] = self.header() if self.wide else [self.columns.y if self.columns else Y]
+        return tuple(
+            name for name in (Y, *exogenous) if any(_ADJUSTED.search(column.lower()) for column in named[name])
+        )
 
     def header(self) -> list[str]:
         """Return the names of the file's columns.
@@ -67,12 +80,18 @@ class FilesSource(Config):
         return [str(name) for name in self.table().columns]
 
     def load(
-        self, exogenous: Sequence[str] = (), *, keep_bad_numbers: bool = False, keep_blanks: bool = False
+        self,
+        exogenous: Sequence[str] = (),
+        stat_exog: Sequence[str] = (),
+        *,
+        keep_bad_numbers: bool = False,
+        keep_blanks: bool = False,
     ) -> pd.DataFrame:
         """Return the file as a long frame, indexed by line number (CSV) or row number (Parquet).
 
         Args:
             exogenous: further numeric columns to read.
+            stat_exog: further columns to read as they are.
             keep_bad_numbers: whether to return invalid numbers as NaN instead of raising an error.
             keep_blanks: whether to return empty cells as NaN; other invalid numbers are then kept as infinity.
 
@@ -80,29 +99,59 @@ class FilesSource(Config):
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
                 a date or a number is invalid.
         """
-        return self.long_frame(self.table(), exogenous, keep_bad_numbers=keep_bad_numbers, keep_blanks=keep_blanks)
+        return self.long_frame(
+            self.table(), exogenous, stat_exog, keep_bad_numbers=keep_bad_numbers, keep_blanks=keep_blanks
+        )
 
     def long_frame(
         self,
         table: pd.DataFrame,
         exogenous: Sequence[str] = (),
+        stat_exog: Sequence[str] = (),
         *,
         keep_bad_numbers: bool = False,
         keep_blanks: bool = False,
     ) -> pd.DataFrame:
         """Convert a table from `table()`, or some of its rows, to a long frame; see `load`."""
+        if self.wide:
+            if stat_exog:
+                raise FileFormatError(
+                    f"{self.path}: a wide file has no stat_exog {list(stat_exog)}; give one row per series and time"
+                )
+            return self._stack(table, exogenous, keep_bad_numbers, keep_blanks)
         columns = self.columns or self._recognise(table)
-        wanted = [columns.ds, columns.y, *([columns.unique_id] if columns.unique_id else []), *exogenous]
+        unique_id = [columns.unique_id] if columns.unique_id else []
+        self._check_columns(table, [columns.ds, columns.y, *unique_id, *exogenous, *stat_exog])
+        ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
+        read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds])}
+        sources = {Y: columns.y} | {name: name for name in exogenous}
+        read |= {name: self._numbers(table[column], keep_bad_numbers, keep_blanks) for name, column in sources.items()}
+        read |= {name: table[name] for name in stat_exog}
+        return pd.DataFrame(read, index=table.index)
+
+    def _stack(self, table: pd.DataFrame, exogenous: Sequence[str], keep_bad: bool, keep_blanks: bool) -> pd.DataFrame:
+        """Return the columns of a wide table below each other."""
+        ds = (self.columns or Columns()).ds
+        self._check_columns(table, [ds, *exogenous])
+        names = [name for name in table.columns if name not in (ds, *exogenous)]
+        if not names:
+            raise FileFormatError(f"{self.path}: has no column besides {[ds, *exogenous]}; add one for each series")
+
+        def numbers(name: str) -> "pd.Series[Any]":
+            return self._numbers(table[name], keep_bad, keep_blanks)
+
+        shared = {DS: self._times(table[ds])} | {name: numbers(name) for name in exogenous}
+        return pd.concat(
+            pd.DataFrame({UNIQUE_ID: str(name), DS: shared[DS], Y: numbers(name)} | shared, index=table.index)
+            for name in names
+        )
+
+    def _check_columns(self, table: pd.DataFrame, wanted: Sequence[str]) -> None:
         missing = [name for name in wanted if name not in table.columns]
         if missing:
             raise FileFormatError(
                 f"{self.path}: missing columns {missing}; found {list(table.columns)}; set data.columns"
             )
-        ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
-        read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds])}
-        sources = {Y: columns.y} | {name: name for name in exogenous}
-        read |= {name: self._numbers(table[column], keep_bad_numbers, keep_blanks) for name, column in sources.items()}
-        return pd.DataFrame(read, index=table.index)
 
     def table(self) -> pd.DataFrame:
         """Return the file's rows, those of a CSV file as text, with the index of `load`.

@@ -16,7 +16,7 @@ from forecaster.data.jumps import find_hold
 from forecaster.data.quality import SOFT, check
 from forecaster.data.store import BarStore
 from forecaster.domain.config import Config
-from forecaster.domain.errors import QualityError, UnknownSymbol
+from forecaster.domain.errors import ConfigError, QualityError, UnknownSymbol
 from forecaster.domain.series import Y
 
 
@@ -65,18 +65,21 @@ class StoredSource(Config):
         """
         return (Y, *(name for name in exogenous if is_price(name)))
 
-    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
+    def load(self, exogenous: Sequence[str] = (), stat_exog: Sequence[str] = ()) -> pd.DataFrame:
         """Return the adjusted closes as a long frame.
 
         Args:
             exogenous: bar features to add as columns.
+            stat_exog: refused, because the store has nothing of the kind.
 
         Raises:
-            ConfigError: a bar feature is unknown.
+            ConfigError: a bar feature is unknown, or `stat_exog` are requested.
             UnknownSymbol: a symbol is not stored.
             Unconfirmed: a symbol has an unconfirmed jump.
             QualityError: a symbol is stale, breaks a hard rule, or breaks a soft rule on too many days.
         """
+        if stat_exog:
+            raise ConfigError(f"stat_exog: the bar store has no columns {list(stat_exog)}; remove them, or use a file")
         return pd.concat([self._load(symbol, exogenous) for symbol in self.symbols], ignore_index=True)
 
     def _load(self, symbol: str, exogenous: Sequence[str]) -> pd.DataFrame:

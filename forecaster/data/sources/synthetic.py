@@ -64,15 +64,16 @@ class _SyntheticSource(Config):
         """Return no column, because none leaks later dividends."""
         return ()
 
-    def load(self, exogenous: Sequence[str] = ()) -> pd.DataFrame:
+    def load(self, exogenous: Sequence[str] = (), stat_exog: Sequence[str] = ()) -> pd.DataFrame:
         """Return the series as a long frame of `n_series * length` rows, reproducible by the seed.
 
         Raises:
             ConfigError: exogenous columns are requested, there are too many rows, or a time is out of range.
         """
-        if exogenous:
+        if exogenous or stat_exog:
             raise ConfigError(
-                f"hist_exog, futr_exog: source {self.source} has no columns {list(exogenous)}; remove them"
+                f"{'hist_exog, futr_exog' if exogenous else 'stat_exog'}: source {self.source} has no columns "
+                f"{list(exogenous or stat_exog)}; remove them"
             )
         if self.n_series * self.length > MAX_ROWS:
             raise ConfigError(

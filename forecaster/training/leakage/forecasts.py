@@ -14,7 +14,13 @@ from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.registry.bundle import GOLDEN_TOLERANCE, window_scale
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
-from forecaster.training.leakage.perturbation import perturb, series_names, transfer_windows, wall_clock
+from forecaster.training.leakage.perturbation import (
+    exchange_static,
+    perturb,
+    series_names,
+    transfer_windows,
+    wall_clock,
+)
 
 N_CUTOFFS = 20
 # windows on which a many-to-many network is checked at each step
@@ -39,8 +45,11 @@ def check_forecasts(
     expected = _run(session, windows.inputs(index))
     for inputs in _change_future(config, frame, series, windows, index):
         if not np.array_equal(expected, _run(session, inputs)):
-            raise LeakageError("a forecast changes with rows after its cutoff; a column or a window looks ahead")
-    other = recipe.prepare(config, perturb(config, frame, np.ones(len(frame), dtype=bool)))
+            raise LeakageError(
+                "a forecast changes with rows after its cutoff or with other series; a column or a window looks ahead"
+            )
+    changed = perturb(config, frame, np.ones(len(frame), dtype=bool))
+    other = recipe.prepare(config, changed, series.static_columns)
     if np.array_equal(expected, _run(session, transfer_windows(windows, series, other).inputs(index))):
         raise LeakageError("no forecast changes with its inputs; the forecasts are made from something else")
     if config.model.decoder.answers_each_step:
@@ -53,8 +62,9 @@ def _change_future(
 ) -> tuple[Inputs, Inputs]:
     """Return the inputs of some windows twice, from data that are changed after each window's cutoff.
 
-    In the first, the later rows are random; columns known ahead change only after the window's horizon. In the second,
-    the rows after the horizon and all other series are also left out.
+    In the first, the later rows are random, and `stat_exog` is exchanged between the other series; columns known ahead
+    change only after the window's horizon. In the second, the rows after the horizon and all other series are also left
+    out.
     """
     times, names = wall_clock(frame), series_names(frame)
     # with fewer rows, the frequency may not be inferred
@@ -65,10 +75,12 @@ def _change_future(
         begin, owners = windows.starts(number), windows.owners_of(number)
         window = replace(windows, first=begin, counts=np.ones(1, dtype=np.int64), owners=owners)
         cutoff, end = series.timestamps[begin[0] + windows.input_size + np.array([-1, windows.horizon - 1])]
-        changed = perturb(config, frame, times > cutoff, ahead=times > end)
-        own_rows = (names == series.unique_ids[owners[0]]) & (times <= end)
+        unique_id = series.unique_ids[owners[0]]
+        changed = perturb(config, exchange_static(config, frame, unique_id), times > cutoff, ahead=times > end)
+        own_rows = (names == unique_id) & (times <= end)
         for inputs, data in ((randomized, changed), (truncated, changed[own_rows])):
-            inputs.append(transfer_windows(window, series, recipe.prepare(config, data)).inputs(np.arange(1)))
+            prepared = recipe.prepare(config, data, series.static_columns)
+            inputs.append(transfer_windows(window, series, prepared).inputs(np.arange(1)))
     return Inputs.join(randomized), Inputs.join(truncated)
 
 

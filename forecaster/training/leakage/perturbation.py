@@ -72,6 +72,15 @@ def real_rows(config: TrainConfig, series: Series) -> Rows:
     return mask
 
 
+def exchange_static(config: TrainConfig, frame: pd.DataFrame, unique_id: str) -> pd.DataFrame:
+    """Return the frame with `stat_exog` exchanged between the series, except that `unique_id` keeps its own."""
+    names = series_names(frame)
+    first = frame[list(config.static)].set_axis(names).loc[lambda rows: ~rows.index.duplicated()]
+    others = first.set_axis(np.roll(first.index, 1))
+    others.loc[unique_id] = first.loc[unique_id]
+    return frame.assign(**{name: others[name].reindex(names).to_numpy() for name in config.static})
+
+
 def set_target(frame: pd.DataFrame, row: int, value: float) -> pd.DataFrame:
     """Return the frame with the target of one row set to `value`."""
     values = frame[Y].to_numpy(dtype=np.float64, copy=True)

@@ -12,7 +12,7 @@ from forecaster.domain.series import Series, Y
 from forecaster.training import config as recipe
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig
-from forecaster.training.fit import Examples
+from forecaster.training.examples import Examples
 from forecaster.training.leakage.perturbation import Rows, perturb, rows_since, series_names, transfer_windows
 
 _BATCH = 256
@@ -38,7 +38,7 @@ def check_border(
     before = {name: parts[name] for name in PARTS[:number]}
     later = rows_since(config, frame, series, [parts[name] for name in PARTS[number:]])
     changed = perturb(config, frame, later)
-    other = recipe.prepare(config, changed)
+    other = recipe.prepare(config, changed, series.static_columns)
     # integers may be drawn again
     _check_prepared_from_frame(series, other, int((changed[Y] != frame[Y]).sum()))
     digest = _digest(config, before)
@@ -77,7 +77,8 @@ def _prepare_until(
     owners = np.unique(np.concatenate([windows.owners for windows in before.values()]))
     kept = rows & np.isin(series_names(frame), np.array(series.unique_ids)[owners])
     # with fewer rows, the frequency may not be inferred
-    return recipe.prepare(config.model_copy(update={"freq": config.freq or series.freq}), frame[kept])
+    fixed = config.model_copy(update={"freq": config.freq or series.freq})
+    return recipe.prepare(fixed, frame[kept], series.static_columns)
 
 
 def _digest(config: TrainConfig, parts: dict[str, Windows]) -> str:

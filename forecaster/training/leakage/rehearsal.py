@@ -21,7 +21,8 @@ from forecaster.models.trained import TrainedNetwork
 from forecaster.training import config as recipe
 from forecaster.training import devices, networks, stages
 from forecaster.training.config import TrainConfig
-from forecaster.training.fit import Examples, fit
+from forecaster.training.examples import Examples
+from forecaster.training.fit import fit
 from forecaster.training.leakage.metrics import check_metrics, forecast_held_out
 from forecaster.training.leakage.perturbation import Rows, perturb, real_rows, rows_since, set_target, transfer_windows
 from forecaster.training.leakage.residuals import check_residuals
@@ -104,7 +105,7 @@ class _Stage:
         return self._run(self.add_peak(frame, _HIGH)[kept], self.parts | {"test": fewer})
 
     def _run(self, frame: pd.DataFrame, parts: dict[str, Windows]) -> _Run:
-        series = recipe.prepare(self.config, frame)
+        series = recipe.prepare(self.config, frame, self.series.static_columns)
         moved = {name: transfer_windows(windows, self.series, series) for name, windows in parts.items()}
         with tempfile.TemporaryDirectory() as checkpoints:
             evaluated = stages.evaluate(self.config, moved, Path(checkpoints))
@@ -120,10 +121,11 @@ class _Stage:
         examples = Examples(train, preprocessing, self.config.model)
         devices.prepare(self.config.seed, self.config.fit.mixed_precision)
         with tempfile.TemporaryDirectory() as folder, devices.all_devices():
-            model = stages.compile_untrained(self.config, len(train))
+            shape = self.config.shape_with(train.static_columns)
+            model = stages.compile_untrained(self.config, len(train), shape)
             checkpoint = Path(folder) / "recipe.npz"
             history = fit(model, self.config.fit, examples, None, self.config.seed, checkpoint, _ignore_epoch, "audit")
-        return TrainedNetwork(model, self.config.model, self.config.shape, preprocessing), history.loss
+        return TrainedNetwork(model, self.config.model, shape, preprocessing), history.loss
 
 
 def rehearse(config: TrainConfig, frame: pd.DataFrame, series: Series, parts: dict[str, Windows]) -> dict[str, int]:
@@ -173,7 +175,7 @@ def _choose(windows: Windows, most: int) -> Windows:
 
 def _check_network(stage: _Stage, first: _Run) -> None:
     """Check that the network starts from its seed's weights and is fitted on the train part."""
-    untrained = stage.config.build_network()
+    untrained = stage.config.build_network(stage.config.shape_with(stage.series.static_columns))
     if not _have_equal_weights(untrained, type(untrained).from_config(untrained.get_config())):
         raise LeakageError("the network does not start from its initializers' weights; it was already fitted")
     trained, losses = stage.fit(first.parts["train"])
@@ -182,7 +184,8 @@ def _check_network(stage: _Stage, first: _Run) -> None:
             "the recipe's network differs from a fit on the train part from the configuration's seed; something else "
             "was fitted, or chosen"
         )
-    other = recipe.prepare(stage.config, perturb(stage.config, stage.frame, ~stage.rows_since("validation")))
+    changed = perturb(stage.config, stage.frame, ~stage.rows_since("validation"))
+    other = recipe.prepare(stage.config, changed, stage.series.static_columns)
     again, _ = stage.fit(transfer_windows(stage.parts["train"], stage.series, other))
     if _have_equal_weights(again.model, first.trained.model):
         raise _unchanged("train", "the network")

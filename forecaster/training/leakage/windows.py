@@ -1,6 +1,7 @@
 """Check the windows: each holds successive rows of one series, and each part is complete and ends before the next."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from forecaster.data.windows import PARTS, Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import UNIQUE_ID, Floats, Series, Y
+from forecaster.domain.static import category_name
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
 from forecaster.training.leakage.perturbation import real_rows, wall_clock
@@ -82,7 +84,11 @@ def _check_complete(config: TrainConfig, series: Series, parts: dict[str, Window
 
 
 def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> None:
-    """Raise LeakageError unless each row of the series is the frame's, and calendar features are of its time alone."""
+    """Check that the series hold the frame's values, and that calendar features depend on their own time alone.
+
+    Raises:
+        LeakageError: a value belongs to another row or series, or a calendar feature depends on more than its time.
+    """
     groups = group_rows(frame[UNIQUE_ID])
     order, rows = groups.order, real_rows(config, series)
     if (
@@ -96,6 +102,7 @@ def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> No
     for number, column in enumerate((Y, *hist)):
         if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[rows, number], equal_nan=True):
             raise _misaligned("the inputs", column)
+    _check_static(config, frame, series)
     if series.known is None:
         return
     for number, column in enumerate(config.futr_exog):
@@ -109,6 +116,26 @@ def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> No
             raise LeakageError(
                 "a calendar feature depends on more than its own time; report this with the configuration"
             )
+
+
+def _check_static(config: TrainConfig, frame: pd.DataFrame, series: Series) -> None:
+    """Check that what describes each series is the frame's, and that an embedded series has its own position."""
+    if series.static is None:
+        return
+    rows = frame.assign(**{UNIQUE_ID: frame[UNIQUE_ID].astype(str)}).drop_duplicates(UNIQUE_ID).set_index(UNIQUE_ID)
+    for unique_id, row in zip(series.unique_ids, series.static.tolist(), strict=True):
+        found = series.static_columns.decode(row)
+        if found.pop(UNIQUE_ID, unique_id) != unique_id:
+            raise LeakageError(
+                f"series '{unique_id}' has the embedding of another series; report this with the configuration"
+            )
+        for column, value in found.items():
+            given: Any = rows.at[unique_id, column]
+            if value != (category_name(given) if isinstance(value, str) else float(given)):
+                raise LeakageError(
+                    f"the stat_exog '{column}' of series '{unique_id}' belongs to another series; report this with the "
+                    "configuration"
+                )
 
 
 def _misaligned(what: str, column: str) -> LeakageError:
@@ -135,6 +162,14 @@ def check_windows(config: TrainConfig, series: Series, windows: Windows, part: s
             _check_equal(inputs.values[:, :, number], series.values[rows, number], part, f"the inputs '{column}'")
         if inputs.known is not None and series.known is not None:
             _check_equal(inputs.known, series.known[whole], part, "the values known ahead")
+        if inputs.static is not None and series.static is not None:
+            # the owner of the rows, whatever the windows take it to be
+            own = np.searchsorted(series.bounds, rows[:, 0], side="right") - 1
+            if not np.array_equal(inputs.static, series.static[own]):
+                raise LeakageError(
+                    f"{part} part: the stat_exog of a window belong to another series; report this with the "
+                    "configuration"
+                )
         ahead = whole[:, windows.input_size :]
         if each_step:
             steps = range(windows.input_size)
