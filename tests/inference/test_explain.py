@@ -84,6 +84,13 @@ def test_values_of_a_positive_target_stay_positive() -> None:
     np.testing.assert_allclose(found[0], 1 / window, rtol=1e-4)
 
 
+def test_missing_values_have_no_gradient() -> None:
+    window = np.array([[1.0, 8.0], [np.nan, 7.0], [3.0, np.nan]])
+    weights = np.array([[2.0, -1.0], [5.0, 3.0], [4.0, 6.0]])
+    found = gradients(lambda windows: np.nansum(windows * weights, axis=(1, 2))[:, None], window)
+    np.testing.assert_allclose(found[0], np.where(np.isnan(window), np.nan, weights), rtol=1e-6)
+
+
 def test_constant_windows_have_gradients() -> None:
     for value in (0.0, 5.0):
         found = gradients(lambda windows: windows[:, -2:, 0] * 3, np.full((4, 1), value))

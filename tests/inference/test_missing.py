@@ -12,11 +12,15 @@ from starlette.testclient import TestClient
 
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import ConfigError, SeriesError
+from forecaster.evaluation.choice import Residuals
+from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.models.heads import Point
 from forecaster.registry.store import Store
 from forecaster.training.config import prepare
+from forecaster.training.divergence import loss_of_zeros
 from forecaster.training.job import train
 from forecaster.training.networks import loss_of
 from service.app import create_app
@@ -145,6 +149,20 @@ def test_missing_targets_have_no_loss() -> None:
     masked[0, 1] = masked[1] = np.nan
     found = np.array(loss_of(Point(), is_masked=True).call(masked, parameters))
     np.testing.assert_allclose(found, [expected[0, [0, 2, 3]].mean(), 0], rtol=1e-6)
+
+
+def test_missing_targets_do_not_hide_a_fit_that_diverges() -> None:
+    targets = np.array([[1.0, np.nan], [np.nan, 3.0]], dtype=np.float32)
+    assert loss_of_zeros(Point(), targets) == loss_of_zeros(Point(), targets[[0, 1], [0, 1]][:, None]) > 0
+
+
+def test_missing_errors_have_the_rank_of_the_error_before_them(predictor: Predictor) -> None:
+    actual, times = np.array([[1.0, 1.0], [2.0, np.nan], [3.0, 0.0]]), np.arange(3).astype("M8[D]")
+    residuals = Residuals(actual, Forecasts(np.zeros((3, 2))), np.ones((3, 1)), times, np.zeros(3, dtype=np.int64))
+    calibration = Calibration(np.array([0.5]), np.zeros((2, 1)), n_windows=3, n_effective=3.0)
+    assert residuals.templates(calibration).tolist() == [[0, 1], [1, 2], [2, 0]]
+    paths = predictor.predict_frame(sales().tail(30), n_samples=20).filter(regex="^sample-").to_numpy()
+    assert np.isfinite(paths).all() and (np.ptp(paths, axis=1) > 0).all()
 
 
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:

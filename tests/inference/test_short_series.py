@@ -1,4 +1,4 @@
-"""Series shorter than the window: trained with, forecast alike in Python and over HTTP, and refused below the limit."""
+"""Series shorter than the window, in a global model: trained with, forecast alike in Python and HTTP, or refused."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from forecaster.domain.frequency import parse
 from forecaster.domain.series import Series
 from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.registry.store import Store
-from forecaster.training.config import load_frame, prepare
+from forecaster.training.config import prepare
 from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
@@ -24,6 +24,7 @@ from tests.service.conftest import wait_until_ready
 
 INPUT_SIZE, LEAST, HORIZON = 24, 8, 4
 LENGTHS = {"old": 500, "young": 160, "new": LEAST + HORIZON}
+REGIONS = {"old": "north", "young": "south", "new": "north"}
 
 
 def shops() -> pd.DataFrame:
@@ -34,7 +35,7 @@ def shops() -> pd.DataFrame:
     for name, length in LENGTHS.items():
         own = days[-length:]
         y = 100 + 30 * (own.dayofweek >= 5) + random.normal(0, 2, length)
-        parts.append(pd.DataFrame({"unique_id": name, "ds": own, "y": y}))
+        parts.append(pd.DataFrame({"unique_id": name, "ds": own, "y": y, "region": REGIONS[name]}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -43,6 +44,7 @@ def recipe(folder: Path, **changes: Any) -> Any:
     given: dict[str, Any] = {"name": "shops", "data": {"source": "files", "path": str(folder / "shops.csv")}}
     given |= {"missing": "mask", "least_rows": LEAST, "transforms": [{"kind": "mean_std"}]}
     given |= {"calendar_features": ["day_of_week"], "fit": {"epochs": 2}, "split": {"test": 0.1}}
+    given |= {"stat_exog": ["region"], "model": {"cell": "gru", "widths": [8], "inputs": {"series_embedding": 2}}}
     return small_config(folder, **(given | changes))
 
 
@@ -67,7 +69,12 @@ def test_short_histories_are_forecast_alike_and_shorter_ones_refused(predictor: 
     alone = predictor.predict_frame(mixed.query("unique_id == 'long'"))["mean"]
     np.testing.assert_allclose(expected.query("unique_id == 'long'")["mean"], alone, rtol=1e-6)
     series = [
-        {"unique_id": name, "ds": rows["ds"].dt.strftime("%Y-%m-%d").tolist(), "y": rows["y"].tolist()}
+        {
+            "unique_id": name,
+            "ds": rows["ds"].dt.strftime("%Y-%m-%d").tolist(),
+            "y": rows["y"].tolist(),
+            "stat_exog": {"region": rows["region"].iloc[0]},
+        }
         for name, rows in mixed.groupby("unique_id", sort=False)
     ]
     with TestClient(create_app(Settings(cache_dir=predictor.bundle.folder.parents[1], tracking_uri=""))) as client:
@@ -85,6 +92,14 @@ def test_short_histories_are_forecast_alike_and_shorter_ones_refused(predictor: 
         predictor.predict_frame(past.groupby("unique_id", sort=False).tail(LEAST - 1))
 
 
+def test_values_before_a_series_began_have_no_gradient(predictor: Predictor) -> None:
+    past = shops().groupby("unique_id", sort=False).tail(LEAST)
+    found = predictor.predict_frame(past, explain=True)
+    by_lag = found[[f"gradient-y-{lag}" for lag in range(1, INPUT_SIZE + 1)]].to_numpy()
+    assert np.isfinite(by_lag[:, :LEAST]).all() and (by_lag[:, :LEAST] != 0).any(axis=0).all()
+    assert np.isnan(by_lag[:, LEAST:]).all()
+
+
 def test_manifest_counts_the_rows_of_the_data_alone(predictor: Predictor) -> None:
     data, manifest = predictor.manifest.training_data, predictor.manifest
     assert (data.rows, data.n_series, data.missing) == (sum(LENGTHS.values()), 3, {})
@@ -95,12 +110,12 @@ def test_manifest_counts_the_rows_of_the_data_alone(predictor: Predictor) -> Non
 
 def test_a_series_shorter_than_a_window_is_trained_on(tmp_path: Path) -> None:
     config = recipe(tmp_path)
-    series = prepare(config, load_frame(config))
+    series = prepare(config, config.load())
     windows = cut_windows(series, INPUT_SIZE, HORIZON)
     counts = np.bincount(windows.owners_of(np.arange(len(windows))))
     assert counts.tolist() == [length - LEAST - HORIZON + 1 for length in LENGTHS.values()]
     with pytest.raises(TooShortError, match=r"'new' has 12 rows, needs 28"):
-        prepare(recipe(tmp_path, least_rows=None), load_frame(config))
+        prepare(recipe(tmp_path, least_rows=None), config.load())
 
 
 @pytest.mark.parametrize("freq", ["15min", "h", "D", "7D", "B", "MS", "3ME"])

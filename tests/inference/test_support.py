@@ -98,6 +98,15 @@ def test_forecasts_are_counts_and_the_same_everywhere(predictor: Predictor, tmp_
     assert written[["mean", *columns]].to_dict("list") == expected[["mean", *columns]].to_dict("list")
 
 
+def test_sample_paths_are_counts_and_counts_have_gradients(predictor: Predictor) -> None:
+    found = predictor.predict_frame(sales().tail(30), n_samples=100, explain=True)
+    samples = found.filter(regex="^sample-").to_numpy()
+    assert samples.shape == (4, 100)
+    assert (samples >= 0).all() and (samples % 1 == 0).all() and (np.ptp(samples, axis=1) > 0).any()
+    gradients = found.filter(regex="^gradient-").to_numpy()
+    assert np.isfinite(gradients).all() and (gradients != 0).any()
+
+
 def test_coverage_in_the_manifest_is_that_of_the_served_bounds(predictor: Predictor, tmp_path: Path) -> None:
     config = recipe(tmp_path, sales())
     series = prepare(config, config.data.load(config.exogenous))
