@@ -62,6 +62,30 @@ def errors_figure(actual: Floats, forecasts: Mapping[str, Floats], ours: str, ti
     return figure
 
 
+def attention_figure(weights: Floats, title: str) -> Any:
+    """Plot how much each step of the horizon attends to each step of the window.
+
+    Args:
+        weights: `(horizon, steps)`, each row with the sum 1; a step is a row of the window, or a segment of rows.
+        title: the figure's title.
+    """
+    figure, axes = _figure(9, title)
+    horizon, steps = weights.shape
+    # lag 1 is the last step of the window
+    shown = axes.imshow(
+        weights,
+        aspect="auto",
+        cmap="Blues",
+        vmin=0,
+        extent=(steps + 0.5, 0.5, horizon + 0.5, 0.5),
+        interpolation="none",
+    )
+    axes.set_xlabel("steps before the forecast")
+    axes.set_ylabel("step of the horizon")
+    figure.colorbar(shown, ax=axes, label="attention")
+    return figure
+
+
 def coverage_figure(
     cutoffs: Times, numbers: NDArray[np.int64], covered: Mapping[int, Mapping[str, Floats]], title: str
 ) -> Any:

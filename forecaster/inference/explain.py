@@ -56,6 +56,12 @@ def gradient_columns(names: tuple[str, ...], found: Floats) -> dict[str, Floats]
     }
 
 
+def attention_columns(weights: Floats) -> dict[str, Floats]:
+    """Return attention weights `(n_series, horizon, steps)` as columns `attention-LAG`, as `gradient_columns` does."""
+    rows, steps = weights.reshape(-1, weights.shape[2]), weights.shape[2]
+    return {f"attention-{lag}": rows[:, steps - lag] for lag in range(1, steps + 1)}
+
+
 def _distances(window: Floats, above: float | None) -> Floats:
     """Return how far each value is moved, `(input_size, 1 + hist_exog)`."""
     ranges, sizes = np.ptp(window, axis=0), np.abs(window).max(axis=0)

@@ -14,7 +14,7 @@ from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.domain.missing import missing_warnings
 from forecaster.domain.series import Floats, Inputs, Y
-from forecaster.inference.explain import gradient_columns, gradients
+from forecaster.inference.explain import attention_columns, gradient_columns, gradients
 from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
 from forecaster.inference.frames import FrameInputs, read_frame
 from forecaster.registry.bands import bands
@@ -45,6 +45,7 @@ class Predictor(ArrayPredictor):
         n_samples: int | None = None,
         seed: int = 0,
         explain: bool = False,
+        attention: bool = False,
     ) -> pd.DataFrame:
         """Return forecasts of every series of a long frame, as `unique_id, cutoff, ds, mean, lo-80, hi-80, …`.
 
@@ -67,12 +68,14 @@ class Predictor(ArrayPredictor):
             explain: whether to add columns `gradient-COLUMN-LAG`: how much the mean changes for a small change of `y`
                 or a `hist_exog` column, per unit of that column; lag 1 is the last row of the history. It is NaN for a
                 missing value.
+            attention: whether to add columns `attention-LAG`: how much a step of the horizon attends to a row of the
+                history, or to a segment of rows; lag 1 is the last.
 
         Raises:
             SeriesError: a column is missing or of the wrong type, a row is invalid, or `futr_df` is given although the
                 model takes no `futr_exog`.
             TooShortError: a series has fewer rows than the model's `input_size`.
-            RequestError: the model does not support the horizon, a level, a quantile or sample paths.
+            RequestError: the model does not support the horizon, a level, a quantile, sample paths or attention.
             CalendarError: the exchange's calendar ends before the last step.
         """
         trained = self.manifest.horizon
@@ -100,6 +103,8 @@ class Predictor(ArrayPredictor):
         if explain:
             columns = gradient_columns((Y, *self.manifest.hist_exog), self._gradients(inputs, steps))
             frame = pd.concat([frame, pd.DataFrame(columns)], axis=1)
+        if attention:
+            frame = pd.concat([frame, pd.DataFrame(attention_columns(self._attention(inputs, steps)))], axis=1)
         frame.attrs = {
             "skill": describe_skill(self.manifest.skill),
             "forecast_by": forecast.forecast_by,
@@ -110,6 +115,14 @@ class Predictor(ArrayPredictor):
             ],
         }
         return frame
+
+    def _attention(self, inputs: FrameInputs, steps: int) -> Floats:
+        """Return the attention weights of each series, `(n, steps, window's steps)`."""
+        trained = self.manifest.horizon
+        if steps > trained:
+            raise RequestError(f"attention: horizon {steps} exceeds the trained {trained}; request fewer steps")
+        known = self.known_ahead(inputs.times, steps, inputs.futr_exog)
+        return self.attention(Inputs(inputs.values, known, inputs.static))[:, :steps]
 
     def _gradients(self, inputs: FrameInputs, steps: int) -> Floats:
         """Return the gradients of each series, `(n, steps, input_size, 1 + hist_exog)`."""

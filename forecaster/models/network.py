@@ -60,15 +60,21 @@ class ModelConfig(Config):
             return raw
         raw, moved = dict(raw), {}
         if "topology" in raw:
-            topology = raw.pop("topology")
+            topology = str(raw.pop("topology"))
             if topology not in _TOPOLOGIES:
                 raise ValueError(f"topology: must be one of {', '.join(_TOPOLOGIES)}, or use decoder instead")
             moved["decoder"] = {"kind": _TOPOLOGIES[topology]}
         encoder = {name: raw.pop(name) for name in ("widths", "dropout") if name in raw}
         if encoder:
-            moved["encoder"] = encoder
-        for name in moved.keys() & raw.keys():
-            raise ValueError(f"{name}: remove topology, widths and dropout beside it, which set the same")
+            own = raw.pop("encoder", {})
+            own = own.model_dump() if isinstance(own, Encoder) else own
+            if not isinstance(own, dict):
+                raise ValueError(f"encoder: must be a mapping, got {own!r}")
+            for name in encoder.keys() & own.keys():
+                raise ValueError(f"{name} and encoder.{name} set the same; remove {name}")
+            moved["encoder"] = own | encoder
+        if moved.keys() & raw.keys():
+            raise ValueError("topology and decoder set the same; remove topology")
         return raw | moved
 
     @field_validator("cell")

@@ -14,7 +14,8 @@ from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.forecasts import Forecasts
-from forecaster.models.network import ModelConfig, raw_outputs, trace_forecast
+from forecaster.models.names import ATTENTION
+from forecaster.models.network import ModelConfig, output_shapes, raw_outputs, trace_forecast
 from forecaster.models.shape import NetworkShape
 from forecaster.models.tape import Array
 
@@ -65,6 +66,13 @@ class TrainedNetwork:
         """Return the forecasts of raw inputs, computed by the served graph in one batch."""
         outputs = dict(zip(self.names, self.session.run(self.names, feeds), strict=True))
         return self.config.head.forecasts(outputs, self.preprocessing.target.needs_positive)
+
+    def attention(self, inputs: Inputs) -> Floats | None:
+        """Return the attention weights of raw inputs, `(n, horizon, steps)`; None if the decoder does not attend."""
+        if ATTENTION not in output_shapes(self.config, self.shape):
+            return None
+        (weights,) = self.session.run([ATTENTION], inputs.feeds)
+        return np.asarray(weights)
 
     @cached_property
     def session(self) -> Any:

@@ -335,6 +335,18 @@ class ArrayPredictor:
         outputs = self.run(inputs, self._names)
         return self.bundle.head.forecasts(outputs, self.manifest.is_positive)
 
+    def attention(self, inputs: Inputs) -> Floats:
+        """Return how much each step of the trained horizon attends to each step of the window, `(n, horizon, steps)`.
+
+        Raises:
+            RequestError: the decoder has no attention.
+        """
+        if ATTENTION not in self.manifest.outputs:
+            raise RequestError(
+                "attention: the model's decoder has none; train one with decoder: {kind: seq2seq, attention: additive}"
+            )
+        return self.run(inputs, [ATTENTION])[ATTENTION]
+
     def run(self, inputs: Inputs, names: Sequence[str]) -> dict[str, Floats]:
         """Return the named outputs of the graph, each `(n, …)`."""
         parts = []

@@ -16,6 +16,7 @@ from forecaster.domain.errors import LeakageError, UnknownModel
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.manifest import Certificate, Example
 from forecaster.domain.series import MEAN, Inputs, lower, upper
+from forecaster.evaluation.plots import attention_figure
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
@@ -94,6 +95,7 @@ def _write_bundle(
     example = last_test_window(config, dataset.series, parts["test"], evaluated)
     if example:
         _log_plot(example, title(config))
+    _log_attention(evaluated.trained, parts["test"], title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
         seen = cut_windows(dataset.series, config.input_size, config.horizon, config.step_size)
@@ -143,6 +145,15 @@ def _find_registered(config: TrainConfig, store: Store, work: str) -> Registered
             past_runs.close_run(config.tracking, run_id)
             return RegisteredVersion(run_id, config.name, versions[run_id], metrics)
     return None
+
+
+def _log_attention(trained: TrainedNetwork, test: Windows, title: str) -> None:
+    """Log the attention weights of the last window of the test part, if the decoder attends."""
+    weights = trained.attention(test.inputs(np.array([len(test) - 1])))
+    if weights is not None:
+        tracking.log_figure(
+            attention_figure(weights[0], f"{title}: attention in the last test window"), "attention.png"
+        )
 
 
 def _log_plot(example: Example, title: str) -> None:

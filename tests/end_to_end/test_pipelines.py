@@ -41,7 +41,7 @@ def test_train_and_promote_print_json_last(folder: Path) -> None:
     assert (answer["model"], answer["version"]) == ("sine", 1)
     assert {"mae", "naive-mae", "relative_mae", "mase", "smape", "rmse"} <= set(answer["metrics"])
     assert "epoch" in done.stderr
-    again = run_module("pipelines.train", "job.yaml", "--set", "model.widths=[4,4]", cwd=folder)
+    again = run_module("pipelines.train", "job.yaml", "--set", "model.encoder.widths=[4,4]", cwd=folder)
     assert json.loads(again.stdout.splitlines()[-1])["version"] == 2
     for arguments, aliases in (
         (["version=1"], {"champion": 1}),

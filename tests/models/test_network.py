@@ -142,3 +142,16 @@ def test_dropout_applies_only_in_training() -> None:
     np.testing.assert_array_equal(*predicted)
     trained = [keras.ops.convert_to_numpy(model(x, training=True)) for _ in range(2)]
     assert not np.array_equal(*trained)
+
+
+def test_keys_of_earlier_releases_are_read_and_conflicts_refused() -> None:
+    raw: dict[str, Any] = {"topology": "many_to_many", "widths": [3], "encoder": {"residual": True}}
+    config = ModelConfig.model_validate(raw)
+    assert (config.topology, config.encoder.widths, config.encoder.residual) == ("many_to_many", (3,), True)
+    for conflict, message in (
+        ({"topology": "many_to_one", "decoder": "repeat"}, "topology and decoder set the same"),
+        ({"widths": [3], "encoder": {"widths": [4]}}, "widths and encoder.widths set the same"),
+        ({"topology": "one_to_many"}, "must be one of many_to_one, many_to_many"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ModelConfig.model_validate(conflict)

@@ -134,6 +134,11 @@ def test_forecast_depends_on_each_static_column(predictor: Predictor) -> None:
     before = predictor.predict_frame(own)["mean"].to_numpy()
     for change in ({"area": 40.0}, {"format": "hall"}, {"format": "pop-up"}, {"unique_id": "b"}, {"unique_id": "z"}):
         assert (predictor.predict_frame(own.assign(**change))["mean"].to_numpy() != before).all(), change
+    gradients = [
+        predictor.predict_frame(own.assign(area=area), explain=True).filter(like="gradient-").to_numpy()
+        for area in (own["area"].iloc[0], 40.0)
+    ]
+    assert (gradients[0] != gradients[1]).all()
     # all that is unknown is the same
     first, second = (predictor.predict_frame(own.assign(unique_id=name, format=name)) for name in ("y", "z"))
     assert first["mean"].tolist() == second["mean"].tolist()

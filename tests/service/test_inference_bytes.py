@@ -128,7 +128,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "both": (body(parameters={"binary_data_size": 0}), "data and binary_data_size: send one of them"),
     "unknown parameter": (body(parameters={"shared_memory_region": "a"}), "shared_memory_region: Extra inputs"),
     "no inputs": ({"inputs": []}, "inputs: List should have at least 1 item"),
-    "three inputs": ({"inputs": body()["inputs"] * 3}, "inputs: List should have at most 2 items"),
+    "four inputs": ({"inputs": body()["inputs"] * 4}, "inputs: List should have at most 3 items"),
     "unknown field": (body() | {"input": 1}, "input: Extra inputs are not permitted"),
     "a horizon that is not a number": (
         body() | {"parameters": {"horizon": "4"}},
