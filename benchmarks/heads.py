@@ -30,12 +30,9 @@ class Measured:
 def count_crossings(result: Backtest) -> tuple[int, int]:
     """Return how many neighbouring quantiles that a version would serve cross, and how many pairs there are."""
     calibration, windows, horizon = result.calibrations[0], result.origins.windows, result.actual.shape[1]
-    spread = calibration.spread(
-        calibration.units(windows.inputs().target),
-        np.broadcast_to(_PROBABILITIES, (1, horizon, len(_PROBABILITIES))),
-        result.predicted.offsets,
-    )
-    distances = np.diff(result.predicted.mean[:, :, None] + spread, axis=2)
+    units = calibration.units(windows.inputs().target)
+    at = np.broadcast_to(_PROBABILITIES, (1, horizon, len(_PROBABILITIES)))
+    distances = np.diff(calibration.around(result.predicted, units, at), axis=2)
     return int((distances < 0).sum()), distances.size
 
 

@@ -79,7 +79,7 @@ def served_quantiles(result: Backtest) -> Floats:
         owners = origins.windows.owners
         adapted = adapt(calibrations, result.actual, predicted, units, LEVELS, origins.numbers, owners)
         at = adapted_probabilities(tuple(grid), LEVELS, adapted.rates)
-    return predicted.mean[:, :, None] + calibration.spread(units, at, predicted.offsets)
+    return calibration.around(predicted, units, at)
 
 
 def variogram_score(actual: Floats, paths: Floats) -> float:

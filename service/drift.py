@@ -44,7 +44,10 @@ class InputCounts:
     def drifts(self) -> dict[str, Drift]:
         """Return the drift of each variable from the training data."""
         return {
-            name: measure_drift(counts, np.array(self.reference[name].shares)) for name, counts in self.counts.items()
+            name: measure_drift(counts, np.array(self.reference[name].shares))
+            for name, counts in self.counts.items()
+            # all of a variable's values may have been missing
+            if counts.any()
         }
 
 

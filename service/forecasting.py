@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.domain.errors import RequestError
-from forecaster.domain.series import Floats
+from forecaster.domain.missing import last_observed, missing_warnings
+from forecaster.domain.series import Floats, Times
 from forecaster.inference.answers import (
     Answer,
     ForecastTimes,
@@ -182,6 +183,7 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
     times = forecast_times([history.clock for history in histories], forecaster)
     described = describe_forecasts(predicted, [history.unique_id for history in histories], times)
     windows, features = inputs.values[:, :, 0], _features(inputs)
+    last_values = last_observed(windows)[:, 0]
     steps, tolerance = scored_steps(predicted, times), matching_tolerance(forecaster)
     results, end = [], 0
     for task in tasks:
@@ -190,7 +192,8 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
         head = describe_version(forecaster, task.model.name, task.version, task.alias, run_id)
         own = None if inputs.static is None else inputs.static[rows]
         head["warnings"] += forecaster.static_warnings([history.unique_id for history in task.histories], own)
-        answer = Answer(head, described[rows], windows[rows, -1], steps[rows], tolerance)
+        head["warnings"] += missing_warnings(inputs.values[rows])
+        answer = Answer(head, described[rows], last_values[rows], steps[rows], tolerance)
         results.append(TaskResult(answer, windows[rows], features[rows]))
     return results
 
@@ -216,12 +219,20 @@ def _inputs(histories: list[History], predictor: ArrayPredictor, rates: list[Flo
     static = [history.static for history in histories if history.static is not None]
     return ForecastInputs(
         np.stack([history.values for history in histories]),
-        np.stack([history.clock.wall[-manifest.input_size :] for history in histories]) if has_calendar else None,
+        np.stack([_times(history.clock, predictor) for history in histories]) if has_calendar else None,
         np.stack(futr_exog) if futr_exog else None,
         np.stack(static) if static else None,
         unique_ids=[history.unique_id for history in histories],
         miscoverage_rates=rates,
     )
+
+
+def _times(clock: Clock, predictor: ArrayPredictor) -> Times:
+    """Return the times of the input rows, `(input_size,)`, those before the series began too."""
+    wall, input_size = clock.wall, predictor.manifest.input_size
+    if len(wall) < input_size:
+        return np.concatenate([predictor.frequency.before(wall[0], input_size - len(wall)), wall])
+    return wall[-input_size:]
 
 
 def _features(inputs: ForecastInputs) -> Floats:

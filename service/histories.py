@@ -1,6 +1,6 @@
 """Histories: the series that a forecast starts from, sent with the request or read from the bar store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from forecaster.data.tails import read_tail
 from forecaster.domain.errors import ConfigError, RequestError, SeriesError
+from forecaster.domain.missing import pad_front
 from forecaster.domain.series import Floats
 from forecaster.domain.static import StaticColumns, StaticValue
 from forecaster.registry.predictor import ArrayPredictor
@@ -85,14 +86,28 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     hist = _columns(series.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
     static = _static(series.unique_id, series.stat_exog, predictor.static_columns, f"{where}.stat_exog")
     futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
+    if not manifest.is_masked:
+        _check_no_nulls(series, where)
     clock = known_clock
     if clock is None:
         clock = read_clock(series.ds, where)
         clock.check(predictor.frequency, where)
     # slice before converting: a slice of an array would keep the whole array in memory
-    values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)]).T
+    values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)], dtype=np.float64).T
+    predictor.check_observed(values[None], where)
+    values = pad_front(values[None], manifest.input_size)[0]
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
     return History(series.unique_id, clock, values, futr_exog, static)
+
+
+def _check_no_nulls(series: SeriesIn, where: str) -> None:
+    columns = {f"hist_exog.{name}": column for name, column in series.hist_exog.items()}
+    for name, column in ({"y": series.y} | columns).items():
+        if None in column:
+            raise SeriesError(
+                f"{where}.{name}[{column.index(None)}]: is null, but the model takes no missing values; send a number, "
+                "or train the model with missing: mask"
+            )
 
 
 def _static(unique_id: str, given: Mapping[str, StaticValue], columns: StaticColumns, where: str) -> Floats | None:
@@ -112,7 +127,9 @@ def _check_names(given: Mapping[str, object], wanted: tuple[str, ...], where: st
         )
 
 
-def _columns(given: dict[str, list[float]], wanted: tuple[str, ...], length: int, where: str) -> list[list[float]]:
+def _columns(
+    given: Mapping[str, Sequence[float | None]], wanted: tuple[str, ...], length: int, where: str
+) -> list[Sequence[float | None]]:
     """Return the columns that the model takes, in its order."""
     _check_names(given, wanted, where)
     for name in wanted:
@@ -141,4 +158,5 @@ def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings
         raise RequestError(
             f"{where}: the bar store lacks a column that the model takes ({error}); send series"
         ) from error
-    return History(name, clock, values, static=_static(name, {}, columns, where))
+    padded = pad_front(values[None], manifest.input_size)[0]
+    return History(name, clock, padded, static=_static(name, {}, columns, where))

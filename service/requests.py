@@ -35,9 +35,12 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")
 # report only the first invalid value of a long list
 Times = Annotated[list[Time], FailFast()]
 Numbers = Annotated[list[Number], FailFast()]
+# null is a missing value, which only some models take
+Observed = Annotated[list[Number | None], FailFast()]
 # a number, or the name of a category
 StaticValue = Number | Annotated[str, Strict(), Field(max_length=200)]
 Columns = Annotated[dict[str, Numbers], BeforeValidator(_check_width)]
+ObservedColumns = Annotated[dict[str, Observed], BeforeValidator(_check_width)]
 
 # two days of the demo's hourly sine, the input size of its model
 _HOURS = [f"2026-01-0{1 + hour // 24}T{hour % 24:02d}:00:00Z" for hour in range(48)]
@@ -52,15 +55,18 @@ EXAMPLE_REQUEST: dict[str, JsonValue] = {
 
 
 class SeriesIn(BaseModel):
-    """The history of a series, oldest first. Times may be dates, or times with or without a zone."""
+    """The history of a series, oldest first. Times may be dates, or times with or without a zone.
+
+    `y` and `hist_exog` may hold null for a missing value if the model's manifest has `missing: mask`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     unique_id: Name
     ds: Times
-    y: Numbers
+    y: Observed
     # default_factory, because pydantic's deep copy of a default dict is as slow as parsing a short series
-    hist_exog: Columns = Field(default_factory=dict)
+    hist_exog: ObservedColumns = Field(default_factory=dict)
     futr_exog: Columns = Field(default_factory=dict)
     stat_exog: Annotated[dict[str, StaticValue], BeforeValidator(_check_width)] = Field(default_factory=dict)
 

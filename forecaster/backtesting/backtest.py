@@ -17,6 +17,7 @@ from forecaster.backtesting.origins import Origins, known_at, roll
 from forecaster.data.windows import PARTS, Windows, cut_windows
 from forecaster.domain.config import Config
 from forecaster.domain.levels import LEVELS
+from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Series
 from forecaster.evaluation.adaptive import Bands, adapt
 from forecaster.evaluation.baselines import BASELINES
@@ -175,7 +176,7 @@ def backtest(
         calibrations += [calibration] * len(cutoffs)
         windows = origins.windows.choose(rows)
         forecasts.append(trained.forecast(windows))
-        baselines.append(_baselines(backtest_config, known, windows, series.bounds))
+        baselines.append(_baselines(backtest_config, known, windows, series.bounds, config.n_padded))
     predicted = Forecasts.join(forecasts)
     return Backtest(
         origins,
@@ -203,9 +204,9 @@ def fit_for_serving(
 
 
 def _baselines(
-    backtest_config: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64]
+    backtest_config: BacktestConfig, known: Series, windows: Windows, bounds: NDArray[np.int64], n_padded: int
 ) -> dict[str, Floats]:
-    past, season = windows.inputs().target, backtest_config.season_length
+    past, season = carried(windows.inputs().target), backtest_config.season_length
     forecasts: dict[str, Floats] = {}
     for name in backtest_config.baselines:
         if name == RIDGE:
@@ -213,8 +214,9 @@ def _baselines(
         elif name in STATISTICAL:
             # fitted on the whole series up to the cutoff, not only on the window
             ends = windows.first + windows.input_size
-            begins = bounds[windows.owners]
-            histories = [windows.values[begin:end, 0] for begin, end in zip(begins, ends, strict=True)]
+            begins = bounds[windows.owners] + n_padded
+            rows = map(slice, begins, ends)
+            histories = [carried(windows.values[None, within, 0])[0] for within in rows]
             forecasts[name] = forecast_histories(name, histories, windows.horizon, season)
         else:
             forecasts[name] = BASELINES[name](past, windows.horizon, season)
@@ -225,9 +227,12 @@ def _ridge(known: Series, windows: Windows) -> Floats:
     past = cut_windows(known, windows.input_size, windows.horizon)
 
     def pairs() -> Iterator[tuple[Floats, Floats]]:
-        return ((past.inputs(index).target, past.targets(index)) for index in past.chunks(_CHUNK))
+        for index in past.chunks(_CHUNK):
+            inputs, targets = past.inputs(index).target, past.targets(index)
+            is_whole = ~np.isnan(targets).any(axis=1)
+            yield carried(inputs[is_whole]), targets[is_whole]
 
-    return fit_ridge(pairs()).predict(windows.inputs().target)
+    return fit_ridge(pairs()).predict(carried(windows.inputs().target))
 
 
 def intervals_at(
@@ -249,14 +254,12 @@ def intervals_at(
     ]
     mean = predicted.mean
     units, is_adaptive = np.empty((len(mean), 1)), np.empty(len(mean), dtype=bool)
-    static = {level: (mean.copy(), mean.copy()) for level in levels}
+    static = {level: (np.empty_like(mean), np.empty_like(mean)) for level in levels}
     for calibration, cutoffs in _group(calibrations):
         rows = slice(*np.searchsorted(numbers, [cutoffs.start, cutoffs.stop]))
         units[rows], is_adaptive[rows] = calibration.units(past[rows]), calibration.is_adaptive
-        bands = calibration.bands(past[rows], levels, predicted.take(rows).offsets)
-        for level, (below, above) in bands.items():
-            static[level][0][rows] += below
-            static[level][1][rows] += above
+        for level, (low, high) in calibration.bands(past[rows], levels, predicted.take(rows)).items():
+            static[level][0][rows], static[level][1][rows] = low, high
     owners = origins.windows.owners
     adaptive = adapt(calibrations, actual, predicted, units, levels, numbers, owners, backtest_config.step_size).bands
     return static, adaptive, is_adaptive

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.data.windows import Windows
+from forecaster.data.windows import Windows, are_observed
 from forecaster.domain.errors import TooShortError
 from forecaster.domain.series import Series, Times
 
@@ -68,7 +68,8 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         input_size=input_size,
         horizon=horizon,
     )
-    return Origins(windows, cutoffs, np.concatenate(numbers)[order])
+    is_kept = np.flatnonzero(are_observed(windows))
+    return Origins(windows.choose(is_kept), cutoffs, np.concatenate(numbers)[order][is_kept])
 
 
 def cutoffs_of(series: Series, input_size: int, horizon: int) -> Times:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.backtesting.backtest import MODEL, Backtest, BacktestConfig
+from forecaster.domain.missing import carried, mean_of_observed
 from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
 from forecaster.evaluation.baselines import random_walk_bands
 from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae, rmsse, squared_naive_scale
@@ -39,7 +40,7 @@ def score(result: Backtest, backtest_config: BacktestConfig, series: Series) -> 
 
 def losses(result: Backtest, name: str) -> Floats:
     """Return the mean absolute error of a forecast at each cutoff that has windows, over series and steps."""
-    errors = np.abs(result.actual - result.forecasts[name]).mean(axis=1)
+    errors = mean_of_observed(np.abs(result.actual - result.forecasts[name]))
     return _by_cutoff(result, errors)
 
 
@@ -85,7 +86,8 @@ def _intervals(result: Backtest, backtest_config: BacktestConfig) -> dict[str, f
     block = 2 * overlap(result.actual.shape[1], backtest_config.step_size)
     for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
         for level, (low, high) in bands.items():
-            inside = ((result.actual >= low) & (result.actual <= high)).mean(axis=1)
+            is_inside = (result.actual >= low) & (result.actual <= high)
+            inside = mean_of_observed(np.where(np.isnan(result.actual), np.nan, is_inside))
             figures |= {
                 f"coverage-{level}{kind}": coverage(result.actual, low, high),
                 f"coverage-{level}{kind}-error": block_bootstrap_error(_by_cutoff(result, inside), block),
@@ -94,7 +96,7 @@ def _intervals(result: Backtest, backtest_config: BacktestConfig) -> dict[str, f
             }
     if all(calibration.probabilities[0] <= CRPS_QUANTILES[0] for calibration in result.calibrations):
         figures["scaled_crps"] = scale_loss(2 * _pinball(result), result.actual)
-    past, horizon = result.origins.windows.inputs().target, result.actual.shape[1]
+    past, horizon = carried(result.origins.windows.inputs().target), result.actual.shape[1]
     for level in result.bands:
         low, high = random_walk_bands(past, horizon, level)
         figures[f"naive-winkler-{level}"] = winkler(result.actual, low, high, level)
@@ -107,15 +109,15 @@ def _pinball(result: Backtest) -> float:
     windows, predicted = result.origins.windows, result.predicted
     at = np.broadcast_to(CRPS_QUANTILES, (1, result.actual.shape[1], len(CRPS_QUANTILES)))
     refits = np.searchsorted(result.refits, result.origins.numbers, "right") - 1
-    loss = 0.0
+    loss, counts = 0.0, (~np.isnan(result.actual)).sum(axis=1)
     for number, calibration in enumerate(result.calibrations):
         rows = np.flatnonzero(refits == number)
         for begin in range(0, len(rows), _CHUNK):
             chunk = rows[begin : begin + _CHUNK]
             own = predicted.take(chunk)
-            spread = calibration.spread(calibration.units(windows.inputs(chunk).target), at, own.offsets)
-            loss += len(chunk) * pinball(result.actual[chunk], own.mean[:, :, None] + spread, CRPS_QUANTILES)
-    return loss / len(predicted)
+            quantiles = calibration.around(own, calibration.units(windows.inputs(chunk).target), at)
+            loss += counts[chunk].sum() * pinball(result.actual[chunk], quantiles, CRPS_QUANTILES)
+    return float(loss / counts.sum())
 
 
 def _by_cutoff(result: Backtest, values: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """Convert long frames to request bodies, and answers to frames."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 from forecaster.data.long_frame import check_columns, group_rows, localize, numbers, read_long_frame, read_static, times
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import parse
-from forecaster.domain.series import CUTOFF, DS, MEAN, SAMPLES, UNIQUE_ID, Y, sample_name
+from forecaster.domain.series import CUTOFF, DS, MEAN, SAMPLES, UNIQUE_ID, Floats, Y, sample_name
 from forecaster.domain.static import CATEGORY, NUMBER
 
 # at about 25 bytes a value, this keeps requests well below the service's default limit of 16 MB
@@ -62,7 +63,7 @@ def read_histories(
     hist_exog, futr_exog, input_size = list(manifest["hist_exog"]), list(manifest["futr_exog"]), manifest["input_size"]
     if futr_frame is not None and not futr_exog:
         raise SeriesError("futr_df: the model takes no futr_exog; remove this argument")
-    series = read_long_frame(frame, "df", hist_exog, futr_exog)
+    series = read_long_frame(frame, "df", hist_exog, futr_exog, may_miss=manifest.get("missing") == "mask")
     # a service of an earlier release has no stat_exog
     stat_exog = manifest.get("stat_exog", {})
     kinds = {name: CATEGORY if "values" in found else NUMBER for name, found in stat_exog.items()}
@@ -73,9 +74,13 @@ def read_histories(
     bodies = []
     for index, (unique_id, rows) in enumerate(series):
         last = slice(max(rows.start, rows.stop - input_size), rows.stop)
-        body = {UNIQUE_ID: unique_id, DS: format_times(ds.iloc[last]), Y: series.values[last, 0].tolist()}
+        body: dict[str, Any] = {
+            UNIQUE_ID: unique_id,
+            DS: format_times(ds.iloc[last]),
+            Y: _with_nulls(series.values[last, 0]),
+        }
         if hist_exog:
-            body["hist_exog"] = dict(zip(hist_exog, series.values[last, 1:].T.tolist(), strict=True))
+            body["hist_exog"] = dict(zip(hist_exog, map(_with_nulls, series.values[last, 1:].T), strict=True))
         if futr is not None and series.known is not None:
             future = futr[futr_exog].to_numpy()[index * manifest["horizon"] :][: manifest["horizon"]]
             values = np.concatenate([series.known[last], future])
@@ -91,6 +96,11 @@ def read_histories(
         is_wall_clock=manifest["sessions"] is not None or parse(manifest["freq"]).is_wall_clock,
         batch_size=max(1, min(max_series, MAX_VALUES_PER_REQUEST // n_values)),
     )
+
+
+def _with_nulls(values: Floats) -> list[float | None]:
+    """Return values, with None for missing values."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def format_times(ds: "pd.Series[pd.Timestamp]") -> list[str]:

@@ -27,6 +27,8 @@ def check_long_frame(
     where: str = "frame",
     hist_exog: Sequence[str] = (),
     futr_exog: Sequence[str] = (),
+    *,
+    may_miss: bool = False,
 ) -> Series:
     """Validate a long frame and return it as arrays; the frame is not modified.
 
@@ -38,30 +40,36 @@ def check_long_frame(
         where: the name of the frame for error messages, such as its file.
         hist_exog: the columns known up to each row, in the requested order.
         futr_exog: the columns known ahead, in the requested order.
+        may_miss: whether `y` and `hist_exog` may have missing values, which stay NaN.
 
     Raises:
         SeriesError: a column is missing or has the wrong type, a value is missing or not finite, timestamps are
             duplicated, unsorted or irregular, or two series differ in frequency.
         TooShortError: a series has fewer than `min_length` rows.
     """
-    series, order, elapsed = _arrange(frame, where, hist_exog, futr_exog)
+    series, order, elapsed = _arrange(frame, where, hist_exog, futr_exog, may_miss)
     _check_length(series, min_length, where)
     frequency = _check_frequency(series, elapsed, freq, frame, order, where)
     return replace(series, freq=frequency)
 
 
 def read_long_frame(
-    frame: pd.DataFrame, where: str = "frame", hist_exog: Sequence[str] = (), futr_exog: Sequence[str] = ()
+    frame: pd.DataFrame,
+    where: str = "frame",
+    hist_exog: Sequence[str] = (),
+    futr_exog: Sequence[str] = (),
+    *,
+    may_miss: bool = False,
 ) -> Series:
     """Return a long frame as arrays without checking lengths and frequency; the result's `freq` is empty.
 
     Args:
-        frame, where, hist_exog, futr_exog: as in `check_long_frame`.
+        frame, where, hist_exog, futr_exog, may_miss: as in `check_long_frame`.
 
     Raises:
         SeriesError: as in `check_long_frame`, except for irregular timestamps.
     """
-    return _arrange(frame, where, hist_exog, futr_exog)[0]
+    return _arrange(frame, where, hist_exog, futr_exog, may_miss)[0]
 
 
 @dataclass(frozen=True)
@@ -100,13 +108,13 @@ def check_columns(frame: object, needed: Sequence[str], where: str) -> None:
 
 
 def _arrange(
-    frame: pd.DataFrame, where: str, hist_exog: Sequence[str], futr_exog: Sequence[str]
+    frame: pd.DataFrame, where: str, hist_exog: Sequence[str], futr_exog: Sequence[str], may_miss: bool
 ) -> tuple[Series, np.ndarray, Times]:
     """Return the series, the positions of their rows in the frame, and the times of these rows in UTC."""
     check_columns(frame, (UNIQUE_ID, DS, Y, *hist_exog, *futr_exog), where)
     if frame.empty:
         raise SeriesError(f"{where}: no rows; give at least one series")
-    values = np.stack([numbers(frame, name, where) for name in (Y, *hist_exog)], axis=1)
+    values = np.stack([numbers(frame, name, where, may_miss=may_miss) for name in (Y, *hist_exog)], axis=1)
     known = np.stack([numbers(frame, name, where) for name in futr_exog], axis=1) if futr_exog else None
     ds = times(frame, where)
     ids = frame[UNIQUE_ID]
@@ -219,8 +227,8 @@ def localize(coming: "pd.Series[pd.Timestamp]", zone: tzinfo | None, is_wall_clo
     return coming.dt.tz_localize(zone, nonexistent="shift_forward", ambiguous=is_summer)
 
 
-def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
-    """Return a column as float64.
+def numbers(frame: pd.DataFrame, name: str, where: str, *, may_miss: bool = False) -> Floats:
+    """Return a column as float64; if values may be missing, they are NaN.
 
     Raises:
         SeriesError: the column is not numeric, or a value is missing, not finite or beyond `MAX_ABS_VALUE`.
@@ -229,9 +237,8 @@ def numbers(frame: pd.DataFrame, name: str, where: str) -> Floats:
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         raise SeriesError(f"{where}: column {name} holds {column.dtype}, not numbers; convert it to a number type")
     y = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    _refuse(
-        ~np.isfinite(y), frame, where, name, "is not a finite number; correct or remove the row, nothing is imputed"
-    )
+    is_bad = np.isinf(y) if may_miss else ~np.isfinite(y)
+    _refuse(is_bad, frame, where, name, "is not a finite number; correct or remove the row, nothing is imputed")
     _refuse(
         np.abs(y) > MAX_ABS_VALUE,
         frame,

@@ -12,6 +12,7 @@ from pydantic import Field
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
 from forecaster.domain.config import Config, short_for
 from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X
+from forecaster.domain.support import EVERYTHING, Support
 
 
 class HistColumn(Config):
@@ -40,6 +41,8 @@ class Preprocessing(Config):
         sizes: of each embedding whose positions follow the numbers in `static`; 0 is the position of what is unknown.
         unseen: of each embedding, the positions that do not occur in the windows that this was fitted to. Nothing was
             learned there, so they count as unknown.
+        support: the values that the target can take.
+        is_masked: whether the target and `hist` may have missing values, which are NaN.
     """
 
     target: Chain
@@ -48,6 +51,8 @@ class Preprocessing(Config):
     numbers: tuple[Standardize, ...] = ()
     sizes: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
     unseen: tuple[tuple[Position, ...], ...] = ()
+    support: Support = EVERYTHING
+    is_masked: bool = False
 
     def shapes(self, input_size: int, horizon: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each raw input, without the batch axis."""
@@ -66,6 +71,8 @@ class Preprocessing(Config):
 
         return Preprocessing(
             target=self.target.fit(column(X, 0)),
+            support=self.support,
+            is_masked=self.is_masked,
             hist=tuple(chain.fit(column(X, number)) for number, chain in enumerate(self.hist, start=1)),
             known=tuple(scale.fit(column(KNOWN, number)()) for number, scale in enumerate(self.known)),
             numbers=tuple(scale.fit(column(STATIC, number)()) for number, scale in enumerate(self.numbers)),
@@ -82,14 +89,18 @@ class Preprocessing(Config):
             inputs: raw values by name, in the shapes of `shapes` after the batch axis.
 
         Returns:
-            `x` and `known` in the same shapes; in place of `static`, `numbers (batch, numbers)` and `codes (batch,
-            codes)`. Those that are empty are left out.
+            `x` and `known` in the same shapes; if values may be missing, `x` has as many columns again, which are 1
+            where a value is observed and 0 where it is missing. In place of `static`, `numbers (batch, numbers)` and
+            `codes (batch, codes)`. Those that are empty are left out.
         """
         values = inputs[X]
         xp = values.__array_namespace__()
         target, contexts = self.target.forward(values[:, :, 0])
         hist = [chain.forward(values[:, :, number])[0] for number, chain in enumerate(self.hist, start=1)]
-        prepared = {X: xp.concat([column[..., None] for column in (target, *hist)], axis=2)}
+        columns = [target, *hist]
+        if self.is_masked:
+            columns = _with_observed(values, columns)
+        prepared = {X: xp.concat([column[..., None] for column in columns], axis=2)}
         if self.known:
             prepared[KNOWN] = _scaled(self.known, inputs[KNOWN])
         if self.numbers:
@@ -107,6 +118,15 @@ def _scaled(scales: tuple[Standardize, ...], columns: Array) -> Array:
     xp = columns.__array_namespace__()
     scaled = [scale.forward(columns[..., number], is_causal=False)[0] for number, scale in enumerate(scales)]
     return xp.concat([column[..., None] for column in scaled], axis=-1)
+
+
+def _with_observed(values: Array, columns: list[Array]) -> list[Array]:
+    """Return columns `(batch, time)` with 0 where `values (batch, time, columns)` are missing, and what is observed."""
+    xp = values.__array_namespace__()
+    missing = [xp.isnan(values[:, :, number]) for number in range(len(columns))]
+    zeros = [xp.zeros_like(column) for column in columns]
+    seen = [xp.where(at, zero, column) for at, zero, column in zip(missing, zeros, columns, strict=True)]
+    return [*seen, *(xp.where(at, zero, zero + 1) for at, zero in zip(missing, zeros, strict=True))]
 
 
 def _unseen(chunks: Iterable[Floats], size: int) -> tuple[int, ...]:

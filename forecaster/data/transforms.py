@@ -5,11 +5,14 @@ Inputs are `(batch, time)`. Targets are `(batch, horizon)`, or `(batch, time, ho
 each step. A context broadcasts against the targets. All arithmetic is in float64, because subtracting values near 7e5
 in float32 loses 4e-2.
 
+Missing values are NaN and stay so. If a chain is masked, its statistics are those of the observed values; a target
+whose context has no observed value is missing too.
+
 A causal transform uses only values up to step t at step t. Other transforms may use the whole window, which precedes
 the forecast.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,6 +20,7 @@ from pydantic import AfterValidator, Field
 
 from forecaster.domain.config import Config
 from forecaster.domain.errors import SeriesError
+from forecaster.domain.missing import fill_forward
 from forecaster.domain.series import Floats
 
 # any array with the array API: numpy in training, a traced array in export
@@ -34,8 +38,14 @@ class Transform(Config):
     def check(self, values: Floats, where: str) -> None:
         """Raise SeriesError if a value is outside the transform's domain."""
 
-    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
-        """Return the transformed inputs, and the context for `targets` and `inverse`."""
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
+        """Return the transformed inputs, and the context for `targets` and `inverse`.
+
+        Args:
+            x: `(batch, time)`.
+            is_causal: whether step t must not use later values.
+            is_masked: whether values may be missing.
+        """
         raise NotImplementedError
 
     def targets(self, y: Array, context: Context) -> Array:
@@ -53,7 +63,7 @@ class Affine(Transform):
     offset: float | None = None
     scale: float | None = None
 
-    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
         return (x - self.offset) / self.scale, ()
 
     def targets(self, y: Array, context: Context) -> Array:
@@ -71,7 +81,7 @@ class Standardize(Affine):
     def fit(self, chunks: Iterable[Floats]) -> "Standardize":
         """Merge each chunk's mean and squared deviations. Source: Chan, Golub, LeVeque (1979), eq. 2.1."""
         count, mean, squares = 0, 0.0, 0.0
-        for chunk in chunks:
+        for chunk in _observed(chunks):
             difference = float(chunk.mean()) - mean
             total = count + chunk.size
             squares += float(chunk.var()) * chunk.size + difference**2 * count * chunk.size / total
@@ -89,7 +99,7 @@ class MinMax(Affine):
 
     def fit(self, chunks: Iterable[Floats]) -> "MinMax":
         least, greatest = np.inf, -np.inf
-        for chunk in chunks:
+        for chunk in _observed(chunks):
             least, greatest = min(least, float(chunk.min())), max(greatest, float(chunk.max()))
         return MinMax(offset=least, scale=(greatest - least) or 1.0)
 
@@ -107,7 +117,7 @@ class Log(Transform):
                 "correct the row or remove the log transform"
             )
 
-    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
         return x.__array_namespace__().log(x), ()
 
     def targets(self, y: Array, context: Context) -> Array:
@@ -117,12 +127,35 @@ class Log(Transform):
         return z.__array_namespace__().exp(z)
 
 
+class Log1p(Transform):
+    """`z = log(1 + x)`, for values of 0 and above such as counts."""
+
+    kind: Literal["log1p"] = "log1p"
+
+    def check(self, values: Floats, where: str) -> None:
+        rows = np.flatnonzero(values < 0)
+        if len(rows):
+            raise SeriesError(
+                f"{where}, row {rows[0]}: the value is {values[rows[0]]:g}, but transforms: log1p needs values of 0 "
+                "and above; correct the row or remove the log1p transform"
+            )
+
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
+        return x.__array_namespace__().log(x + 1), ()
+
+    def targets(self, y: Array, context: Context) -> Array:
+        return y.__array_namespace__().log(y + 1)
+
+    def inverse(self, z: Array, context: Context) -> Array:
+        return z.__array_namespace__().exp(z) - 1
+
+
 class Difference(Transform):
     """Difference to the previous value; the first difference of a window is 0, because it has no previous value."""
 
     kind: Literal["difference"] = "difference"
 
-    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
         xp = x.__array_namespace__()
         before = xp.concat([x[:, :1], x[:, :-1]], axis=1)
         return x - before, (_last(x, is_causal),)
@@ -141,8 +174,10 @@ class LastValue(Transform):
 
     kind: Literal["last_value"] = "last_value"
 
-    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
-        return x - (x[:, :1] if is_causal else x[:, -1:]), (_last(x, is_causal),)
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
+        past = fill_forward(x) if is_masked else x
+        first = _first_observed(x) if is_masked else x[:, :1]
+        return x - (first if is_causal else past[:, -1:]), (_last(past, is_causal),)
 
     def targets(self, y: Array, context: Context) -> Array:
         return y - context[0]
@@ -156,8 +191,11 @@ class MeanStd(Transform):
 
     kind: Literal["mean_std"] = "mean_std"
 
-    def forward(self, x: Array, is_causal: bool) -> tuple[Array, Context]:
-        mean, deviation = _running_moments(x) if is_causal else _moments(x)
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
+        if is_masked:
+            mean, deviation = _observed_running_moments(x) if is_causal else _observed_moments(x)
+        else:
+            mean, deviation = _running_moments(x) if is_causal else _moments(x)
         context = (mean[..., None], deviation[..., None]) if is_causal else (mean, deviation)
         return (x - mean) / deviation, context
 
@@ -170,12 +208,15 @@ class MeanStd(Transform):
         return z * deviation + mean
 
 
-AnyTransform = Annotated[Standardize | MinMax | Log | Difference | LastValue | MeanStd, Field(discriminator="kind")]
+AnyTransform = Annotated[
+    Standardize | MinMax | Log | Log1p | Difference | LastValue | MeanStd, Field(discriminator="kind")
+]
 
 
 def _log_comes_first(steps: tuple[AnyTransform, ...]) -> tuple[AnyTransform, ...]:
-    if any(isinstance(step, Log) for step in steps[1:]):
-        raise ValueError("log must come first, because other transforms may return values below 0")
+    for step in steps[1:]:
+        if isinstance(step, Log | Log1p):
+            raise ValueError(f"{step.kind} must come first, because other transforms may return values below 0")
     return steps
 
 
@@ -188,18 +229,20 @@ class Chain(Config):
     Args:
         steps: the transforms.
         is_causal: whether the network forecasts at each step, so that step t must not use later values.
+        is_masked: whether values may be missing, which are NaN.
     """
 
     steps: Transforms
     is_causal: bool
+    is_masked: bool = False
 
     def fit(self, chunks: Callable[[], Iterable[Floats]]) -> "Chain":
         """Return the chain fitted to windows `(n, time)`; each call of `chunks` yields all of them in chunks."""
-        fitted = Chain(steps=(), is_causal=self.is_causal)
+        fitted = self.model_copy(update={"steps": ()})
         for step in self.steps:
             before = fitted
             fitted_step = step.fit(before.forward(chunk)[0] for chunk in chunks())
-            fitted = Chain(steps=(*before.steps, fitted_step), is_causal=self.is_causal)
+            fitted = self.model_copy(update={"steps": (*before.steps, fitted_step)})
         return fitted
 
     def check(self, values: Floats, where: str) -> None:
@@ -211,7 +254,7 @@ class Chain(Config):
         """Return the network's inputs `(batch, time)` and the context of each transform."""
         contexts = []
         for step in self.steps:
-            x, context = step.forward(x, self.is_causal)
+            x, context = step.forward(x, self.is_causal, self.is_masked)
             contexts.append(context)
         return x, tuple(contexts)
 
@@ -245,6 +288,23 @@ class Chain(Config):
         return 0.25 if self.is_causal and any(isinstance(step, MeanStd) for step in self.steps) else 0.0
 
 
+def _observed(chunks: Iterable[Floats]) -> Iterator[Floats]:
+    """Yield the observed values of each chunk that has any.
+
+    Raises:
+        SeriesError: no chunk has any.
+    """
+    is_empty = True
+    for chunk in chunks:
+        is_missing = np.isnan(chunk)
+        observed = chunk[~is_missing] if is_missing.any() else chunk
+        if observed.size:
+            is_empty = False
+            yield observed
+    if is_empty:
+        raise SeriesError("a column has no observed value in the train part; remove the column, or add observed rows")
+
+
 def _last(x: Array, is_causal: bool) -> Array:
     return x[..., None] if is_causal else x[:, -1:]
 
@@ -265,6 +325,44 @@ def _running_moments(x: Array) -> tuple[Array, Array]:
     squares = xp.cumulative_sum((x - first) ** 2, axis=1) / xp.asarray(counts)
     variance = squares - mean**2
     return mean + first, _positive(xp, xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance))), mean + first)
+
+
+def _first_observed(x: Array) -> Array:
+    """Return the first observed value of each window, `(batch, 1)`; 0 if it has none."""
+    xp = x.__array_namespace__()
+    zeros = xp.zeros_like(x)
+    seen = xp.cumulative_sum(xp.where(xp.isnan(x), zeros, zeros + 1), axis=1)
+    # missing values after the first observed value are as many, but not observed
+    is_first = xp.where(xp.isnan(x), zeros, xp.where(seen > 1.5, zeros, zeros + 1))
+    return xp.sum(xp.where(is_first > 0.5, x, zeros), axis=1, keepdims=True)
+
+
+def _observed_moments(x: Array) -> tuple[Array, Array]:
+    """Return the mean and the deviation of each window's observed values, not a number if there are none."""
+    xp = x.__array_namespace__()
+    zeros = xp.zeros_like(x)
+    count = _at_least_one(xp.sum(xp.where(xp.isnan(x), zeros, zeros + 1), axis=1, keepdims=True))
+    mean = xp.sum(xp.where(xp.isnan(x), zeros, x), axis=1, keepdims=True) / count
+    variance = xp.sum(xp.where(xp.isnan(x), zeros, (x - mean) ** 2), axis=1, keepdims=True) / count
+    return mean, _positive(xp, xp.sqrt(variance), mean)
+
+
+def _observed_running_moments(x: Array) -> tuple[Array, Array]:
+    """Return the moments of the observed values up to each step, not a number before the first."""
+    xp, first = x.__array_namespace__(), _first_observed(x)
+    zeros = xp.zeros_like(x)
+    count = _at_least_one(xp.cumulative_sum(xp.where(xp.isnan(x), zeros, zeros + 1), axis=1))
+    # relative to the first value, for precision
+    centred = xp.where(xp.isnan(x), zeros, x - first)
+    mean = xp.cumulative_sum(centred, axis=1) / count
+    variance = xp.cumulative_sum(centred**2, axis=1) / count - mean**2
+    return mean + first, _positive(xp, xp.sqrt(xp.where(variance > 0, variance, zeros)), mean + first)
+
+
+def _at_least_one(count: Array) -> Array:
+    """Return counts, and not a number in place of 0: nothing can be divided by it."""
+    xp = count.__array_namespace__()
+    return xp.where(count > 0.5, count, xp.zeros_like(count) + float("nan"))
 
 
 def _positive(xp: Any, deviation: Array, mean: Array) -> Array:

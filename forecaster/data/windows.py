@@ -234,6 +234,32 @@ def _cut_by_series(series: Series, shares: Floats, length: int) -> list[Stretche
     return [(starts[a:b], ends[a:b]) for a, b in itertools.pairwise(borders)]
 
 
+def are_observed(windows: Windows) -> NDArray[np.bool_]:
+    """Return whether each window has an observed value of the target among its inputs and among its targets, `(n,)`."""
+    seen = np.concatenate([[0], np.cumsum(~np.isnan(windows.values[:, 0]))])
+    starts = windows.starts(np.arange(len(windows)))
+    cutoffs = starts + windows.input_size
+    return np.asarray((seen[cutoffs] > seen[starts]) & (seen[cutoffs + windows.horizon] > seen[cutoffs]))
+
+
+def drop_unobserved(windows: Windows) -> Windows:
+    """Return the windows that are observed; the others say nothing about the target."""
+    # the smallest value is missing if any is; this takes no memory
+    if not np.isnan(windows.values[:, 0].min()):
+        return windows
+    is_kept = are_observed(windows)
+    if is_kept.all():
+        return windows
+    starts = windows.starts(np.arange(len(windows)))
+    stretch = np.repeat(np.arange(len(windows.counts)), windows.counts)
+    follows = np.concatenate([[False], is_kept[:-1] & (stretch[1:] == stretch[:-1])])
+    begins = is_kept & ~follows
+    counts = np.bincount(np.cumsum(begins)[is_kept] - 1, minlength=0) if begins.any() else np.zeros(0)
+    return replace(
+        windows, first=starts[begins], counts=counts.astype(np.int64), owners=windows.owners[stretch[begins]]
+    )
+
+
 def _windows(
     series: Series,
     starts: NDArray[np.int64],
@@ -257,4 +283,11 @@ def _windows(
         )
     owners = np.searchsorted(series.bounds, starts, side="right") - 1
     first, counts = starts.astype(np.int64), counts.astype(np.int64)
-    return Windows.over(series, first, counts, owners, input_size=input_size, horizon=horizon, step_size=step_size)
+    windows = Windows.over(series, first, counts, owners, input_size=input_size, horizon=horizon, step_size=step_size)
+    observed = drop_unobserved(windows)
+    if not len(observed):
+        raise TooShortError(
+            f"{where} has no window with an observed value among its inputs and among its targets; add observed rows, "
+            "or change split"
+        )
+    return observed

@@ -7,7 +7,7 @@ Weeks, quarters and years are read as `7D`, `3MS`/`3ME` and `12MS`/`12ME`.
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class Step(Protocol):
 
     def after(self, last: np.datetime64, steps: int) -> Times:
         """Return the next `steps` timestamps after `last`, `(steps,)`, in the resolution of `last`."""
+
+    def before(self, first: np.datetime64, steps: int) -> Times:
+        """Return the `steps` timestamps before `first`, `(steps,)`, in order and in the resolution of `first`."""
 
     def breaks(self, timestamps: Times) -> np.ndarray:
         """Return the rows `(n,)` whose timestamp is not one step after the previous row; never the first row."""
@@ -59,13 +62,21 @@ class Frequency:
 
     def after(self, last: np.datetime64, steps: int) -> Times:
         """Return the next `steps` timestamps after `last`, `(steps,)`, in the resolution of `last`."""
-        ahead = np.arange(1, steps + 1) * self.count
+        return self._shifted(last, np.arange(1, steps + 1), "backward")
+
+    def before(self, first: np.datetime64, steps: int) -> Times:
+        """Return the `steps` timestamps before `first`, `(steps,)`, in order and in the resolution of `first`."""
+        return self._shifted(first, np.arange(-steps, 0), "forward")
+
+    def _shifted(self, time: np.datetime64, steps: np.ndarray, roll: Literal["backward", "forward"]) -> Times:
+        """Return the timestamps `steps` after `time`; a time that is not a weekday is first rolled to one."""
+        ahead = steps * self.count
         if self.unit == "B":
-            days = np.busday_offset(last.astype("M8[D]"), ahead, roll="backward")
-            return np.asarray(days.astype(last.dtype) + (last - last.astype("M8[D]")))
+            days = np.busday_offset(time.astype("M8[D]"), ahead, roll=roll)
+            return np.asarray(days.astype(time.dtype) + (time - time.astype("M8[D]")))
         if self.unit in ("MS", "ME"):
-            return self._months_after(last, ahead)
-        return np.asarray(last + ahead * np.timedelta64(_FIXED_SECONDS[self.unit], "s"))
+            return self._months_after(time, ahead)
+        return np.asarray(time + ahead * np.timedelta64(_FIXED_SECONDS[self.unit], "s"))
 
     def breaks(self, timestamps: Times) -> np.ndarray:
         """Return the rows `(n,)` whose timestamp is not one step after the previous row; never the first row."""

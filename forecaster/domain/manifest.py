@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from forecaster.domain.sessions import Sessions
 from forecaster.domain.static import Names, StaticColumns
+from forecaster.domain.support import EVERYTHING, Support
 
 SCHEMA_VERSION: Literal[3] = 3
 MODEL = "model.onnx"
@@ -86,7 +87,8 @@ class TrainingData(_Part):
     """The training data: the digest of values and times, and their range (ISO 8601).
 
     `reference` holds the histograms for drift detection: of the target's `values`, of its `changes` from row to row,
-    and of each exogenous column, under the name that `feature_names` returns.
+    and of each exogenous column, under the name that `feature_names` returns. `missing` counts the missing values by
+    column; columns without any are left out.
     """
 
     digest: str
@@ -95,6 +97,7 @@ class TrainingData(_Part):
     first: Time
     last: Time
     reference: dict[str, Reference] = {}
+    missing: dict[str, Count] = {}
 
     @model_validator(mode="after")
     def _includes_values(self) -> Self:
@@ -242,6 +245,9 @@ class Manifest(_Part):
         freq: the step between timestamps; an exchange's code if the steps are its sessions.
         sessions: the exchange's past and future sessions.
         is_positive: whether the target must be above 0.
+        support: the values that the target can take, which requests and forecasts respect.
+        missing: `mask` if `y` and `hist_exog` may have missing values (NaN in arrays, null in JSON), else `refuse`.
+        least_rows: the rows that a history needs, if fewer than `input_size`; the rows before them are missing values.
         hist_exog: by column known up to the cutoff, its transforms, in the order of the graph's inputs.
         futr_exog: by column known ahead, which a request must supply, its scale.
         calendar_features: by feature computed from timestamps, its scale.
@@ -249,7 +255,8 @@ class Manifest(_Part):
         series: the names of the embedded series, as the values of a category; empty if series are not embedded.
         trained_until: the latest time in the training data of the served weights.
         certificate: the leakage audit; a version without it cannot be promoted.
-        example: a stretch of held-out data to show the model with; None in bundles of earlier releases.
+        example: a stretch of held-out data to show the model with; None in bundles of earlier releases, and if every
+            window of the test part has missing values.
         recipe_metrics: metrics on the test part of the same recipe fitted on the train part alone.
         sha256: the hash of each file except the manifest.
     """
@@ -274,6 +281,9 @@ class Manifest(_Part):
     sessions: Sessions | None = None
     transforms: list[Fitted]
     is_positive: bool
+    support: Support = EVERYTHING
+    missing: Literal["refuse", "mask"] = "refuse"
+    least_rows: int | None = Field(None, ge=1, lt=MAX_JSON_INTEGER)
     hist_exog: dict[str, list[Fitted]] = {}
     futr_exog: dict[str, Fitted] = {}
     calendar_features: dict[str, Fitted] = {}
@@ -323,9 +333,28 @@ class Manifest(_Part):
             raise ValueError(f"outputs must have mean with the shape ({self.horizon},)")
         if not self.horizon <= self.max_horizon <= MAX_ROLL_OUT * self.horizon:
             raise ValueError(f"max_horizon must be between horizon and {MAX_ROLL_OUT} times the horizon")
+        if self.least_rows is not None and (not self.is_masked or self.futr_exog or self.least_rows > self.input_size):
+            raise ValueError("least_rows needs missing: mask and no futr_exog, and must be at most input_size")
         if self.futr_exog.keys() & self.calendar_features.keys():
             raise ValueError("futr_exog and calendar_features must have different names")
         return self
+
+    @property
+    def target_above(self) -> float | None:
+        """Return what values of the target must lie above for its transforms; None if they may lie anywhere."""
+        if self.is_positive:
+            return 0.0
+        return -1.0 if any(step["kind"] == "log1p" for step in self.transforms[:1]) else None
+
+    @property
+    def is_masked(self) -> bool:
+        """Return whether `y` and `hist_exog` may have missing values."""
+        return self.missing == "mask"
+
+    @property
+    def n_needed(self) -> int:
+        """Return the number of rows that a history needs."""
+        return self.input_size if self.least_rows is None else self.least_rows
 
     @property
     def static_columns(self) -> StaticColumns:

@@ -68,6 +68,18 @@ class Sessions(BaseModel):
             )
         return np.asarray(days.astype(last.dtype) + (last - last.astype("M8[D]")))
 
+    def before(self, first: np.datetime64, steps: int) -> Times:
+        """Return the `steps` sessions before `first`, `(steps,)`, in order, with its resolution and time of day.
+
+        Raises:
+            CalendarError: `first` or a returned session lies outside the known dates.
+        """
+        self._check_reach(np.asarray(first))
+        behind = np.arange(-steps, 0)
+        days = np.busday_offset(first.astype("M8[D]"), behind, roll="forward", busdaycal=self._calendar)
+        self._check_reach(days)
+        return np.asarray(days.astype(first.dtype) + (first - first.astype("M8[D]")))
+
     def breaks(self, timestamps: Times) -> np.ndarray:
         """Return the rows `(n,)` that are not the session after the previous row; never the first row.
 

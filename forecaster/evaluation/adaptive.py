@@ -118,11 +118,11 @@ def adapt(
         rows = slice(borders[number], borders[number + 1])
         rates[rows] = miscoverage_rates(levels, surplus[owners[rows]])
         tails = adapted_probabilities(edges, levels, rates[rows])
-        own = predicted.take(rows)
-        bounds[rows] = own.mean[:, :, None] + calibration.spread(units[rows], tails, own.offsets)
+        bounds[rows] = calibration.around(predicted.take(rows), units[rows], tails)
         lower, upper = bounds[rows, :, ::2], bounds[rows, :, 1::2]
         is_missed = (actual[rows, :, None] < lower) | (actual[rows, :, None] > upper)
-        pending.append((owners[rows], np.asarray(nominal - is_missed)))
+        # a missing actual adapts nothing
+        pending.append((owners[rows], np.where(np.isnan(actual[rows, :, None]), 0.0, nominal - is_missed)))
     return Adapted(levels, bounds, rates)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from forecaster.domain.levels import tails
+from forecaster.domain.missing import last_observed
 from forecaster.domain.series import Floats
 from forecaster.evaluation.units import ewma
 
@@ -13,11 +14,11 @@ Baseline = Callable[[Floats, int, int], Floats]
 
 
 def last_value(inputs: Floats, horizon: int, season_length: int = 1) -> Floats:
-    """Repeat the last value: `(n, input_size) → (n, horizon)`, same unit, a read-only view.
+    """Repeat the last observed value: `(n, input_size) → (n, horizon)`, same unit, a read-only view.
 
     Source of all baselines here: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, 5.2.
     """
-    return np.broadcast_to(inputs[:, -1:], (len(inputs), horizon))
+    return np.broadcast_to(last_observed(inputs), (len(inputs), horizon))
 
 
 def seasonal_naive(inputs: Floats, horizon: int, season_length: int) -> Floats:

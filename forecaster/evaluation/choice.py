@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.domain.levels import LEVELS, bound_probabilities
+from forecaster.domain.missing import carried, mean_of_observed
 from forecaster.domain.series import Floats, Times
+from forecaster.domain.support import EVERYTHING, Support
 from forecaster.evaluation.adaptive import Bands, adapt
 from forecaster.evaluation.conformal import PROBABILITIES, Calibration, calibrate
 from forecaster.evaluation.forecasts import Forecasts
@@ -38,6 +40,7 @@ class Residuals:
         inputs: the target's history, `(n, input_size)`.
         cutoffs: the cutoff of each window, `(n,)`.
         owners: the position of each window's series, `(n,)`.
+        support: the values that the target can take.
     """
 
     actual: Floats
@@ -45,27 +48,34 @@ class Residuals:
     inputs: Floats
     cutoffs: Times
     owners: NDArray[np.int64]
+    support: Support = EVERYTHING
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Residuals":
         """Return the windows at `rows`."""
         return Residuals(
-            self.actual[rows], self.predicted.take(rows), self.inputs[rows], self.cutoffs[rows], self.owners[rows]
+            self.actual[rows],
+            self.predicted.take(rows),
+            self.inputs[rows],
+            self.cutoffs[rows],
+            self.owners[rows],
+            self.support,
         )
 
     def calibrate(self, unit: Unit) -> Calibration:
         """Return the calibration with residuals in `unit`."""
-        return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs)
+        return calibrate(self.actual, self.predicted, self.inputs, unit, self.cutoffs, self.support)
 
     def templates(self, calibration: Calibration) -> NDArray[np.int64]:
         """Return the templates of sample paths, from errors in the unit of a calibration.
 
-        An error of a model that forecasts distributions is relative to the width of its own distribution.
+        An error of a model that forecasts distributions is relative to the width of its own distribution. In place of a
+        missing error stands that of the step before it.
         """
         errors, offsets = self.actual - self.predicted.mean, self.predicted.offsets
         if offsets is None:
-            return make_templates(errors / calibration.units(self.inputs))
+            return make_templates(carried(errors / calibration.units(self.inputs)))
         low, middle, high = (offsets[:, :, PROBABILITIES.index(p)] for p in (0.1, 0.5, 0.9))
-        return make_templates((errors - middle) / np.maximum(high - low, np.finfo(np.float64).tiny))
+        return make_templates(carried((errors - middle) / np.maximum(high - low, np.finfo(np.float64).tiny)))
 
 
 def choose(residuals: Residuals, units: Sequence[Unit]) -> Calibration:
@@ -118,7 +128,7 @@ class _Trial:
         for (calibration, n), end in zip(self.blocks, ends, strict=True):
             rows = (self.numbers >= end - n) & (self.numbers < end)
             own, at = tried.predicted.take(rows), np.broadcast_to(edges, (1, *bounds.shape[1:]))
-            bounds[rows] = own.mean[:, :, None] + calibration.spread(self.units[rows], at, own.offsets)
+            bounds[rows] = calibration.around(own, self.units[rows], at)
         return {level: (bounds[:, :, 2 * i], bounds[:, :, 2 * i + 1]) for i, level in enumerate(LEVELS)}
 
     def adaptive(self) -> Bands:
@@ -129,7 +139,7 @@ class _Trial:
         """Return the interval score of each cutoff, the mean over its windows, steps and levels."""
         actual, sizes = self.residuals.actual / self.sizes, self.sizes
         by_level = [interval_scores(actual, low / sizes, high / sizes, level) for level, (low, high) in bands.items()]
-        by_window = np.mean(by_level, axis=0).mean(axis=1)
+        by_window = mean_of_observed(np.mean(by_level, axis=0))
         return np.asarray(np.bincount(self.numbers, by_window) / np.bincount(self.numbers))
 
 

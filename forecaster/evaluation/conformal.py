@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.domain.errors import RequestError
+from forecaster.domain.errors import DataError, RequestError
 from forecaster.domain.levels import bound_probabilities, tails
 from forecaster.domain.series import Floats, Times
+from forecaster.domain.support import EVERYTHING, Support
 from forecaster.evaluation.effective import effective_windows
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import CONSTANT, Unit
@@ -44,6 +45,7 @@ class Calibration:
         unit: the residuals' unit.
         is_adaptive: whether the served intervals are adaptive.
         templates: of sample paths, as `make_templates` returns them; None in bundles of earlier releases.
+        support: the values that the target can take, which the served quantiles respect.
     """
 
     probabilities: Floats
@@ -53,6 +55,7 @@ class Calibration:
     unit: Unit = CONSTANT
     is_adaptive: bool = True
     templates: NDArray[np.int64] | None = None
+    support: Support = EVERYTHING
 
     def quantiles(self, probabilities: Floats) -> Floats:
         """Return residual quantiles `(horizon, len(probabilities))`, in the window's unit, interpolated on the grid.
@@ -86,6 +89,17 @@ class Calibration:
         moved = offsets[:, :steps, columns] + units[:, :, None] * self.residuals[:steps]
         return self._interpolated(np.sort(moved, axis=2), probabilities)
 
+    def around(self, predicted: Forecasts, units: Floats, probabilities: Floats) -> Floats:
+        """Return the quantiles as they are served, `(n, steps, n_probabilities)`; the arguments are those of `spread`.
+
+        Args:
+            predicted: the forecasts of `n` windows.
+            units: each window's unit, `(n, 1)`.
+            probabilities: `(n or 1, steps, n_probabilities)`.
+        """
+        spread = self.spread(units, probabilities, predicted.offsets)
+        return self.support.quantiles(predicted.mean[:, : spread.shape[1], None] + spread, probabilities)
+
     def _interpolated(self, table: Floats, probabilities: Floats) -> Floats:
         """Return values of `table (n or 1, steps, grid)` at `probabilities (n or 1, steps, n_probabilities)`."""
         grid = self.probabilities
@@ -117,13 +131,11 @@ class Calibration:
             "level_up_to": round(100 * float(self.probabilities[-1] - self.probabilities[0]), 1),
         }
 
-    def bands(
-        self, inputs: Floats, levels: Sequence[int], offsets: Floats | None = None
-    ) -> dict[int, tuple[Floats, Floats]]:
-        """Return the bounds relative to the mean, `(n, horizon)` each, of the supported `levels` (0–100)."""
+    def bands(self, inputs: Floats, levels: Sequence[int], predicted: Forecasts) -> dict[int, tuple[Floats, Floats]]:
+        """Return the lower and upper bounds, `(n, horizon)` each, of the supported `levels` (0–100)."""
         supported = [level for level in levels if self.supports(level)]
         edges = np.broadcast_to(bound_probabilities(supported), (1, len(self.residuals), 2 * len(supported)))
-        bounds = self.spread(self.units(inputs), edges, offsets)
+        bounds = self.around(predicted, self.units(inputs), edges)
         return {level: (bounds[:, :, 2 * i], bounds[:, :, 2 * i + 1]) for i, level in enumerate(supported)}
 
 
@@ -133,6 +145,7 @@ def calibrate(
     inputs: Floats | None = None,
     unit: Unit = CONSTANT,
     cutoffs: Times | NDArray[np.int64] | None = None,
+    support: Support = EVERYTHING,
 ) -> Calibration:
     """Return the quantiles of the residuals, with each tail's rank rounded outwards.
 
@@ -140,15 +153,22 @@ def calibrate(
     out.
 
     Args:
-        actual: actuals, `(n, horizon)`.
+        actual: actuals, `(n, horizon)`; those that are missing have no residual.
         predicted: out-of-sample forecasts of `n` windows.
         inputs: the target's history, `(n, input_size)`; required unless the unit is constant.
         unit: the residuals' unit, not yet fitted.
         cutoffs: the cutoff of each window, `(n,)`; None if the windows of a single series succeed one another.
+        support: the values that the target can take.
     """
     past = np.zeros((len(actual), 1)) if inputs is None else inputs
     fitted = unit.fit(past)
     residuals = (actual - predicted.mean) / fitted.of(past)
+    unseen = np.flatnonzero(np.isnan(residuals).all(axis=0))
+    if len(unseen):
+        raise DataError(
+            f"intervals: step {unseen[0] + 1} of the horizon has no observed actual to calibrate on; add observed rows "
+            "to the calibration part, or lower horizon"
+        )
     measured, worst = effective_windows(residuals, np.arange(len(residuals)) if cutoffs is None else cutoffs)
     kept = [p for p in PROBABILITIES if min(p, 1 - p) * (worst.min() + 1) >= 1 - 1e-9 or p == 0.5]
     if predicted.offsets is None:
@@ -157,7 +177,7 @@ def calibrate(
         own = (residuals - predicted.offsets[:, :, PROBABILITIES.index(p)] / fitted.of(past) for p in kept)
         by_probability = [outward_quantiles(r, np.array([p]), measured) for r, p in zip(own, kept, strict=True)]
         quantiles = np.concatenate(by_probability, axis=1)
-    return Calibration(np.array(kept), quantiles, len(residuals), float(measured.min()), fitted)
+    return Calibration(np.array(kept), quantiles, len(residuals), float(measured.min()), fitted, support=support)
 
 
 def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Floats) -> Floats:
@@ -166,7 +186,8 @@ def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Flo
     Of `m` independent values, the value of rank `p (m + 1)` is the `p` quantile on average. Here `m` is the effective
     number of windows of each step, `(horizon,)`, and the rank is scaled to the sample size `n`.
     """
-    ordered, n = np.sort(residuals, axis=0), len(residuals)
+    # what is missing comes last
+    ordered, n = np.sort(residuals, axis=0), (~np.isnan(residuals)).sum(axis=0)[:, None]
     tails = np.minimum(probabilities, 1 - probabilities)
     m = np.maximum(n_effective, 1 + 1e-9)[:, None]
     rank = np.clip((tails * (m + 1) - 1) / (m - 1) * (n - 1), 0, None)
@@ -174,5 +195,5 @@ def outward_quantiles(residuals: Floats, probabilities: Floats, n_effective: Flo
     low = np.floor(rank + 1e-6).astype(np.int64)
     ranks = np.where(probabilities < 0.5, low, n - 1 - low)
     found = np.take_along_axis(ordered.T, ranks, axis=1)
-    found[:, probabilities == 0.5] = np.median(ordered, axis=0)[:, None]
+    found[:, probabilities == 0.5] = np.nanmedian(ordered, axis=0)[:, None]
     return np.asarray(found)

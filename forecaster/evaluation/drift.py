@@ -26,14 +26,16 @@ class Drift:
 
 
 def reference_bins(values: Floats) -> tuple[Floats, Floats]:
-    """Return the inner edges of quantile bins, `(bins - 1,)`, and the share of values in each bin, `(bins,)`."""
+    """Return the inner edges of quantile bins, `(bins - 1,)`, and the share of observed values in each, `(bins,)`."""
+    values = values[~np.isnan(values)]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
     return edges, count_bins(values, edges) / len(values)
 
 
 def count_bins(values: Floats, edges: Floats) -> NDArray[np.int64]:
-    """Return the number of values in each bin, `(len(edges) + 1,)`; a value on an edge belongs to the upper bin."""
-    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+    """Return the number of observed values in each bin, `(len(edges) + 1,)`; the upper bin has those on its edge."""
+    observed = values[~np.isnan(values)]
+    return np.bincount(np.searchsorted(edges, observed, side="right"), minlength=len(edges) + 1)
 
 
 def measure_drift(counts: NDArray[np.int64], shares: Floats) -> Drift:

@@ -20,15 +20,19 @@ def effective_windows(residuals: Floats, cutoffs: Times | NDArray[np.int64]) -> 
     vary. In the worst case, a random walk, only windows without overlap count.
 
     Args:
-        residuals: `(n, horizon)`.
+        residuals: `(n, horizon)`; each step has an observed one.
         cutoffs: the cutoff of each window, `(n,)`.
     """
     n, horizon = residuals.shape
     numbers = np.unique(cutoffs, return_inverse=True)[1]
     tail = (1 - _CENTRAL_COVERAGE) / 2
-    low, high = np.quantile(residuals, [tail, 1 - tail], axis=0)
+    is_observed = ~np.isnan(residuals)
+    n_observed = is_observed.sum(axis=0)
+    quantile = np.quantile if is_observed.all() else np.nanquantile
+    low, high = quantile(residuals, [tail, 1 - tail], axis=0)
     missed = ((residuals < low) | (residuals > high)).astype(np.float64)
-    missed -= missed.mean(axis=0)
+    missed -= missed.sum(axis=0) / n_observed
+    missed *= is_observed
     sums = np.zeros((int(numbers.max()) + 1, horizon))
     np.add.at(sums, numbers, missed)
     own, together = (missed**2).sum(axis=0), (sums**2).sum(axis=0)
@@ -39,7 +43,7 @@ def effective_windows(residuals: Floats, cutoffs: Times | NDArray[np.int64]) -> 
         # the errors of an optimal h-step forecast are correlated up to lag h - 1
         covariances[lag:] += (sums[:-lag, lag:] * sums[lag:, lag:]).sum(axis=0)
     serial = np.clip(1 + 2 * _ratio(covariances, together), 1, steps)
-    return n / (shared * serial), n / (shared * steps)
+    return n_observed / (shared * serial), n_observed / (shared * steps)
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

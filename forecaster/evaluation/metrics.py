@@ -1,4 +1,4 @@
-"""Forecast errors over arrays `(n, horizon)`, pooled over all values except for RMSSE.
+"""Forecast errors over arrays `(n, horizon)`, pooled over all values except for RMSSE. Missing actuals do not count.
 
 To add a metric, add an entry to `METRICS`. `by_step` and `by_series` compute a metric for each step or series.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.domain.missing import mean_of_observed, observed_only
 from forecaster.domain.series import Floats
 
 Metric = Callable[[Floats, Floats], float]
@@ -15,11 +16,13 @@ Metric = Callable[[Floats, Floats], float]
 
 def mae(actual: Floats, predicted: Floats) -> float:
     """Return the mean absolute error, in the values' unit."""
+    actual, predicted = observed_only(actual, predicted)
     return float(np.abs(actual - predicted).mean())
 
 
 def rmse(actual: Floats, predicted: Floats) -> float:
     """Return the root of the mean squared error, in the values' unit."""
+    actual, predicted = observed_only(actual, predicted)
     return float(np.sqrt(((actual - predicted) ** 2).mean()))
 
 
@@ -28,6 +31,7 @@ def smape(actual: Floats, predicted: Floats) -> float:
 
     Source: Makridakis, Spiliotis & Assimakopoulos (2020), doi:10.1016/j.ijforecast.2019.04.014, section 2.3.
     """
+    actual, predicted = observed_only(actual, predicted)
     size = np.abs(actual) + np.abs(predicted)
     ratio = np.divide(np.abs(actual - predicted), size, out=np.zeros_like(size), where=size > 0)
     return float(200 * ratio.mean())
@@ -35,7 +39,12 @@ def smape(actual: Floats, predicted: Floats) -> float:
 
 def bias(actual: Floats, predicted: Floats) -> float:
     """Return the mean error, predicted minus actual: above 0 if forecasts are too high."""
+    actual, predicted = observed_only(actual, predicted)
     return float((predicted - actual).mean())
+
+
+def _observed(values: Floats) -> Floats:
+    return values[~np.isnan(values)]
 
 
 METRICS: dict[str, Metric] = {"mae": mae, "rmse": rmse, "smape": smape, "bias": bias}
@@ -51,12 +60,12 @@ def relative_mae(actual: Floats, predicted: Floats, baseline: Floats) -> float:
 
 def naive_scale(history: Floats, season_length: int = 1) -> float:
     """Return the in-sample MAE of the seasonal naive forecast of a series `(rows,)`, the scale of MASE."""
-    return float(np.abs(history[season_length:] - history[:-season_length]).mean())
+    return float(_observed(np.abs(history[season_length:] - history[:-season_length])).mean())
 
 
 def squared_naive_scale(history: Floats, season_length: int = 1) -> float:
     """Return the in-sample mean squared error of the seasonal naive forecast of a series, the scale of RMSSE."""
-    return float(((history[season_length:] - history[:-season_length]) ** 2).mean())
+    return float(_observed((history[season_length:] - history[:-season_length]) ** 2).mean())
 
 
 def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
@@ -70,7 +79,7 @@ def mase(actual: Floats, predicted: Floats, scale: Floats | float) -> float:
 
     Source: Hyndman & Koehler (2006), doi:10.1016/j.ijforecast.2006.03.001, equation 3.
     """
-    return float(_ratio(np.abs(actual - predicted), scale).mean())
+    return float(_ratio(np.abs(actual - predicted), scale)[~np.isnan(actual)].mean())
 
 
 def rmsse(
@@ -88,7 +97,7 @@ def rmsse(
     Source: Makridakis, Spiliotis & Assimakopoulos (2022), doi:10.1016/j.ijforecast.2021.07.007, equation 1 for one
     series. The M5 competition weights the mean over series; this mean is unweighted.
     """
-    by_row = _ratio((actual - predicted) ** 2, squared_scale).mean(axis=1)
+    by_row = mean_of_observed(_ratio((actual - predicted) ** 2, squared_scale))
     series = np.zeros(len(by_row), dtype=np.int64) if owners is None else np.unique(owners, return_inverse=True)[1]
     return float(np.sqrt(np.bincount(series, by_row) / np.bincount(series)).mean())
 
@@ -112,5 +121,5 @@ def by_series(
 
 def _ratio(errors: Floats, scale: Floats | float) -> Floats:
     whole = np.broadcast_to(np.asarray(scale, dtype=np.float64).reshape(-1, 1), errors.shape)
-    unscaled = np.where(errors == 0, 0.0, np.inf)
+    unscaled = np.where(errors == 0, 0.0, np.where(np.isnan(errors), np.nan, np.inf))
     return np.divide(errors, whole, out=unscaled, where=whole > 0)

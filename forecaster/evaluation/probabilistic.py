@@ -1,8 +1,12 @@
-"""Scores of quantiles `(n, horizon, n_probabilities)` and of interval bounds `(n, horizon)`."""
+"""Scores of quantiles `(n, horizon, n_probabilities)` and of interval bounds `(n, horizon)`.
+
+Missing actuals do not count.
+"""
 
 import numpy as np
 
 from forecaster.domain.levels import miscoverage_rate
+from forecaster.domain.missing import observed_only
 from forecaster.domain.series import Floats
 
 # .05, .1, … .95: dense enough that twice their mean pinball loss approximates the CRPS
@@ -16,6 +20,7 @@ def pinball(actual: Floats, quantiles: Floats, probabilities: Floats) -> float:
     """
     import scoringrules
 
+    actual, quantiles = observed_only(actual, quantiles)
     return float(scoringrules.quantile_score(actual[..., None], quantiles, probabilities).mean())
 
 
@@ -29,7 +34,7 @@ def scaled_crps(actual: Floats, quantiles: Floats, probabilities: Floats) -> flo
 
 def scale_loss(loss: float, actual: Floats) -> float:
     """Return a mean loss divided by the mean absolute actual; if that is 0, then 0 for a loss of 0, else infinite."""
-    size = float(np.abs(actual).mean())
+    size = float(np.abs(observed_only(actual)[0]).mean())
     if size == 0:
         return 0.0 if loss == 0 else float("inf")
     return loss / size
@@ -37,6 +42,7 @@ def scale_loss(loss: float, actual: Floats) -> float:
 
 def coverage(actual: Floats, low: Floats, high: Floats) -> float:
     """Return the share of actuals within the bounds, 0 to 1."""
+    actual, low, high = observed_only(actual, low, high)
     return float(((actual >= low) & (actual <= high)).mean())
 
 
@@ -53,9 +59,11 @@ def interval_scores(actual: Floats, low: Floats, high: Floats, level: float) -> 
     import scoringrules
 
     # axes of length 1 do not survive it
-    return np.reshape(scoringrules.interval_score(actual, low, high, miscoverage_rate(level)), actual.shape)
+    scores = np.reshape(scoringrules.interval_score(actual, low, high, miscoverage_rate(level)), actual.shape)
+    return np.where(np.isnan(actual), np.nan, scores)
 
 
 def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> float:
     """Return the mean interval score of `level` (0–100) intervals."""
+    actual, low, high = observed_only(actual, low, high)
     return float(interval_scores(actual, low, high, level).mean())

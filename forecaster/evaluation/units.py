@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from forecaster.domain.missing import last_observed
 from forecaster.domain.series import Floats
 
 # the daily decay of RiskMetrics (1996), section 5.3
@@ -95,7 +96,13 @@ def _ones(inputs: Floats, decay: float = DECAY) -> Floats:
 def _of_values(inputs: Floats, decay: float) -> Floats:
     changes = np.diff(inputs, axis=1)
     weights = decay ** np.arange(changes.shape[1] - 1, -1, -1)
-    return np.asarray((changes**2 * weights).sum(axis=1, keepdims=True) / weights.sum())
+    if not np.isnan(changes).any():
+        return np.asarray((changes**2 * weights).sum(axis=1, keepdims=True) / weights.sum())
+    # a change is known where both values are observed
+    is_known = ~np.isnan(changes)
+    sums = (np.where(is_known, changes, 0) ** 2 * weights).sum(axis=1, keepdims=True)
+    totals = (is_known * weights).sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0))
 
 
 def _of_returns(inputs: Floats, decay: float) -> Floats:
@@ -103,7 +110,7 @@ def _of_returns(inputs: Floats, decay: float) -> Floats:
 
 
 def _last(inputs: Floats) -> Floats:
-    return inputs[:, -1:]
+    return last_observed(inputs)
 
 
 SCALES = {

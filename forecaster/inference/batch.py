@@ -99,7 +99,7 @@ class Batch:
 
     Args:
         head: the version, its skill and the warnings, as in the service's answers; also in the file's metadata, which
-            lacks the warnings about unknown series.
+            lacks the warnings about unknown series and missing values.
         done: number of series that were forecast.
         rows: number of rows that were written.
         failed: the reason for each series that failed, by name.
@@ -136,6 +136,7 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
         histories = open_histories(config.data, version.predictor)
         count = len(histories.names)
         entered: int | None = None
+        n_missing = np.zeros(2, dtype=np.int64)
         warnings = dict.fromkeys(job.head["warnings"])
         head = job.head | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
         with _parquet(config.out, head) as write, Spool(config.out.parent) as spool:
@@ -145,6 +146,7 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
                 for inputs, forecast in job.forecast(frames):
                     warnings |= dict.fromkeys(job.forecaster.static_warnings(inputs.unique_ids, inputs.static))
                     write(job.as_rows(inputs, forecast))
+                    n_missing += np.array([np.isnan(inputs.values).sum(), inputs.values.size])
                     if config.ledger:
                         spool.add(inputs, forecast)
                 on_progress(numbers.stop, count)
@@ -153,6 +155,8 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
                 raise DataError(f"{len(job.failed)} of {count} series failed, and strict allows none: {named}")
             if engine and config.ledger:
                 entered = spool.enter(engine, job.head, matching_tolerance(job.forecaster), config.owner)
+    if n_missing[0]:
+        warnings[f"{n_missing[0]} of {n_missing[1]} values are missing"] = None
     done = count - len(job.failed)
     return Batch(head | {"warnings": list(warnings)}, done, done * job.forecaster.horizon, job.failed, entered)
 

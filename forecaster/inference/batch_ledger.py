@@ -17,6 +17,7 @@ from forecaster.database.schema import open_database
 from forecaster.database.uris import sqlite_file
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable, SeriesError
 from forecaster.domain.levels import LEVELS
+from forecaster.domain.missing import last_observed
 from forecaster.inference.answers import Answer, describe_forecasts, ledger_entry, scored_steps
 from forecaster.inference.forecasting import Forecast
 from forecaster.inference.frames import FrameInputs
@@ -96,8 +97,9 @@ class Spool:
         """
         times = inputs.forecast_times()
         steps = scored_steps(forecast, times)
+        last_values = last_observed(inputs.values[:, :, 0])[:, 0]
         for row, described in enumerate(describe_forecasts(forecast, inputs.unique_ids, times)):
-            last_value = float(inputs.values[row, -1, 0])
+            last_value = float(last_values[row])
             line = to_json([described, last_value, pack_steps(steps[row]).hex(), inputs.digest(row)])
             self._file.write(line + b"\n")
 

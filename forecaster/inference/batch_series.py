@@ -118,8 +118,8 @@ class _FileSeries:
 
     def __init__(self, source: FilesSource, predictor: ArrayPredictor) -> None:
         manifest = predictor.manifest
-        exogenous = (*manifest.hist_exog, *manifest.futr_exog)
-        self._frame = source.load(exogenous, tuple(manifest.stat_exog), keep_bad_numbers=True)
+        exogenous, stat_exog = (*manifest.hist_exog, *manifest.futr_exog), tuple(manifest.stat_exog)
+        self._frame = source.load(exogenous, stat_exog, keep_bad_numbers=True, keep_blanks=manifest.is_masked)
         ids = self._frame[UNIQUE_ID]
         missing = np.flatnonzero((ids.isna() | (ids == "")).to_numpy())
         if len(missing):

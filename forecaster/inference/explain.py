@@ -10,31 +10,34 @@ from collections.abc import Callable
 
 import numpy as np
 
+from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats
 
 # relative to a column's range. A longer step has a greater truncation error, a shorter step a greater rounding error of
 # the graph, which computes in float32
 _STEP = 0.02
-# a target that must be above 0 moves by at most this share of itself
+# a target that must stay above a value moves by at most this share of its distance to it
 _MAX_SHARE = 0.1
 
 
-def gradients(forecast: Callable[[Floats], Floats], window: Floats, *, is_positive: bool = False) -> Floats:
+def gradients(forecast: Callable[[Floats], Floats], window: Floats, *, above: float | None = None) -> Floats:
     """Return the derivatives of a window's mean forecasts, `(horizon, input_size, 1 + hist_exog)`.
+
+    A missing value has no derivative: it is NaN.
 
     Args:
         forecast: returns the means `(n, horizon)` of windows `(n, input_size, 1 + hist_exog)`.
-        window: raw values, the target first, `(input_size, 1 + hist_exog)`.
-        is_positive: whether the target must stay above 0.
+        window: raw values, the target first, `(input_size, 1 + hist_exog)`; NaN where they are missing.
+        above: what the target must stay above; None if it may take any value.
     """
-    distances = _distances(window, is_positive)
+    distances = _distances(carried(window.T).T, above)
     moves = np.eye(window.size).reshape(window.size, *window.shape) * distances
     moved = np.concatenate([window + factor * moves for factor in (1, -1, 0.5, -0.5)])
     up, down, half_up, half_down = np.split(forecast(moved), 4)
     # the error of each difference grows with the square of its distance
     whole, half = up - down, 2 * (half_up - half_down)
     slopes = (4 * half - whole) / 3 / (2 * distances.reshape(-1, 1))
-    return slopes.T.reshape(-1, *window.shape)
+    return np.where(np.isnan(window), np.nan, slopes.T.reshape(-1, *window.shape))
 
 
 def gradient_columns(names: tuple[str, ...], found: Floats) -> dict[str, Floats]:
@@ -59,11 +62,11 @@ def attention_columns(weights: Floats) -> dict[str, Floats]:
     return {f"attention-{lag}": rows[:, steps - lag] for lag in range(1, steps + 1)}
 
 
-def _distances(window: Floats, is_positive: bool) -> Floats:
+def _distances(window: Floats, above: float | None) -> Floats:
     """Return how far each value is moved, `(input_size, 1 + hist_exog)`."""
     ranges, sizes = np.ptp(window, axis=0), np.abs(window).max(axis=0)
     scales = np.where(ranges > 1e-9 * sizes, ranges, np.where(sizes > 0, sizes, 1.0))
     distances = np.broadcast_to(_STEP * scales, window.shape).copy()
-    if is_positive:
-        distances[:, 0] = np.minimum(distances[:, 0], _MAX_SHARE * window[:, 0])
+    if above is not None:
+        distances[:, 0] = np.minimum(distances[:, 0], _MAX_SHARE * (window[:, 0] - above))
     return distances

@@ -181,9 +181,9 @@ class Forecaster:
         """Return the sample paths of the series, `(n, n_samples, horizon)`, given their quantiles by probability."""
         grid, templates = self.predictor.templates(self.is_baseline)
         named = zip(quantiles(tuple(grid.tolist())), unique_ids, strict=True)
-        return np.stack(
-            [draw_paths(own, grid, templates, n_samples, generator(self.seed, name)) for own, name in named]
-        )
+        paths = [draw_paths(own, grid, templates, n_samples, generator(self.seed, name)) for own, name in named]
+        # between the quantiles of an integer target lie fractions
+        return self.predictor.manifest.support.nearest(np.stack(paths))
 
     def _forecasts(self, inputs: ForecastInputs) -> Forecasts:
         if self.is_baseline:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.data.long_frame import check_long_frame, localize, read_futr_frame, read_static
+from forecaster.data.padding import pad_series
 from forecaster.domain.frequency import Step
 from forecaster.domain.series import CUTOFF, DS, MEAN, UNIQUE_ID, Floats, Series, Times, sample_name
 from forecaster.inference.answers import ForecastTimes
@@ -90,7 +91,9 @@ def read_frame(
     """
     manifest, frequency = predictor.manifest, predictor.frequency
     futr_exog = tuple(manifest.futr_exog)
-    series = check_long_frame(frame, frequency, manifest.input_size, where, tuple(manifest.hist_exog), futr_exog)
+    hist_exog, may_miss = tuple(manifest.hist_exog), manifest.is_masked
+    series = check_long_frame(frame, frequency, manifest.n_needed, where, hist_exog, futr_exog, may_miss=may_miss)
+    series = pad_series(series, manifest.input_size - manifest.n_needed, frequency)
     # read from the frame: local time, as the arrays hold it, is ambiguous in an hour that a clock change repeats
     cutoffs = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
     known = None

@@ -12,6 +12,7 @@ import pandas as pd
 
 from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import RequestError, SeriesError
+from forecaster.domain.missing import missing_warnings
 from forecaster.domain.series import Floats, Inputs, Y
 from forecaster.inference.explain import attention_columns, gradient_columns, gradients
 from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
@@ -55,7 +56,7 @@ class Predictor(ArrayPredictor):
 
         Args:
             df: columns `unique_id, ds, y` and the model's `hist_exog`, `futr_exog` and `stat_exog`, in the model's
-                frequency.
+                frequency; `y` and `hist_exog` may be NaN if the model masks missing values.
             horizon: number of steps; the trained horizon when None.
             level: coverages of intervals, 0–100. Give levels or quantiles, not both.
             quantiles: probabilities, 0–1.
@@ -65,7 +66,8 @@ class Predictor(ArrayPredictor):
                 is a joint draw of all steps, up to the trained horizon.
             seed: the seed of the sample paths; the same seed draws the same paths of the same history.
             explain: whether to add columns `gradient-COLUMN-LAG`: how much the mean changes for a small change of `y`
-                or a `hist_exog` column, per unit of that column; lag 1 is the last row of the history.
+                or a `hist_exog` column, per unit of that column; lag 1 is the last row of the history. It is NaN for a
+                missing value.
             attention: whether to add columns `attention-LAG`: how much a step of the horizon attends to a row of the
                 history, or to a segment of rows; lag 1 is the last.
 
@@ -106,7 +108,11 @@ class Predictor(ArrayPredictor):
         frame.attrs = {
             "skill": describe_skill(self.manifest.skill),
             "forecast_by": forecast.forecast_by,
-            "warnings": [*forecast.warnings, *forecaster.static_warnings(inputs.unique_ids, inputs.static)],
+            "warnings": [
+                *forecast.warnings,
+                *forecaster.static_warnings(inputs.unique_ids, inputs.static),
+                *missing_warnings(inputs.values),
+            ],
         }
         return frame
 
@@ -121,15 +127,14 @@ class Predictor(ArrayPredictor):
     def _gradients(self, inputs: FrameInputs, steps: int) -> Floats:
         """Return the gradients of each series, `(n, steps, input_size, 1 + hist_exog)`."""
         known = self.known_ahead(inputs.times, steps, inputs.futr_exog)
-        is_positive = self.manifest.is_positive
 
         def forecast(row: int, windows: Floats) -> Floats:
-            rows = np.full(len(windows), row)
-            ahead, static = (None if array is None else array[rows] for array in (known, inputs.static))
-            return self.predict_arrays(windows, steps, ahead, static)
+            own = Inputs(inputs.values, known, inputs.static).take(np.full(len(windows), row))
+            # not `predict`, because a count that is moved a little is not a whole number
+            return self.roll_out(windows, steps, own.known, own.static).mean
 
-        windows = enumerate(inputs.values)
-        return np.stack([gradients(partial(forecast, row), window, is_positive=is_positive) for row, window in windows])
+        windows, above = enumerate(inputs.values), self.manifest.target_above
+        return np.stack([gradients(partial(forecast, row), window, above=above) for row, window in windows])
 
 
 def _whole(name: str, value: Any) -> int:

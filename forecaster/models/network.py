@@ -146,7 +146,8 @@ def shape_of(config: ModelConfig, preprocessing: Preprocessing, input_size: int,
     return NetworkShape(
         input_size,
         horizon,
-        1 + len(preprocessing.hist),
+        # for each column that may have missing values, another says which are observed
+        (1 + len(preprocessing.hist)) * (2 if preprocessing.is_masked else 1),
         len(preprocessing.known),
         len(preprocessing.numbers),
         preprocessing.sizes[n_embedded:],
@@ -236,7 +237,8 @@ def raw_outputs(
     last = target.last_contexts(contexts)
 
     def inverse(z: Array, with_exp: bool = True) -> Array:
-        return target.inverse(z, last, with_exp=with_exp)
+        raw = target.inverse(z, last, with_exp=with_exp)
+        return preprocessing.support.bounded(raw) if with_exp else raw
 
     return config.head.outputs(parameters, inverse)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from forecaster.models.decoders import SegmentParallel
+from forecaster.models.heads import StudentT
 from forecaster.models.network import ModelConfig
 from forecaster.models.shape import NetworkShape
 
@@ -23,6 +24,7 @@ class Design:
         transforms: the kinds of the target's transforms.
         hist_transforms: the kinds of the transforms of all `hist_exog`.
         is_stateful: whether the fit carries the state of a series from chunk to chunk.
+        is_masked: whether values may be missing.
     """
 
     model: ModelConfig
@@ -30,6 +32,7 @@ class Design:
     transforms: Sequence[str]
     hist_transforms: Sequence[str] = ()
     is_stateful: bool = False
+    is_masked: bool = False
 
     @property
     def steps(self) -> int:
@@ -87,6 +90,26 @@ REFUSALS = (
         "head and transforms: difference",
         lambda design: not design.model.head.sums_steps and "difference" in design.transforms,
         "the forecast is the sum of forecast differences, but quantiles do not add up; use last_value instead",
+    ),
+    Refusal(
+        "head: student_t and transforms: log1p",
+        lambda design: isinstance(design.model.head, StudentT) and "log1p" in design.transforms,
+        "the distribution is that of logarithms, and only log has its inverse; use log, or head: quantile",
+    ),
+    Refusal(
+        "missing: mask and transforms: difference",
+        lambda design: design.is_masked and "difference" in (*design.transforms, *design.hist_transforms),
+        "the difference to a missing value is missing too, so that each gap loses another row; use last_value instead",
+    ),
+    Refusal(
+        "missing: mask and skip: ridge",
+        lambda design: design.is_masked and design.model.skip == "ridge",
+        "a linear regression takes the 0 in place of a missing value for a value; set skip: none",
+    ),
+    Refusal(
+        "missing: mask and inputs.channels: shared",
+        lambda design: design.is_masked and design.model.inputs.channels == "shared",
+        "the encoder reads each column by itself, and would read what is missing as a series; use mixed channels",
     ),
     Refusal(
         "input_size and encoder.segment_length",

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import CALIBRATION, GOLDEN, MANIFEST, MAX_JSON_INTEGER, MODEL, Manifest
-from forecaster.domain.series import MEAN, Floats, Inputs
+from forecaster.domain.series import MEAN, Floats, Inputs, X
 from forecaster.evaluation.conformal import PROBABILITIES, Calibration
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.paths import max_templates
@@ -114,8 +114,8 @@ def window_scale(inputs: Floats, mean: Floats) -> Floats:
 
     If all windows are constant, the scale is the largest absolute value or forecast.
     """
-    ranges = np.ptp(inputs, axis=1, keepdims=True)
-    largest = max(float(np.abs(inputs).max()), float(np.abs(mean).max()), 1e-12)
+    ranges = np.nanmax(inputs, axis=1, keepdims=True) - np.nanmin(inputs, axis=1, keepdims=True)
+    largest = max(float(np.nanmax(np.abs(inputs))), float(np.abs(mean).max()), 1e-12)
     usual = float(np.median(ranges)) or float(ranges.max()) or largest
     return np.asarray(np.where(ranges > 1e-9 * largest, ranges, usual))
 
@@ -169,6 +169,7 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest, has_distribution: b
         unit,
         is_adaptive=bool(fields["is_adaptive"]),
         templates=_templates(raw["templates"], manifest.horizon) if "templates" in raw else None,
+        support=manifest.support,
     )
     grid, residuals = calibration.probabilities, calibration.residuals
     if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
@@ -217,8 +218,10 @@ def _golden(raw: Mapping[str, Any], manifest: Manifest, head: AnyHead) -> Golden
         expected = {name: (n, *shape) for name, shape in wanted.items()}
         if not n or shapes != expected:
             raise ValueError(f"{what} must have the shapes {expected}, but they have {shapes}")
-        if not all(np.isfinite(array).all() for array in found.values()):
-            raise ValueError(f"{what} must be finite")
+        for name, array in found.items():
+            may_miss = what == "inputs" and name == X and manifest.is_masked
+            if not np.isfinite(array[~np.isnan(array)] if may_miss else array).all():
+                raise ValueError(f"{what} must be finite")
     return Golden(Inputs.of(arrays), head.forecasts(outputs, manifest.is_positive))
 
 

@@ -38,6 +38,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Gemm": frozenset({"alpha", "beta", "transA", "transB"}),
     "Greater": frozenset(),
     "Identity": frozenset(),
+    "IsNaN": frozenset(),
     "LSTM": frozenset({"direction", "hidden_size", "input_forget", "layout"}),
     "Log": frozenset(),
     "MatMul": frozenset(),

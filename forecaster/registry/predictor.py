@@ -11,8 +11,10 @@ from forecaster.data.calendar_features import calendar_features
 from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.levels import bound_probabilities
-from forecaster.domain.manifest import MODEL
+from forecaster.domain.manifest import MODEL, Manifest
+from forecaster.domain.missing import pad_front
 from forecaster.domain.series import Floats, Inputs, Times
+from forecaster.domain.support import Support
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
@@ -43,6 +45,7 @@ class ArrayPredictor:
         self.bundle = bundle
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
+        self._support = _support_of_inputs(self.manifest)
         self.static_columns = bundle.manifest.static_columns
         # the attention weights are computed only when they are asked for
         self._names = [name for name in bundle.manifest.outputs if name != ATTENTION]
@@ -83,26 +86,41 @@ class ArrayPredictor:
         """Return forecasts, whose mean is rolled out beyond the trained horizon; a distribution is not.
 
         Args:
-            inputs: raw values, `(batch, at least input_size)`, finite; the last `input_size` are used. If the model
-                takes `hist_exog`, `(batch, at least input_size, 1 + hist_exog)`, the target first.
+            inputs: raw values, `(batch, at least input_size)`, or at least `least_rows` if the model has it; finite, or
+                NaN for a missing value if the model masks these. The last `input_size` are used. If the model takes
+                `hist_exog`, `(batch, rows, 1 + hist_exog)`, the target first.
             horizon: number of steps; the trained horizon when None.
             known: the result of `known_ahead`; None if the model has no known columns.
             static: what describes each series as a whole, `(batch, columns)`, as `static_columns` encodes it; None if
                 the model takes nothing of the kind.
 
         Raises:
-            TooShortError: `inputs` are shorter than `input_size`.
+            TooShortError: `inputs` are shorter than `input_size`, or than `least_rows` if the model has it.
             RequestError: `horizon` is below 1 or above the manifest's `max_horizon`, or a forecast is not finite.
-            SeriesError: a value is not above 0 although the model takes logarithms.
+            SeriesError: a value is not above 0 although the model takes logarithms, or lies outside the support.
         """
         manifest = self.manifest
         horizon = manifest.horizon if horizon is None else horizon
         self.check_horizon(horizon)
         self.check_length(inputs.shape[1], "inputs")
         self._check_features(inputs, known, static, horizon)
-        window = np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64)
-        self._check_positive(window[:, :, 0])
-        parts: list[Forecasts] = []
+        window = pad_front(np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64), manifest.input_size)
+        self.check_observed(window)
+        self._check_target(window[:, :, 0])
+        return self.roll_out(window, horizon, known, static)
+
+    def roll_out(self, window: Floats, horizon: int, known: Floats | None, static: Floats | None) -> Forecasts:
+        """Return the forecasts of `predict` for raw values that are not checked.
+
+        Args:
+            window: `(batch, input_size, 1 + hist_exog)`, float64.
+            horizon: number of steps, at most the manifest's `max_horizon`.
+            known, static: as for `predict`.
+
+        Raises:
+            RequestError: a forecast is not finite.
+        """
+        manifest, parts = self.manifest, list[Forecasts]()
         for first in range(0, horizon, manifest.horizon):
             if parts:
                 window = np.concatenate([window, parts[-1].mean[:, :, None]], axis=1)[:, -manifest.input_size :]
@@ -154,10 +172,13 @@ class ArrayPredictor:
         """Return the naive forecast, `(batch, horizon)`: the last value at each step.
 
         Raises:
-            SeriesError: a value is not above 0 although the model, or the unit of its intervals, takes logarithms.
+            SeriesError: a value is not above 0 although the model, or the unit of its intervals, takes logarithms; or
+                it lies outside the support.
         """
-        past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0].astype(np.float64)
-        self._check_positive(past)
+        window = np.atleast_3d(inputs)[:, -self.manifest.input_size :].astype(np.float64)
+        self.check_observed(window)
+        past = window[:, :, 0]
+        self._check_target(past)
         return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
 
     def quantiles(
@@ -189,13 +210,13 @@ class ArrayPredictor:
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         units, residuals = calibration.units(past), self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
+        at = np.broadcast_to(probabilities, (1, steps, len(probabilities))) if adapted is None else adapted[:, :steps]
         if adapted is None and predicted.offsets is None:
             # the quantiles of the residuals are cached, and scaled by each window's unit
-            spread = units[:, :, None] * residuals[:steps]
+            moved = mean[:, :steps, None] + units[:, :, None] * residuals[:steps]
+            result[:, :steps] = calibration.support.quantiles(moved, at)
         else:
-            at = np.broadcast_to(probabilities, (1, steps, len(probabilities))) if adapted is None else adapted
-            spread = calibration.spread(units, at[:, :steps], predicted.offsets)
-        result[:, :steps] = mean[:, :steps, None] + spread
+            result[:, :steps] = calibration.around(predicted, units, at)
         return result
 
     def bounds(
@@ -279,10 +300,34 @@ class ArrayPredictor:
 
     def check_length(self, length: int, where: str) -> None:
         """Raise TooShortError unless `length` values are enough for a forecast."""
-        if length < self.manifest.input_size:
+        needed = self.manifest.n_needed
+        if length < needed:
             raise TooShortError(
-                f"{where}: has {length} values, and the model needs {self.manifest.input_size}; add "
-                f"{self.manifest.input_size - length} earlier values"
+                f"{where}: has {length} values, and the model needs {needed}; add {needed - length} earlier values"
+            )
+
+    def check_observed(self, window: Floats, where: str | None = None) -> None:
+        """Raise SeriesError if values of `(n, input_size, columns)` are missing, which are NaN, that the model needs.
+
+        Args:
+            window: the values of some series.
+            where: the place of the series in a request, if it is a single one.
+        """
+        is_missing = np.isnan(window)
+        if not is_missing.any():
+            return
+        fields = ("y", *(f"hist_exog.{name}" for name in self.manifest.hist_exog))
+        if not self.manifest.is_masked:
+            row, step, column = np.argwhere(is_missing)[0].tolist()
+            raise SeriesError(
+                f"{where or f'inputs, series {row}'}.{fields[column]}: value {step} of the last {window.shape[1]} is "
+                "missing, and the model takes no missing values; send it, or train the model with missing: mask"
+            )
+        empty = np.flatnonzero(is_missing[:, :, 0].all(axis=1))
+        if len(empty):
+            raise SeriesError(
+                f"{where or f'inputs, series {empty[0]}'}.y: all of the last {window.shape[1]} values are missing; "
+                "send a history with observed values"
             )
 
     def forecast(self, inputs: Inputs) -> Forecasts:
@@ -339,10 +384,26 @@ class ArrayPredictor:
                 "with static_columns.encode_all"
             )
 
-    def _check_positive(self, window: Floats) -> None:
-        if self.manifest.is_positive and not (window > 0).all():
-            row, column = np.argwhere(~(window > 0))[0]
+    def _check_target(self, window: Floats) -> None:
+        """Raise SeriesError if a value of `(n, input_size)` lies outside what the target can be."""
+        if self.manifest.is_positive and (window <= 0).any():
+            row, column = np.argwhere(window <= 0)[0]
             raise SeriesError(
                 f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
                 "is not above 0, but the model takes logarithms; correct the value"
             )
+        found = self._support.find_outside(window)
+        if found:
+            (row, column), reason = found
+            raise SeriesError(
+                f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {reason}; "
+                "correct the value"
+            )
+
+
+def _support_of_inputs(manifest: Manifest) -> Support:
+    """Return the values that a history may hold: the support of the target, and what its logarithm needs."""
+    support = manifest.support
+    if any(step["kind"] == "log1p" for step in manifest.transforms[:1]):
+        return Support(at_least=max(0.0, support.at_least or 0.0), integer=support.integer)
+    return support

@@ -12,8 +12,10 @@ from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
 from forecaster.data.calendars import NAMES, get_calendar
 from forecaster.data.long_frame import check_long_frame, read_static
+from forecaster.data.padding import pad_series
 from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
+from forecaster.data.sources.files import FilesSource
 from forecaster.data.transforms import Chain, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config, short_for
@@ -22,6 +24,7 @@ from forecaster.domain.frequency import Step, parse
 from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.domain.static import CATEGORY, NO_STATIC, StaticColumns, StaticKind, StaticValue
+from forecaster.domain.support import EVERYTHING, Support
 from forecaster.models.network import ModelConfig, build_model, shape_of
 from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
@@ -55,6 +58,11 @@ class TrainConfig(Config):
         horizon: rows of forecast.
         step_size: rows between the starts of two successive training windows.
         transforms: the target's transforms, in the order in which they are applied.
+        support: the values that the target can take; the data are checked, and the forecasts respect it.
+        missing: `refuse` or `mask`: whether `y` and `hist_exog` may have missing values, which the network then sees as
+            missing.
+        least_rows: with `missing: mask`, the rows that a series or a history needs; those before it are missing. Null
+            for `input_size`.
         hist_exog: exogenous columns that are known up to the cutoff, each with its transforms.
         futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
         calendar_features: features of the timestamps, which are always known ahead.
@@ -75,6 +83,9 @@ class TrainConfig(Config):
     step_size: int = Field(1, ge=1, le=1_000_000)
     split: SplitConfig = SplitConfig()
     transforms: Transforms = ()
+    support: Support = EVERYTHING
+    missing: Literal["refuse", "mask"] = "refuse"
+    least_rows: int | None = Field(None, ge=1, le=100_000)
     hist_exog: HistColumns = ()
     futr_exog: tuple[str, ...] = ()
     calendar_features: tuple[str, ...] = ()
@@ -117,9 +128,22 @@ class TrainConfig(Config):
     def _check_design(self) -> "TrainConfig":
         kinds = [step.kind for step in self.transforms]
         hist_kinds = [step.kind for exog in self.hist_exog for step in exog.transforms]
-        refusals = find_refusals(Design(self.model, self.shape, kinds, hist_kinds, self.fit.stateful is not None))
+        is_stateful = self.fit.stateful is not None
+        refusals = find_refusals(Design(self.model, self.shape, kinds, hist_kinds, is_stateful, self.is_masked))
         if refusals:
             raise ValueError("; ".join(refusals))
+        return self
+
+    @model_validator(mode="after")
+    def _check_least_rows(self) -> "TrainConfig":
+        if self.least_rows is None:
+            return self
+        if self.least_rows > self.input_size:
+            raise ValueError(f"least_rows and input_size: least_rows must be at most {self.input_size}")
+        if self.n_padded and not self.is_masked:
+            raise ValueError("least_rows and missing: rows before a series are missing values; set missing: mask")
+        if self.n_padded and self.futr_exog:
+            raise ValueError("least_rows and futr_exog: these are unknown before a series began; remove one of them")
         return self
 
     @model_validator(mode="after")
@@ -127,6 +151,16 @@ class TrainConfig(Config):
         if self.intervals == "returns" and not build_preprocessing(self).target.needs_positive:
             raise ValueError("intervals: returns needs a series above 0; put log first in transforms, or choose auto")
         return self
+
+    @property
+    def is_masked(self) -> bool:
+        """Return whether `y` and `hist_exog` may have missing values."""
+        return self.missing == "mask"
+
+    @property
+    def n_padded(self) -> int:
+        """Return the number of missing rows before each series, so that windows reach to before it began."""
+        return 0 if self.least_rows is None else self.input_size - self.least_rows
 
     @property
     def exogenous(self) -> tuple[str, ...]:
@@ -139,11 +173,13 @@ class TrainConfig(Config):
         return tuple(stat.column for stat in self.stat_exog)
 
     def load(self) -> pd.DataFrame:
-        """Return the data as a long frame with every column that the recipe takes.
+        """Return the data as a long frame with every column that the recipe takes, not yet checked against the recipe.
 
         Raises:
             ConfigError, DataError: as the data source raises them.
         """
+        if isinstance(self.data, FilesSource):
+            return self.data.load(self.exogenous, self.static, keep_blanks=self.is_masked)
         return self.data.load(self.exogenous, self.static)
 
     def with_cell(self, cell: str) -> "TrainConfig":
@@ -182,16 +218,20 @@ def prepare(config: TrainConfig, frame: pd.DataFrame, columns: StaticColumns | N
     sessions, where = get_sessions(config), config.data.location
     check_names(config.calendar_features, sessions)
     hist = [exog.column for exog in config.hist_exog]
-    length = config.input_size + config.horizon
-    series = check_long_frame(frame, sessions or config.freq, length, where, hist, config.futr_exog)
+    length = config.input_size - config.n_padded + config.horizon
+    series = check_long_frame(
+        frame, sessions or config.freq, length, where, hist, config.futr_exog, may_miss=config.is_masked
+    )
     preprocessing = build_preprocessing(config)
     for unique_id, rows in series:
         for name, chain, column in zip(
             (Y, *hist), (preprocessing.target, *preprocessing.hist), series.values[rows].T, strict=True
         ):
             chain.check(column, f"{where}, series '{unique_id}', column {name}")
-    series = _with_static(config, frame, series, columns)
-    return _with_calendar(series, config.calendar_features, sessions or parse(series.freq))
+        config.support.check(series.values[rows, 0], f"{where}, series '{unique_id}', column {Y}")
+    step = sessions or parse(series.freq)
+    padded = pad_series(_with_static(config, frame, series, columns), config.n_padded, step)
+    return _with_calendar(padded, config.calendar_features, step)
 
 
 def _with_static(config: TrainConfig, frame: pd.DataFrame, series: Series, columns: StaticColumns | None) -> Series:
@@ -242,8 +282,12 @@ def build_preprocessing(config: TrainConfig, columns: StaticColumns | None = Non
     columns = columns or NO_STATIC
     is_causal = config.model.decoder.answers_each_step
     return Preprocessing(
-        target=Chain(steps=config.transforms, is_causal=is_causal),
-        hist=tuple(Chain(steps=exog.transforms, is_causal=is_causal) for exog in config.hist_exog),
+        target=Chain(steps=config.transforms, is_causal=is_causal, is_masked=config.is_masked),
+        support=config.support,
+        is_masked=config.is_masked,
+        hist=tuple(
+            Chain(steps=exog.transforms, is_causal=is_causal, is_masked=config.is_masked) for exog in config.hist_exog
+        ),
         known=tuple(Standardize() for _ in (*config.futr_exog, *config.calendar_features)),
         numbers=tuple(Standardize() for _ in columns.numbers),
         sizes=columns.sizes,

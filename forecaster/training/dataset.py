@@ -1,15 +1,18 @@
 """The dataset of a recipe: the data that it declares, loaded, checked, identified by a digest, and logged."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from forecaster.database.uris import without_password
-from forecaster.domain.series import Series
+from forecaster.domain.series import Series, Y
 from forecaster.training import devices, tracking
 from forecaster.training.config import TrainConfig, prepare
+
+_log = logging.getLogger("forecaster.training")
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,22 @@ def log_inputs(config: TrainConfig, dataset: Dataset, tags: dict[str, str]) -> N
     model = config.model
     own = {"cell": model.cell, "topology": model.topology, "horizon": str(config.horizon)}
     own["dataset_digest"] = dataset.digest
+    if missing := count_missing(config, dataset.series):
+        counts = ", ".join(f"{name}: {count}" for name, count in missing.items())
+        own["missing_values"] = counts
+        _log.warning("%s: missing values are masked (%s)", config.data.location, counts)
     recipe = config.model_dump(mode="json")
     recipe["tracking"]["uri"] = without_password(config.tracking.uri)
     tracking.log_setup(recipe, own | devices.describe() | tags)
     tracking.log_dataset(dataset.frame, config.data.source, dataset.digest, config.data.location)
+
+
+def count_missing(config: TrainConfig, series: Series) -> dict[str, int]:
+    """Return the number of missing values of each column that has any."""
+    # those before the series began do not count
+    counts = (np.isnan(series.values).sum(axis=0) - config.n_padded * len(series)).tolist()
+    names = (Y, *(exog.column for exog in config.hist_exog))
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def _digest(series: Series) -> str:

@@ -4,6 +4,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+# loaded before TensorFlow, whose own libcurl would take the place of curl_cffi's and break requests to Yahoo
+import curl_cffi  # noqa: F401
+
 
 def prepare(seed: int, mixed_precision: bool) -> None:
     """Seed all random generators, make operations deterministic and set the precision; call before building a model."""

@@ -16,16 +16,19 @@ _FACTOR = 1000.0
 
 
 def loss_of_zeros(head: Head, targets: Float32) -> float:
-    """Return the loss of a network that answers 0.
+    """Return the loss of a network that answers 0, the mean over the observed targets; 0 if there are none.
 
     Args:
         head: the network's head.
-        targets: transformed targets, `(n, horizon)` or `(n, input_size, horizon)`.
+        targets: transformed targets, `(n, horizon)` or `(n, input_size, horizon)`; NaN where they are missing.
     """
     import keras
 
-    zeros = keras.ops.zeros((*targets.shape, head.n_parameters))
-    errors = head.errors(keras.ops.convert_to_tensor(targets), head.parameters(KerasTape(0), zeros))
+    observed = targets[~np.isnan(targets)][:, None]
+    if not len(observed):
+        return 0.0
+    zeros = keras.ops.zeros((*observed.shape, head.n_parameters))
+    errors = head.errors(keras.ops.convert_to_tensor(observed), head.parameters(KerasTape(0), zeros))
     return float(keras.ops.mean(errors))
 
 

@@ -1,6 +1,7 @@
 """The example that a bundle keeps: the last window of the test part, forecast by the network that had not seen it."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecaster.data.windows import Windows
 from forecaster.domain.levels import LEVELS
@@ -9,9 +10,12 @@ from forecaster.domain.series import MEAN, Floats, Series, Times, lower, upper
 from forecaster.training.config import TrainConfig
 from forecaster.training.stages import Evaluation
 
+# windows that are checked at a time
+_CHUNK = 4096
 
-def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluated: Evaluation) -> Example:
-    """Return the last window of the test part, and its forecast.
+
+def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluated: Evaluation) -> Example | None:
+    """Return the last window of the test part without missing values, and its forecast; None if there is none.
 
     Args:
         config: the recipe.
@@ -19,15 +23,17 @@ def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluat
         test: the windows that the recipe is scored on.
         evaluated: the network that was fitted without them.
     """
-    last = np.array([len(test) - 1])
+    whole_windows = np.flatnonzero(np.concatenate([_are_whole(test, index) for index in test.chunks(_CHUNK)]))
+    if not len(whole_windows):
+        return None
+    last = whole_windows[-1:]
     inputs = test.inputs(last)
     begin = int(test.starts(last)[0])
     past, whole = slice(begin, begin + test.input_size), slice(begin, begin + test.input_size + test.horizon)
     predicted = evaluated.trained.predict(inputs)
-    mean = predicted.mean[0]
-    forecast = {MEAN: mean}
-    for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS, predicted.offsets).items():
-        forecast |= {lower(level): mean + low[0], upper(level): mean + high[0]}
+    forecast = {MEAN: predicted.mean[0]}
+    for level, (low, high) in evaluated.calibration.bands(inputs.target, LEVELS, predicted).items():
+        forecast |= {lower(level): low[0], upper(level): high[0]}
     hist, known = series.values[past, 1:], series.known
     return Example(
         unique_id=series.unique_ids[int(test.owners_of(last)[0])],
@@ -41,6 +47,12 @@ def last_test_window(config: TrainConfig, series: Series, test: Windows, evaluat
         stat_exog=_static(series, int(test.owners_of(last)[0])),
         forecast={name: _plain(values) for name, values in forecast.items()},
     )
+
+
+def _are_whole(test: Windows, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return whether each window in `index` has no missing value, `(n,)`."""
+    is_missing = np.isnan(test.inputs(index).values).any(axis=(1, 2)) | np.isnan(test.targets(index)).any(axis=1)
+    return np.asarray(~is_missing)
 
 
 def _static(series: Series, owner: int) -> dict[str, float | str]:

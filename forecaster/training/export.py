@@ -55,7 +55,7 @@ def write_bundle(
         _save_onnx(graph, folder, inputs, outputs)
         trained.model.save(folder / KERAS_MODEL)
         write_json(folder / CALIBRATION, {name: _as_json(calibration) for name, calibration in calibrations.items()})
-        feeds = {name: array.tolist() for name, array in inputs.take(golden).feeds.items()}
+        feeds = {name: _with_nulls(array) for name, array in inputs.take(golden).feeds.items()}
         expected = {name: array[golden].tolist() for name, array in outputs.items()}
         write_json(folder / GOLDEN, {"inputs": feeds, "outputs": expected})
         manifest = Manifest(
@@ -100,6 +100,13 @@ def check_parity(trained: TrainedNetwork, graph: "onnx.ModelProto", inputs: Inpu
             f"(limit {GOLDEN_TOLERANCE:g}); nothing was registered; report this with the config"
         )
     return outputs
+
+
+def _with_nulls(array: Floats) -> Any:
+    """Return nested lists with None in place of missing values."""
+    plain = array.astype(object)
+    plain[np.isnan(array)] = None
+    return plain.tolist()
 
 
 def _as_json(calibration: Calibration) -> dict[str, Any]:

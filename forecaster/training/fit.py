@@ -125,7 +125,8 @@ def _prepare(
     """
     if not config.stateful:
         if not model.compiled:
-            networks.compile_network(model, train.model.head, config, len(train) // batch_size)
+            is_masked = train.preprocessing.is_masked
+            networks.compile_network(model, train.model.head, config, len(train) // batch_size, is_masked=is_masked)
         return model, partial(_run_epoch, model, train, batch_size)
     streams = stateful.Streams(train, config, config.stateful)
     reader = stateful.reader_of(model, streams, seed)
@@ -142,7 +143,7 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     """Return the loss of the forecasts in the transformed space; of a many-to-many output, only the last step's."""
     import keras
 
-    compute = networks.loss_of(examples.model.head).call
+    compute = networks.loss_of(examples.model.head, examples.preprocessing.is_masked).call
     last, total = examples.model.decoder.last, 0.0
     for chunk in examples.chunks(np.arange(len(examples)), config.batch_size):
         inputs, targets = examples.take(chunk)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.data.windows import Windows
+from forecaster.data.windows import Windows, drop_unobserved
 
 # share of the rows before the first border: a network fitted on fewer rows says little about the served one
 _FIRST = 0.4
@@ -60,4 +60,5 @@ def _windows(
 ) -> Windows:
     counts = (ends - begins - like.input_size - like.horizon) // step_size + 1
     has = counts > 0
-    return replace(like, first=begins[has], counts=counts[has], owners=owners[has], step_size=step_size)
+    every = replace(like, first=begins[has], counts=counts[has], owners=owners[has], step_size=step_size)
+    return drop_unobserved(every)

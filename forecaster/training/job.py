@@ -93,7 +93,8 @@ def _write_bundle(
     on_epoch.deliver()
     tracking.log_test(evaluated.metrics)
     example = last_test_window(config, dataset.series, parts["test"], evaluated)
-    _log_plot(example, title(config))
+    if example:
+        _log_plot(example, title(config))
     _log_attention(evaluated.trained, parts["test"], title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:

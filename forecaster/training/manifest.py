@@ -19,6 +19,7 @@ from forecaster.domain.manifest import (
     describe_inputs,
     feature_names,
 )
+from forecaster.domain.missing import mean_of_observed
 from forecaster.domain.series import Floats, Series, Times
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.drift import reference_bins
@@ -26,7 +27,7 @@ from forecaster.evaluation.significance import MIN_WINDOWS, diebold_mariano
 from forecaster.models.network import output_shapes
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training.config import TrainConfig, get_sessions
-from forecaster.training.dataset import Dataset
+from forecaster.training.dataset import Dataset, count_missing
 from forecaster.training.stages import Evaluation
 
 
@@ -71,12 +72,16 @@ def build_manifest(
         "freq": series.freq,
         "sessions": get_sessions(config),
         "is_positive": evaluated.trained.preprocessing.target.needs_positive,
+        "support": config.support,
+        "missing": config.missing,
+        "least_rows": config.least_rows if config.n_padded else None,
         "training_data": TrainingData(
             digest=dataset.digest,
             n_series=len(series),
-            rows=len(series.values),
-            first=str(series.timestamps.min()),
+            rows=len(series.values) - config.n_padded * len(series),
+            first=str(series.timestamps[series.bounds[:-1] + config.n_padded].min()),
             last=str(series.timestamps.max()),
+            missing=count_missing(config, series),
             reference=_reference(config, series, evaluated.trained.preprocessing.target.needs_positive),
         ),
         "trained_until": _trained_until(series, seen),
@@ -107,7 +112,7 @@ def _skill(config: TrainConfig, series: Series, test: Windows, evaluated: Evalua
     cutoffs = test.input_times(series.timestamps, every)[:, -1]
     actual, naive = test.targets(), last_value(test.inputs().target, config.horizon)
     ours, theirs = (
-        _by_cutoff(cutoffs, np.abs(actual - mean).mean(axis=1)) for mean in (evaluated.test_forecast, naive)
+        _by_cutoff(cutoffs, mean_of_observed(np.abs(actual - mean))) for mean in (evaluated.test_forecast, naive)
     )
     is_enough = len(ours) >= max(MIN_WINDOWS, config.horizon + 1)
     target_times = test.target_times(series.timestamps, every)

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """Everything that determines an untrained network.
+    """Everything that determines an untrained, compiled network.
 
     Args:
         seed: the seed.
         model: its configuration.
         shape: its shape.
+        is_masked: whether targets may be missing, which changes its loss.
         streams: the size of every batch, if the network keeps its states from batch to batch.
     """
 
     seed: int
     model: "ModelConfig"
     shape: "NetworkShape"
+    is_masked: bool = False
     streams: int | None = None
 
 
@@ -76,10 +78,10 @@ def get_compiled(
     """
     cache = _cache.get()
     if cache is None:
-        return compile_network(build(), key.model.head, config, steps, batches_per_step)
+        return compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
     cache_key = (key, config, steps)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), key.model.head, config, steps, batches_per_step)
+        model = compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
     model, initial = cache.networks[cache_key]
     for variable, value in zip(variables(model), initial, strict=True):
@@ -88,9 +90,14 @@ def get_compiled(
 
 
 def compile_network(
-    model: "keras.Model", head: "Head", config: "FitConfig", steps: int, batches_per_step: int = 1
+    model: "keras.Model",
+    head: "Head",
+    config: "FitConfig",
+    steps: int,
+    batches_per_step: int = 1,
+    is_masked: bool = False,
 ) -> "keras.Model":
-    """Compile a network with its head's loss and its optimizer, and return it; see `get_compiled`."""
+    """Compile a network with its head's loss and its optimizer, and return it; see `get_compiled` and `NetworkKey`."""
     import keras
 
     rate: Any = config.learning_rate
@@ -99,13 +106,16 @@ def compile_network(
     accumulated = batches_per_step if batches_per_step > 1 else None
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
     at_once = devices.steps_per_execution(steps * batches_per_step)
-    model.compile(optimizer, loss_of(head), steps_per_execution=at_once, jit_compile="auto")
+    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=at_once, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def loss_of(head: "Head") -> "keras.losses.Loss":
-    """Return a head's loss: its `call` returns the mean over the horizon, `(batch,)` or `(batch, input_size)`."""
+def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
+    """Return a head's loss: its `call` returns the mean over the horizon, `(batch,)` or `(batch, input_size)`.
+
+    If targets may be missing, the mean is over those that are observed, and 0 if none is.
+    """
 
     import keras
 
@@ -114,7 +124,17 @@ def loss_of(head: "Head") -> "keras.losses.Loss":
         def call(self, actual: Any, parameters: Any) -> Any:
             return keras.ops.mean(head.errors(actual, parameters), axis=-1)
 
-    return HeadLoss()
+    class MaskedLoss(keras.losses.Loss):  # type: ignore[misc]
+        def call(self, actual: Any, parameters: Any) -> Any:
+            ops = keras.ops
+            is_missing = ops.isnan(actual)
+            # replaced before the errors are computed: the gradient of a number times what is not a number is none
+            errors = head.errors(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
+            observed = ops.sum(ops.where(is_missing, ops.zeros_like(errors), errors), axis=-1)
+            count = ops.sum(ops.cast(ops.logical_not(is_missing), errors.dtype), axis=-1)
+            return observed / ops.maximum(count, 1)
+
+    return MaskedLoss() if is_masked else HeadLoss()
 
 
 def variables(model: "keras.Model") -> list[Any]:

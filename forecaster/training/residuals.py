@@ -44,6 +44,7 @@ def calibrate_on(config: TrainConfig, forecasts: Sequence[tuple[Windows, Forecas
         np.concatenate([windows.inputs().target for windows in parts]),
         np.concatenate([_cutoffs(windows) for windows in parts]),
         np.concatenate([windows.owners_of(np.arange(len(windows))) for windows in parts]),
+        config.support,
     )
     in_time = residuals.take(np.argsort(residuals.cutoffs, kind="stable"))
     chosen = choose(in_time, candidates(config.intervals, build_preprocessing(config).target.needs_positive))
@@ -62,8 +63,7 @@ def served_bands(calibration: Calibration, windows: Windows, predicted: Forecast
     """Return the bounds that a version would serve for successive windows, `(n, horizon)` each, by calibrated level."""
     past, levels = windows.inputs().target, [level for level in LEVELS if calibration.supports(level)]
     if not calibration.is_adaptive:
-        bands, mean = calibration.bands(past, levels, predicted.offsets), predicted.mean
-        return {level: (mean + low, mean + high) for level, (low, high) in bands.items()}
+        return calibration.bands(past, levels, predicted)
     cutoffs, numbers = np.unique(_cutoffs(windows), return_inverse=True)
     order = np.argsort(numbers, kind="stable")
     actual, units, owners = windows.targets(), calibration.units(past), windows.owners_of(np.arange(len(windows)))

@@ -16,6 +16,7 @@ from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import TrainingError
 from forecaster.domain.manifest import MANIFEST, Manifest
+from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Inputs
 from forecaster.domain.static import StaticColumns
 from forecaster.evaluation.baselines import last_value
@@ -169,7 +170,7 @@ def _fit(
 
 def compile_untrained(config: TrainConfig, n_windows: int, shape: NetworkShape) -> Any:
     """Return the configuration's untrained network of this shape, compiled for a fit on `n_windows` windows."""
-    key = networks.NetworkKey(config.seed, config.model, shape)
+    key = networks.NetworkKey(config.seed, config.model, shape, config.is_masked)
     steps = n_windows // min(config.fit.batch_size, n_windows)
     return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, steps)
 
@@ -237,14 +238,16 @@ def mase_scales(train: Windows, windows: Windows) -> Floats:
 
     If its series has no train rows (as in a split by series), the scale comes from the window's own inputs.
     """
-    lengths = (train.counts - 1) * train.step_size + train.input_size + train.horizon
+    ends = train.first + (train.counts - 1) * train.step_size + train.input_size + train.horizon
     known = {
-        int(owner): naive_scale(train.values[first : first + length, 0])
-        for owner, first, length in zip(train.owners, train.first, lengths, strict=True)
+        int(owner): naive_scale(
+            train.values[train.first[train.owners == owner].min() : ends[train.owners == owner].max(), 0]
+        )
+        for owner in np.unique(train.owners)
     }
     owners = windows.owners_of(np.arange(len(windows)))
     found = np.array([known.get(int(owner), np.nan) for owner in owners])[:, None]
     if np.isnan(found).any():
-        own = np.abs(np.diff(windows.inputs().target, axis=1)).mean(axis=1, keepdims=True)
+        own = np.abs(np.diff(carried(windows.inputs().target), axis=1)).mean(axis=1, keepdims=True)
         return np.where(np.isnan(found), own, found)
     return found

@@ -114,7 +114,7 @@ def reader_of(model: "keras.Model", streams: Streams, seed: int) -> "keras.Model
     shape = replace(streams.examples.shape, input_size=truncation.backprop_steps)
     reader = networks.get_compiled(
         lambda: build_model(described, shape, seed, streams.width),
-        networks.NetworkKey(seed, described, shape, streams.width),
+        networks.NetworkKey(seed, described, shape, streams.examples.preprocessing.is_masked, streams.width),
         config,
         streams.chunks,
         truncation.chunk // truncation.backprop_steps,

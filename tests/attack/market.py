@@ -298,7 +298,7 @@ def _inflating_answer(target: Target) -> Outcome:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yahoo = Yahoo(url=f"http://127.0.0.1:{server.server_address[1]}")
         _write_job(workspace, yahoo)

@@ -70,9 +70,9 @@ def test_backtest_without_refits_forecasts_like_one_training(tmp_path: Path) -> 
     trained, calibration = fit_for_serving(config, known, tmp_path / "b")
     inputs = result.origins.windows.inputs()
     np.testing.assert_allclose(result.forecasts[MODEL], trained.predict(inputs).mean, atol=1e-5)
-    low, high = calibration.bands(inputs.target, [80])[80]
-    np.testing.assert_allclose(result.static[80][0], result.forecasts[MODEL] + low)
-    np.testing.assert_allclose(result.static[80][1], result.forecasts[MODEL] + high)
+    low, high = calibration.bands(inputs.target, [80], result.predicted)[80]
+    np.testing.assert_allclose(result.static[80][0], low)
+    np.testing.assert_allclose(result.static[80][1], high)
 
 
 def test_network_is_fitted_on_all_rows_only_if_the_recipe_has_a_refit(tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ def serve_yahoo(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # headers and body in one packet: a second one would wait 40 ms for the acknowledgement of the first
+        wbufsize = -1
 
         def do_CONNECT(self) -> None:
             host = self.path.partition(":")[0]
@@ -129,12 +131,13 @@ def serve_yahoo(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
             yahoo.hosts.add(host)
             self.send_response(200)
             self.end_headers()
+            self.wfile.flush()
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self.connection = context.wrap_socket(self.connection, server_side=True)
             # read the next request of this connection through TLS
             self.rfile = self.connection.makefile("rb")
-            self.wfile = cast(Any, self.connection.makefile("wb", 0))
+            self.wfile = cast(Any, self.connection.makefile("wb"))
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
@@ -167,7 +170,7 @@ def serve_yahoo(yahoo: Yahoo, certificate: Path | None = None) -> Iterator[Yahoo
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yahoo.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
         yield yahoo

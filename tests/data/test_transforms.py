@@ -14,9 +14,9 @@ from forecaster.data.transforms import AnyTransform, Chain
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.series import Floats
 
-KINDS = ["standardize", "min_max", "log", "difference", "last_value", "mean_std"]
+KINDS = ["standardize", "min_max", "log", "log1p", "difference", "last_value", "mean_std"]
 CHAINS = [
-    ["standardize"], ["min_max"], ["log"], ["difference"], ["last_value"], ["mean_std"],
+    ["standardize"], ["min_max"], ["log"], ["log1p"], ["difference"], ["last_value"], ["mean_std"],
     ["log", "last_value", "standardize"], ["log", "difference", "standardize"], ["mean_std", "min_max"], [],
 ]  # fmt: skip
 BATCH, TIME, HORIZON = 3, 7, 4
@@ -132,3 +132,47 @@ def test_log_error_names_the_row() -> None:
     fitted = Chain(steps=(TypeAdapter(AnyTransform).validate_python({"kind": "log"}),), is_causal=False)
     with pytest.raises(SeriesError, match=r"prices.csv, row 2: y is 0, but transforms: log needs values above 0"):
         fitted.check(np.array([1.0, 2.0, 0.0, -1.0]), "prices.csv")
+
+
+masks = arrays(np.bool_, (BATCH, TIME))
+
+
+@pytest.mark.parametrize("kinds", [kinds for kinds in CHAINS if "difference" not in kinds], ids="-".join)
+@given(values=values, is_missing=masks, is_causal=st.booleans())
+def test_missing_values_stay_missing_and_the_others_round_trip(
+    kinds: list[str], values: Floats, is_missing: Floats, is_causal: bool
+) -> None:
+    is_missing[:, 2] = False
+    inputs, targets = np.where(is_missing, np.nan, values[:, :TIME]), values[:, TIME:]
+    steps = chain(kinds, is_causal, values).steps
+    masked = Chain(steps=steps, is_causal=is_causal, is_masked=True)
+    transformed, contexts = masked.forward(inputs)
+    np.testing.assert_array_equal(np.isnan(transformed), is_missing)
+    last = masked.last_contexts(contexts)
+    np.testing.assert_allclose(
+        masked.inverse(masked.targets(targets, last), last), targets, rtol=1e-9, atol=1e-7 * np.abs(values).max()
+    )
+    # without missing values, nothing changes
+    for found, expected in zip(
+        masked.forward(values[:, :TIME]), chain(kinds, is_causal, values).forward(values[:, :TIME]), strict=True
+    ):
+        if isinstance(found, np.ndarray):
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kinds", [["last_value"], ["mean_std"], ["log", "last_value", "standardize"]], ids="-".join)
+@given(values=values, is_missing=masks, is_causal=st.booleans())
+def test_masked_statistics_are_those_of_the_observed_values(
+    kinds: list[str], values: Floats, is_missing: Floats, is_causal: bool
+) -> None:
+    is_missing[:, 2] = False
+    steps = chain(kinds, is_causal, values).steps
+    masked, plain = (Chain(steps=steps, is_causal=is_causal, is_masked=flag) for flag in (True, False))
+    for row, at in zip(values[:, :TIME], is_missing, strict=True):
+        transformed, contexts = masked.forward(np.where(at, np.nan, row)[None])
+        # the same series without the rows that are missing
+        expected, others = plain.forward(row[~at][None])
+        np.testing.assert_allclose(transformed[0, ~at], expected[0], rtol=1e-6, atol=1e-6)
+        for context, other in zip(masked.last_contexts(contexts), plain.last_contexts(others), strict=True):
+            for found, wanted in zip(context, other, strict=True):
+                np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)

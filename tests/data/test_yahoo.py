@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +32,7 @@ from forecaster.domain.errors import (
     SourceUnreachable,
     UnknownSymbol,
 )
+from tests.conftest import ROOT
 from tests.data.fake_yahoo import BOMB, CUT, Answer, Yahoo, chart, serve_yahoo, unresponsive_server
 from tests.data.prices import Company
 
@@ -305,6 +308,23 @@ def test_unresponsive_server_raises_source_unreachable(tmp_path: Path, monkeypat
         with pytest.raises(SourceUnreachable, match=r"^ABC: Yahoo cannot be reached \(no response for"):
             # without the limit these retries would take minutes
             YahooSource(session, cache=tmp_path, tries=500, backoff_seconds=0.01).fetch("ABC", FIRST, LAST)
+
+
+def test_yahoo_can_be_asked_after_a_training(yahoo: Yahoo, tmp_path: Path) -> None:
+    # TensorFlow has a libcurl of its own, which must not take the place of the one that asks Yahoo
+    script = f"""
+from pathlib import Path
+import numpy as np
+import forecaster.training.job
+import tensorflow
+from forecaster.data.session import SessionConfig
+from forecaster.data.sources.yahoo import YahooSource
+session = SessionConfig(origin="{yahoo.url}", pause_seconds=0, timeout_seconds=20)
+source = YahooSource(session, cache=Path({str(tmp_path)!r}), tries=1)
+print(len(source.fetch("ABC", np.datetime64("{FIRST}"), np.datetime64("{LAST}")).frame))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == [str(len(COMPANY.bars(str(FIRST)).until(LAST).frame))], done.stderr
 
 
 def test_timeout_of_a_symbol_does_not_make_the_source_unreachable(yahoo: Yahoo, tmp_path: Path) -> None:

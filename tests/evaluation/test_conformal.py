@@ -69,8 +69,8 @@ def test_volatility_unit_equalizes_coverage_in_calm_and_volatile_periods() -> No
     covered = {}
     for scale in ("constant", "ewma"):
         calibration = calibrate(actual[:half], Forecasts(mean[:half]), inputs[:half], Unit(scale))
-        low, high = calibration.bands(inputs[half:], [80])[80]
-        inside = (actual[half:] >= mean[half:] + low) & (actual[half:] <= mean[half:] + high)
+        low, high = calibration.bands(inputs[half:], [80], Forecasts(mean[half:]))[80]
+        inside = (actual[half:] >= low) & (actual[half:] <= high)
         wild = size[half + 40 :] > 1
         covered[scale] = (inside[wild].mean(), inside[~wild].mean())
     assert covered["constant"][0] < 0.7 and covered["constant"][1] > 0.95

@@ -80,8 +80,15 @@ def test_values_of_a_positive_target_stay_positive() -> None:
         assert (windows > 0).all()
         return np.asarray(np.log(windows[:, :, 0]).sum(axis=1, keepdims=True))
 
-    found = gradients(forecast, window, is_positive=True)
+    found = gradients(forecast, window, above=0)
     np.testing.assert_allclose(found[0], 1 / window, rtol=1e-4)
+
+
+def test_missing_values_have_no_gradient() -> None:
+    window = np.array([[1.0, 8.0], [np.nan, 7.0], [3.0, np.nan]])
+    weights = np.array([[2.0, -1.0], [5.0, 3.0], [4.0, 6.0]])
+    found = gradients(lambda windows: np.nansum(windows * weights, axis=(1, 2))[:, None], window)
+    np.testing.assert_allclose(found[0], np.where(np.isnan(window), np.nan, weights), rtol=1e-6)
 
 
 def test_constant_windows_have_gradients() -> None:

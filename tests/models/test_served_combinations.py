@@ -126,8 +126,8 @@ def test_http_gives_the_networks_forecasts_and_intervals(served: list[Served], c
         forecasts = [answer.json()["forecasts"][0] for answer in answers]
         mean, lower, upper = (np.array([f[name] for f in forecasts]) for name in ("mean", "lo-80", "hi-80"))
         expected, horizon = case.expected, case.combination.shape.horizon
-        bounds = _calibration(horizon).bands(case.inputs.target, [LEVEL], expected.offsets)[LEVEL]
+        bounds = _calibration(horizon).bands(case.inputs.target, [LEVEL], expected)[LEVEL]
         scale = window_scale(case.inputs.target, expected.mean)
-        for found, wanted in ((mean, 0), (lower, bounds[0]), (upper, bounds[1])):
-            difference = np.abs(found - expected.mean - wanted) / (scale + np.abs(wanted))
+        for found, wanted in ((mean, expected.mean), (lower, bounds[0]), (upper, bounds[1])):
+            difference = np.abs(found - wanted) / (scale + np.abs(wanted - expected.mean))
             assert difference.max() < TOLERANCE, str(case.combination)

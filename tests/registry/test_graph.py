@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from forecaster.data.preprocessing import Preprocessing
-from forecaster.data.transforms import AnyTransform, Chain
+from forecaster.data.transforms import AnyTransform, Chain, LastValue
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import MODEL, Manifest, Tensor
 from forecaster.models.decoders import EachStep, Last
@@ -51,6 +51,10 @@ def _networks() -> Iterator[TrainedNetwork]:
         shape = NetworkShape(INPUT_SIZE, HORIZON)
         target = Chain(steps=(step,), is_causal=is_causal)
         yield TrainedNetwork(build_model(config, shape), config, shape, Preprocessing(target=target))
+    # one transform whose graph handles missing values in every way
+    config, shape = ModelConfig(), NetworkShape(INPUT_SIZE, HORIZON, 2)
+    target = Chain(steps=(LastValue(),), is_causal=False, is_masked=True)
+    yield TrainedNetwork(build_model(config, shape), config, shape, Preprocessing(target=target, is_masked=True))
 
 
 def test_allow_list_is_exactly_what_this_project_exports(models: TrainedModels) -> None:

@@ -179,7 +179,7 @@ def test_a_failure_is_logged_counted_and_sent_to_the_webhook_without_showing_its
     sandbox: SchedulerSandbox,
 ) -> None:
     webhook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
-    threading.Thread(target=webhook.serve_forever, daemon=True).start()
+    threading.Thread(target=webhook.serve_forever, args=(0.01,), daemon=True).start()
     sandbox.set_pipeline(exit_codes=(2,))
     sandbox.write_schedule(overdue(), metrics={"port": 0})
     sandbox.add_job(timedelta(hours=1))

@@ -108,7 +108,7 @@ def test_collector_receives_a_span_for_each_request(models: TrainedModels, tmp_p
         def log_message(self, *arguments: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
     with serving(models, tmp_path, traces_endpoint=endpoint) as client:

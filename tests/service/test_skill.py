@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from forecaster.domain.manifest import Skill
+from forecaster.evaluation.forecasts import Forecasts
 from forecaster.inference.predictor import load_predictor
 from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.store import Store
@@ -85,9 +86,9 @@ def test_without_skill_setting_serves_the_baseline(walk: ArrayPredictor) -> None
     assert forecast["mean"] == [PRICES[-1]] * 4
     assert any("this is the forecast of the naive baseline" in text for text in answer["warnings"])
     assert walk.bundle.baseline is not None
-    low, high = walk.bundle.baseline.bands(PRICES[None], [80])[80]
-    np.testing.assert_allclose(forecast["lo-80"], PRICES[-1] + low[0])
-    np.testing.assert_allclose(forecast["hi-80"], PRICES[-1] + high[0])
+    low, high = walk.bundle.baseline.bands(PRICES[None], [80], Forecasts(np.full((1, 4), PRICES[-1])))[80]
+    np.testing.assert_allclose(forecast["lo-80"], low[0])
+    np.testing.assert_allclose(forecast["hi-80"], high[0])
     # intervals widen with the step
     widths = np.array(forecast["hi-80"]) - np.array(forecast["lo-80"])
     assert widths[-1] > widths[0]

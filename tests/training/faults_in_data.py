@@ -159,7 +159,7 @@ def scale_of(part: str) -> Plant:
 
 
 def window_mean_sees_the_future(patch: pytest.MonkeyPatch) -> None:
-    def forward(self: MeanStd, x: Any, is_causal: bool) -> Any:
+    def forward(self: MeanStd, x: Any, is_causal: bool, is_masked: bool = False) -> Any:
         xp = x.__array_namespace__()
         mean = xp.mean(x, axis=1, keepdims=True)
         deviation = xp.sqrt(xp.mean((x - mean) ** 2, axis=1, keepdims=True))
@@ -169,7 +169,7 @@ def window_mean_sees_the_future(patch: pytest.MonkeyPatch) -> None:
 
 
 def statistics_across_the_batch(patch: pytest.MonkeyPatch) -> None:
-    def forward(self: MeanStd, x: Any, is_causal: bool) -> Any:
+    def forward(self: MeanStd, x: Any, is_causal: bool, is_masked: bool = False) -> Any:
         xp = x.__array_namespace__()
         mean = xp.mean(x, keepdims=True)
         deviation = xp.sqrt(xp.mean((x - mean) ** 2, keepdims=True))
@@ -181,7 +181,7 @@ def statistics_across_the_batch(patch: pytest.MonkeyPatch) -> None:
 def order_within_the_batch(patch: pytest.MonkeyPatch) -> None:
     honest = Standardize.forward
 
-    def forward(self: Standardize, x: Any, is_causal: bool) -> Any:
+    def forward(self: Standardize, x: Any, is_causal: bool, is_masked: bool = False) -> Any:
         z, context = honest(self, x, is_causal)
         xp = x.__array_namespace__()
         # each window sees the next window of its batch

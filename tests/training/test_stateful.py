@@ -1,5 +1,6 @@
 """Truncated backpropagation: rows are read in order, the state is carried, and gradients flow over few rows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from forecaster.data.preprocessing import Preprocessing
-from forecaster.data.transforms import Chain
+from forecaster.data.transforms import Chain, Standardize
 from forecaster.data.windows import Windows, cut_windows
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Series
@@ -26,14 +27,16 @@ MODEL = ModelConfig.model_validate({"cell": "gru", "encoder": {"widths": [4]}, "
 STATEFUL: dict[str, Any] = {"chunk": 12, "backprop_steps": 4}
 
 
-def examples(*lengths: int) -> Examples:
-    """Return all windows of series of these lengths, with a column that is known ahead."""
+def examples(*lengths: int, missing: Sequence[int] = ()) -> Examples:
+    """Return all windows of series of these lengths, with a column that is known ahead, and missing rows."""
     random, rows = np.random.default_rng(0), sum(lengths)
     names = tuple(f"series {number}" for number in range(len(lengths)))
     values, known = random.normal(size=(rows, 1)), random.normal(size=(rows, 1))
+    values[[*missing]] = np.nan
     times = np.concatenate([np.arange(length) for length in lengths]).astype("M8[h]")
     series = Series(names, values, times, np.cumsum([0, *lengths]), "h", known)
-    preprocessing = Preprocessing.model_validate({"target": Chain(steps=(), is_causal=True), "known": [{}]})
+    target = Chain(steps=(), is_causal=True, is_masked=bool(missing))
+    preprocessing = Preprocessing(target=target, known=(Standardize(),), is_masked=target.is_masked)
     windows = cut_windows(series, INPUT_SIZE, HORIZON)
     return Examples(windows, _fitted(preprocessing, windows), MODEL)
 
@@ -76,9 +79,12 @@ def test_each_row_is_read_once_in_order_with_its_targets() -> None:
         first += length
 
 
-def test_state_is_carried_over_a_whole_series_and_begins_anew_with_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [(), (3, 9, 29, 35)])
+def test_state_is_carried_over_a_whole_series_and_begins_anew_with_the_next(
+    tmp_path: Path, missing: Sequence[int]
+) -> None:
     """With weights that stay the same, reading in pieces gives the loss of reading each series at once."""
-    both = examples(30, 18)
+    both = examples(30, 18, missing=missing)
     totals = []
     for stretch, rows in enumerate((28, 16)):
         windows = both.windows.choose(np.array([stretch]))

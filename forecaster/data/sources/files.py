@@ -20,6 +20,8 @@ from forecaster.domain.series import DS, UNIQUE_ID, Y
 # limits of memory: decompressed bytes of a gzip file, and rows of a Parquet file
 _MAX_BYTES, _MAX_ROWS = 2**30, 100_000_000
 _ADJUSTED = re.compile(r"(?:^|\.)adj(?:usted)?[. _]*close$")
+# the texts of missing values, in any program
+_BLANKS = ("", "NA", "NaN", "nan", "null", "None")
 _DELIMITERS = {";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
 
@@ -78,7 +80,12 @@ class FilesSource(Config):
         return [str(name) for name in self.table().columns]
 
     def load(
-        self, exogenous: Sequence[str] = (), stat_exog: Sequence[str] = (), *, keep_bad_numbers: bool = False
+        self,
+        exogenous: Sequence[str] = (),
+        stat_exog: Sequence[str] = (),
+        *,
+        keep_bad_numbers: bool = False,
+        keep_blanks: bool = False,
     ) -> pd.DataFrame:
         """Return the file as a long frame, indexed by line number (CSV) or row number (Parquet).
 
@@ -86,12 +93,15 @@ class FilesSource(Config):
             exogenous: further numeric columns to read.
             stat_exog: further columns to read as they are.
             keep_bad_numbers: whether to return invalid numbers as NaN instead of raising an error.
+            keep_blanks: whether to return empty cells as NaN; other invalid numbers are then kept as infinity.
 
         Raises:
             FileFormatError: the file is missing, empty, without rows, or not a table; a mapped column is missing;
                 a date or a number is invalid.
         """
-        return self.long_frame(self.table(), exogenous, stat_exog, keep_bad_numbers=keep_bad_numbers)
+        return self.long_frame(
+            self.table(), exogenous, stat_exog, keep_bad_numbers=keep_bad_numbers, keep_blanks=keep_blanks
+        )
 
     def long_frame(
         self,
@@ -100,6 +110,7 @@ class FilesSource(Config):
         stat_exog: Sequence[str] = (),
         *,
         keep_bad_numbers: bool = False,
+        keep_blanks: bool = False,
     ) -> pd.DataFrame:
         """Convert a table from `table()`, or some of its rows, to a long frame; see `load`."""
         if self.wide:
@@ -107,30 +118,31 @@ class FilesSource(Config):
                 raise FileFormatError(
                     f"{self.path}: a wide file has no stat_exog {list(stat_exog)}; give one row per series and time"
                 )
-            return self._stack(table, exogenous, keep_bad_numbers)
+            return self._stack(table, exogenous, keep_bad_numbers, keep_blanks)
         columns = self.columns or self._recognise(table)
         unique_id = [columns.unique_id] if columns.unique_id else []
         self._check_columns(table, [columns.ds, columns.y, *unique_id, *exogenous, *stat_exog])
         ids = table[columns.unique_id] if columns.unique_id else self.path.name.split(".")[0]
         read = {UNIQUE_ID: ids, DS: self._times(table[columns.ds])}
         sources = {Y: columns.y} | {name: name for name in exogenous}
-        read |= {name: self._numbers(table[column], keep_bad_numbers) for name, column in sources.items()}
+        read |= {name: self._numbers(table[column], keep_bad_numbers, keep_blanks) for name, column in sources.items()}
         read |= {name: table[name] for name in stat_exog}
         return pd.DataFrame(read, index=table.index)
 
-    def _stack(self, table: pd.DataFrame, exogenous: Sequence[str], keep_bad: bool) -> pd.DataFrame:
+    def _stack(self, table: pd.DataFrame, exogenous: Sequence[str], keep_bad: bool, keep_blanks: bool) -> pd.DataFrame:
         """Return the columns of a wide table below each other."""
         ds = (self.columns or Columns()).ds
         self._check_columns(table, [ds, *exogenous])
         names = [name for name in table.columns if name not in (ds, *exogenous)]
         if not names:
             raise FileFormatError(f"{self.path}: has no column besides {[ds, *exogenous]}; add one for each series")
-        shared = {DS: self._times(table[ds])} | {name: self._numbers(table[name], keep_bad) for name in exogenous}
+
+        def numbers(name: str) -> "pd.Series[Any]":
+            return self._numbers(table[name], keep_bad, keep_blanks)
+
+        shared = {DS: self._times(table[ds])} | {name: numbers(name) for name in exogenous}
         return pd.concat(
-            pd.DataFrame(
-                {UNIQUE_ID: str(name), DS: shared[DS], Y: self._numbers(table[name], keep_bad)} | shared,
-                index=table.index,
-            )
+            pd.DataFrame({UNIQUE_ID: str(name), DS: shared[DS], Y: numbers(name)} | shared, index=table.index)
             for name in names
         )
 
@@ -216,13 +228,17 @@ class FilesSource(Config):
             self._refuse(column, times.isna().to_numpy(), "a date")
         return times
 
-    def _numbers(self, column: "pd.Series[Any]", keep_bad: bool) -> "pd.Series[Any]":
+    def _numbers(self, column: "pd.Series[Any]", keep_bad: bool, keep_blanks: bool) -> "pd.Series[Any]":
         if pd.api.types.is_numeric_dtype(column):
             return column
         numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-        if not keep_bad and not np.isfinite(numbers).all():
-            self._refuse(column, ~np.isfinite(numbers.to_numpy()), "a finite number")
-        return numbers
+        is_bad = ~np.isfinite(numbers.to_numpy())
+        if keep_blanks:
+            is_bad &= ~(column.isna() | column.isin(_BLANKS)).to_numpy()
+        if is_bad.any() and not keep_bad:
+            self._refuse(column, is_bad, "a finite number")
+        # distinguished from an empty cell, which is NaN
+        return numbers.mask(is_bad, np.inf) if keep_blanks else numbers
 
     def _refuse(self, column: "pd.Series[Any]", wrong: np.ndarray, wanted: str) -> None:
         position = int(np.flatnonzero(wrong)[0])

@@ -121,7 +121,7 @@ def _check_causality(served: TrainedNetwork, windows: Windows) -> None:
     if known is not None:
         known[np.arange(known.shape[1]) > last + windows.horizon] += 1
     before, after = (_outputs(served, inputs) for inputs in (raw, Inputs(values, known, raw.static)))
-    if not np.array_equal(before[~is_later], after[~is_later]):
+    if not np.array_equal(before[~is_later], after[~is_later], equal_nan=True):
         raise LeakageError("a step's output changes with later steps of its window; a transform looks ahead")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from forecaster.data.windows import Windows
 from forecaster.domain.errors import LeakageError
+from forecaster.domain.missing import last_observed
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork, network_inputs, predict_batches
 from forecaster.registry.bundle import window_scale
@@ -24,19 +25,20 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluation, forecasts: d
     """Raise LeakageError unless the reported metrics are those of the test and validation parts."""
     test = parts["test"]
     actual, past, mean = test.targets(), test.inputs().target, forecasts["test"].mean
-    error, naive = np.abs(actual - mean).mean(), np.abs(actual - past[:, -1:]).mean()
+    error, naive = np.nanmean(np.abs(actual - mean)), np.nanmean(np.abs(actual - last_observed(past)))
     unit = float(window_scale(past, mean).mean())
     validation = parts["validation"]
-    validation_error = np.abs(validation.targets() - forecasts["validation"].mean).mean()
+    validation_error = np.nanmean(np.abs(validation.targets() - forecasts["validation"].mean))
     computed = {
         "mae": (error, unit * _SCALE_TOLERANCE),
-        "rmse": (np.sqrt(np.mean((actual - mean) ** 2)), unit * _SCALE_TOLERANCE),
+        "rmse": (np.sqrt(np.nanmean((actual - mean) ** 2)), unit * _SCALE_TOLERANCE),
         "naive-mae": (naive, unit * _SCALE_TOLERANCE),
         "validation-mae": (validation_error, unit * _SCALE_TOLERANCE),
         "relative_mae": (error / naive if naive else np.nan, unit * _SCALE_TOLERANCE * 2 / naive if naive else 0.0),
     }
     for level, (low, high) in served_bands(evaluated.calibration, test, forecasts["test"]).items():
-        computed[f"coverage-{level}"] = (((low <= actual) & (actual <= high)).mean(), _COVERAGE_TOLERANCE)
+        is_inside = ((low <= actual) & (actual <= high))[~np.isnan(actual)]
+        computed[f"coverage-{level}"] = (is_inside.mean(), _COVERAGE_TOLERANCE)
     for name, (value, tolerance) in computed.items():
         reported = evaluated.metrics.get(name)
         if reported is not None and not abs(reported - value) <= tolerance + 1e-6 * abs(value):
@@ -81,4 +83,7 @@ def _loss(windows: Windows, trained: TrainedNetwork) -> float:
     parameters = trained.config.decoder.last(predict_batches(trained.model, network_inputs(prepared)))
     target = trained.preprocessing.target
     actual = target.targets(windows.targets(), target.last_contexts(contexts)).astype(np.float32)
-    return float(np.mean(keras.ops.convert_to_numpy(trained.config.head.errors(actual, parameters))))
+    is_missing = np.isnan(actual)
+    errors = keras.ops.convert_to_numpy(trained.config.head.errors(np.where(is_missing, 0, actual), parameters))
+    observed = np.where(is_missing, 0, errors).sum(axis=1) / np.maximum((~is_missing).sum(axis=1), 1)
+    return float(np.mean(observed))

@@ -38,7 +38,7 @@ def perturb(
     ahead: Rows | None = None,
     within: tuple[float, float] = (0, 1),
 ) -> pd.DataFrame:
-    """Return the frame with random values in some rows.
+    """Return the frame with random values in some rows, none of which is then missing.
 
     Args:
         config: the recipe, whose columns change.
@@ -51,16 +51,24 @@ def perturb(
 
     def randomized(name: str, mask: Rows) -> Floats:
         values = frame[name].to_numpy(dtype=np.float64)
-        least, most = float(values.min()), float(values.max())
+        least, most = float(np.nanmin(values)), float(np.nanmax(values))
         # within the column's own range, so that a positive column stays positive
         if least == most:
             least, most = (0.0, 1.0) if least == 0 else (least / 2, least)
         low, high = (least + share * (most - least) for share in within)
-        return np.where(mask, random.uniform(low, high, len(values)), values)
+        drawn = random.uniform(low, high, len(values))
+        return np.where(mask, config.support.nearest(drawn) if name == Y else drawn, values)
 
     columns = {name: randomized(name, rows) for name in (Y, *(exog.column for exog in config.hist_exog))}
     columns |= {name: randomized(name, rows if ahead is None else ahead) for name in config.futr_exog}
     return frame.assign(**columns)
+
+
+def real_rows(config: TrainConfig, series: Series) -> Rows:
+    """Return a mask of the prepared rows that the data hold; the others stand before the series began."""
+    mask = np.ones(len(series.values), dtype=bool)
+    mask[series.bounds[:-1, None] + np.arange(config.n_padded)] = False
+    return mask
 
 
 def exchange_static(config: TrainConfig, frame: pd.DataFrame, unique_id: str) -> pd.DataFrame:

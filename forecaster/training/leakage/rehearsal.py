@@ -24,9 +24,9 @@ from forecaster.training.config import TrainConfig
 from forecaster.training.examples import Examples
 from forecaster.training.fit import fit
 from forecaster.training.leakage.metrics import check_metrics, forecast_held_out
-from forecaster.training.leakage.perturbation import Rows, perturb, rows_since, set_target, transfer_windows
+from forecaster.training.leakage.perturbation import Rows, perturb, real_rows, rows_since, set_target, transfer_windows
 from forecaster.training.leakage.residuals import check_residuals
-from forecaster.training.leakage.windows import last_rows
+from forecaster.training.leakage.windows import are_last, last_rows
 from forecaster.training.stages import Evaluation
 
 # one epoch shows what determines the weights; `metrics` checks which epoch the training itself chose
@@ -72,8 +72,10 @@ class _Stage:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Return where in the frame each row of the series stands."""
-        return group_rows(self.frame[UNIQUE_ID]).order
+        """Return where in the frame each row of the series stands; -1 for rows before the series began."""
+        order = np.full(len(self.series.values), -1)
+        order[real_rows(self.config, self.series)] = group_rows(self.frame[UNIQUE_ID]).order
+        return order
 
     def rows_since(self, part: str) -> Rows:
         """Return a mask of the frame's rows in a part or after it."""
@@ -83,8 +85,11 @@ class _Stage:
     def add_peak(self, frame: pd.DataFrame, height: float) -> pd.DataFrame:
         """Return a frame in which the last target of the calibration part lies far above all others, in one series."""
         calibration, values = self.parts["calibration"], self.frame[Y].to_numpy(np.float64)
-        row = self.order[last_rows(calibration)[np.argmax(calibration.counts)]]
-        return set_target(frame, int(row), values.max() + height * (float(np.ptp(values)) or 1.0))
+        counts = np.where(are_last(calibration), calibration.counts, 0)
+        row = self.order[last_rows(calibration)[np.argmax(counts)]]
+        most = float(np.nanmax(values))
+        peak = most + height * (most - float(np.nanmin(values)) or 1.0)
+        return set_target(frame, int(row), np.ceil(peak) if self.config.support.integer else peak)
 
     def run(self, frame: pd.DataFrame, height: float = _HIGH) -> _Run:
         """Run the recipe on a frame with the same rows."""
@@ -93,7 +98,7 @@ class _Stage:
     def run_shorter(self, frame: pd.DataFrame) -> _Run:
         """Run the recipe without the last row of each series that has several windows in the test part."""
         test = self.parts["test"]
-        ends = test.counts > 1
+        ends = (test.counts > 1) & are_last(test)
         kept = np.ones(len(frame), dtype=bool)
         kept[self.order[self.series.bounds[test.owners[ends] + 1] - 1]] = False
         fewer = replace(test, counts=test.counts - ends)

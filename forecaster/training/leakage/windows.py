@@ -16,7 +16,7 @@ from forecaster.domain.series import UNIQUE_ID, Floats, Series, Y
 from forecaster.domain.static import category_name
 from forecaster.training import config as recipe
 from forecaster.training.config import TrainConfig
-from forecaster.training.leakage.perturbation import wall_clock
+from forecaster.training.leakage.perturbation import real_rows, wall_clock
 
 _CHUNK_VALUES = 2**22
 
@@ -64,7 +64,8 @@ def _check_complete(config: TrainConfig, series: Series, parts: dict[str, Window
         stretches = np.flatnonzero(windows.owners == owner)
         for stretch in stretches:
             first = int(windows.first[stretch])
-            if first - begin > slack:
+            # windows without an observed value are left out
+            if first - begin > slack and not np.isnan(series.values[begin : first + 1, 0]).any():
                 raise LeakageError(
                     f"split: series '{series.unique_ids[owner]}' has rows before the {name} part that are in no part; "
                     "report this with the configuration"
@@ -74,7 +75,8 @@ def _check_complete(config: TrainConfig, series: Series, parts: dict[str, Window
         if not len(stretches) and config.split.by == "time":
             # the series has too few rows for a window of this part
             slack += windows.input_size + windows.horizon - 1
-    if int(series.bounds[owner + 1]) - begin > slack:
+    end = int(series.bounds[owner + 1])
+    if end - begin > slack and not np.isnan(series.values[begin:end, 0]).any():
         raise LeakageError(
             f"split: the last rows of series '{series.unique_ids[owner]}' are in no part; report this with the "
             "configuration"
@@ -88,16 +90,17 @@ def check_series(config: TrainConfig, frame: pd.DataFrame, series: Series) -> No
         LeakageError: a value belongs to another row or series, or a calendar feature depends on more than its time.
     """
     groups = group_rows(frame[UNIQUE_ID])
-    order = groups.order
+    order, rows = groups.order, real_rows(config, series)
     if (
         groups.unique_ids != series.unique_ids
-        or not np.array_equal(groups.bounds, series.bounds)
-        or not np.array_equal(wall_clock(frame)[order], series.timestamps)
+        or not np.array_equal(groups.bounds, series.bounds - config.n_padded * np.arange(len(series.bounds)))
+        or not np.array_equal(wall_clock(frame)[order], series.timestamps[rows])
+        or not np.isnan(series.values[~rows]).all()
     ):
         raise LeakageError("the prepared series differ from the data; report this with the configuration")
     hist = [exog.column for exog in config.hist_exog]
     for number, column in enumerate((Y, *hist)):
-        if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[:, number]):
+        if not np.array_equal(frame[column].to_numpy(np.float64)[order], series.values[rows, number], equal_nan=True):
             raise _misaligned("the inputs", column)
     _check_static(config, frame, series)
     if series.known is None:
@@ -176,7 +179,7 @@ def check_windows(config: TrainConfig, series: Series, windows: Windows, part: s
 
 
 def _check_equal(found: Floats, expected: Floats, part: str, what: str) -> None:
-    if not np.array_equal(found, expected):
+    if not np.array_equal(found, expected, equal_nan=True):
         raise LeakageError(f"{part} part: {what} of a window belong to other times; report this with the configuration")
 
 
@@ -188,3 +191,9 @@ def _times(series: Series, windows: Windows) -> tuple[np.datetime64, np.datetime
 def last_rows(windows: Windows) -> NDArray[np.int64]:
     """Return the last row of each stretch, `(n_stretches,)`."""
     return windows.first + (windows.counts - 1) * windows.step_size + windows.input_size + windows.horizon - 1
+
+
+def are_last(windows: Windows) -> NDArray[np.bool_]:
+    """Return whether each stretch is the last of its series in the windows, `(n_stretches,)`."""
+    last = {owner: stretch for stretch, owner in enumerate(windows.owners.tolist())}
+    return np.isin(np.arange(len(windows.owners)), list(last.values()))

@@ -1,0 +1,181 @@
+"""Missing values by mask: trained with, reported, and forecast alike in Python, over HTTP and in batches."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from forecaster.data.windows import cut_windows
+from forecaster.domain.errors import ConfigError, SeriesError
+from forecaster.evaluation.choice import Residuals
+from forecaster.evaluation.conformal import Calibration
+from forecaster.evaluation.forecasts import Forecasts
+from forecaster.inference.batch import BatchConfig, forecast_batch
+from forecaster.inference.predictor import Predictor, load_predictor
+from forecaster.models.heads import Point
+from forecaster.registry.store import Store
+from forecaster.training.config import prepare
+from forecaster.training.divergence import loss_of_zeros
+from forecaster.training.job import train
+from forecaster.training.networks import loss_of
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import small_config
+from tests.service.conftest import wait_until_ready
+
+ROWS, INPUT_SIZE = 700, 24
+
+
+def sales() -> pd.DataFrame:
+    """Return sales and visits with missing values: single ones, a week of both, and a gap longer than a window."""
+    random = np.random.default_rng(2)
+    days = pd.date_range("2023-01-02", periods=ROWS, freq="D")
+    visits = random.normal(50, 10, ROWS)
+    y = 100 + 30 * (days.dayofweek >= 5) + 0.5 * visits + random.normal(0, 2, ROWS)
+    frame = pd.DataFrame({"unique_id": "shop", "ds": days, "y": y, "visits": visits})
+    frame.loc[random.uniform(size=ROWS) < 0.05, "y"] = np.nan
+    frame.loc[random.uniform(size=ROWS) < 0.05, "visits"] = np.nan
+    frame.loc[200:230, "y"] = np.nan
+    frame.loc[690:696, ["y", "visits"]] = np.nan
+    frame.loc[ROWS - 1, "y"] = np.nan
+    return frame
+
+
+def recipe(folder: Path, **changes: Any) -> Any:
+    sales().to_csv(folder / "sales.csv", index=False)
+    given: dict[str, Any] = {
+        "name": "sales",
+        "data": {"source": "files", "path": str(folder / "sales.csv")},
+        "missing": "mask",
+    }
+    given |= {"transforms": [{"kind": "last_value"}, {"kind": "mean_std"}], "hist_exog": ["visits"], "folds": 1}
+    return small_config(folder, **(given | {"fit": {"epochs": 2}, "split": {"test": 0.1}} | changes))
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    folder = tmp_path_factory.mktemp("missing")
+    registered = train(recipe(folder))
+    uri = f"sqlite:///{folder}/mlflow.db"
+    Store(uri).promote("sales", registered.version)
+    return load_predictor("sales", tracking_uri=uri, cache=folder / "cache")
+
+
+def series(past: pd.DataFrame, **changes: Any) -> dict[str, Any]:
+    """Return a history as a request holds it, with null for missing values."""
+    columns = {name: [None if math.isnan(value) else value for value in past[name]] for name in ("y", "visits")}
+    body = {"unique_id": "shop", "ds": past["ds"].dt.strftime("%Y-%m-%d").tolist(), "y": columns["y"]}
+    return body | {"hist_exog": {"visits": columns["visits"]}} | changes
+
+
+def test_forecasts_with_missing_values_are_the_same_everywhere(predictor: Predictor, tmp_path: Path) -> None:
+    past, cache = sales().tail(30), predictor.bundle.folder.parents[1]
+    n_missing = int(past[["y", "visits"]].tail(INPUT_SIZE).isna().to_numpy().sum())
+    warning = f"{n_missing} of {2 * INPUT_SIZE} values are missing"
+    expected = predictor.predict_frame(past, level=[80])
+    assert np.isfinite(expected[["mean", "lo-80", "hi-80"]].to_numpy()).all()
+    assert warning in expected.attrs["warnings"]
+    # MLflow serves the graph itself
+    session = onnxruntime.InferenceSession(predictor.bundle.graph)
+    (mean,) = session.run(["mean"], {"x": past[["y", "visits"]].to_numpy()[None, -INPUT_SIZE:]})
+    assert mean[0].tolist() == expected["mean"].tolist()
+    empty = series(past, y=[None] * len(past))
+    with TestClient(create_app(Settings(cache_dir=cache, tracking_uri=""))) as client:
+        wait_until_ready(client)
+        request = {"model": "sales", "series": [series(past)], "level": [80]}
+        answer = client.post("/v1/forecasts", json=request).json()
+        refused = client.post("/v1/forecasts", json=request | {"series": [empty]})
+    (forecast,) = answer["forecasts"]
+    columns = ["mean", "lo-80", "hi-80"]
+    assert {name: forecast[name] for name in columns} == expected[columns].to_dict("list")
+    assert warning in answer["warnings"]
+    assert refused.status_code == 422
+    assert f"series[0] ('shop').y: all of the last {INPUT_SIZE} values are missing" in refused.json()["detail"]
+    past.to_csv(tmp_path / "past.csv", index=False)
+    batch = BatchConfig.model_validate(
+        {
+            "name": "sales",
+            "data": {"source": "files", "path": tmp_path / "past.csv"},
+            "level": [80],
+            "out": tmp_path / "out.parquet",
+            "cache": cache,
+            "tracking": {"uri": ""},
+        }
+    )
+    done = forecast_batch(batch, f"sqlite:///{tmp_path}/ledger.db", lambda done, count: None)
+    assert warning in done.head["warnings"] and done.entered == 1
+    written = pd.read_parquet(tmp_path / "out.parquet")
+    assert written[columns].to_dict("list") == expected[columns].to_dict("list")
+
+
+def test_manifest_counts_what_is_missing_and_the_audit_certifies(predictor: Predictor) -> None:
+    manifest, frame = predictor.manifest, sales()
+    assert manifest.training_data.missing == frame[["y", "visits"]].isna().sum().to_dict()
+    assert manifest.certificate is not None and manifest.certificate.rehearsed
+    assert manifest.example is not None
+    golden = predictor.bundle.golden.inputs.values
+    assert np.isnan(golden).any()
+
+
+def test_baseline_repeats_the_last_observed_value(predictor: Predictor) -> None:
+    past = sales().tail(INPUT_SIZE)[["y", "visits"]].to_numpy()
+    assert math.isnan(past[-1, 0]) and not math.isnan(past[-2, 0])
+    assert predictor.predict_baseline(past[None]).tolist() == [[past[-2, 0]] * 4]
+
+
+def test_windows_without_an_observed_value_are_left_out(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    prepared = prepare(config, config.load())
+    windows = cut_windows(prepared, INPUT_SIZE, 4)
+    past, targets = windows.inputs().target, windows.targets()
+    assert not np.isnan(past).all(axis=1).any() and not np.isnan(targets).all(axis=1).any()
+    kept = windows.starts(np.arange(len(windows)))
+    every = np.lib.stride_tricks.sliding_window_view(prepared.values[:, 0], INPUT_SIZE + 4)
+    seen = ~np.isnan(every)
+    assert kept.tolist() == np.flatnonzero(seen[:, :INPUT_SIZE].any(axis=1) & seen[:, INPUT_SIZE:].any(axis=1)).tolist()
+    np.testing.assert_array_equal(past, every[kept, :INPUT_SIZE])
+
+
+def test_missing_targets_have_no_loss() -> None:
+    random = np.random.default_rng(0)
+    actual, parameters = random.normal(size=(2, 4)).astype(np.float32), random.normal(size=(2, 4, 1)).astype(np.float32)
+    expected = np.array(Point().errors(actual, parameters))
+    masked = actual.copy()
+    masked[0, 1] = masked[1] = np.nan
+    found = np.array(loss_of(Point(), is_masked=True).call(masked, parameters))
+    np.testing.assert_allclose(found, [expected[0, [0, 2, 3]].mean(), 0], rtol=1e-6)
+
+
+def test_missing_targets_do_not_hide_a_fit_that_diverges() -> None:
+    targets = np.array([[1.0, np.nan], [np.nan, 3.0]], dtype=np.float32)
+    assert loss_of_zeros(Point(), targets) == loss_of_zeros(Point(), targets[[0, 1], [0, 1]][:, None]) > 0
+
+
+def test_missing_errors_have_the_rank_of_the_error_before_them(predictor: Predictor) -> None:
+    actual, times = np.array([[1.0, 1.0], [2.0, np.nan], [3.0, 0.0]]), np.arange(3).astype("M8[D]")
+    residuals = Residuals(actual, Forecasts(np.zeros((3, 2))), np.ones((3, 1)), times, np.zeros(3, dtype=np.int64))
+    calibration = Calibration(np.array([0.5]), np.zeros((2, 1)), n_windows=3, n_effective=3.0)
+    assert residuals.templates(calibration).tolist() == [[0, 1], [1, 2], [2, 0]]
+    paths = predictor.predict_frame(sales().tail(30), n_samples=20).filter(regex="^sample-").to_numpy()
+    assert np.isfinite(paths).all() and (np.ptp(paths, axis=1) > 0).all()
+
+
+def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
+    for changes, message in (
+        ({"transforms": [{"kind": "difference"}]}, "missing: mask and transforms: difference"),
+        ({"hist_exog": [{"column": "visits", "transforms": [{"kind": "difference"}]}]}, "transforms: difference"),
+        ({"model": {"skip": "ridge"}}, "missing: mask and skip: ridge"),
+        ({"model": {"inputs": {"channels": "shared"}}}, "missing: mask and inputs.channels: shared"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            recipe(tmp_path, **changes)
+    config = recipe(tmp_path)
+    frame = config.load()
+    frame.loc[9, "y"] = np.inf
+    with pytest.raises(SeriesError, match="line 9: y is not a finite number"):
+        prepare(config, frame)
