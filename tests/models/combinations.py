@@ -41,6 +41,8 @@ INPUTS: dict[str, dict[str, Any]] = {
     "shared channels": {"shape": {"values": 3, "known": 2}, "inputs": {"channels": "shared"}},
     "static": {"shape": {"numbers": 2, "categories": (3,)}},
     "series": {"shape": {"known": 1, "n_series": 5}, "inputs": {"series_embedding": 3}},
+    # two columns, and for each another that says which values are observed
+    "missing": {"shape": {"values": 4, "known": 1}, "is_masked": True},
 }
 
 
@@ -68,11 +70,12 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Combination:
-    """A network's parts by name, and its configuration and shape."""
+    """A network's parts by name, its configuration and shape, and whether values may be missing."""
 
     names: tuple[str, ...]
     config: ModelConfig
     shape: NetworkShape
+    is_masked: bool = False
 
     def __str__(self) -> str:
         return " · ".join(self.names)
@@ -80,7 +83,8 @@ class Combination:
     @property
     def refusals(self) -> list[str]:
         """Return why the combination cannot work; empty if it can."""
-        return find_refusals(Design(self.config, self.shape, [transform["kind"] for transform in TRANSFORMS]))
+        kinds = [transform["kind"] for transform in TRANSFORMS]
+        return find_refusals(Design(self.config, self.shape, kinds, is_masked=self.is_masked))
 
 
 def combine(names: Sequence[str]) -> Combination:
@@ -88,7 +92,8 @@ def combine(names: Sequence[str]) -> Combination:
     cell, encoder, decoder, head, inputs, skip = (PARTS[part][name] for part, name in zip(PARTS, names, strict=True))
     raw = {"cell": cell, "encoder": encoder, "decoder": decoder, "head": head, "skip": skip}
     config = ModelConfig.model_validate(raw | {"inputs": inputs.get("inputs", {})})
-    return Combination(tuple(names), config, NetworkShape(INPUT_SIZE, HORIZON, **inputs["shape"]))
+    shape = NetworkShape(INPUT_SIZE, HORIZON, **inputs["shape"])
+    return Combination(tuple(names), config, shape, inputs.get("is_masked", False))
 
 
 def every_combination() -> Iterator[Combination]:
@@ -120,12 +125,13 @@ def cover(size: int) -> list[Combination]:
 
 def trained_network(combination: Combination, random: np.random.Generator) -> tuple[TrainedNetwork, Inputs]:
     """Return a network with random weights, biases included, its preprocessing fitted to inputs, and these inputs."""
-    config, shape = combination.config, combination.shape
-    inputs = _inputs(shape, random)
-    target = Chain(steps=TRANSFORMS, is_causal=config.decoder.answers_each_step)
+    config, shape, is_masked = combination.config, combination.shape, combination.is_masked
+    inputs = _inputs(combination, random)
+    is_causal = config.decoder.answers_each_step
     preprocessing = Preprocessing(
-        target=target,
-        hist=(Chain(steps=(Standardize(),), is_causal=target.is_causal),) * (shape.values - 1),
+        target=Chain(steps=TRANSFORMS, is_causal=is_causal, is_masked=is_masked),
+        is_masked=is_masked,
+        hist=(Chain(steps=(Standardize(),), is_causal=is_causal, is_masked=is_masked),) * (inputs.values.shape[2] - 1),
         known=(Standardize(),) * shape.known,
         numbers=(Standardize(),) * shape.numbers,
         sizes=((shape.n_series,) if shape.n_series else ()) + shape.categories,
@@ -135,9 +141,17 @@ def trained_network(combination: Combination, random: np.random.Generator) -> tu
     return TrainedNetwork(model, config, shape, preprocessing), inputs
 
 
-def _inputs(shape: NetworkShape, random: np.random.Generator, count: int = 7) -> Inputs:
-    """Return positive values like prices; some positions in embeddings are those of unknown series or categories."""
-    walks = random.normal(0, 0.1, (count, INPUT_SIZE, shape.values)).cumsum(axis=1)
+def _inputs(combination: Combination, random: np.random.Generator, count: int = 7) -> Inputs:
+    """Return positive values like prices; some positions in embeddings are those of unknown series or categories.
+
+    If values may be missing, a third of them are, also at either end of a window.
+    """
+    shape = combination.shape
+    columns = shape.values // 2 if combination.is_masked else shape.values
+    walks = random.normal(0, 0.1, (count, INPUT_SIZE, columns)).cumsum(axis=1)
+    if combination.is_masked:
+        walks[random.uniform(size=walks.shape) < 1 / 3] = np.nan
+        walks[0, 0, 0] = walks[1, -1, 0] = np.nan
     known = random.normal(size=(count, INPUT_SIZE + HORIZON, shape.known)) if shape.known else None
     sizes = ((shape.n_series,) if shape.n_series else ()) + shape.categories
     static: NDArray[np.float64] | None = None
@@ -185,6 +199,7 @@ def manifest_fields(name: str, trained: TrainedNetwork) -> dict[str, Any]:
         "futr_exog": futr,
         "stat_exog": numbers | categories,
         "series": static_columns(shape).series,
+        "missing": "mask" if preprocessing.is_masked else "refuse",
         "training_data": {"digest": "0", "n_series": 1, "rows": 100, "first": day, "last": day},
         "trained_until": day,
         "recipe_metrics": {},

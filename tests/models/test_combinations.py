@@ -44,11 +44,14 @@ def _training_pass(trained: TrainedNetwork, inputs: list[NDArray[Any]]) -> Train
     import tensorflow as tf
 
     model = trained.model
-    actual = np.random.default_rng(6).normal(size=(len(inputs[0]), *model.output_shape[1:-1])).astype(np.float32)
+    random, is_masked = np.random.default_rng(6), trained.preprocessing.is_masked
+    actual = random.normal(size=(len(inputs[0]), *model.output_shape[1:-1])).astype(np.float32)
+    if is_masked:
+        actual[random.uniform(size=actual.shape) < 1 / 3] = np.nan
     layers = [layer for layer in model.layers if layer.trainable_weights]
     with tf.GradientTape() as tape:
         parameters = model(inputs, training=True)
-        loss = loss_of(trained.config.head)(actual, parameters)
+        loss = loss_of(trained.config.head, is_masked)(actual, parameters)
     gradients = tape.gradient(loss, [[weight.value for weight in layer.trainable_weights] for layer in layers])
     largest = {
         layer.name: max(float(np.abs(tf.convert_to_tensor(gradient)).max()) for gradient in found)

@@ -50,7 +50,8 @@ def _calibration(horizon: int) -> Calibration:
 def _fit_one_batch(trained: TrainedNetwork, inputs: Inputs) -> None:
     """Train as a fit does, and check that the loss is finite and the weights change."""
     prepared, _ = trained.preprocessing.forward(inputs.feeds)
-    model = compile_network(trained.model, trained.config.head, FitConfig(), 1)
+    is_masked = trained.preprocessing.is_masked
+    model = compile_network(trained.model, trained.config.head, FitConfig(), 1, is_masked=is_masked)
     before = [weight.copy() for weight in model.get_weights()]
     actual = np.zeros((len(inputs), *model.output_shape[1:-1]), np.float32)
     assert np.isfinite(model.train_on_batch(network_inputs(prepared), actual))
@@ -104,14 +105,17 @@ def _request(case: Served, row: int) -> dict[str, Any]:
     """Return the request for the forecast of a window; names that the model does not know stand for position 0."""
     shape, inputs = case.combination.shape, case.inputs
     manifest = read_bundle(case.folder).manifest
-    hist = dict(zip(manifest.hist_exog, inputs.values[row, :, 1:].T.tolist(), strict=True))
+    target, *hist_exog = [
+        [None if np.isnan(value) else value for value in column] for column in inputs.values[row].T.tolist()
+    ]
+    hist = dict(zip(manifest.hist_exog, hist_exog, strict=True))
     futr = {} if inputs.known is None else dict(zip(manifest.futr_exog, inputs.known[row].T.tolist(), strict=True))
     given = {} if inputs.static is None else static_columns(shape).decode(inputs.static[row].tolist())
     stat = {name: "unknown" if value is None else value for name, value in given.items()}
     series = {
         "unique_id": stat.pop("unique_id", "unknown"),
         "ds": [f"2026-01-01T{hour:02}:00:00" for hour in range(INPUT_SIZE)],
-        "y": inputs.target[row].tolist(),
+        "y": target,
         "hist_exog": hist,
         "futr_exog": futr,
         "stat_exog": stat,
