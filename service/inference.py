@@ -1,5 +1,6 @@
 """The handler of the Open Inference Protocol, without HTTP: from a request and a catalog to an answer."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from forecaster.domain.errors import RequestError, UnknownModel
 from forecaster.domain.instants import now_microseconds
 from forecaster.domain.manifest import Manifest
+from forecaster.domain.missing import last_observed, missing_warnings
 from forecaster.domain.series import KNOWN, MEAN, STATIC, Floats, X
 from forecaster.inference.answers import (
     Answer,
@@ -135,7 +137,8 @@ def infer(
     predictor = model.predictors[number]
     forecaster = Forecaster(predictor, _horizon(request, predictor), without_skill=settings.without_skill)
     shapes = _shapes(predictor.manifest, predictor.steps_ahead(forecaster.horizon))
-    arrays = read_tensors(request.inputs, binary, shapes, settings.max_series)
+    may_miss = {X} if predictor.manifest.is_masked else ()
+    arrays = read_tensors(request.inputs, binary, shapes, settings.max_series, may_miss)
     values = arrays[X]
     clocks = _clocks(request.parameters, len(values))
     request_id = new_request_id(now_microseconds())
@@ -145,7 +148,10 @@ def infer(
     forecast = forecaster.predict(
         ForecastInputs(values, known=arrays.get(KNOWN), static=arrays.get(STATIC), miscoverage_rates=rates)
     )
-    parameters = {"forecast_by": forecast.forecast_by}
+    unknown = forecaster.static_warnings(names, arrays.get(STATIC))
+    warnings = [*forecast.warnings, *unknown, *missing_warnings(values)]
+    # the protocol allows no lists as parameters
+    parameters = {"forecast_by": forecast.forecast_by} | ({"warnings": json.dumps(warnings)} if warnings else {})
     entry: Entry | None = None
     if clocks:
         times = forecast_times(clocks, forecaster)
@@ -153,7 +159,7 @@ def infer(
         answer = Answer(
             describe_version(forecaster, name, number, alias, model.index.runs[number]),
             describe_forecasts(forecast, names, times),
-            values[:, -1, 0],
+            last_observed(values[:, :, 0])[:, 0],
             scored_steps(forecast, times),
             matching_tolerance(forecaster),
         )

@@ -180,7 +180,8 @@ class InferenceResponse(BaseModel):
     id: str = ""
     parameters: dict[str, str] = Field(
         description="`forecast_by`: `model`, or the name of the baseline served instead; `request_id`, if the "
-        "forecasts are in the ledger: the forecast of window n, counted from 0, has the id `REQUEST_ID-n`"
+        "forecasts are in the ledger: the forecast of window n, counted from 0, has the id `REQUEST_ID-n`; "
+        "`warnings`, if there are any: a list in JSON"
     )
     outputs: list[OutputTensor]
 

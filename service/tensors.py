@@ -1,7 +1,7 @@
 """Convert tensors of the Open Inference Protocol, in JSON or in the bytes after the JSON, to arrays and back."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -25,7 +25,11 @@ _INEXACT = 2**53
 
 
 def read_tensors(
-    inputs: list[InputTensor], binary: bytes, shapes: Mapping[str, tuple[int, ...]], max_batch: int
+    inputs: list[InputTensor],
+    binary: bytes,
+    shapes: Mapping[str, tuple[int, ...]],
+    max_batch: int,
+    may_miss: Collection[str] = (),
 ) -> dict[str, Floats]:
     """Return the values of the inputs by name, float64, `(batch, …)`.
 
@@ -34,6 +38,7 @@ def read_tensors(
         binary: the bytes after the JSON.
         shapes: the expected shape of each input, without the batch axis.
         max_batch: the largest batch.
+        may_miss: the inputs that may have missing values: null in JSON, NaN in bytes.
 
     Raises:
         RequestError: an input is missing, unknown or of another shape; the number of bytes is not the sum of the
@@ -54,10 +59,14 @@ def read_tensors(
         where = f"inputs[{number}] ('{tensor.name}')"
         _check_shape(tensor, shapes[tensor.name], max_batch, where)
         end = begin + (size or 0)
-        flat = _from_json(tensor, where) if size is None else _from_bytes(tensor, binary[begin:end], where)
+        is_nullable = tensor.name in may_miss
+        if size is None:
+            flat = _from_json(tensor, where, is_nullable)
+        else:
+            flat = _from_bytes(tensor, binary[begin:end], where)
         begin = end
         numbers = flat.astype(np.float64)
-        wrong = np.flatnonzero(~np.isfinite(numbers))
+        wrong = np.flatnonzero(np.isinf(numbers) if is_nullable else ~np.isfinite(numbers))
         if len(wrong):
             raise RequestError(f"{where}: value {wrong[0]} is not finite; correct it, because nothing is imputed")
         if _is_integer(tensor) and (inexact := np.flatnonzero(np.abs(numbers) >= _INEXACT)).size:
@@ -94,7 +103,7 @@ def _from_bytes(tensor: InputTensor, raw: bytes, where: str) -> np.ndarray:
     return np.frombuffer(raw, kind)
 
 
-def _from_json(tensor: InputTensor, where: str) -> np.ndarray:
+def _from_json(tensor: InputTensor, where: str, is_nullable: bool) -> np.ndarray:
     if tensor.data is None:
         raise RequestError(f"{where}: data and binary_data_size are both missing; send one of them")
     if isinstance(tensor.data, np.ndarray):
@@ -107,6 +116,8 @@ def _from_json(tensor: InputTensor, where: str) -> np.ndarray:
         if any(not isinstance(value, list) or len(value) != size for value in values):
             raise _wrong_count(tensor, where)
         values = list(chain.from_iterable(values))
+    if is_nullable:
+        values = [math.nan if value is None else value for value in values]
     for position, value in enumerate(values):
         if type(value) not in (int, float):
             raise RequestError(f"{where}.data: value {position} is not a number; correct it")

@@ -3,6 +3,7 @@
 import { readCsv } from "./csv.js";
 import { byId, fillSelect } from "./dom.js";
 import { EXAMPLE, exampleCsv } from "./example.js";
+import { LEVELS } from "./levels.js";
 
 export const NO_EXAMPLE = "This version has no example: an earlier release trained it.";
 
@@ -116,7 +117,7 @@ export function buildRequest() {
   return {
     model: chosenModel().name,
     [kind]: kind === "alias" ? name : Number(name),
-    level: [80, 95],
+    level: LEVELS,
     ...(horizon ? { horizon: Number(horizon) } : {}),
     ...(isFromStore() ? { unique_ids: [chosenSeries()] } : { series: [pastedSeries()] }),
   };

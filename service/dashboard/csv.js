@@ -3,7 +3,8 @@
 /**
  * Return the series in a text, in the format of a request.
  *
- * The first line may be a header. Rows without `y` must come last; they hold the values known ahead.
+ * The first line may be a header. Rows without `y` must come last; they hold the values known ahead. For a model that
+ * takes missing values, those before the last `y` are missing.
  */
 export function readCsv(text, uniqueId, manifest) {
   const lines = text.split(/\r?\n/).map((line, index) => ({ cells: split(line), number: index + 1 }));
@@ -13,20 +14,23 @@ export function readCsv(text, uniqueId, manifest) {
   if (position.y === undefined) throw new Error("the first line has no column y; write ds,y");
   if (rows.length === 0) throw new Error("there are no rows; paste lines of ds,y, or press Example series");
   const isKnown = ({ cells }) => (cells[position.y] ?? "") !== "";
-  const known = rows.filter(isKnown);
+  const mayMiss = manifest.missing === "mask";
+  const known = mayMiss ? rows.slice(0, rows.findLastIndex(isKnown) + 1) : rows.filter(isKnown);
   const late = rows.find((row, number) => isKnown(row) && number >= known.length);
   if (late) throw new Error(`line ${late.number}: rows without y come last; give the missing value before it`);
   const take = (from, name) => from.map((row) => toNumber(row, position[name], name));
-  const chosen = (from, names) =>
-    Object.fromEntries(names.filter((name) => name in position).map((name) => [name, take(from, name)]));
+  const takeObserved = (from, name) =>
+    from.map((row) => (mayMiss && (row.cells[position[name]] ?? "") === "" ? null : toNumber(row, position[name], name)));
+  const chosen = (from, names, read = take) =>
+    Object.fromEntries(names.filter((name) => name in position).map((name) => [name, read(from, name)]));
   // columns that are constant within the series: the first row's values
   const described = Object.entries(manifest.stat_exog).filter(([name]) => name in position);
   const valueOf = ([name, { values }]) => [name, values ? known[0].cells[position[name]] : take(known, name)[0]];
   return {
     unique_id: uniqueId,
     ds: known.map(({ cells }) => cells[position.ds]),
-    y: take(known, "y"),
-    hist_exog: chosen(known, Object.keys(manifest.hist_exog)),
+    y: takeObserved(known, "y"),
+    hist_exog: chosen(known, Object.keys(manifest.hist_exog), takeObserved),
     futr_exog: chosen(rows, Object.keys(manifest.futr_exog)),
     stat_exog: Object.fromEntries(described.map(valueOf)),
   };

@@ -4,12 +4,12 @@ import { get, post } from "./api.js";
 import { clearChart, draw } from "./chart.js";
 import { byId, element } from "./dom.js";
 import { instant, isMidnight, number, sameDecimals, time } from "./format.js";
+import { LEVELS } from "./levels.js";
 import { capitalize } from "./notices.js";
 import { facts, table } from "./table.js";
 import { forecastChart } from "./traces.js";
 import { describeSkill, madeBy, NO_SKILL } from "./words.js";
 
-const LEVELS = [80, 95];
 let current = null;
 
 /** Return a stored series as a history. */

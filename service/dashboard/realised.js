@@ -4,9 +4,9 @@ import { get } from "./api.js";
 import { clearChart, draw } from "./chart.js";
 import { byId, element } from "./dom.js";
 import { count, percent, ratio, short } from "./format.js";
+import { LEVELS } from "./levels.js";
 import { facts, table } from "./table.js";
 
-const LEVELS = [80, 95];
 let lastRequest = 0;
 
 /** Show a model's realised skill. */

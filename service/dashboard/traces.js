@@ -1,7 +1,8 @@
 /** Plotly traces of a history, its forecast and its actuals; without text from the data, because Plotly parses its tags. */
 
+import { LEVELS } from "./levels.js";
+
 const DAY = 24 * 60 * 60 * 1000;
-const LEVELS = [95, 80];
 
 /**
  * Return the chart of a history and, if there are any, a forecast and its actuals, in the API's format.
@@ -51,7 +52,7 @@ function forecastTraces({ y }, forecast, isBaseline, colours) {
     line: { color: colours.accent, width: 2.5, dash: isBaseline ? "dot" : "solid" },
     marker: { size: 6, opacity: [...last.map(() => 0), ...forecast.mean.map(() => 1)] },
   };
-  return [...LEVELS.map((level) => band(level, x, last, forecast, colours)), mean];
+  return [...LEVELS.toReversed().map((level) => band(level, x, last, forecast, colours)), mean];
 }
 
 function band(level, x, last, forecast, colours) {

@@ -1,5 +1,6 @@
 """Missing values by mask: trained with, reported, and forecast alike in Python, over HTTP and in batches."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,16 @@ def test_forecasts_with_missing_values_are_the_same_everywhere(predictor: Predic
         request = {"model": "sales", "series": [series(past)], "level": [80]}
         answer = client.post("/v1/forecasts", json=request).json()
         refused = client.post("/v1/forecasts", json=request | {"series": [empty]})
+        sent = series(past.tail(INPUT_SIZE))
+        window = list(zip(sent["y"], sent["hist_exog"]["visits"], strict=True))
+        tensor = {"name": "x", "shape": [1, INPUT_SIZE, 2], "datatype": "FP64", "data": [window]}
+        inferred = client.post("/v2/models/sales/infer", json={"inputs": [tensor]}).json()
     (forecast,) = answer["forecasts"]
     columns = ["mean", "lo-80", "hi-80"]
     assert {name: forecast[name] for name in columns} == expected[columns].to_dict("list")
     assert warning in answer["warnings"]
+    assert inferred["outputs"][0]["data"] == expected["mean"].tolist()
+    assert warning in json.loads(inferred["parameters"]["warnings"])
     assert refused.status_code == 422
     assert f"series[0] ('shop').y: all of the last {INPUT_SIZE} values are missing" in refused.json()["detail"]
     past.to_csv(tmp_path / "past.csv", index=False)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 MANIFEST: dict[str, Any] = {"hist_exog": {}, "futr_exog": {}, "stat_exog": {}}
 
@@ -51,6 +51,18 @@ def test_pasted_rows_become_a_series(loaded: Page, delimiter: str, header: str) 
 def test_columns_may_be_in_any_order(loaded: Page) -> None:
     found = read(loaded, "ds,other,y\n2026-01-01,7,1")
     assert found["y"] == [1]
+
+
+def test_empty_cells_are_missing_values_if_the_model_takes_them(loaded: Page) -> None:
+    text = "ds,y,load,heat\n2026-01-01,1,,5\n2026-01-02,,2,6\n2026-01-03,3,4,7\n2026-01-04,,,8"
+    found = read(loaded, text, missing="mask", hist_exog={"load": []}, futr_exog={"heat": {}})
+    assert (found["y"], found["hist_exog"], found["futr_exog"]) == (
+        [1, None, 3],
+        {"load": [None, 2, 4]},
+        {"heat": [5, 6, 7, 8]},
+    )
+    with pytest.raises(Error, match="line 4: rows without y come last"):
+        read(loaded, text, missing="refuse", hist_exog={"load": []}, futr_exog={"heat": {}})
 
 
 def test_tables_work_without_charts(page: Page, site: str) -> None:

@@ -1,5 +1,6 @@
 """The Open Inference Protocol: Triton's client over a socket, and errors."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -124,7 +125,9 @@ def test_without_skill_setting_serves_the_baseline(models: TrainedModels, tmp_pa
     ):
         answer = client.infer("sine", [tensor(windows())])
         np.testing.assert_array_equal(answer.as_numpy("mean"), np.repeat(windows()[:, -1], 4, axis=1))
-        assert answer.get_response()["parameters"] == {"forecast_by": "naive"}
+        parameters = answer.get_response()["parameters"]
+        assert parameters["forecast_by"] == "naive"
+        assert "no demonstrated skill" in json.loads(parameters["warnings"])[0]
 
 
 def test_invalid_request_gets_a_clear_error(triton: InferenceServerClient) -> None:
