@@ -1,9 +1,11 @@
 """Shared fixtures and helpers: a small recipe, a trained and registered model, databases, subprocesses."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -14,6 +16,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +55,25 @@ REAL_DATA = Path(os.environ.get("FORECASTER_TEST_DATA", Path(__file__).parents[2
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real price files in {REAL_DATA}")
 
 
+_EMPTY = tempfile.TemporaryDirectory()
+
+
+@cache
+def _empty_store() -> Path:
+    """Return the file of an empty MLflow store, which takes seconds to create."""
+    file = Path(_EMPTY.name) / "mlflow.db"
+    Store(f"sqlite:///{file}", create=True)
+    return file
+
+
+def empty_store(folder: Path) -> str:
+    """Create an empty MLflow store in `folder` if it has none; return its URI."""
+    file = folder / "mlflow.db"
+    if not file.exists():
+        shutil.copy(_empty_store(), file)
+    return f"sqlite:///{file}"
+
+
 def small_config(folder: Path, **changes: Any) -> TrainConfig:
     """Return a recipe that trains in seconds, with its MLflow store and checkpoints in `folder`."""
     raw: dict[str, Any] = {
@@ -65,7 +87,7 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 8, "batch_size": 32, "learning_rate": 0.02},
         "folds": 1,
-        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db", "checkpoints": str(folder / "checkpoints")},
+        "tracking": {"uri": empty_store(folder), "checkpoints": str(folder / "checkpoints")},
     }
     return build_config(raw | changes, TrainConfig, "test")
 

@@ -27,6 +27,7 @@ from forecaster.evaluation.ridge import fit_ridge
 from forecaster.evaluation.statistical import STATISTICAL, forecast_histories
 from forecaster.models.cells import CELLS
 from forecaster.models.trained import TrainedNetwork
+from forecaster.training import networks
 from forecaster.training.config import TrainConfig, split
 from forecaster.training.stages import fit_recipe, refit
 from forecaster.training.warm_start import WarmStart
@@ -146,6 +147,7 @@ class Backtest:
         )
 
 
+@networks.reuse_networks()
 def backtest(
     config: TrainConfig,
     backtest_config: BacktestConfig,

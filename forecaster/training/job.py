@@ -19,7 +19,7 @@ from forecaster.domain.series import MEAN, Inputs, lower, upper
 from forecaster.evaluation.plots import attention_figure
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
-from forecaster.training import past_runs, tracking
+from forecaster.training import networks, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_attempt, remove_checkpoints, work_key
 from forecaster.training.config import TrainConfig, check_adjustment, split, title
 from forecaster.training.dataset import Dataset, load_dataset, log_inputs
@@ -84,6 +84,7 @@ def train(
     return registered
 
 
+@networks.reuse_networks()
 def _write_bundle(
     config: TrainConfig, dataset: Dataset, parts: dict[str, Windows], checkpoints: Path, warm: WarmStart | None
 ) -> dict[str, float]:

@@ -44,10 +44,12 @@ class NetworkCache:
     """Compiled networks, each with the initial values of its variables.
 
     Args:
-        networks: by network key, fit configuration, and the optimizer's steps per epoch.
+        networks: by network key, fit configuration, and the number of steps of the learning rate's schedule.
     """
 
-    networks: dict[tuple[NetworkKey, "FitConfig", int], tuple["keras.Model", list[Any]]] = field(default_factory=dict)
+    networks: dict[tuple[NetworkKey, "FitConfig", int | None], tuple["keras.Model", list[Any]]] = field(
+        default_factory=dict
+    )
 
 
 _cache: ContextVar[NetworkCache | None] = ContextVar("network_cache", default=None)
@@ -55,7 +57,7 @@ _cache: ContextVar[NetworkCache | None] = ContextVar("network_cache", default=No
 
 @contextlib.contextmanager
 def reuse_networks() -> Iterator[NetworkCache]:
-    """Compile each network once for all fits in this context."""
+    """Compile each network once for all fits in this context, or in calls of the function that this decorates."""
     cache = NetworkCache()
     token = _cache.set(cache)
     try:
@@ -79,7 +81,7 @@ def get_compiled(
     cache = _cache.get()
     if cache is None:
         return compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
-    cache_key = (key, config, steps)
+    cache_key = (key, config, _scheduled_steps(config, steps))
     if cache_key not in cache.networks or not devices.can_reuse_networks():
         model = compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
@@ -101,14 +103,19 @@ def compile_network(
     import keras
 
     rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
+    if scheduled := _scheduled_steps(config, steps):
+        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, scheduled)
     accumulated = batches_per_step if batches_per_step > 1 else None
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
-    at_once = devices.steps_per_execution(steps * batches_per_step)
+    at_once = devices.steps_per_execution()
     model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=at_once, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _scheduled_steps(config: "FitConfig", steps: int) -> int | None:
+    """Return the number of steps of the learning rate's schedule; None if the rate is constant."""
+    return config.epochs * steps if config.schedule == "cosine" else None
 
 
 def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from forecaster.registry.store import Store
-from tests.conftest import ROOT, run_module, start_module
+from tests.conftest import ROOT, empty_store, run_module, start_module
 from tests.data.prices import Company
 from tests.mlflow_server import free_port, mlflow_server
 
@@ -71,20 +71,12 @@ def retrain(folder: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of an empty MLflow store, which takes seconds to create."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Store(f"sqlite:///{file}", create=True)
-    return file
-
-
 @pytest.fixture
-def folder(tmp_path: Path, store: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     write_prices(tmp_path, "2024-10-31", "ABC", "DEF")
     write_job(tmp_path)
     (tmp_path / "mlruns").mkdir()
-    shutil.copy(store, tmp_path / "mlruns")
+    empty_store(tmp_path / "mlruns")
     return tmp_path
 
 

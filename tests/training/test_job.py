@@ -159,8 +159,10 @@ def test_diverging_fit_is_a_failed_run_with_its_error(tmp_path: Path, changes: d
 
 
 def test_unsuitable_data_opens_no_run(tmp_path: Path) -> None:
+    config = small_config(tmp_path, data={"source": "sine", "length": 20})
+    (tmp_path / "mlflow.db").unlink()
     with pytest.raises(TooShortError, match="'sine' has 20 rows, needs 28"):
-        train(small_config(tmp_path, data={"source": "sine", "length": 20}))
+        train(config)
     assert not list(tmp_path.iterdir())
 
 
