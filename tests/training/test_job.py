@@ -16,6 +16,7 @@ import yaml
 from mlflow.entities import Run
 
 from forecaster.data.windows import Windows, split_windows
+from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable, TooShortError, TrainingError, WorkspaceError
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.trained import TrainedNetwork
@@ -25,7 +26,7 @@ from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.job import train
 from forecaster.training.stages import evaluate
 from forecaster.training.tracking import tracked_run
-from tests.conftest import TrainedModels, small_config, start_module
+from tests.conftest import ROOT, TrainedModels, small_config, start_module
 
 
 def runs(folder: Path) -> list[Run]:
@@ -156,6 +157,16 @@ def test_diverging_fit_is_a_failed_run_with_its_error(tmp_path: Path, changes: d
     assert run.info.status == "FAILED"
     assert run.data.tags["error"].startswith("TrainingError: epoch 0: the fit diverges")
     assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
+
+
+RECIPES = [path for path in sorted((ROOT / "pipelines" / "configs").glob("*.yaml")) if "\ntrain:" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipe_can_be_read_again_from_its_run(path: Path) -> None:
+    config = load_config(path, TrainConfig, [], "train")
+    logged = json.loads(json.dumps(config.model_dump(mode="json")))
+    assert build_config(logged, TrainConfig, "config.yaml") == config
 
 
 def test_unsuitable_data_opens_no_run(tmp_path: Path) -> None:

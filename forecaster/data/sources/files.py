@@ -54,7 +54,7 @@ class FilesSource(Config):
 
     @model_validator(mode="after")
     def _check_wide(self) -> "FilesSource":
-        if self.wide and self.columns is not None and self.columns.model_fields_set - {DS}:
+        if self.wide and self.columns and self.columns != Columns(ds=self.columns.ds):
             raise ValueError("wide and columns: with wide, every column is a series; set columns.ds only")
         return self
 
