@@ -19,7 +19,7 @@ from forecaster.evaluation.conformal import PROBABILITIES
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.tape import Array, Tape
 
-# returns network outputs as raw values, in their shape; without the last step, an exponential, if `with_exp` is False
+# maps network outputs to raw values of the same shape; `with_exp=False` leaves out the final exponential
 Inverse = Callable[..., Array]
 PointLoss = Literal["mean_squared_error", "mean_absolute_error", "huber"]
 # keeps a scale above 0 in float32

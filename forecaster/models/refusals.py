@@ -104,12 +104,12 @@ REFUSALS = (
     Refusal(
         "missing: mask and skip: ridge",
         lambda design: design.is_masked and design.model.skip == "ridge",
-        "a linear regression takes the 0 in place of a missing value for a value; set skip: none",
+        "the regression would read the 0 that replaces a missing value as an observed 0; set skip: none",
     ),
     Refusal(
         "missing: mask and inputs.channels: shared",
         lambda design: design.is_masked and design.model.inputs.channels == "shared",
-        "the encoder reads each column by itself, and would read what is missing as a series; use mixed channels",
+        "the encoder would read the indicator of missing values as a channel; use mixed channels",
     ),
     Refusal(
         "input_size and encoder.segment_length",
@@ -129,19 +129,19 @@ REFUSALS = (
     Refusal(
         "decoder: segment_parallel and encoder.bidirectional",
         lambda design: design.is_segment_parallel and design.model.encoder.bidirectional,
-        "the encoder's last layer goes on over the horizon, which nothing has read backwards; set bidirectional: false",
+        "the encoder's last layer continues over the horizon, which cannot be read backwards; set bidirectional: false",
     ),
     Refusal(
         "decoder: segment_parallel and encoder.residual",
         lambda design: (
             design.is_segment_parallel and design.model.encoder.residual and len(design.model.encoder.widths) > 1
         ),
-        "the encoder's last layer goes on over the horizon, where no layer below adds its output; set residual: false",
+        "the encoder's last layer continues over the horizon, where no layer below adds its output; set residual: false",
     ),
     Refusal(
         "decoder: segment_parallel and inputs.channels: shared",
         lambda design: design.is_segment_parallel and design.model.inputs.channels == "shared",
-        "the encoder's last layer goes on over the horizon, but each channel has states of its own; use mixed channels",
+        "the encoder's last layer continues over the horizon, but each channel has states of its own; use mixed channels",
     ),
     Refusal(
         "encoder.dilations and encoder.widths",

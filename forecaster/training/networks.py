@@ -44,7 +44,7 @@ class NetworkCache:
     """Compiled networks, each with the initial values of its variables.
 
     Args:
-        networks: by network key, fit configuration, and the number of steps of the learning rate's schedule.
+        networks: by network key, fit configuration, and the number of batches of the learning rate's schedule.
     """
 
     networks: dict[tuple[NetworkKey, "FitConfig", int | None], tuple["keras.Model", list[Any]]] = field(
@@ -81,7 +81,7 @@ def get_compiled(
     cache = _cache.get()
     if cache is None:
         return compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
-    cache_key = (key, config, _scheduled_steps(config, steps))
+    cache_key = (key, config, _scheduled_batches(config, steps * batches_per_step))
     if cache_key not in cache.networks or not devices.can_reuse_networks():
         model = compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
@@ -103,7 +103,7 @@ def compile_network(
     import keras
 
     rate: Any = config.learning_rate
-    if scheduled := _scheduled_steps(config, steps):
+    if scheduled := _scheduled_batches(config, steps * batches_per_step):
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, scheduled)
     accumulated = batches_per_step if batches_per_step > 1 else None
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
@@ -113,9 +113,12 @@ def compile_network(
     return model
 
 
-def _scheduled_steps(config: "FitConfig", steps: int) -> int | None:
-    """Return the number of steps of the learning rate's schedule; None if the rate is constant."""
-    return config.epochs * steps if config.schedule == "cosine" else None
+def _scheduled_batches(config: "FitConfig", batches: int) -> int | None:
+    """Return the number of batches of the learning rate's schedule; None if the rate is constant.
+
+    Keras looks the rate up by the number of batches, even if the optimizer takes a step after several.
+    """
+    return config.epochs * batches if config.schedule == "cosine" else None
 
 
 def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
@@ -126,7 +129,7 @@ def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
 
     import keras
 
-    # a function would get parameters without their last axis where its size is 1
+    # a class, not a function: Keras squeezes a last axis of size 1 before it calls a loss function
     class HeadLoss(keras.losses.Loss):  # type: ignore[misc]
         def call(self, actual: Any, parameters: Any) -> Any:
             return keras.ops.mean(head.errors(actual, parameters), axis=-1)
@@ -135,7 +138,7 @@ def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
         def call(self, actual: Any, parameters: Any) -> Any:
             ops = keras.ops
             is_missing = ops.isnan(actual)
-            # replaced before the errors are computed: the gradient of a number times what is not a number is none
+            # replaced before the errors are computed: the gradient of a NaN error is NaN, even if the error is masked
             errors = head.errors(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
             observed = ops.sum(ops.where(is_missing, ops.zeros_like(errors), errors), axis=-1)
             count = ops.sum(ops.cast(ops.logical_not(is_missing), errors.dtype), axis=-1)

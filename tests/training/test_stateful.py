@@ -19,7 +19,7 @@ from forecaster.training.examples import Examples
 from forecaster.training.fit import fit
 from forecaster.training.fit_config import FitConfig, Truncation
 from forecaster.training.job import train
-from forecaster.training.stateful import Streams
+from forecaster.training.stateful import Streams, reader_of, run_epoch
 from tests.conftest import small_config
 
 INPUT_SIZE, HORIZON = 5, 2
@@ -118,6 +118,16 @@ def test_a_step_takes_the_gradients_of_a_chunk_over_few_rows(tmp_path: Path) -> 
     # a single step: Adam's first step moves a weight by the learning rate
     start = build_model(MODEL, one.shape).get_weights()
     assert max(np.abs(a - b).max() for a, b in zip(start, found["truncated"], strict=True)) < 0.0011
+
+
+def test_cosine_schedule_falls_over_all_epochs() -> None:
+    config = FitConfig(epochs=4, schedule="cosine", learning_rate=0.1, stateful=Truncation(**STATEFUL))
+    train = examples(30)
+    streams = Streams(train, config, Truncation(**STATEFUL))
+    reader = reader_of(build_model(MODEL, train.shape), streams, 0)
+    for _ in range(2):
+        run_epoch(reader, streams, np.random.default_rng(0))
+    assert float(reader.optimizer.learning_rate) == pytest.approx(0.05)
 
 
 def test_interrupted_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
