@@ -35,7 +35,7 @@ CONFIGS = Path(__file__).parent / "configs"
 FOLDER = Path("mlruns/demo")
 READY_TIMEOUT_SECONDS = 90
 # the overrides of the two models that compete
-MODELS = (["model.topology=many_to_one", "model.cell=lstm"], ["model.topology=many_to_many", "model.cell=gru"])
+MODELS = (["model.decoder=last", "model.cell=lstm"], ["model.decoder=each_step", "model.cell=gru"])
 
 
 def demo(data: Path | None) -> dict[str, Any]:

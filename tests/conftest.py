@@ -36,6 +36,7 @@ from forecaster.registry.sync import sync
 from forecaster.training.config import TrainConfig
 from forecaster.training.job import RegisteredVersion, train
 from tests.postgres import fresh_database, postgres_server
+from tests.preloaded import COMMANDS, PreloadedProcess
 from tests.stack.postgres import PROGRAMS
 
 if TYPE_CHECKING:
@@ -184,8 +185,10 @@ def listening(app: "FastAPI") -> Iterator[str]:
 ROOT = Path(__file__).parents[1]
 
 
-def start_module(module: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start `python -m module` in `cwd`, with this checkout on the path."""
+def start_module(module: str, *arguments: object, cwd: Path, **environment: str) -> Any:
+    """Start `python -m module` in `cwd`, with this checkout on the path; return a `subprocess.Popen` or its like."""
+    if module in COMMANDS and not environment:
+        return PreloadedProcess(module, [str(argument) for argument in arguments], cwd)
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,

@@ -94,11 +94,17 @@ def build_config(raw: dict[str, Any], model: type[ConfigT], where: str) -> Confi
         raise ConfigError(f"{where}: " + "; ".join(mistakes)) from error
 
 
+# messages in place of pydantic's, by the type of the mistake
+_MESSAGES = {
+    "extra_forbidden": "unknown key; remove it or check its spelling",
+    "missing": "missing; set it",
+    "union_tag_not_found": "lacks {discriminator}, which says what the other keys belong to; set it",
+}
+
+
 def _describe(mistake: Any) -> str:
-    if mistake["type"] == "extra_forbidden":
-        return "unknown key; remove it or check its spelling"
-    if mistake["type"] == "missing":
-        return "missing; set it"
+    if mistake["type"] in _MESSAGES:
+        return _MESSAGES[mistake["type"]].format(**mistake.get("ctx", {}))
     message: str = mistake["msg"].removeprefix("Value error, ")
     given = mistake.get("input")
     if mistake["type"] == "string_type" and isinstance(given, bool | int | float | date):

@@ -74,7 +74,7 @@ class Predictor(ArrayPredictor):
         Raises:
             SeriesError: a column is missing or of the wrong type, a row is invalid, or `futr_df` is given although the
                 model takes no `futr_exog`.
-            TooShortError: a series has fewer rows than the model's `input_size`.
+            TooShortError: a series has fewer rows than the model needs.
             RequestError: the model does not support the horizon, a level, a quantile, sample paths or attention.
             CalendarError: the exchange's calendar ends before the last step.
         """

@@ -1,1 +1,1 @@
-"""Recurrent networks: cells, topologies and heads, and how a network is built, traced and used to forecast."""
+"""Recurrent networks: cells, encoders, decoders and heads, and how a network is built, traced and used to forecast."""

@@ -52,7 +52,7 @@ class Head(Config):
         """Return the parameters `(…, n_parameters)` of the distribution moved by `by` `(…)`."""
         raise NotImplementedError
 
-    def errors(self, actual: Array, parameters: Array) -> Array:
+    def losses(self, actual: Array, parameters: Array) -> Array:
         """Return the loss of each step, `(…)`, in Keras's operations.
 
         Args:
@@ -121,7 +121,7 @@ class Point(Head):
         """Return the sum."""
         return parameters + by[..., None]
 
-    def errors(self, actual: Array, parameters: Array) -> Array:
+    def losses(self, actual: Array, parameters: Array) -> Array:
         """Return the squared, the absolute or the Huber error with a threshold of 1."""
         from keras import ops
 
@@ -192,7 +192,7 @@ class Quantile(Head):
         """Return all quantiles moved."""
         return parameters + by[..., None]
 
-    def errors(self, actual: Array, parameters: Array) -> Array:
+    def losses(self, actual: Array, parameters: Array) -> Array:
         """Return the pinball loss, the mean over the probabilities."""
         from keras import ops
 
@@ -236,7 +236,7 @@ class StudentT(Head):
         """Return the parameters with the location moved."""
         return tape.concat([parameters[..., :1] + by[..., None], parameters[..., 1:]])
 
-    def errors(self, actual: Array, parameters: Array) -> Array:
+    def losses(self, actual: Array, parameters: Array) -> Array:
         """Return the negative logarithm of the likelihood."""
         from keras import ops
 

@@ -136,12 +136,12 @@ REFUSALS = (
         lambda design: (
             design.is_segment_parallel and design.model.encoder.residual and len(design.model.encoder.widths) > 1
         ),
-        "the encoder's last layer continues over the horizon, where no layer below adds its output; set residual: false",
+        "the encoder's last layer continues over the horizon, where no layer below adds to it; set residual: false",
     ),
     Refusal(
         "decoder: segment_parallel and inputs.channels: shared",
         lambda design: design.is_segment_parallel and design.model.inputs.channels == "shared",
-        "the encoder's last layer continues over the horizon, but each channel has states of its own; use mixed channels",
+        "the encoder's last layer continues over the horizon, but each channel has its own states; use mixed channels",
     ),
     Refusal(
         "encoder.dilations and encoder.widths",

@@ -28,11 +28,11 @@ def loss_of_zeros(head: Head, targets: Float32) -> float:
     if not len(observed):
         return 0.0
     zeros = keras.ops.zeros((*observed.shape, head.n_parameters))
-    errors = head.errors(keras.ops.convert_to_tensor(observed), head.parameters(KerasTape(0), zeros))
+    errors = head.losses(keras.ops.convert_to_tensor(observed), head.parameters(KerasTape(0), zeros))
     return float(keras.ops.mean(errors))
 
 
-def check_converges(
+def check_not_diverging(
     head: Head, epoch: int, loss: float, held_out: float | None, weights: Sequence[NDArray[Any]], of_zeros: float
 ) -> None:
     """Check an epoch's results.

@@ -22,7 +22,7 @@ from forecaster.evaluation.ridge import solve_ridge
 from forecaster.models.names import SKIP
 from forecaster.models.trained import Float32, predict_batches
 from forecaster.training import networks, stateful
-from forecaster.training.divergence import check_converges, loss_of_zeros
+from forecaster.training.divergence import check_not_diverging, loss_of_zeros
 from forecaster.training.examples import Examples
 from forecaster.training.fit_config import FitConfig
 
@@ -100,7 +100,7 @@ def fit(
             epoch = history.epochs
             loss = run_epoch(np.random.default_rng((seed, epoch)))
             held_out = validation_loss(model, config, validation) if validation else None
-            check_converges(head, epoch, loss, held_out, model.get_weights(), of_zeros)
+            check_not_diverging(head, epoch, loss, held_out, model.get_weights(), of_zeros)
             history.loss.append(loss)
             if held_out is not None:
                 history.validation_loss.append(held_out)

@@ -29,14 +29,14 @@ class NetworkKey:
         model: its configuration.
         shape: its shape.
         is_masked: whether targets may be missing, which changes its loss.
-        streams: the size of every batch, if the network keeps its states from batch to batch.
+        batch_size: the size of every batch, if the network keeps its states from batch to batch.
     """
 
     seed: int
     model: "ModelConfig"
     shape: "NetworkShape"
     is_masked: bool = False
-    streams: int | None = None
+    batch_size: int | None = None
 
 
 @dataclass
@@ -132,14 +132,14 @@ def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
     # a class, not a function: Keras squeezes a last axis of size 1 before it calls a loss function
     class HeadLoss(keras.losses.Loss):  # type: ignore[misc]
         def call(self, actual: Any, parameters: Any) -> Any:
-            return keras.ops.mean(head.errors(actual, parameters), axis=-1)
+            return keras.ops.mean(head.losses(actual, parameters), axis=-1)
 
     class MaskedLoss(keras.losses.Loss):  # type: ignore[misc]
         def call(self, actual: Any, parameters: Any) -> Any:
             ops = keras.ops
             is_missing = ops.isnan(actual)
             # replaced before the errors are computed: the gradient of a NaN error is NaN, even if the error is masked
-            errors = head.errors(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
+            errors = head.losses(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
             observed = ops.sum(ops.where(is_missing, ops.zeros_like(errors), errors), axis=-1)
             count = ops.sum(ops.cast(ops.logical_not(is_missing), errors.dtype), axis=-1)
             return observed / ops.maximum(count, 1)

@@ -45,6 +45,7 @@ def test_overrides_set_nested_keys_and_list_items(file: Path) -> None:
         ("model.cel=gru", "model.cel: unknown key"),
         ("data.sines.0.hight=3", "data.sines.0.hight: unknown key"),
         ("transforms.0.kind=box_cox", "transforms.0: "),
+        ("model={head: {loss: huber}}", "model.head: lacks 'kind', which says what the other keys belong to; set it"),
         ("model.cell=cnn", "model.cell: must be one of simple_rnn, lstm, gru, gru_reset_before, got 'cnn'"),
         ("model.widths=[0]", "model.widths.0: "),
         ("split={train: 0.9}", "split: train + validation + calibration + test must be 1"),

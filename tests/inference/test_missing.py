@@ -151,7 +151,7 @@ def test_windows_without_an_observed_value_are_left_out(tmp_path: Path) -> None:
 def test_missing_targets_have_no_loss() -> None:
     random = np.random.default_rng(0)
     actual, parameters = random.normal(size=(2, 4)).astype(np.float32), random.normal(size=(2, 4, 1)).astype(np.float32)
-    expected = np.array(Point().errors(actual, parameters))
+    expected = np.array(Point().losses(actual, parameters))
     masked = actual.copy()
     masked[0, 1] = masked[1] = np.nan
     found = np.array(loss_of(Point(), is_masked=True).call(masked, parameters))

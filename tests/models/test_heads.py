@@ -30,7 +30,7 @@ def _parameters(head: Head, raw: Any) -> np.ndarray:
 def _errors(head: Head, actual: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     import keras
 
-    found = head.errors(*(keras.ops.convert_to_tensor(array.astype(np.float32)) for array in (actual, parameters)))
+    found = head.losses(*(keras.ops.convert_to_tensor(array.astype(np.float32)) for array in (actual, parameters)))
     return np.asarray(keras.ops.convert_to_numpy(found))
 
 

@@ -84,6 +84,6 @@ def _loss(windows: Windows, trained: TrainedNetwork) -> float:
     target = trained.preprocessing.target
     actual = target.targets(windows.targets(), target.last_contexts(contexts)).astype(np.float32)
     is_missing = np.isnan(actual)
-    errors = keras.ops.convert_to_numpy(trained.config.head.errors(np.where(is_missing, 0, actual), parameters))
+    errors = keras.ops.convert_to_numpy(trained.config.head.losses(np.where(is_missing, 0, actual), parameters))
     observed = np.where(is_missing, 0, errors).sum(axis=1) / np.maximum((~is_missing).sum(axis=1), 1)
     return float(np.mean(observed))

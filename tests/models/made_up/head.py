@@ -29,7 +29,7 @@ class Laplace(Head):
         """Return the parameters with the location moved."""
         return tape.concat([parameters[..., :1] + by[..., None], parameters[..., 1:]])
 
-    def errors(self, actual: Array, parameters: Array) -> Array:
+    def losses(self, actual: Array, parameters: Array) -> Array:
         """Return the negative logarithm of the likelihood."""
         from keras import ops
 
