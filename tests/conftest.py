@@ -68,9 +68,9 @@ def _empty_store() -> Path:
 
 
 def empty_store(folder: Path) -> str:
-    """Create an empty MLflow store in `folder` if it has none; return its URI."""
+    """Create an empty MLflow store in `folder` if the folder exists and has none; return its URI."""
     file = folder / "mlflow.db"
-    if not file.exists():
+    if folder.is_dir() and not file.exists():
         shutil.copy(_empty_store(), file)
     return f"sqlite:///{file}"
 

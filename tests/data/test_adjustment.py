@@ -101,7 +101,7 @@ def test_adjusted_returns_columns_that_leak_later_dividends() -> None:
 def test_train_refuses_chains_that_leak_later_dividends(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    config = small_config(tmp_path, **({"data": {"source": "store", "symbols": ["ABC"]}} | changes))
+    config = small_config(tmp_path / "new", **({"data": {"source": "store", "symbols": ["ABC"]}} | changes))
     with pytest.raises(ConfigError, match=message):
         train(config)
     assert list(tmp_path.iterdir()) == []

@@ -170,10 +170,8 @@ def test_shipped_recipe_can_be_read_again_from_its_run(path: Path) -> None:
 
 
 def test_unsuitable_data_opens_no_run(tmp_path: Path) -> None:
-    config = small_config(tmp_path, data={"source": "sine", "length": 20})
-    (tmp_path / "mlflow.db").unlink()
     with pytest.raises(TooShortError, match="'sine' has 20 rows, needs 28"):
-        train(config)
+        train(small_config(tmp_path / "new", data={"source": "sine", "length": 20}))
     assert not list(tmp_path.iterdir())
 
 
