@@ -147,7 +147,7 @@ class Backtest:
         )
 
 
-@networks.reuse_networks()
+@networks.reuse_networks(most=4)
 def backtest(
     config: TrainConfig,
     backtest_config: BacktestConfig,
@@ -230,9 +230,7 @@ def _ridge(known: Series, windows: Windows) -> Floats:
 
     def pairs() -> Iterator[tuple[Floats, Floats]]:
         for index in past.chunks(_CHUNK):
-            inputs, targets = past.inputs(index).target, past.targets(index)
-            is_whole = ~np.isnan(targets).any(axis=1)
-            yield carried(inputs[is_whole]), targets[is_whole]
+            yield carried(past.inputs(index).target), carried(past.targets(index))
 
     return fit_ridge(pairs()).predict(carried(windows.inputs().target))
 

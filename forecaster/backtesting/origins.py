@@ -69,7 +69,11 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
         horizon=horizon,
     )
     is_kept = np.flatnonzero(are_observed(windows))
-    return Origins(windows.choose(is_kept), cutoffs, np.concatenate(numbers)[order][is_kept])
+    if not len(is_kept):
+        raise TooShortError("backtest: no window has an observed value among its inputs and its targets; add rows")
+    # a cutoff at which no series is observed is none
+    kept, positions = np.unique(np.concatenate(numbers)[order][is_kept], return_inverse=True)
+    return Origins(windows.choose(is_kept), cutoffs[kept], positions)
 
 
 def cutoffs_of(series: Series, input_size: int, horizon: int) -> Times:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from forecaster.backtesting.backtest import MODEL, Backtest, BacktestConfig, backtest
 from forecaster.backtesting.report import cross_validation_frame, score
+from forecaster.domain.missing import mean_of_observed
 from forecaster.domain.series import CUTOFF, UNIQUE_ID, Floats, Series
 from forecaster.evaluation.metrics import by_series, by_step, mae
 from forecaster.evaluation.plots import coverage_figure, errors_figure
@@ -120,7 +121,7 @@ def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[
     """Return a refit's windows as columns: series, cutoff and errors; at most `_MOST_ROWS`, evenly spaced."""
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).astype(np.int64)]
     errors = {
-        name: np.abs(result.actual[chosen] - mean[chosen]).mean(axis=1).tolist()
+        name: mean_of_observed(np.abs(result.actual[chosen] - mean[chosen])).tolist()
         for name, mean in result.forecasts.items()
     }
     return {
@@ -133,7 +134,8 @@ def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[
 def _coverage_figure(result: Backtest, title: str) -> Any:
     def inside(bands: Mapping[int, tuple[Floats, Floats]], level: int) -> Floats:
         low, high = bands[level]
-        return np.asarray(((result.actual >= low) & (result.actual <= high)).mean(axis=1))
+        is_inside = (result.actual >= low) & (result.actual <= high)
+        return mean_of_observed(np.where(np.isnan(result.actual), np.nan, is_inside))
 
     kinds = {"static": result.static, "adaptive": result.adaptive}
     covered = {level: {kind: inside(bands, level) for kind, bands in kinds.items()} for level in result.bands}

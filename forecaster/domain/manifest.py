@@ -227,6 +227,14 @@ def describe_inputs(
     return {name: Tensor(shape=(*rows[name], len(names)), columns=names) for name, names in columns.items() if names}
 
 
+# what values must lie above, by the kind of the first transform
+_ABOVE = {"log": 0.0, "log1p": -1.0}
+
+
+def _above(steps: Sequence[Fitted]) -> float | None:
+    return _ABOVE.get(str(steps[0]["kind"])) if steps else None
+
+
 class Manifest(_Part):
     """The description of a registered version.
 
@@ -342,9 +350,12 @@ class Manifest(_Part):
     @property
     def target_above(self) -> float | None:
         """Return what values of the target must lie above for its transforms; None if they may lie anywhere."""
-        if self.is_positive:
-            return 0.0
-        return -1.0 if any(step["kind"] == "log1p" for step in self.transforms[:1]) else None
+        return 0.0 if self.is_positive else _above(self.transforms)
+
+    @property
+    def hist_above(self) -> dict[str, float | None]:
+        """Return the same for each `hist_exog` column."""
+        return {name: _above(steps) for name, steps in self.hist_exog.items()}
 
     @property
     def is_masked(self) -> bool:

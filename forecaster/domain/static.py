@@ -117,8 +117,8 @@ class StaticColumns:
         """Yield a sentence for each column in which a series has an unknown name."""
         if static is None:
             return
-        for number, column in enumerate(self._embedded, start=len(self.numbers)):
-            rows = np.flatnonzero(static[:, number] == _UNKNOWN)
+        for number, (column, known) in enumerate(self._positions.items(), start=len(self.numbers)):
+            rows = np.flatnonzero(~np.isin(static[:, number], list(known.values())))
             if len(rows):
                 who = f"series '{unique_ids[rows[0]]}'" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
                 what, kind = (who, "series") if column == _SERIES else (f"the {column} of {who}", column)

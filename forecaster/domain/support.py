@@ -61,6 +61,11 @@ class Support(Config):
         # a value that is not a number stays so
         return xp.where(least > values, least, values)
 
+    @property
+    def continuous(self) -> "Support":
+        """Return the support without the restriction to integers."""
+        return Support(at_least=self.at_least)
+
     def nearest(self, values: Floats) -> Floats:
         """Return the value of the support that is nearest to each value."""
         return np.asarray(self.bounded(np.rint(values) if self.integer else values))

@@ -103,6 +103,8 @@ class Calibration:
     def _interpolated(self, table: Floats, probabilities: Floats) -> Floats:
         """Return values of `table (n or 1, steps, grid)` at `probabilities (n or 1, steps, n_probabilities)`."""
         grid = self.probabilities
+        if len(grid) == 1:
+            return np.broadcast_to(table, np.broadcast_shapes(table.shape, probabilities.shape))
         right = np.clip(np.searchsorted(grid, probabilities), 1, len(grid) - 1)
         share = np.clip((probabilities - grid[right - 1]) / (grid[right] - grid[right - 1]), 0, 1)
         rows = np.broadcast_shapes(table.shape[:1], right.shape[:1])

@@ -45,8 +45,10 @@ class Unit:
         """Return the unit with `long_run` and `least` estimated from windows `(n, input_size)`."""
         variances = SCALES[self.scale].variance(inputs, self.decay)
         positive = variances[variances > 0]
-        # a geometric mean, because a crash would raise an arithmetic mean for years
-        long_run = float(np.exp(np.log(positive).mean())) if self.pull and len(positive) else 0.0
+        # a geometric mean, because a crash would raise an arithmetic mean for years; windows without known changes need
+        # it even without pull
+        is_used = self.pull or np.isnan(variances).any()
+        long_run = float(np.exp(np.log(positive).mean())) if is_used and len(positive) else 0.0
         units = replace(self, long_run=long_run, least=0.0).of(inputs)
         # a window of constant values gets the smallest unit of the other windows
         least = float(units[units > 0].min(initial=np.inf)) if positive.size else 1.0
@@ -55,7 +57,8 @@ class Unit:
     def of(self, inputs: Floats) -> Floats:
         """Return the unit of each window `(n, input_size)` of the target's history, `(n, 1)`."""
         scale = SCALES[self.scale]
-        variance = (1 - self.pull) * scale.variance(inputs, self.decay) + self.pull * self.long_run
+        own = scale.variance(inputs, self.decay)
+        variance = np.where(np.isnan(own), self.long_run, (1 - self.pull) * own + self.pull * self.long_run)
         return np.asarray(np.maximum(scale.size(inputs) * np.sqrt(variance), self.least))
 
 
@@ -77,13 +80,16 @@ def candidates(intervals: str, is_positive: bool) -> Sequence[Unit]:
 
 
 def ewma(inputs: Floats) -> Floats:
-    """Return the exponentially weighted volatility `(n, 1)` of each window's changes, with `DECAY`."""
-    return np.sqrt(_of_values(inputs, DECAY))
+    """Return the exponentially weighted volatility of each window's known changes, `(n, 1)`, with `DECAY`."""
+    return np.sqrt(np.nan_to_num(_of_values(inputs, DECAY)))
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The variance `(n, 1)` of each window, and the factor `(n, 1)` from its root to the unit of the values."""
+    """The variance of each window and the factor from its root to the unit of the values, `(n, 1)` each.
+
+    The variance is NaN where no change is known.
+    """
 
     variance: Callable[[Floats, float], Floats]
     size: Callable[[Floats], Floats]
@@ -102,7 +108,7 @@ def _of_values(inputs: Floats, decay: float) -> Floats:
     is_known = ~np.isnan(changes)
     sums = (np.where(is_known, changes, 0) ** 2 * weights).sum(axis=1, keepdims=True)
     totals = (is_known * weights).sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0))
+    return np.asarray(np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0))
 
 
 def _of_returns(inputs: Floats, decay: float) -> Floats:

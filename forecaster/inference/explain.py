@@ -6,7 +6,7 @@ forecast as one batch. So it describes what is served, transforms included, and 
 Source: Richardson (1911), doi:10.1098/rsta.1911.0009, for the extrapolation from two distances.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from forecaster.domain.series import Floats
 # relative to a column's range. A longer step has a greater truncation error, a shorter step a greater rounding error of
 # the graph, which computes in float32
 _STEP = 0.02
-# a target that must stay above a value moves by at most this share of its distance to it
+# a value that must stay above another moves by at most this share of its distance to it
 _MAX_SHARE = 0.1
 
 
-def gradients(forecast: Callable[[Floats], Floats], window: Floats, *, above: float | None = None) -> Floats:
+def gradients(forecast: Callable[[Floats], Floats], window: Floats, *, above: Sequence[float | None] = ()) -> Floats:
     """Return the derivatives of a window's mean forecasts, `(horizon, input_size, 1 + hist_exog)`.
 
     A missing value has no derivative: it is NaN.
@@ -28,7 +28,7 @@ def gradients(forecast: Callable[[Floats], Floats], window: Floats, *, above: fl
     Args:
         forecast: returns the means `(n, horizon)` of windows `(n, input_size, 1 + hist_exog)`.
         window: raw values, the target first, `(input_size, 1 + hist_exog)`; NaN where they are missing.
-        above: what the target must stay above; None if it may take any value.
+        above: by column, what its values must stay above; None if they may be anything.
     """
     distances = _distances(carried(window.T).T, above)
     moves = np.eye(window.size).reshape(window.size, *window.shape) * distances
@@ -62,11 +62,12 @@ def attention_columns(weights: Floats) -> dict[str, Floats]:
     return {f"attention-{lag}": rows[:, steps - lag] for lag in range(1, steps + 1)}
 
 
-def _distances(window: Floats, above: float | None) -> Floats:
+def _distances(window: Floats, above: Sequence[float | None]) -> Floats:
     """Return how far each value is moved, `(input_size, 1 + hist_exog)`."""
     ranges, sizes = np.ptp(window, axis=0), np.abs(window).max(axis=0)
     scales = np.where(ranges > 1e-9 * sizes, ranges, np.where(sizes > 0, sizes, 1.0))
     distances = np.broadcast_to(_STEP * scales, window.shape).copy()
-    if above is not None:
-        distances[:, 0] = np.minimum(distances[:, 0], _MAX_SHARE * (window[:, 0] - above))
+    for number, least in enumerate(above):
+        if least is not None:
+            distances[:, number] = np.minimum(distances[:, number], _MAX_SHARE * (window[:, number] - least))
     return distances

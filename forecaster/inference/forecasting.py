@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -153,15 +153,18 @@ class Forecaster:
             adapted = adapted_probabilities(_SCORED, LEVELS, rates)
             bounds[rows] = predictor.bounds(values[rows], predicted.take(rows), LEVELS, adapted=adapted)
 
-        def quantiles(probabilities: tuple[float, ...]) -> Floats:
-            found = predictor.quantiles(values, predicted, probabilities, self.is_baseline)
+        def quantiles(probabilities: tuple[float, ...], *, is_rounded: bool = True) -> Floats:
+            find = partial(predictor.quantiles, is_rounded=is_rounded)
+            found = find(values, predicted, probabilities, self.is_baseline)
             if len(rows):
                 adapted = adapted_probabilities(probabilities, LEVELS, rates)
-                found[rows] = predictor.quantiles(values[rows], predicted.take(rows), probabilities, adapted=adapted)
+                found[rows] = find(values[rows], predicted.take(rows), probabilities, adapted=adapted)
             return found
 
         band_values = bounds if is_scored else quantiles(probabilities)
-        samples = None if self.n_samples is None else self._paths(quantiles, inputs.unique_ids, self.n_samples)
+        # quantiles that are rounded outwards would bias the paths of small counts upwards
+        unrounded = partial(quantiles, is_rounded=False)
+        samples = None if self.n_samples is None else self._paths(unrounded, inputs.unique_ids, self.n_samples)
         if any(np.isinf(found).any() for found in (band_values, bounds, samples) if found is not None):
             raise RequestError("series: the values are too large for finite intervals; check their size and unit")
         return Forecast(
@@ -182,7 +185,6 @@ class Forecaster:
         grid, templates = self.predictor.templates(self.is_baseline)
         named = zip(quantiles(tuple(grid.tolist())), unique_ids, strict=True)
         paths = [draw_paths(own, grid, templates, n_samples, generator(self.seed, name)) for own, name in named]
-        # between the quantiles of an integer target lie fractions
         return self.predictor.manifest.support.nearest(np.stack(paths))
 
     def _forecasts(self, inputs: ForecastInputs) -> Forecasts:

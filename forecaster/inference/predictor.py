@@ -133,8 +133,8 @@ class Predictor(ArrayPredictor):
             # not `predict`, because a count that is moved a little is not a whole number
             return self.roll_out(windows, steps, own.known, own.static).mean
 
-        windows, above = enumerate(inputs.values), self.manifest.target_above
-        return np.stack([gradients(partial(forecast, row), window, above=above) for row, window in windows])
+        above = (self.manifest.target_above, *self.manifest.hist_above.values())
+        return np.stack([gradients(partial(forecast, row), own, above=above) for row, own in enumerate(inputs.values)])
 
 
 def _whole(name: str, value: Any) -> int:

@@ -77,7 +77,8 @@ class OnnxTape:
         return self._xp.concat([self._xp.expand_dims(x, axis=1)] * count, axis=1)
 
     def positions(self, like: Array, count: int) -> Array:
-        zeros = self._xp.zeros_like(like[:, :1], dtype=self._xp.int64)
+        # reshaped, because the size of an axis that is sliced is unknown to the graph
+        zeros = self._xp.reshape(self._xp.zeros_like(like[:, :1], dtype=self._xp.int64), (-1, 1))
         return zeros + self._xp.asarray(np.arange(count, dtype=np.int64)[None])
 
     def matmul(self, x: Array, y: Array) -> Array:

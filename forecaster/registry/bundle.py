@@ -130,7 +130,8 @@ def largest_difference(inputs: Inputs, found: Forecasts, expected: Forecasts) ->
     if found.offsets is None or expected.offsets is None:
         return worst
     widths = scale[:, :, None] + np.ptp(expected.offsets, axis=2, keepdims=True)
-    return max(worst, float(np.max(np.abs(found.offsets - expected.offsets) / widths)))
+    # unlike `max`, this keeps NaN
+    return float(np.maximum(worst, np.max(np.abs(found.offsets - expected.offsets) / widths)))
 
 
 def _head(manifest: Manifest) -> AnyHead:
@@ -174,6 +175,8 @@ def _calibration(raw: Mapping[str, Any], manifest: Manifest, has_distribution: b
     grid, residuals = calibration.probabilities, calibration.residuals
     if grid.ndim != 1 or not len(grid) or not (np.diff(grid, prepend=0, append=1) > 0).all():
         raise ValueError("probabilities must increase between 0 and 1")
+    if not np.allclose(grid + grid[::-1], 1):
+        raise ValueError("probabilities must be symmetric around 0.5")
     if residuals.shape != (manifest.horizon, len(grid)):
         raise ValueError(f"residuals must have {manifest.horizon} rows and {len(grid)} columns")
     # the quantiles of a distribution are moved by residuals of their own, which need not increase

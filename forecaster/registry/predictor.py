@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -107,6 +108,7 @@ class ArrayPredictor:
         window = pad_front(np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64), manifest.input_size)
         self.check_observed(window)
         self._check_target(window[:, :, 0])
+        self._check_hist(window)
         return self.roll_out(window, horizon, known, static)
 
     def roll_out(self, window: Floats, horizon: int, known: Floats | None, static: Floats | None) -> Forecasts:
@@ -188,6 +190,8 @@ class ArrayPredictor:
         probabilities: tuple[float, ...],
         is_baseline: bool = False,
         adapted: Floats | None = None,
+        *,
+        is_rounded: bool = True,
     ) -> Floats:
         """Return quantiles `(batch, horizon, probabilities)` of forecasts, NaN for steps that are not calibrated.
 
@@ -199,6 +203,7 @@ class ArrayPredictor:
                 none.
             adapted: for adaptive intervals, the probabilities to look up instead of `probabilities`,
                 `(batch, horizon, probabilities)`.
+            is_rounded: whether the quantiles of an integer target are integers, rounded outwards.
 
         Raises:
             RequestError: a probability lies beyond the calibrated range.
@@ -207,6 +212,8 @@ class ArrayPredictor:
         result = np.full((*mean.shape, len(probabilities)), np.nan)
         if calibration is None:
             return result
+        if not is_rounded:
+            calibration = replace(calibration, support=calibration.support.continuous)
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         units, residuals = calibration.units(past), self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
@@ -399,6 +406,16 @@ class ArrayPredictor:
                 f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {reason}; "
                 "correct the value"
             )
+
+    def _check_hist(self, window: Floats) -> None:
+        """Raise SeriesError if a value of `(n, input_size, 1 + hist_exog)` has no logarithm, as its column needs."""
+        for number, (name, above) in enumerate(self.manifest.hist_above.items(), start=1):
+            if above is not None and (window[:, :, number] <= above).any():
+                row, step = np.argwhere(window[:, :, number] <= above)[0]
+                raise SeriesError(
+                    f"inputs, series {row}, hist_exog.{name}, value {step} of the last {self.manifest.input_size}: "
+                    f"{window[row, step, number]:g} is not above {above:g}, but the model takes logarithms; correct it"
+                )
 
 
 def _support_of_inputs(manifest: Manifest) -> Support:

@@ -106,7 +106,9 @@ class TrainConfig(Config):
         if not isinstance(fit, dict) or "loss" not in fit:
             return raw
         model = raw.get("model", {})
-        if isinstance(model, dict) and "head" in model and model["head"] != "point":
+        if not isinstance(model, dict):
+            return raw
+        if "head" in model and model["head"] != "point":
             raise ValueError(
                 "fit.loss and model.head: a head has its own loss; remove fit.loss, or set model.head.loss"
             )

@@ -84,7 +84,7 @@ def train(
     return registered
 
 
-@networks.reuse_networks()
+@networks.reuse_networks(most=4)
 def _write_bundle(
     config: TrainConfig, dataset: Dataset, parts: dict[str, Windows], checkpoints: Path, warm: WarmStart | None
 ) -> dict[str, float]:

@@ -103,7 +103,8 @@ def _reference(config: TrainConfig, series: Series, is_positive: bool) -> dict[s
     columns = series.values[:, 1:] if series.known is None else np.hstack([series.values[:, 1:], series.known])
     names = feature_names([exog.column for exog in config.hist_exog], config.futr_exog)
     spread |= {name: columns[:, number] for number, name in enumerate(names)}
-    bins = {name: reference_bins(values) for name, values in spread.items()}
+    # no two successive values may be observed, and then no change is known
+    bins = {name: reference_bins(values) for name, values in spread.items() if not np.isnan(values).all()}
     return {name: Reference(edges=tuple(edges), shares=tuple(shares)) for name, (edges, shares) in bins.items()}
 
 

@@ -45,20 +45,26 @@ class NetworkCache:
 
     Args:
         networks: by network key, fit configuration, and the number of batches of the learning rate's schedule.
+        most: how many networks are kept, the latest; None keeps all.
     """
 
     networks: dict[tuple[NetworkKey, "FitConfig", int | None], tuple["keras.Model", list[Any]]] = field(
         default_factory=dict
     )
+    most: int | None = None
 
 
 _cache: ContextVar[NetworkCache | None] = ContextVar("network_cache", default=None)
 
 
 @contextlib.contextmanager
-def reuse_networks() -> Iterator[NetworkCache]:
-    """Compile each network once for all fits in this context, or in calls of the function that this decorates."""
-    cache = NetworkCache()
+def reuse_networks(most: int | None = None) -> Iterator[NetworkCache]:
+    """Compile each network once for all fits in this context, or in calls of the function that this decorates.
+
+    Args:
+        most: how many networks are kept, the latest; None keeps all.
+    """
+    cache = NetworkCache(most=most)
     token = _cache.set(cache)
     try:
         yield cache
@@ -84,6 +90,8 @@ def get_compiled(
     cache_key = (key, config, _scheduled_batches(config, steps * batches_per_step))
     if cache_key not in cache.networks or not devices.can_reuse_networks():
         model = compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
+        if cache.most and len(cache.networks) >= cache.most:
+            del cache.networks[next(iter(cache.networks))]
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
     model, initial = cache.networks[cache_key]
     for variable, value in zip(variables(model), initial, strict=True):

@@ -14,11 +14,8 @@ import numpy as np
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.windows import Windows
-from forecaster.domain.errors import TrainingError
-from forecaster.domain.manifest import MANIFEST, Manifest
 from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Inputs
-from forecaster.domain.static import StaticColumns
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
@@ -31,6 +28,7 @@ from forecaster.training.config import TrainConfig, build_preprocessing, title
 from forecaster.training.examples import Examples
 from forecaster.training.fit import History, fit
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
+from forecaster.training.warm_start import load_weights
 
 # takes the phase (`recipe` or `served`), the epoch, its loss and its validation loss
 OnEpoch = Callable[[str, int, float, float | None], None]
@@ -127,7 +125,7 @@ def refit(
         weights: a saved network of the same shape to start from; None starts from random weights.
 
     Raises:
-        TrainingError: the saved network has another shape.
+        TrainingError: the saved network is another one.
     """
     preprocessing = fit_preprocessing(config, windows)
     devices.prepare(config.seed, config.fit.mixed_precision)
@@ -152,8 +150,7 @@ def _fit(
         else:
             # not compiled: the saved network has no optimizer to load into a compiled network
             model = config.build_network(shape)
-            _check_names(train.windows.static_columns, weights)
-            _load_weights(model, weights)
+            load_weights(model, config.model, train.windows.static_columns, weights)
         history = fit(
             model,
             config.fit,
@@ -173,29 +170,6 @@ def compile_untrained(config: TrainConfig, n_windows: int, shape: NetworkShape) 
     key = networks.NetworkKey(config.seed, config.model, shape, config.is_masked)
     steps = n_windows // min(config.fit.batch_size, n_windows)
     return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, steps)
-
-
-def _check_names(columns: StaticColumns, file: Path) -> None:
-    """Raise TrainingError unless each embedding has the names that it has in the bundle that holds these weights."""
-    if not columns.sizes:
-        return
-    saved = Manifest.model_validate_json((file.parent / MANIFEST).read_bytes()).static_columns
-    if (saved.series, saved.categories) != (columns.series, columns.categories):
-        raise TrainingError(
-            f"{file}: a fit cannot start from these weights, whose series or categories differ from the data's; "
-            "set retrain.warm_epochs to null"
-        )
-
-
-def _load_weights(model: Any, file: Path) -> None:
-    try:
-        model.load_weights(file)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(
-            f"{file}: a fit cannot start from these weights, which have another shape ({reason}); "
-            "set retrain.warm_epochs to null"
-        ) from error
 
 
 def _in_float32(config: TrainConfig, shape: NetworkShape, model: Any) -> Any:

@@ -17,6 +17,7 @@ export function readCsv(text, uniqueId, manifest) {
   const mayMiss = manifest.missing === "mask";
   const known = mayMiss ? rows.slice(0, rows.findLastIndex(isKnown) + 1) : rows.filter(isKnown);
   const late = rows.find((row, number) => isKnown(row) && number >= known.length);
+  if (!known.length) throw new Error("no row has a value of y; paste the history of the series");
   if (late) throw new Error(`line ${late.number}: rows without y come last; give the missing value before it`);
   const take = (from, name) => from.map((row) => toNumber(row, position[name], name));
   const takeObserved = (from, name) =>

@@ -73,14 +73,14 @@ def test_gradients_predict_how_a_small_change_moves_the_forecast(models: Trained
         assert (moved[:4] == 0).all()
 
 
-def test_values_of_a_positive_target_stay_positive() -> None:
-    window = np.array([1e-6, 5.0, 9.0, 1.0])[:, None]
+def test_values_of_positive_columns_stay_positive() -> None:
+    window = np.array([[1e-6, 3.0], [5.0, 0.02], [9.0, 4.0], [1.0, 8.0]])
 
     def forecast(windows: Floats) -> Floats:
         assert (windows > 0).all()
-        return np.asarray(np.log(windows[:, :, 0]).sum(axis=1, keepdims=True))
+        return np.asarray(np.log(windows).sum(axis=(1, 2)))[:, None]
 
-    found = gradients(forecast, window, above=0)
+    found = gradients(forecast, window, above=(0, 0))
     np.testing.assert_allclose(found[0], 1 / window, rtol=1e-4)
 
 

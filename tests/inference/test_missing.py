@@ -16,6 +16,7 @@ from forecaster.domain.errors import ConfigError, SeriesError
 from forecaster.evaluation.choice import Residuals
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.evaluation.units import Unit
 from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.models.heads import Point
@@ -54,7 +55,8 @@ def recipe(folder: Path, **changes: Any) -> Any:
         "data": {"source": "files", "path": str(folder / "sales.csv")},
         "missing": "mask",
     }
-    given |= {"transforms": [{"kind": "last_value"}, {"kind": "mean_std"}], "hist_exog": ["visits"], "folds": 1}
+    given |= {"transforms": [{"kind": "last_value"}, {"kind": "mean_std"}], "folds": 1}
+    given |= {"hist_exog": [{"column": "visits", "transforms": [{"kind": "log"}, {"kind": "standardize"}]}]}
     return small_config(folder, **(given | {"fit": {"epochs": 2}, "split": {"test": 0.1}} | changes))
 
 
@@ -127,6 +129,23 @@ def test_manifest_counts_what_is_missing_and_the_audit_certifies(predictor: Pred
     assert manifest.example is not None
     golden = predictor.bundle.golden.inputs.values
     assert np.isnan(golden).any()
+
+
+def test_exogenous_value_without_a_logarithm_is_refused(predictor: Predictor) -> None:
+    past = sales().head(100)
+    past.loc[90, "visits"] = 0
+    with pytest.raises(SeriesError, match=r"series 0, hist_exog\.visits, value 14 of the last 24: 0 is not above 0"):
+        predictor.predict_frame(past)
+
+
+def test_unit_of_a_window_without_known_changes_is_that_of_the_others() -> None:
+    random = np.random.default_rng(0)
+    windows = random.normal(0, 3, (200, 24)).cumsum(axis=1)
+    windows[::10, ::2] = np.nan
+    for unit in (Unit("ewma"), Unit("ewma", pull=0.1)):
+        fitted = unit.fit(windows)
+        np.testing.assert_allclose(fitted.of(windows)[::10], np.sqrt(fitted.long_run), rtol=1e-12)
+        assert 2.5 < np.sqrt(fitted.long_run) < 3.5
 
 
 def test_baseline_repeats_the_last_observed_value(predictor: Predictor) -> None:

@@ -103,6 +103,11 @@ def test_sample_paths_are_counts_and_counts_have_gradients(predictor: Predictor)
     samples = found.filter(regex="^sample-").to_numpy()
     assert samples.shape == (4, 100)
     assert (samples >= 0).all() and (samples % 1 == 0).all() and (np.ptp(samples, axis=1) > 0).any()
+    # a step's values are the quantiles at the midpoints of equal shares of probability, rounded to the nearest count
+    at = tuple(((np.arange(100) + 0.5) / 100).clip(*predictor.bundle.calibration.probabilities[[0, -1]]).tolist())
+    window = sales().tail(24)["y"].to_numpy()[None]
+    unrounded = predictor.quantiles(window, predictor.predict(window), at, is_rounded=False)[0]
+    assert np.sort(samples, axis=1).tolist() == np.rint(unrounded).tolist()
     gradients = found.filter(regex="^gradient-").to_numpy()
     assert np.isfinite(gradients).all() and (gradients != 0).any()
 

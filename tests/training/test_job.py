@@ -18,7 +18,10 @@ from mlflow.entities import Run
 from forecaster.data.windows import Windows, split_windows
 from forecaster.domain.config import build_config, load_config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable, TooShortError, TrainingError, WorkspaceError
+from forecaster.domain.manifest import KERAS_MODEL
+from forecaster.domain.static import NO_STATIC
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import job, tracking
@@ -26,6 +29,7 @@ from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.job import train
 from forecaster.training.stages import evaluate
 from forecaster.training.tracking import tracked_run
+from forecaster.training.warm_start import load_weights
 from tests.conftest import ROOT, TrainedModels, small_config, start_module
 
 
@@ -167,6 +171,27 @@ def test_shipped_recipe_can_be_read_again_from_its_run(path: Path) -> None:
     config = load_config(path, TrainConfig, [], "train")
     logged = json.loads(json.dumps(config.model_dump(mode="json")))
     assert build_config(logged, TrainConfig, "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"decoder": "each_step"}, "decoder"),
+        ({"cell": "gru_reset_before"}, "cell"),
+        ({"head": {"kind": "quantile", "probabilities": [0.1, 0.5, 0.9]}}, "head"),
+        ({"encoder": {"widths": [8], "residual": True}}, "encoder"),
+        ({"skip": "ridge"}, "skip"),
+    ],
+)
+def test_weights_of_another_network_are_refused(models: TrainedModels, changes: dict[str, Any], part: str) -> None:
+    file = models.predictor(1).bundle.folder / KERAS_MODEL
+    own = {"cell": "gru", "encoder": {"widths": [8], "dropout": 0.3}}
+    shape = models.config.shape
+    same = ModelConfig.model_validate(own)
+    load_weights(build_model(same, shape), same, NO_STATIC, file)
+    other = ModelConfig.model_validate(own | changes)
+    with pytest.raises(TrainingError, match=f"whose {part} differ from the recipe's"):
+        load_weights(build_model(other, shape), other, NO_STATIC, file)
 
 
 def test_unsuitable_data_opens_no_run(tmp_path: Path) -> None:

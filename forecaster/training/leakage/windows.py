@@ -47,7 +47,8 @@ def _check_no_duplicates(series: Series, parts: dict[str, Windows]) -> None:
         for owner in map(int, windows.owners):
             name, values = series.unique_ids[owner], series.values[series.rows(owner), 0]
             # constant series may be equal without being the same series
-            if np.ptp(values) == 0:
+            observed = values[~np.isnan(values)]
+            if not len(observed) or np.ptp(observed) == 0:
                 continue
             other, where = found.setdefault(values.tobytes(), (name, part))
             if where != part:
