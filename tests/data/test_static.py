@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -61,6 +62,13 @@ def test_positions_are_those_of_the_names() -> None:
     fewer = columns.without([[1], []])
     assert fewer.encode("a", {"kind": "y", "size": 5.0}) == [5.0, 0.0, 2.0]
     assert fewer.encode("b", {"kind": "y", "size": 5.0}) == [5.0, 2.0, 2.0]
+
+
+def test_each_position_without_a_name_has_a_warning() -> None:
+    columns = StaticColumns(series=("a", None, "c"))
+    for position, is_known in ((1, True), (3, True), (0, False), (2, False), (4, False), (-1, False)):
+        warnings = list(columns.warnings(["s"], np.array([[float(position)]])))
+        assert len(warnings) == (not is_known), position
 
 
 def test_training_data_with_a_value_that_differs_name_file_and_line(tmp_path: Path) -> None:

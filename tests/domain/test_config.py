@@ -31,6 +31,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_old_key_for_the_loss_leaves_an_empty_model_to_be_named(file: Path) -> None:
+    with pytest.raises(ConfigError, match="model: "):
+        load_config(file, TrainConfig, ["model=null", "fit.loss=huber"])
+
+
 def test_overrides_set_nested_keys_and_list_items(file: Path) -> None:
     config = load_config(file, TrainConfig, ["model.widths=[8, 4]", "data.sines.1.period=30", "fit.epochs=3"])
     assert config.model.encoder.widths == (8, 4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.domain.errors import RequestError
-from forecaster.evaluation.conformal import PROBABILITIES, calibrate
+from forecaster.evaluation.conformal import PROBABILITIES, Calibration, calibrate
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import Unit
 
@@ -57,6 +57,13 @@ def test_calibrate_limits_probabilities_to_what_few_windows_support() -> None:
     np.testing.assert_array_equal(calibration.quantiles(np.array([0.05, 0.95])), [[0, 18]])
     with pytest.raises(RequestError, match=r"0\.01 lies outside the calibrated range 0\.05 to 0\.95 \(19 calibration"):
         calibration.quantiles(np.array([0.01]))
+
+
+def test_a_single_quantile_is_calibrated() -> None:
+    calibration = Calibration(np.array([0.5]), np.array([[1.0], [2.0]]), n_windows=4, n_effective=4.0)
+    predicted = Forecasts(np.zeros((3, 2)), np.tile(np.linspace(-1, 1, len(PROBABILITIES)), (3, 2, 1)))
+    found = calibration.around(predicted, np.ones((3, 1)), np.full((1, 2, 1), 0.5))
+    np.testing.assert_allclose(found, np.tile([[1.0], [2.0]], (3, 1, 1)), atol=1e-12)
 
 
 def test_volatility_unit_equalizes_coverage_in_calm_and_volatile_periods() -> None:

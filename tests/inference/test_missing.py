@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
+from forecaster.backtesting.backtest import BacktestConfig, backtest
 from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import ConfigError, SeriesError
 from forecaster.evaluation.choice import Residuals
@@ -165,6 +166,19 @@ def test_windows_without_an_observed_value_are_left_out(tmp_path: Path) -> None:
     seen = ~np.isnan(every)
     assert kept.tolist() == np.flatnonzero(seen[:, :INPUT_SIZE].any(axis=1) & seen[:, INPUT_SIZE:].any(axis=1)).tolist()
     np.testing.assert_array_equal(past, every[kept, :INPUT_SIZE])
+
+
+def test_cutoffs_without_observed_windows_are_left_out_of_a_backtest(tmp_path: Path) -> None:
+    config = recipe(tmp_path, refit=False, hist_exog=[])
+    frame = config.load()
+    # longer than a window and its horizon, so that whole refits have no window
+    frame.loc[640:675, "y"] = np.nan
+    series = prepare(config, frame)
+    trial = BacktestConfig(n_windows=60, refit=3, baselines=("naive", "ridge"), season_length=7)
+    result = backtest(config, trial, series, tmp_path)
+    origins = result.origins
+    assert len(origins.cutoffs) < 60 and np.unique(origins.numbers).tolist() == list(range(len(origins.cutoffs)))
+    assert all(np.isfinite(mean).all() for mean in result.forecasts.values())
 
 
 def test_missing_targets_have_no_loss() -> None:

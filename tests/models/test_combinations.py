@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from forecaster.domain.series import Inputs
 from forecaster.evaluation.forecasts import Forecasts
-from forecaster.models.network import raw_outputs
+from forecaster.models.network import ModelConfig, output_shapes, raw_outputs
+from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.registry.bundle import largest_difference
 from forecaster.training.networks import loss_of
-from tests.models.combinations import Combination, cover, every_network, trained_network
+from tests.models.combinations import INPUT_SIZE, PARTS, Combination, cover, every_network, trained_network
 from tests.models.tracing import fast_traces
 
 # `make conformance` tests every combination
@@ -85,6 +86,22 @@ def test_every_layer_learns_and_the_served_graph_gives_the_networks_forecasts(co
     served = trained.run(inputs.feeds)
     assert served.mean.shape == (len(inputs), combination.shape.horizon)
     assert largest_difference(inputs, served, expected) < TOLERANCE
+
+
+@pytest.mark.usefixtures("_fast_traces")
+@pytest.mark.parametrize("decoder", [name for name in PARTS["decoder"] if name != "segment_parallel"])
+def test_a_horizon_of_one_step_is_traced_with_its_shape(decoder: str) -> None:
+    config = ModelConfig.model_validate(
+        {"cell": "gru", "encoder": {"widths": [4]}, "decoder": PARTS["decoder"][decoder]}
+    )
+    one = Combination((decoder,), config, NetworkShape(INPUT_SIZE, 1))
+    trained, inputs = trained_network(one, np.random.default_rng(5))
+    graph = trained.trace().graph
+    shapes = {
+        output.name: [size.dim_value for size in output.type.tensor_type.shape.dim[1:]] for output in graph.output
+    }
+    assert shapes == {name: list(shape) for name, shape in output_shapes(config, one.shape).items()}
+    assert largest_difference(inputs, trained.run(inputs.feeds), trained.predict(inputs)) < TOLERANCE
 
 
 def test_fast_trace_is_the_same_graph() -> None:

@@ -142,6 +142,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("calibration.json", lambda c: c["model"]["probabilities"].reverse()),
         "probabilities must increase",
     ),
+    "probabilities that are not symmetric": (
+        edit("calibration.json", lambda c: c["model"]["probabilities"].__setitem__(0, 1e-5)),
+        "probabilities must be symmetric around 0.5",
+    ),
     "residuals in disorder": (
         edit("calibration.json", lambda c: c["model"]["residuals"][0].reverse()),
         "residuals must be finite",

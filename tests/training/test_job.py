@@ -24,10 +24,10 @@ from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
-from forecaster.training import job, tracking
+from forecaster.training import job, networks, tracking
 from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.job import train
-from forecaster.training.stages import evaluate
+from forecaster.training.stages import compile_untrained, evaluate
 from forecaster.training.tracking import tracked_run
 from forecaster.training.warm_start import load_weights
 from tests.conftest import ROOT, TrainedModels, small_config, start_module
@@ -192,6 +192,15 @@ def test_weights_of_another_network_are_refused(models: TrainedModels, changes: 
     other = ModelConfig.model_validate(own | changes)
     with pytest.raises(TrainingError, match=f"whose {part} differ from the recipe's"):
         load_weights(build_model(other, shape), other, NO_STATIC, file)
+
+
+def test_latest_networks_are_kept(models: TrainedModels) -> None:
+    config = models.config.model_copy(update={"fit": models.config.fit.model_copy(update={"schedule": "cosine"})})
+    with networks.reuse_networks(most=2) as cache:
+        for n_windows in (64, 96, 128, 96):
+            compile_untrained(config, n_windows, config.shape)
+    epochs = config.fit.epochs
+    assert [batches for *_, batches in cache.networks] == [3 * epochs, 4 * epochs]
 
 
 def test_unsuitable_data_opens_no_run(tmp_path: Path) -> None:
