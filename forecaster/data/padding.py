@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from forecaster.domain.errors import SeriesError
 from forecaster.domain.frequency import Step
-from forecaster.domain.series import Series
+from forecaster.domain.series import FIRST_TIME, Series
 
 
 def pad_series(series: Series, rows: int, step: Step) -> Series:
@@ -15,13 +16,21 @@ def pad_series(series: Series, rows: int, step: Step) -> Series:
         series: without columns known ahead.
         rows: number of rows before each series.
         step: the step between timestamps.
+
+    Raises:
+        SeriesError: the rows begin before the first time that can be represented.
     """
     if rows == 0:
         return series
     earlier = np.full((rows, series.values.shape[1]), np.nan)
     values, times = [], []
-    for _, within in series:
+    for name, within in series:
         own = series.timestamps[within]
+        if step.before(own[0], rows)[0] > own[0]:
+            raise SeriesError(
+                f"series '{name}': {rows} rows before {own[0]} begin before {FIRST_TIME}; lower input_size, or raise "
+                "least_rows"
+            )
         values += [earlier, series.values[within]]
         times += [step.before(own[0], rows), own]
     return replace(

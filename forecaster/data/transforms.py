@@ -302,7 +302,10 @@ def _observed(chunks: Iterable[Floats]) -> Iterator[Floats]:
             is_empty = False
             yield observed
     if is_empty:
-        raise SeriesError("a column has no observed value in the train part; remove the column, or add observed rows")
+        raise SeriesError(
+            "a column has no observed value in the rows that a network is fitted on: the train part, its first rows in "
+            "a fold, or its last rows in the leakage audit; remove the column, or the rows in which it is missing"
+        )
 
 
 def _last(x: Array, is_causal: bool) -> Array:

@@ -53,7 +53,7 @@ def load_weights(model: Any, config: ModelConfig, columns: StaticColumns, file: 
     """
     saved = Manifest.model_validate_json((file.parent / MANIFEST).read_bytes())
     others, known = _differences(config, saved, file), saved.static_columns
-    if columns.sizes and (known.series, known.categories) != (columns.series, columns.categories):
+    if columns.sizes and not _have_same_names(known, columns):
         others.append("series or categories")
     if others:
         raise _refusal(file, f"whose {' and '.join(others)} differ from the recipe's or the data's")
@@ -61,6 +61,16 @@ def load_weights(model: Any, config: ModelConfig, columns: StaticColumns, file: 
         model.load_weights(file)
     except (OSError, ValueError) as error:
         raise _refusal(file, f"which have another shape ({str(error).splitlines()[0]})") from error
+
+
+def _have_same_names(saved: StaticColumns, columns: StaticColumns) -> bool:
+    """Return whether embeddings have the same names; the saved ones lack those that the network has not seen."""
+    pairs = [(saved.series, columns.series)]
+    pairs += [(saved.categories.get(name, ()), names) for name, names in columns.categories.items()]
+    return saved.categories.keys() == columns.categories.keys() and all(
+        len(known) == len(names) and all(a in (None, b) for a, b in zip(known, names, strict=True))
+        for known, names in pairs
+    )
 
 
 def _refusal(file: Path, reason: str) -> TrainingError:

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from forecaster.data.padding import pad_series
 from forecaster.data.windows import cut_windows
-from forecaster.domain.errors import ConfigError, TooShortError
+from forecaster.domain.errors import ConfigError, SeriesError, TooShortError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import Series
 from forecaster.inference.predictor import Predictor, load_predictor
@@ -127,6 +127,12 @@ def test_padded_times_continue_backwards(freq: str) -> None:
     np.testing.assert_array_equal(padded.timestamps, times)
     assert np.isnan(padded.values[:30]).all() and padded.bounds.tolist() == [0, 40]
     np.testing.assert_array_equal(padded.values[30:], part.values)
+
+
+def test_padding_before_the_first_time_is_refused() -> None:
+    part = Series(("a",), np.ones((1, 1)), np.array(["2020-01-01"], "M8[ns]"), np.array([0, 1]), "YS")
+    with pytest.raises(SeriesError, match=r"series 'a': 400 rows before 2020-01-01.* begin before 16"):
+        pad_series(part, 400, parse("YS"))
 
 
 def test_settings_that_conflict_are_named(tmp_path: Path) -> None:
