@@ -10,11 +10,14 @@ import pytest
 from forecaster.data.windows import Windows, split_windows
 from forecaster.domain.config import load_config
 from forecaster.domain.errors import ConfigError
+from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.domain.series import Floats
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import stages
 from forecaster.training.config import TrainConfig, prepare
+from forecaster.training.export import write_bundle
 from tests.conftest import ROOT, small_config
+from tests.models.combinations import manifest_fields
 
 
 def recipe(folder: Path, **fit: Any) -> tuple[TrainConfig, dict[str, Windows]]:
@@ -50,10 +53,12 @@ def test_each_fit_solves_the_regression_on_its_own_windows(tmp_path: Path, monke
     # chunks of 64 windows
     monkeypatch.setattr("forecaster.training.examples.CHUNK_VALUES", 8 * 64)
     config, parts = recipe(tmp_path)
-    trained, *_ = stages.fit_recipe(config, parts, tmp_path)
-    trained.model.save(tmp_path / "saved.keras")
+    trained, _, calibration = stages.fit_recipe(config, parts, tmp_path)
+    sample = parts["train"].inputs(np.arange(20))
+    calibrations = {"model": calibration, "naive": calibration}
+    write_bundle(trained, calibrations, manifest_fields("sine", trained), sample, tmp_path / "bundle")
     # a warm start, on the windows of another part
-    warm = stages.refit(config, parts["test"], 1, tmp_path, weights=tmp_path / "saved.keras")
+    warm = stages.refit(config, parts["test"], 1, tmp_path, weights=tmp_path / "bundle" / KERAS_MODEL)
     for fitted, windows in ((trained, parts["train"]), (warm, parts["test"])):
         for found, expected in zip(regression(fitted), solution(fitted, windows), strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-5)
