@@ -28,7 +28,7 @@ from forecaster.database.engine import open_engine
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.config import build_config
 from forecaster.evaluation import choice
-from forecaster.inference.predictor import Predictor
+from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import bundle_folder
 from forecaster.registry.store import Store
@@ -91,6 +91,12 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
         "tracking": {"uri": empty_store(folder), "checkpoints": str(folder / "checkpoints")},
     }
     return build_config(raw | changes, TrainConfig, "test")
+
+
+def trained_predictor(config: TrainConfig, cache: Path) -> Predictor:
+    """Train a recipe, make its version the champion, and return its predictor with the bundle in `cache`."""
+    Store(config.tracking.uri).promote(config.name, train(config).version)
+    return load_predictor(config.name, tracking_uri=config.tracking.uri, cache=cache)
 
 
 @dataclass(frozen=True)

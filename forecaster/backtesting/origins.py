@@ -71,7 +71,7 @@ def roll(series: Series, input_size: int, horizon: int, n_windows: int, step_siz
     is_kept = np.flatnonzero(are_observed(windows))
     if not len(is_kept):
         raise TooShortError("backtest: no window has an observed value among its inputs and its targets; add rows")
-    # a cutoff at which no series is observed is none
+    # a refit for cutoffs without a window would have nothing to forecast
     kept, positions = np.unique(np.concatenate(numbers)[order][is_kept], return_inverse=True)
     return Origins(windows.choose(is_kept), cutoffs[kept], positions)
 

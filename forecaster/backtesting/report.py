@@ -10,7 +10,15 @@ from forecaster.domain.missing import carried, mean_of_observed
 from forecaster.domain.series import CUTOFF, DS, UNIQUE_ID, Floats, Series, Y, lower, upper
 from forecaster.evaluation.baselines import random_walk_bands
 from forecaster.evaluation.metrics import METRICS, mase, naive_scale, relative_mae, rmsse, squared_naive_scale
-from forecaster.evaluation.probabilistic import CRPS_QUANTILES, coverage, pinball, scale_loss, width, winkler
+from forecaster.evaluation.probabilistic import (
+    CRPS_QUANTILES,
+    coverage,
+    coverage_by_window,
+    pinball,
+    scale_loss,
+    width,
+    winkler,
+)
 from forecaster.evaluation.significance import MIN_WINDOWS, block_bootstrap_error, diebold_mariano
 
 # windows whose quantiles are in memory at a time
@@ -86,8 +94,7 @@ def _intervals(result: Backtest, backtest_config: BacktestConfig) -> dict[str, f
     block = 2 * overlap(result.actual.shape[1], backtest_config.step_size)
     for kind, bands in (("", result.bands), ("-static", result.static), ("-adaptive", result.adaptive)):
         for level, (low, high) in bands.items():
-            is_inside = (result.actual >= low) & (result.actual <= high)
-            inside = mean_of_observed(np.where(np.isnan(result.actual), np.nan, is_inside))
+            inside = coverage_by_window(result.actual, low, high)
             figures |= {
                 f"coverage-{level}{kind}": coverage(result.actual, low, high),
                 f"coverage-{level}{kind}-error": block_bootstrap_error(_by_cutoff(result, inside), block),

@@ -15,6 +15,7 @@ from forecaster.domain.missing import mean_of_observed
 from forecaster.domain.series import CUTOFF, UNIQUE_ID, Floats, Series
 from forecaster.evaluation.metrics import by_series, by_step, mae
 from forecaster.evaluation.plots import coverage_figure, errors_figure
+from forecaster.evaluation.probabilistic import coverage_by_window
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import CHECKPOINTS, WORK, remove_checkpoints, work_key
@@ -133,9 +134,7 @@ def _windows(result: Backtest, series: Series, rows: NDArray[np.int64]) -> dict[
 
 def _coverage_figure(result: Backtest, title: str) -> Any:
     def inside(bands: Mapping[int, tuple[Floats, Floats]], level: int) -> Floats:
-        low, high = bands[level]
-        is_inside = (result.actual >= low) & (result.actual <= high)
-        return mean_of_observed(np.where(np.isnan(result.actual), np.nan, is_inside))
+        return coverage_by_window(result.actual, *bands[level])
 
     kinds = {"static": result.static, "adaptive": result.adaptive}
     covered = {level: {kind: inside(bands, level) for kind, bands in kinds.items()} for level in result.bands}

@@ -6,7 +6,7 @@ Missing actuals do not count.
 import numpy as np
 
 from forecaster.domain.levels import miscoverage_rate
-from forecaster.domain.missing import observed_only
+from forecaster.domain.missing import mean_of_observed, observed_only
 from forecaster.domain.series import Floats
 
 # .05, .1, … .95: dense enough that twice their mean pinball loss approximates the CRPS
@@ -38,6 +38,15 @@ def scale_loss(loss: float, actual: Floats) -> float:
     if size == 0:
         return 0.0 if loss == 0 else float("inf")
     return loss / size
+
+
+def coverage_by_window(actual: Floats, low: Floats, high: Floats) -> Floats:
+    """Return the share of each window's observed actuals inside its interval, `(n,)`; NaN where none is observed.
+
+    Args:
+        actual, low, high: `(n, horizon)`; a missing actual is NaN.
+    """
+    return mean_of_observed(np.where(np.isnan(actual), np.nan, (actual >= low) & (actual <= high)))
 
 
 def coverage(actual: Floats, low: Floats, high: Floats) -> float:

@@ -122,7 +122,8 @@ class ArrayPredictor:
         Raises:
             RequestError: a forecast is not finite.
         """
-        manifest, parts = self.manifest, list[Forecasts]()
+        manifest = self.manifest
+        parts: list[Forecasts] = []
         for first in range(0, horizon, manifest.horizon):
             if parts:
                 window = np.concatenate([window, parts[-1].mean[:, :, None]], axis=1)[:, -manifest.input_size :]

@@ -19,16 +19,14 @@ from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.units import Unit
 from forecaster.inference.batch import BatchConfig, forecast_batch
-from forecaster.inference.predictor import Predictor, load_predictor
+from forecaster.inference.predictor import Predictor
 from forecaster.models.heads import Point
-from forecaster.registry.store import Store
 from forecaster.training.config import prepare
 from forecaster.training.divergence import loss_of_zeros
-from forecaster.training.job import train
 from forecaster.training.networks import loss_of
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import small_config
+from tests.conftest import small_config, trained_predictor
 from tests.service.conftest import wait_until_ready
 
 ROWS, INPUT_SIZE = 700, 24
@@ -64,10 +62,7 @@ def recipe(folder: Path, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("missing")
-    registered = train(recipe(folder))
-    uri = f"sqlite:///{folder}/mlflow.db"
-    Store(uri).promote("sales", registered.version)
-    return load_predictor("sales", tracking_uri=uri, cache=folder / "cache")
+    return trained_predictor(recipe(folder), folder / "cache")
 
 
 def series(past: pd.DataFrame, **changes: Any) -> dict[str, Any]:

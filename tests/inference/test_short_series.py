@@ -13,13 +13,11 @@ from forecaster.data.windows import cut_windows
 from forecaster.domain.errors import ConfigError, SeriesError, TooShortError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import Series
-from forecaster.inference.predictor import Predictor, load_predictor
-from forecaster.registry.store import Store
+from forecaster.inference.predictor import Predictor
 from forecaster.training.config import prepare
-from forecaster.training.job import train
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import small_config
+from tests.conftest import small_config, trained_predictor
 from tests.service.conftest import wait_until_ready
 
 INPUT_SIZE, LEAST, HORIZON = 24, 8, 4
@@ -51,10 +49,7 @@ def recipe(folder: Path, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("shops")
-    registered = train(recipe(folder))
-    uri = f"sqlite:///{folder}/mlflow.db"
-    Store(uri).promote("shops", registered.version)
-    return load_predictor("shops", tracking_uri=uri, cache=folder / "cache")
+    return trained_predictor(recipe(folder), folder / "cache")
 
 
 def test_short_histories_are_forecast_alike_and_shorter_ones_refused(predictor: Predictor) -> None:

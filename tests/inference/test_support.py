@@ -17,14 +17,12 @@ from forecaster.domain.support import Support
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.probabilistic import coverage
 from forecaster.inference.batch import BatchConfig, forecast_batch
-from forecaster.inference.predictor import Predictor, load_predictor
-from forecaster.registry.store import Store
+from forecaster.inference.predictor import Predictor
 from forecaster.training.config import prepare, split
-from forecaster.training.job import train
 from forecaster.training.residuals import served_bands
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import small_config
+from tests.conftest import small_config, trained_predictor
 from tests.service.conftest import wait_until_ready
 
 COUNTS = {"at_least": 0, "integer": True}
@@ -52,10 +50,8 @@ def recipe(folder: Path, frame: pd.DataFrame, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("counts")
-    registered = train(recipe(folder, sales(), model={"cell": "gru", "widths": [8], "head": "quantile"}))
-    uri = f"sqlite:///{folder}/mlflow.db"
-    Store(uri).promote("sales", registered.version)
-    return load_predictor("sales", tracking_uri=uri, cache=folder / "cache")
+    config = recipe(folder, sales(), model={"cell": "gru", "widths": [8], "head": "quantile"})
+    return trained_predictor(config, folder / "cache")
 
 
 def test_forecasts_are_counts_and_the_same_everywhere(predictor: Predictor, tmp_path: Path) -> None:
