@@ -90,7 +90,8 @@ def test_killed_fleet_continues_and_gives_the_result_of_a_single_training(tmp_pa
     started: set[str] = set()
 
     def second_has_started() -> bool:
-        started.update(file.parent.name for file in (tmp_path / "mlruns" / "checkpoints").glob("*/recipe.npz"))
+        # a finished training renames its folder to `.done` before it removes it
+        started.update(file.parent.stem for file in (tmp_path / "mlruns" / "checkpoints").glob("*/recipe.npz"))
         return len(started) == 2
 
     wait_until(second_has_started, process)
