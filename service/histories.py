@@ -81,8 +81,8 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     manifest, length = predictor.manifest, len(series.y)
     if len(series.ds) != length:
         raise SeriesError(f"{where}: ds has {len(series.ds)} entries and y has {length}; give one time per value")
-    predictor.check_length(length, f"{where}.y")
-    ahead = predictor.steps_ahead(steps)
+    predictor.checks.check_length(length, f"{where}.y")
+    ahead = predictor.manifest.steps_ahead(steps)
     hist = _columns(series.hist_exog, tuple(manifest.hist_exog), length, f"{where}.hist_exog")
     static = _static(series.unique_id, series.stat_exog, predictor.static_columns, f"{where}.stat_exog")
     futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
@@ -94,7 +94,7 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
         clock.check(predictor.frequency, where)
     # slice before converting: a slice of an array would keep the whole array in memory
     values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)], dtype=np.float64).T
-    predictor.check_observed(values[None], where)
+    predictor.checks.check_observed(values[None], where)
     values = pad_front(values[None], manifest.input_size)[0]
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
     return History(series.unique_id, clock, values, futr_exog, static)
@@ -147,7 +147,7 @@ def _stored(name: str, where: str, predictor: ArrayPredictor, settings: Settings
         raise RequestError(f"{where}: the bar store has no stat_exog {list(columns.stat_exog)}; send series")
     tail = read_tail(settings.bars_dir, name)
     tail.check_usable(now, timedelta(hours=settings.stale_after_hours))
-    predictor.check_length(len(tail.days), where)
+    predictor.checks.check_length(len(tail.days), where)
     days = tail.days[-manifest.input_size :].astype("M8[us]")
     clock = Clock(days, days, None)
     clock.check(predictor.frequency, where)

@@ -136,7 +136,7 @@ def infer(
     model, number = find_version(catalog, name, version)
     predictor = model.predictors[number]
     forecaster = Forecaster(predictor, _horizon(request, predictor), without_skill=settings.without_skill)
-    shapes = _shapes(predictor.manifest, predictor.steps_ahead(forecaster.horizon))
+    shapes = _shapes(predictor.manifest, predictor.manifest.steps_ahead(forecaster.horizon))
     may_miss = {X} if predictor.manifest.is_masked else ()
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series, may_miss)
     values = arrays[X]
@@ -191,7 +191,7 @@ def _clocks(parameters: InferenceParameters, batch: int) -> list[Clock]:
 def _horizon(request: InferenceRequest, predictor: ArrayPredictor) -> int:
     requested = request.parameters.horizon
     horizon = predictor.manifest.horizon if requested is None else requested
-    predictor.check_horizon(horizon)
+    predictor.checks.check_horizon(horizon)
     return horizon
 
 

@@ -367,6 +367,10 @@ class Manifest(_Part):
         """Return the number of rows that a history needs."""
         return self.input_size if self.least_rows is None else self.least_rows
 
+    def steps_ahead(self, horizon: int) -> int:
+        """Return the number of steps that known columns must cover for `horizon` steps: whole trained horizons."""
+        return -(-horizon // self.horizon) * self.horizon
+
     @property
     def static_columns(self) -> StaticColumns:
         """Return the columns of the input `static`."""

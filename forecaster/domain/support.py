@@ -39,18 +39,18 @@ class Support(Config):
         """Raise SeriesError if a value of `(rows,)` lies outside the support."""
         found = self.find_outside(values)
         if found:
-            raise SeriesError(f"{where}, row {found[0][0]}: {found[1]}; correct the row, or change support")
+            (row,), reason = found
+            raise SeriesError(f"{where}, row {row}: {values[row]:g} {reason}; correct the row, or change support")
 
     def find_outside(self, values: Floats) -> tuple[tuple[int, ...], str] | None:
-        """Return the position of the first value outside the support, and what is wrong; None if all are inside."""
+        """Return the position of the first value outside the support, and the reason; None if all are inside."""
         is_below = np.zeros(values.shape, bool) if self.at_least is None else values < self.at_least
         is_fraction = values % 1 > 0 if self.integer else np.zeros(values.shape, bool)
         outside = np.argwhere(is_below | is_fraction)
         if not len(outside):
             return None
         at = tuple(outside[0].tolist())
-        what = f"below {self.at_least:g}, the least value of the target" if is_below[at] else "not a whole number"
-        return at, f"{values[at]:g} is {what}"
+        return at, f"is below {self.at_least:g}, the least value" if is_below[at] else "is not a whole number"
 
     def bounded(self, values: Any) -> Any:
         """Return values, of any array API, with `at_least` in place of those below it."""

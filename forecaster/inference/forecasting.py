@@ -100,7 +100,7 @@ class Forecaster:
 
     def __post_init__(self) -> None:
         """Check the horizon, the columns and the sample paths."""
-        self.predictor.check_horizon(self.horizon)
+        self.predictor.checks.check_horizon(self.horizon)
         self.predictor.check_probabilities(self.bands.probabilities, self.is_baseline)
         if self.n_samples is not None:
             if self.seed < 0:

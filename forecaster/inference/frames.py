@@ -98,7 +98,7 @@ def read_frame(
     cutoffs = frame.groupby(UNIQUE_ID, sort=False, observed=True)[DS].last()
     known = None
     if futr_exog:
-        future_times = _next_times(frequency, cutoffs, predictor.steps_ahead(steps))
+        future_times = _next_times(frequency, cutoffs, predictor.manifest.steps_ahead(steps))
         future = read_futr_frame(futr_frame, futr_exog, series, future_times)
         known = np.concatenate([_last_rows(series, series.known, manifest.input_size), future], axis=1)
     columns = predictor.static_columns

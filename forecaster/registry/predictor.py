@@ -9,19 +9,19 @@ import numpy as np
 import onnxruntime
 
 from forecaster.data.calendar_features import calendar_features
-from forecaster.domain.errors import BundleError, RequestError, SeriesError, TooShortError
+from forecaster.domain.errors import BundleError, RequestError
 from forecaster.domain.frequency import Step, parse
 from forecaster.domain.levels import bound_probabilities
-from forecaster.domain.manifest import MODEL, Manifest
+from forecaster.domain.manifest import MODEL
 from forecaster.domain.missing import pad_front
 from forecaster.domain.series import Floats, Inputs, Times
-from forecaster.domain.support import Support
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.conformal import Calibration
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.evaluation.paths import Ranks
 from forecaster.models.names import ATTENTION
 from forecaster.registry.bundle import Bundle
+from forecaster.registry.request_checks import RequestChecks
 
 # bounds the memory of a run, whatever the number of series
 MAX_BATCH = 1024
@@ -46,7 +46,7 @@ class ArrayPredictor:
         self.bundle = bundle
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
         self.manifest = bundle.manifest
-        self._support = _support_of_inputs(self.manifest)
+        self.checks = RequestChecks(self.manifest)
         self.static_columns = bundle.manifest.static_columns
         # the attention weights are computed only when they are asked for
         self._names = [name for name in bundle.manifest.outputs if name != ATTENTION]
@@ -102,13 +102,12 @@ class ArrayPredictor:
         """
         manifest = self.manifest
         horizon = manifest.horizon if horizon is None else horizon
-        self.check_horizon(horizon)
-        self.check_length(inputs.shape[1], "inputs")
-        self._check_features(inputs, known, static, horizon)
+        self.checks.check_horizon(horizon)
+        self.checks.check_length(inputs.shape[1], "inputs")
+        self.checks.check_shapes(inputs, known, static, horizon)
         window = pad_front(np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64), manifest.input_size)
-        self.check_observed(window)
-        self._check_target(window[:, :, 0])
-        self._check_hist(window)
+        self.checks.check_observed(window)
+        self.checks.check_values(window)
         return self.roll_out(window, horizon, known, static)
 
     def roll_out(self, window: Floats, horizon: int, known: Floats | None, static: Floats | None) -> Forecasts:
@@ -147,10 +146,10 @@ class ArrayPredictor:
                 the model takes no calendar features.
             horizon: number of steps; the trained horizon when None.
             futr_exog: raw values of the manifest's `futr_exog`, in its order, for the inputs and the forecast steps,
-                `(batch, input_size + steps_ahead(horizon), futr_exog)`.
+                `(batch, input_size + manifest.steps_ahead(horizon), futr_exog)`.
 
         Returns:
-            `(batch, input_size + steps_ahead(horizon), futr_exog + calendar_features)`.
+            `(batch, input_size + manifest.steps_ahead(horizon), futr_exog + calendar_features)`.
 
         Raises:
             RequestError: the model takes calendar features, and `times` is None.
@@ -161,15 +160,11 @@ class ArrayPredictor:
             return futr_exog
         if times is None:
             raise RequestError(f"times: missing; the model takes {list(names)}, so give the timestamps of the inputs")
-        steps = self.steps_ahead(self.manifest.horizon if horizon is None else horizon)
+        steps = self.manifest.steps_ahead(self.manifest.horizon if horizon is None else horizon)
         cutoffs, index = np.unique(times[:, -1], return_inverse=True)
         next_times = np.stack([self.frequency.after(cutoff, steps) for cutoff in cutoffs])[index]
         features = calendar_features(names, np.concatenate([times, next_times], axis=1), self.frequency)
         return features if futr_exog is None else np.concatenate([futr_exog, features], axis=2)
-
-    def steps_ahead(self, horizon: int) -> int:
-        """Return the number of steps that known columns must cover for `horizon` steps: whole trained horizons."""
-        return -(-horizon // self.manifest.horizon) * self.manifest.horizon
 
     def predict_baseline(self, inputs: Floats, horizon: int | None = None) -> Floats:
         """Return the naive forecast, `(batch, horizon)`: the last value at each step.
@@ -179,10 +174,9 @@ class ArrayPredictor:
                 it lies outside the support.
         """
         window = np.atleast_3d(inputs)[:, -self.manifest.input_size :].astype(np.float64)
-        self.check_observed(window)
-        past = window[:, :, 0]
-        self._check_target(past)
-        return np.array(last_value(past, self.manifest.horizon if horizon is None else horizon))
+        self.checks.check_observed(window)
+        self.checks.check_values(window)
+        return np.array(last_value(window[:, :, 0], self.manifest.horizon if horizon is None else horizon))
 
     def quantiles(
         self,
@@ -263,14 +257,6 @@ class ArrayPredictor:
         """Return the calibration of the model, or of the baseline; None if the bundle has none."""
         return self.bundle.baseline if is_baseline else self.bundle.calibration
 
-    def check_horizon(self, horizon: int) -> None:
-        """Raise RequestError unless the version can forecast `horizon` steps."""
-        if not 1 <= horizon <= self.manifest.max_horizon:
-            raise RequestError(
-                f"horizon: {horizon} is outside 1 to {self.manifest.max_horizon} "
-                f"(the trained horizon is {self.manifest.horizon}; longer ones are rolled out); request fewer steps"
-            )
-
     def check_probabilities(self, probabilities: tuple[float, ...], is_baseline: bool = False) -> None:
         """Raise RequestError unless each of `probabilities` lies within the calibrated range."""
         self._residuals(probabilities, is_baseline)
@@ -306,38 +292,6 @@ class ArrayPredictor:
             )
         return calibration.probabilities, calibration.templates
 
-    def check_length(self, length: int, where: str) -> None:
-        """Raise TooShortError unless `length` values are enough for a forecast."""
-        needed = self.manifest.n_needed
-        if length < needed:
-            raise TooShortError(
-                f"{where}: has {length} values, and the model needs {needed}; add {needed - length} earlier values"
-            )
-
-    def check_observed(self, window: Floats, where: str | None = None) -> None:
-        """Raise SeriesError if values of `(n, input_size, columns)` are missing, which are NaN, that the model needs.
-
-        Args:
-            window: the values of some series.
-            where: the place of the series in a request, if it is a single one.
-        """
-        is_missing = np.isnan(window)
-        if not is_missing.any():
-            return
-        fields = ("y", *(f"hist_exog.{name}" for name in self.manifest.hist_exog))
-        if not self.manifest.is_masked:
-            row, step, column = np.argwhere(is_missing)[0].tolist()
-            raise SeriesError(
-                f"{where or f'inputs, series {row}'}.{fields[column]}: value {step} of the last {window.shape[1]} is "
-                "missing, and the model takes no missing values; send it, or train the model with missing: mask"
-            )
-        empty = np.flatnonzero(is_missing[:, :, 0].all(axis=1))
-        if len(empty):
-            raise SeriesError(
-                f"{where or f'inputs, series {empty[0]}'}.y: all of the last {window.shape[1]} values are missing; "
-                "send a history with observed values"
-            )
-
     def forecast(self, inputs: Inputs) -> Forecasts:
         """Return the forecasts of the trained horizon; unlike `predict`, do not check that they are finite."""
         outputs = self.run(inputs, self._names)
@@ -369,59 +323,3 @@ class ArrayPredictor:
     def _residual_quantiles(self, probabilities: tuple[float, ...], is_baseline: bool) -> Floats:
         calibration = self.calibration(is_baseline)
         return np.empty((0, 0)) if calibration is None else calibration.quantiles(np.array(probabilities))
-
-    def _check_features(self, inputs: Floats, known: Floats | None, static: Floats | None, horizon: int) -> None:
-        manifest = self.manifest
-        n_inputs, n_known = 1 + len(manifest.hist_exog), len(manifest.futr_exog | manifest.calendar_features)
-        rows = manifest.input_size + self.steps_ahead(horizon)
-        if inputs.ndim + (n_inputs == 1) < 3 or (inputs.ndim == 3 and inputs.shape[2] != n_inputs):
-            raise RequestError(
-                f"inputs: has the shape {inputs.shape}; the last axis must hold the target and "
-                f"{list(manifest.hist_exog)}"
-            )
-        shape = None if known is None else known.shape
-        if shape != ((len(inputs), rows, n_known) if n_known else None):
-            raise RequestError(
-                f"known: has the shape {shape}; the model takes {rows} rows of "
-                f"{[*manifest.futr_exog, *manifest.calendar_features]}; create it with known_ahead"
-            )
-        shape, names = None if static is None else static.shape, self.static_columns.names
-        if shape != ((len(inputs), len(names)) if names else None):
-            raise RequestError(
-                f"static: has the shape {shape}; the model takes a row of {list(names)} for each series; create it "
-                "with static_columns.encode_all"
-            )
-
-    def _check_target(self, window: Floats) -> None:
-        """Raise SeriesError if a value of `(n, input_size)` lies outside what the target can be."""
-        if self.manifest.is_positive and (window <= 0).any():
-            row, column = np.argwhere(window <= 0)[0]
-            raise SeriesError(
-                f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {window[row, column]:g} "
-                "is not above 0, but the model takes logarithms; correct the value"
-            )
-        found = self._support.find_outside(window)
-        if found:
-            (row, column), reason = found
-            raise SeriesError(
-                f"inputs, series {row}, value {column} of the last {self.manifest.input_size}: {reason}; "
-                "correct the value"
-            )
-
-    def _check_hist(self, window: Floats) -> None:
-        """Raise SeriesError if a value of `(n, input_size, 1 + hist_exog)` has no logarithm, as its column needs."""
-        for number, (name, above) in enumerate(self.manifest.hist_above.items(), start=1):
-            if above is not None and (window[:, :, number] <= above).any():
-                row, step = np.argwhere(window[:, :, number] <= above)[0]
-                raise SeriesError(
-                    f"inputs, series {row}, hist_exog.{name}, value {step} of the last {self.manifest.input_size}: "
-                    f"{window[row, step, number]:g} is not above {above:g}, but the model takes logarithms; correct it"
-                )
-
-
-def _support_of_inputs(manifest: Manifest) -> Support:
-    """Return the values that a history may hold: the support of the target, and what its logarithm needs."""
-    support = manifest.support
-    if any(step["kind"] == "log1p" for step in manifest.transforms[:1]):
-        return Support(at_least=max(0.0, support.at_least or 0.0), integer=support.integer)
-    return support

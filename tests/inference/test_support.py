@@ -75,7 +75,7 @@ def test_forecasts_are_counts_and_the_same_everywhere(predictor: Predictor, tmp_
         series["y"][-2] = -1.0
         refused = client.post("/v1/forecasts", json=request)
     assert refused.status_code == 422
-    assert "series 0, value 22 of the last 24: -1 is below 0" in refused.json()["detail"]
+    assert "series 0, y, value 22 of the last 24: -1 is below 0" in refused.json()["detail"]
     past.to_csv(tmp_path / "past.csv", index=False)
     batch = BatchConfig.model_validate(
         {
