@@ -18,13 +18,12 @@ from forecaster.domain.config import build_config
 from forecaster.domain.errors import RequestError, SeriesError, TrainingError
 from forecaster.domain.manifest import KERAS_MODEL
 from forecaster.inference.batch import BatchConfig, forecast_batch
-from forecaster.inference.predictor import Predictor, load_predictor
-from forecaster.registry.store import Store
+from forecaster.inference.predictor import Predictor
 from forecaster.training.config import prepare
-from forecaster.training.job import train
 from forecaster.training.stages import refit
 from service.app import create_app
 from service.settings import Settings
+from tests.conftest import trained_predictor
 from tests.service.conftest import wait_until_ready
 from tests.shops import AREAS, shop_recipe, shops
 
@@ -32,11 +31,7 @@ from tests.shops import AREAS, shop_recipe, shops
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("shops")
-    config = shop_recipe(folder)
-    Store(config.tracking.uri, create=True)
-    version = train(config).version
-    Store(config.tracking.uri).promote("shops", version)
-    return load_predictor("shops", tracking_uri=config.tracking.uri, cache=folder / "cache")
+    return trained_predictor(shop_recipe(folder), folder / "cache")
 
 
 @pytest.fixture(scope="module")
