@@ -38,7 +38,7 @@ def compare(
     `backtest_config` and compared.
 
     Args:
-        challenger: the version to judge.
+        challenger: the version to judge; it passes `check_comparable`.
         champion: the served version.
         run: the backtest of the challenger's recipe with `backtest_config`.
         gate: the settings of the gate.
@@ -46,10 +46,8 @@ def compare(
         tags: tags for the runs.
 
     Raises:
-        RegistryError: their horizons or frequencies differ.
         DataError, TrainingError, WorkspaceError, StoreUnavailable: as `run_backtest` raises them.
     """
-    _check_comparable(challenger, champion)
     # on the challenger's data, so that both forecast the same rows
     theirs = champion.config.model_copy(update={"data": challenger.config.data})
     is_same = _recipe(challenger.config) == _recipe(champion.config)
@@ -144,7 +142,8 @@ def _warm_start(challenger: Contender, champion: Contender) -> WarmStart | None:
     return WarmStart(Path(champion.bundle.folder) / KERAS_MODEL, champion.version, challenger.warm[1])
 
 
-def _check_comparable(challenger: Contender, champion: Contender) -> None:
+def check_comparable(challenger: Contender, champion: Contender) -> None:
+    """Raise RegistryError if the horizons or frequencies differ, or the champion does not take the missing values."""
     ours, theirs = ((version.config.horizon, version.config.freq) for version in (challenger, champion))
     if ours != theirs:
         raise RegistryError(
@@ -152,3 +151,14 @@ def _check_comparable(challenger: Contender, champion: Contender) -> None:
             f"(version {champion.version}) are {theirs}, so they cannot be compared; register it under another name, "
             "or promote it without the gate"
         )
+    missing = challenger.bundle.manifest.training_data.missing
+    if missing and not champion.bundle.manifest.is_masked:
+        raise RegistryError(
+            f"model '{challenger.config.name}': the data have missing values ({_counts(missing)}), which the champion "
+            f"(version {champion.version}) does not take, so they cannot be compared; promote version "
+            f"{challenger.version} without the gate"
+        )
+
+
+def _counts(missing: dict[str, int]) -> str:
+    return ", ".join(f"{column}: {count}" for column, count in missing.items())

@@ -12,7 +12,7 @@ from forecaster.backtesting.tracking import BacktestRun, run_backtest
 from forecaster.domain.errors import BundleError
 from forecaster.domain.manifest import Manifest
 from forecaster.evaluation.significance import Ratio, compare_losses
-from forecaster.promotion.comparison import compare
+from forecaster.promotion.comparison import check_comparable, compare
 from forecaster.promotion.contenders import download_bundle, find_version, load_champion, load_contender, read_recipe
 from forecaster.promotion.gate import SHADOW, Decision, Evidence, GateConfig, decide
 from forecaster.registry.bundle import Bundle
@@ -125,12 +125,14 @@ def _gather(
     run: BacktestRun | None,
     tries: int,
 ) -> tuple[Evidence, Manifest]:
-    champion, comparison = model.aliases.get(CHAMPION), None
+    champion, other, comparison = model.aliases.get(CHAMPION), None, None
     with tempfile.TemporaryDirectory() as draft:
         challenger = load_contender(store, model, version, Path(draft))
-        run = run or backtest_version(store, model.name, version, backtest_config)
         if champion is not None and champion != version:
             other = load_champion(store, model, champion, Path(draft))
+            check_comparable(challenger, other)
+        run = run or backtest_version(store, model.name, version, backtest_config)
+        if other:
             comparison = compare(challenger, other, run, gate, backtest_config, _tags(model, version))
         judged = past_runs.find_judged_runs(challenger.config.tracking, model.name, champion)
         manifest = challenger.bundle.manifest

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from forecaster.backtesting.backtest import BacktestConfig
+from forecaster.domain.errors import RegistryError
 from forecaster.promotion.gate import GateConfig
 from forecaster.promotion.judge import judge
 from forecaster.promotion.promote import PromotionResult, judge_and_promote
@@ -166,3 +167,12 @@ def test_warm_started_challenger_is_backtested_from_the_champions_weights(
     # but not on rows that the champion has seen
     (cold,) = [run for run in runs(folder, "tags.tried_as = 'challenger'") if "rows" not in run.data.tags]
     assert "warm_started_from" not in cold.data.tags
+
+
+def test_champion_that_takes_no_missing_values_is_named(folder: Path) -> None:
+    write_series(folder, ROWS)
+    table = pd.read_csv(folder / "series.csv")
+    table.loc[[630, 631, 650], "y"] = np.nan
+    table.to_csv(folder / "series.csv", index=False)
+    with pytest.raises(RegistryError, match=r"\(y: 3\), which the champion \(version 1\) does not take"):
+        train_and_judge(folder, missing="mask", fit={"epochs": 1})
