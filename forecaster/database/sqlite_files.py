@@ -25,8 +25,8 @@ _OWNER_ONLY = 0o600
 # short, because no other thread can open a connection meanwhile
 _CONNECT_TIMEOUT_SECONDS = 5
 _log = logging.getLogger(__name__)
-# the open connections of this process, of all engines
-_CONNECTIONS: "weakref.WeakSet[SqliteConnection]" = weakref.WeakSet()
+# the open connections of this process, of all engines; not a WeakSet, which cannot be iterated while a thread closes one
+_CONNECTIONS: "set[weakref.ref[SqliteConnection]]" = set()
 _CONNECT_LOCK = threading.Lock()
 # device and inode; None if the file does not exist
 _Identity = tuple[int, int] | None
@@ -58,7 +58,7 @@ class SqliteConnection(sqlite3.Connection):
 
     def close(self) -> None:
         """Close the connection, and stop counting it as open."""
-        _CONNECTIONS.discard(self)
+        _CONNECTIONS.discard(weakref.ref(self))
         self.is_closed = True
         super().close()
 
@@ -92,7 +92,8 @@ class SqliteFile:
             if not self.path.is_file():
                 # so that the permissions of a folder or device named by mistake are not changed below
                 raise DatabaseUnavailable(f"{self.path}: is not a file; correct the database's URL")
-            if any(other.main == main and other.logs != _identities(log_paths) for other in _CONNECTIONS):
+            others = [other for reference in _CONNECTIONS.copy() if (other := reference())]
+            if any(other.main == main and other.logs != _identities(log_paths) for other in others):
                 # SQLite would read a new log with the index of the old one
                 raise DatabaseUnavailable(
                     f"{self.path}: its log was removed while the database is open; try again, or restart"
@@ -114,7 +115,7 @@ class SqliteFile:
                 connection.close()
                 raise
             self._last = connection
-            _CONNECTIONS.add(connection)
+            _CONNECTIONS.add(weakref.ref(connection, _CONNECTIONS.discard))
             return connection
 
     def is_in_place(self) -> bool:

@@ -4,8 +4,10 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -259,3 +261,23 @@ def test_the_permissions_of_an_existing_database_are_restricted_to_its_owner(fil
 def modes(file: Path) -> dict[str, int]:
     paths = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths if path.exists()}
+
+
+@pytest.mark.usefixtures("engine")
+def test_threads_open_and_close_connections_at_the_same_time(file: Path) -> None:
+    def open_and_close(_: int) -> None:
+        own = open_engine(f"sqlite:///{file}")
+        with own.connect():
+            pass
+        own.dispose()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        # connections that stay open make each look at them longer
+        with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
+            for _ in range(40):
+                stack.enter_context(open_engine(f"sqlite:///{file}").connect())
+            list(threads.map(open_and_close, range(200)))
+    finally:
+        sys.setswitchinterval(interval)
