@@ -25,7 +25,7 @@ _OWNER_ONLY = 0o600
 # short, because no other thread can open a connection meanwhile
 _CONNECT_TIMEOUT_SECONDS = 5
 _log = logging.getLogger(__name__)
-# the open connections of this process, of all engines; not a WeakSet, which cannot be iterated while a thread closes one
+# the open connections of this process, of all engines; a WeakSet cannot be iterated while a thread closes one
 _CONNECTIONS: "set[weakref.ref[SqliteConnection]]" = set()
 _CONNECT_LOCK = threading.Lock()
 # device and inode; None if the file does not exist
