@@ -11,7 +11,6 @@ from typing import Any
 from forecaster.domain.manifest import MANIFEST
 from forecaster.registry.cache import CHAMPION, bundle_folder
 from forecaster.registry.store import Store
-from tests.backup.installation import move_artifacts
 from tests.conftest import TrainedModels
 from tests.registry.bundle_faults import Damage, edit
 
@@ -71,7 +70,4 @@ def copy_registry(models: TrainedModels, folder: Path) -> Registry:
     """Return a copy of the trained models' registry in a new folder."""
     folder.mkdir()
     shutil.copy(models.folder / "mlflow.db", folder)
-    # decisions are logged beside the artifacts, so these must not be shared
-    shutil.copytree(models.folder / "artifacts", folder / "artifacts")
-    move_artifacts(folder / "mlflow.db", (models.folder / "artifacts").as_uri(), (folder / "artifacts").as_uri())
     return Registry(folder, bundle_folder(models.cache, "sine", 1), models.versions[0].run_id)
