@@ -107,6 +107,8 @@ class TrainedModels:
     config: TrainConfig
     versions: tuple[RegisteredVersion, ...]
     cache: Path
+    # of the first version's run; MLflow caches a run's artifact location, so tests on copies of the store add to them
+    artifacts: frozenset[str]
 
     @property
     def store(self) -> Store:
@@ -119,6 +121,8 @@ class TrainedModels:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> TrainedModels:
     """Train two versions: a many-to-one GRU, which is the champion, and a many-to-many LSTM."""
+    from mlflow import MlflowClient
+
     folder = tmp_path_factory.mktemp("a folder with spaces")
     config = small_config(folder)
     many_to_many = small_config(
@@ -130,10 +134,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> TrainedModels:
         # skip the choice between static and adaptive intervals, so that they adapt
         patch.setattr(choice, "MIN_HORIZONS", 10**6)
         versions = (train(config), train(many_to_many))
+    logged = MlflowClient(config.tracking.uri).list_artifacts(versions[0].run_id)
     store = Store(config.tracking.uri)
     store.promote("sine", versions[0].version)
     sync(store, folder / "cache")
-    return TrainedModels(folder, config, versions, folder / "cache")
+    return TrainedModels(folder, config, versions, folder / "cache", frozenset(file.path for file in logged))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -143,7 +143,11 @@ def _warm_start(challenger: Contender, champion: Contender) -> WarmStart | None:
 
 
 def check_comparable(challenger: Contender, champion: Contender) -> None:
-    """Raise RegistryError if the horizons or frequencies differ, or the champion does not take the missing values."""
+    """Check that a comparison is possible, before anything is backtested for it.
+
+    Raises:
+        RegistryError: the horizons or frequencies differ, or the data have missing values and the champion takes none.
+    """
     ours, theirs = ((version.config.horizon, version.config.freq) for version in (challenger, champion))
     if ours != theirs:
         raise RegistryError(
@@ -153,12 +157,9 @@ def check_comparable(challenger: Contender, champion: Contender) -> None:
         )
     missing = challenger.bundle.manifest.training_data.missing
     if missing and not champion.bundle.manifest.is_masked:
+        counts = ", ".join(f"{column}: {count}" for column, count in missing.items())
         raise RegistryError(
-            f"model '{challenger.config.name}': the data have missing values ({_counts(missing)}), which the champion "
+            f"model '{challenger.config.name}': the data have missing values ({counts}), which the champion "
             f"(version {champion.version}) does not take, so they cannot be compared; promote version "
             f"{challenger.version} without the gate"
         )
-
-
-def _counts(missing: dict[str, int]) -> str:
-    return ", ".join(f"{column}: {count}" for column, count in missing.items())

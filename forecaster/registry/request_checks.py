@@ -9,8 +9,9 @@ from forecaster.domain.errors import RequestError, SeriesError, TooShortError
 from forecaster.domain.manifest import Fitted, Manifest
 from forecaster.domain.series import Floats
 
-# by the kind of a column's first transform, which values it cannot take, and why
-_UNTAKEN: dict[str, tuple[Callable[[Floats], NDArray[np.bool_]], str]] = {
+# by the kind of a column's first transform, which values lie outside its domain, and the reason. Training refuses the
+# same values, although log1p is defined above -1
+_DOMAINS: dict[str, tuple[Callable[[Floats], NDArray[np.bool_]], str]] = {
     "log": (lambda values: values <= 0, "is not above 0, but the model takes logarithms"),
     "log1p": (lambda values: values < 0, "is below 0, but the model takes logarithms of 1 + value"),
 }
@@ -20,12 +21,13 @@ class RequestChecks:
     """What a request must give a version to be forecast."""
 
     def __init__(self, manifest: Manifest) -> None:
+        """Read from the version's manifest what each column takes."""
         self._manifest = manifest
         self._static = manifest.static_columns.names
         self._fields = ("y", *(f"hist_exog.{name}" for name in manifest.hist_exog))
         target = "log" if manifest.is_positive else _first_kind(manifest.transforms)
         kinds = (target, *(_first_kind(steps) for steps in manifest.hist_exog.values()))
-        self._untaken = [_UNTAKEN.get(kind) for kind in kinds]
+        self._domains = [_DOMAINS.get(kind) for kind in kinds]
 
     def check_horizon(self, horizon: int) -> None:
         """Raise RequestError unless the version can forecast `horizon` steps."""
@@ -37,7 +39,7 @@ class RequestChecks:
             )
 
     def check_length(self, length: int, where: str) -> None:
-        """Raise TooShortError unless `length` values are enough for a forecast."""
+        """Raise TooShortError, naming `where`, unless `length` values are enough for a forecast."""
         needed = self._manifest.n_needed
         if length < needed:
             raise TooShortError(
@@ -45,7 +47,14 @@ class RequestChecks:
             )
 
     def check_shapes(self, inputs: Floats, known: Floats | None, static: Floats | None, horizon: int) -> None:
-        """Raise RequestError unless the arrays have the shapes that `ArrayPredictor.predict` takes."""
+        """Raise RequestError unless the arrays have the shapes that `ArrayPredictor.predict` takes.
+
+        Args:
+            inputs: `(n, rows)` or `(n, rows, 1 + hist_exog)`.
+            known: `(n, input_size + steps_ahead(horizon), futr_exog + calendar_features)`, or None.
+            static: `(n, static columns)`, or None.
+            horizon: number of steps.
+        """
         manifest = self._manifest
         n_inputs, n_known = len(self._fields), len(manifest.futr_exog | manifest.calendar_features)
         if inputs.ndim + (n_inputs == 1) < 3 or (inputs.ndim == 3 and inputs.shape[2] != n_inputs):
@@ -91,17 +100,18 @@ class RequestChecks:
             )
 
     def check_values(self, window: Floats) -> None:
-        """Raise SeriesError if a value lies outside what its column can be.
+        """Raise SeriesError if a value lies outside its transform's domain or the target's support.
 
         Args:
-            window: `(n, input_size, columns)`; the target, followed by all `hist_exog` or none.
+            window: `(n, input_size, columns)`; the target, followed by all `hist_exog` or none; NaN where missing.
         """
-        for column, untaken in enumerate(self._untaken[: window.shape[2]]):
-            if untaken:
-                is_outside, reason = untaken
-                found = np.argwhere(is_outside(window[:, :, column]))
-                if len(found):
-                    self._refuse(window, found[0].tolist(), column, reason)
+        for column, domain in enumerate(self._domains[: window.shape[2]]):
+            if domain is None:
+                continue
+            is_outside, reason = domain
+            found = np.argwhere(is_outside(window[:, :, column]))
+            if len(found):
+                self._refuse(window, found[0].tolist(), column, reason)
         outside = self._manifest.support.find_outside(window[:, :, 0])
         if outside:
             self._refuse(window, outside[0], 0, outside[1])
