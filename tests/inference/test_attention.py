@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from forecaster.domain.errors import RequestError
+from forecaster.domain.series import Inputs
 from forecaster.inference.predictor import Predictor, load_predictor
 from forecaster.registry.store import Store
 from forecaster.training.job import train
@@ -44,6 +45,10 @@ def test_attention_weights_are_columns_that_add_up_to_one(attending: Predictor) 
     assert list(frame.columns) == [*plain.columns, *columns]
     np.testing.assert_allclose(frame[columns].sum(axis=1), 1, atol=1e-6)
     assert (frame[columns] > 0).all(axis=None)
+    # lag 1 is the last row of the window
+    windows = history()["y"].to_numpy().reshape(2, INPUT_SIZE, 1)
+    weights = attending.attention(Inputs(windows, None, None)).reshape(-1, INPUT_SIZE)
+    np.testing.assert_allclose(frame[columns], weights[:, ::-1], atol=1e-6)
     pd.testing.assert_frame_equal(
         attending.predict_frame(history(), horizon=2, attention=True)[columns],
         frame.groupby("unique_id")[columns].head(2).reset_index(drop=True),

@@ -174,6 +174,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("calibration.json", lambda c: c["model"]["templates"][0].__setitem__(0, 500)),
         "templates must have 1 to 500 rows",
     ),
+    "a negative rank": (
+        edit("calibration.json", lambda c: c["model"]["templates"][0].__setitem__(0, -1)),
+        "ranks from 0 below their number",
+    ),
     "too many templates": (
         edit("calibration.json", lambda c: c["model"].update(templates=[[0] * 4] * 501)),
         "templates must have 1 to 500 rows",
