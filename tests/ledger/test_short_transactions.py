@@ -71,12 +71,12 @@ def test_forecasts_are_written_while_many_actuals_are_scored(engine: Engine) -> 
     scoring = threading.Thread(
         target=record_actuals, args=(engine, [Actual("a", row * HOUR, 1.5) for row in range(4000)])
     )
-    engine_with_short_timeout = open_engine(engine.url.render_as_string(), 1)
-    writer = Writer(engine_with_short_timeout)
+    writer = Writer(open_engine(engine.url.render_as_string()))
     writer.start()
     scoring.start()
     n_written = 0
     while scoring.is_alive():
         n_written += record(writer, entry(served("b")))
     writer.stop()
-    assert n_written > 10
+    # without the pauses between the transactions, it is less than 10
+    assert n_written > 30
