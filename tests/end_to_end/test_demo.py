@@ -1,4 +1,4 @@
-"""The demo: on the sine, and twice on a price file in Yahoo's format."""
+"""The demo: on the sine, and on a price file in Yahoo's format, in a soak twice."""
 
 import json
 import os
@@ -12,6 +12,9 @@ import pytest
 from forecaster.data.sources import RandomWalkSource
 from forecaster.registry.store import Store
 from tests.conftest import ROOT, run_module
+
+# a run trains two models, which takes half a minute
+RUNS = 2 if os.environ.get("FORECASTER_SOAK") == "1" else 1
 
 
 def _write_prices(path: Path) -> None:
@@ -43,11 +46,11 @@ def test_demo_trains_serves_and_forecasts(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
 
 
-def test_demo_runs_twice_on_a_price_file(tmp_path: Path) -> None:
+def test_demo_runs_on_a_price_file(tmp_path: Path) -> None:
     _write_prices(tmp_path / "prices.csv")
     # both trainings are repeatable, so the same one of the two versions is better each time
     champions = []
-    for _ in range(2):
+    for _ in range(RUNS):
         done = run_module("pipelines", "demo", "--data", "prices.csv", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "forecaster serve" in done.stdout
@@ -59,9 +62,9 @@ def test_demo_runs_twice_on_a_price_file(tmp_path: Path) -> None:
         assert "lo-80" in done.stdout
         assert "lo-95" not in done.stdout
         assert "No 95 % interval: " in done.stdout
-    assert champions in ([1, 3], [2, 4])
+    assert champions in ([1, 3][:RUNS], [2, 4][:RUNS])
     aliases = Store(f"sqlite:///{tmp_path}/mlruns/mlflow.db").find("stock").aliases
-    assert aliases == {"champion": champions[1], "previous": champions[0]}
+    assert aliases == dict(zip(["champion", "previous"], reversed(champions), strict=False))
 
 
 def _run_readme_example(folder: Path) -> None:
