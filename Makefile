@@ -71,8 +71,8 @@ docs: .venv-docs/.installed  ## build the docs and the API reference into site/
 	.venv-docs/bin/python -m pip install --quiet --group docs
 	touch $@
 
-test: setup  ## run the tests, four files at a time: many of them wait for other processes
-	TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+test: setup  ## run the tests, three files at a time: many of them wait for other processes
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 conformance: setup  ## train and serve every combination of the parts of a network (10 minutes on two cores)
 	FORECASTER_CONFORMANCE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 tests/models/test_combinations.py \

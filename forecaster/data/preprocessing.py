@@ -11,7 +11,8 @@ from pydantic import Field
 
 from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
 from forecaster.domain.config import Config, short_for
-from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X
+from forecaster.domain.errors import SeriesError
+from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X, Y
 from forecaster.domain.support import EVERYTHING, Support
 
 
@@ -64,16 +65,22 @@ class Preprocessing(Config):
         )
 
     def fit(self, chunks: Callable[[], Iterable[Inputs]]) -> "Preprocessing":
-        """Return the preprocessing fitted to windows; each call of `chunks` yields all of them in chunks."""
+        """Return the preprocessing fitted to windows; each call of `chunks` yields all of them in chunks.
+
+        Raises:
+            SeriesError: a column has no observed value.
+        """
 
         def column(name: str, number: int) -> Callable[[], Iterable[Floats]]:
             return lambda: (chunk.feeds[name][..., number] for chunk in chunks())
 
         return Preprocessing(
-            target=self.target.fit(column(X, 0)),
+            target=_fit(self.target, Y, column(X, 0)),
             support=self.support,
             is_masked=self.is_masked,
-            hist=tuple(chain.fit(column(X, number)) for number, chain in enumerate(self.hist, start=1)),
+            hist=tuple(
+                _fit(chain, f"hist_exog.{number}", column(X, 1 + number)) for number, chain in enumerate(self.hist)
+            ),
             known=tuple(scale.fit(column(KNOWN, number)()) for number, scale in enumerate(self.known)),
             numbers=tuple(scale.fit(column(STATIC, number)()) for number, scale in enumerate(self.numbers)),
             sizes=self.sizes,
@@ -111,6 +118,13 @@ class Preprocessing(Config):
             known = [_known(*column) for column in zip(columns, self.sizes, unseen, strict=True)]
             prepared["codes"] = xp.concat([column[:, None] for column in known], axis=1)
         return prepared, contexts
+
+
+def _fit(chain: Chain, name: str, chunks: Callable[[], Iterable[Floats]]) -> Chain:
+    try:
+        return chain.fit(chunks)
+    except SeriesError as error:
+        raise SeriesError(f"{name}: {error}") from error
 
 
 def _scaled(scales: tuple[Standardize, ...], columns: Array) -> Array:

@@ -21,9 +21,10 @@ from forecaster.evaluation.units import Unit
 from forecaster.inference.batch import BatchConfig, forecast_batch
 from forecaster.inference.predictor import Predictor
 from forecaster.models.heads import Point
-from forecaster.training.config import prepare
+from forecaster.training.config import prepare, split
 from forecaster.training.divergence import loss_of_zeros
 from forecaster.training.networks import loss_of
+from forecaster.training.stages import fit_preprocessing
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import small_config, trained_predictor
@@ -174,6 +175,15 @@ def test_cutoffs_without_observed_windows_are_left_out_of_a_backtest(tmp_path: P
     origins = result.origins
     assert len(origins.cutoffs) < 60 and np.unique(origins.numbers).tolist() == list(range(len(origins.cutoffs)))
     assert all(np.isfinite(mean).all() for mean in result.forecasts.values())
+
+
+def test_column_that_is_never_observed_in_training_is_named(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    frame = config.load()
+    # a counter that was installed late
+    frame.loc[: ROWS - 60, "visits"] = np.nan
+    with pytest.raises(SeriesError, match=r"^hist_exog\.0: no value is observed in the rows that a network is fitted on"):
+        fit_preprocessing(config, split(config, prepare(config, frame))["train"])
 
 
 def test_missing_targets_have_no_loss() -> None:
