@@ -303,8 +303,8 @@ def _observed(chunks: Iterable[Floats]) -> Iterator[Floats]:
             yield observed
     if is_empty:
         raise SeriesError(
-            "no value is observed in the rows that a network is fitted on: the train part, its first rows in a fold, or "
-            "its last rows in the leakage audit; remove the column, or the rows in which it is missing"
+            "no value is observed in the rows that a network is fitted on: the train part, its first rows in a fold, "
+            "or its last rows in the leakage audit; remove the column, or the rows in which it is missing"
         )
 
 

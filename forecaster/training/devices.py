@@ -1,4 +1,4 @@
-"""Set up Keras on the available devices. Only this module may name a backend."""
+"""Set up Keras on the available devices. Only this module and `batch_loop` may name a backend."""
 
 import contextlib
 import os
@@ -55,6 +55,17 @@ def can_reuse_networks() -> bool:
 
         return not tensorflow.distribute.has_strategy()
     return True
+
+
+def is_tensorflow_on_cpu() -> bool:
+    """Return whether TensorFlow trains on processors, on a single device."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        return not (tensorflow.distribute.has_strategy() or tensorflow.config.list_logical_devices("GPU"))
+    return False
 
 
 def describe() -> dict[str, str]:

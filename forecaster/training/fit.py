@@ -125,8 +125,9 @@ def _prepare(
     """
     if not config.stateful:
         if not model.compiled:
+            batches = networks.Batches(batch_size, len(train) // batch_size)
             is_masked = train.preprocessing.is_masked
-            networks.compile_network(model, train.model.head, config, len(train) // batch_size, is_masked=is_masked)
+            model = networks.compile_network(model, train.model, config, batches, is_masked)
         return model, partial(_run_epoch, model, train, batch_size)
     streams = stateful.Streams(train, config, config.stateful)
     reader = stateful.reader_of(model, streams, seed)
@@ -171,10 +172,7 @@ def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: n
     total = 0.0
     for chunk in train.chunks(order, batch_size):
         inputs, targets = train.take(chunk, random)
-        fitted = model.fit(
-            inputs, targets, batch_size, sample_weight=train.weights(len(chunk)), shuffle=False, verbose=0
-        )
-        total += fitted.history["loss"][0] * len(chunk)
+        total += networks.fit_batches(model, batch_size, inputs, targets, train.weights(len(chunk))) * len(chunk)
     return float(total / len(order))
 
 

@@ -1,10 +1,9 @@
 """The settings of a fit."""
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from forecaster.domain.config import Config
+from forecaster.training.learning_rates import AnySchedule, Constant
 
 
 class Truncation(Config):
@@ -31,7 +30,7 @@ class FitConfig(Config):
     Args:
         epochs: the largest number of epochs.
         patience: epochs without a better validation loss before the fit stops.
-        schedule: `constant`, or `cosine`, which lowers the learning rate to 0 over `epochs`.
+        schedule: the course of the learning rate.
         clip_norm: the largest norm of the gradient of all weights together.
         stateful: read the train rows of each series in order, carry the state from chunk to chunk, and truncate the
             gradients; null: read windows in random order, each from a state of zeros. `batch_size` is then the number
@@ -42,7 +41,7 @@ class FitConfig(Config):
     epochs: int = Field(30, ge=1, le=100_000)
     batch_size: int = Field(64, ge=1, le=1_000_000)
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: AnySchedule = Constant()
     patience: int = Field(5, ge=1, le=100_000)
     clip_norm: float = Field(1.0, gt=0)
     mixed_precision: bool = False

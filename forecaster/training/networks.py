@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forecaster.training import devices
+from forecaster.training.batch_loop import Batching, batch_loop, plan_batches
+from forecaster.training.learning_rates import Constant, learning_rate
 
 if TYPE_CHECKING:
     import keras
@@ -39,16 +41,32 @@ class NetworkKey:
     batch_size: int | None = None
 
 
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a fit.
+
+    Args:
+        size: the number of rows of each.
+        count: their number per epoch.
+        per_step: the number of them whose mean gradient a step of the optimizer takes.
+    """
+
+    size: int
+    count: int
+    per_step: int = 1
+
+
 @dataclass
 class NetworkCache:
     """Compiled networks, each with the initial values of its variables.
 
     Args:
-        networks: by network key, fit configuration, and the number of batches of the learning rate's schedule.
+        networks: by network key, fit configuration, how batches are read, and the number of batches per epoch, None if
+            the learning rate does not depend on it.
         most: how many networks are kept, the latest; None keeps all.
     """
 
-    networks: dict[tuple[NetworkKey, "FitConfig", int | None], tuple["keras.Model", list[Any]]] = field(
+    networks: dict[tuple[NetworkKey, "FitConfig", Batching, int | None], tuple["keras.Model", list[Any]]] = field(
         default_factory=dict
     )
     most: int | None = None
@@ -73,7 +91,7 @@ def reuse_networks(most: int | None = None) -> Iterator[NetworkCache]:
 
 
 def get_compiled(
-    build: Callable[[], "keras.Model"], key: NetworkKey, config: "FitConfig", steps: int, batches_per_step: int = 1
+    build: Callable[[], "keras.Model"], key: NetworkKey, config: "FitConfig", batches: Batches
 ) -> "keras.Model":
     """Return an untrained, compiled network.
 
@@ -81,15 +99,15 @@ def get_compiled(
         build: builds the network.
         key: everything that determines the network.
         config: how it will be fitted.
-        steps: the number of the optimizer's steps per epoch.
-        batches_per_step: the number of batches whose mean gradient a step takes.
+        batches: the batches that it will be fitted on.
     """
     cache = _cache.get()
     if cache is None:
-        return compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
-    cache_key = (key, config, _scheduled_batches(config, steps * batches_per_step))
+        return compile_network(build(), key.model, config, batches, key.is_masked)
+    scheduled = None if config.schedule == Constant() else batches.count
+    cache_key = (key, config, _batching(key.model, config, batches), scheduled)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), key.model.head, config, steps, batches_per_step, key.is_masked)
+        model = compile_network(build(), key.model, config, batches, key.is_masked)
         if cache.most and len(cache.networks) >= cache.most:
             del cache.networks[next(iter(cache.networks))]
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
@@ -100,33 +118,42 @@ def get_compiled(
 
 
 def compile_network(
-    model: "keras.Model",
-    head: "Head",
-    config: "FitConfig",
-    steps: int,
-    batches_per_step: int = 1,
-    is_masked: bool = False,
+    model: "keras.Model", described: "ModelConfig", config: "FitConfig", batches: Batches, is_masked: bool = False
 ) -> "keras.Model":
-    """Compile a network with its head's loss and its optimizer, and return it; see `get_compiled` and `NetworkKey`."""
+    """Return a network, compiled with its head's loss and its optimizer; it shares the layers of `model`.
+
+    Args:
+        model: the network.
+        described: its configuration.
+        config: how it will be fitted.
+        batches: the batches that it will be fitted on.
+        is_masked: whether targets may be missing.
+    """
     import keras
 
-    rate: Any = config.learning_rate
-    if scheduled := _scheduled_batches(config, steps * batches_per_step):
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, scheduled)
-    accumulated = batches_per_step if batches_per_step > 1 else None
+    rate = learning_rate(config.learning_rate, config.schedule, config.epochs, batches.count)
+    accumulated = batches.per_step if batches.per_step > 1 else None
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
+    if devices.is_tensorflow_on_cpu():
+        model = batch_loop(model, _batching(described, config, batches))
     at_once = devices.steps_per_execution()
-    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=at_once, jit_compile="auto")
+    model.compile(optimizer, loss_of(described.head, is_masked), steps_per_execution=at_once, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _scheduled_batches(config: "FitConfig", batches: int) -> int | None:
-    """Return the number of batches of the learning rate's schedule; None if the rate is constant.
+def _batching(described: "ModelConfig", config: "FitConfig", batches: Batches) -> Batching:
+    is_stateless = not (described.encoder.has_dropout or config.stateful)
+    return plan_batches(batches.size, config.epochs * batches.count, is_stateless=is_stateless)
 
-    Keras looks the rate up by the number of batches, even if the optimizer takes a step after several.
-    """
-    return config.epochs * batches if config.schedule == "cosine" else None
+
+def fit_batches(model: "keras.Model", batch_size: int, inputs: list[Any], targets: Any, weights: Any) -> float:
+    """Fit a compiled network on whole batches, in order, and return the mean loss; `weights` may be None."""
+    if hasattr(model, "fit_batches"):
+        data = (inputs, targets) if weights is None else (inputs, targets, weights)
+        return float(model.fit_batches(*data))
+    fitted = model.fit(inputs, targets, batch_size, sample_weight=weights, shuffle=False, verbose=0)
+    return float(fitted.history["loss"][0])
 
 
 def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":

@@ -168,8 +168,9 @@ def _fit(
 def compile_untrained(config: TrainConfig, n_windows: int, shape: NetworkShape) -> Any:
     """Return the configuration's untrained network of this shape, compiled for a fit on `n_windows` windows."""
     key = networks.NetworkKey(config.seed, config.model, shape, config.is_masked)
-    steps = n_windows // min(config.fit.batch_size, n_windows)
-    return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, steps)
+    size = min(config.fit.batch_size, n_windows)
+    batches = networks.Batches(size, n_windows // size)
+    return networks.get_compiled(lambda: config.build_network(shape), key, config.fit, batches)
 
 
 def _in_float32(config: TrainConfig, shape: NetworkShape, model: Any) -> Any:

@@ -112,12 +112,12 @@ def reader_of(model: "keras.Model", streams: Streams, seed: int) -> "keras.Model
     """Return a compiled network that reads pieces of streams and keeps its state, with the weights of `model`."""
     config, truncation, described = streams.config, streams.truncation, streams.examples.model
     shape = replace(streams.examples.shape, input_size=truncation.backprop_steps)
+    pieces = truncation.chunk // truncation.backprop_steps
     reader = networks.get_compiled(
         lambda: build_model(described, shape, seed, streams.width),
         networks.NetworkKey(seed, described, shape, streams.examples.preprocessing.is_masked, streams.width),
         config,
-        streams.chunks,
-        truncation.chunk // truncation.backprop_steps,
+        networks.Batches(streams.width, streams.chunks * pieces, pieces),
     )
     copy_weights(model, reader)
     return reader
@@ -141,7 +141,6 @@ def run_epoch(reader: "keras.Model", streams: Streams, random: np.random.Generat
         for layer in reader.layers:
             if getattr(layer, "stateful", False):
                 layer.reset_state()
-        fitted = reader.fit(inputs, targets, streams.width, sample_weight=weights, shuffle=False, verbose=0)
-        total += fitted.history["loss"][0] * weights.size
+        total += networks.fit_batches(reader, streams.width, inputs, targets, weights) * weights.size
         count += float(weights.sum())
     return total / count

@@ -116,7 +116,8 @@ def test_forecasts_with_missing_values_are_the_same_everywhere(predictor: Predic
     done = forecast_batch(batch, f"sqlite:///{tmp_path}/ledger.db", lambda done, count: None)
     assert warning in done.head["warnings"] and done.entered == 1
     written = pd.read_parquet(tmp_path / "out.parquet")
-    assert written[columns].to_dict("list") == expected[columns].to_dict("list")
+    # the sums of a batch may be added in another order
+    np.testing.assert_allclose(written[columns], expected[columns], rtol=1e-12)
 
 
 def test_manifest_counts_what_is_missing_and_the_audit_certifies(predictor: Predictor) -> None:
@@ -182,7 +183,9 @@ def test_column_that_is_never_observed_in_training_is_named(tmp_path: Path) -> N
     frame = config.load()
     # a counter that was installed late
     frame.loc[: ROWS - 60, "visits"] = np.nan
-    with pytest.raises(SeriesError, match=r"^hist_exog\.0: no value is observed in the rows that a network is fitted on"):
+    with pytest.raises(
+        SeriesError, match=r"^hist_exog\.0: no value is observed in the rows that a network is fitted on"
+    ):
         fit_preprocessing(config, split(config, prepare(config, frame))["train"])
 
 

@@ -19,7 +19,7 @@ from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, write
 from forecaster.registry.predictor import ArrayPredictor
 from forecaster.training.export import write_bundle
 from forecaster.training.fit_config import FitConfig
-from forecaster.training.networks import compile_network
+from forecaster.training.networks import Batches, compile_network
 from service.app import create_app
 from service.settings import Settings
 from tests.models.combinations import INPUT_SIZE, Combination, cover, manifest_fields, static_columns, trained_network
@@ -51,7 +51,7 @@ def _fit_one_batch(trained: TrainedNetwork, inputs: Inputs) -> None:
     """Train as a fit does, and check that the loss is finite and the weights change."""
     prepared, _ = trained.preprocessing.forward(inputs.feeds)
     is_masked = trained.preprocessing.is_masked
-    model = compile_network(trained.model, trained.config.head, FitConfig(), 1, is_masked=is_masked)
+    model = compile_network(trained.model, trained.config, FitConfig(), Batches(len(inputs), 1), is_masked)
     before = [weight.copy() for weight in model.get_weights()]
     actual = np.zeros((len(inputs), *model.output_shape[1:-1]), np.float32)
     assert np.isfinite(model.train_on_batch(network_inputs(prepared), actual))

@@ -15,6 +15,7 @@ from forecaster.models.decoders import EachStep
 from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
+from forecaster.training import networks
 from forecaster.training.config import prepare
 from forecaster.training.examples import Examples
 from forecaster.training.fit import History, fit, validation_loss
@@ -37,7 +38,10 @@ def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig
     preprocessing = Preprocessing(target=Chain(steps=(), is_causal=False))
     train, validation = (Examples(windows(seed), preprocessing, model_config) for seed in (1, 2))
     config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
-    model = build_model(model_config, NetworkShape(INPUT_SIZE, HORIZON), seed=5)
+    batches = networks.Batches(config.batch_size, len(train) // config.batch_size)
+    model = networks.compile_network(
+        build_model(model_config, NetworkShape(INPUT_SIZE, HORIZON), seed=5), model_config, config, batches
+    )
     history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *arguments: None, "test")
     return model, history, validation, config
 

@@ -197,7 +197,7 @@ def _ignore_epoch(epoch: int, loss: float, validation_loss: float | None) -> Non
 def _check_single_network(config: TrainConfig, cache: networks.NetworkCache) -> None:
     """Check that only the configuration's network was fitted; among several, the test part could choose."""
     own = (config.seed, config.model, config.fit)
-    for key, fit_config, _ in cache.networks:
+    for key, fit_config, *_ in cache.networks:
         # the number of epochs may differ: a fit may be repeated for as many epochs as an earlier one
         if (key.seed, key.model, fit_config.model_copy(update={"epochs": config.fit.epochs})) != own:
             raise LeakageError(
