@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Models": {
         "train": "train, evaluate and register a version",
+        "search": "find values for the keys of a recipe by trials",
         "backtest": "evaluate a recipe at many past cutoffs",
         "contest": "train several recipes and promote the best",
         "promote": "promote a version that passes the gate, or roll back",

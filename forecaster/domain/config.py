@@ -3,7 +3,7 @@
 Each package declares its own configuration models; this module only reads them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +53,18 @@ def load_config(
     for override in overrides:
         _override(raw, override)
     return build_config(raw, model, where)
+
+
+def with_values(config: ConfigT, values: Mapping[str, Any], where: str) -> ConfigT:
+    """Return a configuration with other values, by dotted key.
+
+    Raises:
+        ConfigError: as `build_config` raises it.
+    """
+    raw = config.model_dump(mode="json")
+    for key, value in values.items():
+        _set(raw, key, value)
+    return build_config(raw, type(config), where)
 
 
 def section_names(path: str | Path) -> set[str]:
@@ -139,7 +151,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: write dotted.key=value")
-    value = parse_yaml(text, f"--set {key}")
+    _set(raw, key, parse_yaml(text, f"--set {key}"))
+
+
+def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     here: Any = raw
     for parent in parents:

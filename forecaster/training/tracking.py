@@ -195,6 +195,42 @@ def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table
         mlflow.log_table(table, "windows.json")
 
 
+@contextlib.contextmanager
+def nested_run(name: str, parameters: dict[str, Any]) -> Iterator[None]:
+    """Open a run nested in the active run; it ends with the status FINISHED, FAILED (with its error) or KILLED."""
+    import mlflow
+
+    parent = mlflow.active_run()
+    # the folder's lock tells whether a process still works on it
+    tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS]}
+    mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True, tags=tags)
+    try:
+        mlflow.log_params(parameters)
+        yield
+        mlflow.end_run()
+    except KeyboardInterrupt:
+        mlflow.end_run("KILLED")
+        raise
+    except Exception as error:
+        mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:4000])
+        mlflow.end_run("FAILED")
+        raise
+
+
+def log_validation(metrics: dict[str, float], epoch: int | None = None) -> None:
+    """Log metrics of the validation part, under `validation/`."""
+    import mlflow
+
+    mlflow.log_metrics({f"validation/{name}": value for name, value in metrics.items()}, step=epoch)
+
+
+def set_tag(name: str, value: str) -> None:
+    """Set a tag of the active run."""
+    import mlflow
+
+    mlflow.set_tag(name, value)
+
+
 def log_forecast_plot(
     times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str
 ) -> None:
