@@ -7,21 +7,19 @@ selected their learning rates on the validation part.
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm import tqdm
 
+from benchmarks import etth1
+from benchmarks.parallel import on_all_cores
 from benchmarks.report import Row, report
 from forecaster.domain.config import load_config
-from forecaster.domain.cores import usable_cores
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
 from forecaster.domain.levels import LEVELS
@@ -29,7 +27,6 @@ from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.stages import evaluate
 
 CONFIGS = Path(__file__).parent / "configs"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,13 +124,6 @@ def measured(config: TrainConfig) -> dict[str, float]:
         return evaluate(config, split(config, series), Path(checkpoints)).metrics
 
 
-def on_all_cores(function: Callable[[TrainConfig], T], configs: Sequence[TrainConfig]) -> Iterator[T]:
-    """Yield the function's result for each recipe, in order; each core runs one training at a time."""
-    cores = usable_cores()
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from tqdm(pool.map(function, configs), total=len(configs), unit="training", dynamic_ncols=True)
-
-
 def _figure(task: Task, metrics: dict[str, float]) -> float:
     return metrics["relative_mae"] if task.unit == "relative_mae" else metrics["rmse"] ** 2
 
@@ -146,10 +136,10 @@ def parse(parser: argparse.ArgumentParser, tasks: Iterable[str]) -> argparse.Nam
     """Add `--task` and `--data` to a parser, and return its arguments."""
     parser.add_argument("--task", required=True, choices=tasks, help="task to run")
     parser.add_argument(
-        "--data", metavar="FILE", type=Path, help="price file in Yahoo's CSV format, for the task daily-close"
+        "--data", metavar="FILE", type=Path, help="prices in Yahoo's CSV format for daily-close; ETTh1.csv for etth1-96"
     )
     arguments = parser.parse_args()
-    needs_data = TASKS[arguments.task].needs_data
+    needs_data = arguments.task not in TASKS or TASKS[arguments.task].needs_data
     if needs_data != (arguments.data is not None):
         parser.error(f"--data is {'required' if needs_data else 'not allowed'} for the task {arguments.task}")
     return arguments
@@ -161,12 +151,15 @@ def main() -> int:
         prog="python -m benchmarks.accuracy",
         description=__doc__,
         epilog="examples:\n  python -m benchmarks.accuracy --task two-sines\n"
-        "  python -m benchmarks.accuracy --task daily-close --data SPY.csv",
+        "  python -m benchmarks.accuracy --task daily-close --data SPY.csv\n"
+        "  python -m benchmarks.accuracy --task etth1-96 --data ETTh1.csv --seeds 3",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: %(default)s)")
-    arguments = parse(parser, TASKS)
+    arguments = parse(parser, [*TASKS, *etth1.TASKS])
     try:
+        if arguments.task in etth1.TASKS:
+            return report(list(etth1.measure(etth1.TASKS[arguments.task], arguments.data, arguments.seeds)))
         return report(list(measure(TASKS[arguments.task], arguments.data, arguments.seeds)))
     except ForecasterError as error:
         sys.stderr.write(f"error: {error}\n")

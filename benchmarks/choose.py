@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import TASKS, on_all_cores, parse, runs_of
+from benchmarks.accuracy import TASKS, parse, runs_of
+from benchmarks.parallel import on_all_cores
 from benchmarks.report import Row, report
 from forecaster.domain.errors import ForecasterError
 from forecaster.domain.exits import FAILED
