@@ -59,11 +59,6 @@ class Encoder(Config):
     dropout: Rate = 0.0
     recurrent_dropout: Rate = 0.0
 
-    @property
-    def has_dropout(self) -> bool:
-        """Return whether training drops any outputs or recurrent inputs."""
-        return self.dropout > 0 or self.recurrent_dropout > 0
-
     def encode(self, tape: Tape, cell: str, x: Array, steps: int) -> Encoded:
         """Return the encoding of `x (batch, steps, inputs)`."""
         if self.segment_length > 1:

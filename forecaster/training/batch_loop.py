@@ -9,6 +9,8 @@ of cores.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import keras
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 _LEAST_ROWS, _MOST_PARTS = 32, 8
 # a compilation takes two seconds of a core, and saves some milliseconds of each step
 _LEAST_STEPS = 500
+# the variable of a layer that draws dropout masks
+_GENERATOR = "seed_generator_state"
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,7 @@ class Batching:
 
     Args:
         size: the rows of each batch.
-        parts: the number of equal parts of a batch; if it is above 1, no layer may change variables in training, as
-            dropout and carried states do.
+        parts: the number of equal parts of a batch; if it is above 1, layers may not carry states.
         is_compiled: whether XLA compiles a step; parts of a batch are always compiled.
     """
 
@@ -34,15 +37,20 @@ class Batching:
     is_compiled: bool
 
 
-def plan_batches(size: int, steps: int, *, is_stateless: bool) -> Batching:
+def plan_batches(size: int, steps: int, *, carries_states: bool) -> Batching:
     """Return how to read batches of `size` rows in a fit of `steps` steps; parts have at least 32 rows each."""
     is_compiled = steps >= _LEAST_STEPS
-    most = min(_MOST_PARTS, size // _LEAST_ROWS) if is_compiled and is_stateless else 1
+    most = min(_MOST_PARTS, size // _LEAST_ROWS) if is_compiled and not carries_states else 1
     return Batching(size, max((parts for parts in range(1, most + 1) if size % parts == 0), default=1), is_compiled)
 
 
 def batch_loop(model: "keras.Model", batching: Batching) -> "keras.Model":
     """Return a network with the layers and variables of `model`, whose method `fit_batches` is a faster `fit`."""
+    loop = _loop_class(batching) if batching.parts == 1 else _shared_class(batching)
+    return loop(model.inputs, model.outputs, name=model.name)
+
+
+def _loop_class(batching: Batching) -> Any:
     import keras
     import tensorflow as tf
 
@@ -67,34 +75,53 @@ def batch_loop(model: "keras.Model", batching: Batching) -> "keras.Model":
                 loss = self._step(tf.nest.map_structure(lambda array, number=number: array[number], batches))
             return loss
 
-        if batching.parts == 1:
+        @tf.function(jit_compile=batching.is_compiled)  # type: ignore[untyped-decorator]
+        def _step(self, batch: Any) -> Any:
+            return self.train_step(batch)["loss"]
 
-            @tf.function(jit_compile=batching.is_compiled)  # type: ignore[untyped-decorator]
-            def _step(self, batch: Any) -> Any:
-                return self.train_step(batch)["loss"]
+    return BatchLoop
 
-        else:
 
-            def _step(self, batch: Any) -> Any:
-                pieces = [tf.split(array, batching.parts) for array in tf.nest.flatten(batch)]
-                losses, gradients = zip(
-                    *(self._gradients(tf.nest.pack_sequence_as(batch, piece)) for piece in zip(*pieces, strict=True)),
-                    strict=True,
-                )
-                self._apply([tf.add_n(each) / batching.parts for each in zip(*gradients, strict=True)])
-                self._loss_tracker.update_state(tf.add_n(losses) / batching.parts)
-                return self._loss_tracker.result()
+def _shared_class(batching: Batching) -> Any:
+    import keras
+    import tensorflow as tf
 
-            # compiled by itself: the operations of a single program do not run side by side
-            @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-            def _gradients(self, batch: Any) -> tuple[Any, list[Any]]:
-                inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(batch)
-                with tf.GradientTape() as tape:
-                    loss = self.compute_loss(inputs, targets, self(inputs, training=True), weights)
-                return loss, tape.gradient(loss, self.trainable_weights)
+    class SharedBatches(_loop_class(batching)):  # type: ignore[misc]
+        def _step(self, batch: Any) -> Any:
+            pieces = [tf.split(array, batching.parts) for array in tf.nest.flatten(batch)]
+            results = [
+                self._gradients(tf.nest.pack_sequence_as(batch, piece), self._seeds(number))
+                for number, piece in enumerate(zip(*pieces, strict=True))
+            ]
+            losses, gradients, (seeds, *_) = zip(*results, strict=True)
+            for generator, seed in zip(self._generators, seeds, strict=True):
+                generator.assign(seed)
+            self._apply([tf.add_n(each) / batching.parts for each in zip(*gradients, strict=True)])
+            self._loss_tracker.update_state(tf.add_n(losses) / batching.parts)
+            return self._loss_tracker.result()
 
-            @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-            def _apply(self, gradients: list[Any]) -> None:
-                self.optimizer.apply(gradients, self.trainable_weights)
+        # compiled by itself: the operations of a single program do not run side by side
+        @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+        def _gradients(self, batch: Any, seeds: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+            inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(batch)
+            # drawing a dropout mask changes the layer's generator, and parts that change the same variable would wait
+            # for each other; in this scope, each part has states of its own
+            states = list(zip(self._generators, seeds, strict=True))
+            with keras.StatelessScope(states) as scope, tf.GradientTape() as tape:
+                loss = self.compute_loss(inputs, targets, self(inputs, training=True), weights)
+            drawn = [scope.get_current_value(generator) for generator in self._generators]
+            return loss, tape.gradient(loss, self.trainable_weights), drawn
 
-    return BatchLoop(model.inputs, model.outputs, name=model.name)
+        @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+        def _apply(self, gradients: list[Any]) -> None:
+            self.optimizer.apply(gradients, self.trainable_weights)
+
+        @property
+        def _generators(self) -> list[Any]:
+            return [variable for variable in self.non_trainable_variables if variable.name == _GENERATOR]
+
+        def _seeds(self, part: int) -> list[Any]:
+            """Return the generators' states for a part of the batch, which count up from far apart."""
+            return [generator.value + np.array([0, part << 28]) for generator in self._generators]
+
+    return SharedBatches

@@ -105,7 +105,7 @@ def get_compiled(
     if cache is None:
         return compile_network(build(), key.model, config, batches, key.is_masked)
     scheduled = None if config.schedule == Constant() else batches.count
-    cache_key = (key, config, _batching(key.model, config, batches), scheduled)
+    cache_key = (key, config, _batching(config, batches), scheduled)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
         model = compile_network(build(), key.model, config, batches, key.is_masked)
         if cache.most and len(cache.networks) >= cache.most:
@@ -135,16 +135,15 @@ def compile_network(
     accumulated = batches.per_step if batches.per_step > 1 else None
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
     if devices.is_tensorflow_on_cpu():
-        model = batch_loop(model, _batching(described, config, batches))
+        model = batch_loop(model, _batching(config, batches))
     at_once = devices.steps_per_execution()
     model.compile(optimizer, loss_of(described.head, is_masked), steps_per_execution=at_once, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _batching(described: "ModelConfig", config: "FitConfig", batches: Batches) -> Batching:
-    is_stateless = not (described.encoder.has_dropout or config.stateful)
-    return plan_batches(batches.size, config.epochs * batches.count, is_stateless=is_stateless)
+def _batching(config: "FitConfig", batches: Batches) -> Batching:
+    return plan_batches(batches.size, config.epochs * batches.count, carries_states=config.stateful is not None)
 
 
 def fit_batches(model: "keras.Model", batch_size: int, inputs: list[Any], targets: Any, weights: Any) -> float:

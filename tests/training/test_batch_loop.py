@@ -17,7 +17,7 @@ SHAPE, BATCH, BATCHES = NetworkShape(12, 3), 64, 3
 
 def fit(model: ModelConfig, parts: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, float]:
     """Fit an epoch in batches of several parts; return the network and its loss."""
-    monkeypatch.setattr(networks, "plan_batches", lambda size, steps, is_stateless: Batching(size, parts, parts > 1))
+    monkeypatch.setattr(networks, "plan_batches", lambda size, steps, carries_states: Batching(size, parts, parts > 1))
     random = np.random.default_rng(0)
     network = build_model(model, SHAPE, 0)
     inputs = random.normal(size=(BATCH * BATCHES, 12, 1)).astype(np.float32)
@@ -50,12 +50,41 @@ def test_parts_give_the_weights_and_the_loss_of_the_whole(
         np.testing.assert_allclose(weight, other, atol=1e-6)
 
 
+def test_each_part_and_step_draws_its_own_dropout_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rows that are all alike, parts with the same masks would have the gradient of one part."""
+    monkeypatch.setattr(
+        networks, "plan_batches", lambda size, steps, carries_states: Batching(size, 2, is_compiled=True)
+    )
+    encoder = {"widths": [6], "dropout": 0.5, "recurrent_dropout": 0.5}
+    model = ModelConfig.model_validate({"cell": "gru", "encoder": encoder})
+    network = build_model(model, SHAPE, 0)
+    generators = [variable for variable in network.non_trainable_variables if variable.name == "seed_generator_state"]
+    before = [generator.numpy() for generator in generators]
+    # too small a rate to change the weights
+    compiled = compile_network(network, model, FitConfig(learning_rate=1e-30), Batches(4, 1))
+    losses = []
+    for rows in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]):
+        for generator, state in zip(generators, before, strict=True):
+            generator.assign(state)
+        weights = np.array(rows, np.float32)
+        inputs, targets = np.ones((4, 12, 1), np.float32), np.ones((4, 3), np.float32)
+        losses.append(fit_batches(compiled, 4, [inputs], targets, weights))
+    first, second, both = losses
+    assert first + second == pytest.approx(both, rel=1e-5)
+    assert abs(first - second) > 1e-3 * both
+    assert fit_batches(compiled, 4, [inputs], targets, weights) != pytest.approx(both, rel=1e-4)
+    # two steps since the last reset; a recurrent layer draws a mask for each of its three gates
+    assert [generator.numpy().tolist() for generator in generators] == [
+        [seed, 2 * draws] for (seed, _), draws in zip(before, (3, 1), strict=True)
+    ]
+
+
 def test_batches_have_equal_parts_of_at_least_32_rows_in_long_fits() -> None:
     sizes = (1, 32, 63, 64, 96, 100, 127, 256, 1000, 4096)
-    plans = [plan_batches(size, 10_000, is_stateless=True) for size in sizes]
+    plans = [plan_batches(size, 10_000, carries_states=False) for size in sizes]
     assert [plan.parts for plan in plans] == [1, 1, 1, 2, 3, 2, 1, 8, 8, 8]
     assert all(plan.is_compiled for plan in plans)
-    # parts would draw their dropout masks one after the other, because each draw changes the generator
-    assert plan_batches(64, 10_000, is_stateless=False) == Batching(64, 1, is_compiled=True)
+    # a state belongs to its place in the batch
+    assert plan_batches(64, 10_000, carries_states=True) == Batching(64, 1, is_compiled=True)
     # a compilation would take longer than the fit
-    assert plan_batches(64, 100, is_stateless=True) == Batching(64, 1, is_compiled=False)
+    assert plan_batches(64, 100, carries_states=False) == Batching(64, 1, is_compiled=False)
