@@ -7,7 +7,6 @@ selected their learning rates on the validation part.
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -110,11 +109,11 @@ def measure(task: Task, data: Path | None, n_seeds: int) -> Iterator[Row]:
     naive = 1.0 if task.unit == "relative_mae" else found[task.contestants[0]][0]["naive-rmse"] ** 2
     yield Row("last value", naive, None, task.unit)
     for contestant, each in found.items():
-        yield _row(contestant.name, [_figure(task, metrics) for metrics in each], contestant.bar, task.unit)
+        yield Row.of_runs(contestant.name, [_figure(task, metrics) for metrics in each], contestant.bar, task.unit)
         for level in LEVELS:
             if data and all(f"coverage-{level}" in metrics for metrics in each):
                 shares = [metrics[f"coverage-{level}"] for metrics in each]
-                yield _row(f"{contestant.name}, coverage at {level} %", shares, None, "share")
+                yield Row.of_runs(f"{contestant.name}, coverage at {level} %", shares, None, "share")
 
 
 def measured(config: TrainConfig) -> dict[str, float]:
@@ -126,10 +125,6 @@ def measured(config: TrainConfig) -> dict[str, float]:
 
 def _figure(task: Task, metrics: dict[str, float]) -> float:
     return metrics["relative_mae"] if task.unit == "relative_mae" else metrics["rmse"] ** 2
-
-
-def _row(name: str, values: list[float], bar: float | None, unit: str) -> Row:
-    return Row(name, statistics.median(values), bar, unit, extremes=(min(values), max(values)))
 
 
 def parse(parser: argparse.ArgumentParser, tasks: Iterable[str]) -> argparse.Namespace:

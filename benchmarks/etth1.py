@@ -4,7 +4,6 @@ Source of the protocol: Zhou et al. (2021), arXiv 2012.07436, section 4.1, with 
 """
 
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -78,11 +77,11 @@ def cut(config: TrainConfig, series: Series) -> dict[str, Windows]:
     parts = {}
     for name, (begin, end) in BORDERS.items():
         step_size = config.step_size if name == "train" else 1
-        first = series.bounds[:-1] + max(0, begin - config.input_size)
-        count = (end - max(0, begin - config.input_size) - config.input_size - config.horizon) // step_size + 1
+        first = max(0, begin - config.input_size)
+        count = (end - first - config.input_size - config.horizon) // step_size + 1
         parts[name] = Windows.over(
             series,
-            first,
+            series.bounds[:-1] + first,
             np.full(len(series), count),
             np.arange(len(series)),
             input_size=config.input_size,
@@ -100,8 +99,10 @@ def measured(config: TrainConfig) -> Result:
         # the calibration sizes intervals, which are not measured here
         trained, *_ = fit_recipe(config, parts | {"calibration": parts["validation"]}, Path(checkpoints))
     seconds = time.perf_counter() - begin
-    errors = {name: Errors.between(parts[name].targets(), trained.forecast(parts[name]).mean) for name in parts}
-    return Result(errors["validation"], errors["test"], seconds)
+    validation, test = (
+        Errors.between(parts[name].targets(), trained.forecast(parts[name]).mean) for name in ("validation", "test")
+    )
+    return Result(validation, test, seconds)
 
 
 def ridge(config: TrainConfig) -> Errors:
@@ -124,9 +125,5 @@ def measure(task: Task, file: Path, n_seeds: int) -> Iterator[Row]:
     for part in ("validation", "test"):
         for name in ("mse", "mae"):
             values = [getattr(getattr(result, part), name) for result in results]
-            yield _row(f"{part}, {name.upper()}", values, getattr(task, name) if part == "test" else None, "")
-    yield _row("training", [result.seconds for result in results], task.seconds, "s")
-
-
-def _row(name: str, values: list[float], bar: float | None, unit: str) -> Row:
-    return Row(name, statistics.median(values), bar, unit, extremes=(min(values), max(values)))
+            yield Row.of_runs(f"{part}, {name.upper()}", values, getattr(task, name) if part == "test" else None, "")
+    yield Row.of_runs("training", [result.seconds for result in results], task.seconds, "s")

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +35,11 @@ class Row:
     unit: str
     is_least: bool = False
     extremes: tuple[float, float] | None = None
+
+    @classmethod
+    def of_runs(cls, name: str, values: Sequence[float], bar: float | None, unit: str) -> "Row":
+        """Return the median of several runs, with the lowest and the highest value."""
+        return cls(name, statistics.median(values), bar, unit, extremes=(min(values), max(values)))
 
     @property
     def met(self) -> bool | None:

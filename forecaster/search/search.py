@@ -41,8 +41,8 @@ _FIXED = (
 )  # fmt: skip
 # keys that change the unit of the validation loss, so that the losses of trials cannot be compared
 _UNITS = ("transforms", "model.head")
-# attributes of a trial: the machine that runs it, and that its result does not count
-_HOST, _SET_ASIDE = "host", "set_aside"
+# attributes of a trial: the machine that runs it, and why it failed
+_HOST, _ERROR = "host", "error"
 # repeated trials in a row, after which all combinations of values are taken to have been tried
 _MOST_REPEATS = 50
 
@@ -78,12 +78,12 @@ class SearchConfig(Config):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trial of a search.
+    """The outcome of a search.
 
     Args:
         run_id: the run of the search.
         values: the best trial's values, by key of the recipe.
-        validation_mae: its MAE on the validation part.
+        validation_mae: its MAE on the validation part, in the target's unit.
         trials: the number of trials by their outcome.
     """
 
@@ -166,16 +166,18 @@ class _Trials:
                 values = {key: dimension.suggest(trial, key) for key, dimension in self.config.space.items()}
                 if self._is_repeated(trial):
                     repeats += 1
-                    self._set_aside(trial.number)
+                    self._fail(trial.number)
                     continue
                 repeats = 0
                 self._run_trial(trial, values)
 
     @property
     def finished(self) -> "list[optuna.trial.FrozenTrial]":
-        """Return the trials that need not be run again."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.state.is_finished() and _SET_ASIDE not in trial.user_attrs]
+        """Return the trials that need not be run again: not those that were interrupted, and not repetitions."""
+        import optuna
+
+        closed = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        return [trial for trial in closed if trial.state != optuna.trial.TrialState.FAIL or _ERROR in trial.user_attrs]
 
     def _enqueue_interrupted(self) -> None:
         """Queue the trials that killed processes of this machine left open."""
@@ -183,14 +185,12 @@ class _Trials:
 
         for trial in self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
             if trial.user_attrs.get(_HOST) == socket.gethostname():
-                self._set_aside(trial.number)
+                self._fail(trial.number)
                 self.study.enqueue_trial(trial.params)
 
-    def _set_aside(self, number: int) -> None:
+    def _fail(self, number: int) -> None:
         import optuna
 
-        trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        trial.set_user_attr(_SET_ASIDE, True)
         self.study.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _is_repeated(self, trial: "optuna.Trial") -> bool:
@@ -203,18 +203,18 @@ class _Trials:
         checkpoints = self.checkpoints / work_key(json.dumps(values, sort_keys=True))
         name = f"trial {trial.number}"
         try:
-            with tracking.nested_run(name, {key: json.dumps(value) for key, value in values.items()}):
-                error = self._measure(trial, values, checkpoints)
-                if error is None:
+            with tracking.nested_run(name, parameters={key: json.dumps(value) for key, value in values.items()}):
+                found = self._measure(trial, values, checkpoints)
+                if found is None:
                     tracking.set_tag("outcome", "pruned")
                 else:
-                    tracking.log_validation({"mae": error})
-            self.study.tell(trial, error, None if error is not None else optuna.trial.TrialState.PRUNED)
+                    tracking.log_validation({"mae": found})
+            self.study.tell(trial, found, optuna.trial.TrialState.PRUNED if found is None else None)
         except (ConfigError, TooShortError, TrainingError) as error:
             # these values do not work: a combination that is refused, or a fit that diverges
             tqdm.write(f"{name} failed: {error}", file=sys.stderr)
-            trial.set_user_attr("error", str(error))
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            trial.set_user_attr(_ERROR, str(error))
+            self._fail(trial.number)
         shutil.rmtree(checkpoints, ignore_errors=True)
 
     def _measure(self, trial: "optuna.Trial", values: dict[str, Any], checkpoints: Path) -> float | None:

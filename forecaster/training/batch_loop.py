@@ -2,8 +2,8 @@
 
 Keras' own `fit` builds a data pipeline in each call, which takes longer than a short epoch. XLA runs the loop of a
 recurrent layer on a single core; so the rows of a batch are split into equal parts, whose gradients are computed side
-by side and averaged. The number of parts depends on the batch size alone: a recipe gives the same weights on any number
-of cores.
+by side and averaged. The number of parts depends on the recipe and its number of windows, not on the machine: the same
+training gives the same weights on any number of cores.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ _GENERATOR = "seed_generator_state"
 
 
 @dataclass(frozen=True)
-class Batching:
-    """How the batches of a fit are read.
+class StepPlan:
+    """How a step of the optimizer reads its batch.
 
     Args:
         size: the rows of each batch.
@@ -37,20 +37,30 @@ class Batching:
     is_compiled: bool
 
 
-def plan_batches(size: int, steps: int, *, carries_states: bool) -> Batching:
-    """Return how to read batches of `size` rows in a fit of `steps` steps; parts have at least 32 rows each."""
+def plan_steps(size: int, steps: int, *, carries_states: bool) -> StepPlan:
+    """Return the plan for each step of a fit.
+
+    Args:
+        size: the rows of a batch.
+        steps: the number of steps; a short fit is not compiled, and its batches stay whole.
+        carries_states: whether layers carry states from batch to batch, which belong to the rows of a whole batch.
+    """
     is_compiled = steps >= _LEAST_STEPS
     most = min(_MOST_PARTS, size // _LEAST_ROWS) if is_compiled and not carries_states else 1
-    return Batching(size, max((parts for parts in range(1, most + 1) if size % parts == 0), default=1), is_compiled)
+    return StepPlan(size, max((parts for parts in range(1, most + 1) if size % parts == 0), default=1), is_compiled)
 
 
-def batch_loop(model: "keras.Model", batching: Batching) -> "keras.Model":
-    """Return a network with the layers and variables of `model`, whose method `fit_batches` is a faster `fit`."""
-    loop = _loop_class(batching) if batching.parts == 1 else _shared_class(batching)
+def batch_loop(model: "keras.Model", plan: StepPlan) -> "keras.Model":
+    """Return a network with the layers and variables of `model`, whose method `fit_batches` is a faster `fit`.
+
+    It is for TensorFlow on processors. Sharing a batch is synchronous data parallelism; Goyal et al. (2017), arXiv
+    1706.02677, section 3: the mean of the gradients of equal parts is the gradient of the batch.
+    """
+    loop = _loop_class(plan) if plan.parts == 1 else _shared_class(plan)
     return loop(model.inputs, model.outputs, name=model.name)
 
 
-def _loop_class(batching: Batching) -> Any:
+def _loop_class(plan: StepPlan) -> Any:
     import keras
     import tensorflow as tf
 
@@ -58,9 +68,9 @@ def _loop_class(batching: Batching) -> Any:
         _fit_all: Any = None
 
         def fit_batches(self, *data: Any) -> float:
-            """Take a step for each batch of `data`, as `fit` takes it, and return the mean loss."""
+            """Take a step for each batch of inputs, targets and weights, `(rows, …)`; return the mean loss."""
             self.reset_metrics()
-            batches = tf.nest.map_structure(lambda array: array.reshape(-1, batching.size, *array.shape[1:]), data)
+            batches = tf.nest.map_structure(lambda array: array.reshape(-1, plan.size, *array.shape[1:]), data)
             if not self._fit_all:
                 # of any number of batches, so that it is traced once
                 specs = tf.nest.map_structure(
@@ -75,20 +85,20 @@ def _loop_class(batching: Batching) -> Any:
                 loss = self._step(tf.nest.map_structure(lambda array, number=number: array[number], batches))
             return loss
 
-        @tf.function(jit_compile=batching.is_compiled)  # type: ignore[untyped-decorator]
+        @tf.function(jit_compile=plan.is_compiled)  # type: ignore[untyped-decorator]
         def _step(self, batch: Any) -> Any:
             return self.train_step(batch)["loss"]
 
     return BatchLoop
 
 
-def _shared_class(batching: Batching) -> Any:
+def _shared_class(plan: StepPlan) -> Any:
     import keras
     import tensorflow as tf
 
-    class SharedBatches(_loop_class(batching)):  # type: ignore[misc]
+    class SharedBatches(_loop_class(plan)):  # type: ignore[misc]
         def _step(self, batch: Any) -> Any:
-            pieces = [tf.split(array, batching.parts) for array in tf.nest.flatten(batch)]
+            pieces = [tf.split(array, plan.parts) for array in tf.nest.flatten(batch)]
             results = [
                 self._gradients(tf.nest.pack_sequence_as(batch, piece), self._seeds(number))
                 for number, piece in enumerate(zip(*pieces, strict=True))
@@ -96,8 +106,8 @@ def _shared_class(batching: Batching) -> Any:
             losses, gradients, (seeds, *_) = zip(*results, strict=True)
             for generator, seed in zip(self._generators, seeds, strict=True):
                 generator.assign(seed)
-            self._apply([tf.add_n(each) / batching.parts for each in zip(*gradients, strict=True)])
-            self._loss_tracker.update_state(tf.add_n(losses) / batching.parts)
+            self._apply([tf.add_n(each) / plan.parts for each in zip(*gradients, strict=True)])
+            self._loss_tracker.update_state(tf.add_n(losses) / plan.parts)
             return self._loss_tracker.result()
 
         # compiled by itself: the operations of a single program do not run side by side

@@ -121,13 +121,14 @@ def _prepare(
 ) -> tuple["keras.Model", Callable[[np.random.Generator], float]]:
     """Return the compiled network that is fitted, and a function that fits an epoch and returns its loss.
 
-    With a carried state, this is the network that reads streams, whose weights `model` gets after each epoch.
+    It shares the weights of `model`. With a carried state, it is the network that reads streams, whose weights `model`
+    gets after each epoch.
     """
     if not config.stateful:
         if not model.compiled:
             batches = networks.Batches(batch_size, len(train) // batch_size)
             is_masked = train.preprocessing.is_masked
-            model = networks.compile_network(model, train.model, config, batches, is_masked)
+            model = networks.compile_network(model, train.model.head, config, batches, is_masked)
         return model, partial(_run_epoch, model, train, batch_size)
     streams = stateful.Streams(train, config, config.stateful)
     reader = stateful.reader_of(model, streams, seed)

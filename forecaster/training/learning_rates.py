@@ -8,23 +8,36 @@ from pydantic import Field
 from forecaster.domain.config import Config, short_for
 
 
-class Constant(Config):
+class _Schedule(Config):
+    """A course of the learning rate.
+
+    Args:
+        warmup_epochs: epochs, or a fraction of one, in which the rate rises linearly before the schedule begins.
+    """
+
+    warmup_epochs: float = Field(0, ge=0, le=100_000)
+
+
+class Constant(_Schedule):
     """The same rate in all epochs."""
 
     kind: Literal["constant"] = "constant"
-    warmup_epochs: float = Field(0, ge=0, le=100_000)
 
     def share(self, epoch: Any, epochs: float) -> Any:
-        """Return the share of the learning rate at `epoch`, a fraction from 0 to `epochs`, after the warm-up."""
-        del epochs
-        return epoch * 0 + 1
+        """Return the share of the learning rate at a time, a tensor of any shape.
+
+        Args:
+            epoch: the time since the warm-up, in epochs, with a fraction.
+            epochs: the length of the schedule, in epochs.
+        """
+        del epoch, epochs
+        return 1.0
 
 
-class Cosine(Config):
+class Cosine(_Schedule):
     """Half a cosine, from the rate to 0; Loshchilov & Hutter (2017), arXiv 1608.03983, equation 5, without restarts."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_epochs: float = Field(0, ge=0, le=100_000)
 
     def share(self, epoch: Any, epochs: float) -> Any:
         """As in `Constant`."""
@@ -33,11 +46,15 @@ class Cosine(Config):
         return 0.5 + 0.5 * keras.ops.cos(math.pi * keras.ops.minimum(epoch / epochs, 1.0))
 
 
-class Step(Config):
-    """The same rate for `hold_epochs` epochs, then multiplied by `factor` before each epoch."""
+class Step(_Schedule):
+    """The same rate for `hold_epochs` epochs, then multiplied by `factor` before each epoch.
+
+    Args:
+        hold_epochs: the epochs at the full rate.
+        factor: the rate of an epoch divided by that of the epoch before.
+    """
 
     kind: Literal["step"] = "step"
-    warmup_epochs: float = Field(0, ge=0, le=100_000)
     hold_epochs: int = Field(1, ge=1, le=100_000)
     factor: float = Field(0.8, gt=0, le=1)
 
@@ -54,9 +71,7 @@ AnySchedule = Annotated[Annotated[Constant | Cosine | Step, Field(discriminator=
 
 
 def learning_rate(rate: float, schedule: AnySchedule, epochs: int, batches: int) -> Any:
-    """Return a learning rate as Keras takes it.
-
-    In the warm-up, the rate rises linearly from its share of a batch; the schedule begins after it.
+    """Return a learning rate as Keras takes it: a number, or a schedule of the number of batches so far.
 
     Args:
         rate: the highest learning rate.

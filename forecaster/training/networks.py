@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forecaster.training import devices
-from forecaster.training.batch_loop import Batching, batch_loop, plan_batches
+from forecaster.training.batch_loop import StepPlan, batch_loop, plan_steps
 from forecaster.training.learning_rates import Constant, learning_rate
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ class NetworkCache:
     """Compiled networks, each with the initial values of its variables.
 
     Args:
-        networks: by network key, fit configuration, how batches are read, and the number of batches per epoch, None if
-            the learning rate does not depend on it.
+        networks: by network key, fit configuration, plan of a step, and the number of batches per epoch, None if the
+            learning rate does not depend on it.
         most: how many networks are kept, the latest; None keeps all.
     """
 
-    networks: dict[tuple[NetworkKey, "FitConfig", Batching, int | None], tuple["keras.Model", list[Any]]] = field(
+    networks: dict[tuple[NetworkKey, "FitConfig", StepPlan, int | None], tuple["keras.Model", list[Any]]] = field(
         default_factory=dict
     )
     most: int | None = None
@@ -103,11 +103,11 @@ def get_compiled(
     """
     cache = _cache.get()
     if cache is None:
-        return compile_network(build(), key.model, config, batches, key.is_masked)
+        return compile_network(build(), key.model.head, config, batches, key.is_masked)
     scheduled = None if config.schedule == Constant() else batches.count
-    cache_key = (key, config, _batching(config, batches), scheduled)
+    cache_key = (key, config, _plan(config, batches), scheduled)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), key.model, config, batches, key.is_masked)
+        model = compile_network(build(), key.model.head, config, batches, key.is_masked)
         if cache.most and len(cache.networks) >= cache.most:
             del cache.networks[next(iter(cache.networks))]
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
@@ -118,13 +118,13 @@ def get_compiled(
 
 
 def compile_network(
-    model: "keras.Model", described: "ModelConfig", config: "FitConfig", batches: Batches, is_masked: bool = False
+    model: "keras.Model", head: "Head", config: "FitConfig", batches: Batches, is_masked: bool = False
 ) -> "keras.Model":
     """Return a network, compiled with its head's loss and its optimizer; it shares the layers of `model`.
 
     Args:
         model: the network.
-        described: its configuration.
+        head: the part that has its loss.
         config: how it will be fitted.
         batches: the batches that it will be fitted on.
         is_masked: whether targets may be missing.
@@ -135,19 +135,27 @@ def compile_network(
     accumulated = batches.per_step if batches.per_step > 1 else None
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
     if devices.is_tensorflow_on_cpu():
-        model = batch_loop(model, _batching(config, batches))
+        model = batch_loop(model, _plan(config, batches))
     at_once = devices.steps_per_execution()
-    model.compile(optimizer, loss_of(described.head, is_masked), steps_per_execution=at_once, jit_compile="auto")
+    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=at_once, jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _batching(config: "FitConfig", batches: Batches) -> Batching:
-    return plan_batches(batches.size, config.epochs * batches.count, carries_states=config.stateful is not None)
+def _plan(config: "FitConfig", batches: Batches) -> StepPlan:
+    return plan_steps(batches.size, config.epochs * batches.count, carries_states=config.stateful is not None)
 
 
 def fit_batches(model: "keras.Model", batch_size: int, inputs: list[Any], targets: Any, weights: Any) -> float:
-    """Fit a compiled network on whole batches, in order, and return the mean loss; `weights` may be None."""
+    """Fit a compiled network on whole batches, in order, and return the mean loss.
+
+    Args:
+        model: the compiled network.
+        batch_size: the rows of a batch.
+        inputs: the network's inputs, `(rows, …)` each; `rows` is a multiple of `batch_size`.
+        targets: the targets, `(rows, horizon)` or `(rows, input_size, horizon)`.
+        weights: the weights of the losses, `(rows,)` or `(rows, input_size)`; None for 1.
+    """
     if hasattr(model, "fit_batches"):
         data = (inputs, targets) if weights is None else (inputs, targets, weights)
         return float(model.fit_batches(*data))

@@ -69,11 +69,7 @@ def tracked_run(
         mlflow.end_run("KILLED")
         raise
     except Exception as error:
-        # on a full disk this may fail too; it must not hide the original error
-        with contextlib.suppress(MlflowException, OSError):
-            mlflow.set_tag("error", mask_password(f"{type(error).__name__}: {error}", config.uri)[:4000])
-        with contextlib.suppress(MlflowException, OSError):
-            mlflow.end_run("FAILED")
+        _end_failed(error, config.uri)
         if isinstance(error, MlflowException):
             reason = mask_password(str(error), config.uri)
             raise StoreUnavailable(f"{shown}: the run cannot be written ({reason}); check the store") from error
@@ -83,6 +79,18 @@ def tracked_run(
                 f"the run's files cannot be written ({reason}); free disk space or check the store, and start again"
             ) from error
         raise
+
+
+def _end_failed(error: Exception, uri: str) -> None:
+    """Set the error as a tag of the active run, and its status to FAILED."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    # on a full disk this may fail too; it must not hide the original error
+    with contextlib.suppress(MlflowException, OSError):
+        mlflow.set_tag("error", mask_password(f"{type(error).__name__}: {error}", uri)[:4000])
+    with contextlib.suppress(MlflowException, OSError):
+        mlflow.end_run("FAILED")
 
 
 def _experiment(config: TrackingConfig) -> str:
@@ -143,10 +151,8 @@ def log_dataset(frame: "pd.DataFrame", name: str, digest: str, source: str) -> N
 
 def log_test(metrics: dict[str, float]) -> None:
     """Log the test part's metrics under `test/`, and `validation-mae` as `validation/mae`."""
-    import mlflow
-
     log_metrics({name: value for name, value in metrics.items() if name != "validation-mae"})
-    mlflow.log_metric("validation/mae", metrics["validation-mae"])
+    log_validation({"mae": metrics["validation-mae"]})
 
 
 def read_test_metrics(metrics: dict[str, float]) -> dict[str, float]:
@@ -187,33 +193,31 @@ def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table
     """Log a run nested in the active run, with metrics under `test/` and a table of its windows."""
     import mlflow
 
-    # in the parent's experiment (not the process-wide default), and with its checkpoint folder, whose lock guards both
-    parent = mlflow.active_run()
-    tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS], **tags}
-    with mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True, tags=tags):
+    with nested_run(name, tags):
         log_metrics(metrics)
         mlflow.log_table(table, "windows.json")
 
 
 @contextlib.contextmanager
-def nested_run(name: str, parameters: dict[str, Any]) -> Iterator[None]:
+def nested_run(
+    name: str, tags: dict[str, str] | None = None, parameters: dict[str, Any] | None = None
+) -> Iterator[None]:
     """Open a run nested in the active run; it ends with the status FINISHED, FAILED (with its error) or KILLED."""
     import mlflow
 
+    # in the parent's experiment (not the process-wide default), and with its checkpoint folder, whose lock guards both
     parent = mlflow.active_run()
-    # the folder's lock tells whether a process still works on it
-    tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS]}
+    tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS], **(tags or {})}
     mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True, tags=tags)
     try:
-        mlflow.log_params(parameters)
+        mlflow.log_params(parameters or {})
         yield
         mlflow.end_run()
     except KeyboardInterrupt:
         mlflow.end_run("KILLED")
         raise
     except Exception as error:
-        mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:4000])
-        mlflow.end_run("FAILED")
+        _end_failed(error, mlflow.get_tracking_uri())
         raise
 
 

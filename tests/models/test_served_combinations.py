@@ -51,7 +51,7 @@ def _fit_one_batch(trained: TrainedNetwork, inputs: Inputs) -> None:
     """Train as a fit does, and check that the loss is finite and the weights change."""
     prepared, _ = trained.preprocessing.forward(inputs.feeds)
     is_masked = trained.preprocessing.is_masked
-    model = compile_network(trained.model, trained.config, FitConfig(), Batches(len(inputs), 1), is_masked)
+    model = compile_network(trained.model, trained.config.head, FitConfig(), Batches(len(inputs), 1), is_masked)
     before = [weight.copy() for weight in model.get_weights()]
     actual = np.zeros((len(inputs), *model.output_shape[1:-1]), np.float32)
     assert np.isfinite(model.train_on_batch(network_inputs(prepared), actual))

@@ -8,7 +8,7 @@ import pytest
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
 from forecaster.training import devices, networks
-from forecaster.training.batch_loop import Batching, plan_batches
+from forecaster.training.batch_loop import StepPlan, plan_steps
 from forecaster.training.fit_config import FitConfig
 from forecaster.training.networks import Batches, compile_network, fit_batches
 
@@ -17,13 +17,13 @@ SHAPE, BATCH, BATCHES = NetworkShape(12, 3), 64, 3
 
 def fit(model: ModelConfig, parts: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, float]:
     """Fit an epoch in batches of several parts; return the network and its loss."""
-    monkeypatch.setattr(networks, "plan_batches", lambda size, steps, carries_states: Batching(size, parts, parts > 1))
+    monkeypatch.setattr(networks, "plan_steps", lambda size, steps, carries_states: StepPlan(size, parts, parts > 1))
     random = np.random.default_rng(0)
     network = build_model(model, SHAPE, 0)
     inputs = random.normal(size=(BATCH * BATCHES, 12, 1)).astype(np.float32)
     targets = random.normal(size=(len(inputs), *network.output_shape[1:-1])).astype(np.float32)
     weights = random.uniform(size=targets.shape[:-1]).astype(np.float32)
-    compiled = compile_network(network, model, FitConfig(learning_rate=0.01), Batches(BATCH, BATCHES))
+    compiled = compile_network(network, model.head, FitConfig(learning_rate=0.01), Batches(BATCH, BATCHES))
     return network, fit_batches(compiled, BATCH, [inputs], targets, weights)
 
 
@@ -52,16 +52,14 @@ def test_parts_give_the_weights_and_the_loss_of_the_whole(
 
 def test_each_part_and_step_draws_its_own_dropout_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     """With rows that are all alike, parts with the same masks would have the gradient of one part."""
-    monkeypatch.setattr(
-        networks, "plan_batches", lambda size, steps, carries_states: Batching(size, 2, is_compiled=True)
-    )
+    monkeypatch.setattr(networks, "plan_steps", lambda size, steps, carries_states: StepPlan(size, 2, is_compiled=True))
     encoder = {"widths": [6], "dropout": 0.5, "recurrent_dropout": 0.5}
     model = ModelConfig.model_validate({"cell": "gru", "encoder": encoder})
     network = build_model(model, SHAPE, 0)
     generators = [variable for variable in network.non_trainable_variables if variable.name == "seed_generator_state"]
     before = [generator.numpy() for generator in generators]
     # too small a rate to change the weights
-    compiled = compile_network(network, model, FitConfig(learning_rate=1e-30), Batches(4, 1))
+    compiled = compile_network(network, model.head, FitConfig(learning_rate=1e-30), Batches(4, 1))
     losses = []
     for rows in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]):
         for generator, state in zip(generators, before, strict=True):
@@ -81,10 +79,10 @@ def test_each_part_and_step_draws_its_own_dropout_masks(monkeypatch: pytest.Monk
 
 def test_batches_have_equal_parts_of_at_least_32_rows_in_long_fits() -> None:
     sizes = (1, 32, 63, 64, 96, 100, 127, 256, 1000, 4096)
-    plans = [plan_batches(size, 10_000, carries_states=False) for size in sizes]
+    plans = [plan_steps(size, 10_000, carries_states=False) for size in sizes]
     assert [plan.parts for plan in plans] == [1, 1, 1, 2, 3, 2, 1, 8, 8, 8]
     assert all(plan.is_compiled for plan in plans)
     # a state belongs to its place in the batch
-    assert plan_batches(64, 10_000, carries_states=True) == Batching(64, 1, is_compiled=True)
+    assert plan_steps(64, 10_000, carries_states=True) == StepPlan(64, 1, is_compiled=True)
     # a compilation would take longer than the fit
-    assert plan_batches(64, 100, carries_states=False) == Batching(64, 1, is_compiled=False)
+    assert plan_steps(64, 100, carries_states=False) == StepPlan(64, 1, is_compiled=False)
