@@ -80,7 +80,7 @@ def test_each_part_and_step_draws_its_own_dropout_masks(monkeypatch: pytest.Monk
 def test_batches_have_equal_parts_of_at_least_32_rows_in_long_fits() -> None:
     sizes = (1, 32, 63, 64, 96, 100, 127, 256, 1000, 4096)
     plans = [plan_steps(size, 10_000, carries_states=False) for size in sizes]
-    assert [plan.parts for plan in plans] == [1, 1, 1, 2, 3, 2, 1, 8, 8, 8]
+    assert [plan.parts for plan in plans] == [1, 1, 1, 2, 3, 2, 1, 4, 4, 4]
     assert all(plan.is_compiled for plan in plans)
     # a state belongs to its place in the batch
     assert plan_steps(64, 10_000, carries_states=True) == StepPlan(64, 1, is_compiled=True)
