@@ -1,5 +1,6 @@
 """The tape that builds a network's Keras layers."""
 
+import copy
 from typing import Any
 
 from forecaster.models.cells import CELLS
@@ -26,6 +27,13 @@ class KerasTape:
         self._seed = seed
         self._is_stateful = batch_size is not None
         self._layers: dict[str, Any] = {}
+        self._prefix = ""
+
+    def prefixed(self, prefix: str) -> "KerasTape":
+        # the copy shares the layers, whose number determines the seed of the next
+        other = copy.copy(self)
+        other._prefix = prefix
+        return other
 
     def dense(
         self,
@@ -38,6 +46,7 @@ class KerasTape:
         is_frozen: bool = False,
         gain: float = 1.0,
     ) -> Array:
+        name = self._prefix + name
         if name not in self._layers:
             layer = self._keras.layers.Dense(
                 units,
@@ -54,6 +63,7 @@ class KerasTape:
         return self._layers[name](x)
 
     def embed(self, name: str, index: Array, size: int, width: int) -> Array:
+        name = self._prefix + name
         if name not in self._layers:
             initializer = self._keras.initializers.RandomUniform(seed=self._next_seed())
             self._layers[name] = self._keras.layers.Embedding(
@@ -72,6 +82,7 @@ class KerasTape:
         is_reversed: bool = False,
         dropout: float = 0.0,
     ) -> tuple[Array, States]:
+        name = self._prefix + name
         if name not in self._layers:
             options = {"go_backwards": is_reversed, "recurrent_dropout": dropout, "stateful": self._is_stateful}
             self._layers[name] = CELLS[cell].build(units, self._next_seed(), name=name, **options)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import Config
@@ -44,6 +44,8 @@ class ModelConfig(Config):
         head: what is forecast for each step.
         skip: `ridge` adds a ridge regression from the target's window to the horizon. Each fit solves it in closed
             form on its own windows, before the first epoch, and the network learns what is left.
+        members: networks with other initial weights that are fitted and served together; the forecast has the mean of
+            their parameters. Lakshminarayanan et al. (2017), arXiv 1612.01474, section 2.4.
     """
 
     cell: str = "lstm"
@@ -52,6 +54,7 @@ class ModelConfig(Config):
     decoder: AnyDecoder = Last()
     head: AnyHead = Point()
     skip: Literal["none", "ridge"] = "none"
+    members: int = Field(1, ge=1, le=64)
 
     @model_validator(mode="before")
     @classmethod
@@ -96,8 +99,9 @@ class NetworkOutputs:
 
     Args:
         parameters: the head's parameters of the transformed values, `(batch, horizon, n_parameters)`; for decoders
-            that answer each step, `(batch, input_size, horizon, n_parameters)`.
-        attention: `(batch, horizon, steps)`, or None.
+            that answer each step, `(batch, input_size, horizon, n_parameters)`. If there are several members, the axis
+            before the last one is theirs.
+        attention: `(batch, horizon, steps)`, or None; the mean of all members.
     """
 
     parameters: Array
@@ -106,6 +110,26 @@ class NetworkOutputs:
 
 def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs) -> NetworkOutputs:
     """Return the network's outputs: the one description that is trained and served."""
+    if config.members == 1:
+        members = [_describe_member(tape, config, shape, inputs)]
+    else:
+        members = [
+            _describe_member(tape.prefixed(f"member_{number}_"), config, shape, inputs)
+            for number in range(config.members)
+        ]
+    parameters, attention = zip(*((member.parameters, member.attention) for member in members), strict=True)
+    if config.skip == "ridge":
+        linear = tape.dense(SKIP, inputs.x[:, :, 0], shape.horizon, is_output=True, is_frozen=True)
+        parameters = tuple(config.head.shift(tape, each, linear) for each in parameters)
+    if config.members == 1:
+        return NetworkOutputs(parameters[0], attention[0])
+    joined = tape.reshape(
+        tape.concat(list(parameters)), (-1, *parameters[0].shape[1:-1], config.members, config.head.n_parameters)
+    )
+    return NetworkOutputs(joined, sum(attention) / config.members if config.decoder.attends else None)
+
+
+def _describe_member(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs) -> NetworkOutputs:
     context = context_of(tape, config.inputs, shape, inputs)
     encoded = config.encoder.encode(
         tape, config.cell, steps_of(tape, config.inputs, shape, inputs, context), shape.input_size
@@ -115,11 +139,14 @@ def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: Netwo
     decoded = config.decoder.decode(
         tape, DecoderInputs(encoded, context, inputs.known, shape, config.cell, config.encoder)
     )
-    parameters = config.head.parameters(tape, _read(tape, config, shape, decoded))
-    if config.skip == "ridge":
-        linear = tape.dense(SKIP, inputs.x[:, :, 0], shape.horizon, is_output=True, is_frozen=True)
-        parameters = config.head.shift(tape, parameters, linear)
-    return NetworkOutputs(parameters, decoded.attention)
+    return NetworkOutputs(config.head.parameters(tape, _read(tape, config, shape, decoded)), decoded.attention)
+
+
+def forecast_parameters(config: ModelConfig, parameters: Array) -> Array:
+    """Return the parameters of the forecast, `(batch, horizon, n_parameters)`, from those of a network's outputs."""
+    if config.members > 1:
+        parameters = sum(parameters[..., number, :] for number in range(config.members)) / config.members
+    return config.decoder.last(parameters)
 
 
 def _join_channels(tape: Tape, encoded: Encoded, channels: int) -> Encoded:
@@ -213,7 +240,7 @@ def trace_forecast(
     }
     tape = OnnxTape(lambda name: model.get_layer(name).get_weights())
     found = describe(tape, config, shape, NetworkInputs(**inputs))
-    parameters = ndonnx.astype(config.decoder.last(found.parameters), ndonnx.float64)
+    parameters = ndonnx.astype(forecast_parameters(config, found.parameters), ndonnx.float64)
     outputs = raw_outputs(config, preprocessing, parameters, contexts)
     if found.attention is not None:
         outputs[ATTENTION] = ndonnx.astype(found.attention, ndonnx.float64)

@@ -26,6 +26,9 @@ class OnnxTape:
 
         self._xp, self._onnx, self._weights = ndonnx, onnx, weights
 
+    def prefixed(self, prefix: str) -> "OnnxTape":
+        return OnnxTape(lambda name: self._weights(prefix + name))
+
     def dense(
         self,
         name: str,

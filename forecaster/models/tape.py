@@ -16,6 +16,9 @@ States = tuple[Array, ...]
 class Tape(Protocol):
     """The operations; a `name` identifies a layer's weights, and the same name twice shares them."""
 
+    def prefixed(self, prefix: str) -> "Tape":
+        """Return a tape of the same network that puts a prefix before each name."""
+
     def dense(
         self,
         name: str,

@@ -15,7 +15,7 @@ from forecaster.domain.errors import TrainingError
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.forecasts import Forecasts
 from forecaster.models.names import ATTENTION
-from forecaster.models.network import ModelConfig, output_shapes, raw_outputs, trace_forecast
+from forecaster.models.network import ModelConfig, forecast_parameters, output_shapes, raw_outputs, trace_forecast
 from forecaster.models.shape import NetworkShape
 from forecaster.models.tape import Array
 
@@ -45,7 +45,7 @@ class TrainedNetwork:
     def predict(self, inputs: Inputs) -> Forecasts:
         """Return the forecasts of raw inputs, computed by Keras."""
         prepared, contexts = self.preprocessing.forward(inputs.feeds)
-        parameters = self.config.decoder.last(predict_batches(self.model, network_inputs(prepared)))
+        parameters = forecast_parameters(self.config, predict_batches(self.model, network_inputs(prepared)))
         outputs = raw_outputs(self.config, self.preprocessing, parameters.astype(np.float64), contexts)
         return self.config.head.forecasts(outputs, self.preprocessing.target.needs_positive)
 

@@ -20,6 +20,7 @@ from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats
 from forecaster.evaluation.ridge import solve_ridge
 from forecaster.models.names import SKIP
+from forecaster.models.network import forecast_parameters
 from forecaster.models.trained import Float32, predict_batches
 from forecaster.training import networks, stateful
 from forecaster.training.divergence import check_not_diverging, loss_of_zeros
@@ -99,13 +100,17 @@ def fit(
         while not history.is_finished:
             epoch = history.epochs
             loss = run_epoch(np.random.default_rng((seed, epoch)))
-            held_out = validation_loss(model, config, validation) if validation else None
-            check_not_diverging(head, epoch, loss, held_out, model.get_weights(), of_zeros)
+            with networks.averaged_weights(fitted, config):
+                if config.stateful:
+                    stateful.copy_weights(fitted, model)
+                weights = model.get_weights()
+                held_out = validation_loss(model, config, validation) if validation else None
+            check_not_diverging(head, epoch, loss, held_out, weights, of_zeros)
             history.loss.append(loss)
             if held_out is not None:
                 history.validation_loss.append(held_out)
             if held_out is None or held_out <= min(history.validation_loss):
-                history.best_epoch, best = epoch, model.get_weights()
+                history.best_epoch, best = epoch, weights
             history.is_finished = epoch + 1 >= epochs or epoch - history.best_epoch >= config.patience
             # before the checkpoint is saved, so that a kill in between repeats the report and never loses it
             on_epoch(epoch, loss, held_out)
@@ -121,24 +126,17 @@ def _prepare(
 ) -> tuple["keras.Model", Callable[[np.random.Generator], float]]:
     """Return the compiled network that is fitted, and a function that fits an epoch and returns its loss.
 
-    It shares the weights of `model`. With a carried state, it is the network that reads streams, whose weights `model`
-    gets after each epoch.
+    It shares the weights of `model`; with a carried state, it is a network that reads streams and starts from them.
     """
     if not config.stateful:
         if not model.compiled:
             batches = networks.Batches(batch_size, len(train) // batch_size)
             is_masked = train.preprocessing.is_masked
-            model = networks.compile_network(model, train.model.head, config, batches, is_masked)
+            model = networks.compile_network(model, train.model, config, batches, is_masked)
         return model, partial(_run_epoch, model, train, batch_size)
     streams = stateful.Streams(train, config, config.stateful)
     reader = stateful.reader_of(model, streams, seed)
-
-    def run_epoch(random: np.random.Generator) -> float:
-        loss = stateful.run_epoch(reader, streams, random)
-        stateful.copy_weights(reader, model)
-        return loss
-
-    return reader, run_epoch
+    return reader, partial(stateful.run_epoch, reader, streams)
 
 
 def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples) -> float:
@@ -150,7 +148,7 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
     for chunk in examples.chunks(np.arange(len(examples)), config.batch_size):
         inputs, targets = examples.take(chunk)
         outputs = predict_batches(model, inputs)
-        errors = compute(last(targets), last(outputs))
+        errors = compute(last(targets), forecast_parameters(examples.model, outputs))
         total += float(np.sum(keras.ops.convert_to_numpy(errors)))
     return total / len(examples)
 

@@ -32,6 +32,8 @@ class FitConfig(Config):
         patience: epochs without a better validation loss before the fit stops.
         schedule: the course of the learning rate.
         clip_norm: the largest norm of the gradient of all weights together.
+        ema_decay: the share that the moving average of the weights keeps in each step. The average is validated and
+            served in place of the last weights; null for no average. Polyak & Juditsky (1992), doi:10.1137/0330046.
         stateful: read the train rows of each series in order, carry the state from chunk to chunk, and truncate the
             gradients; null: read windows in random order, each from a state of zeros. `batch_size` is then the number
             of series that are read side by side.
@@ -44,5 +46,6 @@ class FitConfig(Config):
     schedule: AnySchedule = Constant()
     patience: int = Field(5, ge=1, le=100_000)
     clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
     mixed_precision: bool = False
     stateful: Truncation | None = None

@@ -103,11 +103,11 @@ def get_compiled(
     """
     cache = _cache.get()
     if cache is None:
-        return compile_network(build(), key.model.head, config, batches, key.is_masked)
+        return compile_network(build(), key.model, config, batches, key.is_masked)
     scheduled = None if config.schedule == Constant() else batches.count
     cache_key = (key, config, _plan(config, batches), scheduled)
     if cache_key not in cache.networks or not devices.can_reuse_networks():
-        model = compile_network(build(), key.model.head, config, batches, key.is_masked)
+        model = compile_network(build(), key.model, config, batches, key.is_masked)
         if cache.most and len(cache.networks) >= cache.most:
             del cache.networks[next(iter(cache.networks))]
         cache.networks[cache_key] = model, [_to_numpy(variable) for variable in variables(model)]
@@ -118,13 +118,13 @@ def get_compiled(
 
 
 def compile_network(
-    model: "keras.Model", head: "Head", config: "FitConfig", batches: Batches, is_masked: bool = False
+    model: "keras.Model", described: "ModelConfig", config: "FitConfig", batches: Batches, is_masked: bool = False
 ) -> "keras.Model":
     """Return a network, compiled with its head's loss and its optimizer; it shares the layers of `model`.
 
     Args:
         model: the network.
-        head: the part that has its loss.
+        described: its configuration, whose head has its loss.
         config: how it will be fitted.
         batches: the batches that it will be fitted on.
         is_masked: whether targets may be missing.
@@ -133,11 +133,22 @@ def compile_network(
 
     rate = learning_rate(config.learning_rate, config.schedule, config.epochs, batches.count)
     accumulated = batches.per_step if batches.per_step > 1 else None
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, gradient_accumulation_steps=accumulated)
+    optimizer = keras.optimizers.Adam(
+        rate,
+        global_clipnorm=config.clip_norm,
+        gradient_accumulation_steps=accumulated,
+        use_ema=config.ema_decay is not None,
+        ema_momentum=config.ema_decay or 0.0,
+    )
     if devices.is_tensorflow_on_cpu():
         model = batch_loop(model, _plan(config, batches))
     at_once = devices.steps_per_execution()
-    model.compile(optimizer, loss_of(head, is_masked), steps_per_execution=at_once, jit_compile="auto")
+    model.compile(
+        optimizer,
+        loss_of(described.head, is_masked, described.members),
+        steps_per_execution=at_once,
+        jit_compile="auto",
+    )
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -163,25 +174,44 @@ def fit_batches(model: "keras.Model", batch_size: int, inputs: list[Any], target
     return float(fitted.history["loss"][0])
 
 
-def loss_of(head: "Head", is_masked: bool = False) -> "keras.losses.Loss":
+@contextlib.contextmanager
+def averaged_weights(model: "keras.Model", config: "FitConfig") -> Iterator[None]:
+    """Give a compiled network the moving average of its weights in this context, if the fit keeps one."""
+    if config.ema_decay is None:
+        yield
+        return
+    own = model.get_weights()
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    yield
+    model.set_weights(own)
+
+
+def loss_of(head: "Head", is_masked: bool = False, members: int = 1) -> "keras.losses.Loss":
     """Return a head's loss: its `call` returns the mean over the horizon, `(batch,)` or `(batch, input_size)`.
 
-    If targets may be missing, the mean is over those that are observed, and 0 if none is.
+    If targets may be missing, the mean is over those that are observed, and 0 if none is. Of several members, the mean
+    of their losses: each learns by itself.
     """
 
     import keras
 
+    ops = keras.ops
+
+    def losses(actual: Any, parameters: Any) -> Any:
+        if members == 1:
+            return head.losses(actual, parameters)
+        return ops.mean(head.losses(actual[..., None], parameters), axis=-1)
+
     # a class, not a function: Keras squeezes a last axis of size 1 before it calls a loss function
     class HeadLoss(keras.losses.Loss):  # type: ignore[misc]
         def call(self, actual: Any, parameters: Any) -> Any:
-            return keras.ops.mean(head.losses(actual, parameters), axis=-1)
+            return ops.mean(losses(actual, parameters), axis=-1)
 
     class MaskedLoss(keras.losses.Loss):  # type: ignore[misc]
         def call(self, actual: Any, parameters: Any) -> Any:
-            ops = keras.ops
             is_missing = ops.isnan(actual)
             # replaced before the errors are computed: the gradient of a NaN error is NaN, even if the error is masked
-            errors = head.losses(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
+            errors = losses(ops.where(is_missing, ops.zeros_like(actual), actual), parameters)
             observed = ops.sum(ops.where(is_missing, ops.zeros_like(errors), errors), axis=-1)
             count = ops.sum(ops.cast(ops.logical_not(is_missing), errors.dtype), axis=-1)
             return observed / ops.maximum(count, 1)

@@ -64,7 +64,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "decoder": {"-".join(map(str, decoder.model_dump().values())): decoder for decoder in _decoders()},
     "head": {str(head().model_dump()["kind"]): head() for head in members(AnyHead)},
     "inputs": INPUTS,
-    "skip": {"none": "none", "ridge": "ridge"},
+    "sum": {"plain": {}, "skip": {"skip": "ridge"}, "members": {"members": 2}, "both": {"skip": "ridge", "members": 2}},
 }
 
 
@@ -89,8 +89,8 @@ class Combination:
 
 def combine(names: Sequence[str]) -> Combination:
     """Return the combination of parts with these names, in the order of `PARTS`."""
-    cell, encoder, decoder, head, inputs, skip = (PARTS[part][name] for part, name in zip(PARTS, names, strict=True))
-    raw = {"cell": cell, "encoder": encoder, "decoder": decoder, "head": head, "skip": skip}
+    cell, encoder, decoder, head, inputs, summed = (PARTS[part][name] for part, name in zip(PARTS, names, strict=True))
+    raw = {"cell": cell, "encoder": encoder, "decoder": decoder, "head": head} | summed
     config = ModelConfig.model_validate(raw | {"inputs": inputs.get("inputs", {})})
     shape = NetworkShape(INPUT_SIZE, HORIZON, **inputs["shape"])
     return Combination(tuple(names), config, shape, inputs.get("is_masked", False))
@@ -105,7 +105,7 @@ def every_combination() -> Iterator[Combination]:
 
 
 def every_network() -> list[Combination]:
-    """Return every combination of the other parts once: `skip` alternates where both of its values are possible."""
+    """Return every combination of the other parts once: the values of `sum` alternate where they are possible."""
     networks = groupby(every_combination(), lambda combination: combination.names[:-1])
     choices = [list(alternatives) for _, alternatives in networks]
     return [alternatives[number % len(alternatives)] for number, alternatives in enumerate(choices)]
@@ -121,6 +121,12 @@ def cover(size: int) -> list[Combination]:
         chosen.append(candidates[best])
         missing -= groups[best]
     return chosen
+
+
+def target_shape(trained: TrainedNetwork) -> tuple[int, ...]:
+    """Return the shape of the targets that a network learns from, without the batch axis."""
+    shape = tuple(trained.model.output_shape[1:-1])
+    return shape if trained.config.members == 1 else shape[:-1]
 
 
 def trained_network(combination: Combination, random: np.random.Generator) -> tuple[TrainedNetwork, Inputs]:

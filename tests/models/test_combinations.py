@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 
 from forecaster.domain.series import Inputs
 from forecaster.evaluation.forecasts import Forecasts
-from forecaster.models.network import ModelConfig, output_shapes, raw_outputs
+from forecaster.models.network import ModelConfig, forecast_parameters, output_shapes, raw_outputs
 from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.registry.bundle import largest_difference
 from forecaster.training.networks import loss_of
-from tests.models.combinations import INPUT_SIZE, PARTS, Combination, cover, every_network, trained_network
+from tests.models.combinations import (
+    INPUT_SIZE,
+    PARTS,
+    Combination,
+    cover,
+    every_network,
+    target_shape,
+    trained_network,
+)
 from tests.models.tracing import fast_traces
 
 # `make conformance` tests every combination
@@ -46,13 +54,13 @@ def _training_pass(trained: TrainedNetwork, inputs: list[NDArray[Any]]) -> Train
 
     model = trained.model
     random, is_masked = np.random.default_rng(6), trained.preprocessing.is_masked
-    actual = random.normal(size=(len(inputs[0]), *model.output_shape[1:-1])).astype(np.float32)
+    actual = random.normal(size=(len(inputs[0]), *target_shape(trained))).astype(np.float32)
     if is_masked:
         actual[random.uniform(size=actual.shape) < 1 / 3] = np.nan
     layers = [layer for layer in model.layers if layer.trainable_weights]
     with tf.GradientTape() as tape:
         parameters = model(inputs, training=True)
-        loss = loss_of(trained.config.head, is_masked)(actual, parameters)
+        loss = loss_of(trained.config.head, is_masked, trained.config.members)(actual, parameters)
     gradients = tape.gradient(loss, [[weight.value for weight in layer.trainable_weights] for layer in layers])
     largest = {
         layer.name: max(float(np.abs(tf.convert_to_tensor(gradient)).max()) for gradient in found)
@@ -69,7 +77,7 @@ def _expected(trained: TrainedNetwork, inputs: Inputs) -> tuple[TrainingPass, Fo
     if config.encoder.dropout or config.encoder.recurrent_dropout:
         trained.model.run_eagerly = True
         return training, trained.predict(inputs)
-    parameters = config.decoder.last(training.parameters).astype(np.float64)
+    parameters = forecast_parameters(config, training.parameters).astype(np.float64)
     outputs = raw_outputs(config, preprocessing, parameters, contexts)
     return training, config.head.forecasts(outputs, preprocessing.target.needs_positive)
 

@@ -22,7 +22,15 @@ from forecaster.training.fit_config import FitConfig
 from forecaster.training.networks import Batches, compile_network
 from service.app import create_app
 from service.settings import Settings
-from tests.models.combinations import INPUT_SIZE, Combination, cover, manifest_fields, static_columns, trained_network
+from tests.models.combinations import (
+    INPUT_SIZE,
+    Combination,
+    cover,
+    manifest_fields,
+    static_columns,
+    target_shape,
+    trained_network,
+)
 from tests.models.test_combinations import TOLERANCE
 from tests.models.tracing import fast_traces
 from tests.service.conftest import wait_until_ready
@@ -51,9 +59,9 @@ def _fit_one_batch(trained: TrainedNetwork, inputs: Inputs) -> None:
     """Train as a fit does, and check that the loss is finite and the weights change."""
     prepared, _ = trained.preprocessing.forward(inputs.feeds)
     is_masked = trained.preprocessing.is_masked
-    model = compile_network(trained.model, trained.config.head, FitConfig(), Batches(len(inputs), 1), is_masked)
+    model = compile_network(trained.model, trained.config, FitConfig(), Batches(len(inputs), 1), is_masked)
     before = [weight.copy() for weight in model.get_weights()]
-    actual = np.zeros((len(inputs), *model.output_shape[1:-1]), np.float32)
+    actual = np.zeros((len(inputs), *target_shape(trained)), np.float32)
     assert np.isfinite(model.train_on_batch(network_inputs(prepared), actual))
     assert any((old != new).any() for old, new in zip(before, model.get_weights(), strict=True))
 

@@ -23,7 +23,7 @@ def fit(model: ModelConfig, parts: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     inputs = random.normal(size=(BATCH * BATCHES, 12, 1)).astype(np.float32)
     targets = random.normal(size=(len(inputs), *network.output_shape[1:-1])).astype(np.float32)
     weights = random.uniform(size=targets.shape[:-1]).astype(np.float32)
-    compiled = compile_network(network, model.head, FitConfig(learning_rate=0.01), Batches(BATCH, BATCHES))
+    compiled = compile_network(network, model, FitConfig(learning_rate=0.01), Batches(BATCH, BATCHES))
     return network, fit_batches(compiled, BATCH, [inputs], targets, weights)
 
 
@@ -59,7 +59,7 @@ def test_each_part_and_step_draws_its_own_dropout_masks(monkeypatch: pytest.Monk
     generators = [variable for variable in network.non_trainable_variables if variable.name == "seed_generator_state"]
     before = [generator.numpy() for generator in generators]
     # too small a rate to change the weights
-    compiled = compile_network(network, model.head, FitConfig(learning_rate=1e-30), Batches(4, 1))
+    compiled = compile_network(network, model, FitConfig(learning_rate=1e-30), Batches(4, 1))
     losses = []
     for rows in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]):
         for generator, state in zip(generators, before, strict=True):

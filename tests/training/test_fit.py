@@ -40,7 +40,7 @@ def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig
     config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
     batches = networks.Batches(config.batch_size, len(train) // config.batch_size)
     model = networks.compile_network(
-        build_model(model_config, NetworkShape(INPUT_SIZE, HORIZON), seed=5), model_config.head, config, batches
+        build_model(model_config, NetworkShape(INPUT_SIZE, HORIZON), seed=5), model_config, config, batches
     )
     history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *arguments: None, "test")
     return model, history, validation, config

@@ -6,6 +6,7 @@ from forecaster.data.windows import Windows
 from forecaster.domain.errors import LeakageError
 from forecaster.domain.missing import last_observed
 from forecaster.evaluation.forecasts import Forecasts
+from forecaster.models.network import forecast_parameters
 from forecaster.models.trained import TrainedNetwork, network_inputs, predict_batches
 from forecaster.registry.bundle import window_scale
 from forecaster.training.config import TrainConfig
@@ -80,7 +81,7 @@ def _loss(windows: Windows, trained: TrainedNetwork) -> float:
     import keras
 
     prepared, contexts = trained.preprocessing.forward(windows.inputs().feeds)
-    parameters = trained.config.decoder.last(predict_batches(trained.model, network_inputs(prepared)))
+    parameters = forecast_parameters(trained.config, predict_batches(trained.model, network_inputs(prepared)))
     target = trained.preprocessing.target
     actual = target.targets(windows.targets(), target.last_contexts(contexts)).astype(np.float32)
     is_missing = np.isnan(actual)
