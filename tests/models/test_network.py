@@ -10,10 +10,11 @@ from forecaster.domain.config import build_config
 from forecaster.domain.errors import ParityError, TrainingError
 from forecaster.domain.series import Inputs
 from forecaster.models.cells import CELLS
-from forecaster.models.network import ModelConfig, build_model
+from forecaster.models.network import ModelConfig, build_model, forecast_parameters
 from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork, network_inputs
 from forecaster.training.export import check_parity
+from forecaster.training.networks import loss_of
 
 INPUT_SIZE, HORIZON = 20, 5
 TRANSFORMS = [
@@ -155,3 +156,22 @@ def test_keys_of_earlier_releases_are_read_and_conflicts_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             ModelConfig.model_validate(conflict)
+
+
+def test_several_members_forecast_the_mean_and_each_learns_by_itself() -> None:
+    config = ModelConfig.model_validate({"encoder": {"widths": [6]}, "decoder": "repeat", "members": 3})
+    shape, random = NetworkShape(INPUT_SIZE, HORIZON), np.random.default_rng(0)
+    joined, single = build_model(config, shape, seed=3), build_model(config.model_copy(update={"members": 1}), shape)
+    inputs, actual = random.normal(size=(8, INPUT_SIZE, 1)), random.normal(size=(8, HORIZON))
+    outputs, losses = [], []
+    for number in range(3):
+        for layer in single.layers:
+            layer.set_weights(joined.get_layer(f"member_{number}_{layer.name}").get_weights() if layer.weights else [])
+        outputs.append(np.asarray(single([inputs])))
+        losses.append(np.asarray(loss_of(config.head).call(actual, outputs[-1])))
+    assert np.ptp(outputs, axis=0).min() > 0
+    parameters = np.asarray(joined([inputs]))
+    np.testing.assert_allclose(forecast_parameters(config, parameters), np.mean(outputs, axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        loss_of(config.head, members=3).call(actual, parameters), np.mean(losses, axis=0), rtol=1e-5
+    )

@@ -32,16 +32,21 @@ def windows(seed: int, length: int = 200) -> Windows:
     return cut_windows(Series(("a",), y, times, np.array([0, length]), "h"), INPUT_SIZE, HORIZON)
 
 
+MODEL = ModelConfig(cell="gru", encoder=Encoder(widths=(24,)))
+
+
+def compiled(config: FitConfig) -> Any:
+    """Return the untrained network, compiled for a fit on the windows of a series."""
+    model = build_model(MODEL, NetworkShape(INPUT_SIZE, HORIZON), seed=5)
+    return networks.compile_network(model, MODEL, config, networks.Batches(config.batch_size, 11))
+
+
 def run(folder: Path, **changes: Any) -> tuple[Any, History, Examples, FitConfig]:
     """Fit on noise: the network overfits, so the validation loss soon rises."""
-    model_config = ModelConfig(cell="gru", encoder=Encoder(widths=(24,)))
     preprocessing = Preprocessing(target=Chain(steps=(), is_causal=False))
-    train, validation = (Examples(windows(seed), preprocessing, model_config) for seed in (1, 2))
+    train, validation = (Examples(windows(seed), preprocessing, MODEL) for seed in (1, 2))
     config = FitConfig(**({"epochs": 40, "batch_size": 16, "learning_rate": 0.02, "patience": 4} | changes))
-    batches = networks.Batches(config.batch_size, len(train) // config.batch_size)
-    model = networks.compile_network(
-        build_model(model_config, NetworkShape(INPUT_SIZE, HORIZON), seed=5), model_config, config, batches
-    )
+    model = compiled(config)
     history = fit(model, config, train, validation, 0, folder / "a.npz", lambda *arguments: None, "test")
     return model, history, validation, config
 
@@ -79,6 +84,32 @@ def test_clip_norm_limits_the_gradients(tmp_path: Path) -> None:
         for model in (clipped, free)
     ]
     assert moments[0] < 1e-12 < moments[1]
+
+
+def test_served_weights_are_the_moving_average_of_those_after_each_step() -> None:
+    decay, random = 0.7, np.random.default_rng(3)
+    steps = [(random.normal(size=(16, INPUT_SIZE, 1)), random.normal(size=(16, HORIZON))) for _ in range(4)]
+    configs = [FitConfig(batch_size=16, learning_rate=0.02, ema_decay=each) for each in (None, decay)]
+    free, averaged = map(compiled, configs)
+    after: list[list[np.ndarray]] = []
+    for inputs, targets in steps:
+        for model in (free, averaged):
+            networks.fit_batches(model, 16, [inputs.astype(np.float32)], targets.astype(np.float32), None)
+        after.append(free.get_weights())
+    expected = after[0]
+    for weights in after[1:]:
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
+    with networks.averaged_weights(averaged, configs[1]):
+        served = averaged.get_weights()
+    for found, average, last, own in zip(served, expected, after[-1], averaged.get_weights(), strict=True):
+        np.testing.assert_allclose(found, average, atol=1e-6)
+        # the fit goes on from the weights of the last step
+        np.testing.assert_array_equal(own, last)
+
+
+def test_fit_validates_and_keeps_the_averaged_weights(tmp_path: Path) -> None:
+    model, history, validation, config = run(tmp_path, ema_decay=0.95)
+    assert validation_loss(model, config, validation) == min(history.validation_loss)
 
 
 def test_preprocessing_is_fitted_only_on_the_train_part(tmp_path: Path) -> None:

@@ -15,8 +15,15 @@ from tests.conftest import run_module, small_config, start_module
 
 
 def _write_config(folder: Path) -> Path:
-    model = {"cell": "lstm", "widths": [6, 6], "dropout": 0.2}
-    fit = {"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "schedule": "cosine", "patience": 12}
+    model = {"cell": "lstm", "widths": [6, 6], "dropout": 0.2, "members": 2}
+    fit = {
+        "epochs": 12,
+        "batch_size": 16,
+        "learning_rate": 0.01,
+        "schedule": "cosine",
+        "patience": 12,
+        "ema_decay": 0.9,
+    }
     config = small_config(folder, model=model, fit=fit).model_dump(mode="json")
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(config))
