@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks import etth1
+from benchmarks import long_horizon, m4
 from benchmarks.parallel import on_all_cores
 from benchmarks.report import Row, report
 from forecaster.domain.config import load_config
@@ -131,13 +131,25 @@ def parse(parser: argparse.ArgumentParser, tasks: Iterable[str]) -> argparse.Nam
     """Add `--task` and `--data` to a parser, and return its arguments."""
     parser.add_argument("--task", required=True, choices=tasks, help="task to run")
     parser.add_argument(
-        "--data", metavar="FILE", type=Path, help="prices in Yahoo's CSV format for daily-close; ETTh1.csv for etth1-96"
+        "--data",
+        metavar="PATH",
+        type=Path,
+        help="prices in Yahoo's CSV format for daily-close; ETTh1.csv; exchange_rate.txt.gz; the folder of M4's files",
     )
     arguments = parser.parse_args()
     needs_data = arguments.task not in TASKS or TASKS[arguments.task].needs_data
     if needs_data != (arguments.data is not None):
         parser.error(f"--data is {'required' if needs_data else 'not allowed'} for the task {arguments.task}")
     return arguments
+
+
+def rows_of(task: str, data: Path | None, n_seeds: int) -> Iterator[Row]:
+    """Return the rows of a task's table."""
+    if data is None or task in TASKS:
+        return measure(TASKS[task], data, n_seeds)
+    if task in m4.TASKS:
+        return m4.measure(m4.TASKS[task], data, n_seeds)
+    return long_horizon.measure(long_horizon.TASKS[task], data, n_seeds)
 
 
 def main() -> int:
@@ -147,15 +159,14 @@ def main() -> int:
         description=__doc__,
         epilog="examples:\n  python -m benchmarks.accuracy --task two-sines\n"
         "  python -m benchmarks.accuracy --task daily-close --data SPY.csv\n"
-        "  python -m benchmarks.accuracy --task etth1-96 --data ETTh1.csv --seeds 3",
+        "  python -m benchmarks.accuracy --task etth1-96 --data ETTh1.csv --seeds 3\n"
+        "  python -m benchmarks.accuracy --task m4-hourly --data m4 --seeds 1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: %(default)s)")
-    arguments = parse(parser, [*TASKS, *etth1.TASKS])
+    arguments = parse(parser, [*TASKS, *long_horizon.TASKS, *m4.TASKS])
     try:
-        if arguments.task in etth1.TASKS:
-            return report(list(etth1.measure(etth1.TASKS[arguments.task], arguments.data, arguments.seeds)))
-        return report(list(measure(TASKS[arguments.task], arguments.data, arguments.seeds)))
+        return report(list(rows_of(arguments.task, arguments.data, arguments.seeds)))
     except ForecasterError as error:
         sys.stderr.write(f"error: {error}\n")
         return FAILED

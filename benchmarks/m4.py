@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.parallel import on_all_cores
-from benchmarks.report import Row
+from benchmarks.report import Row, peak_memory
 from forecaster.data.windows import Windows
 from forecaster.domain.config import load_config
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Y
@@ -54,11 +54,12 @@ class Errors:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training yields: errors by part, and its time in seconds."""
+    """What a training yields: errors by part, its time in seconds, and the peak of its process's memory in MiB."""
 
     validation: Errors
     test: Errors
     seconds: float
+    memory: float
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -107,7 +108,7 @@ def errors(series: Series, windows: Windows, forecast: Floats) -> Errors:
 
 def measured(config: TrainConfig) -> Result:
     """Fit a recipe, stopped by the validation part; refit it on all known rows; return its errors."""
-    series = prepare(config, load(config.data.path))
+    series = prepare(config, load(Path(config.data.location)))
     begin = time.perf_counter()
     parts = cut(config, series)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,12 +117,13 @@ def measured(config: TrainConfig) -> Result:
         served = refit(config, parts["known"], history.best_epoch + 1, Path(folder))
     seconds = time.perf_counter() - begin
     validation = errors(series, parts["validation"], fitted.forecast(parts["validation"]).mean)
-    return Result(validation, errors(series, parts["test"], served.forecast(parts["test"]).mean), seconds)
+    test = errors(series, parts["test"], served.forecast(parts["test"]).mean)
+    return Result(validation, test, seconds, peak_memory())
 
 
 def closed_forms(config: TrainConfig) -> dict[str, Errors]:
     """Return the test errors of the last day, and of a ridge regression for all series."""
-    series = prepare(config, load(config.data.path))
+    series = prepare(config, load(Path(config.data.location)))
     parts = cut(config, series)
     known, test = parts["known"], parts["test"]
     fitted = fit_ridge((known.inputs(index).target, known.targets(index)) for index in known.chunks(4096))
@@ -143,3 +145,4 @@ def measure(task: Task, folder: Path, n_seeds: int) -> Iterator[Row]:
             values = [getattr(getattr(result, part), name) for result in results]
             yield Row.of_runs(f"{part}, {name}", values, getattr(task, name) if part == "test" else None, "")
     yield Row.of_runs("training", [result.seconds for result in results], task.seconds, "s")
+    yield Row.of_runs("memory", [result.memory for result in results], None, "MiB")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import etth1, m4
+from benchmarks import long_horizon, m4
 from forecaster.domain.config import load_config
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.training.config import TrainConfig, prepare
@@ -17,8 +17,8 @@ def test_etth1_is_scaled_by_its_train_rows_and_tested_on_the_last_2880(tmp_path:
     hours = pd.date_range("2016-07-01", periods=len(rows), freq="h")
     frame = pd.DataFrame({"date": hours, "HUFL": 5.0 + rows, "OT": 100.0 - 2 * rows})
     frame.to_csv(tmp_path / "ETTh1.csv", index=False)
-    config = load_config(etth1.CONFIGS / "etth1-96.yaml", TrainConfig, [f"data.path={tmp_path / 'ETTh1.csv'}"])
-    parts = etth1.cut(config, etth1.load(config))
+    config = load_config(long_horizon.CONFIGS / "etth1-96.yaml", TrainConfig, [f"data.path={tmp_path / 'ETTh1.csv'}"])
+    parts = long_horizon.cut(config, long_horizon.ETTH1, long_horizon.load(config, long_horizon.ETTH1))
     assert [len(parts[name]) for name in ("train", "validation", "test")] == [2 * 8449, 2 * 2785, 2 * 2785]
     # the row that a standardized value of the first channel comes from
     mean, deviation = 8639 / 2, rows[:8640].std()

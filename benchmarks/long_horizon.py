@@ -1,0 +1,204 @@
+"""Long horizons as papers measure them: channels in deviations of the train part, every window of the test part.
+
+Source of the protocol: Zhou et al. (2021), arXiv 2012.07436, section 4.1; of the exchange rates, Wu et al. (2021),
+arXiv 2106.13008, section 4.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.parallel import on_all_cores
+from benchmarks.report import Row, peak_memory
+from forecaster.data.windows import Windows
+from forecaster.domain.config import load_config
+from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Y
+from forecaster.evaluation.baselines import last_value
+from forecaster.evaluation.metrics import mae, rmse
+from forecaster.evaluation.ridge import fit_ridge
+from forecaster.training.config import TrainConfig, prepare
+from forecaster.training.stages import fit_recipe
+
+CONFIGS = Path(__file__).parent / "configs"
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A table of channels.
+
+    Args:
+        file: the name of its file.
+        ends: the last row of each part, exclusive.
+        has_header: whether the first line names the channels, and the first column has the times.
+    """
+
+    file: str
+    ends: tuple[int, int, int]
+    has_header: bool
+
+
+# 12, 4 and 4 months; 70, 10 and 20 %
+ETTH1 = DataSet("ETTh1.csv", (8640, 11520, 14400), has_header=True)
+EXCHANGE = DataSet("exchange_rate.txt.gz", (5311, 6071, 7588), has_header=False)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is required of a horizon.
+
+    Args:
+        mse: the largest mean squared error; None for the ridge regression's.
+        mae: the largest mean absolute error, or None.
+        published: the MSE of the best published recurrent network; None if it is far behind the last value.
+    """
+
+    mse: float | None = None
+    mae: float | None = None
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A recipe, its data set, what is required of each horizon, and the longest training time in seconds."""
+
+    config: str
+    data: DataSet
+    horizons: dict[int, Bar]
+    seconds: float | None = None
+
+
+# SegRNN: Lin et al. (2023), arXiv 2308.11200, with a lookback of 96 as later papers report it, and of 720
+TASKS = {
+    "etth1-96": Task("etth1-96.yaml", ETTH1, {96: Bar(0.373, 0.395, published=0.368)}, seconds=180),
+    "etth1-best": Task(
+        "etth1-best.yaml",
+        ETTH1,
+        {
+            96: Bar(0.362, published=0.351),
+            192: Bar(published=0.392),
+            336: Bar(published=0.423),
+            720: Bar(published=0.466),
+        },
+    ),
+    "exchange": Task("exchange.yaml", EXCHANGE, {96: Bar(0.0815)}),
+}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors on a part, in standard deviations of the train part."""
+
+    mse: float
+    mae: float
+
+    @classmethod
+    def between(cls, actual: Floats, forecast: Floats) -> "Errors":
+        return cls(rmse(actual, forecast) ** 2, mae(actual, forecast))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training yields: errors by part, its time in seconds, and the peak of its process's memory in MiB."""
+
+    validation: Errors
+    test: Errors
+    seconds: float
+    memory: float
+
+
+def load(config: TrainConfig, data: DataSet) -> Series:
+    """Return the channels in standard deviations of their train rows."""
+    path = Path(config.data.location)
+    table = pd.read_csv(path, index_col=0) if data.has_header else pd.read_csv(path, header=None)
+    values = table.to_numpy(np.float64)[: data.ends[-1]]
+    train = values[: data.ends[0]]
+    scaled = (values - train.mean(axis=0)) / train.std(axis=0)
+    # the exchange rates have no times, and no network reads them
+    hours = pd.date_range("2016-07-01", periods=len(values), freq="h")
+    channels = [
+        pd.DataFrame({UNIQUE_ID: str(name), DS: hours, Y: column})
+        for name, column in zip(table.columns, scaled.T, strict=True)
+    ]
+    return prepare(config, pd.concat(channels, ignore_index=True))
+
+
+def cut(config: TrainConfig, data: DataSet, series: Series) -> dict[str, Windows]:
+    """Return the windows of each part; the targets of the first follow the part before."""
+    parts = {}
+    for name, begin, end in zip(PARTS, (0, *data.ends), data.ends, strict=False):
+        step_size = config.step_size if name == "train" else 1
+        first = max(0, begin - config.input_size)
+        count = (end - first - config.input_size - config.horizon) // step_size + 1
+        parts[name] = Windows.over(
+            series,
+            series.bounds[:-1] + first,
+            np.full(len(series), count),
+            np.arange(len(series)),
+            input_size=config.input_size,
+            horizon=config.horizon,
+            step_size=step_size,
+        )
+    return parts
+
+
+def data_of(config: TrainConfig) -> DataSet:
+    """Return the data set of a recipe's file."""
+    return next(data for data in (ETTH1, EXCHANGE) if data.file == Path(config.data.location).name)
+
+
+def measured(config: TrainConfig) -> Result:
+    """Fit a recipe, stopped by the validation part; return its errors."""
+    begin, data = time.perf_counter(), data_of(config)
+    parts = cut(config, data, load(config, data))
+    with tempfile.TemporaryDirectory() as checkpoints:
+        # the calibration sizes intervals, which are not measured here
+        trained, *_ = fit_recipe(config, parts | {"calibration": parts["validation"]}, Path(checkpoints))
+    seconds = time.perf_counter() - begin
+    errors = {name: Errors.between(parts[name].targets(), trained.forecast(parts[name]).mean) for name in PARTS[1:]}
+    return Result(errors["validation"], errors["test"], seconds, peak_memory())
+
+
+def closed_forms(config: TrainConfig) -> dict[str, Errors]:
+    """Return the test errors of the last value, and of a ridge regression for all channels."""
+    data = data_of(config)
+    parts = cut(config.model_copy(update={"step_size": 1}), data, load(config, data))
+    train, test = parts["train"], parts["test"]
+    fitted = fit_ridge((train.inputs(index).target, train.targets(index)) for index in train.chunks(4096))
+    inputs, actual = test.inputs().target, test.targets()
+    forecasts = {"last value": last_value(inputs, config.horizon), "ridge": fitted.predict(inputs)}
+    return {name: Errors.between(actual, forecast) for name, forecast in forecasts.items()}
+
+
+def measure(task: Task, file: Path, n_seeds: int) -> Iterator[Row]:
+    """Yield the rows of each horizon."""
+    for horizon, bar in task.horizons.items():
+        yield from _measure_horizon(task, file, n_seeds, horizon, bar)
+
+
+def _measure_horizon(task: Task, file: Path, n_seeds: int, horizon: int, bar: Bar) -> Iterator[Row]:
+    """Yield the errors of the closed forms and the published one, then the recipe's, with its time and memory."""
+    config = load_config(
+        CONFIGS / task.config, TrainConfig, [f"data.path={json.dumps(str(file))}", f"horizon={horizon}"]
+    )
+    known = closed_forms(config)
+    for method, errors in known.items():
+        for name in ("mse", "mae"):
+            yield Row(f"{horizon}: {method}, {name.upper()}", getattr(errors, name), None, "")
+    if bar.published:
+        yield Row(f"{horizon}: SegRNN, published, MSE", bar.published, None, "")
+    configs = [config.model_copy(update={"seed": config.seed + number}) for number in range(n_seeds)]
+    results = list(on_all_cores(measured, configs))
+    bars = {"mse": bar.mse or known["ridge"].mse, "mae": bar.mae}
+    for part in PARTS[1:]:
+        for name, most in bars.items():
+            values = [getattr(getattr(result, part), name) for result in results]
+            yield Row.of_runs(f"{horizon}: {part}, {name.upper()}", values, most if part == "test" else None, "")
+    yield Row.of_runs(f"{horizon}: training", [result.seconds for result in results], task.seconds, "s")
+    yield Row.of_runs(f"{horizon}: memory", [result.memory for result in results], None, "MiB")
