@@ -3,6 +3,7 @@
 Source of data and measures: Makridakis, Spiliotis & Assimakopoulos (2020), doi:10.1016/j.ijforecast.2019.04.014.
 """
 
+import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -70,9 +71,10 @@ def load(folder: Path) -> pd.DataFrame:
         name: np.concatenate([known.loc[name].dropna().to_numpy(float), held_back.loc[name].to_numpy(float)])
         for name in known.index
     }
-    # the file has no times
+    # the file has no times; all series end together
     hours = pd.date_range("2000-01-01", periods=max(map(len, series.values())), freq="h")
-    return pd.concat([pd.DataFrame({UNIQUE_ID: name, DS: hours[: len(y)], Y: y}) for name, y in series.items()])
+    tables = [pd.DataFrame({UNIQUE_ID: name, DS: hours[-len(y) :], Y: y}) for name, y in series.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def cut(config: TrainConfig, series: Series) -> dict[str, Windows]:
@@ -146,3 +148,18 @@ def measure(task: Task, folder: Path, n_seeds: int) -> Iterator[Row]:
             yield Row.of_runs(f"{part}, {name}", values, getattr(task, name) if part == "test" else None, "")
     yield Row.of_runs("training", [result.seconds for result in results], task.seconds, "s")
     yield Row.of_runs("memory", [result.memory for result in results], None, "MiB")
+
+
+def main() -> None:
+    """Write the known rows of all series as a table that a recipe can read."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.m4", description=main.__doc__)
+    parser.add_argument("--data", metavar="FOLDER", type=Path, required=True, help="the folder of the M4 files")
+    parser.add_argument("--to", metavar="FILE", type=Path, required=True, help="the CSV file to write")
+    arguments = parser.parse_args()
+    frame = load(arguments.data)
+    known = frame.groupby(UNIQUE_ID, sort=False).cumcount(ascending=False) >= HORIZON
+    frame[known].to_csv(arguments.to, index=False)
+
+
+if __name__ == "__main__":
+    main()
