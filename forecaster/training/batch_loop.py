@@ -1,9 +1,12 @@
-"""Fit a network on many batches in one call of TensorFlow, and share each batch among processor cores.
+"""Fit a network on many batches in one call of TensorFlow, and share each batch among processor cores or GPUs.
 
 Keras' own `fit` builds a data pipeline in each call, which takes longer than a short epoch. XLA runs the loop of a
 recurrent layer on a single core; so the rows of a batch are split into equal parts, whose gradients are computed side
 by side and averaged. The number of parts depends on the recipe and its number of windows, not on the machine: the same
 training gives the same weights on any number of cores.
+
+On several GPUs each computes an equal part. Keras' own `fit` would clip the gradient of each part and not that of the
+batch, and fails there with several steps per call.
 """
 
 import contextlib
@@ -63,6 +66,17 @@ def batch_loop(model: "keras.Model", plan: StepPlan) -> "keras.Model":
     return loop(model.inputs, model.outputs, name=model.name)
 
 
+def mirrored_loop(model: "keras.Model", size: int) -> "keras.Model":
+    """Return what `batch_loop` returns, for the scope of a `MirroredStrategy`: each device takes an equal part.
+
+    Args:
+        model: a network that was built in the scope.
+        size: the rows of a batch, a multiple of the number of devices.
+    """
+    loop = _mirrored_class(StepPlan(size, 1, is_compiled=False))
+    return loop(model.inputs, model.outputs, name=model.name)
+
+
 def _loop_class(plan: StepPlan) -> Any:
     import keras
     import tensorflow as tf
@@ -112,11 +126,45 @@ def _philox_masks() -> Iterator[None]:
         experimental.stateless_dropout = original
 
 
-def _shared_class(plan: StepPlan) -> Any:
+def _parts_class(plan: StepPlan) -> Any:
     import keras
     import tensorflow as tf
 
-    class SharedBatches(_loop_class(plan)):  # type: ignore[misc]
+    class BatchParts(_loop_class(plan)):  # type: ignore[misc]
+        def _gradients(self, batch: Any, seeds: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+            """Return a part's loss, its gradients, and the states of the generators after drawing from `seeds`."""
+            inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(batch)
+            # drawing a dropout mask changes the layer's generator, and parts that change the same variable would wait
+            # for each other; in this scope, each part has states of its own
+            states = list(zip(self._generators, seeds, strict=True))
+            with keras.StatelessScope(states) as scope, tf.GradientTape() as tape, _philox_masks():
+                loss = self.compute_loss(inputs, targets, self(inputs, training=True), weights)
+                # mixed precision's optimizer divides the gradients by this scale
+                scaled = self.optimizer.scale_loss(loss)
+            drawn = [scope.get_current_value(generator) for generator in self._generators]
+            return loss, tape.gradient(scaled, self.trainable_weights), drawn
+
+        def _advance(self, seeds: Any) -> None:
+            """Set the generators to their states after a step."""
+            for generator, seed in zip(self._generators, seeds, strict=True):
+                generator.assign(seed)
+
+        @property
+        def _generators(self) -> list[Any]:
+            return [variable for variable in self.non_trainable_variables if variable.name == _GENERATOR]
+
+        def _seeds(self, part: Any) -> list[Any]:
+            """Return the generators' states for a part of the batch, which count up from far apart."""
+            apart = np.array([0, 1 << 28])
+            return [generator.value + apart * part for generator in self._generators]
+
+    return BatchParts
+
+
+def _shared_class(plan: StepPlan) -> Any:
+    import tensorflow as tf
+
+    class SharedBatches(_parts_class(plan)):  # type: ignore[misc]
         def _step(self, batch: Any) -> Any:
             pieces = [tf.split(array, plan.parts) for array in tf.nest.flatten(batch)]
             results = [
@@ -124,34 +172,46 @@ def _shared_class(plan: StepPlan) -> Any:
                 for number, piece in enumerate(zip(*pieces, strict=True))
             ]
             losses, gradients, (seeds, *_) = zip(*results, strict=True)
-            for generator, seed in zip(self._generators, seeds, strict=True):
-                generator.assign(seed)
+            self._advance(seeds)
             self._apply([tf.add_n(each) / plan.parts for each in zip(*gradients, strict=True)])
             self._loss_tracker.update_state(tf.add_n(losses) / plan.parts)
             return self._loss_tracker.result()
 
         # compiled by itself: the operations of a single program do not run side by side
         @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-        def _gradients(self, batch: Any, seeds: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-            inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(batch)
-            # drawing a dropout mask changes the layer's generator, and parts that change the same variable would wait
-            # for each other; in this scope, each part has states of its own
-            states = list(zip(self._generators, seeds, strict=True))
-            with keras.StatelessScope(states) as scope, tf.GradientTape() as tape, _philox_masks():
-                loss = self.compute_loss(inputs, targets, self(inputs, training=True), weights)
-            drawn = [scope.get_current_value(generator) for generator in self._generators]
-            return loss, tape.gradient(loss, self.trainable_weights), drawn
+        def _gradients(self, batch: Any, seeds: list[Any]) -> Any:
+            return super()._gradients(batch, seeds)
 
         @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
         def _apply(self, gradients: list[Any]) -> None:
             self.optimizer.apply(gradients, self.trainable_weights)
 
-        @property
-        def _generators(self) -> list[Any]:
-            return [variable for variable in self.non_trainable_variables if variable.name == _GENERATOR]
-
-        def _seeds(self, part: int) -> list[Any]:
-            """Return the generators' states for a part of the batch, which count up from far apart."""
-            return [generator.value + np.array([0, part << 28]) for generator in self._generators]
-
     return SharedBatches
+
+
+def _mirrored_class(plan: StepPlan) -> Any:
+    import tensorflow as tf
+
+    class MirroredBatches(_parts_class(plan)):  # type: ignore[misc]
+        def _step(self, batch: Any) -> Any:
+            drawn = self.distribute_strategy.run(self._step_of_device, (batch,))
+            self._advance([self.distribute_strategy.experimental_local_results(seeds)[0] for seeds in drawn])
+            return self._loss_tracker.result()
+
+        def _step_of_device(self, batch: Any) -> Any:
+            """Take a device's part in a step; return the states of the generators after it."""
+            device = tf.distribute.get_replica_context()
+            number, count = device.replica_id_in_sync_group, device.num_replicas_in_sync
+            part = tf.nest.map_structure(lambda array: tf.stack(tf.split(array, count))[number], batch)
+            loss, gradients, drawn = self._gradients(part, self._seeds(tf.cast(number, tf.int64)))
+            # Keras divides a loss by the number of devices, so that the sum is the gradient of the batch
+            sums = device.all_reduce("SUM", [tf.convert_to_tensor(gradient) for gradient in gradients])
+            # the optimizer clips what each device gives it, and adds up the results: only the first has a gradient
+            is_first = tf.equal(number, 0)
+            self.optimizer.apply(
+                [tf.where(is_first, gradient, tf.zeros_like(gradient)) for gradient in sums], self.trainable_weights
+            )
+            self._loss_tracker.update_state(loss * count)
+            return drawn
+
+    return MirroredBatches

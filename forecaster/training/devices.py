@@ -1,12 +1,17 @@
 """Set up Keras on the available devices. Only this module and `batch_loop` may name a backend."""
 
 import contextlib
+import functools
+import logging
 import os
 import random
 from collections.abc import Iterator
+from typing import Any
 
 # loaded before TensorFlow, whose own libcurl would take the place of curl_cffi's and break requests to Yahoo
 import curl_cffi  # noqa: F401
+
+_log = logging.getLogger("forecaster.training")
 
 
 def prepare(seed: int, mixed_precision: bool) -> None:
@@ -23,49 +28,75 @@ def prepare(seed: int, mixed_precision: bool) -> None:
         tensorflow.config.experimental.enable_op_determinism()
 
 
+def accelerators() -> list[str]:
+    """Return the names of this machine's GPUs."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        return [gpu.name for gpu in tensorflow.config.list_logical_devices("GPU")]
+    return list(keras.distribution.list_devices("gpu"))
+
+
+def count_of(rows: int, most: int) -> int:
+    """Return how many of `most` devices can take equal shares of `rows` rows.
+
+    Only the mean of the gradients of equal shares is the gradient of all rows.
+    """
+    return max((count for count in range(1, most + 1) if rows % count == 0), default=1)
+
+
 @contextlib.contextmanager
-def all_devices() -> Iterator[int]:
-    """Enter the scope in which a model is built on all available GPUs; yield how many devices share a batch."""
+def all_devices(rows: int) -> Iterator[int]:
+    """Enter the scope in which a model is built on several GPUs; yield how many share a batch.
+
+    Args:
+        rows: the rows of a batch that may be shared.
+    """
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow
-
-        gpus = tensorflow.config.list_logical_devices("GPU")
-        if len(gpus) > 1:
-            strategy = tensorflow.distribute.MirroredStrategy([gpu.name for gpu in gpus])
-            with strategy.scope():
-                yield len(gpus)
-            return
-    elif len(keras.distribution.list_devices("gpu")) > 1:
-        devices = keras.distribution.list_devices("gpu")
-        distribution = keras.distribution.DataParallel(devices=devices)
-        with distribution.scope():
-            yield len(devices)
+    names = accelerators()
+    count = count_of(rows, len(names))
+    if len(names) > 1:
+        _log.info("%d of %d GPUs share each batch of %d rows", count, len(names), rows)
+    if count == 1:
+        yield 1
         return
-    yield 1
+    if keras.backend.backend() == "tensorflow":
+        shared = _mirrored(tuple(names[:count]))
+    else:
+        shared = keras.distribution.DataParallel(devices=names[:count])
+    with shared.scope():
+        yield count
 
 
-def can_reuse_networks() -> bool:
-    """Return whether an existing network can be fitted here: a network belongs to the GPU scope it was built in."""
+@functools.cache
+def _mirrored(names: tuple[str, ...]) -> Any:
+    """Return the strategy for these GPUs, always the same one, so that the networks in its scope can be reused."""
+    import tensorflow
+
+    # the collective operations of two strategies in a process, on other GPUs, are taken for each other
+    sums = tensorflow.distribute.ReductionToOneDevice()
+    return tensorflow.distribute.MirroredStrategy(names, cross_device_ops=sums)
+
+
+def is_mirrored() -> bool:
+    """Return whether TensorFlow shares each batch among several GPUs."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        return not tensorflow.distribute.has_strategy()
-    return True
+        return bool(tensorflow.distribute.has_strategy())
+    return False
 
 
 def is_tensorflow_on_cpu() -> bool:
-    """Return whether TensorFlow trains on processors, on a single device."""
+    """Return whether TensorFlow trains on processors."""
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow
-
-        return not (tensorflow.distribute.has_strategy() or tensorflow.config.list_logical_devices("GPU"))
-    return False
+    return keras.backend.backend() == "tensorflow" and not accelerators()
 
 
 def describe() -> dict[str, str]:

@@ -49,3 +49,7 @@ class FitConfig(Config):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     mixed_precision: bool = False
     stateful: Truncation | None = None
+
+    def shared_rows(self, n_windows: int) -> int:
+        """Return how many rows of each batch devices may share; 1 if a state is carried, which stays on its device."""
+        return 1 if self.stateful else min(self.batch_size, n_windows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forecaster.training import devices
-from forecaster.training.batch_loop import StepPlan, batch_loop, plan_steps
+from forecaster.training.batch_loop import StepPlan, batch_loop, mirrored_loop, plan_steps
 from forecaster.training.learning_rates import Constant, learning_rate
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def get_compiled(
         return compile_network(build(), key.model, config, batches, key.is_masked)
     scheduled = None if config.schedule == Constant() else batches.count
     cache_key = (key, config, _plan(config, batches), scheduled)
-    if cache_key not in cache.networks or not devices.can_reuse_networks():
+    if cache_key not in cache.networks:
         model = compile_network(build(), key.model, config, batches, key.is_masked)
         if cache.most and len(cache.networks) >= cache.most:
             del cache.networks[next(iter(cache.networks))]
@@ -129,18 +129,19 @@ def compile_network(
         batches: the batches that it will be fitted on.
         is_masked: whether targets may be missing.
     """
-    import keras
 
     rate = learning_rate(config.learning_rate, config.schedule, config.epochs, batches.count)
     accumulated = batches.per_step if batches.per_step > 1 else None
-    optimizer = keras.optimizers.Adam(
+    optimizer = _adam_class()(
         rate,
         global_clipnorm=config.clip_norm,
         gradient_accumulation_steps=accumulated,
         use_ema=config.ema_decay is not None,
         ema_momentum=config.ema_decay or 0.0,
     )
-    if devices.is_tensorflow_on_cpu():
+    if devices.is_mirrored():
+        model = mirrored_loop(model, batches.size)
+    elif devices.is_tensorflow_on_cpu():
         model = batch_loop(model, _plan(config, batches))
     at_once = devices.steps_per_execution()
     model.compile(
@@ -151,6 +152,19 @@ def compile_network(
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _adam_class() -> Any:
+    import keras
+
+    class Adam(keras.optimizers.Adam):  # type: ignore[misc]
+        def finalize_variable_values(self, var_list: Any) -> None:
+            """Leave the weights as they are: after each `fit`, Keras would replace them by their average."""
+
+        def assign_averages(self, weights: Any) -> None:
+            super().finalize_variable_values(weights)
+
+    return Adam
 
 
 def _plan(config: "FitConfig", batches: Batches) -> StepPlan:
@@ -181,7 +195,8 @@ def averaged_weights(model: "keras.Model", config: "FitConfig") -> Iterator[None
         yield
         return
     own = model.get_weights()
-    model.optimizer.finalize_variable_values(model.trainable_variables)
+    # mixed precision wraps the optimizer
+    getattr(model.optimizer, "inner_optimizer", model.optimizer).assign_averages(model.trainable_variables)
     yield
     model.set_weights(own)
 

@@ -144,7 +144,7 @@ def _fit(
 ) -> tuple[TrainedNetwork, History]:
     phase = checkpoint.stem
     shape = train.shape
-    with devices.all_devices():
+    with devices.all_devices(config.fit.shared_rows(len(train))):
         if weights is None:
             model = compile_untrained(config, len(train), shape)
         else:

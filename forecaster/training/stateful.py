@@ -125,8 +125,11 @@ def reader_of(model: "keras.Model", streams: Streams, seed: int) -> "keras.Model
 
 def copy_weights(source: "keras.Model", target: "keras.Model") -> None:
     """Copy all weights but the states of recurrent layers."""
+    import keras
+
     for weight, other in zip(_weights(source), _weights(target), strict=True):
-        other.assign(weight)
+        # JAX deletes the array of a weight that a step replaces, which the other network must not share
+        other.assign(keras.ops.copy(weight))
 
 
 def _weights(model: "keras.Model") -> list[Any]:

@@ -24,7 +24,7 @@ def fit(model: ModelConfig, parts: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     targets = random.normal(size=(len(inputs), *network.output_shape[1:-1])).astype(np.float32)
     weights = random.uniform(size=targets.shape[:-1]).astype(np.float32)
     compiled = compile_network(network, model, FitConfig(learning_rate=0.01), Batches(BATCH, BATCHES))
-    return network, fit_batches(compiled, BATCH, [inputs], targets, weights)
+    return compiled, fit_batches(compiled, BATCH, [inputs], targets, weights)
 
 
 def test_loop_gives_the_weights_and_the_loss_of_keras_own_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +48,24 @@ def test_parts_give_the_weights_and_the_loss_of_the_whole(
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
     for weight, other in zip(whole.get_weights(), shared.get_weights(), strict=True):
         np.testing.assert_allclose(weight, other, atol=1e-6)
+
+
+def test_parts_scale_the_loss_of_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small gradients underflow in float16, so the loss is multiplied by a scale that the optimizer divides by."""
+    model = ModelConfig.model_validate({"cell": "gru", "encoder": {"widths": [6]}})
+    devices.prepare(0, mixed_precision=True)
+    try:
+        moments = [
+            max(
+                float(np.abs(variable.numpy()).max())
+                for variable in fitted.optimizer.variables
+                if "momentum" in variable.path
+            )
+            for fitted, _ in (fit(model, parts, monkeypatch) for parts in (1, 4))
+        ]
+    finally:
+        devices.prepare(0, mixed_precision=False)
+    assert moments[1] == pytest.approx(moments[0], rel=0.05)
 
 
 def test_each_part_and_step_draws_its_own_dropout_masks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,8 @@ class _Stage:
         preprocessing = stages.fit_preprocessing(self.config, train)
         examples = Examples(train, preprocessing, self.config.model)
         devices.prepare(self.config.seed, self.config.fit.mixed_precision)
-        with tempfile.TemporaryDirectory() as folder, devices.all_devices():
+        rows = self.config.fit.shared_rows(len(train))
+        with tempfile.TemporaryDirectory() as folder, devices.all_devices(rows):
             model = stages.compile_untrained(self.config, len(train), examples.shape)
             checkpoint = Path(folder) / "recipe.npz"
             history = fit(model, self.config.fit, examples, None, self.config.seed, checkpoint, _ignore_epoch, "audit")
