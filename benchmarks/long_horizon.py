@@ -23,7 +23,7 @@ from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.metrics import mae, rmse
 from forecaster.evaluation.ridge import fit_ridge
 from forecaster.training.config import TrainConfig, prepare
-from forecaster.training.stages import fit_recipe
+from forecaster.training.stages import fit_network
 
 CONFIGS = Path(__file__).parent / "configs"
 PARTS = ("train", "validation", "test")
@@ -158,8 +158,7 @@ def measured(config: TrainConfig) -> Result:
     begin, data = time.perf_counter(), data_of(config)
     parts = cut(config, data, load(config, data))
     with tempfile.TemporaryDirectory() as checkpoints:
-        # the calibration sizes intervals, which are not measured here
-        trained, *_ = fit_recipe(config, parts | {"calibration": parts["validation"]}, Path(checkpoints))
+        trained, _ = fit_network(config, parts, Path(checkpoints))
     seconds = time.perf_counter() - begin
     errors = {name: Errors.between(parts[name].targets(), trained.forecast(parts[name]).mean) for name in PARTS[1:]}
     return Result(errors["validation"], errors["test"], seconds, peak_memory())

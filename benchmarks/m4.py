@@ -22,7 +22,7 @@ from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.metrics import mase, naive_scale, smape
 from forecaster.evaluation.ridge import fit_ridge
 from forecaster.training.config import TrainConfig, prepare
-from forecaster.training.stages import fit_recipe, refit
+from forecaster.training.stages import fit_network, refit
 
 CONFIGS = Path(__file__).parent / "configs"
 DAY, HORIZON = 24, 48
@@ -114,8 +114,7 @@ def measured(config: TrainConfig) -> Result:
     begin = time.perf_counter()
     parts = cut(config, series)
     with tempfile.TemporaryDirectory() as folder:
-        # the calibration sizes intervals, which are not measured here
-        fitted, history, _ = fit_recipe(config, parts | {"calibration": parts["validation"]}, Path(folder))
+        fitted, history = fit_network(config, parts, Path(folder))
         served = refit(config, parts["known"], history.best_epoch + 1, Path(folder))
     seconds = time.perf_counter() - begin
     validation = errors(series, parts["validation"], fitted.forecast(parts["validation"]).mean)

@@ -24,7 +24,7 @@ from forecaster.data.windows import Windows
 from forecaster.domain.config import load_config
 from forecaster.domain.series import Floats
 from forecaster.training.config import TrainConfig, prepare, split
-from forecaster.training.stages import fit_recipe
+from forecaster.training.stages import fit_network
 
 SCRIPT = ROOT / "benchmarks" / "peers" / "neuralforecast_race.py"
 PEERS_CELLS = ("simple_rnn", "lstm", "gru")
@@ -66,7 +66,7 @@ def our_curve(config: TrainConfig, parts: dict[str, Windows]) -> Curve:
         points.append((time.perf_counter() - begin, validation_loss))
 
     with tempfile.TemporaryDirectory() as folder:
-        fit_recipe(config, parts, Path(folder), on_epoch)
+        fit_network(config, parts, Path(folder), on_epoch)
     seconds, errors = np.array(points, dtype=float).T
     return Curve(seconds, errors)
 
@@ -137,7 +137,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not PEER.exists():
         sys.exit("error: NeuralForecast is not installed; run make bench-peers")
-    config = load_config(CONFIGS / "two-sines.yaml", TrainConfig, ["folds=0"])
+    config = load_config(CONFIGS / "two-sines.yaml", TrainConfig)
     parts = split(config, prepare(config, config.data.load()))
     if arguments.tune:
         for name in RATES:

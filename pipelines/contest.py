@@ -7,7 +7,7 @@ from forecaster.backtesting.backtest import BacktestConfig
 from forecaster.promotion.judge import backtest_version
 from forecaster.promotion.selection import Candidate, choose
 from forecaster.registry.store import Store
-from forecaster.training.config import TrainConfig
+from forecaster.training.config import TrainConfig, check_chosen
 from forecaster.training.job import train
 from forecaster.training.lock import training_lock
 from pipelines.command import config_parser, format_table, load_sections, report_waiting, run
@@ -19,6 +19,7 @@ def contest(config: TrainConfig, trial: BacktestConfig, promotion: PromoteConfig
 
     The gate's p-values are corrected for the number of cells.
     """
+    check_chosen(config)
     cells = trial.cells or (config.model.cell,)
     store = Store(config.tracking.uri, create=True)
     with training_lock(config, store, report_waiting):

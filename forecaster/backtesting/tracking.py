@@ -19,7 +19,7 @@ from forecaster.evaluation.probabilistic import coverage_by_window
 from forecaster.registry.store import Store
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import CHECKPOINTS, WORK, remove_checkpoints, work_key
-from forecaster.training.config import TrainConfig, title
+from forecaster.training.config import TrainConfig, check_chosen, title
 from forecaster.training.dataset import load_dataset, log_inputs
 from forecaster.training.warm_start import WarmStart
 
@@ -58,6 +58,7 @@ def run_backtest(
     Raises:
         DataError, TrainingError, WorkspaceError, StoreUnavailable: as their names say.
     """
+    check_chosen(config)
     dataset = load_dataset(config)
     series = dataset.series
     inputs = (

@@ -186,6 +186,38 @@ class LastValue(Transform):
         return z + context[0]
 
 
+class LastSeason(Transform):
+    """Difference to the value one season before; the first season of a window is 0, because it has none before it.
+
+    A target is the difference to the same phase of the window's last season, however long the horizon: a forecast of 0
+    is the seasonal naive forecast. Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, 5.2
+    and 9.1.
+
+    Args:
+        season: the rows of a season, fewer than a window has.
+    """
+
+    kind: Literal["last_season"] = "last_season"
+    season: int = Field(ge=2, le=100_000)
+
+    def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
+        xp = x.__array_namespace__()
+        before = xp.concat([x[:, : self.season], x[:, : -self.season]], axis=1)
+        return x - before, (x[:, -self.season :],)
+
+    def targets(self, y: Array, context: Context) -> Array:
+        return y - self._repeated(context, y.shape[-1])
+
+    def inverse(self, z: Array, context: Context) -> Array:
+        return z + self._repeated(context, z.shape[-1])
+
+    def _repeated(self, context: Context, horizon: int) -> Array:
+        """Return the last season again and again, `(batch, horizon)`."""
+        (last,) = context
+        times = -(-horizon // self.season)
+        return last.__array_namespace__().concat([last] * times, axis=1)[:, :horizon]
+
+
 class MeanStd(Transform):
     """Standardize by the window's mean and standard deviation; if causal, by those of the values up to each step."""
 
@@ -209,7 +241,7 @@ class MeanStd(Transform):
 
 
 AnyTransform = Annotated[
-    Standardize | MinMax | Log | Log1p | Difference | LastValue | MeanStd, Field(discriminator="kind")
+    Standardize | MinMax | Log | Log1p | Difference | LastValue | LastSeason | MeanStd, Field(discriminator="kind")
 ]
 
 

@@ -2,5 +2,7 @@
 
 # the graph's output with the attention weights
 ATTENTION = "attention"
+# the layer whose numbers the head reads
+HEAD = "head"
 # the layer that holds the closed-form ridge regression
 SKIP = "skip"

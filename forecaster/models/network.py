@@ -8,13 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.domain.config import Config
+from forecaster.evaluation.ridge import PENALTY
 from forecaster.models.cells import CELLS
 from forecaster.models.decoders import AnyDecoder, Decoded, DecoderInputs, Last
 from forecaster.models.encoders import Encoded, Encoder
 from forecaster.models.heads import AnyHead, Point
 from forecaster.models.inputs import InputConfig, NetworkInputs, context_of, steps_of
 from forecaster.models.keras_tape import KerasTape
-from forecaster.models.names import ATTENTION, SKIP
+from forecaster.models.names import ATTENTION, HEAD, SKIP
 from forecaster.models.onnx_tape import OnnxTape
 from forecaster.models.shape import NetworkShape
 from forecaster.models.tape import Array, Tape
@@ -44,6 +45,7 @@ class ModelConfig(Config):
         head: what is forecast for each step.
         skip: `ridge` adds a ridge regression from the target's window to the horizon. Each fit solves it in closed
             form on its own windows, before the first epoch, and the network learns what is left.
+        skip_penalty: the penalty of the regression's weights, relative to the mean square of its inputs.
         members: networks with other initial weights that are fitted and served together; the forecast has the mean of
             their parameters. Lakshminarayanan et al. (2017), arXiv 1612.01474, section 2.4.
     """
@@ -54,6 +56,7 @@ class ModelConfig(Config):
     decoder: AnyDecoder = Last()
     head: AnyHead = Point()
     skip: Literal["none", "ridge"] = "none"
+    skip_penalty: float = Field(PENALTY, gt=0, le=1e6)
     members: int = Field(1, ge=1, le=64)
 
     @model_validator(mode="before")
@@ -162,7 +165,7 @@ def _read(tape: Tape, config: ModelConfig, shape: NetworkShape, decoded: Decoded
     """Return the head's unrestricted numbers, `(batch, [input_size,] horizon, n_parameters)`."""
     count = config.head.n_parameters
     gain = 1.0 if config.skip == "none" else _GAIN_BESIDE_SKIP
-    numbers = tape.dense("head", decoded.rows, decoded.steps_per_row * count, is_output=True, gain=gain)
+    numbers = tape.dense(HEAD, decoded.rows, decoded.steps_per_row * count, is_output=True, gain=gain)
     each_step = (shape.input_size,) if config.decoder.answers_each_step else ()
     return tape.reshape(numbers, (-1, *each_step, shape.horizon, count))
 

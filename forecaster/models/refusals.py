@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from forecaster.models.decoders import SegmentParallel
-from forecaster.models.heads import StudentT
+from forecaster.models.heads import Point, Quantile, StudentT
 from forecaster.models.network import ModelConfig
 from forecaster.models.shape import NetworkShape
 
 # transforms whose result depends on where a window begins
-_OF_A_WINDOW = {"mean_std", "last_value"}
+_OF_A_WINDOW = {"mean_std", "last_value", "last_season"}
 # a matrix of this many rows and columns has 128 MiB
 MAX_RIDGE_INPUTS = 4096
 
@@ -25,6 +25,7 @@ class Design:
         hist_transforms: the kinds of the transforms of all `hist_exog`.
         is_stateful: whether the fit carries the state of a series from chunk to chunk.
         is_masked: whether values may be missing.
+        is_fitted: whether the network is fitted for an epoch or more.
     """
 
     model: ModelConfig
@@ -33,6 +34,7 @@ class Design:
     hist_transforms: Sequence[str] = ()
     is_stateful: bool = False
     is_masked: bool = False
+    is_fitted: bool = True
 
     @property
     def steps(self) -> int:
@@ -92,6 +94,21 @@ REFUSALS = (
         "the forecast is the sum of forecast differences, but quantiles do not add up; use last_value instead",
     ),
     Refusal(
+        "head: quantile and transforms: last_season",
+        lambda design: isinstance(design.model.head, Quantile) and "last_season" in design.transforms,
+        "the quantiles of all steps are converted as one row, which a season does not fit; use last_value instead",
+    ),
+    Refusal(
+        "decoder: each_step and transforms: last_season",
+        lambda design: design.model.decoder.answers_each_step and "last_season" in design.transforms,
+        "the first steps forecast too, and have no season before them; choose another decoder",
+    ),
+    Refusal(
+        "fit.epochs: 0 and head",
+        lambda design: not design.is_fitted and not isinstance(design.model.head, Point),
+        "without an epoch nothing learns the spread; use head: point, or set fit.epochs to at least 1",
+    ),
+    Refusal(
         "head: student_t and transforms: log1p",
         lambda design: isinstance(design.model.head, StudentT) and "log1p" in design.transforms,
         "the distribution is that of logarithms, and only log has its inverse; use log, or head: quantile",
@@ -99,6 +116,11 @@ REFUSALS = (
     Refusal(
         "missing: mask and transforms: difference",
         lambda design: design.is_masked and "difference" in (*design.transforms, *design.hist_transforms),
+        "the difference to a missing value is missing too, so that each gap loses another row; use last_value instead",
+    ),
+    Refusal(
+        "missing: mask and transforms: last_season",
+        lambda design: design.is_masked and "last_season" in (*design.transforms, *design.hist_transforms),
         "the difference to a missing value is missing too, so that each gap loses another row; use last_value instead",
     ),
     Refusal(
@@ -166,7 +188,8 @@ REFUSALS = (
         lambda design: (
             design.is_stateful and not _OF_A_WINDOW.isdisjoint([*design.transforms, *design.hist_transforms])
         ),
-        "mean_std and last_value depend on where a window begins, but a carried state has no window; use standardize",
+        "mean_std, last_value and last_season depend on where a window begins, but a carried state has no window; use "
+        "standardize",
     ),
     Refusal(
         "fit.stateful and encoder.dilations",

@@ -27,9 +27,9 @@ from forecaster.registry.store import Store
 from forecaster.search.space import Space
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, WORK, work_key
-from forecaster.training.config import TrainConfig, prepare, split, title
+from forecaster.training.config import TrainConfig, check_chosen, prepare, split, title
 from forecaster.training.dataset import Dataset, load_dataset, log_inputs
-from forecaster.training.stages import fit_recipe
+from forecaster.training.stages import fit_network
 
 if TYPE_CHECKING:
     import optuna
@@ -104,6 +104,7 @@ def search(recipe: TrainConfig, config: SearchConfig) -> SearchResult:
         ConfigError: a key of the space does not exist, or all trials were refused.
         DataError, WorkspaceError, StoreUnavailable: as their names say.
     """
+    check_chosen(recipe)
     dataset = load_dataset(recipe)
     key = work_key(
         recipe.model_dump_json(exclude={"tracking"}), config.model_dump_json(include={"space"}), dataset.digest
@@ -221,7 +222,7 @@ class _Trials:
         """Return the MAE on the validation part; None if the trial is pruned."""
         import optuna
 
-        config = with_values(self.recipe, {**values, "folds": 0}, f"trial {trial.number}")
+        config = with_values(self.recipe, values, f"trial {trial.number}")
         parts = split(config, prepare(config, self.dataset.frame))
         del parts["test"]
         parts["validation"] = _common(parts["validation"], self._longest)
@@ -235,7 +236,7 @@ class _Trials:
 
         checkpoints.mkdir(parents=True, exist_ok=True)
         try:
-            trained, *_ = fit_recipe(config, parts, checkpoints, on_epoch)
+            trained, _ = fit_network(config, parts, checkpoints, on_epoch)
         except optuna.TrialPruned:
             return None
         return mae(parts["validation"].targets(), trained.forecast(parts["validation"]).mean)

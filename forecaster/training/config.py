@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from forecaster.data.adjustment import cancels_factor
 from forecaster.data.calendar_features import calendar_features, check_names
@@ -16,7 +16,7 @@ from forecaster.data.padding import pad_series
 from forecaster.data.preprocessing import HistColumns, Preprocessing
 from forecaster.data.sources import AnySource
 from forecaster.data.sources.files import FilesSource
-from forecaster.data.transforms import Chain, Standardize, Transforms
+from forecaster.data.transforms import Chain, LastSeason, Standardize, Transforms
 from forecaster.data.windows import PARTS, SplitConfig, Windows, split_windows
 from forecaster.domain.config import Config, short_for
 from forecaster.domain.errors import ConfigError
@@ -25,6 +25,7 @@ from forecaster.domain.series import DS, UNIQUE_ID, Series, Y
 from forecaster.domain.sessions import Sessions
 from forecaster.domain.static import CATEGORY, NO_STATIC, StaticColumns, StaticKind, StaticValue
 from forecaster.domain.support import EVERYTHING, Support
+from forecaster.models.auto import AnyModel, AutoModel
 from forecaster.models.network import ModelConfig, build_model, shape_of
 from forecaster.models.refusals import Design, find_refusals
 from forecaster.models.shape import NetworkShape
@@ -67,6 +68,7 @@ class TrainConfig(Config):
         futr_exog: exogenous columns that are also known over the horizon; a forecast request must contain them.
         calendar_features: features of the timestamps, which are always known ahead.
         stat_exog: columns that are constant within each series; a forecast request must contain them.
+        model: the network; `auto` leaves its parts open, and `transforms` and the keys of `fit` that are not set.
         seed: determines the initial weights, the order of windows and the dropout masks.
         intervals: the unit of the residuals: `constant`; `ewma`, the volatility of the window's changes; `returns`, the
             volatility of its returns; or `auto`, the unit with the best interval score on the residuals.
@@ -90,7 +92,7 @@ class TrainConfig(Config):
     futr_exog: tuple[str, ...] = ()
     calendar_features: tuple[str, ...] = ()
     stat_exog: StatColumns = ()
-    model: ModelConfig = ModelConfig()
+    model: AnyModel = ModelConfig()
     fit: FitConfig = FitConfig()
     intervals: Literal["constant", "ewma", "returns", "auto"] = "constant"
     folds: int = Field(3, ge=0, le=20)
@@ -127,11 +129,33 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _check_seasons(self) -> "TrainConfig":
+        hist = [(f"{exog.column}.transforms", exog.transforms) for exog in self.hist_exog]
+        for name, steps in [("transforms", self.transforms), *hist]:
+            for step in steps:
+                if isinstance(step, LastSeason) and step.season >= self.input_size:
+                    raise ValueError(
+                        f"{name} and input_size: last_season needs more than the {step.season} rows of a season; raise "
+                        "input_size, or lower season"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _check_minutes(self) -> "TrainConfig":
+        if self.fit.minutes is not None and not self.is_open:
+            raise ValueError("fit.minutes: is the time for choosing a recipe; set model: auto, or remove it")
+        return self
+
+    @model_validator(mode="after")
     def _check_design(self) -> "TrainConfig":
+        if self.is_open:
+            return self
         kinds = [step.kind for step in self.transforms]
         hist_kinds = [step.kind for exog in self.hist_exog for step in exog.transforms]
         is_stateful = self.fit.stateful is not None
-        refusals = find_refusals(Design(self.model, self.shape, kinds, hist_kinds, is_stateful, self.is_masked))
+        is_fitted = self.fit.epochs > 0
+        design = Design(self.model, self.shape, kinds, hist_kinds, is_stateful, self.is_masked, is_fitted)
+        refusals = find_refusals(design)
         if refusals:
             raise ValueError("; ".join(refusals))
         return self
@@ -150,9 +174,27 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_returns(self) -> "TrainConfig":
+        if self.is_open:
+            return self
         if self.intervals == "returns" and not build_preprocessing(self).target.needs_positive:
             raise ValueError("intervals: returns needs a series above 0; put log first in transforms, or choose auto")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_open(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what `model: auto` chooses, so that it is still open when the recipe is read again."""
+        raw: dict[str, Any] = dump(self)
+        if self.is_open:
+            if "transforms" not in self.model_fields_set:
+                raw.pop("transforms", None)
+            if "fit" in raw:
+                raw["fit"] = {key: value for key, value in raw["fit"].items() if key in self.fit.model_fields_set}
+        return raw
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether `model: auto` leaves parts of the recipe to be chosen."""
+        return isinstance(self.model, AutoModel)
 
     @property
     def is_masked(self) -> bool:
@@ -201,8 +243,21 @@ class TrainConfig(Config):
         return self.shape_with(StaticColumns.learn([""], values, is_embedded=self.model.inputs.series_embedding > 0))
 
     def build_network(self, shape: NetworkShape | None = None) -> Any:
-        """Return the untrained network; None stands for the property `shape`."""
+        """Return the untrained network; None stands for the property `shape`.
+
+        Raises:
+            ConfigError: the network is yet to be chosen.
+        """
+        check_chosen(self)
         return build_model(self.model, shape or self.shape, self.seed)
+
+
+def check_chosen(config: TrainConfig) -> None:
+    """Raise ConfigError if `model: auto` leaves the recipe open."""
+    if config.is_open:
+        raise ConfigError(
+            "model: auto is chosen by a training; train the recipe, and use config.yaml of its run, which has it"
+        )
 
 
 def prepare(config: TrainConfig, frame: pd.DataFrame, columns: StaticColumns | None = None) -> Series:

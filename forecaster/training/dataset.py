@@ -41,6 +41,12 @@ def load_dataset(config: TrainConfig) -> Dataset:
     return Dataset(frame, series, _digest(series))
 
 
+def prepare_again(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """Return a dataset as another recipe on the same data sees it."""
+    series = prepare(config, dataset.frame)
+    return Dataset(dataset.frame, series, _digest(series))
+
+
 def log_inputs(config: TrainConfig, dataset: Dataset, tags: dict[str, str]) -> None:
     """Log the recipe and its dataset to the active run, with `tags` in addition to the recipe's own."""
     model = config.model

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from forecaster.domain.errors import TrainingError, WorkspaceError
 from forecaster.domain.files import write_atomically
 from forecaster.domain.series import Floats
-from forecaster.evaluation.ridge import solve_ridge
-from forecaster.models.names import SKIP
+from forecaster.evaluation.ridge import Moments, sum_moments
+from forecaster.models.names import HEAD, SKIP
 from forecaster.models.network import forecast_parameters
 from forecaster.models.trained import Float32, predict_batches
 from forecaster.training import networks, stateful
@@ -72,14 +72,15 @@ def fit(
         on_epoch: called with the epoch's number (from 0), its loss and its validation loss. An epoch that a kill
             interrupts may be reported twice.
         label: the progress bar's label.
-        epochs: end after this many epochs, with the learning rates of `config.epochs`; None runs all of them.
+        epochs: end after this many epochs, with the learning rates of `config.epochs`; None runs all of them. With 0,
+            the network is left out: its answer is 0.
 
     Raises:
         TrainingError: the fit diverges, or the checkpoint cannot be read or belongs to another network.
         WorkspaceError: the checkpoint cannot be written.
     """
     batch_size = min(config.batch_size, len(train))
-    epochs, head = epochs or config.epochs, train.model.head
+    epochs, head = config.epochs if epochs is None else epochs, train.model.head
     of_zeros = loss_of_zeros(head, _sample_targets(train))
     fitted, run_epoch = _prepare(model, config, train, seed, batch_size)
     if checkpoint.exists():
@@ -87,7 +88,9 @@ def fit(
     else:
         if train.model.skip == "ridge":
             _fit_skip(model, train, batch_size)
-        history, best = History(), model.get_weights()
+        if epochs == 0:
+            _silence(model)
+        history, best = History(is_finished=epochs == 0), model.get_weights()
     with tqdm(
         total=epochs,
         initial=history.epochs,
@@ -95,7 +98,7 @@ def fit(
         unit="epoch",
         dynamic_ncols=True,
         # an audit runs many fits of one epoch, and has its own progress bar
-        disable=epochs == 1,
+        disable=epochs <= 1,
     ) as bar:
         while not history.is_finished:
             epoch = history.epochs
@@ -155,13 +158,26 @@ def validation_loss(model: "keras.Model", config: FitConfig, examples: Examples)
 
 def _fit_skip(model: "keras.Model", train: Examples, batch_size: int) -> None:
     """Set the regression beside the network to the best one for these windows, whatever the network starts from."""
+    model.get_layer(SKIP).set_weights(skip_moments(train, batch_size).solve(train.model.skip_penalty))
+
+
+def skip_moments(train: Examples, batch_size: int) -> Moments:
+    """Return what determines the regression beside the network, from windows that are read in chunks of batches."""
 
     def pairs() -> Iterator[tuple[Floats, Floats]]:
         for chunk in train.chunks(np.arange(len(train)), batch_size):
             (x, *_), targets = train.take(chunk)
             yield x[:, :, 0].astype(np.float64), targets.astype(np.float64)
 
-    model.get_layer(SKIP).set_weights(solve_ridge(pairs()))
+    return sum_moments(pairs())
+
+
+def _silence(model: "keras.Model") -> None:
+    """Make a network answer 0, which adds nothing to the regression beside it or to what the transforms restore."""
+    for layer in model.layers:
+        # each member has a head
+        if layer.name == HEAD or layer.name.endswith(f"_{HEAD}"):
+            layer.set_weights([np.zeros_like(weights) for weights in layer.get_weights()])
 
 
 def _run_epoch(model: "keras.Model", train: Examples, batch_size: int, random: np.random.Generator) -> float:

@@ -28,7 +28,8 @@ class FitConfig(Config):
     """How a network is fitted.
 
     Args:
-        epochs: the largest number of epochs.
+        epochs: the largest number of epochs; with 0, the network is left out, and the forecast is that of `skip` or of
+            the transforms alone.
         patience: epochs without a better validation loss before the fit stops.
         schedule: the course of the learning rate.
         clip_norm: the largest norm of the gradient of all weights together.
@@ -38,9 +39,10 @@ class FitConfig(Config):
             gradients; null: read windows in random order, each from a state of zeros. `batch_size` is then the number
             of series that are read side by side.
         mixed_precision: compute in float16 on a GPU that gains from it; the exported weights are always float32.
+        minutes: with `model: auto`, the time in which recipes are tried; None for five minutes.
     """
 
-    epochs: int = Field(30, ge=1, le=100_000)
+    epochs: int = Field(30, ge=0, le=100_000)
     batch_size: int = Field(64, ge=1, le=1_000_000)
     learning_rate: float = Field(1e-3, gt=0)
     schedule: AnySchedule = Constant()
@@ -49,6 +51,7 @@ class FitConfig(Config):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     mixed_precision: bool = False
     stateful: Truncation | None = None
+    minutes: float | None = Field(None, gt=0, le=1e6)
 
     def shared_rows(self, n_windows: int) -> int:
         """Return how many rows of each batch devices may share; 1 if a state is carried, which stays on its device."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from forecaster.data.windows import Windows, cut_windows
-from forecaster.domain.errors import LeakageError, UnknownModel
+from forecaster.domain.errors import ConfigError, LeakageError, UnknownModel
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.manifest import Certificate, Example
 from forecaster.domain.series import MEAN, Inputs, lower, upper
@@ -21,8 +21,9 @@ from forecaster.models.trained import TrainedNetwork
 from forecaster.registry.store import Store
 from forecaster.training import networks, past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_attempt, remove_checkpoints, work_key
+from forecaster.training.auto import choose_recipe
 from forecaster.training.config import TrainConfig, check_adjustment, split, title
-from forecaster.training.dataset import Dataset, load_dataset, log_inputs
+from forecaster.training.dataset import Dataset, load_dataset, log_inputs, prepare_again
 from forecaster.training.epoch_log import EpochLog
 from forecaster.training.example import last_test_window
 from forecaster.training.export import write_bundle
@@ -64,7 +65,10 @@ def train(
         ConfigError, DataError, TrainingError, WorkspaceError, BundleError, StoreUnavailable: as their names say;
             nothing is registered.
     """
-    check_adjustment(config)
+    if config.is_open and warm:
+        raise ConfigError("retrain.warm_epochs and model: auto: another network may be chosen; set warm_epochs to null")
+    if not config.is_open:
+        check_adjustment(config)
     dataset = load_dataset(config)
     parts = split(config, dataset.series)
     store = store or Store(config.tracking.uri, create=True)
@@ -72,10 +76,17 @@ def train(
     with past_runs.locked_checkpoints(config.tracking, work) as checkpoints:
         registered = None if force_new else _find_registered(config, store, work)
         if registered is None:
+            choice = choose_recipe(config, dataset, checkpoints) if config.is_open else None
+            if choice:
+                config = choice.config
+                dataset = prepare_again(config, dataset)
+                parts = split(config, dataset.series)
             tags = {WORK: work, ATTEMPT: get_attempt(checkpoints), MODEL: config.name, CHECKPOINTS: work}
             tags |= warm.tags if warm else {}
             with tracking.tracked_run(config.tracking, title(config), tags) as run_id:
-                log_inputs(config, dataset, {"kind": "training"})
+                log_inputs(config, dataset, {"kind": "training"} | (choice.tags if choice else {}))
+                if choice:
+                    tracking.log_table(choice.table, "choice.json")
                 metrics = _write_bundle(config, dataset, parts, checkpoints, warm)
                 source = tracking.log_bundle(checkpoints / _BUNDLE)
                 version = store.register(config.name, source, run_id)
@@ -100,7 +111,8 @@ def _write_bundle(
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
         seen = cut_windows(dataset.series, config.input_size, config.horizon, config.step_size)
-        epochs = warm.epochs if warm else evaluated.history.best_epoch + 1
+        # a network that is left out stays so
+        epochs = warm.epochs if warm and config.fit.epochs else evaluated.history.best_epoch + 1
         served = refit(config, seen, epochs, checkpoints, on_epoch, warm.model if warm else None)
     certificate = _certify(config, dataset, evaluated, served, checkpoints, warm)
     on_epoch.deliver()

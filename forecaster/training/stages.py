@@ -80,15 +80,7 @@ def fit_recipe(
         checkpoints: the folder that keeps an interrupted fit.
         on_epoch: called after each epoch of the recipe's network.
     """
-    devices.prepare(config.seed, config.fit.mixed_precision)
-    preprocessing = fit_preprocessing(config, parts["train"])
-    trained, history = _fit(
-        config,
-        Examples(parts["train"], preprocessing, config.model),
-        Examples(parts["validation"], preprocessing, config.model),
-        checkpoints / "recipe.npz",
-        on_epoch,
-    )
+    trained, history = fit_network(config, parts, checkpoints, on_epoch)
     forecasts = [
         (
             held_out,
@@ -98,6 +90,21 @@ def fit_recipe(
     ]
     calibration = parts["calibration"]
     return trained, history, calibrate_on(config, [*forecasts, (calibration, trained.forecast(calibration))])
+
+
+def fit_network(
+    config: TrainConfig, parts: dict[str, Windows], checkpoints: Path, on_epoch: OnEpoch = ignore_epoch
+) -> tuple[TrainedNetwork, History]:
+    """Fit on the train part and stop by the validation part; takes the arguments of `fit_recipe`."""
+    devices.prepare(config.seed, config.fit.mixed_precision)
+    preprocessing = fit_preprocessing(config, parts["train"])
+    return _fit(
+        config,
+        Examples(parts["train"], preprocessing, config.model),
+        Examples(parts["validation"], preprocessing, config.model),
+        checkpoints / "recipe.npz",
+        on_epoch,
+    )
 
 
 def _fit_fold(config: TrainConfig, seen: Windows, epochs: int, checkpoint: Path) -> TrainedNetwork:

@@ -13,8 +13,11 @@ from pydantic import TypeAdapter
 from forecaster.data.transforms import AnyTransform, Chain
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.series import Floats
+from forecaster.evaluation.baselines import seasonal_naive
 
 KINDS = ["standardize", "min_max", "log", "log1p", "difference", "last_value", "mean_std"]
+# a season, which the horizon exceeds
+SEASON = 3
 CHAINS = [
     ["standardize"], ["min_max"], ["log"], ["log1p"], ["difference"], ["last_value"], ["mean_std"],
     ["log", "last_value", "standardize"], ["log", "difference", "standardize"], ["mean_std", "min_max"], [],
@@ -24,9 +27,34 @@ BATCH, TIME, HORIZON = 3, 7, 4
 values = arrays(np.float64, (BATCH, TIME + HORIZON), elements=st.floats(0.5, 1e6))
 
 
+def step_of(kind: str) -> Any:
+    own = {"season": SEASON} if kind == "last_season" else {}
+    return TypeAdapter(AnyTransform).validate_python({"kind": kind} | own)
+
+
 def chain(kinds: Iterable[str], is_causal: bool, training: Floats) -> Chain:
-    steps = tuple(TypeAdapter(AnyTransform).validate_python({"kind": kind}) for kind in kinds)
+    steps = tuple(map(step_of, kinds))
     return Chain(steps=steps, is_causal=is_causal).fit(lambda: [training[:2], training[2:]])
+
+
+@pytest.mark.parametrize("kinds", [["last_season"], ["log", "last_season", "standardize"]], ids="-".join)
+@given(values=values)
+def test_seasonal_differences_restore_the_targets(kinds: list[str], values: Floats) -> None:
+    fitted = chain(kinds, False, values)
+    targets = values[:, TIME:]
+    _, contexts = fitted.forward(values[:, :TIME])
+    back = fitted.inverse(fitted.targets(targets, contexts), contexts)
+    np.testing.assert_allclose(back, targets, rtol=1e-9, atol=1e-7 * np.abs(values).max())
+
+
+@given(values=values)
+def test_seasonal_differences_of_zero_are_the_seasonal_naive_forecast(values: Floats) -> None:
+    fitted, inputs = chain(["last_season"], False, values), values[:, :TIME]
+    transformed, contexts = fitted.forward(inputs)
+    np.testing.assert_array_equal(transformed[:, :SEASON], 0)
+    np.testing.assert_array_equal(transformed[:, SEASON:], inputs[:, SEASON:] - inputs[:, :-SEASON])
+    naive = seasonal_naive(inputs, HORIZON, SEASON)
+    np.testing.assert_array_equal(fitted.inverse(np.zeros((BATCH, HORIZON)), contexts), naive)
 
 
 def each_step(all_values: Floats) -> Floats:

@@ -13,6 +13,7 @@ from forecaster.domain import exits
 from forecaster.domain.config import Config, build_config
 from forecaster.fleet.plan import FleetConfig
 from forecaster.inference.batch import BatchConfig
+from forecaster.models.network import ModelConfig
 from forecaster.promotion.gate import GateConfig
 from forecaster.scheduling.config import JobConfig, Pipeline, ScheduleConfig
 from forecaster.training.config import TrainConfig
@@ -186,7 +187,8 @@ def _leaves(nav: object) -> list[str]:
 def _keys(model: type[Config], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
-        kind = field.annotation
+        # the parts of a network, which `auto` leaves open
+        kind = ModelConfig if (model, name) == (TrainConfig, "model") else field.annotation
         nested = isinstance(kind, type) and issubclass(kind, Config)
         keys += _keys(kind, f"{prefix}{name}.") if nested else [prefix + name]  # type: ignore[arg-type]
     return keys

@@ -1,5 +1,6 @@
 """Networks: shapes, causality, seeds, and a served graph that gives the network's forecasts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,13 @@ def _config(topology: str, cell: str, widths: tuple[int, ...] = (6, 5), dropout:
     return ModelConfig.model_validate(raw)
 
 
-def _trained(topology: str, cell: str, kinds: list[str], inputs: Inputs) -> TrainedNetwork:
+def _trained(topology: str, cell: str, kinds: Sequence[str | tuple[str, Any]], inputs: Inputs) -> TrainedNetwork:
     config = _config(topology, cell)
     is_causal = config.decoder.answers_each_step
     hist, known = inputs.values.shape[2] - 1, 0 if inputs.known is None else inputs.known.shape[2]
+    steps = [{"kind": kind} if isinstance(kind, str) else {"kind": kind[0], **kind[1]} for kind in kinds]
     raw = {
-        "target": {"steps": [{"kind": kind} for kind in kinds], "is_causal": is_causal},
+        "target": {"steps": steps, "is_causal": is_causal},
         "hist": [{"steps": [{"kind": "mean_std"}], "is_causal": is_causal}] * hist,
         "known": [{}] * known,
     }
@@ -103,6 +105,14 @@ def test_served_graph_gives_the_networks_forecasts(topology: str, kinds: list[st
         mean = check_parity(trained, trained.trace(), inputs)["mean"]
         assert mean.shape == (40, HORIZON)
         assert mean.dtype == np.float64
+
+
+def test_served_graph_repeats_the_last_season() -> None:
+    windows = Inputs(np.random.default_rng(2).uniform(50, 150, (40, INPUT_SIZE, 1)))
+    # shorter than the horizon, and longer
+    for season in (3, 12):
+        trained = _trained("many_to_one", "lstm", [("log", {}), ("last_season", {"season": season})], windows)
+        check_parity(trained, trained.trace(), windows)
 
 
 def test_parity_check_refuses_a_graph_with_other_forecasts() -> None:

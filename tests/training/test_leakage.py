@@ -57,6 +57,20 @@ def test_audit_certifies_a_training_without_a_leak(tmp_path: Path, topology: str
 
 
 @pytest.mark.parametrize(
+    ("transforms", "skip"),
+    [
+        ([{"kind": "last_value"}], "none"),
+        ([{"kind": "mean_std"}], "none"),
+        ([{"kind": "last_season", "season": 12}], "none"),
+        ([{"kind": "last_season", "season": 12}, {"kind": "standardize"}], "ridge"),
+    ],
+)
+def test_audit_certifies_a_recipe_without_a_network(tmp_path: Path, transforms: list[Any], skip: str) -> None:
+    model = {"cell": "simple_rnn", "widths": [1], "skip": skip}
+    train(exogenous_config(tmp_path, transforms=transforms, model=model, fit={"epochs": 0}))
+
+
+@pytest.mark.parametrize(
     ("data", "by"),
     [
         ({"source": "sine", "length": 300, "n_series": 6}, "time"),

@@ -161,10 +161,10 @@ def test_stateful_training_is_certified_and_registered(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"model": {"decoder": "last"}}, "fit.stateful and decoder: .*set decoder: each_step"),
-        ({"transforms": [{"kind": "last_value"}]}, "fit.stateful and transforms: mean_std and last_value depend"),
+        ({"transforms": [{"kind": "last_value"}]}, "fit.stateful and transforms: mean_std, last_value and last_season"),
         (
             {"hist_exog": [{"column": "wind", "transforms": [{"kind": "mean_std"}]}]},
-            "fit.stateful and transforms: mean_std and last_value depend",
+            "fit.stateful and transforms: mean_std, last_value and last_season",
         ),
         (
             {"model": {"decoder": "each_step", "encoder": {"widths": [4], "dilations": [2]}}},
