@@ -88,7 +88,7 @@ def small_config(folder: Path, **changes: Any) -> TrainConfig:
         "model": {"cell": "gru", "widths": [8]},
         "fit": {"epochs": 8, "batch_size": 32, "learning_rate": 0.02},
         "folds": 1,
-        "tracking": {"uri": empty_store(folder), "checkpoints": str(folder / "checkpoints")},
+        "tracking": {"uri": empty_store(folder), "checkpoints": str(folder / "checkpoints"), "diagnostics": False},
     }
     return build_config(raw | changes, TrainConfig, "test")
 

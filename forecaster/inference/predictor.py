@@ -14,7 +14,8 @@ from forecaster.database.uris import default_tracking_uri
 from forecaster.domain.errors import RequestError, SeriesError
 from forecaster.domain.missing import missing_warnings
 from forecaster.domain.series import Floats, Inputs, Y
-from forecaster.inference.explain import attention_columns, gradient_columns, gradients
+from forecaster.evaluation.gradients import gradients
+from forecaster.inference.explain import attention_columns, gradient_columns
 from forecaster.inference.forecasting import Forecaster, ForecastInputs, describe_skill
 from forecaster.inference.frames import FrameInputs, read_frame
 from forecaster.registry.bands import bands

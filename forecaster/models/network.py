@@ -117,8 +117,7 @@ def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: Netwo
         members = [_describe_member(tape, config, shape, inputs)]
     else:
         members = [
-            _describe_member(tape.prefixed(f"member_{number}_"), config, shape, inputs)
-            for number in range(config.members)
+            _describe_member(tape.prefixed(_prefix(number)), config, shape, inputs) for number in range(config.members)
         ]
     parameters, attention = zip(*((member.parameters, member.attention) for member in members), strict=True)
     if config.skip == "ridge":
@@ -133,16 +132,24 @@ def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: Netwo
 
 
 def _describe_member(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs) -> NetworkOutputs:
+    encoded, context = _encode(tape, config, shape, inputs)
+    decoded = config.decoder.decode(
+        tape, DecoderInputs(encoded, context, inputs.known, shape, config.cell, config.encoder)
+    )
+    return NetworkOutputs(config.head.parameters(tape, _read(tape, config, shape, decoded)), decoded.attention)
+
+
+def _encode(
+    tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs
+) -> tuple[Encoded, Array | None]:
+    """Return the encoded window, and what describes the series as a whole."""
     context = context_of(tape, config.inputs, shape, inputs)
     encoded = config.encoder.encode(
         tape, config.cell, steps_of(tape, config.inputs, shape, inputs, context), shape.input_size
     )
     if config.inputs.channels == "shared" and shape.values > 1:
         encoded = _join_channels(tape, encoded, shape.values)
-    decoded = config.decoder.decode(
-        tape, DecoderInputs(encoded, context, inputs.known, shape, config.cell, config.encoder)
-    )
-    return NetworkOutputs(config.head.parameters(tape, _read(tape, config, shape, decoded)), decoded.attention)
+    return encoded, context
 
 
 def forecast_parameters(config: ModelConfig, parameters: Array) -> Array:
@@ -203,6 +210,29 @@ def build_model(
     """
     import keras
 
+    inputs = _keras_inputs(shape, batch_size)
+    outputs = describe(KerasTape(seed, batch_size), config, shape, NetworkInputs(**inputs))
+    return keras.Model(list(inputs.values()), outputs.parameters, name=f"{config.topology}_{config.cell}")
+
+
+def build_encoder(config: ModelConfig, shape: NetworkShape) -> "keras.Model":
+    """Return the first member's untrained encoder, of the network's inputs.
+
+    Its layers have the names of those of `build_model`. Its output is `Encoded.sequence`.
+    """
+    import keras
+
+    inputs = _keras_inputs(shape)
+    tape = KerasTape(0)
+    encoded, _ = _encode(
+        tape if config.members == 1 else tape.prefixed(_prefix(0)), config, shape, NetworkInputs(**inputs)
+    )
+    return keras.Model(list(inputs.values()), encoded.sequence)
+
+
+def _keras_inputs(shape: NetworkShape, batch_size: int | None = None) -> dict[str, Any]:
+    import keras
+
     inputs = {"x": keras.Input((shape.input_size, shape.values), batch_size, "float32", name="x")}
     if shape.known:
         rows = shape.input_size + shape.horizon
@@ -211,8 +241,11 @@ def build_model(
         inputs["numbers"] = keras.Input((shape.numbers,), batch_size, "float32", name="numbers")
     if shape.n_codes:
         inputs["codes"] = keras.Input((shape.n_codes,), batch_size, "int32", name="codes")
-    outputs = describe(KerasTape(seed, batch_size), config, shape, NetworkInputs(**inputs))
-    return keras.Model(list(inputs.values()), outputs.parameters, name=f"{config.topology}_{config.cell}")
+    return inputs
+
+
+def _prefix(member: int) -> str:
+    return f"member_{member}_"
 
 
 def trace_forecast(

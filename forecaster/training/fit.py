@@ -26,6 +26,7 @@ from forecaster.training import networks, stateful
 from forecaster.training.divergence import check_not_diverging, loss_of_zeros
 from forecaster.training.examples import Examples
 from forecaster.training.fit_config import FitConfig
+from forecaster.training.optimizer import clipped_steps
 
 if TYPE_CHECKING:
     import keras
@@ -36,10 +37,19 @@ _SAMPLE = 256
 
 @dataclass
 class History:
-    """The losses of the epochs so far, the best epoch, and whether the fit has ended."""
+    """What is known of a fit so far.
+
+    Args:
+        loss: the loss of each epoch.
+        validation_loss: the validation loss of each epoch; empty without a validation part.
+        clipped: the share of the batches of each epoch whose gradient was clipped; empty if a state is carried.
+        best_epoch: the epoch whose weights are kept.
+        is_finished: whether the fit has ended.
+    """
 
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
+    clipped: list[float] = field(default_factory=list)
     best_epoch: int = -1
     is_finished: bool = False
 
@@ -101,7 +111,7 @@ def fit(
         disable=epochs <= 1,
     ) as bar:
         while not history.is_finished:
-            epoch = history.epochs
+            epoch, clipped_before = history.epochs, clipped_steps(fitted)
             loss = run_epoch(np.random.default_rng((seed, epoch)))
             with networks.averaged_weights(fitted, config):
                 if config.stateful:
@@ -110,6 +120,8 @@ def fit(
                 held_out = validation_loss(model, config, validation) if validation else None
             check_not_diverging(head, epoch, loss, held_out, weights, of_zeros)
             history.loss.append(loss)
+            if not config.stateful:
+                history.clipped.append((clipped_steps(fitted) - clipped_before) / (len(train) // batch_size))
             if held_out is not None:
                 history.validation_loss.append(held_out)
             if held_out is None or held_out <= min(history.validation_loss):

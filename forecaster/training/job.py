@@ -24,6 +24,7 @@ from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, MODEL, WORK, get_
 from forecaster.training.auto import choose_recipe
 from forecaster.training.config import TrainConfig, check_adjustment, split, title
 from forecaster.training.dataset import Dataset, load_dataset, log_inputs, prepare_again
+from forecaster.training.diagnostics import log_diagnostics
 from forecaster.training.epoch_log import EpochLog
 from forecaster.training.example import last_test_window
 from forecaster.training.export import write_bundle
@@ -108,6 +109,8 @@ def _write_bundle(
     if example:
         _log_plot(example, title(config))
     _log_attention(evaluated.trained, parts["test"], title(config))
+    if config.tracking.diagnostics:
+        log_diagnostics(evaluated.trained, evaluated.history, parts["validation"], title(config))
     served, seen = evaluated.trained, parts["train"]
     if config.refit:
         seen = cut_windows(dataset.series, config.input_size, config.horizon, config.step_size)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from forecaster.training import devices
 from forecaster.training.batch_loop import StepPlan, batch_loop, mirrored_loop, plan_steps
 from forecaster.training.learning_rates import Constant, learning_rate
+from forecaster.training.optimizer import assign_averages, build_optimizer
 
 if TYPE_CHECKING:
     import keras
@@ -131,14 +132,7 @@ def compile_network(
     """
 
     rate = learning_rate(config.learning_rate, config.schedule, config.epochs, batches.count)
-    accumulated = batches.per_step if batches.per_step > 1 else None
-    optimizer = _adam_class()(
-        rate,
-        global_clipnorm=config.clip_norm,
-        gradient_accumulation_steps=accumulated,
-        use_ema=config.ema_decay is not None,
-        ema_momentum=config.ema_decay or 0.0,
-    )
+    optimizer = build_optimizer(config, rate, batches.per_step)
     if devices.is_mirrored():
         model = mirrored_loop(model, batches.size)
     elif devices.is_tensorflow_on_cpu():
@@ -152,19 +146,6 @@ def compile_network(
     )
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def _adam_class() -> Any:
-    import keras
-
-    class Adam(keras.optimizers.Adam):  # type: ignore[misc]
-        def finalize_variable_values(self, var_list: Any) -> None:
-            """Leave the weights as they are: after each `fit`, Keras would replace them by their average."""
-
-        def assign_averages(self, weights: Any) -> None:
-            super().finalize_variable_values(weights)
-
-    return Adam
 
 
 def _plan(config: "FitConfig", batches: Batches) -> StepPlan:
@@ -195,8 +176,7 @@ def averaged_weights(model: "keras.Model", config: "FitConfig") -> Iterator[None
         yield
         return
     own = model.get_weights()
-    # mixed precision wraps the optimizer
-    getattr(model.optimizer, "inner_optimizer", model.optimizer).assign_averages(model.trainable_variables)
+    assign_averages(model)
     yield
     model.set_weights(own)
 

@@ -22,13 +22,14 @@ class TrackingConfig(Config):
     """Where runs are tracked: an MLflow tracking URI, an experiment, and the folder for checkpoints.
 
     The default URI is `FORECASTER_TRACKING_URI`, as for the service. A finished fit waits `patience_seconds` for an
-    MLflow that does not answer.
+    MLflow that does not answer. `diagnostics` are pictures of what the network does.
     """
 
     uri: str = Field(default_factory=default_tracking_uri)
     experiment: str = "forecaster"
     checkpoints: Path = Path("mlruns/checkpoints")
     patience_seconds: float = Field(600, ge=0, le=1e9)
+    diagnostics: bool = True
 
 
 @contextlib.contextmanager

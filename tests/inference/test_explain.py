@@ -8,7 +8,7 @@ import tensorflow as tf
 from forecaster.data.preprocessing import Preprocessing
 from forecaster.data.transforms import Chain, MeanStd, Standardize
 from forecaster.domain.series import Floats, Inputs
-from forecaster.inference.explain import gradients
+from forecaster.evaluation.gradients import gradients
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork
