@@ -247,7 +247,11 @@ def drop_unobserved(windows: Windows) -> Windows:
     # the smallest value is missing if any is; this takes no memory
     if not np.isnan(windows.values[:, 0].min()):
         return windows
-    is_kept = are_observed(windows)
+    return choose_windows(windows, are_observed(windows))
+
+
+def choose_windows(windows: Windows, is_kept: NDArray[np.bool_]) -> Windows:
+    """Return the windows for which `is_kept`, `(n,)`, is true."""
     if is_kept.all():
         return windows
     starts = windows.starts(np.arange(len(windows)))

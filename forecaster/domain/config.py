@@ -63,7 +63,7 @@ def with_values(config: ConfigT, values: Mapping[str, Any], where: str) -> Confi
     """
     raw = config.model_dump(mode="json")
     for key, value in values.items():
-        _set(raw, key, value)
+        _set(raw, key, value, f"{where}, {key}")
     return build_config(raw, type(config), where)
 
 
@@ -151,27 +151,28 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: write dotted.key=value")
-    _set(raw, key, parse_yaml(text, f"--set {key}"))
+    where = f"--set {key}"
+    _set(raw, key, parse_yaml(text, where), where)
 
 
-def _set(raw: dict[str, Any], key: str, value: Any) -> None:
+def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
     *parents, last = key.split(".")
     here: Any = raw
     for parent in parents:
         if isinstance(here, list):
-            here = _item(here, parent, key)
+            here = _item(here, parent, where)
         else:
             here = here.setdefault(parent, {})
         if not isinstance(here, dict | list):
-            raise ConfigError(f"--set {key}: '{parent}' is a value, not a mapping; correct the dotted key")
+            raise ConfigError(f"{where}: '{parent}' is a value, not a mapping; correct the dotted key")
     if isinstance(here, list):
-        _item(here, last, key)
+        _item(here, last, where)
         here[int(last)] = value
     else:
         here[last] = value
 
 
-def _item(items: list[Any], index: str, key: str) -> Any:
+def _item(items: list[Any], index: str, where: str) -> Any:
     if not (index.isdecimal() and len(index) < 10 and int(index) < len(items)):
-        raise ConfigError(f"--set {key}: '{index}' is not an index of a list of {len(items)} items; count from 0")
+        raise ConfigError(f"{where}: '{index}' is not an index of a list of {len(items)} items; count from 0")
     return items[int(index)]

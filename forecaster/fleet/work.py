@@ -5,7 +5,6 @@ import logging
 import os
 import random
 import shutil
-import sys
 import time
 from typing import Any
 
@@ -21,7 +20,7 @@ from forecaster.domain.levels import LEVELS
 from forecaster.fleet.plan import Order
 from forecaster.promotion.promote import judge_and_promote
 from forecaster.registry.store import Store
-from forecaster.training import past_runs
+from forecaster.training import networks, past_runs
 from forecaster.training.dataset import load_dataset
 from forecaster.training.job import train
 from forecaster.training.lock import training_lock
@@ -57,7 +56,8 @@ def execute_order(text: str) -> str:
     except Exception as error:
         _log.exception("symbol %s", order.symbol)
         answer |= {"outcome": FAILED, "reason": f"{type(error).__name__}: {error}"}
-    _release_networks()
+    # a worker builds hundreds of networks
+    networks.release()
     return json.dumps({"seconds": round(time.perf_counter() - begin, 3), **answer})
 
 
@@ -129,11 +129,3 @@ def _figures(metrics: dict[str, float], levels: tuple[int, ...]) -> dict[str, fl
         "relative_mae": metrics.get("relative_mae"),
         "coverage": metrics.get(f"coverage-{min(levels)}") if levels else None,
     }
-
-
-def _release_networks() -> None:
-    """Free the memory of Keras networks: a worker builds hundreds."""
-    if "keras" in sys.modules:
-        import keras
-
-        keras.backend.clear_session()

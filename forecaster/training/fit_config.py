@@ -53,6 +53,16 @@ class FitConfig(Config):
     stateful: Truncation | None = None
     minutes: float | None = Field(None, gt=0, le=1e6)
 
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "FitConfig":
+        warmup = self.schedule.warmup_epochs
+        if warmup and warmup >= self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs: must be less than epochs, {self.epochs}, got {warmup:g}; the schedule would "
+                "never begin"
+            )
+        return self
+
     def shared_rows(self, n_windows: int) -> int:
         """Return how many rows of each batch devices may share; 1 if a state is carried, which stays on its device."""
         return 1 if self.stateful else min(self.batch_size, n_windows)

@@ -12,7 +12,8 @@ class _Schedule(Config):
     """A course of the learning rate.
 
     Args:
-        warmup_epochs: epochs, or a fraction of one, in which the rate rises linearly before the schedule begins.
+        warmup_epochs: epochs, or a fraction of one, in which the rate rises linearly before the schedule begins; less
+            than the fit has.
     """
 
     warmup_epochs: float = Field(0, ge=0, le=100_000)

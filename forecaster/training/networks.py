@@ -4,6 +4,7 @@ Compiling a network takes as long as several short fits of it.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -212,6 +213,14 @@ def loss_of(head: "Head", is_masked: bool = False, members: int = 1) -> "keras.l
             return observed / ops.maximum(count, 1)
 
     return MaskedLoss() if is_masked else HeadLoss()
+
+
+def release() -> None:
+    """Free the memory of networks that are no longer used: Keras keeps some of it."""
+    if "keras" in sys.modules:
+        import keras
+
+        keras.backend.clear_session()
 
 
 def variables(model: "keras.Model") -> list[Any]:

@@ -61,9 +61,6 @@ def tracked_run(
         reason = mask_password(str(error), config.uri)
         raise StoreUnavailable(f"{shown}: a run cannot be opened ({reason}); check tracking.uri") from error
     try:
-        if "error" in run.data.tags:
-            # from an earlier attempt
-            mlflow.delete_tag("error")
         yield run.info.run_id
         mlflow.end_run()
     except KeyboardInterrupt:
@@ -116,7 +113,10 @@ def _experiment(config: TrackingConfig) -> str:
         return str(found.experiment_id)
 
 
-def _start(experiment: str, name: str, tags: dict[str, str], *, replace_existing: bool) -> Any:
+def _start(
+    experiment: str, name: str, tags: dict[str, str], *, replace_existing: bool = False, parent_id: str | None = None
+) -> Any:
+    """Start a run, or continue the run of the same attempt."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -125,8 +125,13 @@ def _start(experiment: str, name: str, tags: dict[str, str], *, replace_existing
     if ATTEMPT in tags:
         interrupted = find_runs(client, experiment, ATTEMPT, tags[ATTEMPT])
         if interrupted:
-            return mlflow.start_run(run_id=interrupted[0].info.run_id)
-    return mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
+            run = mlflow.start_run(run_id=interrupted[0].info.run_id, nested=parent_id is not None)
+            if "error" in run.data.tags:
+                mlflow.delete_tag("error")
+            return run
+    return mlflow.start_run(
+        experiment_id=experiment, run_name=name, tags=tags, nested=parent_id is not None, parent_run_id=parent_id
+    )
 
 
 def log_setup(config: dict[str, Any], tags: dict[str, str], file: str = "config.yaml") -> None:
@@ -201,15 +206,27 @@ def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table
 
 @contextlib.contextmanager
 def nested_run(
-    name: str, tags: dict[str, str] | None = None, parameters: dict[str, Any] | None = None
+    name: str,
+    tags: dict[str, str] | None = None,
+    parameters: dict[str, Any] | None = None,
+    parent_id: str | None = None,
 ) -> Iterator[None]:
-    """Open a run nested in the active run; it ends with the status FINISHED, FAILED (with its error) or KILLED."""
+    """Open a nested run, or continue the run of the same attempt.
+
+    The run ends with the status FINISHED, FAILED (with its error as a tag) or KILLED.
+
+    Args:
+        name: the run's name.
+        tags: the run's tags, with `ATTEMPT` if a killed run of that attempt is to be continued.
+        parameters: the run's parameters.
+        parent_id: the run that it is nested in, which another process may have opened; None for the active run.
+    """
     import mlflow
 
     # in the parent's experiment (not the process-wide default), and with its checkpoint folder, whose lock guards both
-    parent = mlflow.active_run()
+    parent = mlflow.get_run(parent_id) if parent_id else mlflow.active_run()
     tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS], **(tags or {})}
-    mlflow.start_run(experiment_id=parent.info.experiment_id, run_name=name, nested=True, tags=tags)
+    _start(parent.info.experiment_id, name, tags, parent_id=parent.info.run_id)
     try:
         mlflow.log_params(parameters or {})
         yield

@@ -15,7 +15,8 @@ from forecaster.domain.config import build_config
 from forecaster.domain.errors import ConfigError
 from forecaster.domain.series import Floats, Y
 from forecaster.evaluation.baselines import last_value, seasonal_naive
-from forecaster.search.search import SearchConfig, search
+from forecaster.search.config import SearchConfig
+from forecaster.search.search import search
 from forecaster.training import job, stages
 from forecaster.training.auto import Choice, choose, choose_recipe, closed_forms
 from forecaster.training.auto.candidates import CLOSED_FORMS

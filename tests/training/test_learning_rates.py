@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forecaster.domain.config import build_config
+from forecaster.domain.errors import ConfigError
 from forecaster.training.fit_config import FitConfig
 from forecaster.training.learning_rates import learning_rate
 
@@ -33,3 +35,9 @@ def rates(schedule: Any, epochs: int) -> list[float]:
 )
 def test_rate_follows_its_schedule(schedule: Any, expected: list[float]) -> None:
     assert rates(schedule, 4) == pytest.approx(expected, rel=1e-5)
+
+
+def test_warmup_as_long_as_the_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"schedule\.warmup_epochs: must be less than epochs, 3, got 3; "):
+        build_config({"epochs": 3, "schedule": {"kind": "cosine", "warmup_epochs": 3}}, FitConfig, "fit")
+    assert FitConfig.model_validate({"epochs": 3, "schedule": {"kind": "cosine", "warmup_epochs": 2.5}}).epochs == 3
