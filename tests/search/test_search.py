@@ -187,7 +187,7 @@ def test_killed_search_goes_on_as_if_it_had_not_been(
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     process = start_module("pipelines.search", "job.yaml", cwd=tmp_path)
     # in the second trial
-    while not (_has_completed_trial(tmp_path) and any(tmp_path.glob("checkpoints/*/*/recipe.npz"))):
+    while not (_runs_second_trial(tmp_path) and any(tmp_path.glob("checkpoints/*/*/recipe.npz"))):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -212,12 +212,14 @@ def test_killed_search_goes_on_as_if_it_had_not_been(
     assert [run.info.status for run in runs_of(recipe, result)] == ["FINISHED"] * 3
 
 
-def _has_completed_trial(folder: Path) -> bool:
+def _runs_second_trial(folder: Path) -> bool:
     # the database and its tables exist only after a while
     with contextlib.suppress(sqlite3.Error):
         connection = sqlite3.connect(f"file:{folder}/search.db?mode=ro", uri=True)
         with contextlib.closing(connection):
-            return connection.execute("SELECT 1 FROM trials WHERE state = 'COMPLETE'").fetchone() is not None
+            states = connection.execute("SELECT state FROM trials ORDER BY number").fetchall()
+            # the checkpoint of a completed trial is removed before the next trial begins
+            return states == [("COMPLETE",), ("RUNNING",)]
     return False
 
 
