@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 from sqlalchemy import func, select, text
 
+from benchmarks.memory import peak_memory
 from benchmarks.report import Row, report
 from benchmarks.serving import Deployment, prepare, run_load, serving
 from forecaster.database.keys import create_key
@@ -38,7 +37,6 @@ from tests.postgres import is_installed, postgres_server
 
 FIRST, LAST = "2016-01-04", "2025-12-31"
 ROUNDS, MANY_SERIES, CONCURRENCY = 3, 1000, 8
-SAMPLE_SECONDS = 0.2
 ROOT = Path(__file__).parents[1]
 JOB = {
     "fetch": {"symbols": ["S0"], "start": FIRST, "end": LAST},
@@ -100,7 +98,7 @@ def run(folder: Path, pipeline: str, *overrides: str) -> tuple[dict[str, Any], C
         subprocess.Popen(
             command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
-        _peak_memory(process.pid) as peak,
+        peak_memory(process.pid) as peak,
     ):
         out, _ = process.communicate()
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -109,29 +107,6 @@ def run(folder: Path, pipeline: str, *overrides: str) -> tuple[dict[str, Any], C
     core_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     answer: dict[str, Any] = json.loads(out.splitlines()[-1])
     return answer, Cost(seconds, core_seconds, peak[0] / 1e6)
-
-
-@contextmanager
-def _peak_memory(pid: int) -> Iterator[list[int]]:
-    """Yield a list with the peak memory of a process and its children; shared pages count for each process."""
-    peak, is_done = [0], threading.Event()
-
-    def watch() -> None:
-        while not is_done.wait(SAMPLE_SECONDS):
-            try:
-                processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-                peak[0] = max(peak[0], sum(process.memory_info().rss for process in processes))
-            except psutil.NoSuchProcess:
-                # a process ended during the sample
-                continue
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        is_done.set()
-        thread.join()
 
 
 def symbols_of(count: int, first: int = 0) -> str:

@@ -234,6 +234,18 @@ def _cut_by_series(series: Series, shares: Floats, length: int) -> list[Stretche
     return [(starts[a:b], ends[a:b]) for a, b in itertools.pairwise(borders)]
 
 
+def spans_of(*parts: Windows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return each series with windows in the parts, the first row of its windows, and the end of their rows, `(n,)`."""
+    every = np.concatenate([part.owners for part in parts])
+    first = np.concatenate([part.first for part in parts])
+    last = np.concatenate([part.first + (part.counts - 1) * part.step_size for part in parts])
+    owners, at = np.unique(every, return_inverse=True)
+    begins, ends = np.full(len(owners), np.iinfo(np.int64).max), np.zeros(len(owners), dtype=np.int64)
+    np.minimum.at(begins, at, first)
+    np.maximum.at(ends, at, last + parts[0].input_size + parts[0].horizon)
+    return owners, begins, ends
+
+
 def are_observed(windows: Windows) -> NDArray[np.bool_]:
     """Return whether each window has an observed value of the target among its inputs and among its targets, `(n,)`."""
     seen = np.concatenate([[0], np.cumsum(~np.isnan(windows.values[:, 0]))])

@@ -17,7 +17,7 @@ from forecaster.models.trained import Float32, network_inputs
 # forecast for an unknown series or category
 HIDDEN_SHARE = 0.1
 # input values that are transformed at a time: few enough to bound memory, enough to keep Keras busy
-CHUNK_VALUES = 2**23
+CHUNK_VALUES = 2**20
 
 
 @dataclass(frozen=True)

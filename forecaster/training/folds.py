@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.data.windows import Windows, drop_unobserved
+from forecaster.data.windows import Windows, drop_unobserved, spans_of
 
 # share of the rows before the first border: a network fitted on fewer rows says little about the served one
 _FIRST = 0.4
@@ -28,7 +28,7 @@ def forward_folds(train: Windows, validation: Windows, count: int) -> Iterator[t
         validation: the windows of the rows that follow.
         count: the number of folds after the first border.
     """
-    owners, begins, ends = _stretches(train, validation)
+    owners, begins, ends = spans_of(train, validation)
     longest = int(np.argmax(ends - begins))
     shares = _FIRST + (1 - _FIRST) * np.arange(count) / count
     times = train.timestamps[begins[longest] + ((ends - begins)[longest] * shares).astype(np.int64)]
@@ -54,8 +54,8 @@ def blocks(train: Windows, validation: Windows) -> Iterator[tuple[Windows, Windo
         train: the train windows, one stretch of rows per series.
         validation: the windows of the rows that follow.
     """
-    owners, begins, ends = _stretches(train, validation)
-    _, first, last = _stretches(validation)
+    owners, begins, ends = spans_of(train, validation)
+    _, first, last = spans_of(validation)
     longest = int(np.argmax(ends - begins))
     count = max(2, round(float((ends - begins)[longest] / (last - first).max())))
     times = train.timestamps[begins[longest] + (ends - begins)[longest] * np.arange(1, count) // count]
@@ -75,18 +75,6 @@ def blocks(train: Windows, validation: Windows) -> Iterator[tuple[Windows, Windo
         )
         if len(fitted.first) and len(held_out.first):
             yield fitted, held_out
-
-
-def _stretches(*parts: Windows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return each owner, its first row in the parts, and the end of its rows."""
-    every = np.concatenate([part.owners for part in parts])
-    first = np.concatenate([part.first for part in parts])
-    last = np.concatenate([part.first + (part.counts - 1) * part.step_size for part in parts])
-    owners, at = np.unique(every, return_inverse=True)
-    begins, ends = np.full(len(owners), np.iinfo(np.int64).max), np.zeros(len(owners), dtype=np.int64)
-    np.minimum.at(begins, at, first)
-    np.maximum.at(ends, at, last + parts[0].input_size + parts[0].horizon)
-    return owners, begins, ends
 
 
 def _windows(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from forecaster.data.preprocessing import Preprocessing
-from forecaster.data.windows import Windows
+from forecaster.data.windows import Windows, spans_of
 from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.baselines import last_value
@@ -25,7 +25,7 @@ from forecaster.models.shape import NetworkShape
 from forecaster.models.trained import TrainedNetwork
 from forecaster.training import devices, networks
 from forecaster.training.config import TrainConfig, build_preprocessing, title
-from forecaster.training.examples import Examples
+from forecaster.training.examples import CHUNK_VALUES, Examples
 from forecaster.training.fit import History, fit
 from forecaster.training.residuals import calibrate_on, folds_of, served_bands
 from forecaster.training.warm_start import load_weights
@@ -192,7 +192,7 @@ def fit_preprocessing(config: TrainConfig, windows: Windows) -> Preprocessing:
     """Return the configuration's preprocessing, fitted on these windows."""
 
     def chunks() -> Iterator[Inputs]:
-        return (windows.inputs(index) for index in windows.chunks(max(1, 2**22 // windows.input_size)))
+        return (windows.inputs(index) for index in windows.chunks(max(1, CHUNK_VALUES // windows.input_size)))
 
     return build_preprocessing(config, windows.static_columns).fit(chunks)
 
@@ -220,12 +220,8 @@ def mase_scales(train: Windows, windows: Windows) -> Floats:
 
     If its series has no train rows (as in a split by series), the scale comes from the window's own inputs.
     """
-    ends = train.first + (train.counts - 1) * train.step_size + train.input_size + train.horizon
     known = {
-        int(owner): naive_scale(
-            train.values[train.first[train.owners == owner].min() : ends[train.owners == owner].max(), 0]
-        )
-        for owner in np.unique(train.owners)
+        int(owner): naive_scale(train.values[begin:end, 0]) for owner, begin, end in zip(*spans_of(train), strict=True)
     }
     owners = windows.owners_of(np.arange(len(windows)))
     found = np.array([known.get(int(owner), np.nan) for owner in owners])[:, None]

@@ -34,6 +34,11 @@ def test_noise_has_the_configured_deviation_and_follows_the_seed(kind: str, nois
     assert not y.equals(source.model_copy(update={"seed": seed + 1}).load()["y"])
 
 
+def test_rows_of_a_series_share_its_name() -> None:
+    names = SineSource(n_series=3, length=50).load()["unique_id"]
+    assert len({id(name) for name in names}) == 3
+
+
 def test_ranges_draw_a_value_for_each_series() -> None:
     frame = SineSource(
         sines=(Sine(amplitude=(1, 2), period=(5, 9), phase=(0, 1)),), noise=0, n_series=12, length=50

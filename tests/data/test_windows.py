@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.data.windows import PARTS, SplitConfig, Windows, cut_windows, split_windows
+from forecaster.data.windows import PARTS, SplitConfig, Windows, cut_windows, spans_of, split_windows
 from forecaster.domain.errors import TooShortError
 from forecaster.domain.frequency import parse
 from forecaster.domain.series import Series
@@ -152,3 +152,16 @@ def test_windows_of_ten_million_rows_use_little_memory(n_series: int) -> None:
     finally:
         tracemalloc.stop()
     assert most < 0.2 * series.values.nbytes
+
+
+def test_span_of_a_series_reaches_from_its_first_window_to_its_last() -> None:
+    times = np.tile(np.arange(10).astype("M8[h]"), 3)
+    three = Series(("a", "b", "c"), np.zeros((30, 1)), times, np.array([0, 10, 20, 30]), "h")
+    # series c has two stretches, between which no window is observed; b has none
+    first, counts, owners = np.array([20, 0, 26]), np.array([2, 3, 1]), np.array([2, 0, 2])
+    one = Windows.over(three, first, counts, owners, input_size=2, horizon=1, step_size=2)
+    later = Windows.over(three, np.array([7]), np.array([1]), np.array([0]), input_size=2, horizon=1)
+    owners, begins, ends = spans_of(one, later)
+    assert owners.tolist() == [0, 2]
+    assert begins.tolist() == [0, 20]
+    assert ends.tolist() == [10, 29]

@@ -162,4 +162,7 @@ def _long_frame(y: Floats, unique_id: str, times: Times) -> pd.DataFrame:
     n_series, length = y.shape
     width = len(str(n_series - 1))
     names = [unique_id] if n_series == 1 else [f"{unique_id}-{number:0{width}d}" for number in range(n_series)]
-    return pd.DataFrame({UNIQUE_ID: np.repeat(names, length), DS: np.tile(times, n_series), Y: y.ravel()})
+    # as objects, so that the rows of a series share one string
+    return pd.DataFrame(
+        {UNIQUE_ID: np.repeat(np.array(names, dtype=object), length), DS: np.tile(times, n_series), Y: y.ravel()}
+    )
