@@ -1,8 +1,8 @@
 """Measure what `model: auto` chooses beside the closed forms: `python -m benchmarks.auto --data FOLDER`.
 
 Each series is trained by `model: auto`. The table shows its MAE on the test part divided by that of the better of the
-ridge regression, the seasonal naive forecast and the last value. Five classic series come first. The candidates were
-designed on their train and validation parts, and on synthetic series. The others were held back.
+ridge regression and the seasonal naive forecast, and the last value's MAE beside them. Five classic series come first.
+The candidates were designed on their train and validation parts, and on synthetic series. The others were held back.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from forecaster.training.config import TrainConfig, split
 from forecaster.training.dataset import load_dataset, prepare_again
 from forecaster.training.stages import evaluate
 
-# the test error over the smallest of the closed forms
+# the test error over that of the better of these
+RIVALS = ("ridge", "seasonal naive")
 BAR = 1.02
 _HALVES = {"train": 0.4, "validation": 0.2, "calibration": 0.15, "test": 0.25}
 
@@ -92,8 +93,8 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """Return the error over the smallest of the closed forms."""
-        return self.mae / min(self.closed.values())
+        """Return the error over that of the better rival."""
+        return self.mae / min(self.closed[name] for name in RIVALS)
 
 
 def measure(task: Task, folder: Path, minutes: float) -> Measured:
@@ -139,7 +140,7 @@ def rows(group: str, task: Task, found: Measured) -> Iterator[Row]:
     for name, error in found.closed.items():
         yield Row(f"{task.name}: {name}", error, None, "MAE")
     yield Row(f"{task.name}: auto ({found.chosen})", found.mae, None, "MAE")
-    yield Row(f"{task.name}, {group}: over the best of these", found.ratio, BAR, "ratio")
+    yield Row(f"{task.name}, {group}: over the better of ridge and seasonal naive", found.ratio, BAR, "ratio")
 
 
 def main() -> int:

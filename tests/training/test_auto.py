@@ -184,7 +184,8 @@ def test_series_of_a_season_is_forecast_no_worse_than_by_its_last_season(tmp_pat
 @pytest.mark.parametrize("name", ["last value", "seasonal naive", "ridge around the window's mean"])
 def test_closed_form_is_computed_as_its_network_forecasts(tmp_path: Path, name: str) -> None:
     data = {"source": "sine", "length": 500, "level": 1.5, "sines": [{"period": 12}]}
-    config = auto_config(tmp_path, support={"at_least": 0}, data=data)
+    model = {"kind": "auto", "skip_penalty": 0.5}
+    config = auto_config(tmp_path, support={"at_least": 0}, data=data, model=model)
     dataset = load_dataset(config)
     parts = split(config, dataset.series)
     traits = describe(config, dataset.series, parts["train"])
@@ -203,6 +204,11 @@ def test_what_is_set_is_kept(tmp_path: Path) -> None:
     # in JSON too, as a fleet sends it
     again = TrainConfig.model_validate_json(config.model_dump_json())
     assert again == config
+    assert (again.model.model_fields_set, again.fit.model_fields_set) == (
+        {"kind", "cell", "head"},
+        {"epochs", "minutes"},
+    )
+    assert "transforms" not in TrainConfig.model_validate_json(auto_config(tmp_path).model_dump_json()).model_fields_set
     choice = chosen(again, load_dataset(again), tmp_path / "choice")
     assert (choice.config.model.cell, choice.config.model.head.kind) == ("lstm", "quantile")
     assert choice.config.model_dump()["transforms"] == config.model_dump()["transforms"]

@@ -59,9 +59,7 @@ def test_audit_certifies_a_training_without_a_leak(tmp_path: Path, topology: str
 @pytest.mark.parametrize(
     ("transforms", "skip"),
     [
-        ([{"kind": "last_value"}], "none"),
         ([{"kind": "mean_std"}], "none"),
-        ([{"kind": "last_season", "season": 12}], "none"),
         ([{"kind": "last_season", "season": 12}, {"kind": "standardize"}], "ridge"),
     ],
 )
