@@ -28,7 +28,7 @@
     │   └── UnknownModel       no such model, version or alias
     ├── DatabaseUnavailable    the database of ledger, keys and jobs cannot be reached, read or written
     ├── ScheduleError          a scheduled job cannot run now
-    ├── FleetError             a fleet's workers cannot be started or reached, or its table cannot be written
+    ├── FleetError             workers of a fleet or a search cannot be started or reached, or a table cannot be written
     ├── BackupError            a backup cannot be made, trusted or restored
     ├── RequestError           a forecast request is invalid (horizon, level, both alias and version …)
     └── ClientError            the HTTP client's base class; raised itself if its address or key is invalid
@@ -224,7 +224,7 @@ class ScheduleError(ForecasterError):
 
 
 class FleetError(ForecasterError):
-    """A fleet's workers cannot be started or reached, or its table cannot be written."""
+    """Workers of a fleet or a search cannot be started or reached, or a table cannot be written."""
 
 
 class BackupError(ForecasterError):

@@ -10,10 +10,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, cast
 
-from forecaster.domain.cores import usable_cores
+from forecaster.domain.cores import ONE_CORE, usable_cores
 from forecaster.domain.errors import FleetError
 from forecaster.fleet.plan import FleetConfig, OrderResult
-from forecaster.fleet.work import ENVIRONMENT
 
 _STOP_SECONDS = 10
 
@@ -30,7 +29,7 @@ class _Worker:
             # in its own process group: Ctrl-C is for the fleet, which then stops its workers
             self.process = subprocess.Popen(  # noqa: S603
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, start_new_session=True,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+                env={**os.environ, **ONE_CORE, "PYTHONPATH": path},
             )  # fmt: skip
         self.orders = cast(IO[bytes], self.process.stdin)
         self.results = cast(IO[bytes], self.process.stdout)

@@ -26,14 +26,6 @@ from forecaster.training.job import train
 from forecaster.training.lock import training_lock
 
 FAILED, TRIED = "failed", "tried"
-# set before the libraries that read them are imported: each worker uses one core
-ENVIRONMENT = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    **dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"),
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-    # progress bars of many workers at once are unreadable
-    "TQDM_DISABLE": "1",
-}
 _LOCKED_MESSAGE, _MAX_ATTEMPTS, _MAX_DELAY_SECONDS = "database is locked", 6, 10.0
 _log = logging.getLogger(__name__)
 

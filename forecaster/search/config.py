@@ -67,6 +67,10 @@ class SearchConfig(Config):
     def _check_ray(self) -> "SearchConfig":
         if self.on != "ray" and (self.workers or self.ray_address):
             raise ValueError("workers and ray_address: need on: ray; set that, or remove them")
+        if self.ray_address and self.storage.startswith("sqlite"):
+            raise ValueError(
+                "ray_address and storage: machines cannot share a SQLite file; set storage: postgresql://…"
+            )
         return self
 
     def input_sizes(self, recipe: TrainConfig) -> tuple[int, int]:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from forecaster.database.locks import LockCheck, exclusive_lock
 from forecaster.registry.store import Store
 from forecaster.search.config import SearchConfig, check_space
-from forecaster.search.study import Study, storage_url, translated_errors
+from forecaster.search.ray_trials import run_on_ray
+from forecaster.search.study import Study, open_study, storage_url
 from forecaster.search.trial import Work, find_common_cutoffs, run_trial
 from forecaster.training import past_runs, tracking
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, WORK, work_key
@@ -52,7 +53,7 @@ def search(recipe: TrainConfig, config: SearchConfig, on_wait: Callable[[], None
     Raises:
         ConfigError: no combination of values is accepted, or no trial succeeded.
         DatabaseUnavailable: the database of the trials cannot be reached, read or written.
-        DataError, WorkspaceError, StoreUnavailable: as their names say.
+        DataError, FleetError, WorkspaceError, StoreUnavailable: as their names say.
     """
     check_chosen(recipe)
     check_space(recipe, config)
@@ -69,21 +70,26 @@ def search(recipe: TrainConfig, config: SearchConfig, on_wait: Callable[[], None
         exclusive_lock(storage_url(config.storage), name, on_wait) as check,
         past_runs.locked_checkpoints(recipe.tracking, name) as checkpoints,
         tracking.tracked_run(recipe.tracking, f"{title(recipe)} search", tags) as run_id,
-        translated_errors(config.storage),
+        open_study(config, f"{recipe.name}-{name}") as study,
     ):
-        study = Study.open(config, f"{recipe.name}-{name}")
         log_inputs(recipe, dataset, tags)
         tracking.log_setup({"search": searched}, {}, "search.yaml")
-        work = Work(name, run_id, recipe, config, dataset.frame, cutoffs)
-        for number in _shown(study, check):
-            run_trial(work, study, number)
-        best = study.best()
-        tracking.log_validation({"mae": study.study.best_value})
+        work = Work(name, study.study.study_name, run_id, recipe, config, dataset.frame, cutoffs)
+        _EXECUTORS[config.on](work, study, _shown(study, check))
+        best, error = study.best()
+        tracking.log_validation({"mae": error})
         _log_figures(study)
         shutil.rmtree(checkpoints)
         states = [trial.state.name.lower() for trial in study.finished]
-        counts = {state: states.count(state) for state in sorted(set(states))}
-        return SearchResult(run_id, study.values(best), study.study.best_value, counts)
+        return SearchResult(run_id, best, error, {state: states.count(state) for state in sorted(set(states))})
+
+
+def _run_here(work: Work, study: Study, numbers: Iterator[int]) -> None:
+    for number in numbers:
+        run_trial(work, study, number)
+
+
+_EXECUTORS: dict[str, Callable[[Work, Study, Iterator[int]], None]] = {"local": _run_here, "ray": run_on_ray}
 
 
 def _shown(study: Study, check: LockCheck) -> Iterator[int]:

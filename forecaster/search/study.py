@@ -42,19 +42,6 @@ class Study:
     storage: "optuna.storages.BaseStorage"
     config: SearchConfig
 
-    @classmethod
-    def open(cls, config: SearchConfig, name: str) -> "Study":
-        """Create or open the study with this name."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = _open_storage(config.storage)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
-        study = optuna.create_study(
-            storage=storage, study_name=name, load_if_exists=True, pruner=pruner, direction="minimize"
-        )
-        return cls(study, storage, config)
-
     def numbers(self) -> Iterator[int]:
         """Yield the number of each trial to run: first those that were interrupted, then new ones.
 
@@ -104,8 +91,8 @@ class Study:
         """Return the trials that have ended, without repetitions."""
         return [trial for trial in self._counted() if trial.state.is_finished()]
 
-    def best(self) -> "optuna.trial.FrozenTrial":
-        """Return the trial with the smallest error.
+    def best(self) -> tuple[dict[str, Any], float]:
+        """Return the values of the trial with the smallest error, and the error.
 
         Raises:
             ConfigError: no trial has succeeded.
@@ -115,13 +102,8 @@ class Study:
         if not self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
             reasons = [trial.user_attrs[_ERROR] for trial in self.finished if _ERROR in trial.user_attrs]
             raise ConfigError(f"search.space: no trial succeeded; the last: {reasons[-1] if reasons else 'none ended'}")
-        return self.study.best_trial
-
-    def values(self, trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
-        """Return the values of a trial that has ended, by key of the recipe."""
-        import optuna
-
-        return suggest_values(self.config.space, optuna.trial.FixedTrial(trial.params))  # type: ignore[arg-type]
+        fixed: Any = optuna.trial.FixedTrial(self.study.best_params)
+        return suggest_values(self.config.space, fixed), self.study.best_value
 
     def _trials(self) -> "list[optuna.trial.FrozenTrial]":
         return self.study.get_trials(deepcopy=False)
@@ -165,6 +147,30 @@ class Study:
         self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
+@contextlib.contextmanager
+def open_study(config: SearchConfig, name: str) -> Iterator[Study]:
+    """Create or open the study with this name, and close its connections at the end.
+
+    Raises:
+        ConfigError: the database holds tables of another program.
+        DatabaseUnavailable: it cannot be reached, read or written, also later in the block.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+    with _translated_errors(config.storage):
+        storage = _open_storage(config.storage)
+        try:
+            study = optuna.create_study(
+                storage=storage, study_name=name, load_if_exists=True, pruner=pruner, direction="minimize"
+            )
+            yield Study(study, storage, config)
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
 def storage_url(url: str) -> str:
     """Return the URL of a search's database as libraries take it, and create the folder of a SQLite file."""
     engine = open_engine(url)
@@ -201,8 +207,7 @@ def _check_holds_nothing_else(url: str) -> None:
 
 
 @contextlib.contextmanager
-def translated_errors(url: str) -> Iterator[None]:
-    """Raise DatabaseUnavailable if a search's database cannot be reached, read or written."""
+def _translated_errors(url: str) -> Iterator[None]:
     import optuna
 
     try:

@@ -34,6 +34,7 @@ class Work:
 
     Args:
         name: the search's name, and the name of its folder of checkpoints.
+        study_name: the name of its study.
         run_id: the search's run.
         recipe: the recipe whose keys are searched.
         config: what is searched.
@@ -42,6 +43,7 @@ class Work:
     """
 
     name: str
+    study_name: str
     run_id: str
     recipe: TrainConfig
     config: SearchConfig

@@ -32,6 +32,13 @@ class TrackingConfig(Config):
     diagnostics: bool = True
 
 
+def connect(config: TrackingConfig) -> None:
+    """Track the runs that this process opens in this MLflow."""
+    import mlflow
+
+    mlflow.set_tracking_uri(config.uri)
+
+
 @contextlib.contextmanager
 def tracked_run(
     config: TrackingConfig, name: str, tags: dict[str, str] | None = None, *, replace_existing: bool = False
@@ -52,7 +59,7 @@ def tracked_run(
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(config.uri)
+    connect(config)
     shown = without_password(config.uri)
     try:
         experiment = _experiment(config)

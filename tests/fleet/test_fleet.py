@@ -216,7 +216,7 @@ def test_error_without_ray_says_how_to_install_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "ray", None)
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         monkeypatch.setenv(name, "")
-    with pytest.raises(ConfigError, match=r"Ray is not installed; pip install 'forecaster\[ray\]', or set processes"):
+    with pytest.raises(ConfigError, match=r"fleet\.on: Ray is not installed; pip install 'forecaster\[ray\]', or "):
         list(run_on_ray(FleetConfig(on="ray"), ["{}"], tmp_path))
 
 

@@ -29,6 +29,7 @@ from forecaster.search.trial import find_common_cutoffs, trial_parts
 from forecaster.training.config import TrainConfig, prepare
 from pipelines.search import report
 from tests.conftest import small_config, start_module
+from tests.postgres import fresh_database
 
 SPACE: dict[str, Any] = {
     "model.encoder.widths": [[2], [3]],
@@ -126,6 +127,8 @@ def test_search_tracks_each_trial_and_finds_the_best(whole: Search) -> None:
     client = mlflow.MlflowClient(whole.recipe.tracking.uri)
     run = client.get_run(whole.result.run_id)
     assert (run.info.status, run.data.metrics["validation/mae"]) == ("FINISHED", whole.result.validation_mae)
+    # which may hold a password
+    assert not [name for name in run.data.params if "storage" in name]
     by_error = {each.data.metrics["validation/mae"]: each.data.params for each in runs_of(whole.recipe, whole.result)}
     assert len(by_error) == 3
     best = by_error[whole.result.validation_mae]
@@ -135,7 +138,7 @@ def test_search_tracks_each_trial_and_finds_the_best(whole: Search) -> None:
     assert not list(whole.folder.glob("checkpoints/search-*"))
 
 
-def test_report_can_be_given_to_a_shell(whole: Search, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_can_be_given_to_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"model.cell": "gru", "hist_exog": [{"column": "it's 🌦"}], "fit.learning_rate": 0.02}
     report(SearchResult("run", values, 0.5, {"complete": 1}))
     _, _, changes = capsys.readouterr().out.partition("--set ")
@@ -186,8 +189,8 @@ def test_killed_search_goes_on_as_if_it_had_not_been(
     job = {"train": recipe.model_dump(mode="json"), "search": config.model_dump(mode="json")}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     process = start_module("pipelines.search", "job.yaml", cwd=tmp_path)
-    # in the second trial
-    while not (_runs_second_trial(tmp_path) and any(tmp_path.glob("checkpoints/*/*/recipe.npz"))):
+    # in the second trial, before which the checkpoint of the first is removed
+    while not (trial_states(tmp_path) == ["COMPLETE", "RUNNING"] and any(tmp_path.glob("checkpoints/*/*/recipe.npz"))):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -212,15 +215,17 @@ def test_killed_search_goes_on_as_if_it_had_not_been(
     assert [run.info.status for run in runs_of(recipe, result)] == ["FINISHED"] * 3
 
 
-def _runs_second_trial(folder: Path) -> bool:
+def has_completed_trial(folder: Path) -> bool:
+    return "COMPLETE" in trial_states(folder)
+
+
+def trial_states(folder: Path) -> list[str]:
     # the database and its tables exist only after a while
     with contextlib.suppress(sqlite3.Error):
         connection = sqlite3.connect(f"file:{folder}/search.db?mode=ro", uri=True)
         with contextlib.closing(connection):
-            states = connection.execute("SELECT state FROM trials ORDER BY number").fetchall()
-            # the checkpoint of a completed trial is removed before the next trial begins
-            return states == [("COMPLETE",), ("RUNNING",)]
-    return False
+            return [state for (state,) in connection.execute("SELECT state FROM trials ORDER BY number")]
+    return []
 
 
 @dataclass(frozen=True)
@@ -323,6 +328,16 @@ def test_storage_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_trials_are_kept_in_postgres(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Fit(lambda rate: [rate], lambda rate: rate).install(monkeypatch)
+    space = {"fit.learning_rate": [0.1, 0.2, 0.3]}
+    recipe, storage = tiny(tmp_path), fresh_database(postgres)
+    search(recipe, config_for(tmp_path, space=space, storage=storage, trials=1))
+    result = search(recipe, config_for(tmp_path, space=space, storage=storage, trials=3))
+    assert (result.values, result.trials) == ({"fit.learning_rate": 0.1}, {"complete": 3})
+    assert len(runs_of(recipe, result)) == 3
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -345,6 +360,18 @@ def test_storage_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
 def test_space_that_cannot_be_searched_is_refused(tmp_path: Path, space: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_for(tmp_path, space=space)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ray_address": "10.0.0.1:6379"}, "workers and ray_address: need on: ray"),
+        ({"on": "ray", "ray_address": "10.0.0.1:6379"}, "machines cannot share a SQLite file"),
+    ],
+)
+def test_setting_that_cannot_work_on_ray_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_for(tmp_path, **changes)
 
 
 @pytest.mark.parametrize(
