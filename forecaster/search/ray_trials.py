@@ -49,7 +49,7 @@ def run_on_ray(work: Work, study: Study, numbers: Iterator[int]) -> None:
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-                study.fail(study.resume(number)[0], f"its worker was lost each time: {shorten(error)}")
+                run_trial(work, study, number, lost=f"its worker was lost each time: {shorten(error)}")
             except ray.exceptions.RayError as error:
                 raise FleetError(
                     f"the Ray cluster is lost ({shorten(error)}); start the search again, which continues it"

@@ -48,7 +48,13 @@ class Study:
         The caller must hold the lock on the search, so that no other process runs one of them.
         """
         end = time.monotonic() + 60 * self.config.minutes if self.config.minutes else float("inf")
-        yield from [trial.number for trial in self._counted() if not trial.state.is_finished()]
+        for number in [trial.number for trial in self._counted() if not trial.state.is_finished()]:
+            trial, _ = self.resume(number)
+            # a process may have been killed before it had dropped a repetition
+            if self._parameters(trial) in self._tried_before(number):
+                self._drop(trial)
+            else:
+                yield number
         while len(self._counted()) < self.config.trials and time.monotonic() < end:
             number = self._ask()
             if number is None:
@@ -124,8 +130,8 @@ class Study:
             self._seed_sampler(len(self._trials()))
             trial = self.study.ask()
             suggest_values(space, trial)
-            tried = {tuple(map(other.params.get, space)) for other in self._counted() if other.number != trial.number}
-            if tuple(map(trial.params.get, space)) not in tried:
+            tried = self._tried_before(trial.number)
+            if self._parameters(trial) not in tried:
                 return trial.number
             self._drop(trial)
             if is_finite:
@@ -134,6 +140,13 @@ class Study:
                     return None
                 self.study.enqueue_trial(untried)
         return None
+
+    def _tried_before(self, number: int) -> set[tuple[Any, ...]]:
+        return {self._parameters(trial) for trial in self._counted() if trial.number < number}
+
+    def _parameters(self, trial: "optuna.trial.BaseTrial") -> tuple[Any, ...]:
+        """Return a trial's values as Optuna keeps them, in the order of the space's keys."""
+        return tuple(map(trial.params.get, self.config.space))
 
     def _seed_sampler(self, number: int) -> None:
         """Give each trial a seed of its own, so that a search that was killed goes on as if it had not been."""

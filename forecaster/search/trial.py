@@ -83,8 +83,14 @@ def trial_parts(config: TrainConfig, frame: pd.DataFrame, cutoffs: NDArray[np.in
     }
 
 
-def run_trial(work: Work, study: Study, number: int) -> None:
+def run_trial(work: Work, study: Study, number: int, lost: str | None = None) -> None:
     """Run a trial that has not ended, and record it in the study and as a run nested in the search's run.
+
+    Args:
+        work: what all trials have in common.
+        study: the study that the trial belongs to.
+        number: the trial's number.
+        lost: why the trial cannot be run; None to run it.
 
     Raises:
         MlflowException, StoreUnavailable, DatabaseUnavailable, WorkspaceError: the trial can be resumed.
@@ -98,6 +104,8 @@ def run_trial(work: Work, study: Study, number: int) -> None:
     name = f"trial {number}"
     try:
         with tracking.nested_run(name, tags, parameters, parent_id=work.run_id):
+            if lost:
+                raise TrainingError(lost)
             if study.is_hopeless(trial):
                 raise TrainingError("its process ended before the first epoch, each time; is there enough memory?")
             error = _measure(work, study, trial, values, checkpoints)

@@ -283,6 +283,21 @@ def test_trial_that_cannot_succeed_fails_alone(tmp_path: Path, monkeypatch: pyte
     assert "its process ended before the first epoch" in errors["0.3"]
 
 
+def test_search_that_is_killed_before_it_drops_a_repetition_does_not_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Fit(lambda rate: [1.0], lambda rate: rate).install(monkeypatch)
+    recipe, config = tiny(tmp_path), config_for(tmp_path, space={"fit.learning_rate": [0.1, 0.2]})
+
+    def interrupted(self: Study, trial: optuna.Trial) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Study, "_drop", interrupted)
+        search(recipe, config)
+    assert search(recipe, config).trials == {"complete": 2}
+
+
 def test_second_search_of_the_same_work_waits_and_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
