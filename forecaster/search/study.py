@@ -56,10 +56,10 @@ class Study:
             else:
                 yield number
         while len(self._counted()) < self.config.trials and time.monotonic() < end:
-            number = self._ask()
-            if number is None:
+            asked = self._ask()
+            if asked is None:
                 return
-            yield number
+            yield asked
 
     def resume(self, number: int) -> "tuple[optuna.Trial, dict[str, Any]]":
         """Return a trial that has not ended, and its values by key of the recipe."""
