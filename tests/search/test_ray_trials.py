@@ -19,8 +19,11 @@ def test_killed_search_on_ray_goes_on_in_one_process(tmp_path: Path) -> None:
     recipe, config = tiny(tmp_path), config_for(tmp_path)
     on_ray = config_for(tmp_path, on="ray", workers=2)
     job = {"train": recipe.model_dump(mode="json"), "search": on_ray.model_dump(mode="json")}
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    process = start_module("pipelines.search", "job.yaml", cwd=tmp_path)
+    # not in the folder of the MLflow store, which MLflow would find there by itself
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "job.yaml").write_text(yaml.safe_dump(job))
+    process = start_module("pipelines.search", "job.yaml", cwd=home)
     while not has_completed_trial(tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
