@@ -133,8 +133,13 @@ def _start(
         interrupted = find_runs(client, experiment, ATTEMPT, tags[ATTEMPT])
         if interrupted:
             run = mlflow.start_run(run_id=interrupted[0].info.run_id, nested=parent_id is not None)
-            if "error" in run.data.tags:
-                mlflow.delete_tag("error")
+            try:
+                if "error" in run.data.tags:
+                    mlflow.delete_tag("error")
+            except Exception as error:
+                # an active run would block the next attempt
+                _end_failed(error, mlflow.get_tracking_uri())
+                raise
             return run
     return mlflow.start_run(
         experiment_id=experiment, run_name=name, tags=tags, nested=parent_id is not None, parent_run_id=parent_id
