@@ -19,12 +19,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.report import Row, report
+from benchmarks.trainings import ridge_forecast
 from forecaster.data.windows import Windows
 from forecaster.domain.config import build_config
 from forecaster.domain.series import Floats
 from forecaster.evaluation.baselines import last_value, seasonal_naive
 from forecaster.evaluation.metrics import mae
-from forecaster.evaluation.ridge import fit_ridge
 from forecaster.training.auto import choose_recipe
 from forecaster.training.config import TrainConfig, split
 from forecaster.training.dataset import load_dataset, prepare_again
@@ -124,11 +124,9 @@ def measure(task: Task, folder: Path, minutes: float) -> Measured:
 
 def closed_forms(task: Task, parts: dict[str, Windows]) -> dict[str, float]:
     """Return the test errors of the closed forms, fitted on the train part."""
-    train, test = parts["train"], parts["test"]
-    inputs, actual = test.inputs().target, test.targets()
-    ridge = fit_ridge((train.inputs(index).target, train.targets(index)) for index in train.chunks(4096))
+    inputs, actual = parts["test"].inputs().target, parts["test"].targets()
     forecasts = {
-        "ridge": ridge.predict(inputs),
+        "ridge": ridge_forecast(parts["train"], parts["test"]),
         "seasonal naive": seasonal_naive(inputs, task.horizon, task.season),
         "last value": last_value(inputs, task.horizon),
     }

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.parallel import on_all_cores
-from benchmarks.report import Row, peak_memory
+from benchmarks.report import Row
+from benchmarks.trainings import Result, ridge_forecast, rows_of, used_memory
 from forecaster.data.windows import Windows
 from forecaster.domain.config import load_config
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Y
 from forecaster.evaluation.baselines import last_value
 from forecaster.evaluation.metrics import mae, rmse
-from forecaster.evaluation.ridge import fit_ridge
 from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.stages import fit_network
 
@@ -103,16 +103,6 @@ class Errors:
         return cls(rmse(actual, forecast) ** 2, mae(actual, forecast))
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a training yields: errors by part, its time in seconds, and the peak of its process's memory in MiB."""
-
-    validation: Errors
-    test: Errors
-    seconds: float
-    memory: float
-
-
 def load(config: TrainConfig, data: DataSet) -> Series:
     """Return the channels in standard deviations of their train rows."""
     path = Path(config.data.location)
@@ -153,7 +143,7 @@ def data_of(config: TrainConfig) -> DataSet:
     return next(data for data in (ETTH1, EXCHANGE) if data.file == Path(config.data.location).name)
 
 
-def measured(config: TrainConfig) -> Result:
+def measured(config: TrainConfig) -> Result[Errors]:
     """Fit a recipe, stopped by the validation part; return its errors."""
     begin, data = time.perf_counter(), data_of(config)
     parts = cut(config, data, load(config, data))
@@ -161,7 +151,7 @@ def measured(config: TrainConfig) -> Result:
         trained, _ = fit_network(config, parts, Path(checkpoints))
     seconds = time.perf_counter() - begin
     errors = {name: Errors.between(parts[name].targets(), trained.forecast(parts[name]).mean) for name in PARTS[1:]}
-    return Result(errors["validation"], errors["test"], seconds, peak_memory())
+    return Result(errors["validation"], errors["test"], seconds, used_memory())
 
 
 def closed_forms(config: TrainConfig) -> dict[str, Errors]:
@@ -169,10 +159,9 @@ def closed_forms(config: TrainConfig) -> dict[str, Errors]:
     data = data_of(config)
     parts = cut(config.model_copy(update={"step_size": 1}), data, load(config, data))
     train, test = parts["train"], parts["test"]
-    fitted = fit_ridge((train.inputs(index).target, train.targets(index)) for index in train.chunks(4096))
-    inputs, actual = test.inputs().target, test.targets()
-    forecasts = {"last value": last_value(inputs, config.horizon), "ridge": fitted.predict(inputs)}
-    return {name: Errors.between(actual, forecast) for name, forecast in forecasts.items()}
+    naive = last_value(test.inputs().target, config.horizon)
+    forecasts = {"last value": naive, "ridge": ridge_forecast(train, test)}
+    return {name: Errors.between(test.targets(), forecast) for name, forecast in forecasts.items()}
 
 
 def measure(task: Task, file: Path, n_seeds: int) -> Iterator[Row]:
@@ -195,9 +184,4 @@ def _measure_horizon(task: Task, file: Path, n_seeds: int, horizon: int, bar: Ba
     configs = [config.model_copy(update={"seed": config.seed + number}) for number in range(n_seeds)]
     results = list(on_all_cores(measured, configs))
     bars = {"mse": bar.mse or known["ridge"].mse, "mae": bar.mae}
-    for part in PARTS[1:]:
-        for name, most in bars.items():
-            values = [getattr(getattr(result, part), name) for result in results]
-            yield Row.of_runs(f"{horizon}: {part}, {name.upper()}", values, most if part == "test" else None, "")
-    yield Row.of_runs(f"{horizon}: training", [result.seconds for result in results], task.seconds, "s")
-    yield Row.of_runs(f"{horizon}: memory", [result.memory for result in results], None, "MiB")
+    yield from rows_of(results, bars, task.seconds, f"{horizon}: ")

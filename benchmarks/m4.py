@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.parallel import on_all_cores
-from benchmarks.report import Row, peak_memory
+from benchmarks.report import Row
+from benchmarks.trainings import Result, ridge_forecast, rows_of, used_memory
 from forecaster.data.windows import Windows
 from forecaster.domain.config import load_config
 from forecaster.domain.series import DS, UNIQUE_ID, Floats, Series, Y
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.metrics import mase, naive_scale, smape
-from forecaster.evaluation.ridge import fit_ridge
 from forecaster.training.config import TrainConfig, prepare
 from forecaster.training.stages import fit_network, refit
 
@@ -51,16 +51,6 @@ class Errors:
 
     smape: float
     mase: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training yields: errors by part, its time in seconds, and the peak of its process's memory in MiB."""
-
-    validation: Errors
-    test: Errors
-    seconds: float
-    memory: float
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -108,7 +98,7 @@ def errors(series: Series, windows: Windows, forecast: Floats) -> Errors:
     return Errors(smape(windows.targets(), forecast), mase(windows.targets(), forecast, scales[owners]))
 
 
-def measured(config: TrainConfig) -> Result:
+def measured(config: TrainConfig) -> Result[Errors]:
     """Fit a recipe, stopped by the validation part; refit it on all known rows; return its errors."""
     series = prepare(config, load(Path(config.data.location)))
     begin = time.perf_counter()
@@ -119,7 +109,7 @@ def measured(config: TrainConfig) -> Result:
     seconds = time.perf_counter() - begin
     validation = errors(series, parts["validation"], fitted.forecast(parts["validation"]).mean)
     test = errors(series, parts["test"], served.forecast(parts["test"]).mean)
-    return Result(validation, test, seconds, peak_memory())
+    return Result(validation, test, seconds, used_memory())
 
 
 def closed_forms(config: TrainConfig) -> dict[str, Errors]:
@@ -127,10 +117,8 @@ def closed_forms(config: TrainConfig) -> dict[str, Errors]:
     series = prepare(config, load(Path(config.data.location)))
     parts = cut(config, series)
     known, test = parts["known"], parts["test"]
-    fitted = fit_ridge((known.inputs(index).target, known.targets(index)) for index in known.chunks(4096))
-    inputs = test.inputs().target
-    forecasts = {"last day": seasonal_naive(inputs, HORIZON, DAY), "ridge": fitted.predict(inputs)}
-    return {name: errors(series, test, forecast) for name, forecast in forecasts.items()}
+    last_day = seasonal_naive(test.inputs().target, HORIZON, DAY)
+    return {"last day": errors(series, test, last_day), "ridge": errors(series, test, ridge_forecast(known, test))}
 
 
 def measure(task: Task, folder: Path, n_seeds: int) -> Iterator[Row]:
@@ -139,14 +127,9 @@ def measure(task: Task, folder: Path, n_seeds: int) -> Iterator[Row]:
     known = closed_forms(config) | {"ES-RNN, published": Errors(*task.published)}
     for name in ("smape", "mase"):
         for method, found in known.items():
-            yield Row(f"{method}, {name}", getattr(found, name), None, "")
+            yield Row(f"{method}, {name.upper()}", getattr(found, name), None, "")
     results = list(on_all_cores(measured, [config.model_copy(update={"seed": n}) for n in range(n_seeds)]))
-    for part in ("validation", "test"):
-        for name in ("smape", "mase"):
-            values = [getattr(getattr(result, part), name) for result in results]
-            yield Row.of_runs(f"{part}, {name}", values, getattr(task, name) if part == "test" else None, "")
-    yield Row.of_runs("training", [result.seconds for result in results], task.seconds, "s")
-    yield Row.of_runs("memory", [result.memory for result in results], None, "MiB")
+    yield from rows_of(results, {"smape": task.smape, "mase": task.mase}, task.seconds)
 
 
 def main() -> None:

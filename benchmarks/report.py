@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import resource
 import statistics
 import sys
 from collections.abc import Sequence
@@ -74,11 +73,6 @@ def report(rows: Sequence[Row]) -> int:
     if missed:
         sys.stderr.write(f"missed: {'; '.join(missed)}\n")
     return FAILED if missed else SUCCESS
-
-
-def peak_memory() -> float:
-    """Return the largest memory that this process has used, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def machine() -> dict[str, Any]:

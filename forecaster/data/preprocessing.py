@@ -9,7 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from forecaster.data.transforms import Array, Chain, Context, Standardize, Transforms
+from forecaster.data.moments import Array
+from forecaster.data.transforms import Chain, Context, Standardize, Transforms
 from forecaster.domain.config import Config, short_for
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.series import KNOWN, STATIC, Floats, Inputs, X, Y

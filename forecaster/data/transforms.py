@@ -13,18 +13,24 @@ the forecast.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from forecaster.data.moments import (
+    Array,
+    first_observed,
+    moments,
+    observed_moments,
+    observed_running_moments,
+    running_moments,
+)
 from forecaster.domain.config import Config
 from forecaster.domain.errors import SeriesError
 from forecaster.domain.missing import fill_forward
 from forecaster.domain.series import Floats
 
-# any array with the array API: numpy in training, a traced array in export
-Array = Any
 Context = tuple[Array, ...]
 
 
@@ -176,7 +182,7 @@ class LastValue(Transform):
 
     def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
         past = fill_forward(x) if is_masked else x
-        first = _first_observed(x) if is_masked else x[:, :1]
+        first = first_observed(x) if is_masked else x[:, :1]
         return x - (first if is_causal else past[:, -1:]), (_last(past, is_causal),)
 
     def targets(self, y: Array, context: Context) -> Array:
@@ -225,9 +231,9 @@ class MeanStd(Transform):
 
     def forward(self, x: Array, is_causal: bool, is_masked: bool = False) -> tuple[Array, Context]:
         if is_masked:
-            mean, deviation = _observed_running_moments(x) if is_causal else _observed_moments(x)
+            mean, deviation = observed_running_moments(x) if is_causal else observed_moments(x)
         else:
-            mean, deviation = _running_moments(x) if is_causal else _moments(x)
+            mean, deviation = running_moments(x) if is_causal else moments(x)
         context = (mean[..., None], deviation[..., None]) if is_causal else (mean, deviation)
         return (x - mean) / deviation, context
 
@@ -342,66 +348,3 @@ def _observed(chunks: Iterable[Floats]) -> Iterator[Floats]:
 
 def _last(x: Array, is_causal: bool) -> Array:
     return x[..., None] if is_causal else x[:, -1:]
-
-
-def _moments(x: Array) -> tuple[Array, Array]:
-    xp = x.__array_namespace__()
-    mean = xp.mean(x, axis=1, keepdims=True)
-    variance = xp.mean((x - mean) ** 2, axis=1, keepdims=True)
-    return mean, _positive(xp, xp.sqrt(variance), mean)
-
-
-def _running_moments(x: Array) -> tuple[Array, Array]:
-    xp = x.__array_namespace__()
-    # relative to the first value, because far from 0 the difference of squares loses precision
-    first = x[:, :1]
-    counts = np.arange(1, x.shape[1] + 1, dtype=np.float64)[None, :]
-    mean = xp.cumulative_sum(x - first, axis=1) / xp.asarray(counts)
-    squares = xp.cumulative_sum((x - first) ** 2, axis=1) / xp.asarray(counts)
-    variance = squares - mean**2
-    return mean + first, _positive(xp, xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance))), mean + first)
-
-
-def _first_observed(x: Array) -> Array:
-    """Return the first observed value of each window, `(batch, 1)`; 0 if it has none."""
-    xp = x.__array_namespace__()
-    zeros = xp.zeros_like(x)
-    seen = xp.cumulative_sum(xp.where(xp.isnan(x), zeros, zeros + 1), axis=1)
-    # missing values after the first observed value are as many, but not observed
-    is_first = xp.where(xp.isnan(x), zeros, xp.where(seen > 1.5, zeros, zeros + 1))
-    return xp.sum(xp.where(is_first > 0.5, x, zeros), axis=1, keepdims=True)
-
-
-def _observed_moments(x: Array) -> tuple[Array, Array]:
-    """Return the mean and the deviation of each window's observed values, not a number if there are none."""
-    xp = x.__array_namespace__()
-    zeros = xp.zeros_like(x)
-    count = _at_least_one(xp.sum(xp.where(xp.isnan(x), zeros, zeros + 1), axis=1, keepdims=True))
-    mean = xp.sum(xp.where(xp.isnan(x), zeros, x), axis=1, keepdims=True) / count
-    variance = xp.sum(xp.where(xp.isnan(x), zeros, (x - mean) ** 2), axis=1, keepdims=True) / count
-    return mean, _positive(xp, xp.sqrt(variance), mean)
-
-
-def _observed_running_moments(x: Array) -> tuple[Array, Array]:
-    """Return the moments of the observed values up to each step, not a number before the first."""
-    xp, first = x.__array_namespace__(), _first_observed(x)
-    zeros = xp.zeros_like(x)
-    count = _at_least_one(xp.cumulative_sum(xp.where(xp.isnan(x), zeros, zeros + 1), axis=1))
-    # relative to the first value, for precision
-    centred = xp.where(xp.isnan(x), zeros, x - first)
-    mean = xp.cumulative_sum(centred, axis=1) / count
-    variance = xp.cumulative_sum(centred**2, axis=1) / count - mean**2
-    return mean + first, _positive(xp, xp.sqrt(xp.where(variance > 0, variance, zeros)), mean + first)
-
-
-def _at_least_one(count: Array) -> Array:
-    """Return counts, and not a number in place of 0: nothing can be divided by it."""
-    xp = count.__array_namespace__()
-    return xp.where(count > 0.5, count, xp.zeros_like(count) + float("nan"))
-
-
-def _positive(xp: Any, deviation: Array, mean: Array) -> Array:
-    """Replace the deviation of a constant window by its level, or by 1, since a tiny divisor would overflow float32."""
-    level = xp.abs(mean)
-    usable = xp.where(level > 0, level, xp.ones_like(level))
-    return xp.where(deviation > level * 1e-9, deviation, usable)

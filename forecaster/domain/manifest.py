@@ -231,8 +231,13 @@ def describe_inputs(
 _ABOVE = {"log": 0.0, "log1p": -1.0}
 
 
+def least_above(kinds: Sequence[str]) -> float | None:
+    """Return what values must lie above for transforms of these kinds; None if they may lie anywhere."""
+    return _ABOVE.get(kinds[0]) if kinds else None
+
+
 def _above(steps: Sequence[Fitted]) -> float | None:
-    return _ABOVE.get(str(steps[0]["kind"])) if steps else None
+    return least_above([str(step["kind"]) for step in steps])
 
 
 class Manifest(_Part):

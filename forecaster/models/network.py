@@ -113,12 +113,9 @@ class NetworkOutputs:
 
 def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs) -> NetworkOutputs:
     """Return the network's outputs: the one description that is trained and served."""
-    if config.members == 1:
-        members = [_describe_member(tape, config, shape, inputs)]
-    else:
-        members = [
-            _describe_member(tape.prefixed(_prefix(number)), config, shape, inputs) for number in range(config.members)
-        ]
+    members = [
+        _describe_member(_tape_of(tape, config, number), config, shape, inputs) for number in range(config.members)
+    ]
     parameters, attention = zip(*((member.parameters, member.attention) for member in members), strict=True)
     if config.skip == "ridge":
         linear = tape.dense(SKIP, inputs.x[:, :, 0], shape.horizon, is_output=True, is_frozen=True)
@@ -129,6 +126,11 @@ def describe(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: Netwo
         tape.concat(list(parameters)), (-1, *parameters[0].shape[1:-1], config.members, config.head.n_parameters)
     )
     return NetworkOutputs(joined, sum(attention) / config.members if config.decoder.attends else None)
+
+
+def _tape_of(tape: Tape, config: ModelConfig, member: int) -> Tape:
+    """Return the tape on which a member is described; a single member keeps the names of earlier releases."""
+    return tape if config.members == 1 else tape.prefixed(f"member_{member}_")
 
 
 def _describe_member(tape: Tape, config: ModelConfig, shape: NetworkShape, inputs: NetworkInputs) -> NetworkOutputs:
@@ -223,10 +225,7 @@ def build_encoder(config: ModelConfig, shape: NetworkShape) -> "keras.Model":
     import keras
 
     inputs = _keras_inputs(shape)
-    tape = KerasTape(0)
-    encoded, _ = _encode(
-        tape if config.members == 1 else tape.prefixed(_prefix(0)), config, shape, NetworkInputs(**inputs)
-    )
+    encoded, _ = _encode(_tape_of(KerasTape(0), config, 0), config, shape, NetworkInputs(**inputs))
     return keras.Model(list(inputs.values()), encoded.sequence)
 
 
@@ -242,10 +241,6 @@ def _keras_inputs(shape: NetworkShape, batch_size: int | None = None) -> dict[st
     if shape.n_codes:
         inputs["codes"] = keras.Input((shape.n_codes,), batch_size, "int32", name="codes")
     return inputs
-
-
-def _prefix(member: int) -> str:
-    return f"member_{member}_"
 
 
 def trace_forecast(

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.data.transforms import Log, Log1p, Transforms
 from forecaster.data.windows import Windows
+from forecaster.domain.manifest import least_above
 from forecaster.domain.missing import carried
 from forecaster.domain.series import Floats, Inputs
 from forecaster.evaluation.diagnostic_plots import (
@@ -57,9 +57,8 @@ def gradient_norms(trained: TrainedNetwork, inputs: Inputs) -> Floats:
 
     A missing value has none: it is NaN.
     """
-    preprocessing = trained.preprocessing
-    chains = (preprocessing.target, *preprocessing.hist)
-    above = [_above(chain.steps) for chain in chains]
+    chains = (trained.preprocessing.target, *trained.preprocessing.hist)
+    above = [least_above([step.kind for step in chain.steps]) for chain in chains]
 
     def forecast(row: int, windows: Floats) -> Floats:
         others = inputs.take(np.full(len(windows), row))
@@ -67,12 +66,6 @@ def gradient_norms(trained: TrainedNetwork, inputs: Inputs) -> Floats:
 
     found = [gradients(partial(forecast, row), own, above=above) for row, own in enumerate(inputs.values)]
     return np.asarray(np.linalg.norm(np.stack(found)[..., 0], axis=1))
-
-
-def _above(steps: Transforms) -> float | None:
-    """Return what values must stay above for these transforms; None if they may be anything."""
-    first = steps[0] if steps else None
-    return 0.0 if isinstance(first, Log) else -1.0 if isinstance(first, Log1p) else None
 
 
 def rows_seen(norms: Floats) -> int:

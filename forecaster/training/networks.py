@@ -131,20 +131,14 @@ def compile_network(
         batches: the batches that it will be fitted on.
         is_masked: whether targets may be missing.
     """
-
     rate = learning_rate(config.learning_rate, config.schedule, config.epochs, batches.count)
     optimizer = build_optimizer(config, rate, batches.per_step)
     if devices.is_mirrored():
         model = mirrored_loop(model, batches.size)
     elif devices.is_tensorflow_on_cpu():
         model = batch_loop(model, _plan(config, batches))
-    at_once = devices.steps_per_execution()
-    model.compile(
-        optimizer,
-        loss_of(described.head, is_masked, described.members),
-        steps_per_execution=at_once,
-        jit_compile="auto",
-    )
+    loss = loss_of(described.head, is_masked, described.members)
+    model.compile(optimizer, loss, steps_per_execution=devices.steps_per_execution(), jit_compile="auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -178,8 +172,10 @@ def averaged_weights(model: "keras.Model", config: "FitConfig") -> Iterator[None
         return
     own = model.get_weights()
     assign_averages(model)
-    yield
-    model.set_weights(own)
+    try:
+        yield
+    finally:
+        model.set_weights(own)
 
 
 def loss_of(head: "Head", is_masked: bool = False, members: int = 1) -> "keras.losses.Loss":
@@ -188,7 +184,6 @@ def loss_of(head: "Head", is_masked: bool = False, members: int = 1) -> "keras.l
     If targets may be missing, the mean is over those that are observed, and 0 if none is. Of several members, the mean
     of their losses: each learns by itself.
     """
-
     import keras
 
     ops = keras.ops

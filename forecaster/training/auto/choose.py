@@ -8,12 +8,11 @@ more than the noise.
 The calibration and test parts are not used.
 """
 
-import json
 import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from forecaster.evaluation.significance import Ratio, compare_losses
 from forecaster.training import networks
 from forecaster.training.auto import closed_forms
 from forecaster.training.auto.candidates import CLOSED_FORMS, NETWORKS, PENALTIES, Candidate, Settings
+from forecaster.training.auto.choice import Choice, Trial, dump_choice, read_choice
 from forecaster.training.auto.traits import Traits, describe
 from forecaster.training.config import TrainConfig, check_adjustment, prepare, split
 from forecaster.training.dataset import Dataset
@@ -41,52 +41,6 @@ MINUTES = 5.0
 _SIGNIFICANCE = 0.05
 _FILE, _FOLDER = "choice.json", "choice"
 _log = logging.getLogger("forecaster.training")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A recipe that was tried.
-
-    Args:
-        name: the candidate's name.
-        mae: its MAE in the target's unit: of a closed form on the blocks, of a network on the validation part;
-            None if it was not measured.
-        outcome: how it was measured and compared, or why it was not.
-    """
-
-    name: str
-    mae: float | None
-    outcome: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A chosen recipe.
-
-    Args:
-        config: the recipe, in which nothing is open.
-        name: the name of the chosen candidate.
-        reason: why it was chosen.
-        traits: what the data are like, in words.
-        trials: every candidate that was tried.
-    """
-
-    config: TrainConfig
-    name: str
-    reason: str
-    traits: str
-    trials: tuple[Trial, ...]
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Return the tags of the training's run."""
-        return {"choice": self.name, "choice/reason": self.reason, "choice/data": self.traits}
-
-    @property
-    def table(self) -> dict[str, list[Any]]:
-        """Return the trials as columns."""
-        rows = [asdict(trial) for trial in self.trials]
-        return {name: [row[name] for row in rows] for name in ("name", "mae", "outcome")}
 
 
 def choose_recipe(config: TrainConfig, dataset: Dataset, checkpoints: Path) -> Choice:
@@ -103,14 +57,14 @@ def choose_recipe(config: TrainConfig, dataset: Dataset, checkpoints: Path) -> C
     """
     file = checkpoints / _FILE
     if file.exists():
-        return _read(config, file)
+        return read_choice(config, file)
     parts = split(config, dataset.series)
     known = {name: parts[name] for name in ("train", "validation")}
     traits = describe(config, dataset.series, known["train"])
     end = time.monotonic() + 60 * (config.fit.minutes or MINUTES)
     choice = _Race(config, dataset, known, traits, checkpoints / _FOLDER, end).run()
     with write_atomically(file, is_locked=True) as draft:
-        draft.write_text(_dump(choice), encoding="utf-8")
+        draft.write_text(dump_choice(choice), encoding="utf-8")
     shutil.rmtree(checkpoints / _FOLDER, ignore_errors=True)
     return choice
 
@@ -341,15 +295,3 @@ def _by_cutoff(windows: Windows, forecast: Floats) -> Floats:
     starts = windows.timestamps[windows.starts(np.arange(len(windows)))]
     _, numbers = np.unique(starts[is_known], return_inverse=True)
     return np.asarray(np.bincount(numbers, losses[is_known]) / np.bincount(numbers))
-
-
-def _dump(choice: Choice) -> str:
-    recipe = choice.config.model_dump(mode="json", exclude={"tracking"})
-    return json.dumps(vars(choice) | {"config": recipe, "trials": [asdict(trial) for trial in choice.trials]})
-
-
-def _read(config: TrainConfig, file: Path) -> Choice:
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    recipe = raw.pop("config") | {"tracking": config.tracking.model_dump(mode="json")}
-    trials = tuple(Trial(**trial) for trial in raw.pop("trials"))
-    return Choice(config=build_config(recipe, TrainConfig, str(file)), trials=trials, **raw)
