@@ -63,5 +63,8 @@ def _adam_class() -> Any:
 
         def assign_averages(self, weights: Any) -> None:
             super().finalize_variable_values(weights)
+            for weight in weights:
+                # JAX deletes the array of a weight that a call replaces, which its average must not share
+                weight.assign(ops.copy(weight))
 
     return Adam
