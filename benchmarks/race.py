@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.accuracy import CONFIGS
 from benchmarks.report import Row, report
-from benchmarks.training import PEER, ROOT
+from benchmarks.training import BARS, PEER, ROOT
 from forecaster.data.windows import Windows
 from forecaster.domain.config import load_config
 from forecaster.domain.series import Floats
@@ -27,7 +27,6 @@ from forecaster.training.config import TrainConfig, prepare, split
 from forecaster.training.stages import fit_network
 
 SCRIPT = ROOT / "benchmarks" / "peers" / "neuralforecast_race.py"
-PEERS_CELLS = ("simple_rnn", "lstm", "gru")
 # of NeuralForecast, by name: chosen by `--tune`
 RATES = {"simple_rnn": 3e-3, "lstm": 1e-2, "gru": 1e-2, "nhits": 1e-3}
 # tried by `--tune`
@@ -104,7 +103,7 @@ def measure(curves: dict[str, Curve]) -> Iterator[Row]:
     for name, curve in curves.items():
         yield Row(f"{name}, lowest error", curve.lowest, None, "MSE")
         yield Row(f"{name}, whole training", float(curve.seconds[-1]), None, "s")
-    for cell in PEERS_CELLS:
+    for cell in BARS:
         ours, theirs = curves[cell], curves[f"{cell}, NeuralForecast"]
         error = max(ours.lowest, theirs.lowest)
         ratio = ours.time_to(error) / theirs.time_to(error)
@@ -146,7 +145,7 @@ def main() -> int:
                 sys.stdout.write(f"{name} at {rate:g}: {found:.5f}\n")
         return 0
     curves: dict[str, Curve] = {}
-    for cell in PEERS_CELLS:
+    for cell in BARS:
         curves[cell] = our_curve(config.with_cell(cell), parts)
         curves[f"{cell}, NeuralForecast"] = peer_curve(cell, parts, RATES[cell], config.fit.epochs)
     curves["NHITS, NeuralForecast"] = peer_curve("nhits", parts, RATES["nhits"], config.fit.epochs)

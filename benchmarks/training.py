@@ -22,7 +22,6 @@ from forecaster.data.sources import RandomWalkSource
 from forecaster.data.transforms import Chain, Standardize
 from forecaster.data.windows import cut_windows
 from forecaster.domain.series import Series
-from forecaster.models.cells import CELLS
 from forecaster.models.encoders import Encoder
 from forecaster.models.network import ModelConfig, build_model
 from forecaster.models.shape import NetworkShape
@@ -31,6 +30,8 @@ from forecaster.training.examples import Examples
 from forecaster.training.fit import fit
 from forecaster.training.fit_config import FitConfig
 
+# the cells that NeuralForecast has too, and the most time per window over its own
+BARS = {"simple_rnn": 0.4, "lstm": 0.7, "gru": 0.5}
 UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS, STRETCHES = 64, 50, 10, 64, 200, 4
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".venv-peers" / "bin" / "python"
@@ -73,11 +74,11 @@ def peer_rate(cell: str) -> float:
 
 def measure() -> Iterator[Row]:
     """Yield the rates of each cell, and the ratio of training times."""
-    for cell in CELLS:
+    for cell, bar in BARS.items():
         ours, theirs = our_rate(cell), peer_rate(cell)
         yield Row(f"{cell}, this project", ours, None, "windows/s")
         yield Row(f"{cell}, NeuralForecast", theirs, None, "windows/s")
-        yield Row(f"{cell}, time over NeuralForecast's", theirs / ours, 1.0, "ratio")
+        yield Row(f"{cell}, time over NeuralForecast's", theirs / ours, bar, "ratio")
 
 
 def main() -> int:

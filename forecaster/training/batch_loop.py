@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forecaster.training.scan import scan_layers
+
 if TYPE_CHECKING:
     import keras
 
@@ -62,6 +64,8 @@ def batch_loop(model: "keras.Model", plan: StepPlan) -> "keras.Model":
     It is for TensorFlow on processors. Sharing a batch is synchronous data parallelism; Goyal et al. (2017), arXiv
     1706.02677, section 3: the mean of the gradients of equal parts is the gradient of the batch.
     """
+    if plan.is_compiled:
+        scan_layers(model)
     loop = _loop_class(plan) if plan.parts == 1 else _shared_class(plan)
     return loop(model.inputs, model.outputs, name=model.name)
 
