@@ -67,7 +67,7 @@ def peer_rate(cell: str) -> float:
     """Return windows per second of NeuralForecast's fit, without the first stretch."""
     numbers = [str(number) for number in (UNITS, INPUT_SIZE, HORIZON, BATCH_SIZE, STEPS)]
     script = ROOT / "benchmarks" / "peers" / "neuralforecast_training.py"
-    done = subprocess.run([PEER, script, cell, *numbers], capture_output=True, text=True, check=True)
+    done = subprocess.run([PEER, script, cell, *numbers], stdout=subprocess.PIPE, text=True, check=True)
     stretches: list[float] = json.loads(done.stdout.splitlines()[-1])
     return STEPS * BATCH_SIZE / statistics.median(stretches)
 

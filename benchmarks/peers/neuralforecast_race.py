@@ -50,6 +50,8 @@ def build(name: str, horizon: int, input_size: int, learning_rate: float, steps:
         "batch_size": BATCH,
         "windows_batch_size": BATCH,
         "scaler_type": "identity",
+        # by default, most of its windows go beyond the end of a series, and their targets there do not count
+        "training_data_availability_threshold": [0.0, 1.0],
         "enable_progress_bar": False,
         "enable_checkpointing": False,
         "logger": False,
