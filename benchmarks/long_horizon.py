@@ -50,18 +50,20 @@ EXCHANGE = DataSet("exchange_rate.txt.gz", (5311, 6071, 7588), has_header=False)
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What is required of a horizon.
+class Horizon:
+    """What is required of a horizon, and what its recipe changes.
 
     Args:
         mse: the largest mean squared error; None for the ridge regression's.
         mae: the largest mean absolute error, or None.
         published: the MSE of the best published recurrent network; None if it is far behind the last value.
+        is_ridge_alone: whether the network is left out, because the ridge by itself is better on the validation part.
     """
 
     mse: float | None = None
     mae: float | None = None
     published: float | None = None
+    is_ridge_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,24 @@ class Task:
 
     config: str
     data: DataSet
-    horizons: dict[int, Bar]
+    horizons: dict[int, Horizon]
     seconds: float | None = None
 
 
 # SegRNN: Lin et al. (2023), arXiv 2308.11200, with a lookback of 96 as later papers report it, and of 720
 TASKS = {
-    "etth1-96": Task("etth1-96.yaml", ETTH1, {96: Bar(0.373, 0.395, published=0.368)}, seconds=180),
+    "etth1-96": Task("etth1-96.yaml", ETTH1, {96: Horizon(0.373, 0.395, published=0.368)}, seconds=180),
     "etth1-best": Task(
         "etth1-best.yaml",
         ETTH1,
         {
-            96: Bar(0.362, published=0.351),
-            192: Bar(published=0.392),
-            336: Bar(published=0.423),
-            720: Bar(published=0.466),
+            96: Horizon(0.362, published=0.351),
+            192: Horizon(published=0.392, is_ridge_alone=True),
+            336: Horizon(published=0.423, is_ridge_alone=True),
+            720: Horizon(published=0.466, is_ridge_alone=True),
         },
     ),
-    "exchange": Task("exchange.yaml", EXCHANGE, {96: Bar(0.0815)}),
+    "exchange": Task("exchange.yaml", EXCHANGE, {96: Horizon(0.0815)}),
 }
 
 
@@ -166,22 +168,26 @@ def closed_forms(config: TrainConfig) -> dict[str, Errors]:
 
 def measure(task: Task, file: Path, n_seeds: int) -> Iterator[Row]:
     """Yield the rows of each horizon."""
-    for horizon, bar in task.horizons.items():
-        yield from _measure_horizon(task, file, n_seeds, horizon, bar)
+    for horizon, required in task.horizons.items():
+        yield from _measure_horizon(task, file, n_seeds, horizon, required)
 
 
-def _measure_horizon(task: Task, file: Path, n_seeds: int, horizon: int, bar: Bar) -> Iterator[Row]:
+def _measure_horizon(task: Task, file: Path, n_seeds: int, horizon: int, required: Horizon) -> Iterator[Row]:
     """Yield the errors of the closed forms and the published one, then the recipe's, with its time and memory."""
-    config = load_config(
-        CONFIGS / task.config, TrainConfig, [f"data.path={json.dumps(str(file))}", f"horizon={horizon}"]
-    )
+    changes = [f"data.path={json.dumps(str(file))}", f"horizon={horizon}"]
+    if required.is_ridge_alone:
+        # every window, which only a network takes long to learn from
+        changes += ["fit.epochs=0", "step_size=1"]
+        n_seeds = 1
+    config = load_config(CONFIGS / task.config, TrainConfig, changes)
     known = closed_forms(config)
     for method, errors in known.items():
         for name in ("mse", "mae"):
             yield Row(f"{horizon}: {method}, {name.upper()}", getattr(errors, name), None, "")
-    if bar.published:
-        yield Row(f"{horizon}: SegRNN, published, MSE", bar.published, None, "")
+    if required.published:
+        yield Row(f"{horizon}: SegRNN, published, MSE", required.published, None, "")
     configs = [config.model_copy(update={"seed": config.seed + number}) for number in range(n_seeds)]
     results = list(on_all_cores(measured, configs))
-    bars = {"mse": bar.mse or known["ridge"].mse, "mae": bar.mae}
+    # a recipe computes its ridge in single precision
+    bars = {"mse": required.mse or known["ridge"].mse * 1.0005, "mae": required.mae}
     yield from rows_of(results, bars, task.seconds, f"{horizon}: ")
