@@ -8,6 +8,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -276,3 +277,23 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: st
     with pytest.raises(ConfigError) as error:
         auto_config(tmp_path, **changes)
     assert message in str(error.value)
+
+
+def test_a_warmup_that_is_set_does_not_rule_out_closed_forms(tmp_path: Path) -> None:
+    fit = {"epochs": 4, "schedule": {"kind": "cosine", "warmup_epochs": 2}}
+    settings = {"model": {"skip": "ridge"}, "fit": {"epochs": 0}, "transforms": [{"kind": "last_value"}]}
+    assert choose.resolve(auto_config(tmp_path, fit=fit), settings).fit.epochs == 0
+
+
+def test_advice_is_more_time_if_it_was_used_up_before_a_network_was_fitted(tmp_path: Path) -> None:
+    config = auto_config(tmp_path, model={"kind": "auto", "head": "student_t"}, fit={"epochs": 1, "minutes": 1e-6})
+    with pytest.raises(ConfigError, match=r"fit\.minutes are used up.*; raise fit\.minutes"):
+        chosen(config, load_dataset(config), tmp_path / "choice")
+
+
+def test_series_that_is_forecast_perfectly_is_certified(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"unique_id": "a", "ds": pd.date_range("2024-01-01", periods=300, freq="h"), "y": 5.0})
+    rows.to_csv(tmp_path / "constant.csv", index=False)
+    data = {"source": "files", "path": str(tmp_path / "constant.csv")}
+    trained = train(auto_config(tmp_path, data=data))
+    assert trained.metrics["relative_mae"] == 1

@@ -113,6 +113,7 @@ class _Race:
         end: when the time is used up, as `time.monotonic` counts it.
         trials: what was tried so far.
         tried: the recipes so far; with what is set, two candidates can be the same.
+        is_out_of_time: whether a network was stopped because `fit.minutes` were used up.
     """
 
     open_config: TrainConfig
@@ -123,13 +124,15 @@ class _Race:
     end: float
     trials: list[Trial] = field(default_factory=list)
     tried: list[TrainConfig] = field(default_factory=list)
+    is_out_of_time: bool = False
 
     @networks.reuse_networks(most=2)
     def run(self) -> Choice:
         """Try the candidates, and return the choice."""
         _log.info("model: auto: %s", self.traits)
         best = self._best_closed_form()
-        results = [result for candidate in NETWORKS if (result := self._try_network(candidate, best))]
+        candidates = NETWORKS if self.open_config.fit.epochs else ()
+        results = [result for candidate in candidates if (result := self._try_network(candidate, best))]
         chosen, reason = self._judge(best, results)
         _log.info("model: auto: chose %s: %s", chosen.candidate.name, reason)
         return Choice(chosen.config, chosen.candidate.name, reason, str(self.traits), tuple(self.trials))
@@ -182,6 +185,7 @@ class _Race:
             parts = self._parts(config)
             trained, history = fit_network(config, parts, self._place(candidate), self._check_time)
         except _OutOfTimeError:
+            self.is_out_of_time = True
             self._note(candidate, None, f"stopped after {time.monotonic() - begin:.0f} s: fit.minutes are used up")
             return None
         except TrainingError as error:
@@ -211,7 +215,8 @@ class _Race:
         if best is None:
             if not results:
                 reasons = "; ".join(f"{trial.name}: {trial.outcome}" for trial in self.trials)
-                raise ConfigError(f"model: auto: no recipe suits what is set ({reasons}); set the parts of model")
+                advice = "raise fit.minutes" if self.is_out_of_time else "set the parts of model"
+                raise ConfigError(f"model: auto: no recipe suits what is set ({reasons}); {advice}")
             return _least(results), "it has the smallest error on the validation part"
         better = [result for result in results if result.ratio and result.ratio.p_below() < _SIGNIFICANCE]
         if better:
@@ -275,9 +280,12 @@ def resolve(config: TrainConfig, settings: Settings) -> TrainConfig:
     raw = config.model_dump(mode="json")
     model = {name: value for name, value in raw["model"].items() if name != "kind"}
     fit = {name: value for name, value in raw["fit"].items() if name != "minutes"}
+    if settings["fit"]["epochs"] == 0:
+        # a schedule that is set means nothing without a network
+        fit = {name: value for name, value in fit.items() if name != "schedule"} | {"epochs": 0}
     chosen = {
         "model": settings["model"] | model,
-        "fit": settings["fit"] | fit | ({"epochs": 0} if settings["fit"]["epochs"] == 0 else {}),
+        "fit": settings["fit"] | fit,
         "transforms": raw.get("transforms", settings["transforms"]),
     }
     return build_config(raw | chosen, TrainConfig, "model: auto")

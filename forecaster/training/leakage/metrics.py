@@ -35,7 +35,8 @@ def check_metrics(parts: dict[str, Windows], evaluated: Evaluation, forecasts: d
         "rmse": (np.sqrt(np.nanmean((actual - mean) ** 2)), unit * _SCALE_TOLERANCE),
         "naive-mae": (naive, unit * _SCALE_TOLERANCE),
         "validation-mae": (validation_error, unit * _SCALE_TOLERANCE),
-        "relative_mae": (error / naive if naive else np.nan, unit * _SCALE_TOLERANCE * 2 / naive if naive else 0.0),
+        # if only the naive error is 0, the ratio is infinite and not reported
+        "relative_mae": (error / naive if naive else 1.0, unit * _SCALE_TOLERANCE * 2 / naive if naive else 0.0),
     }
     for level, (low, high) in served_bands(evaluated.calibration, test, forecasts["test"]).items():
         is_inside = ((low <= actual) & (actual <= high))[~np.isnan(actual)]
