@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def scan_layers(model: "keras.Model") -> None:
-    """Let a network's simple and LSTM layers train by `scan`, except those with recurrent dropout.
+    """Let a network's SimpleRNN and LSTM layers train by `scan`, except those with recurrent dropout.
 
     The gradients equal those of Keras' loop up to rounding. A GRU stays with Keras' loop: it would be slower here,
     because XLA does not vectorize the change of its only state.
@@ -48,20 +48,21 @@ def _advance(cell: Any, step: Any, states: list[Any]) -> list[Any]:
 
 
 def _advance_lstm(cell: Any, step: Any, hidden: Any, memory: Any) -> list[Any]:
-    """Return an LSTM's states after a step, with a single hyperbolic tangent for all gates.
+    """Return an LSTM's hidden state and cell state after a step, with a single hyperbolic tangent for all gates.
 
-    XLA vectorizes it, and not the three sigmoids and the tangent beside the memory that they change. A sigmoid is
+    XLA vectorizes it, but not three sigmoids and a tangent in the update of the cell state. A sigmoid is
     (tanh(x / 2) + 1) / 2.
     """
     from keras import ops
 
-    # of mixed precision, as in Keras' call of a layer
+    # with mixed precision, weights are wider than states; Keras casts them when it calls a layer
     kernel, recurrent, bias = (ops.cast(each, hidden.dtype) for each in (cell.kernel, cell.recurrent_kernel, cell.bias))
     sums = ops.matmul(step, kernel) + ops.matmul(hidden, recurrent) + bias
     halves = np.repeat(np.array([0.5, 0.5, 1, 0.5], hidden.dtype.as_numpy_dtype), cell.units)
-    reads, keeps, candidate, shows = ops.split(ops.tanh(sums * halves), 4, axis=1)
-    memory = (keeps * 0.5 + 0.5) * memory + (reads * 0.5 + 0.5) * candidate
-    return [(shows * 0.5 + 0.5) * ops.tanh(memory), memory]
+    # in Keras' order: input gate, forget gate, candidate, output gate
+    input_half, forget_half, candidate, output_half = ops.split(ops.tanh(sums * halves), 4, axis=1)
+    memory = (forget_half * 0.5 + 0.5) * memory + (input_half * 0.5 + 0.5) * candidate
+    return [(output_half * 0.5 + 0.5) * ops.tanh(memory), memory]
 
 
 def scan(cell: Any, steps: Any, initial: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -95,20 +96,20 @@ def scan(cell: Any, steps: Any, initial: list[Any]) -> tuple[list[Any], list[Any
         last, kept = _loop(forward, states, states, steps.shape[0])
 
         def gradient(*upstream: Any) -> list[Any]:
-            before = [tf.concat([first[None], all_[:-1]], 0) for first, all_ in zip(states, kept, strict=True)]
+            before = [tf.concat([first[None], after[:-1]], 0) for first, after in zip(states, kept, strict=True)]
 
-            def backward(number: Any, carried: list[Any]) -> tuple[list[Any], list[Any]]:
+            def backward(number: Any, carry: list[Any]) -> tuple[list[Any], list[Any]]:
                 sources = [steps[number], *(each[number] for each in before), *weights]
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
                     after = advance(sources[0], sources[1 : 1 + count], sources[1 + count :])
-                own = [up[number] + later for up, later in zip(upstream[:count], carried[:count], strict=True)]
+                own = [up[number] + later for up, later in zip(upstream[:count], carry[:count], strict=True)]
                 of_step, *found = tape.gradient(after, sources, own, unconnected_gradients="zero")
-                sums = [total + more for total, more in zip(carried[count:], found[count:], strict=True)]
+                sums = [total + more for total, more in zip(carry[count:], found[count:], strict=True)]
                 return [*found[:count], *sums], [of_step]
 
-            carried = [*upstream[count:], *map(tf.zeros_like, weights)]
-            totals, of_steps = _loop(backward, carried, [steps[0]], steps.shape[0], is_reversed=True)
+            carry = [*upstream[count:], *map(tf.zeros_like, weights)]
+            totals, of_steps = _loop(backward, carry, [steps[0]], steps.shape[0], is_reversed=True)
             return [*of_steps, *totals]
 
         return [*kept, *last], gradient
@@ -119,30 +120,30 @@ def scan(cell: Any, steps: Any, initial: list[Any]) -> tuple[list[Any], list[Any
 
 def _loop(
     body: Callable[[Any, list[Any]], tuple[list[Any], list[Any]]],
-    carried: list[Any],
+    carry: list[Any],
     like: list[Any],
     steps: int,
     *,
     is_reversed: bool = False,
 ) -> tuple[list[Any], list[Any]]:
-    """Run `body` for each number; return what it carried to the end, and what it returned each time, in numbers' order.
+    """Run `body` for each step; return the last carry, and the stacked outputs, `(steps, …)` each, in order.
 
     Args:
-        body: maps a number and what is carried to what is carried on, and what is kept.
-        carried: what the first call is given.
-        like: tensors of the shapes and types of what is kept.
-        steps: how many numbers there are, from 0.
-        is_reversed: whether to begin with the last number.
+        body: maps the number of a step and a carry to the next carry and the step's outputs.
+        carry: that of the first call.
+        like: tensors of the outputs' shapes and types.
+        steps: the number of steps.
+        is_reversed: whether to begin with the last step.
     """
     import tensorflow as tf
 
     arrays = [tf.TensorArray(each.dtype, steps, element_shape=each.shape) for each in like]
 
-    def advance(number: Any, carried: list[Any], arrays: list[Any]) -> Any:
+    def advance(number: Any, carry: list[Any], arrays: list[Any]) -> Any:
         place = steps - 1 - number if is_reversed else number
-        carried, kept = body(place, carried)
-        return number + 1, carried, [array.write(place, each) for array, each in zip(arrays, kept, strict=True)]
+        carry, kept = body(place, carry)
+        return number + 1, carry, [array.write(place, each) for array, each in zip(arrays, kept, strict=True)]
 
-    start = (tf.constant(0), carried, arrays)
-    _, carried, arrays = tf.while_loop(lambda number, *_: number < steps, advance, start, maximum_iterations=steps)
-    return carried, [array.stack() for array in arrays]
+    start = (tf.constant(0), carry, arrays)
+    _, carry, arrays = tf.while_loop(lambda number, *_: number < steps, advance, start, maximum_iterations=steps)
+    return carry, [array.stack() for array in arrays]
