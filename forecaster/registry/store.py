@@ -12,6 +12,7 @@ from urllib.parse import quote
 from forecaster.database.locks import check_reachable, exclusive_lock
 from forecaster.database.uris import mask_password, sqlite_file, without_password
 from forecaster.domain.errors import RegistryError, StoreUnavailable, UnknownModel
+from forecaster.domain.interrupts import uninterrupted
 from forecaster.registry.cache import CHAMPION, PREVIOUS
 from forecaster.registry.files import check_folder, check_names
 
@@ -76,6 +77,7 @@ class Store:
         self._ask(lambda: mlflow.MlflowClient(f"sqlite:///{draft}").search_registered_models(max_results=1))
         draft.replace(file)
 
+    @uninterrupted()
     def register(self, name: str, source: str, run_id: str) -> int:
         """Register the bundle that a run has logged as a version of model `name`; return the version's number.
 
@@ -207,6 +209,7 @@ class Store:
         )
         return {int(version.version): version.run_id for version in versions if version.status == "READY"}
 
+    @uninterrupted()
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Set an alias to a version, and read it back.
 

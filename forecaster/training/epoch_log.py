@@ -9,6 +9,7 @@ from typing import Any
 
 from forecaster.database.uris import mask_password
 from forecaster.domain.errors import StoreUnavailable
+from forecaster.domain.interrupts import uninterrupted
 
 # between attempts after a failure: an attempt may take longer than an epoch
 _PAUSE_SECONDS = 15
@@ -53,6 +54,7 @@ class EpochLog:
                 )
             time.sleep(1)
 
+    @uninterrupted()
     def _try_to_send(self) -> bool:
         """Send the kept epochs, and return whether MLflow accepted them."""
         import mlflow

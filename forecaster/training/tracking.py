@@ -11,6 +11,7 @@ from pydantic import Field
 from forecaster.database.uris import default_tracking_uri, mask_password, sqlite_file, without_password
 from forecaster.domain.config import Config
 from forecaster.domain.errors import ForecasterError, StoreUnavailable
+from forecaster.domain.interrupts import uninterrupted
 from forecaster.domain.series import DS, Floats, Times
 from forecaster.training.attempts import ATTEMPT, CHECKPOINTS, WORK, delete_runs, find_runs
 
@@ -56,36 +57,52 @@ def tracked_run(
     Raises:
         StoreUnavailable: the store cannot be written.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     connect(config)
     shown = without_password(config.uri)
+    with _killed_by_interrupt():
+        try:
+            experiment = _experiment(config)
+            run = _start(experiment, name, tags or {}, replace_existing=replace_existing)
+        except (MlflowException, OSError) as error:
+            reason = mask_password(str(error), config.uri)
+            raise StoreUnavailable(f"{shown}: a run cannot be opened ({reason}); check tracking.uri") from error
+        try:
+            yield run.info.run_id
+            _end("FINISHED")
+        except Exception as error:
+            _end_failed(error, config.uri)
+            if isinstance(error, MlflowException):
+                reason = mask_password(str(error), config.uri)
+                raise StoreUnavailable(f"{shown}: the run cannot be written ({reason}); check the store") from error
+            if isinstance(error, OSError) and not isinstance(error, ForecasterError):
+                reason = mask_password(str(error), config.uri)
+                raise StoreUnavailable(
+                    f"the run's files cannot be written ({reason}); free disk space or check the store, and start again"
+                ) from error
+            raise
+
+
+@contextlib.contextmanager
+def _killed_by_interrupt() -> Iterator[None]:
+    """Set the status of the active run to KILLED if Ctrl-C interrupts the block."""
     try:
-        experiment = _experiment(config)
-        run = _start(experiment, name, tags or {}, replace_existing=replace_existing)
-    except (MlflowException, OSError) as error:
-        reason = mask_password(str(error), config.uri)
-        raise StoreUnavailable(f"{shown}: a run cannot be opened ({reason}); check tracking.uri") from error
-    try:
-        yield run.info.run_id
-        mlflow.end_run()
+        yield
     except KeyboardInterrupt:
-        mlflow.end_run("KILLED")
-        raise
-    except Exception as error:
-        _end_failed(error, config.uri)
-        if isinstance(error, MlflowException):
-            reason = mask_password(str(error), config.uri)
-            raise StoreUnavailable(f"{shown}: the run cannot be written ({reason}); check the store") from error
-        if isinstance(error, OSError) and not isinstance(error, ForecasterError):
-            reason = mask_password(str(error), config.uri)
-            raise StoreUnavailable(
-                f"the run's files cannot be written ({reason}); free disk space or check the store, and start again"
-            ) from error
+        _end("KILLED")
         raise
 
 
+@uninterrupted()
+def _end(status: str) -> None:
+    """End the active run."""
+    import mlflow
+
+    mlflow.end_run(status)
+
+
+@uninterrupted()
 def _end_failed(error: Exception, uri: str) -> None:
     """Set the error as a tag of the active run, and its status to FAILED."""
     import mlflow
@@ -98,6 +115,7 @@ def _end_failed(error: Exception, uri: str) -> None:
         mlflow.end_run("FAILED")
 
 
+@uninterrupted()
 def _experiment(config: TrackingConfig) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -120,6 +138,7 @@ def _experiment(config: TrackingConfig) -> str:
         return str(found.experiment_id)
 
 
+@uninterrupted()
 def _start(
     experiment: str, name: str, tags: dict[str, str], *, replace_existing: bool = False, parent_id: str | None = None
 ) -> Any:
@@ -146,6 +165,7 @@ def _start(
     )
 
 
+@uninterrupted()
 def log_setup(config: dict[str, Any], tags: dict[str, str], file: str = "config.yaml") -> None:
     """Log a resolved configuration as `file` and as flat parameters, and set the tags."""
     import mlflow
@@ -155,6 +175,7 @@ def log_setup(config: dict[str, Any], tags: dict[str, str], file: str = "config.
     mlflow.set_tags({**tags, "git_revision": git_revision()})
 
 
+@uninterrupted()
 def log_dataset(frame: "pd.DataFrame", name: str, digest: str, source: str) -> None:
     """Log the dataset: its name, schema and digest, and the file or generator that it comes from."""
     import mlflow
@@ -179,6 +200,7 @@ def read_test_metrics(metrics: dict[str, float]) -> dict[str, float]:
     return test | ({"validation-mae": metrics["validation/mae"]} if "validation/mae" in metrics else {})
 
 
+@uninterrupted()
 def log_metrics(metrics: dict[str, float]) -> None:
     """Log metrics of held-out rows, under `test/`."""
     import mlflow
@@ -186,6 +208,7 @@ def log_metrics(metrics: dict[str, float]) -> None:
     mlflow.log_metrics({f"test/{name}": value for name, value in metrics.items()})
 
 
+@uninterrupted()
 def log_figure(figure: Any, name: str) -> None:
     """Log a figure."""
     import mlflow
@@ -193,6 +216,7 @@ def log_figure(figure: Any, name: str) -> None:
     mlflow.log_figure(figure, name)
 
 
+@uninterrupted()
 def log_table(columns: dict[str, list[Any]], name: str) -> None:
     """Log a table that MLflow's UI can show."""
     import mlflow
@@ -200,6 +224,7 @@ def log_table(columns: dict[str, list[Any]], name: str) -> None:
     mlflow.log_table(columns, name)
 
 
+@uninterrupted()
 def log_file(file: Path) -> None:
     """Log a file."""
     import mlflow
@@ -209,11 +234,9 @@ def log_file(file: Path) -> None:
 
 def log_nested(name: str, metrics: dict[str, float], tags: dict[str, str], table: dict[str, list[Any]]) -> None:
     """Log a run nested in the active run, with metrics under `test/` and a table of its windows."""
-    import mlflow
-
     with nested_run(name, tags):
         log_metrics(metrics)
-        mlflow.log_table(table, "windows.json")
+        log_table(table, "windows.json")
 
 
 @contextlib.contextmanager
@@ -238,19 +261,25 @@ def nested_run(
     # in the parent's experiment (not the process-wide default), and with its checkpoint folder, whose lock guards both
     parent = mlflow.get_run(parent_id) if parent_id else mlflow.active_run()
     tags = {CHECKPOINTS: parent.data.tags[CHECKPOINTS], **(tags or {})}
-    _start(parent.info.experiment_id, name, tags, parent_id=parent.info.run_id)
-    try:
-        mlflow.log_params(parameters or {})
-        yield
-        mlflow.end_run()
-    except KeyboardInterrupt:
-        mlflow.end_run("KILLED")
-        raise
-    except Exception as error:
-        _end_failed(error, mlflow.get_tracking_uri())
-        raise
+    with _killed_by_interrupt():
+        _start(parent.info.experiment_id, name, tags, parent_id=parent.info.run_id)
+        try:
+            _log_parameters(parameters or {})
+            yield
+            _end("FINISHED")
+        except Exception as error:
+            _end_failed(error, mlflow.get_tracking_uri())
+            raise
 
 
+@uninterrupted()
+def _log_parameters(parameters: dict[str, Any]) -> None:
+    import mlflow
+
+    mlflow.log_params(parameters)
+
+
+@uninterrupted()
 def log_validation(metrics: dict[str, float], epoch: int | None = None) -> None:
     """Log metrics of the validation part, under `validation/`."""
     import mlflow
@@ -258,6 +287,7 @@ def log_validation(metrics: dict[str, float], epoch: int | None = None) -> None:
     mlflow.log_metrics({f"validation/{name}": value for name, value in metrics.items()}, step=epoch)
 
 
+@uninterrupted()
 def set_tag(name: str, value: str) -> None:
     """Set a tag of the active run."""
     import mlflow
@@ -276,6 +306,7 @@ def log_forecast_plot(
     mlflow.log_figure(forecast_figure(times, actual, mean, bands, title), "forecast.png")
 
 
+@uninterrupted()
 def log_bundle(folder: Path) -> str:
     """Upload a bundle's files and return their URI, for the registry."""
     import mlflow

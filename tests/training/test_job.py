@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from mlflow.entities import Run
+from sqlalchemy import Engine, event
 
 from forecaster.data.windows import Windows, split_windows
 from forecaster.domain.config import build_config, load_config
@@ -286,6 +287,26 @@ def test_ctrl_c_ends_the_run_as_killed_and_registers_nothing(tmp_path: Path) -> 
     assert "Traceback" not in stderr
     assert [run.info.status for run in runs(tmp_path)] == ["KILLED"]
     assert Store(f"sqlite:///{tmp_path}/mlflow.db").names() == []
+
+
+def test_ctrl_c_waits_for_the_commit_of_a_metric(tmp_path: Path) -> None:
+    config = small_config(tmp_path).tracking
+    Store(config.uri, create=True)
+    interrupted: list[str] = []
+
+    def interrupt(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO metrics") and not interrupted:
+            interrupted.append(statement)
+            signal.raise_signal(signal.SIGINT)
+
+    event.listen(Engine, "after_cursor_execute", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), tracked_run(config, "one") as run_id:
+            tracking.log_metrics({"mae": 1.0})
+    finally:
+        event.remove(Engine, "after_cursor_execute", interrupt)
+    run = mlflow.MlflowClient(config.uri).get_run(run_id)
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"test/mae": 1.0})
 
 
 def test_second_training_of_the_same_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
