@@ -56,6 +56,15 @@ REAL_DATA = Path(os.environ.get("FORECASTER_TEST_DATA", Path(__file__).parents[2
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real price files in {REAL_DATA}")
 
 
+# folders with long files come first: a worker takes a whole file, and the others would wait for the last
+LONG = ("end_to_end", "training", "promotion", "search", "fleet", "backtesting")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the folders with long files first."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 _EMPTY = tempfile.TemporaryDirectory()
 
 
@@ -213,5 +222,11 @@ def start_module(module: str, *arguments: object, cwd: Path, **environment: str)
 def run_module(module: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run `python -m module` in `cwd` and wait for it."""
     process = start_module(module, *arguments, cwd=cwd, **environment)
-    out, err = process.communicate(timeout=300)
+    try:
+        # many times what a slow machine takes
+        out, err = process.communicate(timeout=900)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

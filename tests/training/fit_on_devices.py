@@ -23,12 +23,15 @@ from tests.conftest import small_config
 FIT = {"epochs": 3, "batch_size": 32, "learning_rate": 0.01, "clip_norm": 0.1}
 RECIPES: dict[str, dict[str, Any]] = {
     # the first steps have weight 0
-    "weighted": {"model": {"cell": "gru", "widths": [6], "decoder": "each_step"}, "transforms": [{"kind": "mean_std"}]},
+    "weighted": {
+        "model": {"cell": "lstm", "widths": [6], "decoder": "each_step"},
+        "transforms": [{"kind": "mean_std"}],
+        "fit": FIT | {"ema_decay": 0.9},
+    },
     "ridge": {
         "model": {"cell": "gru", "widths": [6], "skip": "ridge", "members": 2},
         "fit": FIT | {"schedule": "cosine"},
     },
-    "averaged": {"model": {"cell": "lstm", "widths": [6]}, "fit": FIT | {"ema_decay": 0.9}},
     "stateful": {
         "model": {"cell": "gru", "widths": [6], "decoder": "each_step"},
         "fit": FIT | {"stateful": {"chunk": 24, "backprop_steps": 12}},

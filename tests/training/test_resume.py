@@ -15,7 +15,7 @@ from tests.conftest import run_module, small_config, start_module
 
 
 def _write_config(folder: Path) -> Path:
-    model = {"cell": "lstm", "widths": [6, 6], "dropout": 0.2, "members": 2}
+    model = {"cell": "lstm", "widths": [6], "dropout": 0.2, "members": 2}
     fit = {
         "epochs": 12,
         "batch_size": 16,
