@@ -57,12 +57,12 @@ needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real pr
 
 
 # folders with long files come first: a worker takes a whole file, and the others would wait for the last
-LONG = ("end_to_end", "training", "promotion", "search", "fleet", "backtesting")
+_LONG = ("end_to_end", "training", "promotion", "search", "fleet", "backtesting")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the folders with long files first."""
-    items.sort(key=lambda item: item.path.parent.name not in LONG)
+    items.sort(key=lambda item: item.path.parent.name not in _LONG)
 
 
 _EMPTY = tempfile.TemporaryDirectory()

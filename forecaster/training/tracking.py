@@ -59,22 +59,16 @@ def tracked_run(
     """
     from mlflow.exceptions import MlflowException
 
-    connect(config)
-    shown = without_password(config.uri)
     with _killed_by_interrupt():
+        run_id = _open(config, name, tags or {}, replace_existing=replace_existing)
         try:
-            experiment = _experiment(config)
-            run = _start(experiment, name, tags or {}, replace_existing=replace_existing)
-        except (MlflowException, OSError) as error:
-            reason = mask_password(str(error), config.uri)
-            raise StoreUnavailable(f"{shown}: a run cannot be opened ({reason}); check tracking.uri") from error
-        try:
-            yield run.info.run_id
+            yield run_id
             _end("FINISHED")
         except Exception as error:
             _end_failed(error, config.uri)
             if isinstance(error, MlflowException):
                 reason = mask_password(str(error), config.uri)
+                shown = without_password(config.uri)
                 raise StoreUnavailable(f"{shown}: the run cannot be written ({reason}); check the store") from error
             if isinstance(error, OSError) and not isinstance(error, ForecasterError):
                 reason = mask_password(str(error), config.uri)
@@ -82,6 +76,22 @@ def tracked_run(
                     f"the run's files cannot be written ({reason}); free disk space or check the store, and start again"
                 ) from error
             raise
+
+
+def _open(config: TrackingConfig, name: str, tags: dict[str, str], *, replace_existing: bool) -> str:
+    """Open a run, or continue the run of the same attempt; return its id.
+
+    Raises:
+        StoreUnavailable: the store cannot be written.
+    """
+    from mlflow.exceptions import MlflowException
+
+    connect(config)
+    try:
+        return str(_start(_experiment(config), name, tags, replace_existing=replace_existing).info.run_id)
+    except (MlflowException, OSError) as error:
+        shown, reason = without_password(config.uri), mask_password(str(error), config.uri)
+        raise StoreUnavailable(f"{shown}: a run cannot be opened ({reason}); check tracking.uri") from error
 
 
 @contextlib.contextmanager
@@ -299,11 +309,9 @@ def log_forecast_plot(
     times: Times, actual: Floats, mean: Floats, bands: dict[int, tuple[Floats, Floats]], title: str
 ) -> None:
     """Log a plot of one test window; shapes as `forecast_figure` takes them."""
-    import mlflow
-
     from forecaster.evaluation.plots import forecast_figure
 
-    mlflow.log_figure(forecast_figure(times, actual, mean, bands, title), "forecast.png")
+    log_figure(forecast_figure(times, actual, mean, bands, title), "forecast.png")
 
 
 @uninterrupted()
