@@ -71,8 +71,8 @@ docs: .venv-docs/.installed  ## build the docs and the API reference into site/
 	.venv-docs/bin/python -m pip install --quiet --group docs
 	touch $@
 
-test: setup  ## run the tests, three files at a time: many of them wait for other processes
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test: setup  ## run the tests, four files at a time: many of them wait for other processes
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 conformance: setup  ## train and serve every combination of the parts of a network (10 minutes on two cores)
 	FORECASTER_CONFORMANCE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 tests/models/test_combinations.py \
@@ -80,7 +80,8 @@ conformance: setup  ## train and serve every combination of the parts of a netwo
 
 soak: setup  ## the fault tests at length: 80 kills, 50 swaps, 10,000 slow senders, a second demo; the image, made and run; make stack-proof
 	ulimit -n $$(ulimit -Hn); FORECASTER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/end_to_end/test_stack.py \
-	  tests/end_to_end/test_demo.py tests/end_to_end/test_retrain.py tests/fleet/test_fleet.py
+	  tests/end_to_end/test_demo.py tests/end_to_end/test_retrain.py tests/end_to_end/test_refresh.py \
+	  tests/fleet/test_fleet.py tests/search/test_ray_trials.py
 
 attack: setup  ## run the worst attacks on the store, the service and the gate, on loopback; a table of what held
 	$(BIN)/python -m tests.attack

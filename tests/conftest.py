@@ -57,7 +57,7 @@ needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real pr
 
 
 # folders with long files come first: a worker takes a whole file, and the others would wait for the last
-_LONG = ("end_to_end", "training", "promotion", "search", "fleet", "backtesting")
+_LONG = ("end_to_end", "training", "promotion", "search", "fleet", "backtesting", "service")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -46,6 +46,7 @@ def test_demo_trains_serves_and_forecasts(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
 
 
+@pytest.mark.skipif(RUNS == 1, reason="a minute: make soak")
 def test_demo_runs_on_a_price_file(tmp_path: Path) -> None:
     _write_prices(tmp_path / "prices.csv")
     # both trainings are repeatable, so the same one of the two versions is better each time

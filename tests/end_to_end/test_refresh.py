@@ -1,6 +1,7 @@
 """A simulated year under the scheduler: retraining refreshes versions and replaces a stale champion."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from forecaster.scheduling.reports import FailureReporter
 from forecaster.scheduling.runner import Runner, Stop
 from tests.conftest import ROOT
 
+SOAK = bool(os.environ.get("FORECASTER_SOAK"))
 BEGIN, INPUT_SIZE, HORIZON = datetime(2025, 1, 1, tzinfo=UTC), 14, 3
 # the first row after a regime change
 CHANGE = datetime(2026, 7, 1, tzinfo=UTC)
@@ -148,6 +150,7 @@ def year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Year]:
     engine.dispose()
 
 
+@pytest.mark.skipif(not SOAK, reason="three minutes: make soak")
 def test_year_of_retraining_refreshes_and_replaces_the_champion(year: Year) -> None:
     year.live_until(datetime(2026, 4, 2, tzinfo=UTC))
     assert [run.state for run in year.runs()] == ["succeeded"]

@@ -1,6 +1,7 @@
 """Trials on a local Ray: what they leave is what trials in one process leave."""
 
 import contextlib
+import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.conftest import start_module
 from tests.search.test_search import config_for, contents, has_completed_trial, runs_of, tiny, trials_of
 
 
+@pytest.mark.skipif(not os.environ.get("FORECASTER_SOAK"), reason="two minutes: make soak")
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (pip install 'forecaster[ray]')")
 def test_killed_search_on_ray_goes_on_in_one_process(tmp_path: Path) -> None:
     recipe, config = tiny(tmp_path), config_for(tmp_path)
