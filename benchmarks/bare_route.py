@@ -2,13 +2,12 @@
 
 import sys
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from forecaster.domain import logs
 from service.app import create_app
-from service.server import configure
+from service.server import Server, configure
 from service.settings import Settings
 
 
@@ -29,8 +28,10 @@ def main() -> None:
     config = configure(app, settings)
     config.app = both
     config.port = settings.port
+    # where the server looks for the application's state
+    both.state = app.state  # type: ignore[attr-defined]
     sys.stderr.write(f"serving on http://127.0.0.1:{settings.port}\n")
-    uvicorn.Server(config).run()
+    Server(config).run()
 
 
 if __name__ == "__main__":

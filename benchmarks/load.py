@@ -1,9 +1,11 @@
 """A load generator: each connection sends its next request after the answer to the last."""
 
 import asyncio
+import itertools
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +27,10 @@ class LoadResult:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends a request repeatedly until a deadline; it reads only status and length of the answers."""
+    """Sends requests in turn until a deadline; it reads only status and length of the answers."""
 
-    def __init__(self, request: bytes, until: float) -> None:
-        self.request, self.until = request, until
+    def __init__(self, requests: Sequence[bytes], until: float) -> None:
+        self.requests, self.until = itertools.cycle(requests), until
         self.seconds: list[float] = []
         self.statuses: dict[str, int] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -42,7 +44,7 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self._begin = time.perf_counter()
-        self._transport.write(self.request)
+        self._transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -69,12 +71,15 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _load(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> LoadResult:
+async def _load(host: str, port: int, requests: Sequence[bytes], concurrency: int, seconds: float) -> LoadResult:
     loop, start = asyncio.get_running_loop(), time.perf_counter()
-    connections = [
-        (await loop.create_connection(lambda: _Connection(request, start + seconds), host, port))[1]
-        for _ in range(concurrency)
-    ]
+    connections = []
+    for number in range(concurrency):
+        # each connection begins at another request
+        first = number * len(requests) // concurrency
+        connection = _Connection([*requests[first:], *requests[:first]], start + seconds)
+        await loop.create_connection(lambda connection=connection: connection, host, port)  # type: ignore[misc]
+        connections.append(connection)
     await asyncio.gather(*(connection.done for connection in connections))
     took = time.perf_counter() - start
     seconds_each = np.concatenate([connection.seconds for connection in connections])
@@ -85,9 +90,9 @@ async def _load(host: str, port: int, request: bytes, concurrency: int, seconds:
     return LoadResult(len(seconds_each) / took, float(np.quantile(seconds_each, 0.99)), statuses)
 
 
-def load(host: str, port: int, request: bytes, concurrency: int, seconds: float) -> LoadResult:
-    """Send `request` (head and body) repeatedly over `concurrency` connections for `seconds`."""
-    return asyncio.run(_load(host, port, request, concurrency, seconds))
+def load(host: str, port: int, requests: Sequence[bytes], concurrency: int, seconds: float) -> LoadResult:
+    """Send `requests` (heads and bodies) in turn over each of `concurrency` connections for `seconds`."""
+    return asyncio.run(_load(host, port, requests, concurrency, seconds))
 
 
 def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -104,7 +109,6 @@ def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
 if __name__ == "__main__":
     # a separate process, so that client and server do not share an interpreter
     options = json.loads(sys.stdin.read())
-    result = load(
-        options["host"], options["port"], bytes.fromhex(options["request"]), options["concurrency"], options["seconds"]
-    )
+    requests = [bytes.fromhex(request) for request in options.pop("requests")]
+    result = load(requests=requests, **options)
     sys.stdout.write(json.dumps(vars(result)) + "\n")

@@ -37,9 +37,11 @@ class Row:
     extremes: tuple[float, float] | None = None
 
     @classmethod
-    def of_runs(cls, name: str, values: Sequence[float], bar: float | None, unit: str) -> "Row":
+    def of_runs(
+        cls, name: str, values: Sequence[float], bar: float | None, unit: str, *, is_least: bool = False
+    ) -> "Row":
         """Return the median of several runs, with the lowest and the highest value."""
-        return cls(name, statistics.median(values), bar, unit, extremes=(min(values), max(values)))
+        return cls(name, statistics.median(values), bar, unit, is_least, (min(values), max(values)))
 
     @property
     def met(self) -> bool | None:

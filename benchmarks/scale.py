@@ -26,8 +26,7 @@ from sqlalchemy import func, select, text
 
 from benchmarks.memory import peak_memory
 from benchmarks.report import Row, report
-from benchmarks.serving import Deployment, prepare, run_load, serving
-from forecaster.database.keys import create_key
+from benchmarks.serving import prepare, run_load, serving
 from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import ForecasterError
@@ -159,34 +158,21 @@ def on_ray(folder: Path, count: int) -> Iterator[Row]:
     yield Row("two workers over one", seconds[2] / seconds[1], 1 / 1.5, "ratio")
 
 
-@dataclass(frozen=True)
-class SharedDeployment(Deployment):
-    """A deployment whose ledger is in a given database."""
-
-    url: str
-
-    @property
-    def database_url(self) -> str:
-        return self.url
-
-
 def replicas(folder: Path, seconds: float) -> Iterator[Row]:
     """Yield the throughput of one replica, and of two that share a ledger under the same total load."""
     with ExitStack() as stack:
         deployment, database = prepare(folder), "SQLite; Postgres is not installed"
         if is_installed():
             database, url = "Postgres", stack.enter_context(postgres_server()).uri
-            with open_database(url) as engine:
-                key = create_key(engine, "benchmark", ["forecast"])
-            deployment = SharedDeployment(deployment.folder, deployment.config, key, url)
+            deployment = deployment.with_ledger(url)
         for kind, n_series, concurrency in (("requests", 1, CONCURRENCY), ("series", MANY_SERIES, 1)):
+            requests = deployment.requests(n_series, 4)
             with serving(deployment) as first, serving(deployment) as second:
                 groups = ((first.port,), (first.port, second.port))
-                _load(groups[1], deployment.request(n_series), concurrency, 1)
+                _load(groups[1], requests, concurrency, 1)
                 # alternate, because the machine's speed may change over time
                 rounds = [
-                    [n_series * _load(ports, deployment.request(n_series), concurrency, seconds) for ports in groups]
-                    for _ in range(ROUNDS)
+                    [n_series * _load(ports, requests, concurrency, seconds) for ports in groups] for _ in range(ROUNDS)
                 ]
             for count, rates in enumerate(zip(*rounds, strict=True), start=1):
                 yield Row(f"{kind} per second, replicas: {count} ({database})", statistics.median(rates), None, "1/s")
@@ -210,10 +196,10 @@ def _bytes_per_forecast(url: str) -> float:
     return float(n_bytes / count)
 
 
-def _load(ports: Sequence[int], request: bytes, concurrency: int, seconds: float) -> float:
+def _load(ports: Sequence[int], requests: Sequence[bytes], concurrency: int, seconds: float) -> float:
     """Return the total answers per second of all ports."""
     with ThreadPoolExecutor(len(ports)) as pool:
-        loads = [pool.submit(run_load, port, request, concurrency, seconds) for port in ports]
+        loads = [pool.submit(run_load, port, requests, concurrency, seconds) for port in ports]
         return sum(load.result().per_second for load in loads)
 
 

@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -36,37 +38,54 @@ from forecaster.registry.store import Store
 from forecaster.registry.sync import sync
 from forecaster.training.config import TrainConfig
 from forecaster.training.job import train
+from tests.postgres import is_installed, postgres_server
 
 CONFIG = Path(__file__).parents[1] / "pipelines" / "configs" / "sine.yaml"
-STARTS, CONCURRENCY, SECONDS, ROUNDS = 5, 8, 5, 3
+STARTS, CONCURRENCY, SECONDS, ROUNDS = 5, 8, 4, 5
+# different requests, so that nothing is measured twice that a cache remembers
+VARIANTS = 500
+OURS, BARE, PEER = "service", "bare FastAPI route", "mlflow models serve"
 MANY_SERIES = 1000
 REQUESTS, SWAPS = 30_000, 100
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """The setup of a service: a folder with a cache of two versions and a ledger, the recipe, and an API key."""
+    """The setup of a service: a folder with a cache of two versions, the recipe, an API key, and the ledger's URL."""
 
     folder: Path
     config: TrainConfig
     key: str
+    database_url: str
 
     @property
     def cache(self) -> Path:
         return self.folder / "cache"
 
-    @property
-    def database_url(self) -> str:
-        return f"sqlite:///{self.folder}/service.db"
+    def with_ledger(self, database_url: str) -> "Deployment":
+        """Return the same deployment with another ledger, and a key in it."""
+        with open_database(database_url) as engine:
+            key = create_key(engine, "benchmark", ["forecast", "admin"])
+        return replace(self, key=key, database_url=database_url)
 
-    def request(self, n_series: int = 1) -> bytes:
-        """Return a complete HTTP request for forecasts of `n_series` series."""
-        first = datetime(2026, 1, 1)
+    def requests(self, n_series: int = 1, count: int = VARIANTS) -> list[bytes]:
+        """Return complete HTTP requests for forecasts of `n_series` series, each with other times and values."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return [
+            http_request("/v1/forecasts", json.dumps(self._body(number, n_series)).encode(), headers)
+            for number in range(count)
+        ]
+
+    def _body(self, number: int, n_series: int) -> dict[str, Any]:
+        first = datetime(2026, 1, 1) + timedelta(hours=number)
         times = [(first + timedelta(hours=row)).isoformat() for row in range(self.config.input_size)]
-        values = [row % 24 / 12 for row in range(self.config.input_size)]
-        series = [{"unique_id": f"s{number}", "ds": times, "y": values} for number in range(n_series)]
-        body = json.dumps({"model": self.config.name, "series": series, "level": [80, 95]}).encode()
-        return http_request("/v1/forecasts", body, {"Authorization": f"Bearer {self.key}"})
+        values = self.values(number)
+        series = [{"unique_id": f"s{number}-{row}", "ds": times, "y": values} for row in range(n_series)]
+        return {"model": self.config.name, "series": series, "level": [80, 95]}
+
+    def values(self, number: int) -> list[float]:
+        """Return the history of a series."""
+        return [(row + number) % 24 / 12 for row in range(self.config.input_size)]
 
 
 def prepare(folder: Path) -> Deployment:
@@ -78,9 +97,7 @@ def prepare(folder: Path) -> Deployment:
         version = train(config.with_cell(cell)).version
     store.promote(config.name, version)
     sync(store, folder / "cache")
-    with open_database(f"sqlite:///{folder}/service.db") as engine:
-        key = create_key(engine, "benchmark", ["forecast", "admin"])
-    return Deployment(folder, config, key)
+    return Deployment(folder, config, "", "").with_ledger(f"sqlite:///{folder}/service.db")
 
 
 @dataclass(frozen=True)
@@ -147,15 +164,21 @@ def _status(port: int, path: str) -> int:
         connection.close()
 
 
-def run_load(port: int, request: bytes, concurrency: int = CONCURRENCY, seconds: float = SECONDS) -> LoadResult:
+def run_load(
+    port: int, requests: Sequence[bytes], concurrency: int = CONCURRENCY, seconds: float = SECONDS
+) -> LoadResult:
     """Load a server from another process.
 
     Raises:
         ForecasterError: an answer has another status than 200.
     """
     options = {
-        "host": "127.0.0.1", "port": port, "request": request.hex(), "concurrency": concurrency, "seconds": seconds,
-    }  # fmt: skip
+        "host": "127.0.0.1",
+        "port": port,
+        "requests": [request.hex() for request in requests],
+        "concurrency": concurrency,
+        "seconds": seconds,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load"], input=json.dumps(options), capture_output=True, text=True, check=True
     )
@@ -165,22 +188,103 @@ def run_load(port: int, request: bytes, concurrency: int = CONCURRENCY, seconds:
     return result
 
 
-def compare_bare_route(deployment: Deployment) -> Iterator[Row]:
-    """Yield throughput and p99 latency relative to a minimal route of the same process, in alternating rounds."""
-    bare = http_request("/bare", b"{}", {})
-    with serving(deployment, "benchmarks.bare_route") as service:
-        run_load(service.port, deployment.request(), seconds=1)
-        rounds = [(run_load(service.port, deployment.request()), run_load(service.port, bare)) for _ in range(ROUNDS)]
-        ours, theirs = (statistics.median(results[side].per_second for results in rounds) for side in (0, 1))
-        yield Row("requests per second, one series", ours, None, "1/s")
-        yield Row("requests per second, bare FastAPI route", theirs, None, "1/s")
-        yield Row("service over bare route", ours / theirs, 0.3, "ratio", is_least=True)
-        latency = statistics.median(forecasts.p99_seconds / route.p99_seconds for forecasts, route in rounds)
-        yield Row("p99, service over bare route", latency, 4, "ratio")
-        large = [run_load(service.port, deployment.request(MANY_SERIES), 1) for _ in range(ROUNDS)]
-        rate = statistics.median(result.per_second for result in large) * MANY_SERIES
-        yield Row(f"series per second, {MANY_SERIES} a request", rate, 5000, "1/s", is_least=True)
-        yield Row("ONNX Runtime without the service over that", inference_rate(deployment) / rate, None, "ratio")
+@dataclass(frozen=True)
+class Contender:
+    """A server's route that is compared with the others, and what it is asked for."""
+
+    name: str
+    port: int
+    requests: Sequence[bytes]
+
+    def load(self, concurrency: int) -> LoadResult:
+        """Load the route."""
+        return run_load(self.port, self.requests, concurrency)
+
+
+def compare(deployment: Deployment, has_peer: bool) -> Iterator[Row]:
+    """Yield throughput and latency beside a minimal route of the same process, and beside `mlflow models serve`.
+
+    The contenders take turns in each round, because the machine's speed changes over time.
+    """
+    with ExitStack() as stack:
+        service = stack.enter_context(serving(deployment, "benchmarks.bare_route"))
+        contenders = [
+            Contender(OURS, service.port, deployment.requests()),
+            Contender(BARE, service.port, [http_request("/bare", b"{}", {})]),
+        ]
+        if has_peer:
+            peer, rows = stack.enter_context(mlflow_serving(deployment))
+            contenders.append(peer)
+            yield from rows
+        results: dict[tuple[str, int], list[LoadResult]] = {}
+        for contender in contenders:
+            run_load(contender.port, contender.requests, seconds=1)
+        with measured_cpu(service.process) as cpu:
+            n_requests = sum(contenders[0].load(CONCURRENCY).statuses.values())
+        for _ in range(ROUNDS):
+            for contender in contenders:
+                for concurrency in (1, CONCURRENCY):
+                    results.setdefault((contender.name, concurrency), []).append(contender.load(concurrency))
+        yield from _as_rows(results, has_peer)
+        for thread, seconds in cpu.items():
+            label = f"CPU time of a request, connections: {CONCURRENCY}, {thread}"
+            yield Row(label, 1e6 * seconds / n_requests, None, "us")
+        large = [run_load(service.port, deployment.requests(MANY_SERIES, 4), 1) for _ in range(ROUNDS)]
+        rates = [result.per_second * MANY_SERIES for result in large]
+        yield Row.of_runs(f"series per second, {MANY_SERIES} a request", rates, 8000, "1/s", is_least=True)
+        over = inference_rate(deployment) / statistics.median(rates)
+        yield Row("ONNX Runtime without the service over that", over, None, "ratio")
+
+
+def _as_rows(results: dict[tuple[str, int], list[LoadResult]], has_peer: bool) -> Iterator[Row]:
+    for (name, concurrency), measured in results.items():
+        label = f"{name}, connections: {concurrency}"
+        yield Row.of_runs(f"{label}, requests per second", [result.per_second for result in measured], None, "1/s")
+        yield Row.of_runs(f"{label}, p99", [1000 * result.p99_seconds for result in measured], None, "ms")
+
+    def ratios(theirs: str, concurrency: int, field: str = "per_second") -> list[float]:
+        pairs = zip(results[OURS, concurrency], results[theirs, concurrency], strict=True)
+        return [getattr(ours, field) / getattr(other, field) for ours, other in pairs]
+
+    at_most, at_least = partial(Row.of_runs, unit="ratio"), partial(Row.of_runs, unit="ratio", is_least=True)
+    label = f"connections: {CONCURRENCY}"
+    yield at_least(f"service over {BARE}, {label}", ratios(BARE, CONCURRENCY), 0.36)
+    yield at_most(f"p99, service over {BARE}, {label}", ratios(BARE, CONCURRENCY, "p99_seconds"), 4)
+    if has_peer:
+        yield at_least(f"service over {PEER}, {label}", ratios(PEER, CONCURRENCY), 3)
+        yield at_least(f"service over {PEER}, connections: 1", ratios(PEER, 1), 2)
+
+
+@contextmanager
+def measured_cpu(process: psutil.Process) -> Iterator[dict[str, float]]:
+    """Yield the CPU seconds that a process takes in the block, by thread, once the block has ended."""
+    taken: dict[str, float] = {}
+    before = _thread_seconds(process)
+    yield taken
+    for thread, seconds in _thread_seconds(process).items():
+        name = "event loop" if thread == process.pid else "other threads"
+        taken[name] = taken.get(name, 0) + seconds - before.get(thread, 0)
+
+
+def _thread_seconds(process: psutil.Process) -> dict[int, float]:
+    return {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+
+
+def compare_ledgers(deployment: Deployment) -> Iterator[Row]:
+    """Yield the throughput with a ledger in Postgres over that with SQLite."""
+    if not is_installed():
+        return
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres_server()).uri
+        deployments = (deployment, deployment.with_ledger(url))
+        services = [stack.enter_context(serving(each)) for each in deployments]
+        contenders = [
+            Contender(name, service.port, each.requests())
+            for name, service, each in zip(("SQLite", "Postgres"), services, deployments, strict=True)
+        ]
+        rounds = [[contender.load(CONCURRENCY).per_second for contender in contenders] for _ in range(ROUNDS)]
+        ratios = [postgres / sqlite for sqlite, postgres in rounds]
+        yield Row.of_runs("requests per second, Postgres over SQLite", ratios, 0.7, "ratio", is_least=True)
 
 
 def inference_rate(deployment: Deployment) -> float:
@@ -202,43 +306,41 @@ def endurance(deployment: Deployment) -> Iterator[Row]:
     name = deployment.config.name
     index = read_indexes(deployment.cache)[name]
     with serving(deployment) as service:
-        run_load(service.port, deployment.request(), seconds=3)
+        run_load(service.port, deployment.requests(), seconds=3)
         first, count, swaps = service.megabytes, 0, 0
         while count < REQUESTS or swaps < SWAPS:
             swaps += 1
             version = sorted(index.runs)[swaps % len(index.runs)]
             write_index(deployment.cache, name, ModelIndex({CHAMPION: version}, index.runs))
-            count += sum(run_load(service.port, deployment.request(), seconds=0.7).statuses.values())
+            count += sum(run_load(service.port, deployment.requests(), seconds=0.7).statuses.values())
         yield Row(f"memory after {count} requests and {swaps} swaps", service.megabytes, 180, "MB")
         yield Row("growth since the first requests", service.megabytes - first, 20, "MB")
     write_index(deployment.cache, name, index)
 
 
-def compare_mlflow(deployment: Deployment) -> Iterator[Row]:
-    """Yield startup, memory and throughput of `mlflow models serve` with the same version, one series a request."""
+@contextmanager
+def mlflow_serving(deployment: Deployment) -> Iterator[tuple[Contender, list[Row]]]:
+    """Run `mlflow models serve` with the same version; yield its route, and rows of its startup and memory."""
     index = read_indexes(deployment.cache)[deployment.config.name]
     uri = f"models:/{deployment.config.name}/{index.aliases[CHAMPION]}"
-    port, rows = _free_port(), [[[row % 24 / 12] for row in range(deployment.config.input_size)]]
-    request = http_request("/invocations", json.dumps({"inputs": {"x": rows}}).encode(), {})
+    port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
     environment = {
         "MLFLOW_TRACKING_URI": deployment.config.tracking.uri,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
+    windows = [[[[value] for value in deployment.values(number)]] for number in range(VARIANTS)]
+    requests = [http_request("/invocations", json.dumps({"inputs": {"x": window}}).encode(), {}) for window in windows]
     with _started(command, environment) as process:
         start = time.perf_counter()
         while _status(port, "/ping") != 200:
             time.sleep(0.2)
-        yield Row("mlflow models serve: start to ready", time.perf_counter() - start, None, "s")
-        run_load(port, request, seconds=1)
-        theirs = statistics.median(run_load(port, request).per_second for _ in range(ROUNDS))
+        seconds = time.perf_counter() - start
+        run_load(port, requests, seconds=1)
         processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         memory = sum(process.memory_info().rss for process in processes) / 1e6
-        yield Row("mlflow models serve: memory", memory, None, "MB")
-        yield Row("mlflow models serve: requests per second", theirs, None, "1/s")
-    with serving(deployment) as service:
-        ours = statistics.median(run_load(service.port, deployment.request()).per_second for _ in range(ROUNDS))
-    yield Row("requests per second, service over mlflow models serve", ours / theirs, 150, "ratio", is_least=True)
+        rows = [Row(f"{PEER}: start to ready", seconds, None, "s"), Row(f"{PEER}: memory", memory, None, "MB")]
+        yield Contender(PEER, port, requests), rows
 
 
 def starts(deployment: Deployment) -> Iterator[Row]:
@@ -261,11 +363,13 @@ def main() -> int:
     parser.add_argument("--peer", action="store_true", help="also measure mlflow models serve")
     parser.add_argument("--quick", action="store_true", help="skip the 30,000 requests and 100 version swaps")
     arguments = parser.parse_args()
-    parts = [starts, compare_bare_route]
+    parts: list[Callable[[Deployment], Iterator[Row]]] = [
+        starts,
+        partial(compare, has_peer=arguments.peer),
+        compare_ledgers,
+    ]
     if not arguments.quick:
         parts.append(endurance)
-    if arguments.peer:
-        parts.append(compare_mlflow)
     with tempfile.TemporaryDirectory() as folder:
         deployment = prepare(Path(folder))
         return report([row for part in parts for row in part(deployment)])

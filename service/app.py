@@ -13,6 +13,7 @@ from service import problems
 from service.catalog import ModelStore
 from service.dependencies import require_scope
 from service.forecast_service import ForecastService
+from service.hot_routes import HotRoute, HotRoutes
 from service.housekeeping import run_housekeeping
 from service.keyring import Keyring
 from service.limits import Limits
@@ -25,6 +26,9 @@ from service.settings import Settings
 from service.tracing import trace
 
 DESCRIPTION = "Time-series forecasts from registered recurrent models, each with the model's measured skill."
+_FORECASTS = forecasts.router.prefix
+# by method and path
+_HOT_ROUTES = {("POST", _FORECASTS): HotRoute(_FORECASTS, "forecast", forecasts.create_forecast)}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -40,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.keyring = Keyring(app.state.forecast_service.engine, settings.is_loopback, settings.keys_refresh_seconds)
     app.state.limits = Limits(settings.rate_limit, settings.max_concurrent, settings.max_bytes_in_flight)
     app.state.is_stopping = False
+    app.add_middleware(HotRoutes, routes=_HOT_ROUTES)
     app.add_middleware(RequestMiddleware, hosts=settings.hosts, metrics=metrics, limits=app.state.limits)
     problems.install(app)
     # the scope that each route requires; busy routes come first, because Starlette tries routes in order

@@ -19,7 +19,6 @@ from forecaster.domain.exits import PARTLY_FAILED, SUCCESS
 from forecaster.registry.bundle import identity, read_bundle
 from forecaster.registry.cache import (
     NO_INDEX,
-    ModelIndex,
     bundle_folder,
     fingerprint,
     has_passed,
@@ -31,6 +30,7 @@ from forecaster.registry.files import check_folder
 from forecaster.registry.predictor import ArrayPredictor
 from forecaster.registry.sandbox import RETRY_AFTER_SECONDS, Limits, check_bundles
 from service.metrics import Metrics
+from service.served_model import Model
 from service.settings import Settings
 
 # interval between checks of the cache; a check costs a few stat calls
@@ -41,15 +41,6 @@ _MAX_PROBLEMS_SHOWN, _MAX_PROBLEM_CHARS = 10, 300
 _MAX_SYNC_LINES = 200
 _PATH = re.compile(r"(?<![\w.])/[^\s'\"()]+")
 _log = logging.getLogger("forecaster.service")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A served model: its index (aliases and run ids) and a predictor for each version."""
-
-    name: str
-    index: ModelIndex
-    predictors: Mapping[int, ArrayPredictor]
 
 
 Catalog = Mapping[str, Model]

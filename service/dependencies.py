@@ -45,18 +45,27 @@ async def _caller(request: Request) -> Caller:
 CallerDep = Annotated[Caller, Depends(_caller)]
 
 
-def require_scope(scope: str) -> Any:
-    """Return a dependency that authenticates a request, requires a scope of its key and applies the rate limit.
+async def authorize(request: Request, scope: str) -> None:
+    """Authenticate a request, require a scope of its key and apply the rate limit, before the body is read.
 
-    It runs before the body is read, and raises NotAuthenticated, PermissionDenied, KeysUnavailable or TooManyRequests.
+    Raises:
+        NotAuthenticated: the request has no valid API key.
+        PermissionDenied: the key lacks the scope.
+        KeysUnavailable: the keys have not been read yet.
+        TooManyRequests: the client exceeds its rate limit.
     """
+    state = request.app.state
+    await state.keyring.wait()
+    caller = state.keyring.check(request.headers.get("authorization", ""), scope)
+    request.state.caller, request.state.client = caller, caller.client
+    state.limits.rate_limiter.check(caller.client or (request.client.host if request.client else ""))
+
+
+def require_scope(scope: str) -> Any:
+    """Return a dependency that authorizes a request; see `authorize`."""
 
     async def check(request: Request) -> None:
-        state = request.app.state
-        await state.keyring.wait()
-        caller = state.keyring.check(request.headers.get("authorization", ""), scope)
-        request.state.caller, request.state.client = caller, caller.client
-        state.limits.rate_limiter.check(caller.client or (request.client.host if request.client else ""))
+        await authorize(request, scope)
 
     return Depends(check)
 

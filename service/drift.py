@@ -76,12 +76,13 @@ class DriftMonitor:
         reference = manifest.training_data.reference
         if not reference or windows.shape[1] < 2:
             return
-        rows = np.hstack([windows[:, -2:], features])
+        rows, key = np.hstack([windows[:, -2:], features]), (owner, model, version)
         with self._lock:
-            pending = self._pending.setdefault((owner, model, version), [])
+            if key not in self._counts:
+                names = feature_names(manifest.hist_exog, manifest.futr_exog)
+                self._counts[key] = InputCounts(reference, manifest.is_positive, names)
+            pending = self._pending.setdefault(key, [])
             pending.append(rows)
-            names = feature_names(manifest.hist_exog, manifest.futr_exog)
-            self._counts.setdefault((owner, model, version), InputCounts(reference, manifest.is_positive, names))
             # counting each request's rows separately takes as long as a forecast
             if len(pending) >= _MAX_PENDING:
                 self._count()

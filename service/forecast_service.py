@@ -10,6 +10,7 @@ from functools import partial
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
+from forecaster.database.checkpoints import MAX_LOG_PAGES, Checkpointer
 from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, is_in_place, open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import ForecasterError, RequestError
@@ -50,13 +51,15 @@ class ForecastService:
     engine: Engine = field(init=False)
     maintenance_engine: Engine = field(init=False)
     writer: Writer = field(init=False)
+    checkpointer: Checkpointer = field(init=False)
     queue: ForecastQueue = field(init=False)
 
     def __post_init__(self) -> None:
         """Create the engines, the writer and the queue; nothing connects to the database yet."""
         url = self.settings.database_url
         self.engine, self.maintenance_engine = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
-        self.writer = Writer(open_engine(url))
+        self.writer = Writer(open_engine(url, max_log_pages=MAX_LOG_PAGES))
+        self.checkpointer = Checkpointer(self.maintenance_engine)
         self.queue = ForecastQueue(self.settings, self.metrics, self.writer)
 
     @property
@@ -76,6 +79,7 @@ class ForecastService:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._problem = None
+                self.checkpointer.start()
                 return
 
     def _open(self) -> None:
@@ -97,6 +101,7 @@ class ForecastService:
 
     def close(self) -> None:
         """Write the waiting entries and close all connections to the database."""
+        self.checkpointer.stop()
         self.writer.stop()
         for engine in (self.writer.engine, self.engine, self.maintenance_engine):
             engine.dispose()

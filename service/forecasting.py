@@ -12,7 +12,6 @@ from forecaster.inference.answers import (
     Answer,
     ForecastTimes,
     describe_forecasts,
-    describe_version,
     matching_tolerance,
     scored_steps,
 )
@@ -20,12 +19,13 @@ from forecaster.inference.forecasting import Forecaster, ForecastInputs
 from forecaster.registry.bands import bands
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import ArrayPredictor
-from service.catalog import Catalog, Model, find_model
+from service.catalog import Catalog, find_model
 from service.histories import History, read_histories
 from service.limits import LARGE_BYTES
 from service.requests import ForecastRequest
+from service.served_model import Model
 from service.settings import Settings
-from service.timestamps import Clock
+from service.timestamps import Clock, End
 
 # bytes of a number or a time in an answer, with quotes and a comma
 POINT_BYTES = 26
@@ -126,8 +126,8 @@ def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan
     version = model.index.version_of(model.name, request.alias, request.version)
     predictor = model.predictors[version]
     horizon = predictor.manifest.horizon if request.horizon is None else request.horizon
-    forecaster = Forecaster(
-        predictor, horizon, requested_bands, settings.without_skill, request.n_samples, request.seed
+    forecaster = model.forecaster(
+        version, horizon, requested_bands, settings.without_skill, request.n_samples, request.seed
     )
     planned = Plan(model, version, forecaster, len(request.series or request.unique_ids or ()))
     if planned.n_points > settings.max_points:
@@ -173,6 +173,7 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
     """
     forecaster = tasks[0].forecaster
     histories = [history for task in tasks for history in task.histories]
+    names = [history.unique_id for history in histories]
     rates = [
         rates_of_task.get(history.unique_id)
         for task, rates_of_task in zip(tasks, miscoverage_rates, strict=True)
@@ -180,35 +181,30 @@ def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]
     ]
     inputs = _inputs(histories, forecaster.predictor, rates)
     predicted = forecaster.predict(inputs)
-    times = forecast_times([history.clock for history in histories], forecaster)
-    described = describe_forecasts(predicted, [history.unique_id for history in histories], times)
+    ends = [history.clock.end for history in histories]
+    times = forecast_times(ends, tasks[0].model, tasks[0].version, forecaster.horizon)
+    described = describe_forecasts(predicted, names, times)
     windows, features = inputs.values[:, :, 0], _features(inputs)
     last_values = last_observed(windows)[:, 0]
     steps, tolerance = scored_steps(predicted, times), matching_tolerance(forecaster)
     results, end = [], 0
     for task in tasks:
         rows = slice(end, end := end + len(task.histories))
-        run_id = task.model.index.runs[task.version]
-        head = describe_version(forecaster, task.model.name, task.version, task.alias, run_id)
         own = None if inputs.static is None else inputs.static[rows]
-        head["warnings"] += forecaster.static_warnings([history.unique_id for history in task.histories], own)
-        head["warnings"] += missing_warnings(inputs.values[rows])
+        warnings = [*forecaster.static_warnings(names[rows], own), *missing_warnings(inputs.values[rows])]
+        head = task.model.head(task.version, task.alias, forecaster, warnings)
         answer = Answer(head, described[rows], last_values[rows], steps[rows], tolerance)
         results.append(TaskResult(answer, windows[rows], features[rows]))
     return results
 
 
-def forecast_times(clocks: Sequence[Clock], forecaster: Forecaster) -> ForecastTimes:
-    """Return the forecast times of series with these clocks, computed once for all clocks with the same end."""
-    frequency, horizon = forecaster.predictor.frequency, forecaster.horizon
-    next_times = {clock.end: (clock, clock.next_times(frequency, horizon)) for clock in clocks}
-    texts = {end: clock.format(np.concatenate([clock.wall[-1:], times])) for end, (clock, times) in next_times.items()}
-    instants = {end: clock.instants(times) for end, (clock, times) in next_times.items()}
-    ends = [clock.end for clock in clocks]
+def forecast_times(ends: Sequence[End], model: Model, version: int, horizon: int) -> ForecastTimes:
+    """Return the times of the forecasts of series that end at `ends`."""
+    upcoming = [model.upcoming(version, end, horizon) for end in ends]
     return ForecastTimes(
-        [texts[end][0] for end in ends],
-        [texts[end][1:] for end in ends],
-        np.stack([instants[end] for end in ends]),
+        [times.cutoff for times in upcoming],
+        [times.ds for times in upcoming],
+        np.array([times.instants for times in upcoming]),
     )
 
 

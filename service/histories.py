@@ -14,7 +14,7 @@ from forecaster.domain.static import StaticColumns, StaticValue
 from forecaster.registry.predictor import ArrayPredictor
 from service.requests import ForecastRequest, SeriesIn
 from service.settings import Settings
-from service.timestamps import Clock, have_same_times, read_clock
+from service.timestamps import Clock
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def read_histories(
     locations = [f"{where}[{number}] ('{name}')" for number, name in enumerate(names)]
     if request.series is not None:
         histories: list[History] = []
-        for number, (series, location) in enumerate(zip(request.series, locations, strict=True)):
+        for series, location in zip(request.series, locations, strict=True):
             # the series of a request usually share their timestamps
-            is_same = number > 0 and have_same_times(series.ds, request.series[number - 1].ds)
-            histories.append(_sent(series, location, predictor, steps, histories[-1].clock if is_same else None))
+            is_checked = bool(histories) and series.ds.is_same(histories[-1].clock)
+            histories.append(_sent(series, location, predictor, steps, histories[-1].clock if is_checked else None))
         return histories
     now = datetime.now(UTC)
     return [_stored(name, location, predictor, settings, now) for name, location in zip(names, locations, strict=True)]
@@ -77,7 +77,7 @@ def _check_unique(names: list[str], where: str) -> None:
         seen[name] = number
 
 
-def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, known_clock: Clock | None) -> History:
+def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, checked: Clock | None) -> History:
     manifest, length = predictor.manifest, len(series.y)
     if len(series.ds) != length:
         raise SeriesError(f"{where}: ds has {len(series.ds)} entries and y has {length}; give one time per value")
@@ -88,9 +88,8 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, k
     futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
     if not manifest.is_masked:
         _check_no_nulls(series, where)
-    clock = known_clock
-    if clock is None:
-        clock = read_clock(series.ds, where)
+    clock = series.ds if checked is None else checked
+    if checked is None:
         clock.check(predictor.frequency, where)
     # slice before converting: a slice of an array would keep the whole array in memory
     values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)], dtype=np.float64).T
@@ -120,6 +119,8 @@ def _static(unique_id: str, given: Mapping[str, StaticValue], columns: StaticCol
 
 
 def _check_names(given: Mapping[str, object], wanted: tuple[str, ...], where: str) -> None:
+    if not given and not wanted:
+        return
     missing, unknown = [name for name in wanted if name not in given], sorted(given.keys() - set(wanted))
     if missing or unknown:
         raise RequestError(

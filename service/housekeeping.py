@@ -12,9 +12,10 @@ from forecaster.ledger.retention import forget_before
 from forecaster.ledger.running_sums import ScoreSums, VersionKey, sums_since
 from forecaster.ledger.skill import GroupSkill, skill_from_sums
 from forecaster.registry.cache import CHAMPION
-from service.catalog import Catalog, Model, ModelStore
+from service.catalog import Catalog, ModelStore
 from service.forecast_service import ForecastService
 from service.metrics import Metrics
+from service.served_model import Model
 from service.settings import Settings
 
 EVERY_SECONDS = 60

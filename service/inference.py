@@ -13,7 +13,6 @@ from forecaster.domain.series import KNOWN, MEAN, STATIC, Floats, X
 from forecaster.inference.answers import (
     Answer,
     describe_forecasts,
-    describe_version,
     ledger_entry,
     matching_tolerance,
     scored_steps,
@@ -23,13 +22,14 @@ from forecaster.ledger.entries import Entry, forecast_id, new_request_id
 from forecaster.ledger.running_sums import VersionKey
 from forecaster.registry.cache import CHAMPION
 from forecaster.registry.predictor import ArrayPredictor
-from service.catalog import Catalog, Model, find_model
+from service.catalog import Catalog, find_model
 from service.forecast_queue import RequestContext
 from service.forecasting import forecast_times
 from service.protocol import InferenceParameters, InferenceRequest, ModelMetadata, TensorMetadata
+from service.served_model import Model
 from service.settings import Settings
 from service.tensors import FP64, read_tensors, write_tensors
-from service.timestamps import Clock, read_clock
+from service.timestamps import End, clock_of
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def infer(
     may_miss = {X} if predictor.manifest.is_masked else ()
     arrays = read_tensors(request.inputs, binary, shapes, settings.max_series, may_miss)
     values = arrays[X]
-    clocks = _clocks(request.parameters, len(values))
+    ends = _cutoffs(request.parameters, len(values))
     request_id = new_request_id(now_microseconds())
     names = request.parameters.unique_ids or [forecast_id(request_id, window) for window in range(len(values))]
     rates_by_series = miscoverage_rates.get((context.owner, name, number), {})
@@ -153,11 +153,11 @@ def infer(
     # the protocol allows no lists as parameters
     parameters = {"forecast_by": forecast.forecast_by} | ({"warnings": json.dumps(warnings)} if warnings else {})
     entry: Entry | None = None
-    if clocks:
-        times = forecast_times(clocks, forecaster)
+    if ends:
+        times = forecast_times(ends, model, number, forecaster.horizon)
         alias = CHAMPION if version is None else None
         answer = Answer(
-            describe_version(forecaster, name, number, alias, model.index.runs[number]),
+            model.head(number, alias, forecaster),
             describe_forecasts(forecast, names, times),
             last_observed(values[:, :, 0])[:, 0],
             scored_steps(forecast, times),
@@ -170,8 +170,8 @@ def infer(
     return InferenceAnswer(header if request.id is None else header | {"id": request.id}, output_bytes, entry)
 
 
-def _clocks(parameters: InferenceParameters, batch: int) -> list[Clock]:
-    """Return the clock of each window, which ends at its cutoff; empty if the request has no cutoffs.
+def _cutoffs(parameters: InferenceParameters, batch: int) -> list[End]:
+    """Return the last timestamp of each window; empty if the request has no cutoffs.
 
     Raises:
         RequestError: there is not one cutoff and one name for each window, or there are names without cutoffs.
@@ -185,7 +185,7 @@ def _clocks(parameters: InferenceParameters, batch: int) -> list[Clock]:
     for field, given in (("cutoffs", cutoffs), ("unique_ids", names)):
         if given is not None and len(given) != batch:
             raise RequestError(f"parameters.{field}: needs {batch} entries, one for each window, but has {len(given)}")
-    return [read_clock([cutoff], f"parameters.cutoffs[{row}]") for row, cutoff in enumerate(cutoffs or [])]
+    return [clock_of([cutoff]).end for cutoff in cutoffs or []]
 
 
 def _horizon(request: InferenceRequest, predictor: ArrayPredictor) -> int:

@@ -5,8 +5,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
-from functools import lru_cache
+from collections.abc import MutableMapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -29,6 +29,7 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
+_NAMES = frozenset(name for name, _ in HEADERS)
 # headers that must not be repeated: a proxy could use the first, and the service the last
 _UNIQUE_HEADERS = frozenset(
     {b"authorization", b"content-length", b"host", b"idempotency-key", b"inference-header-content-length", b"origin"}
@@ -53,6 +54,9 @@ class RequestMiddleware:
         self._metrics = metrics
         # request ids: a random prefix for the process, and a counter
         self._prefix, self._numbers = f"{secrets.token_hex(4)}-", itertools.count(1)
+        # finding a metric by its labels takes longer than counting
+        self._count = cache(lambda *labels: metrics.requests.labels(*labels).inc)
+        self._observe = cache(lambda route: metrics.latency.labels(route).observe)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -119,8 +123,8 @@ class RequestMiddleware:
         # the route and not the path: clients choose paths, and each label value is a new time series
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if route != "none" and scope["method"] in _METHODS else "any"
-        self._metrics.requests.labels(method, route, status).inc()
-        self._metrics.latency.labels(route).observe(seconds)
+        self._count(method, route, status)()
+        self._observe(route)(seconds)
         if _log.isEnabledFor(logging.INFO):
             client = scope.get("state", {}).get("client", "")
             extra = {"method": method, "route": route, "status": status, "seconds": round(seconds, 6), "client": client}
@@ -128,9 +132,13 @@ class RequestMiddleware:
 
 
 def _add_headers(message: MutableMapping[str, Any], request_id: bytes) -> None:
-    names = {name for name, _ in message["headers"]}
-    missing = [header for header in HEADERS if header[0] not in names]
-    message["headers"] = [*message["headers"], *missing, (b"x-request-id", request_id)]
+    given: list[tuple[bytes, bytes]] = message["headers"]
+    missing: Sequence[tuple[bytes, bytes]] = HEADERS
+    # only the pages have headers of these names
+    if not _NAMES.isdisjoint(name for name, _ in given):
+        names = {name for name, _ in given}
+        missing = tuple(header for header in HEADERS if header[0] not in names)
+    message["headers"] = [*given, *missing, (b"x-request-id", request_id)]
 
 
 async def _send_body(message: Message, send: Send) -> None:

@@ -88,24 +88,29 @@ def problem_response(error: ServiceError) -> JSONResponse:
     return problem(error.status, str(error), error.field_errors, error.headers)
 
 
+def domain_error_response(request: Request, error: ForecasterError) -> JSONResponse:
+    """Return the response to a request that failed; an error that the client must not see is logged."""
+    if isinstance(error, ServiceError):
+        return error_response(request, error.status, str(error), error.field_errors, error.headers)
+    if isinstance(error, DatabaseUnavailable):
+        _log.error("%s", error)
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        detail = "the database is unavailable; retry"
+        return error_response(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, None, headers)
+    for kind, status in SHOWN.items():
+        if isinstance(error, kind):
+            return error_response(request, status, str(error))
+    _log.error("%s", error, exc_info=error)
+    detail = "the service failed; its log has the reason under this request's id"
+    return error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
 def install(app: FastAPI) -> None:
     """Add the exception handlers to `app`."""
 
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
-        if isinstance(error, ServiceError):
-            return error_response(request, error.status, str(error), error.field_errors, error.headers)
-        if isinstance(error, DatabaseUnavailable):
-            _log.error("%s", error)
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            detail = "the database is unavailable; retry"
-            return error_response(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, None, headers)
-        for kind, status in SHOWN.items():
-            if isinstance(error, kind):
-                return error_response(request, status, str(error))
-        _log.error("%s", error, exc_info=error)
-        detail = "the service failed; its log has the reason under this request's id"
-        return error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+        return domain_error_response(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,14 +1,27 @@
 """Schemas of requests, as OpenAPI shows them. Requests must not have unknown fields or non-finite numbers."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    Strict,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from forecaster.domain.manifest import MAX_JSON_INTEGER
 from forecaster.registry.predictor import MAX_SAMPLES
+from service.timestamps import Clock, clock_of, parse_uniform
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
@@ -32,8 +45,47 @@ MAX_COLUMNS = 500
 Time = Annotated[datetime, BeforeValidator(_check_iso_8601)]
 # PostgreSQL cannot store NUL in text
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+
+
+class _AsClock:
+    """Reads timestamps as a clock. Those that are all written alike are parsed together, others one by one."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        # report only the first invalid value of a long list
+        each = handler.generate_schema(Annotated[list[Time], FailFast()])
+        return core_schema.no_info_wrap_validator_function(_read_clock, each)
+
+
+def _read_clock(written: Any, read_each: core_schema.ValidatorFunctionWrapHandler) -> Clock:
+    if isinstance(written, list):
+        # the series of a request, and requests for the same time, usually share their timestamps
+        parse = _parse_cached if len(written) <= _MAX_CACHED_TIMES else parse_uniform
+        try:
+            clock = parse(tuple(written))
+        except TypeError:
+            # a value that is no text
+            clock = None
+        if clock is not None:
+            return clock
+    times = read_each(written)
+    has_zone = [time.tzinfo is not None for time in times]
+    if len(set(has_zone)) > 1:
+        message = "row {row}: some timestamps have a zone and some have none; write all the same way"
+        raise PydanticCustomError("zone", message, {"row": has_zone.index(not has_zone[0])})
+    return clock_of(times)
+
+
+# bounds the memory of the cache
+_MAX_CACHED_TIMES = 1000
+
+
+@lru_cache(64)
+def _parse_cached(written: Sequence[Any]) -> Clock | None:
+    return parse_uniform(written)
+
+
+Timestamps = Annotated[Clock, _AsClock()]
 # report only the first invalid value of a long list
-Times = Annotated[list[Time], FailFast()]
 Numbers = Annotated[list[Number], FailFast()]
 # null is a missing value, which only some models take
 Observed = Annotated[list[Number | None], FailFast()]
@@ -63,7 +115,7 @@ class SeriesIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     unique_id: Name
-    ds: Times
+    ds: Timestamps
     y: Observed
     # default_factory, because pydantic's deep copy of a default dict is as slow as parsing a short series
     hist_exog: ObservedColumns = Field(default_factory=dict)

@@ -56,6 +56,8 @@ class Unit:
 
     def of(self, inputs: Floats) -> Floats:
         """Return the unit of each window `(n, input_size)` of the target's history, `(n, 1)`."""
+        if self == CONSTANT:
+            return np.ones((len(inputs), 1))
         scale = SCALES[self.scale]
         own = scale.variance(inputs, self.decay)
         variance = np.where(np.isnan(own), self.long_run, (1 - self.pull) * own + self.pull * self.long_run)

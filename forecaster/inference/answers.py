@@ -1,8 +1,8 @@
 """Forecasts as clients receive them and as the ledger stores them, for HTTP and batches alike."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,42 @@ class ForecastTimes:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The part of an answer that all its forecasts share.
+
+    Args:
+        content: `model`, `forecast_by`, `skill` and `warnings`, as clients receive them.
+    """
+
+    content: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """Return the model's name."""
+        return str(self.content["model"]["name"])
+
+    @property
+    def version(self) -> int:
+        """Return the version's number."""
+        return int(self.content["model"]["version"])
+
+    @property
+    def forecast_by(self) -> str:
+        """Return `model`, or the name of the baseline that forecasts instead."""
+        return str(self.content["forecast_by"])
+
+    @cached_property
+    def json(self) -> str:
+        """Return the content as JSON."""
+        return to_json(self.content).decode()
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer to a request for `n` series.
 
     Args:
-        head: the fields that all forecasts share: `model`, `forecast_by`, `skill`, `warnings`.
+        head: the part that all forecasts share.
         forecasts: for each series `unique_id`, `cutoff`, `ds`, `is_adapted`, `mean`, the requested columns, and
             `samples` if sample paths are requested.
         last_values: the last value of each history, `(n,)`.
@@ -43,15 +74,17 @@ class Answer:
         tolerance: an actual within this many microseconds of a step's time belongs to the step.
     """
 
-    head: dict[str, Any]
+    head: Head
     forecasts: list[dict[str, Any]]
     last_values: Floats
     steps: Floats
     tolerance: int
 
 
-def describe_version(forecaster: Forecaster, name: str, version: int, alias: str | None, run_id: str) -> dict[str, Any]:
-    """Return the head of an answer: the fields that all forecasts of a request share.
+def describe_version(
+    forecaster: Forecaster, name: str, version: int, alias: str | None, run_id: str, warnings: Sequence[str] = ()
+) -> Head:
+    """Return the head of an answer.
 
     Args:
         forecaster: the version, with the request's settings.
@@ -59,29 +92,41 @@ def describe_version(forecaster: Forecaster, name: str, version: int, alias: str
         version: the version's number.
         alias: the alias that selected the version; None if its number did.
         run_id: the version's MLflow run.
+        warnings: warnings about the request, after those about the version.
     """
-    return {
-        "model": {"name": name, "version": version, "alias": alias, "run_id": run_id},
-        "forecast_by": forecaster.forecast_by,
-        "skill": describe_skill(forecaster.predictor.manifest.skill),
-        "warnings": list(forecaster.warnings),
-    }
+    return Head(
+        {
+            "model": {"name": name, "version": version, "alias": alias, "run_id": run_id},
+            "forecast_by": forecaster.forecast_by,
+            "skill": describe_skill(forecaster.predictor.manifest.skill),
+            "warnings": [*forecaster.warnings, *warnings],
+        }
+    )
 
 
 def describe_forecasts(forecast: Forecast, unique_ids: Sequence[str], times: ForecastTimes) -> list[dict[str, Any]]:
-    """Return each series' forecast as clients receive it, with null for a bound that is not calibrated."""
+    """Return each series' forecast as clients receive it; `as_json` writes a bound that is not calibrated as null."""
+    means, bounds = forecast.mean.tolist(), forecast.band_values.transpose(0, 2, 1).tolist()
     return [
         {
             UNIQUE_ID: unique_id,
             CUTOFF: times.cutoffs[row],
             DS: times.ds[row],
             "is_adapted": forecast.is_adapted[row],
-            MEAN: forecast.mean[row].tolist(),
-            **{name: _with_nulls(forecast.band_values[row, :, number]) for number, name in enumerate(forecast.columns)},
+            MEAN: means[row],
+            **dict(zip(forecast.columns, bounds[row], strict=True)),
             **({} if forecast.samples is None else {SAMPLES: forecast.samples[row].tolist()}),
         }
         for row, unique_id in enumerate(unique_ids)
     ]
+
+
+def as_json(content: Any) -> bytes:
+    """Return content as JSON, with null for NaN.
+
+    It is ASCII, because with any other character Python stores all of a string in two or four bytes each.
+    """
+    return to_json(content, inf_nan_mode="null", ensure_ascii=True)
 
 
 def scored_steps(forecast: Forecast, times: ForecastTimes) -> Floats:
@@ -123,8 +168,7 @@ def ledger_entry(
             last_value=float(last_value),
             steps=steps,
             tolerance=answer.tolerance,
-            # ASCII only: with any other character, Python stores all of the string in two or four bytes each
-            answer=to_json({"forecast_id": forecast_id(request_id, position), **described}, ensure_ascii=True).decode(),
+            answer=as_json({"forecast_id": forecast_id(request_id, position), **described}).decode(),
         )
         for position, (described, last_value, steps) in enumerate(
             zip(answer.forecasts, answer.last_values, answer.steps, strict=True)
@@ -135,16 +179,12 @@ def ledger_entry(
         answered_at=now,
         client=client,
         owner=owner,
-        model=answer.head["model"]["name"],
-        version=answer.head["model"]["version"],
-        forecast_by=answer.head["forecast_by"],
-        head=to_json(answer.head).decode(),
+        model=answer.head.model,
+        version=answer.head.version,
+        forecast_by=answer.head.forecast_by,
+        head=answer.head.json,
         forecasts=forecasts,
         is_shadow=is_shadow,
         idempotency_key=idempotency_key,
         body_digest=body_digest,
     )
-
-
-def _with_nulls(values: Floats) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]

@@ -137,8 +137,8 @@ def forecast_batch(config: BatchConfig, database: str, on_progress: Callable[[in
         count = len(histories.names)
         entered: int | None = None
         n_missing = np.zeros(2, dtype=np.int64)
-        warnings = dict.fromkeys(job.head["warnings"])
-        head = job.head | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        warnings = dict.fromkeys(job.head.content["warnings"])
+        head = job.head.content | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
         with _parquet(config.out, head) as write, Spool(config.out.parent) as spool:
             for begin in range(0, count, config.series_at_once):
                 numbers = range(begin, min(begin + config.series_at_once, count))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from pydantic_core import to_json
@@ -18,7 +18,7 @@ from forecaster.database.uris import sqlite_file
 from forecaster.domain.errors import ConfigError, DatabaseUnavailable, SeriesError
 from forecaster.domain.levels import LEVELS
 from forecaster.domain.missing import last_observed
-from forecaster.inference.answers import Answer, describe_forecasts, ledger_entry, scored_steps
+from forecaster.inference.answers import Answer, Head, as_json, describe_forecasts, ledger_entry, scored_steps
 from forecaster.inference.forecasting import Forecast
 from forecaster.inference.frames import FrameInputs
 from forecaster.ledger.entries import pack_steps, unpack_steps
@@ -100,10 +100,10 @@ class Spool:
         last_values = last_observed(inputs.values[:, :, 0])[:, 0]
         for row, described in enumerate(describe_forecasts(forecast, inputs.unique_ids, times)):
             last_value = float(last_values[row])
-            line = to_json([described, last_value, pack_steps(steps[row]).hex(), inputs.digest(row)])
+            line = as_json([described, last_value, pack_steps(steps[row]).hex(), inputs.digest(row)])
             self._file.write(line + b"\n")
 
-    def enter(self, engine: Engine, head: dict[str, Any], tolerance: int, owner: str) -> int:
+    def enter(self, engine: Engine, head: Head, tolerance: int, owner: str) -> int:
         """Write the forecasts that the ledger lacks; return their number.
 
         Each forecast becomes a request. Its idempotency key is a digest of the version, the inputs and the forecast, so
@@ -119,7 +119,7 @@ class Spool:
             DatabaseUnavailable: the database does not answer; a part of the forecasts may have been written.
         """
         self._file.seek(0)
-        version = [head["model"]["name"], head["model"]["version"]]
+        version = [head.model, head.version]
         n_new = 0
         while lines := list(islice(self._file, BATCH_SIZE)):
             entries = []

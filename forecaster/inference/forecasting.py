@@ -147,7 +147,7 @@ class Forecaster:
         is_adapted = tuple(
             rates is not None and is_adaptive for rates in inputs.miscoverage_rates or [None] * len(values)
         )
-        rows = np.flatnonzero(is_adapted)
+        rows = np.flatnonzero(is_adapted) if any(is_adapted) else np.empty(0, np.int64)
         rates = _fill_rates([inputs.miscoverage_rates[row] for row in rows.tolist()], self.horizon)
         if len(rows):
             adapted = adapted_probabilities(_SCORED, LEVELS, rates)
@@ -165,7 +165,8 @@ class Forecaster:
         # quantiles that are rounded outwards would bias the paths of small counts upwards
         unrounded = partial(quantiles, is_rounded=False)
         samples = None if self.n_samples is None else self._paths(unrounded, inputs.unique_ids, self.n_samples)
-        if any(np.isinf(found).any() for found in (band_values, bounds, samples) if found is not None):
+        served = (bounds, None if is_scored else band_values, samples)
+        if any(np.isinf(found).any() for found in served if found is not None):
             raise RequestError("series: the values are too large for finite intervals; check their size and unit")
         return Forecast(
             predicted.mean,
@@ -236,6 +237,8 @@ def _why_no_skill(skill: Skill) -> str:
 
 def _fill_rates(miscoverage_rates: Sequence[Floats | None], horizon: int) -> Floats:
     """Return each series' miscoverage rates, `(n, horizon, levels)`, nominal for steps without scores."""
+    if not miscoverage_rates:
+        return np.empty((0, horizon, len(LEVELS)))
     filled = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(miscoverage_rates), horizon, 1))
     for row, rates in enumerate(miscoverage_rates):
         if rates is not None:

@@ -135,7 +135,7 @@ def forecast_id(request_id: str, position: int) -> str:
 
 def pack_steps(steps: Floats) -> bytes:
     """Return steps `(steps, 2 + 2 × levels)` as bytes, in an order that does not depend on the machine."""
-    return steps.astype("<f8").tobytes()
+    return steps.astype("<f8", copy=False).tobytes()
 
 
 def unpack_steps(packed: bytes, levels: Sequence[float]) -> NDArray[np.float64]:

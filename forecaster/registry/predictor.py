@@ -45,6 +45,7 @@ class ArrayPredictor:
         """
         self.bundle = bundle
         self._residuals = lru_cache(_MAX_CACHED)(self._residual_quantiles)
+        self._supported = lru_cache(_MAX_CACHED)(self._supported_levels)
         self.manifest = bundle.manifest
         self.checks = RequestChecks(self.manifest)
         self.static_columns = bundle.manifest.static_columns
@@ -105,7 +106,9 @@ class ArrayPredictor:
         self.checks.check_horizon(horizon)
         self.checks.check_length(inputs.shape[1], "inputs")
         self.checks.check_shapes(inputs, known, static, horizon)
-        window = pad_front(np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64), manifest.input_size)
+        window = pad_front(
+            np.atleast_3d(inputs)[:, -manifest.input_size :].astype(np.float64, copy=False), manifest.input_size
+        )
         self.checks.check_observed(window)
         self.checks.check_values(window)
         return self.roll_out(window, horizon, known, static)
@@ -128,7 +131,8 @@ class ArrayPredictor:
                 window = np.concatenate([window, parts[-1].mean[:, :, None]], axis=1)[:, -manifest.input_size :]
             ahead = None if known is None else known[:, first : first + manifest.input_size + manifest.horizon]
             parts.append(self.forecast(Inputs(window, ahead, static)))
-        mean, offsets = np.concatenate([part.mean for part in parts], axis=1)[:, :horizon], parts[0].offsets
+        mean = parts[0].mean if len(parts) == 1 else np.concatenate([part.mean for part in parts], axis=1)
+        mean, offsets = mean[:, :horizon], parts[0].offsets
         if not np.isfinite(mean).all():
             row = int(np.flatnonzero(~np.isfinite(mean).all(axis=1))[0])
             raise RequestError(
@@ -204,21 +208,25 @@ class ArrayPredictor:
             RequestError: a probability lies beyond the calibrated range.
         """
         calibration, mean = self.calibration(is_baseline), predicted.mean
-        result = np.full((*mean.shape, len(probabilities)), np.nan)
         if calibration is None:
-            return result
+            return np.full((*mean.shape, len(probabilities)), np.nan)
         if not is_rounded:
             calibration = replace(calibration, support=calibration.support.continuous)
         past = np.atleast_3d(inputs)[:, -self.manifest.input_size :, 0]
         units, residuals = calibration.units(past), self._residuals(probabilities, is_baseline)
         steps = min(mean.shape[1], len(residuals))
-        at = np.broadcast_to(probabilities, (1, steps, len(probabilities))) if adapted is None else adapted[:, :steps]
         if adapted is None and predicted.offsets is None:
             # the quantiles of the residuals are cached, and scaled by each window's unit
             moved = mean[:, :steps, None] + units[:, :, None] * residuals[:steps]
-            result[:, :steps] = calibration.support.quantiles(moved, at)
+            found = calibration.support.quantiles(moved, probabilities)
         else:
-            result[:, :steps] = calibration.around(predicted, units, at)
+            shape = (1, steps, len(probabilities))
+            at = np.broadcast_to(probabilities, shape) if adapted is None else adapted[:, :steps]
+            found = calibration.around(predicted, units, at)
+        if steps == mean.shape[1]:
+            return found
+        result = np.full((*mean.shape, len(probabilities)), np.nan)
+        result[:, :steps] = found
         return result
 
     def bounds(
@@ -238,19 +246,12 @@ class ArrayPredictor:
             is_baseline: as for `quantiles`.
             adapted: as for `quantiles`, for each level's lower and upper bound.
         """
-        calibration = self.calibration(is_baseline)
+        columns, probabilities = self._supported(levels, is_baseline)
+        if len(columns) == 2 * len(levels):
+            return self.quantiles(inputs, predicted, probabilities, is_baseline, adapted)
         result = np.full((*predicted.mean.shape, 2 * len(levels)), np.nan)
-        supported = [
-            number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)
-        ]
-        columns = [column for number in supported for column in (2 * number, 2 * number + 1)]
-        result[:, :, columns] = self.quantiles(
-            inputs,
-            predicted,
-            bound_probabilities([levels[number] for number in supported]),
-            is_baseline,
-            None if adapted is None else adapted[:, :, columns],
-        )
+        known = None if adapted is None else adapted[:, :, columns]
+        result[:, :, columns] = self.quantiles(inputs, predicted, probabilities, is_baseline, known)
         return result
 
     def calibration(self, is_baseline: bool = False) -> Calibration | None:
@@ -314,11 +315,22 @@ class ArrayPredictor:
         parts = []
         for begin in range(0, len(inputs), MAX_BATCH):
             count = min(MAX_BATCH, len(inputs) - begin)
+            size = BATCH_SIZES[bisect_left(BATCH_SIZES, count)]
             # pad with the last window
-            padded = np.minimum(np.arange(BATCH_SIZES[bisect_left(BATCH_SIZES, count)]), count - 1) + begin
-            parts.append([array[:count] for array in self._session.run(names, inputs.take(padded).feeds)])
+            is_whole = size == len(inputs)
+            padded = inputs if is_whole else inputs.take(np.minimum(np.arange(size), count - 1) + begin)
+            parts.append([array[:count] for array in self._session.run(names, padded.feeds)])
         joined = (np.concatenate(arrays) if len(parts) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
         return dict(zip(names, joined, strict=True))
+
+    def _supported_levels(self, levels: tuple[int, ...], is_baseline: bool) -> tuple[list[int], tuple[float, ...]]:
+        """Return which columns of `bounds` are calibrated, and their probabilities."""
+        calibration = self.calibration(is_baseline)
+        supported = [
+            number for number, level in enumerate(levels) if calibration is not None and calibration.supports(level)
+        ]
+        columns = [column for number in supported for column in (2 * number, 2 * number + 1)]
+        return columns, bound_probabilities([levels[number] for number in supported])
 
     def _residual_quantiles(self, probabilities: tuple[float, ...], is_baseline: bool) -> Floats:
         calibration = self.calibration(is_baseline)

@@ -6,11 +6,12 @@ from typing import Any
 from fastapi import APIRouter
 
 from forecaster.inference.forecasting import describe_skill, forecast_warnings
-from service.catalog import Model, find_model
+from service.catalog import find_model
 from service.dependencies import ModelStoreDep
 from service.exceptions import NoExample
 from service.problems import responses
 from service.responses import ExampleForecast, ExampleOut, ExampleSeries, ModelOut, ModelsOut, SkillOut
+from service.served_model import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 # fields of a manifest that the list of models leaves out, to keep it short
