@@ -88,12 +88,14 @@ class SqliteFile:
             sqlite3.Error: the file cannot be read.
         """
         with _CONNECT_LOCK:
-            main, log_paths = _identity(self.path), _log_paths(self.path)
-            if main is None:
+            # one look at the file, which may be replaced at any moment
+            found, log_paths = _status(self.path), _log_paths(self.path)
+            if found is None:
                 raise DatabaseUnavailable(f"{self.path}: the database is not there; put it back, or restart")
             if not self.path.is_file():
                 # so that the permissions of a folder or device named by mistake are not changed below
                 raise DatabaseUnavailable(f"{self.path}: is not a file; correct the database's URL")
+            main = (found.st_dev, found.st_ino)
             others = [other for reference in _CONNECTIONS.copy() if (other := reference())]
             if any(other.main == main and other.logs != _identities(log_paths) for other in others):
                 # SQLite would read a new log with the index of the old one
@@ -101,7 +103,7 @@ class SqliteFile:
                     f"{self.path}: its log was removed while the database is open; try again, or restart"
                 )
             if self._last is not None:
-                self._prepare_reopening(self._last, main)
+                self._prepare_reopening(self._last, main, found.st_size)
             for path in (self.path, *log_paths):
                 _make_private(path)
             connection = sqlite3.connect(
@@ -113,6 +115,8 @@ class SqliteFile:
             )
             try:
                 self._set_up(connection)
+                if connection.main != main:
+                    raise DatabaseUnavailable(f"{self.path}: the database was replaced while it was opened; try again")
             except BaseException:
                 connection.close()
                 raise
@@ -124,9 +128,9 @@ class SqliteFile:
         """Return whether the path still leads to the files that were opened last; True if none was opened yet."""
         return self._last is None or self._last.is_in_place()
 
-    def _prepare_reopening(self, last: SqliteConnection, main: _Identity) -> None:
+    def _prepare_reopening(self, last: SqliteConnection, main: _Identity, size: int) -> None:
         """Refuse an empty file; if the file is a new one, move the log of the old one aside."""
-        if not self.path.stat().st_size:
+        if not size:
             raise DatabaseUnavailable(
                 f"{self.path}: the database was replaced by an empty file; put the database back, or restart"
             )
@@ -135,7 +139,7 @@ class SqliteFile:
         _log.warning("%s was replaced; opening the new file", self.path)
         log_paths = _log_paths(self.path)
         with FileLock(self.path.with_name(f"{self.path.name}-replaced.lock")):
-            if _identities(log_paths) == last.logs:
+            if _identity(self.path) == main and _identities(log_paths) == last.logs:
                 # SQLite would apply the old database's log to the new one
                 for path in log_paths:
                     aside = path.rename(path.with_name(f"{path.name}.replaced-{time.time_ns()}"))
@@ -208,12 +212,16 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _identity(path: Path) -> _Identity:
+def _status(path: Path) -> os.stat_result | None:
     try:
-        found = path.stat()
+        return path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identity(path: Path) -> _Identity:
+    found = _status(path)
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def _identities(paths: tuple[Path, ...]) -> tuple[_Identity, ...]:

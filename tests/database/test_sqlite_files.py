@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
+from forecaster.database import sqlite_files
 from forecaster.database.backup import copy_database
 from forecaster.database.engine import open_engine, transaction
 from forecaster.database.keys import create_key, read_keys
@@ -281,3 +282,31 @@ def test_threads_open_and_close_connections_at_the_same_time(file: Path) -> None
             list(threads.map(open_and_close, range(200)))
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_log_stays_in_place_if_the_file_comes_back_while_it_is_opened(
+    engine: Engine, file: Path, monkeypatch: pytest.MonkeyPatch, is_empty: bool
+) -> None:
+    """The log holds the last commits. Moved aside for a file that was gone by then, it took them with it."""
+    away, other = file.with_name("away.db"), file.with_name("other.db")
+    os.link(file, away)
+    if is_empty:
+        other.touch()
+    else:
+        copy_of(file).replace(other)
+    other.replace(file)
+    find_logs = sqlite_files._log_paths
+
+    def bring_back(path: Path) -> tuple[Path, ...]:
+        if away.exists():
+            away.replace(file)
+        return find_logs(path)
+
+    # called after the first look at the file
+    monkeypatch.setattr(sqlite_files, "_log_paths", bring_back)
+    with pytest.raises(DatabaseUnavailable, match="replaced"):
+        write(engine)
+    write(engine)
+    assert not list(file.parent.glob("*.replaced-*"))
+    assert len(read_keys(engine)) == 2
