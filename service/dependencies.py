@@ -128,22 +128,28 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     Raises:
         BodyTooLarge: the body is larger than the limit.
         BodyTimeout: the body does not arrive in time.
+        ClientDisconnect: the client disconnects before the body is complete.
         Overloaded: the bodies of other requests take all the memory set aside for bodies.
     """
-    raw = bytearray()
+    parts: list[bytes] = []
+    n_bytes, has_more = 0, True
     resources: RequestResources = request.state.resources
     try:
         async with asyncio.timeout(settings.body_timeout_seconds):
-            async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > settings.max_body_bytes:
+            while has_more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                n_bytes, has_more = n_bytes + len(parts[-1]), message.get("more_body", False)
+                if n_bytes > settings.max_body_bytes:
                     raise BodyTooLarge(
                         f"the body is larger than {settings.max_body_bytes} bytes; split it into several requests"
                     )
-                resources.body.resize(len(raw))
+                resources.body.resize(n_bytes)
     except TimeoutError:
         raise BodyTimeout(f"the body did not arrive within {settings.body_timeout_seconds:g} s; retry") from None
-    return bytes(raw)
+    return b"".join(parts)
 
 
 def _field_errors(error: ValidationError) -> list[FieldError]:

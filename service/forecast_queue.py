@@ -151,8 +151,13 @@ class ForecastQueue:
         def on_written(written: "Future[list[Outcome]]") -> None:
             loop.call_soon_threadsafe(set_results, written.result())
 
+        entries = [entry for entry, _ in forecast_requests]
+        outcomes = self.writer.write_now(entries)
+        if outcomes is not None:
+            set_results([*outcomes])
+            return
         try:
-            written = self.writer.submit([entry for entry, _ in forecast_requests])
+            written = self.writer.submit(entries)
         except ForecasterError as error:
             set_results([error] * len(forecast_requests))
         else:

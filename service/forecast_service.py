@@ -22,7 +22,7 @@ from forecaster.ledger.writer import Writer
 from forecaster.registry.cache import CHALLENGER, CHAMPION
 from service.catalog import Catalog
 from service.forecast_queue import ForecastQueue, RequestContext
-from service.forecasting import forecast, prepare
+from service.forecasting import Plan, forecast, plan, prepare
 from service.metrics import Metrics
 from service.requests import ForecastRequest
 from service.settings import Settings
@@ -58,7 +58,9 @@ class ForecastService:
         """Create the engines, the writer and the queue; nothing connects to the database yet."""
         url = self.settings.database_url
         self.engine, self.maintenance_engine = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
-        self.writer = Writer(open_engine(url, max_log_pages=MAX_LOG_PAGES))
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        impatient_engine = open_engine(url, 0, MAX_LOG_PAGES) if is_sqlite else None
+        self.writer = Writer(open_engine(url, max_log_pages=MAX_LOG_PAGES), impatient_engine)
         self.checkpointer = Checkpointer(self.maintenance_engine)
         self.queue = ForecastQueue(self.settings, self.metrics, self.writer)
 
@@ -84,10 +86,11 @@ class ForecastService:
 
     def _open(self) -> None:
         upgrade_schema(self.maintenance_engine)
-        for engine in (self.engine, self.writer.engine):
+        for engine in (self.engine, self.writer.engine, self.writer.impatient_engine):
             # connect now, because an engine remembers the database file that it opened
-            with transaction(engine):
-                pass
+            if engine:
+                with transaction(engine):
+                    pass
         self.load_miscoverage_rates()
 
     def load_miscoverage_rates(self) -> None:
@@ -103,11 +106,12 @@ class ForecastService:
         """Write the waiting entries and close all connections to the database."""
         self.checkpointer.stop()
         self.writer.stop()
-        for engine in (self.writer.engine, self.engine, self.maintenance_engine):
-            engine.dispose()
+        for engine in (self.writer.engine, self.writer.impatient_engine, self.engine, self.maintenance_engine):
+            if engine:
+                engine.dispose()
 
     async def answer(
-        self, request: ForecastRequest, catalog: Catalog, context: RequestContext, *, is_large: bool = False
+        self, request: ForecastRequest, planned: Plan, context: RequestContext, *, is_large: bool = False
     ) -> tuple[StoredAnswer, bool]:
         """Return the answer to a request once the ledger has it, and whether it is new.
 
@@ -122,13 +126,13 @@ class ForecastService:
         if stored is not None:
             return stored, False
         if not is_large and request.series and sum(len(series.ds) for series in request.series) <= _MAX_SMALL_ROWS:
-            task = prepare(request, catalog, self.settings)
+            task = prepare(request, planned, self.settings)
             entry, is_new = await self.queue.answer_small(task, context)
         else:
-            entry, is_new = await self.queue.answer_large(partial(prepare, request, catalog, self.settings), context)
+            entry, is_new = await self.queue.answer_large(partial(prepare, request, planned, self.settings), context)
         if not is_new:
             # a concurrent request with the same idempotency key was answered first
-            return await self.answer(request, catalog, context, is_large=is_large)
+            return await self.answer(request, planned, context, is_large=is_large)
         answers = [served.answer for served in entry.forecasts]
         return StoredAnswer(entry.head, answers, context.body_digest), True
 
@@ -161,7 +165,8 @@ class ForecastService:
         try:
             # never the baseline, because the shadow measures the model's own skill
             settings = self.settings.model_copy(update={"without_skill": MODEL})
-            task = prepare(request.model_copy(update={"alias": CHALLENGER, "n_samples": None}), catalog, settings)
+            shadowed = request.model_copy(update={"alias": CHALLENGER, "n_samples": None})
+            task = prepare(shadowed, plan(shadowed, catalog, settings), settings)
             (result,) = forecast([task], [{}])
             entry = ledger_entry(result.answer, client=context.client, owner=context.owner, is_shadow=True)
             # wait for the commit, so that entries do not pile up in memory

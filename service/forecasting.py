@@ -74,12 +74,14 @@ class Plan:
     Args:
         model: the requested model.
         version: the number of the version that forecasts.
+        alias: the alias that selected the version; None if its number did.
         forecaster: the version with the request's settings.
         n_series: number of series.
     """
 
     model: Model
     version: int
+    alias: str | None
     forecaster: Forecaster
     n_series: int
 
@@ -129,7 +131,8 @@ def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan
     forecaster = model.forecaster(
         version, horizon, requested_bands, settings.without_skill, request.n_samples, request.seed
     )
-    planned = Plan(model, version, forecaster, len(request.series or request.unique_ids or ()))
+    alias = None if request.version is not None else CHAMPION if request.alias is None else request.alias
+    planned = Plan(model, version, alias, forecaster, len(request.series or request.unique_ids or ()))
     if planned.n_points > settings.max_points:
         raise RequestError(
             f"horizon: {planned.n_series} series of {horizon} steps in {planned.n_columns} columns are "
@@ -138,27 +141,21 @@ def plan(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Plan
     return planned
 
 
-def prepare(request: ForecastRequest, catalog: Catalog, settings: Settings) -> Task:
-    """Validate a request and read its histories.
+def prepare(request: ForecastRequest, planned: Plan, settings: Settings) -> Task:
+    """Read a request's histories.
 
     Args:
         request: the request.
-        catalog: the served models.
-        settings: the limits, the bar store, and the choice between model and baseline.
+        planned: the result of `plan`.
+        settings: the limits, and the bar store.
 
     Raises:
-        UnknownModel, RequestError: as for `plan`.
+        RequestError: there are too many series, or both or neither of `series` and `unique_ids` are given.
         DataError: a series is invalid, not stored, or stale.
     """
-    planned = plan(request, catalog, settings)
     forecaster = planned.forecaster
-    return Task(
-        model=planned.model,
-        version=planned.version,
-        alias=None if request.version is not None else CHAMPION if request.alias is None else request.alias,
-        forecaster=forecaster,
-        histories=read_histories(request, forecaster.predictor, forecaster.horizon, settings),
-    )
+    histories = read_histories(request, forecaster.predictor, forecaster.horizon, settings)
+    return Task(planned.model, planned.version, planned.alias, forecaster, histories)
 
 
 def forecast(tasks: list[Task], miscoverage_rates: Sequence[Mapping[str, Floats]]) -> list[TaskResult]:

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from service.exceptions import Overloaded, TooManyRequests
@@ -117,8 +117,8 @@ class Limits:
         self.rate_limiter = RateLimiter(self.rate)
         self.bodies, self.answers = ByteBudget(self.max_bytes, "bodies"), ByteBudget(self.max_bytes, "answers")
 
-    @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
+    @contextmanager
+    def admit(self) -> Iterator[None]:
         """Count a forecast request as running.
 
         Raises:

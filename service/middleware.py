@@ -16,7 +16,7 @@ from forecaster.domain.logs import CONTEXT
 from service.exceptions import CrossSiteRequest, DuplicateHeader, ServiceError, UnknownHost
 from service.limits import LARGE_BYTES, Limits, RequestResources
 from service.metrics import Metrics
-from service.problems import problem, problem_response
+from service.problems import UNEXPECTED, problem, problem_response
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 HEADERS = (
@@ -93,7 +93,7 @@ class RequestMiddleware:
         except Exception:
             _log.exception("%s request failed", scope["method"])
             if not has_started:
-                await problem(500, "unexpected error; see the service's log")(scope, receive, send_with_headers)
+                await problem(500, UNEXPECTED)(scope, receive, send_with_headers)
         finally:
             resources.release()
             self._metrics.running.dec()

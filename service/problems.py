@@ -42,6 +42,8 @@ SHOWN: dict[type[ForecasterError], HTTPStatus] = {
 ANY_ROUTE = (401, 403, 429, 503)
 # the Retry-After header while the database is unavailable
 RETRY_AFTER_SECONDS = 2
+# clients see no details, and the log has the traceback under the request's id
+UNEXPECTED = "unexpected error; see the service's log"
 _log = logging.getLogger("forecaster.service")
 
 
@@ -111,6 +113,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ForecasterError)
     async def on_domain_error(request: Request, error: ForecasterError) -> JSONResponse:
         return domain_error_response(request, error)
+
+    # the middleware around the application logs the exception, which is raised again
+    @app.exception_handler(Exception)
+    async def on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, UNEXPECTED)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ _DATE_WIDTH, _TIME_WIDTH = 10, 19
 _ZONE = re.compile(r"(?:Z|(?P<sign>[+-])(?P<hours>[01]\d|2[0-3]):(?P<minutes>[0-5]\d))?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clock:
     """The timestamps of a series.
 
@@ -36,6 +36,8 @@ class Clock:
     wall: Times
     elapsed: Times
     offset: timedelta | None
+    # the frequencies that `check` has found the timestamps to have, because requests share clocks
+    _checked: list[Step] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.wall)
@@ -54,6 +56,11 @@ class Clock:
         Raises:
             SeriesError: timestamps are unsorted, repeated, or a row is missing.
         """
+        if not any(frequency is checked for checked in self._checked):
+            self._check(frequency, where)
+            self._checked.append(frequency)
+
+    def _check(self, frequency: Step, where: str) -> None:
         times = self.wall if frequency.is_wall_clock else self.elapsed
         breaks = frequency.breaks(times)
         if not len(breaks) and times is self.elapsed:

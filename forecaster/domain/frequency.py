@@ -7,6 +7,7 @@ Weeks, quarters and years are read as `7D`, `3MS`/`3ME` and `12MS`/`12ME`.
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -60,6 +61,10 @@ class Frequency:
         """Whether steps are measured in the series' local time (days and longer) rather than in elapsed time."""
         return self.unit not in ("s", "min", "h")
 
+    @cached_property
+    def _fixed_step(self) -> np.timedelta64:
+        return np.timedelta64(self.count * _FIXED_SECONDS[self.unit], "s")
+
     def after(self, last: np.datetime64, steps: int) -> Times:
         """Return the next `steps` timestamps after `last`, `(steps,)`, in the resolution of `last`."""
         return self._shifted(last, np.arange(1, steps + 1), "backward")
@@ -87,7 +92,7 @@ class Frequency:
         elif self.unit in ("MS", "ME"):
             wrong = self._months_after(timestamps[:-1], np.full(len(timestamps) - 1, self.count)) != timestamps[1:]
         else:
-            wrong = np.diff(timestamps) != self.count * np.timedelta64(_FIXED_SECONDS[self.unit], "s")
+            wrong = timestamps[1:] - timestamps[:-1] != self._fixed_step
         return np.flatnonzero(wrong) + 1
 
     def _months_after(self, last: np.datetime64 | Times, ahead: np.ndarray) -> Times:

@@ -1,4 +1,8 @@
-"""Group commit: answers that wait at the same time are written in one transaction, and each waits for its commit."""
+"""Group commit: answers that wait at the same time are written in one transaction, and each waits for its commit.
+
+On SQLite the caller commits by itself if it need not wait for another writer: handing answers to a thread and back
+takes as long as the commit.
+"""
 
 import queue
 import threading
@@ -25,9 +29,16 @@ _Item = tuple[list[Entry], "Future[list[Outcome]]"]
 
 @dataclass
 class Writer:
-    """Writes entries in a thread of its own. Its methods may be called from any thread."""
+    """Writes entries in a thread of its own. Its methods may be called from any thread.
+
+    Args:
+        engine: of the ledger's database.
+        impatient_engine: of the same database, whose statements fail instead of waiting for another writer; None if all
+            entries are left to the thread.
+    """
 
     engine: Engine
+    impatient_engine: Engine | None = None
     _waiting: "queue.Queue[_Item | None]" = field(default_factory=lambda: queue.Queue(_MAX_WAITING))
     _thread: threading.Thread | None = None
 
@@ -68,6 +79,21 @@ class Writer:
         except queue.Full as error:
             raise DatabaseUnavailable("the ledger has too many answers to write; try again in a moment") from error
         return future
+
+    def write_now(self, entries: list[Entry]) -> list[bool] | None:
+        """Commit entries in the calling thread, if this needs no waiting.
+
+        Returns:
+            for each entry whether it is new, as `write` does; None if nothing was written, because others are writing
+            or an entry cannot be written. `submit` waits for the others, and tells which entry it is.
+        """
+        if self.impatient_engine is None or self.n_waiting:
+            return None
+        try:
+            return write(self.impatient_engine, entries)
+        # nothing was written, whatever the error
+        except Exception:
+            return None
 
     def _work(self) -> None:
         is_open = True

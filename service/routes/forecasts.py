@@ -53,7 +53,7 @@ async def create_forecast(request: Request) -> Response:
     state, resources = request.app.state, request.state.resources
     raw = await read_body(request, state.settings)
     catalog, forecast_service = state.model_store.catalog, state.forecast_service
-    async with state.limits.admit():
+    with state.limits.admit():
         body = await parse_request(request, ForecastRequest, raw)
         try:
             planned = plan(body, catalog, state.settings)
@@ -68,7 +68,7 @@ async def create_forecast(request: Request) -> Response:
         # free the body's memory while the request waits for its answer
         del raw
         resources.body.resize(0)
-        answered, is_new = await forecast_service.answer(body, catalog, context, is_large=is_large)
+        answered, is_new = await forecast_service.answer(body, planned, context, is_large=is_large)
     has_shadow = is_new and forecast_service.has_shadow(body, catalog)
     background = BackgroundTask(_shadow, request, body, catalog, context, is_large) if has_shadow else None
     is_ndjson = _accepts_ndjson(request.headers.get("accept", ""))

@@ -124,7 +124,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     context = RequestContext(request.state.caller.client, request.state.caller.owner)
     body = await read_body(request, settings)
     length = _json_length(request, body)
-    async with limits.admit():
+    with limits.admit():
         inference_request = await parse_request(request, InferenceRequest, body[:length])
         n_points = count_points(inference_request, catalog, name, version, settings)
         # the ledger's entry holds each value again, with its time

@@ -86,6 +86,8 @@ def test_full_ledger_queue_fails_each_request_of_a_batch(client: TestClient, mon
     def submit(entries: object) -> None:
         raise DatabaseUnavailable("the queue is full")
 
-    monkeypatch.setattr(client.app.state.forecast_service.writer, "submit", submit)  # type: ignore[attr-defined]
+    writer = client.app.state.forecast_service.writer  # type: ignore[attr-defined]
+    monkeypatch.setattr(writer, "submit", submit)
+    monkeypatch.setattr(writer, "write_now", lambda entries: None)
     responses = post_concurrently(client, [forecast_request(), forecast_request()])
     assert [response.status_code for response in responses] == [503, 503]
