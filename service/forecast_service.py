@@ -10,7 +10,7 @@ from functools import partial
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from forecaster.database.checkpoints import MAX_LOG_PAGES, Checkpointer
+from forecaster.database.checkpoints import Checkpointer
 from forecaster.database.engine import MAINTENANCE_TIMEOUT_SECONDS, is_in_place, open_engine, transaction
 from forecaster.database.schema import upgrade_schema
 from forecaster.domain.errors import ForecasterError, RequestError
@@ -59,9 +59,9 @@ class ForecastService:
         url = self.settings.database_url
         self.engine, self.maintenance_engine = open_engine(url), open_engine(url, MAINTENANCE_TIMEOUT_SECONDS)
         is_sqlite = self.engine.dialect.name == "sqlite"
-        impatient_engine = open_engine(url, 0, MAX_LOG_PAGES) if is_sqlite else None
-        self.writer = Writer(open_engine(url, max_log_pages=MAX_LOG_PAGES), impatient_engine)
-        self.checkpointer = Checkpointer(self.maintenance_engine)
+        impatient_engine = open_engine(url, 0, makes_checkpoints=False) if is_sqlite else None
+        self.writer = Writer(open_engine(url), impatient_engine)
+        self.checkpointer = Checkpointer(open_engine(url, 0))
         self.queue = ForecastQueue(self.settings, self.metrics, self.writer)
 
     @property
@@ -106,7 +106,8 @@ class ForecastService:
         """Write the waiting entries and close all connections to the database."""
         self.checkpointer.stop()
         self.writer.stop()
-        for engine in (self.writer.engine, self.writer.impatient_engine, self.engine, self.maintenance_engine):
+        engines = (self.engine, self.maintenance_engine, self.writer.engine, self.writer.impatient_engine)
+        for engine in (*engines, self.checkpointer.engine):
             if engine:
                 engine.dispose()
 

@@ -17,7 +17,7 @@ from pydantic import (
     JsonValue,
     Strict,
 )
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError, core_schema
 
 from forecaster.domain.manifest import MAX_JSON_INTEGER
 from forecaster.registry.predictor import MAX_SAMPLES
@@ -59,9 +59,9 @@ class _AsClock:
 def _read_clock(written: Any, read_each: core_schema.ValidatorFunctionWrapHandler) -> Clock:
     if isinstance(written, list):
         # the series of a request, and requests for the same time, usually share their timestamps
-        parse = _parse_cached if len(written) <= _MAX_CACHED_TIMES else parse_uniform
         try:
-            clock = parse(tuple(written))
+            is_short = len(written) <= _MAX_CACHED_TIMES and max(map(len, written), default=0) <= _MAX_CACHED_CHARS
+            clock = (_parse_cached if is_short else parse_uniform)(tuple(written))
         except TypeError:
             # a value that is no text
             clock = None
@@ -70,13 +70,15 @@ def _read_clock(written: Any, read_each: core_schema.ValidatorFunctionWrapHandle
     times = read_each(written)
     has_zone = [time.tzinfo is not None for time in times]
     if len(set(has_zone)) > 1:
-        message = "row {row}: some timestamps have a zone and some have none; write all the same way"
-        raise PydanticCustomError("zone", message, {"row": has_zone.index(not has_zone[0])})
+        row = has_zone.index(not has_zone[0])
+        message = "some timestamps have a zone and some have none; write all the same way"
+        detail = InitErrorDetails(type=PydanticCustomError("zone", message), loc=(row,), input=written[row])
+        raise ValidationError.from_exception_data("ds", [detail])
     return clock_of(times)
 
 
-# bounds the memory of the cache
-_MAX_CACHED_TIMES = 1000
+# bound the memory of the cache
+_MAX_CACHED_TIMES, _MAX_CACHED_CHARS = 1000, 32
 
 
 @lru_cache(64)

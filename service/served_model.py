@@ -14,6 +14,8 @@ from service.timestamps import End, Upcoming
 
 # how many forecasters, heads and times of forecasts a model keeps
 _MAX_KEPT = 256
+# longer forecasts' times would take too much memory
+_MAX_KEPT_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Model:
         Raises:
             CalendarError: the exchange's calendar ends before the last step.
         """
+        if steps > _MAX_KEPT_STEPS:
+            return end.upcoming(self.predictors[version].frequency, steps)
         return self._upcoming(version, end, steps)
 
     def head(self, version: int, alias: str | None, forecaster: Forecaster, warnings: Sequence[str] = ()) -> Head:

@@ -56,22 +56,18 @@ class Clock:
         Raises:
             SeriesError: timestamps are unsorted, repeated, or a row is missing.
         """
-        if not any(frequency is checked for checked in self._checked):
+        if frequency not in self._checked:
             self._check(frequency, where)
             self._checked.append(frequency)
 
     def _check(self, frequency: Step, where: str) -> None:
-        times = self.wall if frequency.is_wall_clock else self.elapsed
-        breaks = frequency.breaks(times)
-        if not len(breaks) and times is self.elapsed:
-            # timestamps that are one step apart are sorted
-            return
         is_unsorted = self.elapsed[1:] <= self.elapsed[:-1]
         if is_unsorted.any():
             row = int(is_unsorted.argmax()) + 1
             raise SeriesError(
                 f"{where}.ds[{row}]: {self.wall[row]} is not after the previous time; sort by ds and remove duplicates"
             )
+        breaks = frequency.breaks(self.wall if frequency.is_wall_clock else self.elapsed)
         if len(breaks):
             raise SeriesError(
                 f"{where}.ds[{breaks[0]}]: {self.wall[breaks[0]]} is not one step of {frequency} after "

@@ -1,7 +1,7 @@
 """Checkpoints of a SQLite database's log by a thread of their own.
 
-A checkpoint copies the log into the database and waits for the disk. SQLite makes it in the commit that fills the log,
-and everyone who waits for this commit waits for the disk too.
+A checkpoint copies the log into the database and waits for the disk. By default SQLite makes it in the commit that
+fills the log, and every request that waits for this commit waits for the disk too.
 """
 
 import logging
@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forecaster.domain.errors import DatabaseUnavailable
 
-# pages in the log before a commit makes a checkpoint all the same, so that the log stays below 64 MB
-MAX_LOG_PAGES = 16_384
+# a longer log is truncated, which briefly keeps others from writing: 16 MB
+MAX_LOG_PAGES = 4096
 _INTERVAL_SECONDS = 1
 _log = logging.getLogger("forecaster.database")
 
@@ -24,7 +24,7 @@ class Checkpointer:
     """Makes checkpoints until it is stopped; does nothing on Postgres.
 
     Args:
-        engine: of the database. Its connections are used by this thread alone while it makes a checkpoint.
+        engine: of the database, whose statements fail instead of waiting for others.
     """
 
     engine: Engine
@@ -47,8 +47,11 @@ class Checkpointer:
         while not self._stopped.wait(_INTERVAL_SECONDS):
             try:
                 with self.engine.connect() as connection:
-                    # never waits for a reader or a writer
-                    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            # the next attempt may succeed; until then commits make checkpoints
+                    checkpoint = connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+                    _, n_pages, _ = checkpoint.one()
+                    if n_pages > MAX_LOG_PAGES:
+                        # under steady load the log would grow for ever; fails while others read or write
+                        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # the next attempt may succeed
             except (SQLAlchemyError, DatabaseUnavailable, OSError) as error:
                 _log.debug("no checkpoint: %s", error)

@@ -23,13 +23,13 @@ POSTGRES = "postgresql+pg8000"
 _SQLITE_FILE = "forecaster_file"
 
 
-def open_engine(url: str, timeout_seconds: float = TIMEOUT_SECONDS, max_log_pages: int | None = None) -> Engine:
+def open_engine(url: str, timeout_seconds: float = TIMEOUT_SECONDS, *, makes_checkpoints: bool = True) -> Engine:
     """Return the engine for a database URL. It does not connect yet, and it creates no SQLite file.
 
     Args:
         url: `sqlite:///file.db`, whose folder is created, or `postgresql://user:password@host/database`.
         timeout_seconds: the longest a statement may take, or may wait for another writer.
-        max_log_pages: pages in SQLite's log from which on a commit makes a checkpoint; SQLite's default when None.
+        makes_checkpoints: whether a commit that fills SQLite's log makes a checkpoint; if not, a `Checkpointer` must.
 
     Raises:
         ConfigError: the URL names neither SQLite nor Postgres.
@@ -44,7 +44,7 @@ def open_engine(url: str, timeout_seconds: float = TIMEOUT_SECONDS, max_log_page
             )
         path = Path(parsed.database).absolute()
         _create_folder(path.parent)
-        file = SqliteFile(path, timeout_seconds, max_log_pages)
+        file = SqliteFile(path, timeout_seconds, makes_checkpoints)
         engine = create_engine(parsed, creator=file.connect, execution_options={_SQLITE_FILE: file})
         event.listen(engine, "checkout", _discard_if_replaced)
         return engine

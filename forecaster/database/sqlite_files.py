@@ -70,12 +70,12 @@ class SqliteFile:
     Args:
         path: absolute.
         timeout_seconds: how long a statement waits for another writer.
-        max_log_pages: pages in the log from which on a commit makes a checkpoint; SQLite's default when None.
+        makes_checkpoints: whether a commit that fills the log makes a checkpoint.
     """
 
     path: Path
     timeout_seconds: float
-    max_log_pages: int | None = None
+    makes_checkpoints: bool = True
     _last: SqliteConnection | None = field(default=None, init=False)
     # the random `user_version` that the first migration wrote; None before that
     _database_id: int | None = field(default=None, init=False)
@@ -156,8 +156,8 @@ class SqliteFile:
         # in WAL mode a commit survives a killed process; the last commits may be lost in a power failure
         _enter_wal_mode(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
-        if self.max_log_pages is not None:
-            cursor.execute(f"PRAGMA wal_autocheckpoint={self.max_log_pages}")
+        if not self.makes_checkpoints:
+            cursor.execute("PRAGMA wal_autocheckpoint=0")
         # the first read creates the log
         cursor.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         cursor.execute(f"PRAGMA busy_timeout = {int(self.timeout_seconds * 1000)}")

@@ -7,12 +7,13 @@ takes as long as the commit.
 import queue
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from forecaster.database.engine import dialect_insert, insert_rows, transaction
+from forecaster.database.engine import dialect_insert, insert_rows, is_in_place, transaction
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import DatabaseUnavailable
 from forecaster.domain.levels import format_levels
@@ -87,7 +88,7 @@ class Writer:
             for each entry whether it is new, as `write` does; None if nothing was written, because others are writing
             or an entry cannot be written. `submit` waits for the others, and tells which entry it is.
         """
-        if self.impatient_engine is None or self.n_waiting:
+        if self.impatient_engine is None or self.n_waiting or not is_in_place(self.impatient_engine):
             return None
         try:
             return write(self.impatient_engine, entries)
@@ -111,6 +112,13 @@ class Writer:
                     break
             is_open = item is not None
             self._write(batch)
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        """Open the file again after it was replaced, which may take seconds."""
+        if self.impatient_engine is not None and not is_in_place(self.impatient_engine):
+            with suppress(DatabaseUnavailable), transaction(self.impatient_engine):
+                pass
 
     def _write(self, batch: list[_Item]) -> None:
         # marks the futures as running: setting the result of a cancelled future would raise an error

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forecaster.database import checkpoints
-from forecaster.database.checkpoints import MAX_LOG_PAGES, Checkpointer
+from forecaster.database.checkpoints import Checkpointer
 from forecaster.database.engine import open_engine
 from forecaster.database.keys import create_key
 from forecaster.database.schema import upgrade_schema
@@ -30,7 +30,7 @@ def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_checkpoints_fill_the_database_while_commits_do_not(tmp_path: Path) -> None:
     file = tmp_path / "service.db"
-    engine = open_engine(f"sqlite:///{file}", max_log_pages=MAX_LOG_PAGES)
+    engine = open_engine(f"sqlite:///{file}", makes_checkpoints=False)
     upgrade_schema(engine)
     with closing(sqlite3.connect(file)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -45,6 +45,30 @@ def test_checkpoints_fill_the_database_while_commits_do_not(tmp_path: Path) -> N
     checkpointer = Checkpointer(open_engine(f"sqlite:///{file}"))
     checkpointer.start()
     assert wait_for(lambda: file.stat().st_size > before + 1_000_000)
+    checkpointer.stop()
+    engine.dispose()
+
+
+def test_long_log_is_truncated_under_steady_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "MAX_LOG_PAGES", 100)
+    file = tmp_path / "service.db"
+    engine = open_engine(f"sqlite:///{file}", makes_checkpoints=False)
+    upgrade_schema(engine)
+    checkpointer = Checkpointer(open_engine(f"sqlite:///{file}", 0))
+    checkpointer.start()
+    largest = 0
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE filler (text TEXT)")
+
+    def is_truncated() -> bool:
+        nonlocal largest
+        with engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO filler VALUES (?)", [("y" * 4000,)] * 50)
+        size = file.with_name("service.db-wal").stat().st_size
+        largest = max(largest, size)
+        return largest > 1_000_000 and size < largest / 2
+
+    assert wait_for(is_truncated)
     checkpointer.stop()
     engine.dispose()
 
