@@ -27,9 +27,7 @@ from service.settings import Settings
 from service.tracing import trace
 
 DESCRIPTION = "Time-series forecasts from registered recurrent models, each with the model's measured skill."
-_FORECASTS = forecasts.router.prefix
-# by method and path
-_HOT_ROUTES = {("POST", _FORECASTS): HotRoute(_FORECASTS, "forecast", forecasts.create_forecast)}
+_HOT_ROUTES = (HotRoute("POST", forecasts.router.prefix, "forecast", forecasts.create_forecast),)
 
 
 class Service(FastAPI):
@@ -67,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.limits = Limits(settings.rate_limit, settings.max_concurrent, settings.max_bytes_in_flight)
     app.state.is_stopping = False
     # only FastAPI's own routes are traced
-    hot_routes = HotRoutes(app.route_by_fastapi, {} if settings.traces_endpoint else _HOT_ROUTES)
+    hot_routes = HotRoutes(app.route_by_fastapi, () if settings.traces_endpoint else _HOT_ROUTES)
     app.edge = RequestMiddleware(hot_routes, settings.hosts, metrics, app.state.limits)
     problems.install(app)
     # the scope that each route requires; busy routes come first, because Starlette tries routes in order

@@ -58,12 +58,8 @@ def read_histories(
     _check_unique(names, where)
     locations = [f"{where}[{number}] ('{name}')" for number, name in enumerate(names)]
     if request.series is not None:
-        histories: list[History] = []
-        for series, location in zip(request.series, locations, strict=True):
-            # the series of a request usually share their timestamps
-            is_checked = bool(histories) and series.ds.is_same(histories[-1].clock)
-            histories.append(_sent(series, location, predictor, steps, histories[-1].clock if is_checked else None))
-        return histories
+        sent = zip(request.series, locations, strict=True)
+        return [_sent(series, location, predictor, steps) for series, location in sent]
     now = datetime.now(UTC)
     return [_stored(name, location, predictor, settings, now) for name, location in zip(names, locations, strict=True)]
 
@@ -77,7 +73,7 @@ def _check_unique(names: list[str], where: str) -> None:
         seen[name] = number
 
 
-def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, checked: Clock | None) -> History:
+def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int) -> History:
     manifest, length = predictor.manifest, len(series.y)
     if len(series.ds) != length:
         raise SeriesError(f"{where}: ds has {len(series.ds)} entries and y has {length}; give one time per value")
@@ -88,15 +84,13 @@ def _sent(series: SeriesIn, where: str, predictor: ArrayPredictor, steps: int, c
     futr = _columns(series.futr_exog, tuple(manifest.futr_exog), length + ahead, f"{where}.futr_exog")
     if not manifest.is_masked:
         _check_no_nulls(series, where)
-    clock = series.ds if checked is None else checked
-    if checked is None:
-        clock.check(predictor.frequency, where)
+    series.ds.check(predictor.frequency, where)
     # slice before converting: a slice of an array would keep the whole array in memory
     values = np.array([column[-manifest.input_size :] for column in (series.y, *hist)], dtype=np.float64).T
     predictor.checks.check_observed(values[None], where)
     values = pad_front(values[None], manifest.input_size)[0]
     futr_exog = np.array([column[-manifest.input_size - ahead :] for column in futr]).T if futr else None
-    return History(series.unique_id, clock, values, futr_exog, static)
+    return History(series.unique_id, series.ds, values, futr_exog, static)
 
 
 def _check_no_nulls(series: SeriesIn, where: str) -> None:

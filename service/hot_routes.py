@@ -3,7 +3,7 @@
 The same function is also a route of FastAPI, which documents it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -20,11 +20,13 @@ class HotRoute:
     """A route whose endpoint reads the request itself.
 
     Args:
+        method: the HTTP method.
         path: the path, without parameters. The metrics and the log name the route by it.
         scope: the scope that the request's API key needs.
         endpoint: answers a request.
     """
 
+    method: str
     path: str
     scope: str
     endpoint: Callable[[Request], Awaitable[Response]]
@@ -33,10 +35,10 @@ class HotRoute:
 class HotRoutes:
     """ASGI middleware that answers some routes and leaves all other requests to the application."""
 
-    def __init__(self, app: ASGIApp, routes: Mapping[tuple[str, str], HotRoute]) -> None:
-        """Wrap `app`; `routes` are by method and path."""
+    def __init__(self, app: ASGIApp, routes: Iterable[HotRoute]) -> None:
+        """Wrap `app`."""
         self._app = app
-        self._routes = routes
+        self._routes = {(route.method, route.path): route for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -18,6 +18,15 @@ _MAX_KEPT = 256
 _MAX_KEPT_STEPS = 200
 
 
+def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lru_cache(_MAX_KEPT)(function)
+
+
+def _find_upcoming(predictor: ArrayPredictor, end: End, steps: int) -> Upcoming:
+    # cached by predictor, because the hash of an exchange's sessions takes as long as finding the times
+    return end.upcoming(predictor.frequency, steps)
+
+
 @dataclass(frozen=True)
 class Model:
     """A served model: its index (aliases and run ids) and a predictor for each version.
@@ -29,43 +38,19 @@ class Model:
     name: str
     index: ModelIndex
     predictors: Mapping[int, ArrayPredictor]
-    _forecasters: Callable[..., Forecaster] = field(init=False, repr=False, compare=False)
-    _upcoming: Callable[..., Upcoming] = field(init=False, repr=False, compare=False)
-    _heads: Callable[..., Head] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Create the caches."""
-        # functions of parts and not of the model, which would keep itself in memory until a garbage collection
-        predictors, name, runs = self.predictors, self.name, self.index.runs
-
-        def forecaster(version: int, *settings: Any) -> Forecaster:
-            return Forecaster(predictors[version], *settings)
-
-        def upcoming(version: int, end: End, steps: int) -> Upcoming:
-            return end.upcoming(predictors[version].frequency, steps)
-
-        def head(version: int, alias: str | None, forecaster: Forecaster) -> Head:
-            return describe_version(forecaster, name, version, alias, runs[version])
-
-        caches: dict[str, Callable[..., Any]] = {"_forecasters": forecaster, "_upcoming": upcoming, "_heads": head}
-        for attribute, function in caches.items():
-            object.__setattr__(self, attribute, lru_cache(_MAX_KEPT)(function))
+    _forecasters: Callable[..., Forecaster] = field(default_factory=lambda: _cached(Forecaster), init=False, repr=False)
+    _upcoming: Callable[..., Upcoming] = field(default_factory=lambda: _cached(_find_upcoming), init=False, repr=False)
+    _heads: Callable[..., Head] = field(default_factory=lambda: _cached(describe_version), init=False, repr=False)
 
     def forecaster(
-        self,
-        version: int,
-        horizon: int,
-        bands: Bands,
-        without_skill: str,
-        n_samples: int | None = None,
-        seed: int = 0,
+        self, version: int, horizon: int, bands: Bands, without_skill: str, n_samples: int | None, seed: int
     ) -> Forecaster:
         """Return a version with a request's settings.
 
         Raises:
             RequestError: as for `Forecaster`.
         """
-        return self._forecasters(version, horizon, bands, without_skill, n_samples, seed)
+        return self._forecasters(self.predictors[version], horizon, bands, without_skill, n_samples, seed)
 
     def upcoming(self, version: int, end: End, steps: int) -> Upcoming:
         """Return the timestamps of a version's forecast for a series.
@@ -73,12 +58,10 @@ class Model:
         Raises:
             CalendarError: the exchange's calendar ends before the last step.
         """
-        if steps > _MAX_KEPT_STEPS:
-            return end.upcoming(self.predictors[version].frequency, steps)
-        return self._upcoming(version, end, steps)
+        find = self._upcoming if steps <= _MAX_KEPT_STEPS else _find_upcoming
+        return find(self.predictors[version], end, steps)
 
     def head(self, version: int, alias: str | None, forecaster: Forecaster, warnings: Sequence[str] = ()) -> Head:
         """Return the head of an answer, with more warnings if the request causes some."""
-        if warnings:
-            return describe_version(forecaster, self.name, version, alias, self.index.runs[version], warnings)
-        return self._heads(version, alias, forecaster)
+        known = forecaster, self.name, version, alias, self.index.runs[version]
+        return describe_version(*known, warnings) if warnings else self._heads(*known)

@@ -18,7 +18,7 @@ _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # the layout of a date and a time, in which 0 stands for any digit
 _LAYOUT = np.frombuffer(b"0000-00-00T00:00:00", np.uint8)
-_IS_DIGIT = np.frombuffer(b"0000-00-00T00:00:00", np.uint8) == np.uint8(ord("0"))
+_IS_DIGIT = np.equal(_LAYOUT, ord("0"))
 _DATE_WIDTH, _TIME_WIDTH = 10, 19
 _ZONE = re.compile(r"(?:Z|(?P<sign>[+-])(?P<hours>[01]\d|2[0-3]):(?P<minutes>[0-5]\d))?")
 
@@ -41,14 +41,6 @@ class Clock:
 
     def __len__(self) -> int:
         return len(self.wall)
-
-    def is_same(self, other: "Clock") -> bool:
-        """Return whether two clocks have the same timestamps in the same UTC offsets."""
-        return self is other or (
-            self.offset == other.offset
-            and np.array_equal(self.wall, other.wall)
-            and np.array_equal(self.elapsed, other.elapsed)
-        )
 
     def check(self, frequency: Step, where: str) -> None:
         """Check that each timestamp is one step of `frequency` after the previous one.
@@ -125,7 +117,7 @@ class Upcoming:
 
 
 def instant(time: datetime) -> int:
-    """Return a time as microseconds since 1970, in UTC if it has a zone, as `Clock.instants` does."""
+    """Return a time as microseconds since 1970, in UTC if it has a zone, as `Upcoming.instants` has it."""
     return (time - (_EPOCH if time.tzinfo is None else _EPOCH_UTC)) // _MICROSECOND
 
 

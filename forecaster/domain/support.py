@@ -5,7 +5,6 @@ integer target are integers. The mean of an integer target is not rounded: it is
 0.3 a day to 0 would forecast that nothing is ever sold.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ class Support(Config):
         """Return the value of the support that is nearest to each value."""
         return np.asarray(self.bounded(np.rint(values) if self.integer else values))
 
-    def quantiles(self, values: Floats, probabilities: Floats | Sequence[float]) -> Floats:
+    def quantiles(self, values: Floats, probabilities: Floats) -> Floats:
         """Return quantiles within the support, in the order in which they were.
 
         Integers are rounded outwards, so that no interval loses a value that it had; the median is rounded to the
@@ -85,7 +84,6 @@ class Support(Config):
         """
         if self.integer:
             down, up = np.floor(values + _ROUNDING), np.ceil(values - _ROUNDING)
-            probabilities = np.asarray(probabilities)
             is_median = np.abs(probabilities - 0.5) < 1e-9
             values = np.where(is_median, np.rint(values), np.where(probabilities < 0.5, down, up))
         return np.asarray(self.bounded(values))

@@ -56,6 +56,7 @@ class Unit:
 
     def of(self, inputs: Floats) -> Floats:
         """Return the unit of each window `(n, input_size)` of the target's history, `(n, 1)`."""
+        # the unit of most models, which each request needs
         if self == CONSTANT:
             return np.ones((len(inputs), 1))
         scale = SCALES[self.scale]

@@ -147,7 +147,7 @@ class Forecaster:
         is_adapted = tuple(
             rates is not None and is_adaptive for rates in inputs.miscoverage_rates or [None] * len(values)
         )
-        rows = np.flatnonzero(is_adapted) if any(is_adapted) else np.empty(0, np.int64)
+        rows = np.flatnonzero(is_adapted)
         rates = _fill_rates([inputs.miscoverage_rates[row] for row in rows.tolist()], self.horizon)
         if len(rows):
             adapted = adapted_probabilities(_SCORED, LEVELS, rates)
@@ -237,9 +237,8 @@ def _why_no_skill(skill: Skill) -> str:
 
 def _fill_rates(miscoverage_rates: Sequence[Floats | None], horizon: int) -> Floats:
     """Return each series' miscoverage rates, `(n, horizon, levels)`, nominal for steps without scores."""
-    if not miscoverage_rates:
-        return np.empty((0, horizon, len(LEVELS)))
-    filled = np.tile(NOMINAL_MISCOVERAGE_RATES, (len(miscoverage_rates), horizon, 1))
+    filled = np.empty((len(miscoverage_rates), horizon, len(LEVELS)))
+    filled[:] = NOMINAL_MISCOVERAGE_RATES
     for row, rates in enumerate(miscoverage_rates):
         if rates is not None:
             steps = min(horizon, len(rates))

@@ -92,7 +92,7 @@ class Writer:
             return None
         try:
             return write(self.impatient_engine, entries)
-        # nothing was written, whatever the error
+        # whatever the error: an entry that was committed all the same is refused by `submit`, because its id is taken
         except Exception:
             return None
 

@@ -218,7 +218,7 @@ class ArrayPredictor:
         if adapted is None and predicted.offsets is None:
             # the quantiles of the residuals are cached, and scaled by each window's unit
             moved = mean[:, :steps, None] + units[:, :, None] * residuals[:steps]
-            found = calibration.support.quantiles(moved, probabilities)
+            found = calibration.support.quantiles(moved, np.array(probabilities))
         else:
             shape = (1, steps, len(probabilities))
             at = np.broadcast_to(probabilities, shape) if adapted is None else adapted[:, :steps]
