@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from forecaster.domain.errors import DatabaseUnavailable
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import TrainedModels
@@ -39,7 +40,7 @@ def test_forecast_is_committed_without_a_thread(
     ledger: TestClient, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise AssertionError("the thread was asked")
+        raise DatabaseUnavailable("the thread was asked")
 
     monkeypatch.setattr("forecaster.ledger.writer.Writer.submit", refuse)
     (forecast,) = ledger.post("/v1/forecasts", json=forecast_request()).json()["forecasts"]
@@ -52,14 +53,18 @@ def test_service_answers_while_a_forecast_waits_for_another_writer(ledger: TestC
     def post() -> None:
         answers.append(ledger.post("/v1/forecasts", json=forecast_request()))
 
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+    with closing(sqlite3.connect(database, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
+        # a service that waits for the lock is let go in the end, and has failed then
+        release = threading.Timer(4, other.execute, ["ROLLBACK"])
+        release.start()
         waiting = threading.Thread(target=post)
         waiting.start()
         waiting.join(0.5)
         assert ledger.get("/health/live").status_code == 200
+        assert release.is_alive()
         assert not answers
-        other.execute("ROLLBACK")
+        release.join()
         waiting.join(30)
     (forecast,) = answers[0].json()["forecasts"]
     assert len(read(database, forecast["forecast_id"])) == 1
