@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from forecaster.domain.errors import ForecasterError
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,28 @@ def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
         "Content-Type: application/json",
     ]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode() + body
+
+
+def run_load(port: int, requests: Sequence[bytes], concurrency: int = 8, seconds: float = 4) -> LoadResult:
+    """Load a server from another process.
+
+    Raises:
+        ForecasterError: an answer has another status than 200.
+    """
+    options = {
+        "host": "127.0.0.1",
+        "port": port,
+        "requests": [request.hex() for request in requests],
+        "concurrency": concurrency,
+        "seconds": seconds,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load"], input=json.dumps(options), capture_output=True, text=True, check=True
+    )
+    result = LoadResult(**json.loads(done.stdout))
+    if set(result.statuses) != {"200"}:
+        raise ForecasterError(f"requests failed; answers by status: {result.statuses}")
+    return result
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from typing import Any
 import yaml
 from sqlalchemy import func, select, text
 
+from benchmarks.load import run_load
 from benchmarks.memory import peak_memory
 from benchmarks.report import Row, report
-from benchmarks.serving import prepare, run_load, serving
+from benchmarks.servers import prepare, serving
 from forecaster.database.schema import open_database
 from forecaster.database.tables import FORECASTS, REQUESTS
 from forecaster.domain.errors import ForecasterError

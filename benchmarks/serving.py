@@ -5,190 +5,31 @@ Authentication, metrics and the ledger are enabled. The load comes from another 
 """
 
 import argparse
-import http.client
-import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
-from benchmarks.load import LoadResult, http_request
+from benchmarks.load import LoadResult, http_request, run_load
 from benchmarks.report import Row, report
-from forecaster.database.keys import create_key
-from forecaster.database.schema import open_database
-from forecaster.domain.config import load_config
-from forecaster.domain.errors import ForecasterError
+from benchmarks.servers import Deployment, mlflow_serving, prepare, serving
 from forecaster.registry.bundle import read_bundle
 from forecaster.registry.cache import CHAMPION, ModelIndex, bundle_folder, read_indexes, write_index
 from forecaster.registry.predictor import ArrayPredictor
-from forecaster.registry.store import Store
-from forecaster.registry.sync import sync
-from forecaster.training.config import TrainConfig
-from forecaster.training.job import train
 from tests.postgres import is_installed, postgres_server
 
-CONFIG = Path(__file__).parents[1] / "pipelines" / "configs" / "sine.yaml"
-STARTS, CONCURRENCY, SECONDS, ROUNDS = 5, 8, 4, 5
-# different series
-VARIANTS = 500
+STARTS, CONCURRENCY, ROUNDS = 5, 8, 5
 OURS, BARE, PEER = "service", "bare FastAPI route", "mlflow models serve"
 MANY_SERIES = 1000
 REQUESTS, SWAPS = 30_000, 100
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """The setup of a service: a folder with a cache of two versions, the recipe, an API key, and the ledger's URL."""
-
-    folder: Path
-    config: TrainConfig
-    key: str
-    database_url: str
-
-    @property
-    def cache(self) -> Path:
-        return self.folder / "cache"
-
-    def with_ledger(self, database_url: str) -> "Deployment":
-        """Return the same deployment with another ledger, and a key in it."""
-        with open_database(database_url) as engine:
-            key = create_key(engine, "benchmark", ["forecast", "admin"])
-        return replace(self, key=key, database_url=database_url)
-
-    def requests(self, n_series: int = 1, count: int = VARIANTS) -> list[bytes]:
-        """Return complete HTTP requests for `n_series` series each.
-
-        The series have the same times and different names and values, as those of a fleet that is forecast each hour.
-        """
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return [
-            http_request("/v1/forecasts", json.dumps(self._body(number, n_series)).encode(), headers)
-            for number in range(count)
-        ]
-
-    def _body(self, number: int, n_series: int) -> dict[str, Any]:
-        first = datetime(2026, 1, 1)
-        times = [(first + timedelta(hours=row)).isoformat() for row in range(self.config.input_size)]
-        values = self.values(number)
-        series = [{"unique_id": f"s{number}-{row}", "ds": times, "y": values} for row in range(n_series)]
-        return {"model": self.config.name, "series": series, "level": [80, 95]}
-
-    def values(self, number: int) -> list[float]:
-        """Return the history of a series."""
-        return [(row + number) % 24 / 12 + number for row in range(self.config.input_size)]
-
-
-def prepare(folder: Path) -> Deployment:
-    """Train two versions of the sine model for an epoch, sync them to a cache, and create an API key."""
-    changes = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.checkpoints={folder}/checkpoints"]
-    config = load_config(CONFIG, TrainConfig, [*changes, "fit.epochs=1"], "train")
-    store = Store(config.tracking.uri, create=True)
-    for cell in ("lstm", "gru"):
-        version = train(config.with_cell(cell)).version
-    store.promote(config.name, version)
-    sync(store, folder / "cache")
-    return Deployment(folder, config, "", "").with_ledger(f"sqlite:///{folder}/service.db")
-
-
-@dataclass(frozen=True)
-class Serving:
-    """A running service: its port, its process, and its startup time."""
-
-    port: int
-    process: psutil.Process
-    ready_seconds: float
-
-    @property
-    def megabytes(self) -> float:
-        """Return its resident memory in MB."""
-        return float(self.process.memory_info().rss / 1e6)
-
-
-@contextmanager
-def serving(deployment: Deployment, module: str = "service") -> Iterator[Serving]:
-    """Run the service on a free port; yield it when it is ready."""
-    port = _free_port()
-    settings = {
-        "FORECASTER_PORT": str(port),
-        "FORECASTER_TRACKING_URI": "",
-        "FORECASTER_CACHE_DIR": str(deployment.cache),
-        "FORECASTER_DATABASE_URL": deployment.database_url,
-        "FORECASTER_LOG_LEVEL": "warning",
-        "FORECASTER_DRAIN_SECONDS": "0",
-    }
-    with _started([sys.executable, "-m", module], settings) as process:
-        start = time.perf_counter()
-        while _status(port, "/health/ready") != 200:
-            time.sleep(0.01)
-        yield Serving(port, psutil.Process(process.pid), time.perf_counter() - start)
-
-
-@contextmanager
-def _started(command: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            # MLflow's server starts workers
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.terminate()
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _status(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        connection.close()
-
-
-def run_load(
-    port: int, requests: Sequence[bytes], concurrency: int = CONCURRENCY, seconds: float = SECONDS
-) -> LoadResult:
-    """Load a server from another process.
-
-    Raises:
-        ForecasterError: an answer has another status than 200.
-    """
-    options = {
-        "host": "127.0.0.1",
-        "port": port,
-        "requests": [request.hex() for request in requests],
-        "concurrency": concurrency,
-        "seconds": seconds,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load"], input=json.dumps(options), capture_output=True, text=True, check=True
-    )
-    result = LoadResult(**json.loads(done.stdout))
-    if set(result.statuses) != {"200"}:
-        raise ForecasterError(f"requests failed; answers by status: {result.statuses}")
-    return result
 
 
 @dataclass(frozen=True)
@@ -216,12 +57,14 @@ def compare(deployment: Deployment, has_peer: bool) -> Iterator[Row]:
             Contender(BARE, service.port, [http_request("/bare", b"{}", {})]),
         ]
         if has_peer:
-            peer, rows = stack.enter_context(mlflow_serving(deployment))
-            contenders.append(peer)
-            yield from rows
+            peer = stack.enter_context(mlflow_serving(deployment))
+            contenders.append(Contender(PEER, peer.port, deployment.tensors()))
+            yield Row(f"{PEER}: start to ready", peer.ready_seconds, None, "s")
         results: dict[tuple[str, int], list[LoadResult]] = {}
         for contender in contenders:
             run_load(contender.port, contender.requests, seconds=1)
+        if has_peer:
+            yield Row(f"{PEER}: memory", peer.megabytes, None, "MB")
         with measured_cpu(service.process) as cpu:
             n_requests = sum(contenders[0].load(CONCURRENCY).statuses.values())
         for _ in range(ROUNDS):
@@ -319,31 +162,6 @@ def endurance(deployment: Deployment) -> Iterator[Row]:
         yield Row(f"memory after {count} requests and {swaps} swaps", service.megabytes, 180, "MB")
         yield Row("growth since the first requests", service.megabytes - first, 20, "MB")
     write_index(deployment.cache, name, index)
-
-
-@contextmanager
-def mlflow_serving(deployment: Deployment) -> Iterator[tuple[Contender, list[Row]]]:
-    """Run `mlflow models serve` with the same version; yield its route, and rows of its startup and memory."""
-    index = read_indexes(deployment.cache)[deployment.config.name]
-    uri = f"models:/{deployment.config.name}/{index.aliases[CHAMPION]}"
-    port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
-    environment = {
-        "MLFLOW_TRACKING_URI": deployment.config.tracking.uri,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    windows = [[[[value] for value in deployment.values(number)]] for number in range(VARIANTS)]
-    requests = [http_request("/invocations", json.dumps({"inputs": {"x": window}}).encode(), {}) for window in windows]
-    with _started(command, environment) as process:
-        start = time.perf_counter()
-        while _status(port, "/ping") != 200:
-            time.sleep(0.2)
-        seconds = time.perf_counter() - start
-        run_load(port, requests, seconds=1)
-        processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        memory = sum(process.memory_info().rss for process in processes) / 1e6
-        rows = [Row(f"{PEER}: start to ready", seconds, None, "s"), Row(f"{PEER}: memory", memory, None, "MB")]
-        yield Contender(PEER, port, requests), rows
 
 
 def starts(deployment: Deployment) -> Iterator[Row]:
